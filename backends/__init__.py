@@ -1,0 +1,1 @@
+"""One folder per runtime, and `onnx`, which they share."""

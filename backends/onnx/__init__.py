@@ -1,0 +1,1 @@
+"""Lowering from ATen to ONNX, shared by the runtimes that read ONNX."""

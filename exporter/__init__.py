@@ -1,0 +1,1 @@
+"""The front end: capture, graph and plan. It knows no runtime."""

@@ -1,0 +1,1 @@
+"""The graph of one traced component, its weights and its reference execution."""

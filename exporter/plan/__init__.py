@@ -1,0 +1,1 @@
+"""The precision plan: schema, loading, presets and resolution."""

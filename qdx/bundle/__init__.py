@@ -1,0 +1,1 @@
+"""Bundles: manifest, atomic writer, digests, reader."""

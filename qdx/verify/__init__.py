@@ -1,0 +1,1 @@
+"""The ladder, metrics, gates and reports."""

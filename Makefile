@@ -1,0 +1,75 @@
+# Two commands: `make demo` and `make test`. Each makes its own environment and needs Python 3.11 or later.
+
+PYTHON ?= python3
+# Installed first, so that what follows finds it in place. On Linux without a GPU, point pip at an index of CPU builds
+# (PIP_INDEX_URL, or PIP_FLAGS below): the CPU build `2.13.0+cpu` satisfies this requirement and is a tenth of the size.
+TORCH ?= torch==2.13.0
+PIP_FLAGS ?=
+
+OUT ?= out
+TARGET ?= openvino
+PLAN ?= float16
+MODEL ?= samples/shapes
+PROMPT ?= a large red circle at the left and a small blue square at the right
+BUNDLE := $(OUT)/shapes-$(TARGET)-$(PLAN)
+
+DEMO := .venv
+TEST := .venv-test
+INTEROP := .venv-interop
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint interop clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+# The stamp of an environment is newer than pyproject.toml when everything that it names is installed.
+$(DEMO)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet $(PIP_FLAGS) '$(TORCH)'
+	$(DEMO)/bin/python -m pip install --quiet $(PIP_FLAGS) --editable '.[onnxruntime,openvino]'
+	@touch $@
+
+$(TEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python -m pip install --quiet $(PIP_FLAGS) '$(TORCH)'
+	$(TEST)/bin/python -m pip install --quiet $(PIP_FLAGS) --editable '.[all,test]'
+	@touch $@
+
+# Other people's loaders, which want older libraries than qdx does: they meet only the files.
+$(INTEROP)/.installed: Makefile
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet $(PIP_FLAGS) '$(TORCH)'
+	$(INTEROP)/bin/python -m pip install --quiet $(PIP_FLAGS) pytest diffusers sentencepiece onnxruntime openvino-genai \
+		optimum 'optimum-intel[nncf,openvino]' optimum-onnx
+	@touch $@
+
+demo: $(DEMO)/.installed ## export the sample, draw a picture with the artifact, verify it
+	$(DEMO)/bin/qdx export $(MODEL) --target $(TARGET) --plan $(PLAN) --output $(BUNDLE) --force
+	$(DEMO)/bin/qdx run $(BUNDLE) --prompt '$(PROMPT)' --seed 0 --output $(OUT)/shapes.png --force
+	$(DEMO)/bin/qdx verify $(BUNDLE) --model $(MODEL) --report $(OUT)/report
+	@echo
+	@echo 'bundle:  $(BUNDLE)'
+	@echo 'picture: $(OUT)/shapes.png'
+	@echo 'report:  $(OUT)/report/report.html'
+
+test: $(TEST)/.installed lint ## lint, types and the tests
+	$(TEST)/bin/python -m pytest
+
+test-all: $(TEST)/.installed lint ## as `make test`, with the slow tests
+	$(TEST)/bin/python -m pytest -m 'slow or not slow'
+
+lint: $(TEST)/.installed ## ruff and mypy
+	$(TEST)/bin/ruff check
+	$(TEST)/bin/ruff format --check
+	$(TEST)/bin/mypy
+
+interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with optimum and openvino_genai
+	for target in onnxruntime openvino; do \
+		$(DEMO)/bin/qdx export $(MODEL) --target $$target --plan $(PLAN) --output $(OUT)/interop-$$target --force || exit 1; \
+	done
+	QDX_INTEROP_BUNDLES=$(OUT) $(INTEROP)/bin/python -m pytest -c /dev/null --rootdir . --import-mode=importlib tests/interop
+
+clean: ## remove environments, outputs and caches
+	rm -rf $(DEMO) $(TEST) $(INTEROP) $(OUT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

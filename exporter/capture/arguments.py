@@ -1,0 +1,128 @@
+"""Arguments of a pipeline call, from its signature: a small complete call, and a second one of other sizes."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from qdx.exporter.errors import UsageError
+
+# Which names of a pipeline's signature stand for the batch; the first that exists is used.
+_BATCH_ARGUMENTS = ("prompt", "class_labels", "batch_size", "num_images_per_prompt")
+_IMAGE_ARGUMENTS = ("image", "mask_image", "control_image")
+_DEFAULT_SIZE_PIXELS = 512
+_DRY_RUN_STEPS = 2
+
+
+def complete_call(pipeline: Any, call: dict[str, Any], *, base: Path | None = None) -> dict[str, Any]:
+    """The user's arguments with those added that a dry run needs.
+
+    Images may be given as paths; pictures that are required and missing become noise of the pipeline's
+    own size.
+
+    Args:
+        pipeline: The diffusers pipeline.
+        call: Arguments that the user chose.
+        base: Folder that relative paths of images start from.
+
+    Raises:
+        UsageError: An argument is unknown to the pipeline, or an image cannot be read.
+    """
+    parameters = inspect.signature(pipeline.__call__).parameters
+    unknown = sorted(call.keys() - parameters.keys())
+    if unknown:
+        raise UsageError(
+            f"--call: {type(pipeline).__name__} has no argument `{unknown[0]}`",
+            hint=f"it takes: {', '.join(parameters)}",
+        )
+    full = {name: _loaded(name, value, base) for name, value in call.items()}
+    if "prompt" in parameters and full.get("prompt") is None and full.get("prompt_embeds") is None:
+        full["prompt"] = "a photograph"
+    if "class_labels" in parameters:
+        full.setdefault("class_labels", [0])
+    for name in _IMAGE_ARGUMENTS:
+        if name in parameters and full.get(name) is None:
+            full[name] = _noise_image(full, pipeline)
+    if "num_inference_steps" in parameters:
+        full.setdefault("num_inference_steps", _DRY_RUN_STEPS)
+    if "output_type" in parameters:
+        full.setdefault("output_type", "np")
+    return full
+
+
+def other_call(pipeline: Any, call: dict[str, Any], size_pixels: tuple[int, int] | None) -> dict[str, Any]:
+    """A second call that differs from the first in batch, height and width (and frames), wherever the pipeline has them.
+
+    Args:
+        pipeline: The diffusers pipeline.
+        call: The first, complete call.
+        size_pixels: Height and width of what the first call made; None where it makes no picture.
+    """
+    parameters = inspect.signature(pipeline.__call__).parameters
+    other = dict(call)
+    for name in _BATCH_ARGUMENTS:
+        if name not in parameters:
+            continue
+        value = call.get(name)
+        if isinstance(value, str):
+            value = [value]
+        if name in {"batch_size", "num_images_per_prompt"}:
+            other[name] = 2 * int(value or 1)
+        elif isinstance(value, list):
+            other[name] = value * 2
+        else:
+            continue
+        for extra in ("negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3"):
+            if isinstance(call.get(extra), list):
+                other[extra] = call[extra] * 2
+        break
+    images = [name for name in _IMAGE_ARGUMENTS if isinstance(call.get(name), Image.Image)]
+    if size_pixels is not None and ({"height", "width"} <= parameters.keys() or images):
+        # Unlike factors, so that no dimension of the second call equals another by chance.
+        height, width = size_pixels[0] * 2, size_pixels[1] * 3
+        if {"height", "width"} <= parameters.keys():
+            other |= {"height": height, "width": width}
+        for name in images:
+            other[name] = call[name].resize((width, height))
+        if images and isinstance(other.get("prompt"), list):
+            for name in images:
+                other[name] = [other[name]] * len(other["prompt"])
+    if "num_frames" in parameters:
+        frames = int(call.get("num_frames") or parameters["num_frames"].default)
+        other["num_frames"] = 2 * (frames - 1) + 1
+    return other
+
+
+def _loaded(name: str, value: Any, base: Path | None) -> Any:
+    """An image argument given as a path, opened."""
+    if name not in _IMAGE_ARGUMENTS or not isinstance(value, str):
+        return value
+    path = (base or Path.cwd()) / value
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--call: `{name}`: cannot read the image `{path}`: {error}",
+                         hint="give the path of a PNG or JPEG file") from error  # fmt: skip
+
+
+def _noise_image(call: dict[str, Any], pipeline: Any) -> Image.Image:
+    """A seeded noise picture of the size that the call asks for, or of the pipeline's own."""
+    height = int(call.get("height") or default_size_pixels(pipeline))
+    width = int(call.get("width") or default_size_pixels(pipeline))
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def default_size_pixels(pipeline: Any) -> int:
+    """Height and width of the pictures that the pipeline makes when it is not told."""
+    scale = int(getattr(pipeline, "vae_scale_factor", 1) or 1)
+    for name in ("unet", "transformer"):
+        sample_size = getattr(getattr(getattr(pipeline, name, None), "config", None), "sample_size", None)
+        if isinstance(sample_size, int):
+            return sample_size * scale
+    return _DEFAULT_SIZE_PIXELS

@@ -1,0 +1,144 @@
+"""Call records: what a pipeline passes to a component, with tensors reduced to shape and dtype."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from qdx.exporter.errors import Refusal, TargetRefusal
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One call of one method of one component.
+
+    Attributes:
+        component: The pipeline's name for it, such as `unet`.
+        method: `forward`, `encode`, `decode` or another public method.
+        arguments: By parameter name; containers as they were passed, every tensor replaced by a meta
+            tensor of its shape and dtype, everything else as it is.
+    """
+
+    component: str
+    method: str
+    arguments: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """`unet.forward`, for messages and for keys."""
+        return f"{self.component}.{self.method}"
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors among the arguments, by the name that the graph's input will have."""
+        return {name: leaf for name, leaf in name_leaves(self.arguments).items() if isinstance(leaf, torch.Tensor)}
+
+    def constants(self) -> dict[str, Any]:
+        """What is not a tensor and not None: baked into the graph."""
+        return {
+            name: leaf
+            for name, leaf in name_leaves(self.arguments).items()
+            if leaf is not None and not isinstance(leaf, torch.Tensor)
+        }
+
+    def with_tensors(self, tensors: dict[str, torch.Tensor]) -> CallRecord:
+        """The same call with the tensors of these names replaced."""
+        return replace(self, arguments=substitute(self.arguments, tensors))
+
+
+def describe(value: Any) -> Any:
+    """A tensor as a meta tensor of its shape and dtype; anything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return torch.empty(tuple(value.shape), dtype=value.dtype, device="meta")
+    return value
+
+
+def bind(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by parameter name; those caught by `**kwargs` join under their own names.
+
+    `args` holds no `self`. Methods that take `*args` are not used by diffusion components.
+    """
+    signature = inspect.signature(function)
+    bound = signature.bind(*args, **kwargs).arguments
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            bound.update(bound.pop(parameter.name, {}))
+    return dict(bound)
+
+
+def name_leaves(tree: Any) -> dict[str, Any]:
+    """Leaves of nested arguments by name.
+
+    A leaf of a mapping takes its own key where that is unique (`added_cond_kwargs["text_embeds"]` is
+    `text_embeds`, which is what every runtime calls it) and the dotted path otherwise; an element of a
+    sequence takes its container's name and its index (`hidden_states.0`).
+    """
+    leaves, _ = pytree.tree_flatten_with_path(tree, is_leaf=lambda value: value is None)
+    short = [_short_name(path) for path, _ in leaves]
+    uses = Counter(short)
+    return {
+        name if uses[name] == 1 else ".".join(_key(part) for part in path): leaf
+        for name, (path, leaf) in zip(short, leaves, strict=True)
+    }
+
+
+def substitute(tree: Any, values: dict[str, Any]) -> Any:
+    """The same structure with the named leaves replaced."""
+    _, structure = pytree.tree_flatten(tree, is_leaf=lambda value: value is None)
+    return pytree.tree_unflatten([values.get(name, leaf) for name, leaf in name_leaves(tree).items()], structure)
+
+
+def _key(part: Any) -> str:
+    """The printable key of one step of a path."""
+    return str(getattr(part, "key", getattr(part, "idx", getattr(part, "name", part))))
+
+
+def _short_name(path: tuple[Any, ...]) -> str:
+    """The last named step of a path and the indices after it."""
+    keys = [_key(part) for part in path]
+    start = max((i for i, key in enumerate(keys) if not key.isdigit()), default=0)
+    return ".".join(keys[start:])
+
+
+def one_call_each(records: list[CallRecord]) -> dict[str, CallRecord]:
+    """One representative record per component and method, in order of first use.
+
+    A number that differs between calls (a timestep passed as a float) must not be baked into the graph:
+    it becomes a scalar tensor.
+
+    Raises:
+        TargetRefusal: A method is called in two ways that one graph cannot serve.
+    """
+    groups: dict[str, list[CallRecord]] = {}
+    for record in records:
+        groups.setdefault(record.where, []).append(record)
+    return {where: _representative(group) for where, group in groups.items()}
+
+
+def _representative(group: list[CallRecord]) -> CallRecord:
+    first = group[0]
+    leaves = [name_leaves(record.arguments) for record in group]
+    for other in leaves[1:]:
+        changed = sorted(
+            name
+            for name in other.keys() | leaves[0].keys()
+            if isinstance(other.get(name), torch.Tensor) != isinstance(leaves[0].get(name), torch.Tensor)
+        )
+        if changed:
+            raise TargetRefusal(
+                f"`{first.where}`: called with and without `{changed[0]}` in one pipeline call",
+                refusals=(Refusal(first.where, f"one graph cannot take `{changed[0]}` only sometimes", None),),
+                hint="choose pipeline arguments with --call so that every call of the component looks alike",
+            )
+    moving: dict[str, Any] = {}
+    for name, leaf in leaves[0].items():
+        others = [other.get(name) for other in leaves[1:]]
+        if isinstance(leaf, bool) or not isinstance(leaf, int | float) or all(o == leaf for o in others):
+            continue
+        dtype = torch.int64 if all(isinstance(o, int) for o in (leaf, *others)) else torch.float32
+        moving[name] = torch.empty((), dtype=dtype, device="meta")
+    return replace(first, arguments=substitute(first.arguments, moving))

@@ -1,0 +1,136 @@
+"""The dry run: a pipeline's own logic, with every component answering in zeros of the right shape.
+
+Prompt encoding, schedulers and guidance run for real; a component's method runs on fake tensors, which
+tells the shapes of what it returns. No weights are read and no arithmetic of the model is done.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from qdx.exporter.capture.calls import CallRecord, bind, describe
+from qdx.exporter.capture.distributions import map_tensors
+from qdx.exporter.capture.skeleton import Skeleton
+from qdx.exporter.errors import InvalidModel, QdxError, UsageError
+
+# Classes whose methods are plumbing (loading, hooks, device moves), never a component's computation.
+_PLUMBING = ("ModelMixin", "ConfigMixin", "PreTrainedModel", "Module", "PushToHubMixin")
+
+
+def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
+    """Runs the pipeline once on fake components.
+
+    Args:
+        skeleton: The pipeline without weights.
+        call: Arguments of the pipeline's `__call__`, complete.
+
+    Returns:
+        Every outermost component call, in order.
+
+    Raises:
+        UsageError: The pipeline rejects these arguments.
+        InvalidModel: The pipeline fails for another reason, or calls no component.
+    """
+    records: list[CallRecord] = []
+
+    def answer(name: str, method: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arguments = bind(original, args, kwargs)
+        records.append(CallRecord(name, method, pytree.tree_map(describe, arguments)))
+        with skeleton.mode, torch.no_grad():
+            output = original(**pytree.tree_map(_fake, arguments))
+        return map_tensors(output, lambda tensor: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype))
+
+    def _fake(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return torch.empty(tuple(value.shape), dtype=value.dtype)  # inside the mode: a fake
+        return value
+
+    try:
+        with intercept(skeleton.modules, answer), torch.random.fork_rng():
+            skeleton.pipeline(**call)
+    except QdxError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{skeleton.folder.pipeline_class} rejects the call: {_first_line(error)}",
+            hint="name the pipeline's arguments with --call, for example "
+            '--call \'{"prompt": "a red circle", "height": 512, "width": 512}\'',
+        ) from error
+    except Exception as error:  # the pipeline's own Python may raise anything
+        raise InvalidModel(
+            f"`{skeleton.folder.path}`: the dry run of {skeleton.folder.pipeline_class} failed: "
+            f"{type(error).__name__}: {_first_line(error)}",
+            hint="check that the folder runs in diffusers, and choose its arguments with --call",
+        ) from error
+    if not records:
+        raise InvalidModel(f"`{skeleton.folder.path}`: the pipeline called none of its components")
+    return records
+
+
+Answer = Callable[[str, str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+@contextmanager
+def intercept(modules: dict[str, nn.Module], answer: Answer) -> Iterator[None]:
+    """Routes every outermost call of a component's public methods through `answer`.
+
+    Args:
+        modules: Components by name; nothing else of them changes, and all is undone on exit.
+        answer: Gets component, method, the original bound method, and the arguments; its result is
+            what the caller sees.
+    """
+    depth = 0
+
+    def route(name: str, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def routed(*args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            if depth or not _has_tensor((args, kwargs)):
+                return original(*args, **kwargs)
+            depth += 1
+            try:
+                return answer(name, method, original, args, kwargs)
+            finally:
+                depth -= 1
+
+        routed.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # pipelines look at it
+        return routed
+
+    patched: list[tuple[nn.Module, str]] = []
+    try:
+        for name, module in modules.items():
+            for method in public_methods(type(module)):
+                module.__dict__[method] = route(name, method, getattr(module, method))
+                patched.append((module, method))
+        yield
+    finally:
+        for module, method in patched:
+            module.__dict__.pop(method, None)
+
+
+def public_methods(cls: type) -> list[str]:
+    """The methods that a model class itself adds: `forward`, `encode`, `decode`, `get_text_features`, …"""
+    found: dict[str, None] = {}
+    for base in cls.__mro__:
+        if base.__name__ in _PLUMBING or not base.__module__.startswith(("diffusers.", "transformers.")):
+            continue
+        if "Mixin" in base.__name__:
+            continue
+        for name, value in vars(base).items():
+            if not name.startswith("_") and inspect.isfunction(value):
+                found.setdefault(name)
+    return list(found)
+
+
+def _has_tensor(tree: Any) -> bool:
+    return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(tree))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]

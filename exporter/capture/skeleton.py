@@ -1,0 +1,136 @@
+"""Skeletons: a pipeline's real Python objects around modules that own no weights.
+
+Parameters are fake tensors (a shape and a dtype), buffers are real: what a module computes for itself when
+it is built (position ids, rotary frequencies, sine tables) is part of the graph, what was trained is not.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from qdx.exporter.capture.folder import Component, PipelineFolder, resolve_class
+from qdx.exporter.errors import InvalidModel, QdxError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+# Components that are no part of generating and whose code leaves PyTorch, so that no graph exists.
+OMITTED = {"safety_checker": "it runs NumPy code after the picture is made; artifacts ship without it"}
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A pipeline without weights.
+
+    Attributes:
+        folder: Where it came from.
+        pipeline: The diffusers pipeline; its modules hold fake parameters.
+        mode: The fake mode that those parameters belong to.
+        omitted: Component names that were left out, each with the reason.
+    """
+
+    folder: PipelineFolder
+    pipeline: DiffusionPipeline
+    mode: FakeTensorMode
+    omitted: dict[str, str]
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The components that compute, by name."""
+        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
+
+
+def build_skeleton(folder: PipelineFolder) -> Skeleton:
+    """Builds the pipeline from its configurations alone; no weight file is opened.
+
+    Raises:
+        InvalidModel: A configuration, tokenizer or scheduler does not build.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    pipeline_class = resolve_class("diffusers", folder.pipeline_class, where=f"`{folder.path}/model_index.json`")
+    omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
+    parts: dict[str, Any] = dict.fromkeys(folder.absent)
+    for name, component in folder.components.items():
+        parts[name] = None if name in omitted else build_component(component, mode)
+    options = dict(folder.options)
+    if "safety_checker" in omitted and "requires_safety_checker" in inspect.signature(pipeline_class).parameters:
+        options["requires_safety_checker"] = False
+    known = inspect.signature(pipeline_class).parameters
+    try:
+        pipeline = pipeline_class(**{k: v for k, v in {**options, **parts}.items() if k in known})
+    except Exception as error:
+        raise InvalidModel(
+            f"`{folder.path}/model_index.json`: {folder.pipeline_class} does not accept these components: {error}",
+            hint="the folder was probably saved by another version of diffusers",
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return Skeleton(folder, pipeline, mode, omitted)
+
+
+def build_component(component: Component, mode: FakeTensorMode) -> Any:
+    """One component: a module with fake parameters, or the real tokenizer, scheduler or processor."""
+    where = f"`{component.path}`"
+    cls = resolve_class(component.library, component.class_name, where=where)
+    try:
+        if not issubclass(cls, nn.Module):
+            return _load_helper(cls, component)
+        config = copy.deepcopy(component.config)
+        if not config:
+            raise InvalidModel(f"`{component.path / 'config.json'}`: no such file",
+                               hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
+        with fake_parameters(mode), torch.no_grad():
+            if component.library == "transformers":
+                module = cls(cls.config_class.from_dict(config))  # type: ignore[attr-defined]
+                module.tie_weights()
+            else:
+                module = cls.from_config(config)  # type: ignore[attr-defined]
+        return module.eval()
+    except QdxError:
+        raise
+    except Exception as error:  # a library's constructor may raise anything on a broken configuration
+        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+        raise InvalidModel(f"{where}: {component.class_name} cannot be built from its files: {reason}",
+                           hint="the files are damaged or belong to another class or version") from error  # fmt: skip
+
+
+def _load_helper(cls: Any, component: Component) -> Any:
+    """A scheduler from its configuration, a tokenizer or processor from its folder, offline."""
+    if hasattr(cls, "from_config"):
+        if not component.config:
+            raise InvalidModel(f"`{component.path}`: has no scheduler_config.json",
+                               hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
+        return cls.from_config(copy.deepcopy(component.config))
+    return cls.from_pretrained(str(component.path), local_files_only=True, trust_remote_code=False)
+
+
+@contextmanager
+def fake_parameters(mode: FakeTensorMode) -> Iterator[None]:
+    """While active, every parameter that a module registers becomes a fake one of the same shape and dtype.
+
+    The real tensor that a layer allocates first is dropped at once, before anything initializes (and so
+    touches) its pages: building a model of any size needs no memory.
+    """
+    register = nn.Module.register_parameter
+
+    def register_fake(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and not isinstance(param, FakeTensor):
+            with mode:
+                fake = torch.empty(param.shape, dtype=param.dtype)
+            param = nn.Parameter(fake, requires_grad=False)
+        register(module, name, param)
+
+    nn.Module.register_parameter = register_fake  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]

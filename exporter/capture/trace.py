@@ -1,0 +1,135 @@
+"""Tracing: one recorded call becomes a graph in ATen, with named tensors and without weights."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from qdx.exporter.capture.calls import CallRecord, substitute
+from qdx.exporter.capture.distributions import flatten_output
+from qdx.exporter.capture.skeleton import Skeleton
+from qdx.exporter.errors import Refusal, TargetRefusal
+from qdx.exporter.graph.graph import Graph, TensorSpec
+from qdx.exporter.graph.weights import Weights
+
+Moving = dict[str, tuple[int, ...]]
+
+
+class _Traced(nn.Module):
+    """A recorded call as a module: named tensors in, named tensors out, everything else baked in."""
+
+    def __init__(self, module: nn.Module, record: CallRecord) -> None:
+        super().__init__()
+        self.module = module
+        self._method = record.method
+        self._arguments = dict(record.arguments)
+        if "return_dict" in inspect.signature(getattr(module, record.method)).parameters:
+            self._arguments["return_dict"] = True  # the fields' names become the outputs' names
+
+    def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        output = getattr(self.module, self._method)(**substitute(self._arguments, tensors))
+        flat = flatten_output(output)
+        # An output may not share its name with an input: a UNet's `sample` comes out as `out_sample`.
+        return {f"out_{name}" if name in tensors else name: value for name, value in flat.items()}
+
+
+def trace(skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: Moving | None = None) -> Graph:
+    """Traces one recorded call.
+
+    Args:
+        skeleton: The pipeline whose component is traced.
+        record: The call; its tensors give the example shapes.
+        weights: The component's lazy weights.
+        moving: Dimensions that become dynamic, per tensor name; None or empty makes a static graph.
+
+    Raises:
+        TargetRefusal: The component cannot be traced, or a dimension cannot be dynamic.
+    """
+    module = skeleton.modules[record.component]
+    examples = {
+        name: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype) for name, tensor in record.tensors().items()
+    }
+    dynamic = None
+    if moving:
+        dynamic = ({name: {d: Dim.AUTO for d in moving.get(name, ())} for name in examples},)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(_Traced(module, record), (examples,), dynamic_shapes=dynamic, strict=False)
+    except Exception as error:  # tracing runs the model's own Python
+        reason = f"{type(error).__name__}: {_brief(error)}"
+        raise TargetRefusal(
+            f"`{record.where}`: cannot be traced into a graph: {reason}",
+            refusals=(Refusal(record.where, reason, None),),
+            hint="try --shapes static" if moving else "leave this component out with --components",
+        ) from error
+    graph = graph_from_program(program, record, list(examples), weights)
+    if moving:
+        _check_dynamic(graph, record, moving)
+    return graph
+
+
+def graph_from_program(program: ExportedProgram, record: CallRecord, names: list[str], weights: Weights) -> Graph:
+    """The graph around an exported program whose inputs have these names, in order.
+
+    Inputs that the computation does not use stay: the caller passes them.
+    """
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    signature = program.graph_signature
+    inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    structure: Any = program.call_spec.out_spec
+    output_names = list(structure.context)
+    return Graph(
+        component=record.component,
+        method=record.method,
+        program=program,
+        inputs=tuple(TensorSpec.of(name, values[key]) for name, key in zip(names, inputs, strict=True)),
+        outputs=tuple(
+            TensorSpec.of(name, values[key]) for name, key in zip(output_names, signature.user_outputs, strict=True)
+        ),
+        weights=weights,
+    )
+
+
+def _check_dynamic(graph: Graph, record: CallRecord, moving: Moving) -> None:
+    """Refuses where a dimension that moves between calls was baked into the graph."""
+    refusals = [
+        Refusal(
+            f"{record.where}: {spec.name}, dimension {dimension}",
+            f"fixed to {spec.shape[dimension]} by {_guard_of(graph, spec.shape[dimension])}",
+            None,
+        )
+        for spec in graph.inputs
+        for dimension in moving.get(spec.name, ())
+        if isinstance(spec.shape[dimension], int)
+    ]
+    if refusals:
+        raise TargetRefusal(
+            f"`{refusals[0].site}`: cannot be dynamic, {refusals[0].reason}",
+            refusals=tuple(refusals),
+            hint="export with --shapes static for the sizes that you need",
+        )
+
+
+def _guard_of(graph: Graph, size: int | str) -> str:
+    """The condition with which tracing fixed a dimension to this size, as well as torch recorded it."""
+    for node in graph.program.graph.nodes:
+        value = node.meta.get("val")
+        environment = getattr(getattr(value, "fake_mode", None), "shape_env", None)
+        if environment is None:
+            continue
+        for symbol, replacement in environment.replacements.items():
+            if str(replacement) == str(size):
+                sources = environment.var_to_sources.get(symbol) if hasattr(environment, "var_to_sources") else None
+                where = next((str(g.stack.summary()[-1]) for g in environment.guards if symbol in g.expr.free_symbols), "")
+                return f"the guard {symbol} == {replacement}" + (f" ({sources[0].name})" if sources else "") + (f" at {where}" if where else "")
+        break
+    return "the model's own code"
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:300]

@@ -1,0 +1,117 @@
+"""The intermediate representation: one traced component call with named tensors and lazy weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from qdx.exporter.graph.weights import Weights
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output.
+
+    Attributes:
+        name: Its name, such as `encoder_hidden_states`.
+        dtype: torch's name of the dtype, such as `float32`.
+        shape: Sizes; a string is the symbol of a dynamic dimension.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    @classmethod
+    def of(cls, name: str, value: torch.Tensor) -> TensorSpec:
+        """The spec of an example tensor, which may be fake with symbolic sizes."""
+        shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+        return cls(name, dtype_name(value.dtype), shape)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One traced call of one component.
+
+    Attributes:
+        component: The component's name in the pipeline, such as `unet`.
+        method: The method that was traced, such as `forward`.
+        program: ATen at composite level (convolution, linear, attention and norms stay whole); its
+            parameters are fake, its constants and buffers real.
+        inputs: In the order of the program's user inputs.
+        outputs: In the order of the program's user outputs.
+        weights: The parameters' bytes, by fully qualified name.
+    """
+
+    component: str
+    method: str
+    program: ExportedProgram = field(repr=False)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weights: Weights = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        """`unet.forward`, for messages and for keys."""
+        return f"{self.component}.{self.method}"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Fully qualified parameter name by placeholder name."""
+        return self._lifted(InputKind.PARAMETER)
+
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Real values of buffers and lifted constants by placeholder name."""
+        return {
+            spec.arg.name: self._constant(spec.target)
+            for spec in self.program.graph_signature.input_specs
+            if spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR) and spec.target is not None
+        }
+
+    @property
+    def dynamic_symbols(self) -> tuple[str, ...]:
+        """Symbols of the dynamic dimensions among the inputs, each once."""
+        found = (size for spec in self.inputs for size in spec.shape if isinstance(size, str))
+        return tuple(dict.fromkeys(found))
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Runs the graph in PyTorch, node by node; see `qdx.exporter.graph.interpreter`."""
+        from qdx.exporter.graph.interpreter import run
+
+        return run(self, inputs)
+
+    def renamed(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Graph:
+        """The same graph with inputs and outputs of these names renamed."""
+        return replace(
+            self,
+            inputs=tuple(replace(spec, name=inputs.get(spec.name, spec.name)) for spec in self.inputs),
+            outputs=tuple(replace(spec, name=outputs.get(spec.name, spec.name)) for spec in self.outputs),
+        )
+
+    def _lifted(self, kind: InputKind) -> dict[str, str]:
+        return {
+            spec.arg.name: fqn(spec.target)
+            for spec in self.program.graph_signature.input_specs
+            if spec.kind is kind and spec.target is not None
+        }
+
+    def _constant(self, target: str) -> torch.Tensor:
+        found: Any = self.program.state_dict.get(target, self.program.constants.get(target))
+        assert isinstance(found, torch.Tensor), target
+        return found
+
+
+def fqn(target: str) -> str:
+    """A parameter's name in the component: the tracing wrapper's own prefix removed."""
+    return target.removeprefix("module.")

@@ -1,0 +1,128 @@
+"""Lazy weights: every parameter of a graph by name, its bytes read from the checkpoint only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from qdx.exporter.errors import InvalidModel
+from qdx.exporter.graph.checkpoint import Checkpoint
+from qdx.exporter.graph.safetensors_file import check_finite
+
+
+@dataclass(frozen=True)
+class LazyWeight:
+    """One parameter.
+
+    Attributes:
+        name: Its fully qualified name in the module.
+        shape: Its shape.
+        dtype: The dtype that the graph expects; stored bytes of another are converted when read.
+        read: Reads it; each call reads the file again.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], torch.Tensor] = field(repr=False)
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+class Weights(Mapping[str, LazyWeight]):
+    """Parameters by fully qualified name."""
+
+    def __init__(self, weights: dict[str, LazyWeight], *, aliases: dict[str, str] | None = None) -> None:
+        """`aliases` maps the names of tied parameters to the one name under which their bytes are stored."""
+        self._weights = weights
+        self.aliases = aliases or {}
+
+    def __getitem__(self, name: str) -> LazyWeight:
+        return self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -> Weights:
+    """Binds every parameter of a module with fake weights to the stored tensor of its name.
+
+    Raises:
+        InvalidModel: A weight is missing or has another shape; when read, a weight holds NaN or infinity.
+    """
+    owners: dict[int, str] = {}
+    names: dict[str, list[str]] = {}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name, parameter in parameters.items():
+        names.setdefault(owners.setdefault(id(parameter), name), []).append(name)
+    weights: dict[str, LazyWeight] = {}
+    aliases: dict[str, str] = {}
+    for owner, tied in names.items():
+        stored = next((s for name in tied for s in _stored_names(module, name) if s in checkpoint), None)
+        if stored is None:
+            raise InvalidModel(
+                f"`{checkpoint.files[0]}`: component `{component}` has no weight `{owner}`",
+                hint="the checkpoint is incomplete or belongs to another model; save or fetch it again",
+            )
+        parameter = parameters[owner]
+        shape = tuple(parameter.shape)
+        if tuple(checkpoint[stored].shape) != shape:
+            raise InvalidModel(
+                f"`{checkpoint.files[0]}`: weight `{stored}` has shape {list(checkpoint[stored].shape)}, "
+                f"expected {list(shape)} by the configuration of `{component}`",
+                hint="config.json and the weights belong to different models",
+            )
+        for name in tied:
+            weights[name] = LazyWeight(name, shape, parameter.dtype, _reader(checkpoint, stored, parameter.dtype))
+            if name != owner:
+                aliases[name] = owner
+    return Weights(weights, aliases=aliases)
+
+
+def load_persistent_buffers(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Gives the module's stored buffers (running statistics, latent means) their values from the checkpoint."""
+    for name, buffer in module.named_buffers():
+        owner = module.get_submodule(name.rpartition(".")[0])
+        leaf = name.rpartition(".")[2]
+        if leaf in owner._non_persistent_buffers_set:  # noqa: SLF001  # torch has no public accessor
+            continue
+        stored = next((s for s in _stored_names(module, name) if s in checkpoint), None)
+        if stored is not None and tuple(checkpoint[stored].shape) == tuple(buffer.shape):
+            owner.register_buffer(leaf, checkpoint.read(stored).to(buffer.dtype))
+
+
+def _stored_names(module: nn.Module, name: str) -> Iterator[str]:
+    """The names under which libraries have stored this parameter over time, most likely first."""
+    yield name
+    prefix = getattr(module, "base_model_prefix", "")  # transformers: the model inside a model with a head
+    if prefix:
+        yield f"{prefix}.{name}"
+        yield name.removeprefix(f"{prefix}.")
+    yield f"text_model.{name}"  # CLIP text encoders saved before transformers 5
+    for new, old in _RENAMED_ATTENTION:  # diffusers' attention before 0.15
+        if f".{new}." in name:
+            yield name.replace(f".{new}.", f".{old}.")
+
+
+_RENAMED_ATTENTION = (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn"))
+
+
+def _reader(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    def read() -> torch.Tensor:
+        tensor = checkpoint.read(stored)
+        check_finite(tensor, stored, checkpoint.file_of(stored))
+        return tensor.to(dtype)
+
+    return read

@@ -1,0 +1,164 @@
+"""All errors that qdx raises on purpose.
+
+    QdxError                    70
+    ├── UsageError               2   the command line or an argument is wrong
+    ├── InvalidInput             2   a file given to qdx is wrong
+    │   ├── InvalidPlan
+    │   ├── InvalidModel
+    │   └── InvalidBundle
+    ├── TargetRefusal            3   the target cannot do what the plan asks
+    ├── RuntimeMissing           4   a runtime is not installed
+    ├── StorageError             5   reading or writing failed
+    └── InternalError           70   a defect of qdx
+
+The number is the exit status of the command line. A failed gate is not an error: it is a report
+whose exit status is 1. A message says what and where, what was found and what was expected; the
+hint says what to do next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qdx.exporter.limits import QUOTE_LIMIT
+
+__all__ = [
+    "InternalError",
+    "InvalidBundle",
+    "InvalidInput",
+    "InvalidModel",
+    "InvalidPlan",
+    "QdxError",
+    "Refusal",
+    "RuntimeMissing",
+    "StorageError",
+    "TargetRefusal",
+    "UsageError",
+    "quoted",
+]
+
+
+def quoted(text: object) -> str:
+    r"""Returns foreign text in backticks, safe to print on a terminal.
+
+    Control characters, bidirectional marks, lone surrogates and whatever else is not printable
+    become escapes. Long text loses its middle, because paths tell most at their ends.
+
+    >>> quoted("a\x1b[2Jb")
+    '`a\\x1b[2Jb`'
+    """
+    full = str(text)
+    half = QUOTE_LIMIT // 2
+    shown = full if len(full) <= QUOTE_LIMIT else f"{full[:half]}…{full[-half:]}"
+    return "`" + "".join(map(_visible, shown)) + "`"
+
+
+def _visible(character: str) -> str:
+    if character == "`":
+        return "'"
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One thing that a target cannot do.
+
+    Attributes:
+        site: Where, for example `unet.mid_block.attentions.0.proj_in`.
+        reason: What was asked and what the target offers.
+        hint: What to change, if something can be changed.
+    """
+
+    site: str
+    reason: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return f"{quoted(self.site)}: {self.reason}"
+
+
+class QdxError(Exception):
+    """Base of all errors of qdx.
+
+    Args:
+        message: What and where, what was found, what was expected.
+        hint: The next step, or None.
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n\nhint: {self.hint}"
+
+
+class UsageError(QdxError):
+    """The command line or an argument is wrong."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InvalidInput(QdxError):  # noqa: N818
+    """A file given to qdx is wrong."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InvalidPlan(InvalidInput):
+    """The plan is malformed, contradicts itself or matches nothing."""
+
+
+class InvalidModel(InvalidInput):
+    """The pipeline folder, a configuration or a weight file is malformed."""
+
+
+class InvalidBundle(InvalidInput):
+    """The bundle is incomplete, altered or malformed."""
+
+
+class TargetRefusal(QdxError):  # noqa: N818
+    """The target cannot do what the plan asks.
+
+    Args:
+        message: A summary of one line.
+        refusals: Each thing refused, in graph order.
+        hint: The next step, or None.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(
+        self, message: str, *, refusals: tuple[Refusal, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.refusals = refusals
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  {refusal}" for refusal in self.refusals)]
+        text = "\n".join(lines)
+        return text if self.hint is None else f"{text}\n\nhint: {self.hint}"
+
+
+class RuntimeMissing(QdxError):  # noqa: N818
+    """A runtime that the target needs is not installed."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class StorageError(QdxError):
+    """Reading or writing failed: no space, no permission, a faulty disk."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class InternalError(QdxError):
+    """A defect of qdx."""
+
+    exit_code: ClassVar[int] = 70

@@ -1,0 +1,31 @@
+"""Every limit on untrusted input, in one place.
+
+A small file must not be able to cost much memory or time. Each limit is well above what real
+pipelines need and is raised only by the caller that knows why.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIB: Final = 1024 * 1024
+
+PLAN_LIMIT_BYTES: Final = 1 * MIB
+JSON_LIMIT_BYTES: Final = 16 * MIB
+JSON_DEPTH: Final = 32
+# An integer beyond this is not exact in a JSON reader that uses doubles.
+JSON_INT_LIMIT: Final = 2**53
+# Tokenizer configs carry `int(1e30)`, which has 31 digits.
+JSON_INT_DIGITS: Final = 40
+
+# The format allows 100 MB. 16 MiB is room for 60,000 tensors, and parsing stays below 256 MiB.
+SAFETENSORS_HEADER_LIMIT_BYTES: Final = 16 * MIB
+TENSOR_RANK_LIMIT: Final = 16
+TENSOR_NAME_LIMIT: Final = 512
+
+PATH_SEGMENT_LIMIT: Final = 128
+PATH_SEGMENTS_LIMIT: Final = 16
+BUNDLE_FILES_LIMIT: Final = 4096
+
+# Longest piece of foreign text that an error message repeats.
+QUOTE_LIMIT: Final = 240

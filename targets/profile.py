@@ -1,0 +1,188 @@
+"""Target profiles: what a runtime on a device can do, and how its ecosystem names things.
+
+A profile is data in a TOML file beside this module. Nothing here imports a runtime.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+
+from qdx.exporter.errors import InternalError, UsageError, quoted
+from qdx.exporter.files import read_text
+
+__all__ = ["Layout", "Port", "PortChange", "TargetProfile", "list_targets", "load_target"]
+
+_FOLDER: Final = Path(__file__).parent
+_KEY: Final = re.compile(r"[a-z0-9_*?]+\.[a-z0-9_*?]+\.[A-Za-z0-9_*?.]+")
+
+Dtype = Literal["float64", "float32", "float16", "bfloat16", "int64", "int32", "bool"]
+# TOML has lists only; they are taken as tuples.
+Names = Annotated[tuple[str, ...], Strict(strict=False)]
+Dtypes = Annotated[tuple[Dtype, ...], Strict(strict=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output as the artifact declares it.
+
+    Attributes:
+        name: Its name in the artifact.
+        dtype: Its element type, torch's name.
+        rank: Its number of dimensions; None leaves the traced one.
+    """
+
+    name: str
+    dtype: str
+    rank: int | None
+
+
+class PortChange(_Model):
+    """What a layout changes on an input or output; None leaves the traced value.
+
+    Attributes:
+        name: New name.
+        dtype: New element type.
+        rank: New number of dimensions: 0 a scalar, 1 one value for each batch entry.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")] | None = None
+    dtype: Dtype | None = None
+    rank: Annotated[int, Field(ge=0, le=1)] | None = None
+
+
+class Layout(_Model):
+    """Names and types that the loaders of an ecosystem expect.
+
+    Keys of the tables are `component.method` and `component.method.tensor`, where a tensor has the
+    name that tracing gave it. Keys of ports may be globs; an exact key comes first, then the globs
+    in the order of the file.
+
+    Attributes:
+        model_file: File name of the model in a component's folder.
+        external_data_file: File name of the weights beside it.
+        folders: Folder by `component.method`, where it is not the default.
+        dtypes: Declared element type by traced element type, where they differ.
+        inputs: Changes of inputs.
+        outputs: Changes of outputs.
+    """
+
+    model_file: str
+    external_data_file: str | None = None
+    folders: Mapping[str, str] = {}
+    dtypes: Mapping[Dtype, Dtype] = {}
+    inputs: Mapping[str, PortChange] = {}
+    outputs: Mapping[str, PortChange] = {}
+
+    @field_validator("inputs", "outputs")
+    @classmethod
+    def _keys_are_paths(cls, value: Mapping[str, PortChange]) -> Mapping[str, PortChange]:
+        for key in value:
+            if not _KEY.fullmatch(key):
+                raise ValueError(f"{key!r}: expected component.method.tensor")
+        return value
+
+    def folder(self, component: str, method: str) -> str:
+        """Returns the folder of a traced method.
+
+        >>> layout.folder("unet", "forward"), layout.folder("vae", "decode")
+        ('unet', 'vae_decoder')
+        """
+        default = component if method == "forward" else f"{component}_{method}"
+        return self.folders.get(f"{component}.{method}", default)
+
+    def input(self, component: str, method: str, name: str, dtype: str) -> Port:
+        """Returns how the artifact declares a traced input of this name and element type."""
+        return self._port(self.inputs, f"{component}.{method}.{name}", name, dtype)
+
+    def output(self, component: str, method: str, name: str, dtype: str) -> Port:
+        """Returns how the artifact declares a traced output of this name and element type."""
+        return self._port(self.outputs, f"{component}.{method}.{name}", name, dtype)
+
+    def _port(self, table: Mapping[str, PortChange], key: str, name: str, dtype: str) -> Port:
+        change = table.get(key)
+        if change is None:
+            # A glob of three parts must not match across a dot of the first two.
+            fits = (c for pattern, c in table.items() if _matches(key, pattern))
+            change = next(fits, PortChange())
+        declared = {str(traced): str(kept) for traced, kept in self.dtypes.items()}
+        return Port(change.name or name, change.dtype or declared.get(dtype, dtype), change.rank)
+
+
+def _matches(key: str, pattern: str) -> bool:
+    pairs = zip(key.split(".", 2), pattern.split(".", 2), strict=True)
+    return all(fnmatchcase(part, glob) for part, glob in pairs)
+
+
+class TargetProfile(_Model):
+    """A runtime on a device, as data.
+
+    Attributes:
+        schema_: The format, `qdx.target/1`; the key in TOML is `schema`.
+        name: What `--target` takes.
+        runtime: The backend that lowers and runs.
+        device: The runtime's name of the device.
+        extra: The extra that installs the runtime: `pip install "qdx[EXTRA]"`.
+        distributions: Packages that provide the runtime, the usual one first.
+        description: One line.
+        storage_dtypes: Types in which weights can be stored.
+        compute_dtype: Type in which operations run, and of all float inputs and outputs.
+        refused: For types that cannot be stored, the reason.
+        options: The runtime's own options that change numerics, pinned.
+        layout: Names and types that the ecosystem's loaders expect.
+    """
+
+    schema_: Literal["qdx.target/1"] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    runtime: Literal["onnxruntime", "openvino"]
+    device: str
+    extra: str
+    distributions: Names
+    description: str
+    storage_dtypes: Dtypes
+    compute_dtype: Dtype
+    refused: Mapping[Dtype, str] = {}
+    options: Mapping[str, str] = {}
+    layout: Layout
+
+
+def list_targets() -> tuple[str, ...]:
+    """Returns the names that `--target` takes, sorted."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+
+
+def load_target(name: str) -> TargetProfile:
+    """Reads the profile of a target.
+
+    Raises:
+        UsageError: There is no target of that name.
+    """
+    names = list_targets()
+    if name not in names:
+        guess = difflib.get_close_matches(name, names, n=1)
+        raise UsageError(
+            f"--target: {quoted(name)} is not a target; there are {', '.join(names)}",
+            hint=f"did you mean `{guess[0]}`?" if guess else "`qdx targets` describes them",
+        )
+    path = _FOLDER / f"{name}.toml"
+    # Installers may link files of a package into place.
+    text = read_text(path, allow_hard_links=True)
+    try:
+        profile = TargetProfile.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as bad:
+        raise InternalError(f"{quoted(path.name)}: not a target profile: {bad}") from bad
+    if profile.name != name:
+        raise InternalError(f"{quoted(path.name)}: its name is {quoted(profile.name)}")
+    return profile

@@ -14,6 +14,7 @@ from qdx.exporter.errors import UsageError
 # Which names of a pipeline's signature stand for the batch; the first that exists is used.
 _BATCH_ARGUMENTS = ("prompt", "class_labels", "batch_size", "num_images_per_prompt")
 _IMAGE_ARGUMENTS = ("image", "mask_image", "control_image")
+_TEXT_ARGUMENTS = ("negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3")
 _DEFAULT_SIZE_PIXELS = 512
 _DRY_RUN_STEPS = 2
 
@@ -76,10 +77,14 @@ def other_call(pipeline: Any, call: dict[str, Any], size_pixels: tuple[int, int]
             other[name] = value * 2
         else:
             continue
-        for extra in ("negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3"):
-            if isinstance(call.get(extra), list):
-                other[extra] = call[extra] * 2
         break
+    for name in _TEXT_ARGUMENTS:  # texts beside the prompt come in the same number
+        value = call.get(name)
+        if name in call and value is not None and isinstance(other.get("prompt"), list):
+            other[name] = (value if isinstance(value, list) else [value]) * 2
+    if "max_sequence_length" in parameters:
+        length = call.get("max_sequence_length") or parameters["max_sequence_length"].default
+        other["max_sequence_length"] = max(int(length) // 2, 2)
     images = [name for name in _IMAGE_ARGUMENTS if isinstance(call.get(name), Image.Image)]
     if size_pixels is not None and ({"height", "width"} <= parameters.keys() or images):
         # Unlike factors, so that no dimension of the second call equals another by chance.

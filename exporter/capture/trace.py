@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import sympy
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -14,7 +15,7 @@ from qdx.exporter.capture.calls import CallRecord, substitute
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.errors import Refusal, TargetRefusal
-from qdx.exporter.graph.graph import Graph, TensorSpec
+from qdx.exporter.graph.graph import Graph, TensorSpec, dtype_name
 from qdx.exporter.graph.weights import Weights
 
 Moving = dict[str, tuple[int, ...]]
@@ -82,16 +83,41 @@ def graph_from_program(program: ExportedProgram, record: CallRecord, names: list
     signature = program.graph_signature
     inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     structure: Any = program.call_spec.out_spec
-    output_names = list(structure.context)
+    input_values = {name: values[key] for name, key in zip(names, inputs, strict=True)}
+    output_values = {
+        name: values[key] for name, key in zip(structure.context, signature.user_outputs, strict=True)
+    }
+    symbols = _dimension_names(input_values)
     return Graph(
         component=record.component,
         method=record.method,
         program=program,
-        inputs=tuple(TensorSpec.of(name, values[key]) for name, key in zip(names, inputs, strict=True)),
-        outputs=tuple(
-            TensorSpec.of(name, values[key]) for name, key in zip(output_names, signature.user_outputs, strict=True)
-        ),
+        inputs=_specs(input_values, symbols),
+        outputs=_specs(output_values, symbols),
         weights=weights,
+    )
+
+
+def _dimension_names(inputs: dict[str, torch.Tensor]) -> dict[sympy.Symbol, sympy.Symbol]:
+    """Readable names for the tracer's symbols: the first input and dimension where each stands alone."""
+    names: dict[sympy.Symbol, sympy.Symbol] = {}
+    for name, value in inputs.items():
+        for dimension, size in enumerate(value.shape):
+            if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
+                readable = "batch" if dimension == 0 and not names else f"{name}_{dimension}"
+                names.setdefault(size.node.expr, sympy.Symbol(readable, integer=True))
+    return names
+
+
+def _specs(
+    values: dict[str, torch.Tensor], symbols: dict[sympy.Symbol, sympy.Symbol]
+) -> tuple[TensorSpec, ...]:
+    def size(value: int | torch.SymInt) -> int | str:
+        return str(value.node.expr.subs(symbols)) if isinstance(value, torch.SymInt) else value
+
+    return tuple(
+        TensorSpec(name, dtype_name(value.dtype), tuple(size(s) for s in value.shape))
+        for name, value in values.items()
     )
 
 

@@ -100,6 +100,11 @@ def _image_other(**extra: Any) -> dict[str, Any]:
     return {"prompt": PROMPTS, "height": 64, "width": 96, "num_inference_steps": 2, **extra}
 
 
+def _redraw_call(image: str, **extra: Any) -> dict[str, Any]:
+    return {"prompt": PROMPT, "image": image, "strength": 0.5, "guidance_scale": 5.0, **extra}
+
+
+_TWICE = {"num_images_per_prompt": 2}
 _SHORT = {"max_sequence_length": 24}
 
 _ALL = (
@@ -110,10 +115,44 @@ _ALL = (
         _image_other(guidance_scale=5.0),
     ),
     Family(
+        "sd-img2img",
+        "StableDiffusionImg2ImgPipeline",
+        _redraw_call("image-64x64.png", num_inference_steps=4),
+        _redraw_call("image-96x64.png", num_inference_steps=4, num_images_per_prompt=2),
+        images=("image",),
+    ),
+    Family(
+        "sd-inpaint",
+        "StableDiffusionInpaintPipeline",
+        _image_call(image="image-64x64.png", mask_image="mask-64x64.png"),
+        _image_other(image="image-96x64.png", mask_image="mask-96x64.png"),
+        images=("image", "mask_image"),
+    ),
+    Family(
+        "sd-controlnet",
+        "StableDiffusionControlNetPipeline",
+        _image_call(image="image-64x64.png", guidance_scale=5.0),
+        _image_other(image="image-96x64.png", guidance_scale=5.0, prompt=PROMPT, **_TWICE),
+        images=("image",),
+    ),
+    Family(
+        "lcm",
+        "LatentConsistencyModelPipeline",
+        _image_call(guidance_scale=8.0),
+        _image_other(guidance_scale=8.0),
+    ),
+    Family(
         "sdxl",
         "StableDiffusionXLPipeline",
         _image_call(guidance_scale=5.0, negative_prompt=NEGATIVE),
         _image_other(guidance_scale=5.0),
+    ),
+    Family(
+        "sdxl-img2img",
+        "StableDiffusionXLImg2ImgPipeline",
+        _redraw_call("image-64x64.png", num_inference_steps=4),
+        _redraw_call("image-96x64.png", num_inference_steps=4, num_images_per_prompt=2),
+        images=("image",),
     ),
     Family(
         "sd3",
@@ -138,6 +177,52 @@ _ALL = (
         "DiTPipeline",
         {"class_labels": [3], "guidance_scale": 4.0, "num_inference_steps": 2},
         {"class_labels": [1, 7], "guidance_scale": 4.0, "num_inference_steps": 2},
+    ),
+    Family(
+        "pixart",
+        "PixArtSigmaPipeline",
+        _image_call(use_resolution_binning=False, **_SHORT),
+        _image_other(use_resolution_binning=False, **_SHORT),
+    ),
+    Family(
+        "sana",
+        "SanaPipeline",
+        _image_call(use_resolution_binning=False, complex_human_instruction=None, **_SHORT),
+        _image_other(use_resolution_binning=False, complex_human_instruction=None, **_SHORT),
+    ),
+    Family(
+        "auraflow",
+        "AuraFlowPipeline",
+        _image_call(**_SHORT),
+        _image_other(**_SHORT),
+    ),
+    Family(
+        "ltx",
+        "LTXPipeline",
+        _image_call(num_frames=9, **_SHORT),
+        _image_other(num_frames=13, **_SHORT),
+        output="frames",
+    ),
+    Family(
+        "wan",
+        "WanPipeline",
+        {**_image_call(num_frames=5, **_SHORT), "height": 32, "width": 32},
+        {**_image_other(num_frames=9, **_SHORT), "height": 32, "width": 48},
+        output="frames",
+    ),
+    Family(
+        "cogvideox",
+        "CogVideoXPipeline",
+        _image_call(num_frames=9, **_SHORT),
+        _image_other(num_frames=17, **_SHORT),
+        output="frames",
+    ),
+    Family(
+        "stable-audio",
+        "StableAudioPipeline",
+        {"prompt": PROMPT, "num_inference_steps": 2, "audio_end_in_s": 0.5},
+        {"prompt": PROMPTS, "num_inference_steps": 2, "audio_end_in_s": 0.25},
+        output="audios",
     ),
 )
 

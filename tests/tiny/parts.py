@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+    from transformers import (
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        Gemma2Model,
+        T5EncoderModel,
+        UMT5EncoderModel,
+    )
 
 
 def clip_text(tokenizer: Any, *, hidden: int = 32, layers: int = 2) -> CLIPTextModel:
@@ -66,19 +72,62 @@ def t5_text(tokenizer: Any, *, hidden: int = 32, layers: int = 2) -> T5EncoderMo
     """
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(
+    return T5EncoderModel(T5Config(**_t5_options(tokenizer, hidden, layers)))
+
+
+def umt5_text(tokenizer: Any, *, hidden: int = 32, layers: int = 2) -> UMT5EncoderModel:
+    """Make a UMT5 encoder, whose layers each have their own relative positions.
+
+    Args:
+        tokenizer: Gives vocabulary size.
+        hidden: Width of the encoder.
+        layers: Number of layers.
+    """
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(UMT5Config(**_t5_options(tokenizer, hidden, layers)))
+
+
+def _t5_options(tokenizer: Any, hidden: int, layers: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "d_model": hidden,
+        "d_kv": 8,
+        "d_ff": 2 * hidden,
+        "num_layers": layers,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 16,
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+    }
+
+
+def gemma2_text(tokenizer: Any) -> Gemma2Model:
+    """Make a Gemma 2 decoder with grouped queries, soft caps and a short sliding window.
+
+    Args:
+        tokenizer: Gives vocabulary size and special ids.
+    """
+    from transformers import Gemma2Config, Gemma2Model
+
+    config = Gemma2Config(
         vocab_size=len(tokenizer),
-        d_model=hidden,
-        d_kv=8,
-        d_ff=2 * hidden,
-        num_layers=layers,
-        num_heads=4,
-        relative_attention_num_buckets=8,
-        relative_attention_max_distance=16,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        max_position_embeddings=64,
+        sliding_window=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=False,
     )
-    return T5EncoderModel(config)
+    return Gemma2Model(config)
 
 
 def autoencoder_kl(*, latent_channels: int = 4, **options: Any) -> AutoencoderKL:

@@ -48,6 +48,48 @@ def sd() -> Mapping[str, Any]:
     }
 
 
+def sd_img2img() -> Mapping[str, Any]:
+    """Components of Stable Diffusion 1; image to image takes the same ones, here with DDIM."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1, **SD1_BETAS
+    )
+    return {**sd(), "scheduler": scheduler}
+
+
+def sd_inpaint() -> Mapping[str, Any]:
+    """Components of Stable Diffusion inpainting: mask and masked image join the latents."""
+    return {**sd_img2img(), "unet": _unet(in_channels=9)}
+
+
+def sd_controlnet() -> Mapping[str, Any]:
+    """Components of Stable Diffusion 1 with a ControlNet, under DPM-Solver++."""
+    from diffusers import ControlNetModel, DPMSolverMultistepScheduler
+
+    controlnet = ControlNetModel(
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=32,
+        conditioning_embedding_out_channels=(8, 8, 16, 16),
+    )
+    return {
+        **sd(),
+        "controlnet": controlnet,
+        "scheduler": DPMSolverMultistepScheduler(steps_offset=1, **SD1_BETAS),
+    }
+
+
+def lcm() -> Mapping[str, Any]:
+    """Components of a latent consistency model: the UNet takes the guidance as an embedding."""
+    from diffusers import LCMScheduler
+
+    return {**sd(), "unet": _unet(time_cond_proj_dim=16), "scheduler": LCMScheduler(**SD1_BETAS)}
+
+
 def sdxl() -> Mapping[str, Any]:
     """Components of Stable Diffusion XL (base)."""
     from diffusers import EulerDiscreteScheduler
@@ -74,6 +116,11 @@ def sdxl() -> Mapping[str, Any]:
         "scheduler": EulerDiscreteScheduler(steps_offset=1, **SD1_BETAS),
         "force_zeros_for_empty_prompt": True,
     }
+
+
+def sdxl_img2img() -> Mapping[str, Any]:
+    """Components of Stable Diffusion XL; image to image takes the same ones."""
+    return sdxl()
 
 
 def ddpm() -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import CLIPTokenizer, T5TokenizerFast
+    from transformers import CLIPTokenizer, GemmaTokenizer, T5TokenizerFast
 
 SENTENCES = (
     "a red fox on a hill",
@@ -38,7 +38,7 @@ def clip_tokenizer(*, pad_token: str = "<|endoftext|>", max_length: int = 77) ->
     from transformers import CLIPTokenizer
 
     alphabet = sorted(ByteLevel.alphabet())
-    merges = list(byte_pairs())
+    merges = list(byte_pairs(end="</w>"))
     tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *map("".join, merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -48,13 +48,18 @@ def clip_tokenizer(*, pad_token: str = "<|endoftext|>", max_length: int = 77) ->
 
 
 @cache
-def byte_pairs() -> tuple[tuple[str, str], ...]:
+def byte_pairs(*, start: str = "", end: str = "") -> tuple[tuple[str, str], ...]:
     """Learn byte-pair merges from the sentences, most frequent first, ties in string order.
+
+    Args:
+        start: Set before each word as a piece of its own.
+        end: Joined to the last letter of each word.
 
     The trainer of the tokenizers library breaks ties by hash, so its result varies by process.
     """
     words = [word for line in SENTENCES for word in line.replace(",", " ,").split()]
-    pieces = [(*word[:-1], f"{word[-1]}</w>") for word in words]
+    head = (start,) if start else ()
+    pieces = [(*head, *word[:-1], word[-1] + end) for word in words]
     merges: list[tuple[str, str]] = []
     while True:
         pairs = Counter(pair for word in pieces for pair in pairwise(word))
@@ -87,6 +92,27 @@ def t5_tokenizer(*, max_length: int = 24) -> T5TokenizerFast:
     from transformers import T5TokenizerFast
 
     return T5TokenizerFast(vocab=unigram(), extra_ids=0, model_max_length=max_length)
+
+
+def gemma_tokenizer(*, max_length: int = 64) -> GemmaTokenizer:
+    """Make a Gemma BPE tokenizer with byte fallback.
+
+    Args:
+        max_length: `model_max_length`.
+
+    Returns:
+        A tokenizer with the five special tokens first, then the bytes, then letters and merges.
+    """
+    from transformers import GemmaTokenizer
+
+    merges = list(byte_pairs(start="\u2581"))
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokens += [f"<0x{value:02X}>" for value in range(256)]
+    tokens += ["\u2581", *map(chr, range(33, 127)), *map("".join, merges)]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return GemmaTokenizer(
+        vocab=vocabulary, merges=merges, model_max_length=max_length, padding_side="right"
+    )
 
 
 def unigram() -> list[tuple[str, float]]:

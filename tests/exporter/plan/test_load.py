@@ -31,15 +31,15 @@ FAULTS = [
     ('"float16"', '"int3"',
      "`w.json:4:52`: `rules[0].weights.dtype` is `int3`, expected `float32`, `float16` or `bfloat16`"),
     ('"rules"', '"rulez"',
-     "`w.json:1:1`: key `rules` is missing in the plan\n"
+     ("`w.json:1:1`: key `rules` is missing in the plan\n"
      "`w.json:3:3`: unknown key `rulez`, expected `schema`, `name`, `description`, `rules` or `gates`\n\n"
-     "hint: did you mean `rules`?"),
+     "hint: did you mean `rules`?")),
     ('"weights": { "dtype": "float32" }', '"weights": { "dtype": "float32" }, "inputs": { "dtype": "int8" }',
-     "`w.json:6:42`: unknown key `inputs`, expected `id`, `why`, `select` or `weights`\n\n"
-     "hint: this version of qdx reads float weights only; what it does not read, it refuses"),
+     ("`w.json:6:42`: unknown key `inputs`, expected `id`, `why`, `select` or `weights`\n\n"
+     "hint: this version of qdx reads float weights only; what it does not read, it refuses")),
     ('"component": "vae"', '"component": "vae", "role": "first"',
-     "`w.json:5:77`: unknown key `role`, expected `component`\n\n"
-     "hint: this version of qdx reads float weights only; what it does not read, it refuses"),
+     ("`w.json:5:77`: unknown key `role`, expected `component`\n\n"
+     "hint: this version of qdx reads float weights only; what it does not read, it refuses")),
     ('"component": "vae"', '"component": "unet.conv_in"',
      "`w.json:5:57`: `rules[1].select.component` is `unet.conv_in`, expected text of the form ^[A-Za-z0-9_*?]+$"),
     ("0.98", "98", "`w.json:10:40`: `gates.pipeline.ssim_min` is `98`, expected less than or equal to 1"),
@@ -53,8 +53,8 @@ FAULTS = [
      "`w.json:4:5`: `rules[0]` is `7`, expected an object"),
     ('"id": "vae"', '"id": "vae", "id": "vae"', "`w.json:5:20`: key `id` appears twice, expected once"),
     ("qdx.plan/1", "qdx.plan/9",
-     "`w.json:2:3`: `schema` is `qdx.plan/9`, expected `qdx.plan/1`\n\n"
-     "hint: plans of another version are not read; `qdx --version` tells yours"),
+     ("`w.json:2:3`: `schema` is `qdx.plan/9`, expected `qdx.plan/1`\n\n"
+     "hint: plans of another version are not read; `qdx --version` tells yours")),
     ('"schema": "qdx.plan/1",', "",
      "`w.json:1:1`: `schema` is missing, expected `qdx.plan/1`\n\nhint: a plan names its format"),
 ]  # fmt: skip

@@ -1,0 +1,69 @@
+"""`qdx export`: trace, lower and write a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from qdx.cli.options import AsJson, Call, Force, read_call
+from qdx.cli.output import emit, say, size, table
+from qdx.cli.progress import progress_bars
+
+__all__ = ["command"]
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusers pipeline folder.")],
+    target: Annotated[str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")],
+    plan: Annotated[
+        str, typer.Option("--plan", metavar="PLAN", help="A preset's name or a JSON file.")
+    ] = "float32",
+    call: Call = None,
+    components: Annotated[
+        str | None,
+        typer.Option("--components", metavar="A,B", help="Export only these components."),
+    ] = None,
+    shapes: Annotated[
+        Literal["static", "dynamic"],
+        typer.Option("--shapes", help="Sizes of the call only, or any size."),
+    ] = "dynamic",
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export a pipeline for a target."""
+    arguments = read_call(call)
+    # The target and the plan are checked before anything heavy is imported.
+    from qdx.exporter.plan import load_plan
+    from qdx.targets import load_target
+
+    load_target(target)
+    load_plan(plan)
+
+    from qdx.bundle import read_bundle
+    from qdx.export import export
+
+    with progress_bars() as progress:
+        export(
+            model,
+            target=target,
+            plan=plan,
+            output=output,
+            call=arguments,
+            components=_names(components),
+            shapes=shapes,
+            force=force,
+            progress=progress,
+        )
+    from qdx.cli.inspect import describe_bundle
+
+    data = describe_bundle(read_bundle(output))
+    rows = [(c["component"], c["weights"], size(c["size_bytes"])) for c in data["components"]]
+    emit(data, as_json=as_json, text=table(("component", "weights", "size"), rows))
+    say(f"wrote {output}")
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,145 @@
+"""`qdx inspect`: the components, types and sizes of a pipeline folder or a bundle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qdx.cli.options import AsJson
+from qdx.cli.output import emit, plain, size, table
+
+if TYPE_CHECKING:
+    from qdx.exporter.capture.folder import PipelineFolder
+
+__all__ = ["command", "describe_bundle", "weighted_components"]
+
+_MANIFEST: Final = "qdx.json"
+# Only neural networks keep their configuration under this name.
+_NETWORK_CONFIG: Final = "config.json"
+
+
+def command(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL|BUNDLE", help="A diffusers pipeline folder or a bundle."),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show components, types and sizes."""
+    if (path / _MANIFEST).exists():
+        from qdx.bundle import read_bundle
+
+        data = describe_bundle(read_bundle(path))
+        emit(data, as_json=as_json, text=_bundle_text(data))
+        return
+    from qdx.exporter.capture.folder import read_pipeline_folder
+
+    data = _describe_model(read_pipeline_folder(path))
+    emit(data, as_json=as_json, text=_model_text(data))
+
+
+def weighted_components(folder: PipelineFolder) -> list[str]:
+    """Returns the names of the components that are neural networks, in the order of the index."""
+    found = folder.components.values()
+    return [component.name for component in found if (component.path / _NETWORK_CONFIG).exists()]
+
+
+def describe_bundle(bundle: Any) -> dict[str, Any]:
+    """Returns what a bundle holds, from its manifest: plan, target, and each component's files."""
+    manifest = plain(bundle.manifest)
+    stored = {row["component"]: row["becomes"] for row in manifest["resolution"]}
+    components = []
+    for name, component in manifest["components"].items():
+        folders = [method["folder"] for method in component["methods"].values()]
+        of_it = [file for file in manifest["files"] if file["path"].split("/")[0] in folders]
+        components.append(
+            {
+                "component": name,
+                "class": component["class"],
+                "folders": folders,
+                "weights": stored.get(name),
+                "size_bytes": sum(file["size_bytes"] for file in of_it),
+            }
+        )
+    return {
+        "kind": "bundle",
+        "pipeline_class": manifest["source"]["pipeline_class"],
+        "target": manifest["target"]["name"],
+        "plan": manifest["plan"].get("name"),
+        "shapes": manifest["shapes"],
+        "components": components,
+        "size_bytes": sum(file["size_bytes"] for file in manifest["files"]),
+        "versions": manifest["versions"],
+    }
+
+
+def _bundle_text(data: dict[str, Any]) -> str:
+    rows = [
+        (c["component"], c["class"], " ".join(c["folders"]), c["weights"], size(c["size_bytes"]))
+        for c in data["components"]
+    ]
+    head = (
+        f"{data['pipeline_class']} for {data['target']}, plan {data['plan'] or 'without a name'}, "
+        f"{data['shapes']} shapes, {size(data['size_bytes'])}"
+    )
+    return f"{head}\n\n{table(('component', 'class', 'folders', 'weights', 'size'), rows)}"
+
+
+def _describe_model(folder: PipelineFolder) -> dict[str, Any]:
+    """The pipeline folder as data; weights are counted from the headers of their files."""
+    networks = set(weighted_components(folder))
+    components = []
+    for name, component in folder.components.items():
+        entry: dict[str, Any] = {
+            "component": name,
+            "library": component.library,
+            "class": component.class_name,
+        }
+        if name in networks:
+            entry |= _weights(component.path)
+        components.append(entry)
+    return {
+        "kind": "model",
+        "pipeline_class": folder.pipeline_class,
+        "components": components,
+        "absent": list(folder.absent),
+    }
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    """Number, types and bytes of a network's weights."""
+    from qdx.exporter.graph.safetensors_file import open_checkpoint
+
+    tensors = open_checkpoint(path).values()
+    counts: Counter[str] = Counter()
+    parameters = 0
+    for tensor in tensors:
+        counts[tensor.dtype] += tensor.size_bytes
+        product = 1
+        for length in tensor.shape:
+            product *= length
+        parameters += product
+    return {
+        "parameters": parameters,
+        "dtypes": [dtype for dtype, _ in counts.most_common()],
+        "size_bytes": sum(counts.values()),
+    }
+
+
+def _model_text(data: dict[str, Any]) -> str:
+    rows = [
+        (
+            c["component"],
+            f"{c['library']}.{c['class']}",
+            c.get("parameters"),
+            " ".join(c.get("dtypes", ["-"])),
+            size(c["size_bytes"]) if "size_bytes" in c else None,
+        )
+        for c in data["components"]
+    ]
+    columns = ("component", "class", "parameters", "weights", "size")
+    absent = f"\n\nabsent: {', '.join(data['absent'])}" if data["absent"] else ""
+    return f"{data['pipeline_class']}\n\n{table(columns, rows)}{absent}"

@@ -1,0 +1,173 @@
+"""The entry point: commands, and every failure as one readable message with its exit status.
+
+0    done
+1    a gate failed
+2    wrong usage, invalid plan, model or bundle
+3    the target cannot do what the plan asks
+4    a runtime is not installed
+5    reading or writing failed
+70   a defect of qdx
+130  interrupted (143: terminated)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from qdx import __version__
+from qdx.cli import export, inspect, plan, run, targets, verify
+from qdx.cli.output import say
+from qdx.exporter.errors import QdxError, quoted
+
+__all__ = ["app", "main", "run_command"]
+
+_STORAGE: Final = 5
+_DEFECT: Final = 70
+_INTERRUPTED: Final = 130
+_BROKEN_PIPE: Final = 141
+_TERMINATED: Final = 143
+
+# No command uses the network or runs code that a model brings along; the libraries are told so too.
+_ENVIRONMENT: Final = {
+    "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+app: Final = typer.Typer(
+    name="qdx",
+    help="Turns any diffusers pipeline, one precision plan and a target into verified artifacts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help: readable without colour, and no time spent on drawing.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("export")(export.command)
+app.command("verify")(verify.command)
+app.command("run")(run.command)
+app.command("inspect")(inspect.command)
+app.command("targets")(targets.command)
+app.add_typer(plan.app, name="plan")
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived: unwind, so that nothing partial stays behind."""
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 - the signature of a typer callback
+    if value:
+        sys.stdout.write(f"qdx {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="QDX_DEBUG", help="Show tracebacks and library warnings."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Runs the command line of this process and leaves with its exit status."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    status = run_command(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = _BROKEN_PIPE
+    if status == _BROKEN_PIPE:
+        # The interpreter flushes again on its way out, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit status; raises nothing."""
+    debug = "--debug" in arguments or os.environ.get("QDX_DEBUG", "") not in {"", "0"}
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            status = app(list(arguments), prog_name="qdx", standalone_mode=False)
+    except BaseException as failure:  # noqa: BLE001 - the last line of defence
+        if debug and not isinstance(failure, typer.TyperException):
+            import traceback
+
+            traceback.print_exception(failure)
+        return _report(failure)
+    return status if isinstance(status, int) else 0
+
+
+def _report(failure: BaseException) -> int:
+    """Says what went wrong and returns the exit status."""
+    match failure:
+        case QdxError():
+            _say_error(str(failure))
+            return failure.exit_code
+        case typer.TyperException():
+            return _report_usage(failure)
+        case KeyboardInterrupt() | typer.Abort():
+            say("interrupted")
+            return _INTERRUPTED
+        case _Terminated():
+            say("terminated")
+            return _TERMINATED
+        case SystemExit():
+            return failure.code if isinstance(failure.code, int) else _DEFECT
+        case BrokenPipeError():
+            return _BROKEN_PIPE
+        case OSError():
+            where = quoted(failure.filename) if failure.filename else "input or output"
+            _say_error(f"{where}: {failure.strerror or failure}")
+            return _STORAGE
+        case MemoryError():
+            _say_error("memory ran out", "free memory, or work on fewer components at a time")
+            return _STORAGE
+        case _:
+            kind, words = type(failure).__name__, str(failure).strip()
+            first = quoted(words.splitlines()[0]) if words else "no message"
+            _say_error(
+                f"a defect of qdx: {kind}: {first}",
+                "please report it with what `qdx --debug ...` prints for the same command",
+            )
+            return _DEFECT
+
+
+def _report_usage(failure: typer.TyperException) -> int:
+    """Wrong usage, found by the parser."""
+    message = failure.format_message()
+    if message.startswith("Usage:"):  # no command given: the message is the help
+        say(message)
+        return failure.exit_code
+    context = getattr(failure, "ctx", None)
+    command = context.command_path if context is not None else "qdx"
+    _say_error(message.rstrip("."), f"try `{command} --help`")
+    return 2
+
+
+def _say_error(message: str, hint: str | None = None) -> None:
+    say(f"error: {message}" if hint is None else f"error: {message}\n\nhint: {hint}")
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated

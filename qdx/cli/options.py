@@ -1,0 +1,41 @@
+"""Options that several commands share, and the reading of `--call`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qdx.exporter.errors import InvalidInput
+from qdx.exporter.files import load_json, parse_json
+
+__all__ = ["AsJson", "Bundle", "Call", "Force", "Model", "read_call"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that qdx exported.")]
+Model = Annotated[
+    Path, typer.Option("--model", metavar="MODEL", help="The diffusers pipeline folder.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Call = Annotated[
+    str | None,
+    typer.Option(
+        "--call",
+        metavar="JSON|FILE",
+        help="Arguments of the pipeline call, as JSON text or a file.",
+    ),
+]
+
+
+def read_call(text: str | None) -> dict[str, Any] | None:
+    """Returns the arguments given with `--call`, or None.
+
+    Raises:
+        InvalidInput: Neither a JSON object nor a file that holds one.
+    """
+    if text is None:
+        return None
+    if text.lstrip().startswith("{"):
+        return parse_json(text, source="--call", error=InvalidInput)
+    return load_json(Path(text), error=InvalidInput)

@@ -1,0 +1,101 @@
+"""Results on standard output, as text or JSON, and words on standard error."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import PurePath
+from typing import Any
+
+from qdx.exporter.strict_json import dump_json
+
+__all__ = ["emit", "plain", "say", "size", "table"]
+
+
+def say(text: str) -> None:
+    """Writes words for a person, to standard error."""
+    sys.stderr.write(f"{text}\n")
+
+
+def emit(data: object, *, as_json: bool, text: str) -> None:
+    """Writes a result to standard output.
+
+    Args:
+        data: The result as data.
+        as_json: Whether the data is asked for.
+        text: The same for a person.
+    """
+    sys.stdout.write(dump_json(plain(data)).decode() if as_json else f"{text}\n")
+    sys.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as plain JSON data.
+
+    Dataclasses and models become objects, paths text, and numbers that JSON does not have (an
+    infinite signal-to-noise ratio, say) become the text `inf`, `-inf` or `nan`.
+    """
+    if hasattr(value, "to_json"):
+        return plain(value.to_json())
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump(mode="json", by_alias=True))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Returns rows under their column names, aligned with spaces; numbers to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+    lines = [list(columns), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if is_right else text.ljust(width)
+            for text, width, is_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def size(size_bytes: int) -> str:
+    """Returns a size as people read it.
+
+    >>> size(1536)
+    '1.5 KiB'
+    """
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    amount = size_bytes / 1024
+    units = ["KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount /= 1024
+        del units[0]
+    return f"{amount:.1f} {units[0]}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,132 @@
+"""`qdx run`: draw a picture with an exported pipeline."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from qdx.cli.options import AsJson, Bundle, Call, Force, read_call
+from qdx.cli.output import emit, say
+from qdx.exporter.errors import StorageError, UsageError, quoted
+
+__all__ = ["command"]
+
+_FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def command(
+    bundle: Bundle,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="IMAGE", help="Picture to write: .png, .jpg, .webp."
+        ),
+    ],
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What to draw.")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option("--negative-prompt", help="What not to.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
+    height: Annotated[int | None, typer.Option("--height", min=1, help="In pixels.")] = None,
+    width: Annotated[int | None, typer.Option("--width", min=1, help="In pixels.")] = None,
+    call: Call = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a picture with a bundle."""
+    _check_output(output, force=force)
+    given = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "height": height,
+        "width": width,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    arguments = (read_call(call) or {}) | options
+    from qdx.runtime import open_bundle
+
+    pipeline = open_bundle(bundle)
+    _check_arguments(pipeline, arguments)
+    images = _draw(pipeline, arguments, seed)
+    paths = _paths(output, len(images), force=force)
+    for image, path in zip(images, paths, strict=True):
+        _write(image, path)
+        say(f"wrote {path}")
+    data = {"images": paths, "seed": seed, "call": arguments}
+    emit(data, as_json=as_json, text="\n".join(map(str, paths)))
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    """Refuses before the work what would fail after it."""
+    if output.suffix.lower() not in _FORMATS:
+        raise UsageError(f"--output: {quoted(output)} ends in none of {', '.join(_FORMATS)}")
+    if output.is_dir():
+        raise UsageError(f"--output: {quoted(output)} is a folder, expected a picture's name")
+    if not force and output.exists():
+        raise UsageError(f"--output: {quoted(output)} exists", hint="give --force to replace it")
+
+
+def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
+    parameters = inspect.signature(pipeline.__call__).parameters
+    unknown = sorted(arguments.keys() - parameters.keys())
+    if unknown:
+        name = type(pipeline).__name__
+        raise UsageError(
+            f"{name} has no argument {quoted(unknown[0])}", hint=f"it takes {', '.join(parameters)}"
+        )
+    for name, parameter in parameters.items():
+        if (
+            name == "prompt"
+            and parameter.default is inspect.Parameter.empty
+            and name not in arguments
+        ):
+            raise UsageError(f"{type(pipeline).__name__} needs --prompt")
+
+
+def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
+    """Calls the pipeline and returns its pictures."""
+    import torch
+
+    if not sys.stderr.isatty() and hasattr(pipeline, "set_progress_bar_config"):
+        pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    result = pipeline(**arguments, generator=generator)
+    images = getattr(result, "images", None)
+    if not isinstance(images, list) or not all(hasattr(image, "save") for image in images):
+        raise UsageError(
+            f"{type(pipeline).__name__} made no pictures with these arguments",
+            hint="open the bundle in Python, `qdx.open(bundle)`, and call it there",
+        )
+    return images
+
+
+def _paths(output: Path, count: int, *, force: bool) -> list[Path]:
+    """One name for one picture, numbered names for more."""
+    if count == 1:
+        return [output]
+    paths = [output.with_stem(f"{output.stem}-{number}") for number in range(count)]
+    for path in paths:
+        _check_output(path, force=force)
+    return paths
+
+
+def _write(image: Any, path: Path) -> None:
+    """Writes a picture beside its place and moves it there: it is complete or absent."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(staging, format=_FORMATS[path.suffix.lower()])
+        staging.replace(path)
+    except OSError as bad:
+        raise StorageError(f"{quoted(path)}: cannot be written, {bad.strerror or bad}") from bad
+    finally:
+        staging.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""`qdx targets`: what can be exported for, and what is installed here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qdx.cli.options import AsJson
+from qdx.cli.output import emit, table
+
+if TYPE_CHECKING:
+    from qdx.targets import TargetProfile
+
+__all__ = ["command"]
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one target.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the targets, or describe one."""
+    from qdx.targets import list_targets, load_target
+
+    if name is not None:
+        data = _described(load_target(name))
+        emit(data, as_json=as_json, text=_as_text(data))
+        return
+    found = [_described(load_target(one)) for one in list_targets()]
+    rows = [
+        (
+            one["name"],
+            one["installed"] or "not installed",
+            one["description"],
+            " ".join(one["storage_dtypes"]),
+        )
+        for one in found
+    ]
+    emit(
+        found, as_json=as_json, text=table(("target", "installed", "description", "weights"), rows)
+    )
+
+
+def _described(profile: TargetProfile) -> dict[str, Any]:
+    """The profile as data, with the runtime's version here and how to install it."""
+    return {
+        **profile.model_dump(mode="json", by_alias=True),
+        "installed": _installed(profile.distributions),
+        "install": f'pip install "qdx[{profile.extra}]"',
+    }
+
+
+def _installed(distributions: tuple[str, ...]) -> str | None:
+    """The version of the first of these packages that is installed; none is imported."""
+    for distribution in distributions:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _as_text(data: dict[str, Any]) -> str:
+    rows = [
+        ("target", data["name"]),
+        ("description", data["description"]),
+        ("installed", data["installed"] or f"no: {data['install']}"),
+        ("weights", ", ".join(data["storage_dtypes"])),
+        *((f"not {dtype}", reason) for dtype, reason in data["refused"].items()),
+        ("computes", data["compute_dtype"]),
+        *(("option", f"{key} = {value}") for key, value in data["options"].items()),
+        ("model file", data["layout"]["model_file"]),
+        *(("folder", f"{key} -> {value}/") for key, value in data["layout"]["folders"].items()),
+    ]
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label.ljust(width)}  {value}" for label, value in rows)

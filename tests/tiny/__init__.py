@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.tiny.factory import build, write_inputs
+from tests.tiny.factory import build, load, write_inputs
 from tests.tiny.families import FAMILIES, Family
 
-__all__ = ["FAMILIES", "Family", "build", "write_inputs"]
+__all__ = ["FAMILIES", "Family", "build", "load", "write_inputs"]

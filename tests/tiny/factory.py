@@ -45,6 +45,33 @@ def build(family: str, folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def load(family: str, folder: Path) -> Any:
+    """Load a folder as a diffusers pipeline in float32, without a progress bar.
+
+    Args:
+        family: A key of `FAMILIES`.
+        folder: What `build` wrote.
+
+    Returns:
+        The pipeline.
+    """
+    import diffusers
+    from safetensors.torch import load_file
+
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    given: dict[str, Any] = {}
+    for name, entry in index.items():
+        made = getattr(diffusers, entry[1] or "", None) if isinstance(entry, list) else None
+        # diffusers itself loads models with such a list only where accelerate is installed.
+        if getattr(made, "_keep_in_fp32_modules", None):
+            module = made.from_config(made.load_config(folder / name))
+            module.load_state_dict(load_file(folder / name / "diffusion_pytorch_model.safetensors"))
+            given[name] = module.eval()
+    pipeline = getattr(diffusers, FAMILIES[family].pipeline).from_pretrained(folder, **given)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def write_inputs(family: str, folder: Path) -> list[Path]:
     """Write the pictures that a family's calls name, as PNG files.
 

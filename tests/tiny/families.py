@@ -104,6 +104,10 @@ def _redraw_call(image: str, **extra: Any) -> dict[str, Any]:
     return {"prompt": PROMPT, "image": image, "strength": 0.5, "guidance_scale": 5.0, **extra}
 
 
+def _sound_call(**extra: Any) -> dict[str, Any]:
+    return {"num_inference_steps": 2, "guidance_scale": 3.0, **extra}
+
+
 _TWICE = {"num_images_per_prompt": 2}
 _SHORT = {"max_sequence_length": 24}
 
@@ -220,8 +224,8 @@ _ALL = (
     Family(
         "stable-audio",
         "StableAudioPipeline",
-        {"prompt": PROMPT, "num_inference_steps": 2, "audio_end_in_s": 0.5},
-        {"prompt": PROMPTS, "num_inference_steps": 2, "audio_end_in_s": 0.25},
+        _sound_call(prompt=PROMPT, audio_end_in_s=0.5),
+        _sound_call(prompt=PROMPTS, audio_end_in_s=0.25),
         output="audios",
     ),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.tiny import FAMILIES, Family, build, write_inputs
+from tests.tiny import FAMILIES, Family, build, load, write_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,14 +48,6 @@ def digests(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-
-
-def load(family: Family, folder: Path) -> Any:
-    import diffusers
-
-    pipeline = getattr(diffusers, family.pipeline).from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def run(family: Family, pipeline: Any, **arguments: Any) -> Any:
@@ -105,7 +97,7 @@ def test_runs_in_pytorch(name: str, folders: dict[str, Path]) -> None:
     import numpy as np
 
     family = FAMILIES[name]
-    pipeline = load(family, folder_of(name, folders))
+    pipeline = load(name, folder_of(name, folders))
     first = run(family, pipeline, **family.arguments())
     assert np.isfinite(first).all()
     assert first.std() > 0.01
@@ -121,7 +113,7 @@ def test_prompt_changes_the_output(name: str, folders: dict[str, Path]) -> None:
     import numpy as np
 
     family = FAMILIES[name]
-    pipeline = load(family, folder_of(name, folders))
+    pipeline = load(name, folder_of(name, folders))
     call = family.arguments()
     first = run(family, pipeline, **call)
     call["prompt"] = "a quiet piano at night"

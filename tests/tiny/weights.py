@@ -50,8 +50,9 @@ def _redraw(name: str, tensor: torch.Tensor, generator: torch.Generator) -> None
     constant = bool((tensor.detach() == first).all())
     with torch.no_grad():
         if name.endswith("weight_g") or (constant and first != 0.0):
-            # Scales: near their usual value (the row norm of a weight-normed layer near one).
-            base = 1.0 if name.endswith("weight_g") else first
+            # Scales: near their usual value, and row norms of weight-normed layers a little below
+            # one, since their residual branches carry no norm that would hold the signal.
+            base = 0.7 if name.endswith("weight_g") else first
             tensor.copy_(base * (1.0 + 0.1 * noise.clamp(-3, 3)))
         elif tensor.ndim >= 2:
             # Keeps a unit-variance input near unit variance, whatever the layer.

@@ -13,7 +13,7 @@ from tests.tiny.weights import randomise
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MODULES = ("unets", "transformers_2d", "sequences")
+_MODULES = ("unets", "transformers_2d", "sequences", "bilingual")
 
 
 def build(family: str, folder: Path, *, seed: int = 0) -> Path:

@@ -201,6 +201,18 @@ _ALL = (
         _image_other(**_SHORT),
     ),
     Family(
+        "hunyuandit",
+        "HunyuanDiTPipeline",
+        _image_call(use_resolution_binning=False),
+        _image_other(use_resolution_binning=False),
+    ),
+    Family(
+        "qwenimage",
+        "QwenImagePipeline",
+        _image_call(true_cfg_scale=4.0, negative_prompt=NEGATIVE),
+        _image_other(true_cfg_scale=1.0),
+    ),
+    Family(
         "ltx",
         "LTXPipeline",
         _image_call(num_frames=9, **_SHORT),

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import CLIPTokenizer, GemmaTokenizer, T5TokenizerFast
+    from transformers import (
+        BertTokenizer,
+        CLIPTokenizer,
+        GemmaTokenizer,
+        Qwen2Tokenizer,
+        T5TokenizerFast,
+    )
 
 SENTENCES = (
     "a red fox on a hill",
@@ -113,6 +119,48 @@ def gemma_tokenizer(*, max_length: int = 64) -> GemmaTokenizer:
     return GemmaTokenizer(
         vocab=vocabulary, merges=merges, model_max_length=max_length, padding_side="right"
     )
+
+
+def qwen_tokenizer(*, max_length: int = 2048) -> Qwen2Tokenizer:
+    """Make a Qwen 2 byte-level BPE tokenizer with the two chat marks.
+
+    Args:
+        max_length: `model_max_length`.
+
+    Returns:
+        A tokenizer with the bytes first, then merges, then the special tokens.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    merges = list(byte_pairs(start="\u0120"))
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*sorted(ByteLevel.alphabet()), *map("".join, merges), *specials]
+    return Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=merges,
+        extra_special_tokens=specials[1:],
+        model_max_length=max_length,
+    )
+
+
+def bert_tokenizer(*, max_length: int = 77) -> BertTokenizer:
+    """Make a BERT WordPiece tokenizer.
+
+    Args:
+        max_length: `model_max_length`.
+
+    Returns:
+        A tokenizer with the five special tokens first, then words, then single letters.
+    """
+    from transformers import BertTokenizer
+
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    words = sorted({word for line in SENTENCES for word in line.replace(",", "").split()})
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters]
+    tokens += [f"##{letter}" for letter in letters]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return BertTokenizer(vocab=vocabulary, model_max_length=max_length)
 
 
 def unigram() -> list[tuple[str, float]]:

@@ -153,7 +153,7 @@ class TargetProfile(_Model):
     description: str
     storage_dtypes: Dtypes
     compute_dtype: Dtype
-    refused: Mapping[Dtype, str] = {}
+    refused: Mapping[str, str] = {}
     options: Mapping[str, str] = {}
     layout: Layout
 

@@ -65,7 +65,7 @@ class _Terminated(BaseException):
     """SIGTERM arrived: unwind, so that nothing partial stays behind."""
 
 
-def _show_version(value: bool) -> None:  # noqa: FBT001 - the signature of a typer callback
+def _show_version(value: bool) -> None:
     if value:
         sys.stdout.write(f"qdx {__version__}\n")
         raise typer.Exit
@@ -115,6 +115,8 @@ def run_command(arguments: Sequence[str]) -> int:
 
             traceback.print_exception(failure)
         return _report(failure)
+    if status == _INTERRUPTED:  # the parser catches the exception and returns its status
+        say("interrupted")
     return status if isinstance(status, int) else 0
 
 
@@ -126,12 +128,14 @@ def _report(failure: BaseException) -> int:
             return failure.exit_code
         case typer.TyperException():
             return _report_usage(failure)
-        case KeyboardInterrupt() | typer.Abort():
+        case KeyboardInterrupt():
             say("interrupted")
             return _INTERRUPTED
         case _Terminated():
             say("terminated")
             return _TERMINATED
+        case SystemExit() if isinstance(failure.__context__, BrokenPipeError):
+            return _BROKEN_PIPE  # the parser catches the exception and leaves with 1
         case SystemExit():
             return failure.code if isinstance(failure.code, int) else _DEFECT
         case BrokenPipeError():

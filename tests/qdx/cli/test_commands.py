@@ -1,0 +1,369 @@
+"""What commands print, and what they hand to the functions behind them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from qdx.exporter.progress import SILENT
+from qdx.targets import load_target
+
+
+def stand_in(monkeypatch, module_name, **functions):
+    module = ModuleType(module_name)
+    vars(module).update(functions)
+    monkeypatch.setitem(sys.modules, module_name, module)
+
+
+MANIFEST = {
+    "target": {"name": "openvino", "runtime": "openvino", "options": {}},
+    "plan": {"name": "float16"},
+    "resolution": [{"component": "unet", "becomes": "float16"}, {"component": "vae", "becomes": "float16"}],
+    "source": {"pipeline_class": "StableDiffusionPipeline", "files": {}},
+    "shapes": "dynamic",
+    "components": {
+        "unet": {"class": "UNet2DConditionModel", "library": "diffusers", "methods": {"forward": {"folder": "unet"}}},
+        "vae": {"class": "AutoencoderKL", "library": "diffusers",
+                "methods": {"encode": {"folder": "vae_encoder"}, "decode": {"folder": "vae_decoder"}}},
+    },
+    "versions": {"qdx": "0.1.0"},
+    "files": [
+        {"path": "unet/openvino_model.bin", "size_bytes": 2048, "sha256": "0"},
+        {"path": "vae_encoder/openvino_model.bin", "size_bytes": 100, "sha256": "0"},
+        {"path": "vae_decoder/openvino_model.bin", "size_bytes": 200, "sha256": "0"},
+        {"path": "model_index.json", "size_bytes": 7, "sha256": "0"},
+    ],
+}  # fmt: skip
+
+
+def test_targets_as_a_table(qdx):
+    lines = qdx("targets").out.splitlines()
+
+    assert lines[0].split() == ["target", "installed", "description", "weights"]
+    assert [line.split()[0] for line in lines[1:]] == ["onnxruntime", "openvino"]
+
+
+def test_targets_as_json(qdx):
+    found = json.loads(qdx("targets", "--json").out)
+
+    assert [one["name"] for one in found] == ["onnxruntime", "openvino"]
+    assert found[1]["install"] == 'pip install "qdx[openvino]"'
+
+
+def test_one_target(qdx):
+    done = qdx("targets", "openvino")
+
+    assert "option       INFERENCE_PRECISION_HINT = f32" in done.out.splitlines()
+
+
+def test_a_runtime_that_is_not_installed_is_said_to_be_so(qdx, monkeypatch):
+    import importlib.metadata
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+
+    assert (
+        'installed    no: pip install "qdx[openvino]"'
+        in qdx("targets", "openvino").out.splitlines()
+    )
+    assert "not installed" in qdx("targets").out
+
+
+def test_a_plan_alone(qdx):
+    done = qdx("plan", "check", "float16")
+
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (
+        "rule      components  weights  why\n"
+        "rules[0]  *           float16  -\n"
+        "\n"
+        "gate               at least\n"
+        "component sqnr_db        50\n"
+        "pipeline psnr_db         40\n"
+        "pipeline ssim          0.98\n"
+    )
+
+
+def test_a_plan_for_a_model_and_a_target(qdx, model):
+    done = qdx("plan", "check", "float16", "--target", "openvino", "--model", model)
+
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[1].split()[:4] == ["unet", "float16", "rules[0]", "float16"]
+
+
+def test_a_plan_as_json(qdx, model):
+    done = qdx("plan", "check", "float16", "--target", "openvino", "--model", model, "--json")
+    data = json.loads(done.out)
+
+    assert data["plan"]["schema"] == "qdx.plan/1"
+    assert data["target"] == "openvino"
+    assert [row["component"] for row in data["resolution"]] == ["unet", "vae"]
+
+
+def test_a_plan_for_components_that_are_not_there(qdx, model, tmp_path):
+    plan = tmp_path / "p.json"
+    plan.write_text(json.dumps({
+        "schema": "qdx.plan/1",
+        "rules": [{"select": {"component": "transformer"}, "weights": {"dtype": "float16"}}],
+        "gates": {"component": {"sqnr_db_min": 50}, "pipeline": {"psnr_db_min": 40, "ssim_min": 0.9}},
+    }))  # fmt: skip
+    done = qdx("plan", "check", plan, "--target", "openvino", "--model", model)
+
+    assert done.status == 2
+    assert "`transformer` matches no component of the pipeline" in done.err
+
+
+def test_the_schema_of_plans(qdx):
+    assert json.loads(qdx("plan", "schema").out)["title"] == "qdx.plan/1"
+
+
+def test_inspecting_a_model(qdx, model):
+    done = qdx("inspect", model)
+
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (
+        "StableDiffusionPipeline\n"
+        "\n"
+        "component  class                           parameters  weights  size\n"
+        "unet       diffusers.UNet2DConditionModel  296         float16  592 B\n"
+        "vae        diffusers.AutoencoderKL         296         float32  1.2 KiB\n"
+        "scheduler  diffusers.DDIMScheduler         -           -        -\n"
+        "\n"
+        "absent: safety_checker\n"
+    )
+
+
+def test_inspecting_a_model_as_json(qdx, model):
+    unet = json.loads(qdx("inspect", model, "--json").out)["components"][0]
+
+    assert {k: unet[k] for k in ("parameters", "dtypes", "size_bytes")} == {
+        "parameters": 296,
+        "dtypes": ["float16"],
+        "size_bytes": 592,
+    }
+
+
+def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=MANIFEST))
+    (tmp_path / "qdx.json").write_text("{}")
+    done = qdx("inspect", tmp_path)
+
+    assert done.out == (
+        "StableDiffusionPipeline for openvino, plan float16, dynamic shapes, 2.3 KiB\n"
+        "\n"
+        "component  class                 folders                  weights  size\n"
+        "unet       UNet2DConditionModel  unet                     float16  2.0 KiB\n"
+        "vae        AutoencoderKL         vae_encoder vae_decoder  float16  300 B\n"
+    )
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """Stands in for the exporter and keeps what it was called with."""
+    calls = []
+    stand_in(
+        monkeypatch, "qdx.export", export=lambda *given, **options: calls.append((given, options))
+    )
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=MANIFEST))
+    return calls
+
+
+def test_export_hands_everything_on(qdx, exported, tmp_path):
+    call = tmp_path / "call.json"
+    call.write_text('{"prompt": "a cat", "height": 64}')
+    done = qdx("export", "model", "--target", "openvino", "--plan", "float16", "-o", "out", "--call", call,
+               "--components", "unet, vae", "--shapes", "static", "--force")  # fmt: skip
+
+    assert done.status == 0
+    assert [
+        (
+            (Path("model"),),
+            {
+                "target": "openvino",
+                "plan": "float16",
+                "output": Path("out"),
+                "call": {"prompt": "a cat", "height": 64},
+                "components": ["unet", "vae"],
+                "shapes": "static",
+                "force": True,
+                "progress": SILENT,
+            },
+        )
+    ] == exported
+
+
+def test_export_prints_the_components_and_says_where_they_lie(qdx, exported):
+    done = qdx("export", "model", "--target", "openvino", "-o", "out")
+
+    assert (
+        done.out
+        == "component  weights  size\nunet       float16  2.0 KiB\nvae        float16  300 B\n"
+    )
+    assert done.err == "wrote out\n"
+    assert tuple(exported[0][1][key] for key in ("call", "components", "plan")) == (
+        None,
+        None,
+        "float32",
+    )
+
+
+def test_export_as_json(qdx, exported):
+    data = json.loads(qdx("export", "model", "--target", "openvino", "-o", "out", "--json").out)
+
+    assert data["target"] == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("ok", "status", "words"),
+    [(True, 0, "every gate holds"), (False, 1, "a gate failed"), (None, 1, "a gate failed")],
+)
+def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words):
+    calls = []
+
+    def verify(*given, **options):
+        calls.append((given, options))
+        return {"ok": ok, "sqnr_db": float("inf")}
+
+    stand_in(monkeypatch, "qdx.verify", verify=verify)
+    done = qdx("verify", "b", "--model", "m", "--report", "r", "--seed", "3", "--json")
+
+    assert status == done.status
+    assert {"ok": ok, "sqnr_db": "inf"} == json.loads(done.out)
+    assert f"wrote r\n{words}\n" == done.err
+    assert (Path("b"),) == calls[0][0]
+    assert {"model": Path("m"), "report": Path("r"), "seed": 3} == {
+        k: calls[0][1][k] for k in ("model", "report", "seed")
+    }
+
+
+class Painter:
+    """A pipeline that paints one colour."""
+
+    def __init__(self, count=1):
+        self.count = count
+        self.calls = []
+
+    def __call__(self, prompt=None, negative_prompt=None, num_inference_steps=50, guidance_scale=7.5,
+                 height=None, width=None, generator=None):  # fmt: skip
+        self.calls.append({"prompt": prompt, "steps": num_inference_steps, "guidance": guidance_scale,
+                               "size": (height, width), "seed": generator.initial_seed()})  # fmt: skip
+        return SimpleNamespace(images=[Image.new("RGB", (8, 8), "red")] * self.count)
+
+
+@pytest.fixture
+def painter(monkeypatch):
+    painter = Painter()
+    stand_in(monkeypatch, "qdx.runtime", open_bundle=lambda _: painter)
+    return painter
+
+
+def test_run_draws_a_picture(qdx, painter, tmp_path):
+    path = tmp_path / "new" / "cat.png"
+    done = qdx("run", "b", "--prompt", "a cat", "-o", path, "--steps", 4, "--seed", 7, "--guidance", "2.5",
+               "--height", 64, "--width", 32)  # fmt: skip
+
+    assert (0, f"{path}\n", f"wrote {path}\n") == (done.status, done.out, done.err)
+    assert painter.calls == [
+        {"prompt": "a cat", "steps": 4, "guidance": 2.5, "size": (64, 32), "seed": 7}
+    ]
+    assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)
+    assert [path] == list(path.parent.iterdir())
+
+
+def test_options_win_over_the_call(qdx, painter, tmp_path):
+    qdx(
+        "run",
+        "b",
+        "--prompt",
+        "a dog",
+        "--call",
+        '{"prompt": "a cat", "num_inference_steps": 3}',
+        "-o",
+        tmp_path / "x.png",
+    )
+
+    assert (painter.calls[0]["prompt"], painter.calls[0]["steps"]) == ("a dog", 3)
+
+
+def test_an_existing_picture_is_kept_without_force(qdx, painter, tmp_path):
+    path = tmp_path / "x.png"
+    path.write_text("mine")
+    done = qdx("run", "b", "-o", path)
+
+    assert done.status == 2
+    assert done.err == f"error: --output: `{path}` exists\n\nhint: give --force to replace it\n"
+    assert path.read_text() == "mine"
+    assert painter.calls == []
+    assert qdx("run", "b", "-o", path, "--force").status == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_is_no_picture(qdx, painter, tmp_path):
+    (tmp_path / "x.png").mkdir()
+
+    assert qdx("run", "b", "-o", tmp_path / "x.png", "--force").status == 2
+
+
+def test_several_pictures_are_numbered(qdx, painter, tmp_path):
+    painter.count = 2
+    done = qdx("run", "b", "-o", tmp_path / "x.png", "--json")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-0.png", "x-1.png"]
+    assert [str(tmp_path / "x-0.png"), str(tmp_path / "x-1.png")] == json.loads(done.out)["images"]
+
+
+def test_an_unknown_argument_is_refused(qdx, painter, tmp_path):
+    done = qdx("run", "b", "--call", '{"colour": 1}', "-o", tmp_path / "x.png")
+
+    assert done.status == 2
+    assert "Painter has no argument `colour`" in done.err
+
+
+def test_what_makes_no_pictures_is_refused(qdx, painter, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Painter, "__call__", lambda self, generator=None: SimpleNamespace(audios=[])
+    )
+    done = qdx("run", "b", "-o", tmp_path / "x.png")
+
+    assert done.status == 2
+    assert "made no pictures" in done.err
+
+
+def test_a_missing_prompt_is_named(qdx, painter, tmp_path, monkeypatch):
+    monkeypatch.setattr(Painter, "__call__", lambda self, prompt, generator=None: None)
+
+    assert qdx("run", "b", "-o", tmp_path / "x.png").err == "error: Painter needs --prompt\n"
+
+
+def test_a_picture_that_cannot_be_written_is_a_storage_failure(qdx, painter, tmp_path, monkeypatch):
+    def full(*_given, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    done = qdx("run", "b", "-o", tmp_path / "x.png")
+
+    assert done.status == 5
+    assert "cannot be written, No space left on device" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_forbids_the_network(qdx, monkeypatch):
+    import os
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    qdx("targets")
+
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_targets_on_the_command_line_are_those_of_the_profiles(qdx):
+    data = json.loads(qdx("targets", "onnxruntime", "--json").out)
+
+    assert load_target("onnxruntime").options == data["options"]

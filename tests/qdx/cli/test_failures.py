@@ -1,0 +1,142 @@
+"""Every failure is one readable message with a hint and its exit status; nothing goes to standard output."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from qdx.exporter.errors import (
+    InternalError,
+    InvalidBundle,
+    InvalidModel,
+    InvalidPlan,
+    Refusal,
+    RuntimeMissing,
+    StorageError,
+    TargetRefusal,
+    UsageError,
+)
+
+PRESETS = "the presets are `bfloat16`, `float16` or `float32`"
+
+TRANSCRIPTS = [
+    (["exprot"], "error: No such command 'exprot'"),
+    (["targets", "openvion"],
+     "error: --target: `openvion` is not a target; there are onnxruntime, openvino\n\nhint: did you mean `openvino`?\n"),
+    (["targets", "--no-such"], "error: No such option: --no-such\n\nhint: try `qdx targets --help`\n"),
+    (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: try `qdx plan check --help`\n"),
+    (["plan", "check", "float61"], f"error: `float61`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
+    (["plan", "check", "./none.json"], "error: `none.json`: not found, expected a file\n"),
+    (["plan", "check", "float16", "--target", "openvino"],
+     ("error: --target without --model: a plan is resolved for a pipeline on a target\n\n"
+     "hint: add --model, or leave --target out to check the plan alone\n")),
+    (["plan", "check", "float16", "--model", "m"],
+     ("error: --model without --target: a plan is resolved for a pipeline on a target\n\n"
+     "hint: add --target, or leave --model out to check the plan alone\n")),
+    (["export"], "error: Missing argument 'MODEL'\n\nhint: try `qdx export --help`\n"),
+    (["export", "m", "-o", "o"], "error: Missing option '--target'\n\nhint: try `qdx export --help`\n"),
+    (["export", "m", "--target", "toaster", "-o", "o"],
+     "error: --target: `toaster` is not a target; there are onnxruntime, openvino\n\nhint: `qdx targets` describes them\n"),
+    (["export", "m", "--target", "openvino", "--plan", "int3", "-o", "o"],
+     f"error: `int3`: neither a preset nor a file; {PRESETS}\n\nhint: "),
+    (["export", "m", "--target", "openvino", "-o", "o", "--shapes", "odd"], "error: Invalid value for '--shapes'"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--call", "{"], "error: `--call:1:2`: "),
+    (["export", "m", "--target", "openvino", "-o", "o", "--call", '{"a": 1, "a": 2}'],
+     "error: `--call:1:10`: key `a` appears twice, expected once\n"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--call", "none.json"], "error: `none.json`: not found, expected a file\n"),
+    (["inspect", "none"], "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
+    (["run", "b", "-o", "picture.gif"], "error: --output: `picture.gif` ends in none of .png, .jpg, .jpeg, .webp\n"),
+    (["run", "b", "-o", "picture.png", "--steps", "0"], "error: Invalid value for '--steps'"),
+    (["run", "b", "-o", "picture.png", "--seed", "x"], "error: Invalid value for '--seed'"),
+    (["verify", "b"], "error: Missing option '--model'\n\nhint: try `qdx verify --help`\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    TRANSCRIPTS,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage(qdx, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    done = qdx(*arguments)
+
+    assert (done.status, done.out) == (2, "")
+    assert message == done.err if message.endswith("\n") else done.err.startswith(message)
+    assert "Traceback" not in done.err
+
+
+def failing(monkeypatch, failure):
+    """Makes the late-imported function of `qdx verify` fail."""
+
+    def verify(*_arguments, **_options):
+        raise failure
+
+    module = ModuleType("qdx.verify")
+    module.verify = verify
+    monkeypatch.setitem(sys.modules, "qdx.verify", module)
+
+
+FAILURES = [
+    (UsageError("`x`: bad", hint="do y"), 2, "error: `x`: bad\n\nhint: do y\n"),
+    (InvalidPlan("`p.json:1:1`: bad"), 2, "error: `p.json:1:1`: bad\n"),
+    (InvalidModel("bad"), 2, "error: bad\n"),
+    (InvalidBundle("bad"), 2, "error: bad\n"),
+    (TargetRefusal("two things", refusals=(Refusal("unet.a", "no"), Refusal("unet.b", "no"))), 3,
+     "error: two things\n  `unet.a`: no\n  `unet.b`: no\n"),
+    (RuntimeMissing("openvino is not installed", hint='pip install "qdx[openvino]"'), 4,
+     'error: openvino is not installed\n\nhint: pip install "qdx[openvino]"\n'),
+    (StorageError("disk full"), 5, "error: disk full\n"),
+    (OSError(28, "No space left on device", "out/x"), 5, "error: `out/x`: No space left on device\n"),
+    (OSError("odd"), 5, "error: input or output: odd\n"),
+    (MemoryError(), 5, "error: memory ran out\n\nhint: free memory, or work on fewer components at a time\n"),
+    (InternalError("impossible"), 70, "error: impossible\n"),
+    (KeyboardInterrupt(), 130, "interrupted\n"),
+    (BrokenPipeError(), 141, ""),
+    (SystemExit(3), 3, ""),
+    (ZeroDivisionError("division by zero"), 70,
+     ("error: a defect of qdx: ZeroDivisionError: `division by zero`\n\n"
+     "hint: please report it with what `qdx --debug ...` prints for the same command\n")),
+    (ValueError("bad \x1b[2J\nsecond line"), 70,
+     ("error: a defect of qdx: ValueError: `bad \\x1b[2J`\n\n"
+     "hint: please report it with what `qdx --debug ...` prints for the same command\n")),
+    (AssertionError(), 70,
+     ("error: a defect of qdx: AssertionError: no message\n\n"
+     "hint: please report it with what `qdx --debug ...` prints for the same command\n")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "message"), FAILURES, ids=lambda value: type(value).__name__
+)
+def test_each_failure_has_its_status_and_message(qdx, monkeypatch, failure, status, message):
+    failing(monkeypatch, failure)
+    done = qdx("verify", "b", "--model", "m")
+
+    assert (status, "", message) == (done.status, done.out, done.err)
+
+
+def test_with_debug_the_traceback_is_shown(qdx, monkeypatch):
+    failing(monkeypatch, ZeroDivisionError("here"))
+    done = qdx("--debug", "verify", "b", "--model", "m")
+
+    assert done.status == 70
+    assert done.err.startswith("Traceback (most recent call last):")
+    assert "in verify" in done.err
+
+
+def test_the_variable_does_the_same(qdx, monkeypatch):
+    failing(monkeypatch, ZeroDivisionError("here"))
+    monkeypatch.setenv("QDX_DEBUG", "1")
+
+    assert "Traceback" in qdx("verify", "b", "--model", "m").err
+
+
+def test_a_missing_library_is_a_defect_with_its_name(qdx, monkeypatch):
+    monkeypatch.setitem(sys.modules, "qdx.verify", None)
+    done = qdx("verify", "b", "--model", "m")
+
+    assert done.status == 70
+    assert "qdx.verify" in done.err

@@ -1,0 +1,65 @@
+"""The process: signals, closed pipes, and the entry point."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# `qdx verify` with a function behind it that works for a minute and cleans up.
+SLOW = """
+import sys, time
+from types import ModuleType
+def verify(*given, **options):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("clean", flush=True)
+module = ModuleType("qdx.verify")
+module.verify = verify
+sys.modules["qdx.verify"] = module
+from qdx.cli.main import main
+sys.argv = ["qdx", "verify", "b", "--model", "m"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+)
+def test_a_signal_unwinds_and_leaves_its_status(number, status, words):
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+
+    assert (status, "clean\n", words) == (process.returncode, out, err)
+    assert time.monotonic() - began < 5
+
+
+def test_a_reader_that_goes_away_is_no_failure_of_ours():
+    code = "import sys; from qdx.cli.main import main; sys.argv = ['qdx', 'plan', 'schema']; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+
+    assert err == ""
+    assert process.returncode == 141
+
+
+def test_the_installed_command_is_this_one():
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="qdx")
+
+    assert script.value == "qdx.cli.main:main"

@@ -61,7 +61,9 @@ def load(family: str, folder: Path) -> Any:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     given: dict[str, Any] = {}
     for name, entry in index.items():
-        made = getattr(diffusers, entry[1] or "", None) if isinstance(entry, list) else None
+        if not isinstance(entry, list) or entry[0] != "diffusers":
+            continue
+        made = getattr(diffusers, entry[1])
         # diffusers itself loads models with such a list only where accelerate is installed.
         if getattr(made, "_keep_in_fp32_modules", None):
             module = made.from_config(made.load_config(folder / name))
@@ -112,8 +114,8 @@ def _adapt_files(pipeline: Any, folder: Path) -> None:
     index = json.loads(path.read_text(encoding="utf-8"))
     for name, entry in index.items():
         # In transformers 4 the plain name is the slow tokenizer, which needs a sentencepiece file.
-        if entry == ["transformers", "T5Tokenizer"]:
-            index[name] = ["transformers", "T5TokenizerFast"]
+        if entry in (["transformers", "T5Tokenizer"], ["transformers", "GemmaTokenizer"]):
+            index[name] = ["transformers", f"{entry[1]}Fast"]
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

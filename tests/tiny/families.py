@@ -236,8 +236,8 @@ _ALL = (
     Family(
         "stable-audio",
         "StableAudioPipeline",
-        _sound_call(prompt=PROMPT, audio_end_in_s=0.5),
-        _sound_call(prompt=PROMPTS, audio_end_in_s=0.25),
+        _sound_call(prompt=PROMPT, audio_start_in_s=0.125, audio_end_in_s=0.5),
+        _sound_call(prompt=PROMPTS, audio_start_in_s=0.0625, audio_end_in_s=0.25),
         output="audios",
     ),
 )

@@ -124,7 +124,7 @@ def pixart() -> Mapping[str, Any]:
         "text_encoder": t5_text(tokenizer),
         "vae": autoencoder_kl(scaling_factor=0.13025),
         "transformer": transformer,
-        "scheduler": DPMSolverMultistepScheduler(),
+        "scheduler": DPMSolverMultistepScheduler(timestep_spacing="leading"),
     }
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from diffusers import UNet2DConditionModel
 
+LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
 SD1_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -79,7 +80,7 @@ def sd_controlnet() -> Mapping[str, Any]:
     return {
         **sd(),
         "controlnet": controlnet,
-        "scheduler": DPMSolverMultistepScheduler(steps_offset=1, **SD1_BETAS),
+        "scheduler": DPMSolverMultistepScheduler(**LEADING, **SD1_BETAS),
     }
 
 
@@ -113,7 +114,7 @@ def sdxl() -> Mapping[str, Any]:
         "tokenizer": tokenizer,
         "tokenizer_2": tokenizer_2,
         "unet": unet,
-        "scheduler": EulerDiscreteScheduler(steps_offset=1, **SD1_BETAS),
+        "scheduler": EulerDiscreteScheduler(**LEADING, **SD1_BETAS),
         "force_zeros_for_empty_prompt": True,
     }
 

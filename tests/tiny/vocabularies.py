@@ -117,7 +117,11 @@ def gemma_tokenizer(*, max_length: int = 64) -> GemmaTokenizer:
     tokens += ["\u2581", *map(chr, range(33, 127)), *map("".join, merges)]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return GemmaTokenizer(
-        vocab=vocabulary, merges=merges, model_max_length=max_length, padding_side="right"
+        vocab=vocabulary,
+        merges=merges,
+        model_max_length=max_length,
+        padding_side="right",
+        add_bos_token=True,
     )
 
 

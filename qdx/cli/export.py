@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from qdx.cli.options import AsJson, Call, Force, read_call
-from qdx.cli.output import emit, say, size, table
+from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 
 __all__ = ["command"]
@@ -29,7 +29,7 @@ def command(
     shapes: Annotated[
         Literal["static", "dynamic"],
         typer.Option("--shapes", help="Sizes of the call only, or any size."),
-    ] = "dynamic",
+    ] = "static",
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,11 +42,10 @@ def command(
     load_target(target)
     load_plan(plan)
 
-    from qdx.bundle import read_bundle
     from qdx.export import export
 
     with progress_bars() as progress:
-        export(
+        result = export(
             model,
             target=target,
             plan=plan,
@@ -57,12 +56,12 @@ def command(
             force=force,
             progress=progress,
         )
-    from qdx.cli.inspect import describe_bundle
-
-    data = describe_bundle(read_bundle(output))
-    rows = [(c["component"], c["weights"], size(c["size_bytes"])) for c in data["components"]]
-    emit(data, as_json=as_json, text=table(("component", "weights", "size"), rows))
-    say(f"wrote {output}")
+    emit(result, as_json=as_json, text="\n".join(result.methods))
+    for name, reason in result.omitted.items():
+        say(f"omitted {name}: {reason}")
+    if result.left_out:
+        say(f"left out {', '.join(result.left_out)}")
+    say(f"wrote {result.bundle}, {size(result.size_bytes)}")
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -164,14 +165,25 @@ def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
     )
 
 
+@dataclass(frozen=True)
+class Exported:
+    bundle: Path = Path("out")
+    methods: tuple[str, ...] = ("unet.forward", "vae.decode")
+    size_bytes: int = 2048
+    omitted: dict[str, str] = field(default_factory=lambda: {"safety_checker": "runs on pictures"})
+    left_out: tuple[str, ...] = ("text_encoder",)
+
+
 @pytest.fixture
 def exported(monkeypatch):
     """Stands in for the exporter and keeps what it was called with."""
     calls = []
-    stand_in(
-        monkeypatch, "qdx.export", export=lambda *given, **options: calls.append((given, options))
-    )
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=MANIFEST))
+
+    def export(*given, **options):
+        calls.append((given, options))
+        return Exported()
+
+    stand_in(monkeypatch, "qdx.export", export=export)
     return calls
 
 
@@ -199,25 +211,23 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
     ] == exported
 
 
-def test_export_prints_the_components_and_says_where_they_lie(qdx, exported):
+def test_export_prints_the_graphs_and_says_where_they_lie(qdx, exported):
     done = qdx("export", "model", "--target", "openvino", "-o", "out")
 
-    assert (
-        done.out
-        == "component  weights  size\nunet       float16  2.0 KiB\nvae        float16  300 B\n"
+    assert done.out == "unet.forward\nvae.decode\n"
+    assert done.err == (
+        "omitted safety_checker: runs on pictures\nleft out text_encoder\nwrote out, 2.0 KiB\n"
     )
-    assert done.err == "wrote out\n"
-    assert tuple(exported[0][1][key] for key in ("call", "components", "plan")) == (
-        None,
-        None,
-        "float32",
-    )
+    options = exported[0][1]
+    assert (options["call"], options["components"], options["plan"]) == (None, None, "float32")
+    assert options["shapes"] == "static"
 
 
 def test_export_as_json(qdx, exported):
     data = json.loads(qdx("export", "model", "--target", "openvino", "-o", "out", "--json").out)
 
-    assert data["target"] == "openvino"
+    assert data["bundle"] == "out"
+    assert data["methods"] == ["unet.forward", "vae.decode"]
 
 
 @pytest.mark.parametrize(

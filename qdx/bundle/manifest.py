@@ -1,0 +1,209 @@
+"""`qdx.json`: what a bundle is, where it comes from, and every file with its digest.
+
+The schema is closed: an unknown key or another major version is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
+from qdx.exporter.limits import BUNDLE_FILES_LIMIT
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA",
+    "ComponentRecord",
+    "FileRecord",
+    "InputPort",
+    "Manifest",
+    "MethodRecord",
+    "OutputPort",
+    "SourceRecord",
+    "TargetRecord",
+    "parse_manifest",
+]
+
+MANIFEST_NAME: Final = "qdx.json"
+SCHEMA: Final = "qdx.bundle/1"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Size = Annotated[int, Field(ge=0)]
+Dimension = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=False
+    )
+
+
+class FileRecord(_Record):
+    """One file of the bundle: path below the bundle, size and SHA-256."""
+
+    path: str
+    size_bytes: Size
+    sha256: Sha256
+
+
+class InputPort(_Record):
+    """One input of an artifact.
+
+    Attributes:
+        argument: The argument of the component that feeds it.
+        name: In the artifact.
+        dtype: Of the artifact, for example `float32`.
+        shape: Sizes; text is a dynamic dimension.
+    """
+
+    argument: str
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...]
+
+
+class OutputPort(_Record):
+    """One output of an artifact.
+
+    Attributes:
+        field: The field of the component's output that it becomes.
+        name: In the artifact.
+        dtype: Of the artifact.
+        shape: Sizes; text is a dynamic dimension.
+    """
+
+    field: str
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...]
+
+
+class MethodRecord(_Record):
+    """One method of a component, compiled into one folder of the bundle."""
+
+    folder: str
+    inputs: tuple[InputPort, ...]
+    outputs: tuple[OutputPort, ...]
+    constants: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class ComponentRecord(_Record):
+    """One component of the pipeline; `class_name` is `class` in the file."""
+
+    class_name: str = Field(alias="class")
+    library: str
+    methods: dict[str, MethodRecord]
+
+
+class TargetRecord(_Record):
+    """The target and the options of its runtime."""
+
+    name: str
+    runtime: str
+    options: dict[str, str]
+
+
+class SourceRecord(_Record):
+    """The pipeline that was compiled: its class and the digest of each file read."""
+
+    pipeline_class: str
+    files: dict[str, Sha256]
+
+
+class Manifest(_Record):
+    """The whole of `qdx.json`; `schema_version` is `schema` in the file.
+
+    Attributes:
+        plan: The plan as it was given.
+        resolution: What the plan became for each component, and why.
+        call: The arguments of the pipeline call that was traced.
+        omitted: Components that no bundle carries, each with the reason.
+        left_out: Components that this export was told to leave to PyTorch.
+        versions: Of the libraries that took part.
+        files: Every file but `qdx.json`, sorted by path.
+    """
+
+    schema_version: Literal["qdx.bundle/1"] = Field(alias="schema")
+    qdx: str
+    target: TargetRecord
+    plan: dict[str, JsonValue]
+    resolution: list[JsonValue]
+    source: SourceRecord
+    call: dict[str, JsonValue]
+    shapes: Literal["static", "dynamic"]
+    components: dict[str, ComponentRecord]
+    omitted: dict[str, str] = Field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    versions: dict[str, str]
+    files: tuple[FileRecord, ...]
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> Manifest:
+        paths = [record.path for record in self.files]
+        _check_file_names(paths)
+        for name, component in self.components.items():
+            for method, record in component.methods.items():
+                check_relative(record.folder, error=InvalidBundle)
+                if not any(path.startswith(f"{record.folder}/") for path in paths):
+                    where = quoted(f"{name}.{method}")
+                    message = f"{where}: folder {quoted(record.folder)} holds no file"
+                    raise InvalidBundle(f"{message}, expected the artifact")
+        return self
+
+
+def parse_manifest(data: bytes, *, source: str) -> Manifest:
+    """Parses the bytes of an untrusted `qdx.json`.
+
+    Args:
+        data: The whole file.
+        source: Its path, for messages.
+
+    Raises:
+        InvalidBundle: With line and column.
+    """
+    try:
+        text = data.decode("utf-8", "strict")
+    except UnicodeDecodeError as bad:
+        raise InvalidBundle(f"{quoted(source)}: byte {bad.start} is not UTF-8") from None
+    value = parse_json(text, source=source, error=InvalidBundle)
+    _check_schema(value, source)
+    try:
+        # From our own canonical text, so that only one JSON reader decides what the file means.
+        return Manifest.model_validate_json(dump_json(value))
+    except ValidationError as bad:
+        first = bad.errors(include_url=False, include_context=False)[0]
+        place = position_of(text, first["loc"])
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidBundle(
+            f"{quoted(f'{source}:{place}')}: {quoted(key)}: {first['msg']}"
+        ) from None
+
+
+def _check_schema(value: dict[str, Any], source: str) -> None:
+    schema = value.get("schema")
+    if schema != SCHEMA:
+        message = f"{quoted(source)}: schema {quoted(schema)}, expected {quoted(SCHEMA)}"
+        newer = isinstance(schema, str) and schema.startswith("qdx.bundle/")
+        hint = "read it with the version of qdx that wrote it, or export again" if newer else None
+        raise InvalidBundle(message, hint=hint)
+
+
+def _check_file_names(paths: list[str]) -> None:
+    """Refuses names that a file system could confuse or that could leave the bundle."""
+    if len(paths) > BUNDLE_FILES_LIMIT:
+        raise InvalidBundle(f"`files`: {len(paths)} entries, expected at most {BUNDLE_FILES_LIMIT}")
+    if paths != sorted(set(paths)):
+        raise InvalidBundle("`files`: not sorted or not unique, expected each path once, in order")
+    spelled: dict[str, str] = {MANIFEST_NAME: "", "": ""}
+    for path in paths:
+        check_relative(path, error=InvalidBundle)
+        parts = path.split("/")
+        for count in range(1, len(parts) + 1):
+            prefix = "/".join(parts[:count])
+            # A folder may come again; a file may not, and neither in another case.
+            mark = prefix if count == len(parts) else f"{prefix}/"
+            if spelled.setdefault(prefix.casefold(), mark) != mark:
+                raise InvalidBundle(f"`files`: {quoted(path)} has the name of another entry")

@@ -1,0 +1,89 @@
+"""Opening a bundle: every byte is accounted for before any parser of a runtime sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from qdx.bundle.manifest import MANIFEST_NAME, FileRecord, Manifest, parse_manifest
+from qdx.bundle.tree import scan_tree
+from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.files import read_bytes, sha256_file
+from qdx.exporter.limits import JSON_LIMIT_BYTES
+
+__all__ = ["Bundle", "read_bundle"]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files all match its manifest.
+
+    Attributes:
+        path: Absolute path of the folder.
+        manifest: The checked `qdx.json`.
+        sha256: Digest of `qdx.json`, which stands for the whole bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    def file(self, relative: str) -> Path:
+        """Returns the path of a listed file.
+
+        Raises:
+            InvalidBundle: If the manifest does not list it.
+        """
+        if relative not in {record.path for record in self.manifest.files}:
+            raise InvalidBundle(f"{quoted(self.path)}: does not list {quoted(relative)}")
+        return self.path / relative
+
+
+def read_bundle(path: Path | str) -> Bundle:
+    """Checks a bundle completely: names, kinds, sizes, digests, nothing missing, nothing more.
+
+    Args:
+        path: The folder, which may be reached through a link. Inside, links are refused.
+
+    Raises:
+        InvalidBundle: Naming the first file that is extra, missing, altered or linked.
+        StorageError: If reading fails.
+    """
+    root = Path(os.path.abspath(path))  # noqa: PTH100 - a path in messages as the user knows it
+    if not root.is_dir():
+        raise InvalidBundle(f"{quoted(root)}: not a folder, expected a bundle")
+    tree = scan_tree(root)
+    if MANIFEST_NAME not in tree.files:
+        message = f"{quoted(root)}: has no {quoted(MANIFEST_NAME)}, expected a bundle"
+        raise InvalidBundle(message, hint="`qdx export` writes bundles")
+    data = read_bytes(root / MANIFEST_NAME, JSON_LIMIT_BYTES, error=InvalidBundle)
+    manifest = parse_manifest(data, source=str(root / MANIFEST_NAME))
+    _check_set(root, {record.path for record in manifest.files}, set(tree.files))
+    # All sizes before the first digest: a wrong size is found without reading gigabytes.
+    for record in manifest.files:
+        _check_size(root, record, tree.files[record.path])
+    for record in manifest.files:
+        _check_digest(root, record)
+    return Bundle(root, manifest, hashlib.sha256(data).hexdigest())
+
+
+def _check_set(root: Path, listed: set[str], present: set[str]) -> None:
+    for name in sorted(listed - present):
+        raise InvalidBundle(f"{quoted(root / name)}: missing, expected as listed in the manifest")
+    for name in sorted(present - listed - {MANIFEST_NAME}):
+        raise InvalidBundle(f"{quoted(root / name)}: not listed in the manifest, expected no more")
+
+
+def _check_size(root: Path, record: FileRecord, size_bytes: int) -> None:
+    if size_bytes != record.size_bytes:
+        message = f"{quoted(root / record.path)}: {size_bytes} bytes"
+        raise InvalidBundle(f"{message}, expected {record.size_bytes}", hint="export again")
+
+
+def _check_digest(root: Path, record: FileRecord) -> None:
+    digest = sha256_file(root / record.path, error=InvalidBundle)
+    if digest != record.sha256:
+        message = f"{quoted(root / record.path)}: altered, SHA-256 {digest}"
+        raise InvalidBundle(f"{message}, expected {record.sha256}", hint="export again")

@@ -1,0 +1,74 @@
+"""The files of a folder, with everything refused that is not a plain file or folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qdx.exporter.errors import InvalidBundle, StorageError, quoted
+from qdx.exporter.files import check_relative
+from qdx.exporter.limits import BUNDLE_FILES_LIMIT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Tree", "scan_tree"]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies below a folder.
+
+    Attributes:
+        files: Sizes in bytes by relative path, in sorted order.
+        folders: Relative paths, parents before children.
+    """
+
+    files: dict[str, int]
+    folders: list[str]
+
+
+def scan_tree(root: Path) -> Tree:
+    """Lists a folder without following or opening anything.
+
+    Raises:
+        InvalidBundle: A link, a hard link, a device, a strange name, an empty folder, too many.
+        StorageError: If the folder cannot be listed.
+    """
+    files: dict[str, int] = {}
+    folders: list[str] = []
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                found = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in entries)
+        except OSError as bad:
+            raise StorageError(f"{quoted(root / folder)}: cannot be listed, {bad}") from bad
+        if folder and not found:
+            raise InvalidBundle(f"{quoted(root / folder)}: is empty, expected files")
+        for name, status in found:
+            path = f"{folder}/{name}" if folder else name
+            check_relative(path, error=InvalidBundle)
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(path)
+                pending.append(path)
+            else:
+                _check_file(root / path, status)
+                files[path] = status.st_size
+        if len(files) + len(folders) > 2 * BUNDLE_FILES_LIMIT:
+            limit = BUNDLE_FILES_LIMIT
+            raise InvalidBundle(f"{quoted(root)}: more files than the limit of {limit}")
+    return Tree(dict(sorted(files.items())), sorted(folders))
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise InvalidBundle(f"{quoted(path)}: is a symbolic link, expected a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidBundle(f"{quoted(path)}: is a pipe, socket or device, expected a file")
+    if status.st_nlink != 1:
+        message = f"{quoted(path)}: has {status.st_nlink} hard links, expected a file of its own"
+        raise InvalidBundle(message, hint="copy the bundle with `cp -r`")

@@ -12,6 +12,7 @@ import typer
 
 from qdx.cli.options import AsJson, Bundle, Call, Force, read_call
 from qdx.cli.output import emit, say
+from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import StorageError, UsageError, quoted
 
 __all__ = ["command"]
@@ -37,6 +38,17 @@ def command(
     height: Annotated[int | None, typer.Option("--height", min=1, help="In pixels.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="In pixels.")] = None,
     call: Call = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="The diffusers pipeline folder, for components that the bundle leaves out.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Processor threads of the runtime.")
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +66,8 @@ def command(
     arguments = (read_call(call) or {}) | options
     from qdx.runtime import open_bundle
 
-    pipeline = open_bundle(bundle)
+    with progress_bars() as progress:
+        pipeline = open_bundle(bundle, model=model, threads=threads, progress=progress)
     _check_arguments(pipeline, arguments)
     images = _draw(pipeline, arguments, seed)
     paths = _paths(output, len(images), force=force)

@@ -270,7 +270,12 @@ class Painter:
 @pytest.fixture
 def painter(monkeypatch):
     painter = Painter()
-    stand_in(monkeypatch, "qdx.runtime", open_bundle=lambda _: painter)
+
+    def open_bundle(*given, **options):
+        painter.opened = (given, options)
+        return painter
+
+    stand_in(monkeypatch, "qdx.runtime", open_bundle=open_bundle)
     return painter
 
 
@@ -285,6 +290,13 @@ def test_run_draws_a_picture(qdx, painter, tmp_path):
     ]
     assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)
     assert [path] == list(path.parent.iterdir())
+
+
+def test_run_hands_on_how_to_open_the_bundle(qdx, painter, tmp_path):
+    qdx("run", "b", "-o", tmp_path / "x.png", "--model", "m", "--threads", 2)
+
+    options = {"model": Path("m"), "threads": 2, "progress": SILENT}
+    assert painter.opened == ((Path("b"),), options)
 
 
 def test_options_win_over_the_call(qdx, painter, tmp_path):

@@ -1,1 +1,1 @@
-"""One folder per runtime, and `onnx`, which they share."""
+"""Backends: one folder per runtime that turns a graph into the runtime's files and runs them."""

@@ -1,1 +1,1 @@
-"""Lowering from ATen to ONNX, shared by the runtimes that read ONNX."""
+"""Lowering of a graph to ONNX, shared by the backends whose runtimes read it."""

@@ -1,0 +1,115 @@
+"""What a backend answers: how a graph becomes files, and how the files run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.targets.profile import TargetProfile
+
+
+@dataclass(frozen=True)
+class LoweredFiles:
+    """The files that one component became.
+
+    Attributes:
+        model: The file that the runtime opens.
+        others: Files it refers to, such as external data.
+    """
+
+    model: Path
+    others: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files, the model first."""
+        return (self.model, *self.others)
+
+
+class Runner(Protocol):
+    """An opened artifact: named arrays in, named arrays out."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """In the artifact's order; dynamic dimensions are symbols."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """In the artifact's order."""
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs once; the returned arrays belong to the caller.
+
+        Raises:
+            UsageError: A name, dtype or shape is not the artifact's.
+        """
+
+
+class Backend(Protocol):
+    """One runtime."""
+
+    name: str
+
+    def lower(self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+        """Writes the component into `folder`, which exists; the graph's specs are the artifact's face.
+
+        Raises:
+            StorageError: The disk refused.
+            TargetRefusal: The runtime cannot do what the graph or the dtype asks.
+        """
+
+    def open(self, folder: Path, options: Mapping[str, str], *, threads: int | None = None) -> Runner:
+        """Opens a folder that `lower` wrote, with the profile's pinned options.
+
+        Args:
+            folder: Holds the runtime's files.
+            options: The runtime's own option names; numerics are pinned by them.
+            threads: Processor threads, the runtime's default where None.
+
+        Raises:
+            InvalidBundle: The runtime cannot read the files.
+            UsageError: An option is unknown to the runtime.
+        """
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that lower and run."""
+
+
+def check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, NDArray[np.generic]]) -> None:
+    """Compares arrays with an artifact's inputs before the runtime sees them.
+
+    Raises:
+        UsageError: Names, dtypes or shapes differ; every difference is listed.
+    """
+    from qdx.exporter.errors import UsageError
+
+    expected = {spec.name: spec for spec in specs}
+    problems = [f"`{name}`: missing" for name in expected if name not in inputs]
+    problems += [f"`{name}`: not an input" for name in inputs if name not in expected]
+    for name, spec in expected.items():
+        if name in inputs:
+            problems += _differences(spec, inputs[name])
+    if problems:
+        raise UsageError(
+            "inputs do not match the artifact: " + "; ".join(problems),
+            hint="expected " + ", ".join(f"{s.name} {s.dtype}{list(s.shape)}" for s in specs),
+        )
+
+
+def _differences(spec: TensorSpec, array: NDArray[np.generic]) -> list[str]:
+    found = []
+    if str(array.dtype) != spec.dtype:
+        found.append(f"`{spec.name}`: got dtype {array.dtype}, expected {spec.dtype}")
+    matches = len(array.shape) == len(spec.shape) and all(
+        isinstance(wanted, str) or got == wanted for got, wanted in zip(array.shape, spec.shape, strict=True)
+    )
+    if not matches:
+        found.append(f"`{spec.name}`: got shape {list(array.shape)}, expected {list(spec.shape)}")
+    return found

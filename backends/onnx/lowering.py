@@ -1,0 +1,72 @@
+"""The lowering to ONNX as one flat list of steps, and the writing of the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from qdx.backends.onnx.interface import apply_interface
+from qdx.backends.onnx.naming import name_constants, name_nodes, order_initializers, strip_metadata
+from qdx.backends.onnx.program import simplify, translate
+from qdx.backends.onnx.translations import Forms
+from qdx.backends.onnx.weights import bind_weights
+from qdx.exporter.errors import StorageError
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+
+_INLINE_BYTES = 256
+_PAGE_BYTES = 4096
+_ALIGNED_BYTES = 16 * 1024
+_IR_VERSION = {21: 10, 22: 10, 23: 11, 24: 12}
+"""IR version that came with each operator set; older readers refuse a newer one."""
+
+
+def model_from_graph(
+    graph: Graph, forms: Forms, *, storage_dtype: str = "float32", fold_transposes: bool = True
+) -> ir.Model:
+    """Lowers a graph to an ONNX model whose weights are lazy.
+
+    Args:
+        graph: The traced component; its specs name the inputs and outputs.
+        forms: The operator forms that the runtime wants.
+        storage_dtype: Dtype in which weights are stored; they are computed in float32.
+        fold_transposes: Whether a linear weight is stored as `[in, out]`, ready for MatMul.
+
+    Raises:
+        InternalError: An operator has no translation, or the program and its specs disagree.
+    """
+    model = translate(graph, forms)
+    simplify(model)
+    apply_interface(model, graph)
+    bind_weights(model, graph, storage_dtype=storage_dtype, fold_transposes=fold_transposes)
+    name_nodes(model)  # after every pass that makes nodes, before the metadata goes
+    name_constants(model)
+    order_initializers(model)
+    strip_metadata(model)
+    model.graph.name = graph.component
+    model.ir_version = _IR_VERSION[forms.opset]
+    return model
+
+
+def write_model(model: ir.Model, path: Path, *, external_data: str) -> None:
+    """Writes the model and its external data next to it, one tensor in memory at a time.
+
+    Large tensors begin on a page, so that a runtime can map them; the smallest stay in the model.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    try:
+        ir.save(
+            model,
+            path,
+            external_data=external_data,
+            size_threshold_bytes=_INLINE_BYTES,
+            alignment=_PAGE_BYTES,
+            align_threshold=_ALIGNED_BYTES,
+        )
+    except OSError as error:
+        raise StorageError(f"`{path.name}`: {error.strerror or error}") from error

@@ -1,0 +1,97 @@
+"""From a traced program to an ONNX model without weights: torch's exporter with our operator forms."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common
+from onnxscript import optimizer
+from torch._subclasses.fake_tensor import FakeTensor
+
+from qdx.backends.onnx.neutral import remove_neutral_arithmetic
+from qdx.backends.onnx.translations import Forms, translation_table
+from qdx.exporter.errors import InternalError
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+
+_FOLDED_ELEMENTS = 1 << 20
+"""Constants computed from shapes and literals are folded up to this size; weights never are."""
+
+
+def translate(graph: Graph, forms: Forms) -> ir.Model:
+    """Translates a graph; weights stay unbound, small real constants are in the model.
+
+    Raises:
+        InternalError: torch's exporter has no translation for an operator.
+    """
+    with _quiet():
+        try:
+            exported = torch.onnx.export(
+                graph.program,
+                dynamo=True,
+                opset_version=forms.opset,
+                optimize=False,  # would read the weights' bytes
+                verbose=False,
+                custom_translation_table=translation_table(forms),
+            )
+        except Exception as error:
+            raise InternalError(
+                f"`{graph.where}`: an operator could not be translated to ONNX: {_root(error)}"
+            ) from error
+    assert exported is not None
+    model = exported.model
+    for value in model.graph.initializers.values():
+        if isinstance(getattr(value.const_value, "raw", None), FakeTensor):
+            value.const_value = None
+    return model
+
+
+def simplify(model: ir.Model) -> None:
+    """Removes what costs time or hides structure: identities, computed constants, unused nodes."""
+    with _quiet():
+        common.IdentityEliminationPass()(model)
+        # Shapes are literals or symbols by now: shape arithmetic becomes literals.
+        optimizer.fold_constants(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=_FOLDED_ELEMENTS,
+            output_size_limit=_FOLDED_ELEMENTS,
+        )
+        remove_neutral_arithmetic(model)
+        ir.passes.Sequential(
+            common.CommonSubexpressionEliminationPass(),
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.DeduplicateInitializersPass(),
+            common.TopologicalSortPass(),
+        )(model)
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the exporter's notes on optional packages and its internal deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,133 @@
+"""Weights as lazy initializers: each is read, converted and written alone, when its turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+import torch
+from onnx_ir.tensor_adapters import TorchTensor
+
+from qdx.exporter.errors import InternalError, Refusal, TargetRefusal
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.weights import LazyWeight
+
+_DTYPES = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.float16: ir.DataType.FLOAT16,
+    torch.bfloat16: ir.DataType.BFLOAT16,
+    torch.int64: ir.DataType.INT64,
+    torch.bool: ir.DataType.BOOL,
+}
+
+
+def bind_weights(model: ir.Model, graph: Graph, *, storage_dtype: str, fold_transposes: bool) -> None:
+    """Gives every unbound initializer its lazy bytes; its name becomes the weight's qualified name.
+
+    Tied weights share one initializer. Matrices and kernels are stored in `storage_dtype` and cast
+    to the computing dtype; vectors (biases, norm scales) are a thousandth of the bytes and the most
+    sensitive, and stay as they are.
+
+    Raises:
+        InternalError: An initializer is neither a constant nor one of the graph's weights.
+    """
+    names = graph.parameters
+    owners: dict[str, ir.Value] = {}
+    for key, value in list(model.graph.initializers.items()):
+        if value.const_value is not None:
+            continue
+        placeholder = value.metadata_props.get("pkg.torch.onnx.original_node_name", "")
+        name = names.get(placeholder, key.removeprefix("module."))
+        if name not in graph.weights:
+            raise InternalError(f"`{graph.where}`: initializer `{key}` has no weight")
+        owner = graph.weights.aliases.get(name, name)
+        del model.graph.initializers[key]
+        if owner in owners:
+            value.replace_all_uses_with(owners[owner])
+            continue
+        value.name = owner
+        model.graph.initializers[owner] = owners[owner] = value
+    for name, value in owners.items():
+        _bind(model, value, graph.weights[name], storage_dtype, fold_transposes=fold_transposes)
+
+
+def _bind(
+    model: ir.Model, value: ir.Value, weight: LazyWeight, storage_dtype: str, *, fold_transposes: bool
+) -> None:
+    permutation = _foldable_permutation(value) if fold_transposes else None
+    if permutation is not None:
+        for node in [use.node for use in value.uses()]:
+            node.outputs[0].replace_all_uses_with(value)
+            model.graph.remove(node, safe=True)
+    computed = weight.dtype
+    stored = _storage(weight, storage_dtype)
+    shape = tuple(torch.empty(weight.shape, device="meta").permute(permutation).shape) if permutation else weight.shape
+    value.shape = ir.Shape(shape)
+    value.dtype = _DTYPES[stored]
+    value.const_value = ir.LazyTensor(
+        _reader(weight, stored, permutation),
+        dtype=_DTYPES[stored],
+        shape=ir.Shape(shape),
+        name=value.name,
+    )
+    if stored != computed:
+        _cast_back(model, value, _DTYPES[computed])
+
+
+def _foldable_permutation(value: ir.Value) -> tuple[int, ...] | None:
+    """The permutation to apply to the stored bytes, when every consumer applies that same one."""
+    consumers = [use.node for use in value.uses()]
+    if not consumers or any(node.op_type != "Transpose" for node in consumers):
+        return None
+    permutations = {tuple(node.attributes["perm"].as_ints()) for node in consumers}
+    return permutations.pop() if len(permutations) == 1 else None
+
+
+def _storage(weight: LazyWeight, storage_dtype: str) -> torch.dtype:
+    wanted = getattr(torch, storage_dtype)
+    assert isinstance(wanted, torch.dtype)
+    if not weight.dtype.is_floating_point or len(weight.shape) < 2:  # noqa: PLR2004  # vectors stay
+        return weight.dtype
+    return wanted
+
+
+def _reader(
+    weight: LazyWeight, stored: torch.dtype, permutation: tuple[int, ...] | None
+) -> Callable[[], ir.TensorProtocol]:
+    def read() -> ir.TensorProtocol:
+        tensor = weight.read()
+        converted = tensor.to(stored)
+        if stored == torch.float16 and not bool(torch.isfinite(converted).all()):
+            peak = float(tensor.abs().max())
+            raise TargetRefusal(
+                f"`{weight.name}`: magnitude {peak:g} does not fit float16",
+                refusals=(Refusal(weight.name, f"magnitude {peak:g}, float16 ends at 65504"),),
+                hint="keep this component in float32 or bfloat16",
+            )
+        if permutation is not None:
+            converted = converted.permute(permutation)
+        return TorchTensor(converted.contiguous(), name=weight.name)
+
+    return read
+
+
+def _cast_back(model: ir.Model, value: ir.Value, dtype: ir.DataType) -> None:
+    uses = list(value.uses())
+    cast = ir.node("Cast", [value], {"to": dtype}, name=f"{value.name}/Cast")
+    cast.outputs[0].name = f"{value.name}/Cast"
+    cast.outputs[0].shape = value.shape
+    cast.outputs[0].dtype = dtype
+    first = min((use.node for use in uses), key=_position(model), default=None)
+    if first is None:
+        return
+    model.graph.insert_before(first, cast)
+    for use in uses:
+        use.node.replace_input_with(use.idx, cast.outputs[0])
+
+
+def _position(model: ir.Model) -> Callable[[ir.Node], int]:
+    order = {id(node): index for index, node in enumerate(model.graph)}
+    return lambda node: order[id(node)]

@@ -1,0 +1,36 @@
+"""ONNX Runtime as a `Backend`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qdx.backends.contract import LoweredFiles, Runner
+    from qdx.exporter.graph.graph import Graph
+    from qdx.targets.profile import TargetProfile
+
+
+class OnnxRuntimeBackend:
+    """Lowers to ONNX with external data and runs on the CPU provider; see `qdx.backends.contract.Backend`."""
+
+    name = "onnxruntime"
+
+    def lower(self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+        """Writes `model.onnx` and `model.onnx_data`."""
+        from qdx.backends.layout import graph_in_layout
+        from qdx.backends.onnxruntime.lower import lower
+
+        return lower(graph_in_layout(graph, profile.layout), storage_dtype, folder)
+
+    def open(self, folder: Path, options: Mapping[str, str], *, threads: int | None = None) -> Runner:
+        """Opens `model.onnx`."""
+        from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
+
+        return OnnxRuntimeRunner(folder / "model.onnx", options, threads=threads)
+
+    def versions(self) -> dict[str, str]:
+        """Versions of torch, onnx-ir, onnxscript and onnxruntime."""
+        return {package: version(package) for package in ("torch", "onnx-ir", "onnxscript", "onnxruntime")}

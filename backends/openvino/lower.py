@@ -1,0 +1,80 @@
+"""A graph to OpenVINO's IR, by way of an ONNX file that lives only while it is converted.
+
+The ONNX reader keeps node names, keeps static shapes and maps the weights from the file; the same
+transformations that `ov.convert_model` runs turn the operators into attention, Swish and the like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from qdx.backends.contract import LoweredFiles
+from qdx.backends.onnx.lowering import model_from_graph, write_model
+from qdx.backends.onnx.translations import Forms
+from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.refuse import storage_refusal
+from qdx.exporter.errors import StorageError, TargetRefusal
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+
+MODEL_FILE = "openvino_model.xml"
+DATA_FILE = "openvino_model.bin"
+
+FORMS = Forms(opset=21, group_norm_operator=True)
+
+_GENERATED = re.compile(r"[A-Za-z]\w*_\d+")
+"""Names that OpenVINO counts up for the life of a process, so that they differ from run to run."""
+
+
+def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
+    """Writes the component into `folder`.
+
+    float16 is OpenVINO's own compression: every float constant that fits is stored in float16 and
+    converted when the model is compiled.
+
+    Raises:
+        StorageError: The disk refused.
+        TargetRefusal: The dtype is not one that the IR stores.
+    """
+    refusal = storage_refusal(graph.component, storage_dtype)
+    if refusal is not None:
+        raise TargetRefusal(str(refusal), refusals=(refusal,))
+    model = model_from_graph(graph, FORMS, fold_transposes=False)
+    ov = openvino()
+    with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
+        source = Path(temporary) / "model.onnx"
+        write_model(model, source, external_data="model.onnx_data")
+        converted = _converted(ov, source, graph)
+        try:
+            ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=storage_dtype == "float16")
+        except RuntimeError as error:
+            raise StorageError(f"`{MODEL_FILE}`: OpenVINO could not write it: {error}") from error
+        del converted  # before its mapped file goes
+    return LoweredFiles(folder / MODEL_FILE, (folder / DATA_FILE,))
+
+
+def _converted(ov: Any, source: Path, graph: Graph) -> Any:
+    from openvino._offline_transformations import apply_moc_transformations
+
+    model = ov.Core().read_model(source)
+    apply_moc_transformations(model, cf=False, smart_reshape=False)
+    for port, spec in zip((*model.inputs, *model.outputs), (*graph.inputs, *graph.outputs), strict=True):
+        port.get_tensor().set_names({spec.name})
+    model.set_friendly_name(graph.component)
+    _settle_names(model)
+    return model
+
+
+def _settle_names(model: Any) -> None:
+    """Counts generated names again from zero, in the model's own order."""
+    counts: Counter[str] = Counter()
+    for node in model.get_ordered_ops():
+        if _GENERATED.fullmatch(node.get_friendly_name()):
+            kind = node.get_type_name()
+            node.set_friendly_name(f"{kind}_{counts[kind]}")
+            counts[kind] += 1

@@ -1,0 +1,43 @@
+"""Backends by the name of their runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from qdx.exporter.errors import RuntimeMissing, UsageError
+
+if TYPE_CHECKING:
+    from qdx.backends.contract import Backend
+
+
+def _onnxruntime() -> Backend:
+    from qdx.backends.onnxruntime.backend import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend()
+
+
+def _openvino() -> Backend:
+    from qdx.backends.openvino.backend import OpenVinoBackend
+
+    return OpenVinoBackend()
+
+
+_BACKENDS: dict[str, Callable[[], Backend]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+
+
+def get_backend(runtime: str) -> Backend:
+    """The backend of a runtime.
+
+    Raises:
+        RuntimeMissing: Its package is not installed.
+        UsageError: qdx has no backend of that name.
+    """
+    if runtime not in _BACKENDS:
+        raise UsageError(f"`{runtime}`: no such runtime, expected one of {', '.join(sorted(_BACKENDS))}")
+    if find_spec(runtime) is None:
+        raise RuntimeMissing(
+            f"`{runtime}` is not installed", hint=f'run `pip install "qdx[{runtime}]"`'
+        )
+    return _BACKENDS[runtime]()

@@ -42,6 +42,8 @@ _ENVIRONMENT: Final = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
+# Their words are about themselves, not about the pipeline at hand.
+_QUIET: Final = {"DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
 
 app: Final = typer.Typer(
     name="qdx",
@@ -102,7 +104,7 @@ def main() -> NoReturn:
 def run_command(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit status; raises nothing."""
     debug = "--debug" in arguments or os.environ.get("QDX_DEBUG", "") not in {"", "0"}
-    for name, value in _ENVIRONMENT.items():
+    for name, value in (_ENVIRONMENT if debug else _ENVIRONMENT | _QUIET).items():
         os.environ.setdefault(name, value)
     try:
         with warnings.catch_warnings():

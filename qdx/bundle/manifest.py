@@ -173,6 +173,8 @@ def parse_manifest(data: bytes, *, source: str) -> Manifest:
     try:
         # From our own canonical text, so that only one JSON reader decides what the file means.
         return Manifest.model_validate_json(dump_json(value))
+    except InvalidBundle as bad:
+        raise InvalidBundle(f"{quoted(source)}: {bad.message}") from None
     except ValidationError as bad:
         first = bad.errors(include_url=False, include_context=False)[0]
         place = position_of(text, first["loc"])
@@ -195,11 +197,12 @@ def _check_file_names(paths: list[str]) -> None:
     """Refuses names that a file system could confuse or that could leave the bundle."""
     if len(paths) > BUNDLE_FILES_LIMIT:
         raise InvalidBundle(f"`files`: {len(paths)} entries, expected at most {BUNDLE_FILES_LIMIT}")
-    if paths != sorted(set(paths)):
-        raise InvalidBundle("`files`: not sorted or not unique, expected each path once, in order")
-    spelled: dict[str, str] = {MANIFEST_NAME: "", "": ""}
     for path in paths:
         check_relative(path, error=InvalidBundle)
+    if paths != sorted(set(paths)):
+        raise InvalidBundle("`files`: not sorted or not unique, expected each path once, in order")
+    spelled: dict[str, str] = {MANIFEST_NAME: ""}
+    for path in paths:
         parts = path.split("/")
         for count in range(1, len(parts) + 1):
             prefix = "/".join(parts[:count])

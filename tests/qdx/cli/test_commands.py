@@ -242,14 +242,31 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
         return {"ok": ok, "sqnr_db": float("inf")}
 
     stand_in(monkeypatch, "qdx.verify", verify=verify)
-    done = qdx("verify", "b", "--model", "m", "--report", "r", "--seed", "3", "--json")
+    done = qdx(
+        "verify",
+        "b",
+        "--model",
+        "m",
+        "--report",
+        "r",
+        "--seed",
+        "3",
+        "--call",
+        '{"eta": 1}',
+        "--json",
+    )
 
     assert status == done.status
     assert {"ok": ok, "sqnr_db": "inf"} == json.loads(done.out)
     assert f"wrote r\n{words}\n" == done.err
     assert (Path("b"),) == calls[0][0]
-    assert {"model": Path("m"), "report": Path("r"), "seed": 3} == {
-        k: calls[0][1][k] for k in ("model", "report", "seed")
+    assert calls[0][1] == {
+        "model": Path("m"),
+        "report": Path("r"),
+        "seed": 3,
+        "steps": None,
+        "call": {"eta": 1},
+        "progress": SILENT,
     }
 
 

@@ -1,0 +1,1 @@
+"""Training scripts, one per sample: ``vae``, ``text``, ``shapes``, ``shapes_mmdit``, ``digits``."""

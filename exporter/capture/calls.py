@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from qdx.exporter.errors import Refusal, TargetRefusal
-
 
 @dataclass(frozen=True)
 class CallRecord:
@@ -22,32 +20,48 @@ class CallRecord:
         method: `forward`, `encode`, `decode` or another public method.
         arguments: By parameter name; containers as they were passed, every tensor replaced by a meta
             tensor of its shape and dtype, everything else as it is.
+        variant: 1, or more where the pipeline calls the method with different sets of tensors: each
+            set is a graph of its own.
     """
 
     component: str
     method: str
     arguments: dict[str, Any]
+    variant: int = 1
+
+    @property
+    def key(self) -> str:
+        """`forward`, or `forward_2` for the second variant: the name of the graph within its component."""
+        return self.method if self.variant == 1 else f"{self.method}_{self.variant}"
 
     @property
     def where(self) -> str:
         """`unet.forward`, for messages and for keys."""
-        return f"{self.component}.{self.method}"
+        return f"{self.component}.{self.key}"
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors among the arguments, by the name that the graph's input will have."""
         return {name: leaf for name, leaf in name_leaves(self.arguments).items() if isinstance(leaf, torch.Tensor)}
 
     def constants(self) -> dict[str, Any]:
-        """What is not a tensor and not None: baked into the graph."""
+        """What is not a tensor and not None: baked into the graph, as plain JSON data.
+
+        `return_dict` is left out: it changes how the output is packed, not what it is.
+        """
         return {
-            name: leaf
+            name: constant_value(leaf)
             for name, leaf in name_leaves(self.arguments).items()
-            if leaf is not None and not isinstance(leaf, torch.Tensor)
+            if leaf is not None and name != "return_dict" and not isinstance(leaf, torch.Tensor)
         }
 
     def with_tensors(self, tensors: dict[str, torch.Tensor]) -> CallRecord:
         """The same call with the tensors of these names replaced."""
         return replace(self, arguments=substitute(self.arguments, tensors))
+
+
+def constant_value(value: Any) -> Any:
+    """A constant argument as JSON data: numbers, strings and booleans as they are, the rest as its type's name."""
+    return value if isinstance(value, bool | int | float | str) else type(value).__name__
 
 
 def describe(value: Any) -> Any:
@@ -105,35 +119,27 @@ def _short_name(path: tuple[Any, ...]) -> str:
 
 
 def one_call_each(records: list[CallRecord]) -> dict[str, CallRecord]:
-    """One representative record per component and method, in order of first use.
+    """One representative record per component, method and set of tensors, in order of first use.
 
     A number that differs between calls (a timestep passed as a float) must not be baked into the graph:
     it becomes a scalar tensor.
-
-    Raises:
-        TargetRefusal: A method is called in two ways that one graph cannot serve.
     """
-    groups: dict[str, list[CallRecord]] = {}
+    groups: dict[tuple[str, str, frozenset[str]], list[CallRecord]] = {}
     for record in records:
-        groups.setdefault(record.where, []).append(record)
-    return {where: _representative(group) for where, group in groups.items()}
+        groups.setdefault((record.component, record.method, frozenset(record.tensors())), []).append(record)
+    variants: Counter[tuple[str, str]] = Counter()
+    chosen: dict[str, CallRecord] = {}
+    for (component, method, _), group in groups.items():
+        variants[component, method] += 1
+        record = replace(_representative(group), variant=variants[component, method])
+        chosen[record.where] = record
+    return chosen
 
 
 def _representative(group: list[CallRecord]) -> CallRecord:
+    """The first record, with the numbers that move between records as scalar tensors."""
     first = group[0]
     leaves = [name_leaves(record.arguments) for record in group]
-    for other in leaves[1:]:
-        changed = sorted(
-            name
-            for name in other.keys() | leaves[0].keys()
-            if isinstance(other.get(name), torch.Tensor) != isinstance(leaves[0].get(name), torch.Tensor)
-        )
-        if changed:
-            raise TargetRefusal(
-                f"`{first.where}`: called with and without `{changed[0]}` in one pipeline call",
-                refusals=(Refusal(first.where, f"one graph cannot take `{changed[0]}` only sometimes", None),),
-                hint="choose pipeline arguments with --call so that every call of the component looks alike",
-            )
     moving: dict[str, Any] = {}
     for name, leaf in leaves[0].items():
         others = [other.get(name) for other in leaves[1:]]

@@ -22,30 +22,28 @@ class Capture:
         calls: One record per component and method, in order of first use; for dynamic shapes with the
             example sizes of the second dry run, in which no moving dimension is 1.
         moving: Per `component.method`, the dimensions that differ between the dry runs.
-        times_called: Per `component.method`, how often the dry run called it.
     """
 
     calls: dict[str, CallRecord]
     moving: dict[str, Moving]
-    times_called: dict[str, int]
 
 
 def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capture:
     """Runs the pipeline dry, once for static shapes and twice for dynamic ones.
 
     Raises:
-        UsageError, InvalidModel, TargetRefusal: As `dry_run`, `complete_call` and `one_call_each`.
+        UsageError, InvalidModel: As `dry_run` and `complete_call`.
     """
     first_call = complete_call(skeleton.pipeline, call)
     records = dry_run(skeleton, first_call)
     calls = one_call_each(records)
-    times_called = {where: sum(record.where == where for record in records) for where in calls}
     if shapes == "static":
-        return Capture(calls, {}, times_called)
+        return Capture(calls, {})
     second = other_call(skeleton.pipeline, first_call, _picture_size(skeleton, records))
-    others = one_call_each(dry_run(skeleton, second))
+    second_records = dry_run(skeleton, second)
+    others = one_call_each([*second_records, *records])  # numbers that move between the runs move, too
     moving = {where: _moving(calls[where], others[where]) for where in calls if where in others}
-    return Capture({where: others.get(where, record) for where, record in calls.items()}, moving, times_called)
+    return Capture({where: others.get(where, record) for where, record in calls.items()}, moving)
 
 
 def _moving(one: CallRecord, other: CallRecord) -> Moving:

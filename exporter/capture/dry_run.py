@@ -79,16 +79,28 @@ Answer = Callable[[str, str, Callable[..., Any], tuple[Any, ...], dict[str, Any]
 
 @contextmanager
 def intercept(modules: dict[str, nn.Module], answer: Answer) -> Iterator[None]:
+    """`route` for the duration of a context."""
+    undo = route(modules, answer)
+    try:
+        yield
+    finally:
+        undo()
+
+
+def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
     """Routes every outermost call of a component's public methods through `answer`.
 
     Args:
-        modules: Components by name; nothing else of them changes, and all is undone on exit.
+        modules: Components by name; nothing else of them changes.
         answer: Gets component, method, the original bound method, and the arguments; its result is
             what the caller sees.
+
+    Returns:
+        A function that undoes it.
     """
     depth = 0
 
-    def route(name: str, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def redirect(name: str, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def routed(*args: Any, **kwargs: Any) -> Any:
             nonlocal depth
             if depth or not _has_tensor((args, kwargs)):
@@ -102,16 +114,15 @@ def intercept(modules: dict[str, nn.Module], answer: Answer) -> Iterator[None]:
         routed.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # pipelines look at it
         return routed
 
-    patched: list[tuple[nn.Module, str]] = []
-    try:
-        for name, module in modules.items():
-            for method in public_methods(type(module)):
-                module.__dict__[method] = route(name, method, getattr(module, method))
-                patched.append((module, method))
-        yield
-    finally:
-        for module, method in patched:
+    patched = [(name, module, method) for name, module in modules.items() for method in public_methods(type(module))]
+    for name, module, method in patched:
+        module.__dict__[method] = redirect(name, method, getattr(module, method))
+
+    def undo() -> None:
+        for _, module, method in patched:
             module.__dict__.pop(method, None)
+
+    return undo
 
 
 def public_methods(cls: type) -> list[str]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.files import load_json, safe_child
+from qdx.exporter.strict_json import CONFIG
 
 INDEX_FILE = "model_index.json"
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
@@ -63,8 +65,20 @@ class PipelineFolder:
     options: dict[str, Any]
 
 
-def read_pipeline_folder(path: Path | str) -> PipelineFolder:
+    def with_folders(self, folders: Mapping[str, Path]) -> PipelineFolder:
+        """The same pipeline with the configurations of these components read from other folders."""
+        moved = {
+            name: replace(self.components[name], path=path, config=_config(path)) for name, path in folders.items()
+        }
+        return replace(self, components={**self.components, **moved})
+
+
+def read_pipeline_folder(path: Path | str, *, folders: Mapping[str, str] | None = None) -> PipelineFolder:
     """Reads `model_index.json` and every component's configuration; imports nothing.
+
+    Args:
+        path: The folder.
+        folders: For components that lie in a folder of another name than their own.
 
     Raises:
         InvalidModel: The folder or a file is missing or broken, or names code that qdx will not load.
@@ -79,7 +93,7 @@ def read_pipeline_folder(path: Path | str) -> PipelineFolder:
             f"`{index_path}`: no such file; a diffusers pipeline folder has one",
             hint="save the pipeline with `pipeline.save_pretrained(folder)` and give that folder",
         )
-    index = load_json(index_path)
+    index = load_json(index_path, rules=CONFIG)
     pipeline_class = index.get("_class_name")
     if not isinstance(pipeline_class, str) or not _IDENTIFIER.fullmatch(pipeline_class):
         raise InvalidModel(
@@ -97,13 +111,13 @@ def read_pipeline_folder(path: Path | str) -> PipelineFolder:
         elif value == [None, None]:
             absent.append(name)
         else:
-            components[name] = _component(root, index_path, name, value)
+            components[name] = _component(root, index_path, name, value, (folders or {}).get(name, name))
     if not components:
         raise InvalidModel(f"`{index_path}`: names no component")
     return PipelineFolder(root, pipeline_class, components, tuple(absent), options)
 
 
-def _component(root: Path, index_path: Path, name: str, value: list[Any]) -> Component:
+def _component(root: Path, index_path: Path, name: str, value: list[Any], relative: str) -> Component:
     """One checked entry of the index with its configuration."""
     where = f"`{index_path}`: component `{name}`"
     if not _IDENTIFIER.fullmatch(name):
@@ -116,7 +130,7 @@ def _component(root: Path, index_path: Path, name: str, value: list[Any]) -> Com
             f"{where} names {library!r}, {class_name!r}, expected a class of diffusers or transformers",
             hint="code that a model folder brings along is never run",
         )
-    folder = safe_child(root, name)
+    folder = safe_child(root, relative)
     if not folder.is_dir():
         raise InvalidModel(f"{where}: folder `{folder}` is missing",
                            hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
@@ -128,7 +142,7 @@ def _config(folder: Path) -> dict[str, Any]:
     for file_name in _CONFIG_FILES:
         path = folder / file_name
         if path.exists():
-            config = load_json(path)
+            config = load_json(path, rules=CONFIG)
             # A tokenizer's or processor's auto_map is only used with trust_remote_code, which qdx never sets;
             # for models it decides which code runs, so it is refused.
             named = sorted(_CODE_KEYS & config.keys()) if file_name == "config.json" else []

@@ -8,7 +8,7 @@ from torch import nn
 
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.graph.safetensors_file import open_checkpoint
-from qdx.exporter.graph.weights import bind_weights, load_persistent_buffers
+from qdx.exporter.graph.weights import bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def fill_weights(module: nn.Module, skeleton: Skeleton, name: str) -> None:
     """Replaces a component's fake parameters by the stored ones; tied parameters stay one object."""
     checkpoint = open_checkpoint(skeleton.folder.components[name].path)
     weights = bind_weights(module, checkpoint, component=name)
-    load_persistent_buffers(module, checkpoint)
+    load_buffers(module, checkpoint)
     filled: dict[str, nn.Parameter] = {}
     for parameter_name, weight in weights.items():
         owner = weights.aliases.get(parameter_name, parameter_name)

@@ -34,9 +34,7 @@ class _Traced(nn.Module):
 
     def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         output = getattr(self.module, self._method)(**substitute(self._arguments, tensors))
-        flat = flatten_output(output)
-        # An output may not share its name with an input: a UNet's `sample` comes out as `out_sample`.
-        return {f"out_{name}" if name in tensors else name: value for name, value in flat.items()}
+        return flatten_output(output)
 
 
 def trace(skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: Moving | None = None) -> Graph:
@@ -57,7 +55,7 @@ def trace(skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: M
     }
     dynamic = None
     if moving:
-        dynamic = ({name: {d: Dim.AUTO for d in moving.get(name, ())} for name in examples},)
+        dynamic = ({name: {d: Dim.AUTO for d in moving.get(name, ()) if d < value.dim()} for name, value in examples.items()},)
     try:
         with torch.no_grad():
             program = torch.export.export(_Traced(module, record), (examples,), dynamic_shapes=dynamic, strict=False)
@@ -90,7 +88,7 @@ def graph_from_program(program: ExportedProgram, record: CallRecord, names: list
     symbols = _dimension_names(input_values)
     return Graph(
         component=record.component,
-        method=record.method,
+        method=record.key,
         program=program,
         inputs=_specs(input_values, symbols),
         outputs=_specs(output_values, symbols),
@@ -131,7 +129,7 @@ def _check_dynamic(graph: Graph, record: CallRecord, moving: Moving) -> None:
         )
         for spec in graph.inputs
         for dimension in moving.get(spec.name, ())
-        if isinstance(spec.shape[dimension], int)
+        if dimension < len(spec.shape) and isinstance(spec.shape[dimension], int)
     ]
     if refusals:
         raise TargetRefusal(

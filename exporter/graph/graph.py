@@ -27,12 +27,6 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
 
-    @classmethod
-    def of(cls, name: str, value: torch.Tensor) -> TensorSpec:
-        """The spec of an example tensor, which may be fake with symbolic sizes."""
-        shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-        return cls(name, dtype_name(value.dtype), shape)
-
 
 def dtype_name(dtype: torch.dtype) -> str:
     """`float32` for `torch.float32`."""
@@ -90,14 +84,6 @@ class Graph:
         from qdx.exporter.graph.interpreter import run
 
         return run(self, inputs)
-
-    def renamed(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Graph:
-        """The same graph with inputs and outputs of these names renamed."""
-        return replace(
-            self,
-            inputs=tuple(replace(spec, name=inputs.get(spec.name, spec.name)) for spec in self.inputs),
-            outputs=tuple(replace(spec, name=outputs.get(spec.name, spec.name)) for spec in self.outputs),
-        )
 
     def _lifted(self, kind: InputKind) -> dict[str, str]:
         return {

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from qdx.exporter.errors import InvalidModel
-from qdx.exporter.graph.checkpoint import Checkpoint
-from qdx.exporter.graph.safetensors_file import check_finite
+from qdx.exporter.graph.safetensors_file import Checkpoint, SafetensorsFile, check_finite
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,12 @@ def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -
     parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
         names.setdefault(owners.setdefault(id(parameter), name), []).append(name)
+    renamed = _renamed_by_transformers(module, checkpoint)
     weights: dict[str, LazyWeight] = {}
     aliases: dict[str, str] = {}
     for owner, tied in names.items():
-        stored = next((s for name in tied for s in _stored_names(module, name) if s in checkpoint), None)
+        candidates = (s for name in tied for s in (renamed.get(name, name), *_stored_names(module, name)))
+        stored = next((s for s in candidates if s in checkpoint), None)
         if stored is None:
             raise InvalidModel(
                 f"`{checkpoint.files[0]}`: component `{component}` has no weight `{owner}`",
@@ -91,16 +92,24 @@ def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -
     return Weights(weights, aliases=aliases)
 
 
-def load_persistent_buffers(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Gives the module's stored buffers (running statistics, latent means) their values from the checkpoint."""
-    for name, buffer in module.named_buffers():
-        owner = module.get_submodule(name.rpartition(".")[0])
-        leaf = name.rpartition(".")[2]
-        if leaf in owner._non_persistent_buffers_set:  # noqa: SLF001  # torch has no public accessor
-            continue
-        stored = next((s for s in _stored_names(module, name) if s in checkpoint), None)
-        if stored is not None and tuple(checkpoint[stored].shape) == tuple(buffer.shape):
-            owner.register_buffer(leaf, checkpoint.read(stored).to(buffer.dtype))
+def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's buffers that belong to its checkpoint (running statistics, latent means), by name."""
+    found: dict[str, torch.Tensor] = {}
+    for prefix, owner in module.named_modules():
+        for leaf, buffer in owner.named_buffers(recurse=False):
+            if leaf not in owner._non_persistent_buffers_set:  # noqa: SLF001  # torch has no accessor
+                found[f"{prefix}.{leaf}" if prefix else leaf] = buffer
+    return found
+
+
+def load_buffers(module: nn.Module, stored: Checkpoint | SafetensorsFile) -> None:
+    """Gives the module's persistent buffers the values that are stored for them."""
+    tensors = stored.tensors if isinstance(stored, SafetensorsFile) else stored
+    for name, buffer in persistent_buffers(module).items():
+        found = next((s for s in _stored_names(module, name) if s in tensors), None)
+        if found is not None and tuple(tensors[found].shape) == tuple(buffer.shape):
+            path, _, leaf = name.rpartition(".")
+            module.get_submodule(path).register_buffer(leaf, stored.read(found).to(buffer.dtype))
 
 
 def _stored_names(module: nn.Module, name: str) -> Iterator[str]:
@@ -114,6 +123,21 @@ def _stored_names(module: nn.Module, name: str) -> Iterator[str]:
     for new, old in _RENAMED_ATTENTION:  # diffusers' attention before 0.15
         if f".{new}." in name:
             yield name.replace(f".{new}.", f".{old}.")
+
+
+def _renamed_by_transformers(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+    """Stored name by today's name, for transformers models whose parameters were renamed over time."""
+    if not type(module).__module__.startswith("transformers."):
+        return {}
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    renamings = [t for t in get_model_conversion_mapping(module) if isinstance(t, WeightRenaming)]  # type: ignore[arg-type]
+    if not renamings:
+        return {}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    prefix = getattr(module, "base_model_prefix", None)
+    return {rename_source_key(stored, renamings, [], prefix, parameters)[0]: stored for stored in checkpoint}
 
 
 _RENAMED_ATTENTION = (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn"))

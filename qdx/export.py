@@ -1,0 +1,272 @@
+"""The main job: a pipeline folder, a plan and a target become a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import qdx
+from qdx.backends.registry import get_backend
+from qdx.bundle.writer import BundleWriter
+from qdx.exporter.capture.capture import Capture, Shapes, capture
+from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
+from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
+from qdx.exporter.capture.trace import trace
+from qdx.exporter.errors import StorageError, UsageError
+from qdx.exporter.files import dump_json, sha256_file
+from qdx.exporter.graph.safetensors_file import Checkpoint, open_checkpoint
+from qdx.exporter.graph.weights import Weights, bind_weights, load_buffers, persistent_buffers
+from qdx.exporter.plan.load import load_plan
+from qdx.exporter.plan.resolve import resolve
+from qdx.exporter.progress import SILENT
+from qdx.runtime.pipeline import BUFFERS_FILE
+from qdx.targets.profile import load_target
+
+if TYPE_CHECKING:
+    from qdx.backends.contract import Backend
+    from qdx.exporter.capture.calls import CallRecord
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.plan.resolve import ResolvedPlan
+    from qdx.exporter.progress import Progress
+    from qdx.targets.profile import TargetProfile
+
+# Files of tokenizers, schedulers and processors that travel with a pipeline.
+_HELPER_SUFFIXES = frozenset({".json", ".txt", ".model"})
+_LOCAL_KEYS = frozenset({"_name_or_path"})  # where the author's machine kept the model
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made.
+
+    Attributes:
+        bundle: The finished bundle.
+        methods: `component.method` of every graph in it, in order.
+        size_bytes: All files together.
+        omitted: Components that no bundle carries, each with the reason.
+        left_out: Components that the user left out.
+    """
+
+    bundle: Path
+    methods: tuple[str, ...]
+    size_bytes: int
+    omitted: dict[str, str]
+    left_out: tuple[str, ...]
+
+
+def export(
+    model: Path | str,
+    *,
+    target: str,
+    plan: str | Path,
+    output: Path | str,
+    call: dict[str, Any] | None = None,
+    components: Sequence[str] | None = None,
+    shapes: Shapes = "static",
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> ExportResult:
+    """Traces a pipeline and lowers it to a target, all or nothing.
+
+    Args:
+        model: A diffusers pipeline folder.
+        target: A target's name, such as `openvino`.
+        plan: A preset's name or a plan file.
+        output: The bundle's folder; it must not exist unless `force`.
+        call: Arguments of the pipeline call that decides shapes and options; None takes the pipeline's defaults.
+        components: Export only these; None exports all.
+        shapes: `static` fixes the call's sizes, `dynamic` leaves open what moves between two calls.
+        force: Replace an existing bundle, atomically.
+        progress: Shows the steps.
+
+    Raises:
+        UsageError, InvalidPlan, InvalidModel, TargetRefusal, RuntimeMissing, StorageError: See their texts.
+    """
+    output = Path(output)
+    BundleWriter.check(output, force=force)
+    profile = load_target(target)
+    backend = get_backend(profile.runtime)
+    intent = load_plan(plan)
+    folder = read_pipeline_folder(model)
+    with progress.task("reading the pipeline"):
+        skeleton = build_skeleton(folder)
+        checkpoints = {name: open_checkpoint(folder.components[name].path) for name in skeleton.modules}
+        weights = {
+            name: bind_weights(module, checkpoints[name], component=name) for name, module in skeleton.modules.items()
+        }
+        for name, module in skeleton.modules.items():
+            load_buffers(module, checkpoints[name])
+    resolved = resolve(intent, skeleton.modules, profile)
+    with progress.task("dry run"):
+        captured = capture(skeleton, call or {}, shapes=shapes)
+    chosen, left_out = _choose(captured, skeleton, components)
+    with BundleWriter(output, force=force) as writer:
+        entries = _lower_all(skeleton, captured, chosen, weights, resolved, profile, backend, writer.staging, progress)
+        _copy_helpers(folder, skeleton, writer.staging)
+        with progress.task("writing the bundle"):
+            writer.commit({
+                "schema": "qdx.bundle/1",
+                "qdx": qdx.__version__,
+                "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options)},
+                "plan": intent.to_json(),
+                "resolution": resolved.to_json(),
+                "source": {"pipeline_class": folder.pipeline_class, "files": _source_digests(folder, checkpoints)},
+                "call": {k: v for k, v in (call or {}).items() if isinstance(v, bool | int | float | str | list)},
+                "shapes": shapes,
+                "components": entries,
+                "omitted": skeleton.omitted,
+                "left_out": list(left_out),
+                "versions": {**backend.versions(), "torch": torch.__version__},
+            })  # fmt: skip
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    return ExportResult(output, tuple(chosen), size, skeleton.omitted, left_out)
+
+
+def _choose(
+    captured: Capture, skeleton: Skeleton, components: Sequence[str] | None
+) -> tuple[dict[str, CallRecord], tuple[str, ...]]:
+    """The calls to export, and the components that are left to PyTorch."""
+    unknown = sorted(set(components or ()) - {record.component for record in captured.calls.values()})
+    if unknown:
+        called = ", ".join(dict.fromkeys(record.component for record in captured.calls.values()))
+        raise UsageError(f"--components: `{unknown[0]}` is not called by the pipeline",
+                         hint=f"it calls {called}")  # fmt: skip
+    chosen = {
+        where: record
+        for where, record in captured.calls.items()
+        if components is None or record.component in components
+    }
+    exported = {record.component for record in chosen.values()}
+    return chosen, tuple(name for name in skeleton.modules if name not in exported)
+
+
+def _lower_all(
+    skeleton: Skeleton,
+    captured: Capture,
+    chosen: dict[str, CallRecord],
+    weights: dict[str, Weights],
+    resolved: ResolvedPlan,
+    profile: TargetProfile,
+    backend: Backend,
+    staging: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Traces and lowers every chosen call; returns the manifest's `components`."""
+    entries: dict[str, Any] = {}
+    with progress.task("lowering", len(chosen)) as task:
+        for where, record in chosen.items():
+            component = skeleton.folder.components[record.component]
+            fitted = _fit_to_layout(record, profile)
+            graph = trace(skeleton, fitted, weights[record.component], moving=captured.moving.get(where))
+            face = _face(graph, profile, dynamic=bool(captured.moving.get(where)))
+            relative = profile.layout.folder(record.component, record.key)
+            target_folder = staging / relative
+            _make_folder(target_folder)
+            backend.lower(face, resolved.storage_dtype(record.component), profile, target_folder)
+            _write(target_folder / "config.json", dump_json(_portable(component.config)))
+            _write_buffers(skeleton, record.component, target_folder)
+            entry = entries.setdefault(
+                record.component, {"library": component.library, "class": component.class_name, "methods": {}}
+            )
+            entry["methods"][record.key] = {
+                "folder": relative,
+                "inputs": [
+                    {"argument": old.name, "name": new.name, "dtype": new.dtype, "shape": list(new.shape)}
+                    for old, new in zip(graph.inputs, face.inputs, strict=True)
+                ],
+                "outputs": [
+                    {"argument": old.name, "name": new.name, "dtype": new.dtype, "shape": list(new.shape)}
+                    for old, new in zip(graph.outputs, face.outputs, strict=True)
+                ],
+                "constants": record.constants(),
+            }
+            task.advance(1)
+    return entries
+
+
+def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:
+    """The call with dtypes and ranks as the target's ecosystem passes them (a timestep, mostly)."""
+    fitted: dict[str, torch.Tensor] = {}
+    for name, tensor in record.tensors().items():
+        port = profile.layout.input(record.component, record.method, name, str(tensor.dtype).removeprefix("torch."))
+        shape = tuple(tensor.shape)
+        if port.rank == 0 and tensor.dim() == 1:
+            shape = ()
+        elif port.rank == 1 and tensor.dim() == 0:
+            shape = (1,)
+        fitted[name] = torch.empty(shape, dtype=getattr(torch, port.dtype), device="meta")
+    return record.with_tensors(fitted)
+
+
+def _face(graph: Graph, profile: TargetProfile, *, dynamic: bool) -> Graph:
+    """The graph with the names that the target's ecosystem uses."""
+    inputs = []
+    for spec in graph.inputs:
+        port = profile.layout.input(graph.component, graph.method, spec.name, spec.dtype)
+        # One value for the whole batch was traced, and is broadcast: as many as the batch fit as well.
+        open_size = dynamic and port.rank == 1 and spec.shape == (1,)
+        inputs.append(replace(spec, name=port.name, shape=(f"{port.name}_0",) if open_size else spec.shape))
+    outputs = []
+    for spec in graph.outputs:
+        port = profile.layout.output(graph.component, graph.method, spec.name, spec.dtype)
+        taken = any(port.name == other.name for other in inputs)  # a UNet's `sample` comes out as `out_sample`
+        outputs.append(replace(spec, name=f"out_{port.name}" if taken else port.name))
+    return replace(graph, inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> None:
+    """The index, and the files of everything that is not a module."""
+    index: dict[str, Any] = {"_class_name": folder.pipeline_class, **folder.options}
+    for name in (*folder.components, *folder.absent):
+        component = folder.components.get(name)
+        kept = component is not None and name not in skeleton.omitted
+        index[name] = [component.library, component.class_name] if component and kept else [None, None]
+    if "safety_checker" in skeleton.omitted and "requires_safety_checker" in index:
+        index["requires_safety_checker"] = False
+    _write(staging / INDEX_FILE, dump_json(index))
+    for name, component in folder.components.items():
+        if name in skeleton.modules or name in skeleton.omitted:
+            continue
+        _make_folder(staging / name)
+        for path in sorted(component.path.iterdir()):
+            if path.suffix in _HELPER_SUFFIXES:
+                _write(staging / name / path.name, path.read_bytes())
+
+
+def _source_digests(folder: PipelineFolder, checkpoints: dict[str, Checkpoint]) -> dict[str, str]:
+    """SHA-256 of every file that the export read, by relative path."""
+    files = [folder.path / INDEX_FILE, *(path for c in checkpoints.values() for path in c.files)]
+    for component in folder.components.values():
+        files += [path for path in sorted(component.path.iterdir()) if path.suffix in _HELPER_SUFFIXES]
+    return {path.relative_to(folder.path).as_posix(): sha256_file(path) for path in sorted(set(files))}
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _LOCAL_KEYS}
+
+
+def _write_buffers(skeleton: Skeleton, component: str, folder: Path) -> None:
+    """Stored buffers, which the pipeline's Python may read (latent means), beside the artifact."""
+    buffers = persistent_buffers(skeleton.modules[component])
+    if buffers:
+        from safetensors.torch import save
+
+        _write(folder / BUFFERS_FILE, save({name: value.contiguous() for name, value in buffers.items()}))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"`{path}`: {error.strerror}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"`{path}`: {error.strerror}") from error

@@ -1,0 +1,94 @@
+"""One method of one component on the target: tensors of the pipeline in, tensors of the pipeline out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qdx.exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    from qdx.backends.contract import Runner
+    from qdx.bundle.manifest import PortRecord
+
+
+@dataclass(frozen=True)
+class TargetMethod:
+    """A component's method as the target runs it.
+
+    Attributes:
+        where: `unet.forward`, for messages.
+        inputs: How the artifact declares each argument.
+        outputs: How the artifact names each field of the method's output.
+        constants: Arguments that the artifact was exported with.
+        runner: The opened artifact.
+    """
+
+    where: str
+    inputs: tuple[PortRecord, ...]
+    outputs: tuple[PortRecord, ...]
+    constants: Mapping[str, Any]
+    runner: Runner
+
+    def __call__(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Runs the method.
+
+        Args:
+            tensors: By argument name; dtype and rank may be the pipeline's own (a scalar int64
+                timestep), they are adapted to what the artifact declares.
+
+        Returns:
+            By field of the method's output.
+
+        Raises:
+            UsageError: A tensor is missing, unknown, or of a shape that the artifact does not take.
+        """
+        known = {port.argument for port in self.inputs}
+        extra = sorted(tensors.keys() - known)
+        missing = sorted(known - tensors.keys())
+        if extra or missing:
+            what = f"`{extra[0]}` is not an input" if extra else f"`{missing[0]}` is missing"
+            raise UsageError(
+                f"`{self.where}`: {what} of the artifact, which takes {', '.join(sorted(known))}",
+                hint="export again with --call arguments like those of this run",
+            )
+        arrays = {port.name: self._adapted(tensors[port.argument], port).numpy() for port in self.inputs}
+        results = self.runner(arrays)
+        return {port.argument: torch.from_numpy(results[port.name]) for port in self.outputs}
+
+    def _adapted(self, tensor: torch.Tensor, port: PortRecord) -> torch.Tensor:
+        dtype = getattr(torch, port.dtype)
+        if tensor.is_floating_point() and not dtype.is_floating_point:
+            self._check_integral(tensor, port)
+        tensor = tensor.detach().to("cpu", dtype)
+        rank = len(port.shape)
+        if rank == 0 and tensor.dim() == 1:
+            if not bool((tensor == tensor[0]).all()):
+                raise UsageError(f"`{self.where}`: `{port.argument}` holds different values, the artifact takes one")
+            tensor = tensor[0]
+        elif rank == 1 and tensor.dim() == 0:
+            size = port.shape[0]
+            tensor = tensor.reshape(1).expand(size if isinstance(size, int) else 1)
+        self._check_shape(tensor, port)
+        return tensor.contiguous()
+
+    def _check_shape(self, tensor: torch.Tensor, port: PortRecord) -> None:
+        fits = tensor.dim() == len(port.shape) and all(
+            isinstance(expected, str) or got == expected
+            for got, expected in zip(tensor.shape, port.shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"`{self.where}`: `{port.argument}` has shape {list(tensor.shape)}, the artifact takes {list(port.shape)}",
+                hint="call it with the sizes of the export, or export with --shapes dynamic or a fitting --call",
+            )
+
+    def _check_integral(self, tensor: torch.Tensor, port: PortRecord) -> None:
+        if not bool((tensor == tensor.round()).all()):
+            raise UsageError(
+                f"`{self.where}`: `{port.argument}` is {tensor.flatten()[0].item()}, the artifact takes whole numbers",
+                hint="use a scheduler with whole timesteps (timestep_spacing leading or trailing)",
+            )

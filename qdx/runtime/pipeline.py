@@ -1,0 +1,162 @@
+"""A bundle opened as the diffusers pipeline it came from, with components that run on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from qdx.backends.registry import get_backend
+from qdx.bundle.reader import read_bundle
+from qdx.exporter.capture.calls import bind, constant_value, name_leaves
+from qdx.exporter.capture.distributions import fill_output
+from qdx.exporter.capture.dry_run import route
+from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.materialize import fill_weights
+from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
+from qdx.exporter.errors import UsageError
+from qdx.exporter.graph.safetensors_file import SafetensorsFile
+from qdx.exporter.graph.weights import load_buffers
+from qdx.exporter.progress import SILENT
+from qdx.runtime.methods import TargetMethod
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from qdx.bundle.reader import Bundle
+    from qdx.exporter.progress import Progress
+
+BUFFERS_FILE = "buffers.safetensors"
+
+
+def open_bundle(
+    path: Path | str, *, model: Path | str | None = None, threads: int | None = None, progress: Progress = SILENT
+) -> DiffusionPipeline:
+    """Opens a bundle as a diffusers pipeline; schedulers, guidance and callbacks work as always.
+
+    Args:
+        path: The bundle.
+        model: The original pipeline folder; components that the bundle leaves out then run in PyTorch.
+        threads: Processor threads of the runtime, its default where None.
+        progress: Shows the opening of components.
+
+    Raises:
+        InvalidBundle: The bundle is damaged or altered.
+        RuntimeMissing: The runtime is not installed.
+        UsageError: The bundle lacks components and `model` is not given.
+    """
+    bundle = read_bundle(path)
+    skeleton = open_skeleton(bundle, model=model)
+    attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
+    return skeleton.pipeline
+
+
+def open_methods(
+    bundle: Bundle, *, threads: int | None = None, progress: Progress = SILENT
+) -> dict[str, TargetMethod]:
+    """Every method in the bundle, opened on the target, by `component.method`."""
+    manifest = bundle.manifest
+    backend = get_backend(manifest.target.runtime)
+    methods: dict[str, TargetMethod] = {}
+    entries = [
+        (f"{name}.{method}", entry)
+        for name, component in manifest.components.items()
+        for method, entry in component.methods.items()
+    ]
+    with progress.task(f"opening on {manifest.target.runtime}", len(entries)) as task:
+        for where, entry in entries:
+            runner = backend.open(bundle.path / entry.folder, manifest.target.options, threads=threads)
+            methods[where] = TargetMethod(where, tuple(entry.inputs), tuple(entry.outputs), entry.constants, runner)
+            task.advance(1)
+    return methods
+
+
+def open_skeleton(bundle: Bundle, *, model: Path | str | None = None) -> Skeleton:
+    """The bundle's pipeline without anything that computes; components it lacks come from the model."""
+    components = bundle.manifest.components
+    folders = {name: next(iter(entry.methods.values())).folder for name, entry in components.items()}
+    if bundle.manifest.left_out:
+        if model is None:
+            names = ", ".join(bundle.manifest.left_out)
+            raise UsageError(f"`{bundle.path}`: holds no {names}; they were left out of the export",
+                             hint="give the original folder with --model, they then run in PyTorch")  # fmt: skip
+        original = read_pipeline_folder(model)
+        kept = {name: bundle.path / folder for name, folder in folders.items()}
+        skeleton = build_skeleton(original.with_folders(kept))
+        for name in bundle.manifest.left_out:
+            fill_weights(skeleton.modules[name], skeleton, name)
+    else:
+        skeleton = build_skeleton(read_pipeline_folder(bundle.path, folders=folders))
+    for name, folder in folders.items():
+        buffers = bundle.path / folder / BUFFERS_FILE
+        if buffers.exists():
+            load_buffers(skeleton.modules[name], SafetensorsFile(buffers))
+    return skeleton
+
+
+def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[[], None]:
+    """Makes the skeleton's components compute on the target; returns what undoes it."""
+    templates: dict[tuple[str, str], Any] = {}
+    components = {where.split(".")[0] for where in methods}
+    modules = {name: module for name, module in skeleton.modules.items() if name in components}
+
+    def answer(name: str, method: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arguments = bind(original, args, kwargs)
+        target = choose_method(methods, f"{name}.{method}", arguments)
+        tensors = _tensors(target, arguments)
+        key = (target.where, repr(arguments.get("return_dict")))
+        if key not in templates:
+            templates[key] = _template(skeleton, original, arguments)
+        return fill_output(templates[key], target(tensors))
+
+    return route(modules, answer)
+
+
+def choose_method(methods: Mapping[str, TargetMethod], where: str, arguments: dict[str, Any]) -> TargetMethod:
+    """The method, or its variant that takes just the tensors of this call.
+
+    Raises:
+        UsageError: The bundle does not hold the method.
+    """
+    variants = [method for key, method in methods.items() if key == where or key.startswith(f"{where}_")]
+    if not variants:
+        raise UsageError(f"`{where}`: is not in the bundle, which holds {', '.join(methods)}",
+                         hint="export again with a --call that uses it")  # fmt: skip
+    given = {name for name, leaf in name_leaves(arguments).items() if isinstance(leaf, torch.Tensor)}
+    exact = (method for method in variants if given == {port.argument for port in method.inputs})
+    return next(exact, variants[0])
+
+
+def _tensors(target: TargetMethod, arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The call's tensors by name; refuses constants that differ from those of the export."""
+    numbers = {port.argument for port in target.inputs}
+    tensors: dict[str, torch.Tensor] = {}
+    constants: dict[str, Any] = {}
+    for name, leaf in name_leaves(arguments).items():
+        if isinstance(leaf, torch.Tensor):
+            tensors[name] = leaf
+        elif name in numbers and isinstance(leaf, int | float):
+            tensors[name] = torch.tensor(leaf)
+        elif leaf is not None and name != "return_dict":
+            constants[name] = constant_value(leaf)
+    if constants != target.constants:
+        name = next(n for n in {**constants, **target.constants} if constants.get(n) != target.constants.get(n))
+        raise UsageError(
+            f"`{target.where}`: `{name}` is {constants.get(name)!r} in this call, "
+            f"the artifact was exported with {target.constants.get(name)!r}",
+            hint="export again with a --call like this one",
+        )
+    return tensors
+
+
+def _template(skeleton: Skeleton, original: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """What the method returns, with fake tensors: its structure is filled with the target's results."""
+
+    def fake(value: Any) -> Any:
+        return torch.empty(tuple(value.shape), dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+
+    with skeleton.mode, torch.no_grad():
+        return original(**pytree.tree_map(fake, arguments))

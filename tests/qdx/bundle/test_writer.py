@@ -14,6 +14,7 @@ import pytest
 
 from qdx.bundle import operations, writer
 from qdx.bundle.reader import read_bundle
+from qdx.bundle.rename import rename_new
 from qdx.bundle.writer import BundleWriter
 from qdx.exporter.errors import InternalError, QdxError, StorageError, UsageError
 from tests.qdx.bundle.bundles import MANIFEST, fill, hidden, snapshot, write
@@ -279,6 +280,31 @@ def test_an_interrupt_at_every_step(memory_path, mode, error):
         assert state_of(output, states) == expected, name
         write(output, force=True)
         assert hidden(folder) == [], name
+
+
+def test_the_last_copy_survives_when_it_cannot_be_put_back(memory_path, monkeypatch):
+    states = complete_states(memory_path / "states")
+    output = write(memory_path / "bundle", b"old")
+
+    def fail(name):
+        if name == "before rename again":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def rename_but_not_back(source, target):
+        if source.suffix == ".old":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename_new(source, target)
+
+    with monkeypatch.context() as patch, observing(fail):
+        patch.setattr(writer, "exchange", lambda _first, _second: False)
+        patch.setattr(writer, "rename_new", rename_but_not_back)
+        with pytest.raises(StorageError):
+            write(output, force=True)
+    assert state_of(output, states) == "absent"
+    with pytest.raises(UsageError, match="exists"):
+        write(output)
+    assert state_of(output, states) == "old"
+    assert hidden(memory_path) == []
 
 
 @pytest.mark.parametrize("limit", [0, 1, 100, 500, 1000, 2000, 2999, 3000, 3500, 10_000])

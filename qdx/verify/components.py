@@ -1,0 +1,176 @@
+"""Teacher-forced comparison: each recorded call of the reference is replayed on the target.
+
+Every call gets the reference's own inputs, so the error of one component or step does not hide in,
+or add to, that of another.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from qdx.exporter.errors import QdxError
+from qdx.exporter.progress import SILENT, Progress
+from qdx.verify import metrics
+from qdx.verify.reference import MethodRecord, RecordedCall
+
+__all__ = ["CallResult", "MethodResult", "TargetMethods", "compare_calls", "summary"]
+
+TargetMethods = Mapping[str, Callable[[dict[str, Tensor]], Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """One call on the target against the reference.
+
+    Attributes:
+        index: Position among the calls of the method in the reference run.
+        sqnr_db: The least over the outputs; NaN where one is missing, misshapen or not finite.
+        cosine: The least over the outputs, or NaN.
+        max_abs_err: The greatest over the outputs, or NaN.
+        error: What went wrong, in words; empty if the target answered with every output.
+    """
+
+    index: int
+    sqnr_db: float
+    cosine: float
+    max_abs_err: float
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The call as plain JSON data; what is not a number becomes null."""
+        return {
+            "index": self.index,
+            "sqnr_db": finite(self.sqnr_db),
+            "cosine": finite(self.cosine),
+            "max_abs_err": finite(self.max_abs_err),
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method of one component on the target against the reference.
+
+    Attributes:
+        component: The pipeline's name for it.
+        method: `forward`, `encode`, `decode` or another.
+        times_called: How often the reference pipeline called the method.
+        calls: The replayed calls; empty if there were none or the target lacks the method.
+        error: Why nothing could be measured; empty otherwise.
+    """
+
+    component: str
+    method: str
+    times_called: int
+    calls: tuple[CallResult, ...]
+    error: str = ""
+
+
+def compare_calls(
+    records: Mapping[str, MethodRecord], methods: TargetMethods, *, progress: Progress = SILENT
+) -> tuple[MethodResult, ...]:
+    """Replays every kept call on the target.
+
+    A method that only one side knows has a result without calls, whose gate cannot pass: either the
+    artifact lacks something that the pipeline uses, or nothing has proved a part of the artifact.
+
+    Args:
+        records: Reference calls by `component.method`.
+        methods: The target's methods by the same names.
+        progress: Told of every call.
+
+    Raises:
+        QdxError: The target's own refusals. What the runtime raises by itself becomes a result.
+    """
+    names = list(dict.fromkeys((*records, *methods)))
+    with progress.task("comparing calls", sum(len(r.calls) for r in records.values())) as task:
+        results = []
+        for where in names:
+            component, _, method = where.partition(".")
+            record = records.get(where, MethodRecord(0, ()))
+            target = methods.get(where)
+            calls: list[CallResult] = []
+            for call in record.calls if target is not None else ():
+                assert target is not None
+                calls.append(_replay(call, target))
+                task.advance(1)
+            error = ""
+            if target is None:
+                error = f"`{where}` is called by the pipeline and missing in the artifact"
+            elif not calls:
+                error = f"`{where}` is in the artifact and was never called"
+            results.append(
+                MethodResult(component, method, record.times_called, tuple(calls), error)
+            )
+    return tuple(results)
+
+
+def summary(calls: Iterable[CallResult]) -> dict[str, dict[str, float]]:
+    """The least, the median and the greatest of the metrics over calls; NaN where one is NaN."""
+    found = list(calls)
+    table = {}
+    for name, worst, worst_name in (
+        ("sqnr_db", min, "min"),
+        ("cosine", min, "min"),
+        ("max_abs_err", max, "max"),
+    ):
+        values = [getattr(call, name) for call in found]
+        table[name] = {
+            worst_name: metrics.worst_of(values, worst),
+            "median": metrics.worst_of(values, statistics.median),
+        }
+    return table
+
+
+def finite(value: float) -> float | None:
+    """The value for JSON, which has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _replay(
+    call: RecordedCall, target: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+) -> CallResult:
+    """One call on the target."""
+    # The target gets tensors of its own, so that it cannot spoil the record.
+    inputs = {name: tensor.clone() for name, tensor in call.inputs.items()}
+    try:
+        outputs = target(inputs)
+    except QdxError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a runtime may raise anything; it is a failed call
+        return CallResult(call.index, math.nan, math.nan, math.nan, brief(error))
+    missing = [name for name in call.outputs if name not in outputs]
+    if missing or not call.outputs:
+        what = f"output `{missing[0]}` is missing" if missing else "the reference has no output"
+        return CallResult(call.index, math.nan, math.nan, math.nan, what)
+    pairs = {name: (reference, outputs[name]) for name, reference in call.outputs.items()}
+    return CallResult(
+        call.index,
+        metrics.worst_of(metrics.sqnr_db(*pair) for pair in pairs.values()),
+        metrics.worst_of(metrics.cosine(*pair) for pair in pairs.values()),
+        metrics.worst_of((metrics.max_abs_err(*pair) for pair in pairs.values()), max),
+        next(filter(None, (_fault(name, *pair) for name, pair in pairs.items())), ""),
+    )
+
+
+def _fault(name: str, reference: Tensor, output: Tensor) -> str:
+    """Why an output cannot be compared, in words; empty if it can."""
+    if reference.shape != output.shape:
+        return f"output `{name}` has shape {list(output.shape)}, expected {list(reference.shape)}"
+    for side, tensor in (("the reference", reference), ("the artifact", output)):
+        bad = int((~tensor.detach().float().isfinite()).sum())
+        if bad:
+            return f"output `{name}`: {bad} of {tensor.numel()} values of {side} are not finite"
+    return ""
+
+
+def brief(error: Exception) -> str:
+    """An exception in one line."""
+    text = (str(error).strip() or "no message").splitlines()[0][:300]
+    return f"{type(error).__name__}: {text}"

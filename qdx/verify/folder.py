@@ -1,0 +1,88 @@
+"""The report folder: its files, each of them whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from qdx.exporter.errors import StorageError, quoted
+from qdx.exporter.files import dump_json
+from qdx.verify.junit import junit_xml
+from qdx.verify.page import html_page
+from qdx.verify.report import Report
+from qdx.verify.sheets import sheets
+
+__all__ = ["FILES", "clear_report", "write_report"]
+
+# In the order of writing: whoever finds the JSON finds the rest as well.
+FILES: Final = (
+    "reference.png",
+    "artifact.png",
+    "difference.png",
+    "report.html",
+    "junit.xml",
+    "report.json",
+)
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes the report's files; a file of another name in the folder stays as it is.
+
+    Args:
+        report: What the verification found.
+        folder: Made where it does not exist.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    pictures = sheets(report.pipeline)
+    files = {
+        **pictures,
+        "report.html": html_page(report, pictures),
+        "junit.xml": junit_xml(report),
+        "report.json": dump_json(report.to_json()),
+    }
+    clear_report(folder)
+    for name in FILES:
+        if name in files:
+            _write(folder / name, files[name])
+
+
+def clear_report(folder: Path) -> None:
+    """Makes the folder and removes the files of an earlier report from it.
+
+    An old report must not stand for a verification that did not come to its end.
+
+    Raises:
+        StorageError: The folder cannot be made, or a file cannot be removed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in reversed(FILES):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{quoted(error.filename or folder)}: {error.strerror or error}, expected a report folder",
+            hint="choose another folder with --report",
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file under a hidden name, and renames it when it is complete and on the disk."""
+    hidden = path.with_name(f".{path.name}.qdx-{os.getpid()}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            hidden.unlink()
+        with hidden.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise StorageError(
+            f"{quoted(path)}: cannot be written, {error.strerror or error}"
+        ) from error

@@ -1,0 +1,146 @@
+"""Distances between a reference and an artifact's output.
+
+Every metric is computed in float64 and has one answer to bad data: NaN, which no gate accepts. Bad
+data is a value that is not finite on either side, a difference in shape (nothing is broadcast), or
+no value at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+__all__ = ["DB_LIMIT", "cosine", "max_abs_err", "psnr_db", "sqnr_db", "ssim", "worst_of"]
+
+# JSON has no infinity. Decibels are cut to this limit on both sides: equal tensors have 200 dB. The
+# rounding of float64 alone lies beyond 300 dB, that of float32 near 150 dB.
+DB_LIMIT: Final = 200.0
+# Wang, Bovik, Sheikh, Simoncelli 2004, "Image Quality Assessment: From Error Visibility to
+# Structural Similarity": a Gaussian window of this standard deviation, in pixels.
+_SSIM_SIGMA: Final = 1.5
+
+
+def sqnr_db(reference: Tensor, output: Tensor) -> float:
+    """Signal-to-quantization-noise ratio: 10 log10(sum(reference^2) / sum((output - reference)^2)).
+
+    Args:
+        reference: Any shape; any dtype but complex.
+        output: The same shape; the dtype may differ.
+
+    Returns:
+        Decibels within plus or minus `DB_LIMIT`; NaN for bad data.
+    """
+    return _measured(reference, output, _sqnr_db)
+
+
+def cosine(reference: Tensor, output: Tensor) -> float:
+    """Cosine of the angle between both as vectors, from -1 to 1.
+
+    Two zero vectors have 1, a zero vector and another have 0. NaN for bad data.
+    """
+    return _measured(reference, output, _cosine)
+
+
+def max_abs_err(reference: Tensor, output: Tensor) -> float:
+    """Largest absolute difference of two elements; NaN for bad data."""
+    return _measured(reference, output, lambda a, b: float((b - a).abs().max()))
+
+
+def psnr_db(reference: Tensor, output: Tensor, *, peak: float = 1.0) -> float:
+    """Peak signal-to-noise ratio: 10 log10(peak^2 / mean((output - reference)^2)).
+
+    Args:
+        reference: Any shape; values span a range of width `peak`.
+        output: The same shape.
+        peak: Width of the range: 1 for pictures in [0, 1], 2 for sound in [-1, 1].
+
+    Returns:
+        Decibels within plus or minus `DB_LIMIT`; NaN for bad data.
+    """
+    return _measured(
+        reference, output, lambda a, b: _decibels(peak * peak, float((b - a).square().mean()))
+    )
+
+
+def ssim(reference: Tensor, output: Tensor) -> float:
+    """Structural similarity, the mean over pictures, channels and pixels.
+
+    Pictures of less than six pixels on a side get a narrower window, since the usual one does not
+    fit into them.
+
+    Args:
+        reference: Pictures of shape [batch, height, width, channels], in [0, 1].
+        output: The same shape.
+
+    Returns:
+        At most 1, which equal pictures have; NaN for bad data.
+    """
+    return _measured(reference, output, _ssim)
+
+
+def worst_of(values: Iterable[float], worst: Callable[[list[float]], float] = min) -> float:
+    """The worst of several measurements; NaN if one of them is NaN or if there are none.
+
+    Args:
+        values: Measurements.
+        worst: `min` where more is better, `max` for errors; any summary that takes a list.
+    """
+    found = list(values)
+    if not found or any(math.isnan(value) for value in found):
+        return math.nan
+    return worst(found)
+
+
+def _measured(
+    reference: Tensor, output: Tensor, metric: Callable[[Tensor, Tensor], float]
+) -> float:
+    """The metric of both in float64, or NaN for bad data."""
+    if reference.shape != output.shape or reference.numel() == 0:
+        return math.nan
+    one, other = (side.detach().to("cpu", torch.float64) for side in (reference, output))
+    if not bool(torch.isfinite(one).all()) or not bool(torch.isfinite(other).all()):
+        return math.nan
+    value = metric(one, other)
+    return value if math.isfinite(value) else math.nan
+
+
+def _sqnr_db(reference: Tensor, output: Tensor) -> float:
+    # A common factor does not change the ratio and keeps the squares of large values finite.
+    scale = max(float(reference.abs().max()), float(output.abs().max())) or 1.0
+    one, other = reference / scale, output / scale
+    return _decibels(float(one.square().sum()), float((other - one).square().sum()))
+
+
+def _cosine(reference: Tensor, output: Tensor) -> float:
+    largest, other_largest = float(reference.abs().max()), float(output.abs().max())
+    if largest == 0 or other_largest == 0:
+        return float(largest == other_largest)
+    one, other = reference / largest, output / other_largest
+    value = float((one * other).sum() / (one.norm() * other.norm()))
+    return max(-1.0, min(1.0, value))
+
+
+def _decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise) within the limit; no noise is the best, also without a signal."""
+    if noise == 0:
+        return DB_LIMIT
+    if signal == 0:
+        return -DB_LIMIT
+    ratio = 10 * (math.log10(signal) - math.log10(noise))
+    return max(-DB_LIMIT, min(DB_LIMIT, ratio))
+
+
+def _ssim(reference: Tensor, output: Tensor) -> float:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    shortest = min(reference.shape[1:3])
+    # torchmetrics cuts the Gaussian at 3.5 sigma and mirrors as many pixels, which must be there.
+    sigma = min(_SSIM_SIGMA, max(0.1, (shortest - 1) / 3.5))
+    value = structural_similarity_index_measure(
+        output.movedim(-1, 1), reference.movedim(-1, 1), sigma=sigma, data_range=1.0
+    )
+    return float(value)

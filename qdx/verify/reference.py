@@ -1,0 +1,147 @@
+"""The reference run: the PyTorch pipeline in float32, with its component calls on record."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from qdx.exporter.capture.calls import bind, name_leaves
+from qdx.exporter.capture.distributions import flatten_output
+from qdx.exporter.capture.dry_run import intercept
+
+__all__ = ["CALLS_KEPT", "MethodRecord", "RecordedCall", "record_calls"]
+
+# Calls of one method that are kept evenly spaced; the last one comes on top. A run of 20 steps
+# keeps every third.
+CALLS_KEPT: Final = 8
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """One call of a component's method in the reference run.
+
+    Attributes:
+        index: Its position among the calls of this method, from 0.
+        inputs: Tensors by the name of the graph's input, and numbers that the graph takes as a tensor.
+        outputs: Tensors by the name of the graph's output, in order.
+    """
+
+    index: int
+    inputs: dict[str, Tensor] = field(repr=False)
+    outputs: dict[str, Tensor] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class MethodRecord:
+    """The calls of one method.
+
+    Attributes:
+        times_called: How often the pipeline called it.
+        calls: Those that were kept: the first, the last, and evenly spaced ones between.
+    """
+
+    times_called: int
+    calls: tuple[RecordedCall, ...]
+
+
+def record_calls(
+    modules: dict[str, nn.Module],
+    run: Callable[[], _Result],
+    *,
+    scalars: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
+    keep: int = CALLS_KEPT,
+) -> tuple[_Result, dict[str, MethodRecord]]:
+    """Runs a pipeline and keeps what its components were given and what they answered.
+
+    Args:
+        modules: The pipeline's components by name.
+        run: Calls the pipeline.
+        scalars: By `component.method`, arguments that the graph takes as a tensor though the pipeline
+            may give a plain number, such as a timestep.
+        keep: How many calls of each method to keep, besides the last.
+
+    Returns:
+        What `run` returned, and the records by `component.method` in order of first use.
+    """
+    kept: dict[str, _Spaced] = {}
+
+    def answer(
+        name: str,
+        method: str,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        where = f"{name}.{method}"
+        arguments = bind(original, args, kwargs)
+        inputs = _as_tensors(name_leaves(arguments), scalars.get(where, frozenset()))
+        output, result = _call_by_fields(original, arguments)
+        outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
+        kept.setdefault(where, _Spaced(keep)).add(inputs, outputs)
+        return result
+
+    with torch.no_grad(), intercept(modules, answer):
+        result = run()
+    return result, {where: spaced.record() for where, spaced in kept.items()}
+
+
+def _as_tensors(leaves: dict[str, Any], scalars: AbstractSet[str]) -> dict[str, Tensor]:
+    """The tensors among the leaves, and those numbers that count as tensors.
+
+    Tensors are copied, because a pipeline may write into its own between the calls.
+    """
+    found: dict[str, Tensor] = {}
+    for name, leaf in leaves.items():
+        if isinstance(leaf, Tensor):
+            found[name] = leaf.detach().clone()
+        elif name in scalars and isinstance(leaf, int | float):
+            found[name] = torch.tensor(leaf)
+    return found
+
+
+def _call_by_fields(original: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """Calls a method so that its outputs have names; what it says, and what the caller wants.
+
+    Pipelines like to ask for bare tuples, in which the fields have lost their names.
+    """
+    wants_tuple = arguments.get("return_dict") is False
+    if not wants_tuple or "return_dict" not in inspect.signature(original).parameters:
+        output = original(**arguments)
+        return output, output
+    output = original(**{**arguments, "return_dict": True})
+    return output, output.to_tuple() if hasattr(output, "to_tuple") else output
+
+
+class _Spaced:
+    """Evenly spaced calls out of a stream whose length is not known before it ends."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = max(1, limit)
+        self._stride = 1
+        self._kept: list[RecordedCall] = []
+        self._last: RecordedCall | None = None
+        self._count = 0
+
+    def add(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+        """Takes the next call; drops every second of the kept ones when they become too many."""
+        self._last = RecordedCall(self._count, inputs, outputs)
+        if self._count % self._stride == 0:
+            self._kept.append(self._last)
+        self._count += 1
+        if len(self._kept) > self._limit:
+            self._stride *= 2
+            self._kept = [call for call in self._kept if call.index % self._stride == 0]
+
+    def record(self) -> MethodRecord:
+        """The kept calls and the last."""
+        last = [] if self._last is None or self._last in self._kept else [self._last]
+        return MethodRecord(self._count, (*self._kept, *last))

@@ -1,0 +1,160 @@
+"""The report: every number of a verification, as data and as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from qdx.verify.components import CallResult, MethodResult, finite, summary
+from qdx.verify.gates import Gate
+from qdx.verify.picture import PipelineResult
+
+__all__ = ["SCHEMA", "Report", "clean", "components_to_json"]
+
+SCHEMA: Final = "qdx.report/1"
+# Control characters but for tabs and line ends, and halves of surrogate pairs.
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found.
+
+    Attributes:
+        bundle: Name of the bundle's folder.
+        target: Name of the target.
+        runtime: The runtime that ran the artifact.
+        plan: Name of the plan whose gates were applied.
+        seed: Of the noise.
+        steps: Denoising steps; None for pipelines without.
+        call: The pipeline's arguments as they were chosen.
+        gates: Every acceptance test.
+        methods: Teacher-forced results at the first shape.
+        other_methods: The same at a second shape; None for artifacts of static shapes.
+        pipeline: The finished pictures.
+        versions: Of everything that took part, by package name.
+    """
+
+    bundle: str
+    target: str
+    runtime: str
+    plan: str
+    seed: int
+    steps: int | None
+    call: dict[str, Any]
+    gates: tuple[Gate, ...]
+    methods: tuple[MethodResult, ...]
+    other_methods: tuple[MethodResult, ...] | None
+    pipeline: PipelineResult = field(repr=False)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate holds. No gates, nothing proved: that is a failure too."""
+        return bool(self.gates) and all(gate.ok for gate in self.gates)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON data; a measurement that is not a number is null."""
+        other = self.other_methods
+        found = {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "bundle": self.bundle,
+            "target": self.target,
+            "runtime": self.runtime,
+            "plan": self.plan,
+            "seed": self.seed,
+            "steps": self.steps,
+            "call": self.call,
+            "gates": [gate.to_json() for gate in self.gates],
+            "components": components_to_json(self.methods),
+            "other_shape": None if other is None else {"components": components_to_json(other)},
+            "pipeline": {
+                "psnr_db": finite(self.pipeline.psnr_db),
+                "ssim": None if self.pipeline.ssim is None else finite(self.pipeline.ssim),
+                "error": self.pipeline.error,
+                "outputs": {
+                    name: {
+                        "kind": result.kind,
+                        "psnr_db": finite(result.psnr_db),
+                        "ssim": None if result.ssim is None else finite(result.ssim),
+                    }
+                    for name, result in self.pipeline.outputs.items()
+                },
+            },
+            "versions": self.versions,
+        }
+        return {name: _plain(value) for name, value in found.items()}
+
+    def __str__(self) -> str:
+        """The gates as a table for a terminal."""
+        rows = [("gate", "value", "at least", "")]
+        rows += [
+            (
+                gate.name,
+                "-" if gate.value is None else f"{gate.value:.4g}",
+                f"{gate.bound:g}",
+                "ok" if gate.ok else f"FAILED  {gate.note}".rstrip(),
+            )
+            for gate in self.gates
+        ]
+        wide = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            clean(f"{name:<{wide[0]}}  {value:>{wide[1]}}  {bound:>{wide[2]}}  {verdict}".rstrip())
+            for name, value, bound, verdict in rows
+        )
+
+
+def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:
+    """Results by component, and in each by method."""
+    found: dict[str, list[MethodResult]] = {}
+    for result in methods:
+        found.setdefault(result.component, []).append(result)
+    return {
+        component: {
+            **_measurements(
+                [call for result in results for call in result.calls],
+                sum(result.times_called for result in results),
+            ),
+            "methods": {
+                result.method: {
+                    **_measurements(list(result.calls), result.times_called),
+                    "error": result.error,
+                    "measured": [call.to_json() for call in result.calls],
+                }
+                for result in results
+            },
+        }
+        for component, results in found.items()
+    }
+
+
+def _measurements(calls: list[CallResult], times_called: int) -> dict[str, Any]:
+    """Summaries of the metrics, and how many of the calls they stand for."""
+    table: dict[str, Any] = {
+        name: {key: finite(value) for key, value in row.items()}
+        for name, row in summary(calls).items()
+    }
+    return {**table, "calls": {"made": times_called, "measured": len(calls)}}
+
+
+def clean(text: str) -> str:
+    """Foreign text without what a terminal would obey, and XML or a strict JSON reader refuse."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON data; an argument that is not data is described."""
+    if isinstance(value, str):
+        return clean(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {clean(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    size = getattr(value, "size", None)
+    size = size if isinstance(size, tuple) else tuple(getattr(value, "shape", ()))
+    return " ".join(filter(None, (type(value).__name__, "x".join(map(str, size)))))

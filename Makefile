@@ -66,9 +66,13 @@ lint: $(TEST)/.installed ## ruff and mypy
 
 interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with optimum and openvino_genai
 	for target in onnxruntime openvino; do \
-		$(DEMO)/bin/qdx export $(MODEL) --target $$target --plan $(PLAN) --output $(OUT)/interop-$$target --force || exit 1; \
+		$(DEMO)/bin/qdx export $(MODEL) --target $$target --plan $(PLAN) --shapes dynamic \
+			--output $(OUT)/interop-$$target --force && \
+		$(DEMO)/bin/qdx run $(OUT)/interop-$$target --prompt '$(PROMPT)' --seed 0 --json \
+			--output $(OUT)/interop-$$target.png --force > $(OUT)/interop-$$target.json || exit 1; \
 	done
-	QDX_INTEROP_BUNDLES=$(OUT) $(INTEROP)/bin/python -m pytest -c /dev/null --rootdir . --import-mode=importlib tests/interop
+	QDX_INTEROP_BUNDLES=$(OUT) $(INTEROP)/bin/python -m pytest -c /dev/null --rootdir . --import-mode=importlib \
+		-p no:cacheprovider tests/interop
 
 clean: ## remove environments, outputs and caches
 	rm -rf $(DEMO) $(TEST) $(INTEROP) $(OUT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@
 
 import argparse
 import inspect
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,24 @@ from samples.scenes import held_out_captions
 
 BATCH = 25
 RESAMPLINGS = 2000
+
+
+def load(folder: Path) -> DiffusionPipeline:
+    """Loads a sample in fp32, with None for every part that its index names as absent.
+
+    Args:
+        folder: A pipeline's folder.
+
+    Returns:
+        The pipeline, without a progress bar of its own.
+    """
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    absent = {name: None for name, value in index.items() if value == [None, None]}
+    pipeline = DiffusionPipeline.from_pretrained(
+        folder, torch_dtype=torch.float32, local_files_only=True, **absent
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def draw(
@@ -67,7 +86,6 @@ def mean_accuracy(
     Returns:
         Mean slot accuracy, 0 to 1.
     """
-    pipeline.set_progress_bar_config(disable=True)
     pictures = draw(pipeline, captions, steps, guidance, **options)
     return float(np.mean([slot_accuracy(p, c) for p, c in zip(pictures, captions, strict=True)]))
 
@@ -118,8 +136,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, default=None, help="where to leave the pictures, PNG")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pipeline = DiffusionPipeline.from_pretrained(options.folder, torch_dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = load(options.folder)
     more = {}
     if options.max_sequence_length is not None:
         if "max_sequence_length" not in inspect.signature(pipeline.__call__).parameters:

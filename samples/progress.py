@@ -1,13 +1,12 @@
 """One place for everything that the sample scripts say while they run."""
 
-import sys
 import time
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-CONSOLE = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+CONSOLE = Console(highlight=False)
 
 
 def say(text: str) -> None:
@@ -16,7 +15,7 @@ def say(text: str) -> None:
     Args:
         text: The line.
     """
-    CONSOLE.print(text, markup=False)
+    CONSOLE.print(text, markup=False, soft_wrap=True)
 
 
 class Steps:

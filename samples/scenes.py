@@ -169,9 +169,7 @@ def _digest(caption: Caption) -> bytes:
     return hashlib.sha256(str(caption).encode()).digest()
 
 
-def render(
-    caption: Caption, rng: np.random.Generator, jitter: Jitter | None = None
-) -> np.ndarray:
+def render(caption: Caption, rng: np.random.Generator, jitter: Jitter | None = None) -> np.ndarray:
     """Draws one picture of a caption.
 
     Args:

@@ -1,13 +1,12 @@
 """Writing weights and configurations: fp16 safetensors, plain JSON, no machine's paths."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-DROPPED = ("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype")
+DROPPED = ("_name_or_path", "name_or_path", "transformers_version", "torch_dtype")
 
 
 def to_half(module: torch.nn.Module) -> torch.nn.Module:
@@ -73,7 +72,7 @@ class Checkpoint:
         self.tensors.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.tensors.with_suffix(".tmp")
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh)
-        os.replace(fresh, self.tensors)
+        fresh.replace(self.tensors)
         write_json(self.facts, facts)
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, object]] | None:
@@ -90,6 +89,8 @@ class Checkpoint:
 def save_text_encoder(encoder: torch.nn.Module, folder: Path) -> None:
     """Writes a CLIP text encoder under the tensor names that every release of its library reads.
 
+    The configuration asks for fp32 at loading, as the other parts of a pipeline are by default.
+
     Args:
         encoder: A text encoder of ``transformers``.
         folder: Where configuration and weights go.
@@ -103,4 +104,4 @@ def save_text_encoder(encoder: torch.nn.Module, folder: Path) -> None:
     save_file(named, file, metadata={"format": "pt"})
     strip_paths(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    write_json(folder / "config.json", {**config, "torch_dtype": "float16"})
+    write_json(folder / "config.json", {**config, "dtype": "float32"})

@@ -167,9 +167,9 @@ def train_encoder(kind: str, words: CLIPTokenizer, steps: int) -> nn.Module:
     captions = training_captions()
     ids, right = token_ids(words, [str(c) for c in captions]), targets(captions)
     pairs = torch.tensor([2.0 if len(c.figures) == 2 else 1.0 for c in captions])
-    chance = torch.Generator().manual_seed(4)
 
     def loss(step: int) -> torch.Tensor:
+        chance = torch.Generator().manual_seed(step)
         rows = torch.multinomial(pairs, BATCH, replacement=True, generator=chance)
         parts = [
             nn.functional.cross_entropy(scores.flatten(0, 1), right[rows, :, slot].flatten())

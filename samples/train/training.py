@@ -58,7 +58,7 @@ class Trainer:
         module: torch.nn.Module,
         plan: Plan,
         loss: Callable[[int], torch.Tensor],
-        check: Callable[[torch.nn.Module, int], bool] | None = None,
+        check: Callable[[int], None] | None = None,
     ) -> None:
         """Prepares a training and takes up its checkpoint if there is one.
 
@@ -67,8 +67,7 @@ class Trainer:
             module: What is trained, in fp32.
             plan: Length and rates.
             loss: Gives the loss of a step number, a scalar.
-            check: Looks at the averaged weights, loaded into the module, after a step number;
-                True ends the training.
+            check: Looks at the module, which then holds the averaged weights, after a step number.
         """
         self.name, self.module, self.plan, self.loss, self.check = name, module, plan, loss, check
         self.optimiser = torch.optim.AdamW(
@@ -120,20 +119,19 @@ class Trainer:
                 else:
                     self.averaged[name].copy_(tensor)
 
-    def _checked(self) -> bool:
+    def _check(self) -> None:
         if self.check is None:
-            return False
+            return
         current = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
         self.module.load_state_dict(self.averaged)
         self.module.eval()
         with torch.no_grad():
-            done = self.check(self.module, self.step)
+            self.check(self.step)
         self.module.train()
         self.module.load_state_dict(current)
-        return done
 
     def run(self) -> torch.nn.Module:
-        """Trains to the end of the plan or until the check says so.
+        """Trains to the end of the plan.
 
         Returns:
             The module with the averaged weights, in evaluation mode.
@@ -156,8 +154,7 @@ class Trainer:
             steps.note = f"loss {mean:.5f}"
             if self.step % self.plan.save_every == 0 or self.step == self.plan.steps:
                 self.save()
-            if self.plan.check_every and self.step % self.plan.check_every == 0 and self._checked():
-                say(f"{self.name}: good enough at step {self.step}")
-                break
+            if self.plan.check_every and self.step % self.plan.check_every == 0:
+                self._check()
         self.module.load_state_dict(self.averaged)
         return self.module.eval()

@@ -30,7 +30,10 @@ def train_words(captions: tuple[Caption, ...], folder: Path) -> CLIPTokenizer:
     learner.train_from_iterator(
         (str(caption) for caption in captions),
         trainers.BpeTrainer(
-            vocab_size=1000, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
+            vocab_size=1000,
+            end_of_word_suffix="</w>",
+            initial_alphabet=alphabet,
+            show_progress=False,
         ),
     )
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]

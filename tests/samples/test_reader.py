@@ -10,7 +10,11 @@ from samples.reader import read, slot_accuracy
 
 @pytest.fixture(scope="module")
 def captions() -> list[scenes.Caption]:
-    return [*scenes.single_captions(), *scenes.held_out_captions(), *scenes.training_captions()[75:]]
+    return [
+        *scenes.single_captions(),
+        *scenes.held_out_captions(),
+        *scenes.training_captions()[75:],
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,7 @@ def _lower_all(
                     for old, new in zip(graph.inputs, face.inputs, strict=True)
                 ],
                 "outputs": [
-                    {"argument": old.name, "name": new.name, "dtype": new.dtype, "shape": list(new.shape)}
+                    {"field": old.name, "name": new.name, "dtype": new.dtype, "shape": list(new.shape)}
                     for old, new in zip(graph.outputs, face.outputs, strict=True)
                 ],
                 "constants": record.constants(),

@@ -44,24 +44,25 @@ class CallRecord:
         return {name: leaf for name, leaf in name_leaves(self.arguments).items() if isinstance(leaf, torch.Tensor)}
 
     def constants(self) -> dict[str, Any]:
-        """What is not a tensor and not None: baked into the graph, as plain JSON data.
-
-        `return_dict` is left out: it changes how the output is packed, not what it is.
-        """
-        return {
-            name: constant_value(leaf)
-            for name, leaf in name_leaves(self.arguments).items()
-            if leaf is not None and name != "return_dict" and not isinstance(leaf, torch.Tensor)
-        }
+        """Numbers, strings and flags among the arguments: baked into the graph."""
+        return constants(self.arguments)
 
     def with_tensors(self, tensors: dict[str, torch.Tensor]) -> CallRecord:
         """The same call with the tensors of these names replaced."""
         return replace(self, arguments=substitute(self.arguments, tensors))
 
 
-def constant_value(value: Any) -> Any:
-    """A constant argument as JSON data: numbers, strings and booleans as they are, the rest as its type's name."""
-    return value if isinstance(value, bool | int | float | str) else type(value).__name__
+def constants(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Numbers, strings and flags by name.
+
+    `return_dict` is left out: it changes how the output is packed, not what it is. So are objects such as
+    random generators: they are no part of a graph.
+    """
+    return {
+        name: leaf
+        for name, leaf in name_leaves(arguments).items()
+        if isinstance(leaf, bool | int | float | str) and name != "return_dict"
+    }
 
 
 def describe(value: Any) -> Any:

@@ -7,13 +7,14 @@ along the channels), under the name that other runtimes use for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from qdx.exporter.capture.calls import name_leaves
+from qdx.exporter.errors import InternalError
 
 PARAMETERS_NAME = "latent_parameters"
 
@@ -55,7 +56,14 @@ def map_tensors(output: Any, function: Callable[[torch.Tensor], torch.Tensor]) -
     return pytree.tree_map(leaf, output)
 
 
-def fill_output(template: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """The template's structure with its tensors replaced, in order of `flatten_output`."""
-    values = iter([tensors[name] for name in flatten_output(template)])
+def fill_output(template: Any, tensors: Sequence[torch.Tensor]) -> Any:
+    """The template's structure with its tensors replaced, in order of `flatten_output`.
+
+    Raises:
+        InternalError: The template holds another number of tensors.
+    """
+    expected = len(flatten_output(template))
+    if expected != len(tensors):
+        raise InternalError(f"an output of {expected} tensors cannot be filled with {len(tensors)}")
+    values = iter(tensors)
     return map_tensors(template, lambda _: next(values))

@@ -12,7 +12,7 @@ from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Runner
-    from qdx.bundle.manifest import PortRecord
+    from qdx.bundle.manifest import InputPort, OutputPort
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class TargetMethod:
     """
 
     where: str
-    inputs: tuple[PortRecord, ...]
-    outputs: tuple[PortRecord, ...]
+    inputs: tuple[InputPort, ...]
+    outputs: tuple[OutputPort, ...]
     constants: Mapping[str, Any]
     runner: Runner
 
@@ -57,9 +57,9 @@ class TargetMethod:
             )
         arrays = {port.name: self._adapted(tensors[port.argument], port).numpy() for port in self.inputs}
         results = self.runner(arrays)
-        return {port.argument: torch.from_numpy(results[port.name]) for port in self.outputs}
+        return {port.field: torch.from_numpy(results[port.name]) for port in self.outputs}
 
-    def _adapted(self, tensor: torch.Tensor, port: PortRecord) -> torch.Tensor:
+    def _adapted(self, tensor: torch.Tensor, port: InputPort) -> torch.Tensor:
         dtype = getattr(torch, port.dtype)
         if tensor.is_floating_point() and not dtype.is_floating_point:
             self._check_integral(tensor, port)
@@ -75,7 +75,7 @@ class TargetMethod:
         self._check_shape(tensor, port)
         return tensor.contiguous()
 
-    def _check_shape(self, tensor: torch.Tensor, port: PortRecord) -> None:
+    def _check_shape(self, tensor: torch.Tensor, port: InputPort) -> None:
         fits = tensor.dim() == len(port.shape) and all(
             isinstance(expected, str) or got == expected
             for got, expected in zip(tensor.shape, port.shape, strict=True)
@@ -86,7 +86,7 @@ class TargetMethod:
                 hint="call it with the sizes of the export, or export with --shapes dynamic or a fitting --call",
             )
 
-    def _check_integral(self, tensor: torch.Tensor, port: PortRecord) -> None:
+    def _check_integral(self, tensor: torch.Tensor, port: InputPort) -> None:
         if not bool((tensor == tensor.round()).all()):
             raise UsageError(
                 f"`{self.where}`: `{port.argument}` is {tensor.flatten()[0].item()}, the artifact takes whole numbers",

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import read_bundle
-from qdx.exporter.capture.calls import bind, constant_value, name_leaves
+from qdx.exporter.capture.calls import bind, constants, name_leaves
 from qdx.exporter.capture.distributions import fill_output
 from qdx.exporter.capture.dry_run import route
 from qdx.exporter.capture.folder import read_pipeline_folder
@@ -110,7 +110,7 @@ def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[
         key = (target.where, repr(arguments.get("return_dict")))
         if key not in templates:
             templates[key] = _template(skeleton, original, arguments)
-        return fill_output(templates[key], target(tensors))
+        return fill_output(templates[key], list(target(tensors).values()))
 
     return route(modules, answer)
 
@@ -133,19 +133,14 @@ def choose_method(methods: Mapping[str, TargetMethod], where: str, arguments: di
 def _tensors(target: TargetMethod, arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The call's tensors by name; refuses constants that differ from those of the export."""
     numbers = {port.argument for port in target.inputs}
-    tensors: dict[str, torch.Tensor] = {}
-    constants: dict[str, Any] = {}
-    for name, leaf in name_leaves(arguments).items():
-        if isinstance(leaf, torch.Tensor):
-            tensors[name] = leaf
-        elif name in numbers and isinstance(leaf, int | float):
-            tensors[name] = torch.tensor(leaf)
-        elif leaf is not None and name != "return_dict":
-            constants[name] = constant_value(leaf)
-    if constants != target.constants:
-        name = next(n for n in {**constants, **target.constants} if constants.get(n) != target.constants.get(n))
+    leaves = name_leaves(arguments)
+    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, torch.Tensor)}
+    tensors |= {name: torch.tensor(leaves[name]) for name in numbers if isinstance(leaves.get(name), int | float)}
+    given = {name: value for name, value in constants(arguments).items() if name not in tensors}
+    if given != target.constants:
+        name = next(n for n in {**given, **target.constants} if given.get(n) != target.constants.get(n))
         raise UsageError(
-            f"`{target.where}`: `{name}` is {constants.get(name)!r} in this call, "
+            f"`{target.where}`: `{name}` is {given.get(name)!r} in this call, "
             f"the artifact was exported with {target.constants.get(name)!r}",
             hint="export again with a --call like this one",
         )

@@ -70,13 +70,13 @@ def verify(
         InvalidModel: The folder is not the pipeline that the bundle was made from.
         InvalidPlan: The plan in the bundle does not follow its schema.
         UsageError: The pipeline or the artifact does not take this call, or the report folder lies
-            in the bundle or the model.
+            in the bundle.
         RuntimeMissing: The runtime is not installed.
         StorageError: Reading or writing failed.
     """
     destination = None if report is None else Path(report)
     if destination is not None:
-        _check_outside(destination, Path(bundle), Path(model))
+        _check_outside(destination, Path(bundle))
         clear_report(destination)
     opened = read_bundle(bundle)
     manifest = opened.manifest
@@ -232,13 +232,12 @@ def _size_pixels(products: Products) -> tuple[int, int] | None:
     return None
 
 
-def _check_outside(report: Path, *inputs: Path) -> None:
-    """Refuses a report folder inside an input: a bundle with one more file is no bundle."""
-    for folder in inputs:
-        if report.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(
-                f"--report: {quoted(report)} lies in {quoted(folder)}, expected a folder elsewhere"
-            )
+def _check_outside(report: Path, bundle: Path) -> None:
+    """Refuses a report inside the bundle: with one more file it is no bundle."""
+    if report.resolve().is_relative_to(bundle.resolve()):
+        raise UsageError(
+            f"--report: {quoted(report)} lies in {quoted(bundle)}, expected a folder elsewhere"
+        )
 
 
 def _versions(runtime: str) -> dict[str, str]:

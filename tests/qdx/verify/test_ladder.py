@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import pytest
+
+from qdx.exporter.errors import InvalidBundle, InvalidModel, UsageError
+from qdx.verify import verify
+from qdx.verify.ladder import _check_outside, _Reference, _size_pixels, check_source
+
+
+def test_a_model_with_the_digests_of_the_bundle_is_accepted(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_bytes(b"{}")
+
+    check_source({"unet/config.json": hashlib.sha256(b"{}").hexdigest()}, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{} ", None], ids=["altered", "missing"])
+def test_another_model_is_refused_by_the_name_of_the_file(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+
+    with pytest.raises(InvalidModel, match=r"config\.json"):
+        check_source({"config.json": hashlib.sha256(b"{}").hexdigest()}, tmp_path)
+
+
+def test_digests_name_no_file_outside_the_model(tmp_path):
+    (tmp_path / "secret").write_text("")
+    (tmp_path / "model").mkdir()
+
+    with pytest.raises(InvalidModel):
+        check_source({"../secret": hashlib.sha256(b"").hexdigest()}, tmp_path / "model")
+
+
+def test_a_report_inside_the_bundle_is_refused(tmp_path):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (tmp_path / "link").symlink_to(bundle)
+
+    for inside in (bundle, bundle / "report", tmp_path / "link" / "report"):
+        with pytest.raises(UsageError, match="elsewhere"):
+            _check_outside(inside, bundle)
+    _check_outside(tmp_path / "bundle-report", bundle)
+
+
+def test_a_verification_that_ends_early_leaves_no_old_report(tmp_path):
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "report.json").write_text('{"ok": true}')
+
+    with pytest.raises(InvalidBundle):
+        verify(tmp_path / "no-bundle", model=tmp_path, report=report)
+
+    assert list(report.iterdir()) == []
+
+
+class _WithoutSteps:
+    def __call__(self, batch_size=1):
+        pass
+
+
+class _Usual:
+    def __call__(self, num_inference_steps=50):
+        pass
+
+
+class _Distilled:
+    def __call__(self, num_inference_steps=4):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "call", "steps", "chosen"),
+    [
+        (_Usual(), {}, None, 20),
+        (_Distilled(), {}, None, 4),
+        (_Usual(), {"num_inference_steps": 30}, None, 30),
+        (_Usual(), {"num_inference_steps": 30}, 7, 7),
+        (_WithoutSteps(), {}, None, None),
+    ],
+)
+def test_steps_are_asked_for_or_those_of_the_call_or_the_usual_ones(pipeline, call, steps, chosen):
+    reference = _Reference.__new__(_Reference)
+    reference.pipeline = pipeline
+
+    assert reference.chosen_call(call, steps).get("num_inference_steps") == chosen
+
+
+def test_the_size_is_that_of_the_picture(sd, ddpm):
+    assert _size_pixels(sd.products) == (64, 64)
+    assert _size_pixels(ddpm.products) == (16, 16)
+    assert _size_pixels({}) is None
+
+
+def test_a_pipeline_folder_is_no_bundle(ddpm, tmp_path):
+    folder = shutil.copytree(ddpm.folder, tmp_path / "copy")
+
+    with pytest.raises(InvalidBundle):
+        verify(folder, model=ddpm.folder)

@@ -57,7 +57,9 @@ class Backend(Protocol):
 
     name: str
 
-    def lower(self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+    def lower(
+        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+    ) -> LoweredFiles:
         """Writes the component into `folder`, which exists; the graph's specs are the artifact's face.
 
         Raises:
@@ -65,7 +67,9 @@ class Backend(Protocol):
             TargetRefusal: The runtime cannot do what the graph or the dtype asks.
         """
 
-    def open(self, folder: Path, options: Mapping[str, str], *, threads: int | None = None) -> Runner:
+    def open(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> Runner:
         """Opens a folder that `lower` wrote, with the profile's pinned options.
 
         Args:
@@ -108,7 +112,8 @@ def _differences(spec: TensorSpec, array: NDArray[np.generic]) -> list[str]:
     if str(array.dtype) != spec.dtype:
         found.append(f"`{spec.name}`: got dtype {array.dtype}, expected {spec.dtype}")
     matches = len(array.shape) == len(spec.shape) and all(
-        isinstance(wanted, str) or got == wanted for got, wanted in zip(array.shape, spec.shape, strict=True)
+        isinstance(wanted, str) or got == wanted
+        for got, wanted in zip(array.shape, spec.shape, strict=True)
     )
     if not matches:
         found.append(f"`{spec.name}`: got shape {list(array.shape)}, expected {list(spec.shape)}")

@@ -35,7 +35,9 @@ def get_backend(runtime: str) -> Backend:
         UsageError: qdx has no backend of that name.
     """
     if runtime not in _BACKENDS:
-        raise UsageError(f"`{runtime}`: no such runtime, expected one of {', '.join(sorted(_BACKENDS))}")
+        raise UsageError(
+            f"`{runtime}`: no such runtime, expected one of {', '.join(sorted(_BACKENDS))}"
+        )
     if find_spec(runtime) is None:
         raise RuntimeMissing(
             f"`{runtime}` is not installed", hint=f'run `pip install "qdx[{runtime}]"`'

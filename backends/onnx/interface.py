@@ -37,6 +37,11 @@ def apply_interface(model: ir.Model, graph: Graph) -> None:
             f"`{graph.where}`: the program has {len(inputs)} inputs and {len(outputs)} outputs, "
             f"expected {len(graph.inputs)} and {len(graph.outputs)}"
         )
+    names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
+    if len(set(names)) < len(names):
+        raise InternalError(
+            f"`{graph.where}`: input and output names are not unique: {', '.join(names)}"
+        )
     for index, (value, spec) in enumerate(zip(inputs, graph.inputs, strict=True)):
         model.graph.inputs[index] = _adapt_input(model, value, spec, graph.where)
     for index, (value, spec) in enumerate(zip(outputs, graph.outputs, strict=True)):
@@ -61,8 +66,9 @@ def _adapt_input(model: ir.Model, value: ir.Value, spec: TensorSpec, where: str)
         current = chain[-1].outputs[0]
     for node in chain:
         node.name = node.outputs[0].name = f"{spec.name}/{node.op_type}"
-    current.shape, current.dtype = traced_shape, value.dtype
-    value.replace_all_uses_with(current)
+    current.shape = traced_shape
+    current.type = value.type
+    value.replace_all_uses_with(current, replace_graph_outputs=True)
     first = next(iter(model.graph), None)
     if first is None:
         model.graph.extend(chain)
@@ -75,7 +81,9 @@ def _resize_rank(
     model: ir.Model, value: ir.Value, traced: tuple[object, ...], spec: TensorSpec, where: str
 ) -> ir.Node:
     if any(not isinstance(size, int) for size in traced):
-        raise InternalError(f"`{where}`: input `{spec.name}` cannot go from rank {len(spec.shape)} to {traced}")
+        raise InternalError(
+            f"`{where}`: input `{spec.name}` cannot go from rank {len(spec.shape)} to {traced}"
+        )
     sizes = np.asarray(traced, dtype=np.int64)
     target = ir.Value(
         name=f"{spec.name}/traced_shape",
@@ -90,16 +98,14 @@ def _resize_rank(
 def _adapt_output(model: ir.Model, value: ir.Value, spec: TensorSpec) -> ir.Value:
     wanted = _DTYPES[spec.dtype]
     taken = value.is_graph_input() or value.is_initializer()
-    if value.dtype == wanted and not taken and value.name not in _names(model):
+    if value.dtype == wanted and not taken:
         value.name, value.shape = spec.name, ir.Shape(spec.shape)
         return value
     kind = "Identity" if value.dtype == wanted else "Cast"
-    node = ir.node(kind, [value], {} if kind == "Identity" else {"to": wanted}, name=f"{spec.name}/{kind}")
+    node = ir.node(
+        kind, [value], {} if kind == "Identity" else {"to": wanted}, name=f"{spec.name}/{kind}"
+    )
     outer = node.outputs[0]
     outer.name, outer.shape, outer.dtype = spec.name, ir.Shape(spec.shape), wanted
     model.graph.append(node)
     return outer
-
-
-def _names(model: ir.Model) -> set[str | None]:
-    return {spec.name for spec in model.graph.inputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from qdx.backends.onnx.naming import name_constants, name_nodes, order_initializ
 from qdx.backends.onnx.program import simplify, translate
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.onnx.weights import bind_weights
-from qdx.exporter.errors import StorageError
+from qdx.exporter.errors import QdxError, StorageError
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -58,6 +59,7 @@ def write_model(model: ir.Model, path: Path, *, external_data: str) -> None:
 
     Raises:
         StorageError: The disk refused.
+        QdxError: A weight could not be read or stored; as its reader raised it.
     """
     try:
         ir.save(
@@ -68,5 +70,19 @@ def write_model(model: ir.Model, path: Path, *, external_data: str) -> None:
             alignment=_PAGE_BYTES,
             align_threshold=_ALIGNED_BYTES,
         )
-    except OSError as error:
-        raise StorageError(f"`{path.name}`: {error.strerror or error}") from error
+    except Exception as error:  # serialization wraps what a weight's reader raises
+        chain = tuple(_causes(error))
+        known = next((cause for cause in chain if isinstance(cause, QdxError)), None)
+        if known is not None:
+            raise known from None
+        refused = next((cause for cause in chain if isinstance(cause, OSError)), None)
+        if refused is not None:
+            raise StorageError(f"`{path.name}`: {refused.strerror or refused}") from error
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__

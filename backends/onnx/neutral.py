@@ -16,7 +16,7 @@ def remove_neutral_arithmetic(model: ir.Model) -> None:
     """
     for node in list(model.graph):
         neutral = _NEUTRAL_RIGHT.get(node.op_type)
-        if neutral is None or node.domain or len(node.inputs) != 2:  # noqa: PLR2004  # x and the scalar
+        if neutral is None or node.domain or len(node.inputs) != 2:  # x and the scalar
             continue
         x, scalar = node.inputs
         if x is None or scalar is None or not _is_scalar(scalar, neutral):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def _ints(op: Opset, values: Sequence[int]) -> Value:
 
 def _linear_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
     def linear(input: Value, weight: Value, bias: Value = None) -> Value:  # noqa: A002  # ATen's name
-        if len(input.shape) == 2:  # noqa: PLR2004  # Gemm is for matrices
+        if len(input.shape) == 2:  # Gemm is for matrices
             return op.Gemm(input, weight, bias, transB=1)
         # The transpose is folded into the stored weight by `backends.onnx.weights`.
         product = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
@@ -188,7 +189,7 @@ def _split_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
         starts = np.cumsum([0, *sizes]).tolist()
         return tuple(
             op.Slice(x, _ints(op, [start]), _ints(op, [stop]), _ints(op, [axis]))
-            for start, stop in zip(starts, starts[1:], strict=False)
+            for start, stop in pairwise(starts)
         )
 
     def chunk(self: Value, chunks: int, dim: int = 0) -> Value:
@@ -198,7 +199,9 @@ def _split_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
 
     def split(self: Value, split_size: int, dim: int = 0) -> Value:
         total = self.shape[dim]
-        return sections(self, [min(split_size, total - s) for s in range(0, total, split_size)], dim)
+        return sections(
+            self, [min(split_size, total - s) for s in range(0, total, split_size)], dim
+        )
 
     def split_with_sizes(self: Value, split_sizes: Sequence[int], dim: int = 0) -> Value:
         return sections(self, list(split_sizes), dim)

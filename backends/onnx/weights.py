@@ -24,7 +24,9 @@ _DTYPES = {
 }
 
 
-def bind_weights(model: ir.Model, graph: Graph, *, storage_dtype: str, fold_transposes: bool) -> None:
+def bind_weights(
+    model: ir.Model, graph: Graph, *, storage_dtype: str, fold_transposes: bool
+) -> None:
     """Gives every unbound initializer its lazy bytes; its name becomes the weight's qualified name.
 
     Tied weights share one initializer. Matrices and kernels are stored in `storage_dtype` and cast
@@ -55,7 +57,12 @@ def bind_weights(model: ir.Model, graph: Graph, *, storage_dtype: str, fold_tran
 
 
 def _bind(
-    model: ir.Model, value: ir.Value, weight: LazyWeight, storage_dtype: str, *, fold_transposes: bool
+    model: ir.Model,
+    value: ir.Value,
+    weight: LazyWeight,
+    storage_dtype: str,
+    *,
+    fold_transposes: bool,
 ) -> None:
     permutation = _foldable_permutation(value) if fold_transposes else None
     if permutation is not None:
@@ -64,7 +71,11 @@ def _bind(
             model.graph.remove(node, safe=True)
     computed = weight.dtype
     stored = _storage(weight, storage_dtype)
-    shape = tuple(torch.empty(weight.shape, device="meta").permute(permutation).shape) if permutation else weight.shape
+    shape = (
+        tuple(torch.empty(weight.shape, device="meta").permute(permutation).shape)
+        if permutation
+        else weight.shape
+    )
     value.shape = ir.Shape(shape)
     value.dtype = _DTYPES[stored]
     value.const_value = ir.LazyTensor(
@@ -89,7 +100,7 @@ def _foldable_permutation(value: ir.Value) -> tuple[int, ...] | None:
 def _storage(weight: LazyWeight, storage_dtype: str) -> torch.dtype:
     wanted = getattr(torch, storage_dtype)
     assert isinstance(wanted, torch.dtype)
-    if not weight.dtype.is_floating_point or len(weight.shape) < 2:  # noqa: PLR2004  # vectors stay
+    if not weight.dtype.is_floating_point or len(weight.shape) < 2:  # vectors stay
         return weight.dtype
     return wanted
 

@@ -18,14 +18,18 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def lower(self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+    def lower(
+        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+    ) -> LoweredFiles:
         """Writes `model.onnx` and `model.onnx_data`."""
         from qdx.backends.layout import graph_in_layout
         from qdx.backends.onnxruntime.lower import lower
 
         return lower(graph_in_layout(graph, profile.layout), storage_dtype, folder)
 
-    def open(self, folder: Path, options: Mapping[str, str], *, threads: int | None = None) -> Runner:
+    def open(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> Runner:
         """Opens `model.onnx`."""
         from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
 
@@ -33,4 +37,7 @@ class OnnxRuntimeBackend:
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and onnxruntime."""
-        return {package: version(package) for package in ("torch", "onnx-ir", "onnxscript", "onnxruntime")}
+        return {
+            package: version(package)
+            for package in ("torch", "onnx-ir", "onnxscript", "onnxruntime")
+        }

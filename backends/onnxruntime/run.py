@@ -34,7 +34,9 @@ _ERRORS_ONLY = 3
 class OnnxRuntimeRunner:
     """One session on the CPU provider."""
 
-    def __init__(self, model: Path, options: Mapping[str, str], *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> None:
         """Opens the model.
 
         Args:
@@ -49,9 +51,13 @@ class OnnxRuntimeRunner:
         """
         settings = _session_options(options, threads)
         try:
-            self._session = ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                str(model), settings, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # its errors share no base but Exception
-            raise InvalidBundle(f"{quoted(model.name)}: ONNX Runtime cannot open it: {error}") from error
+            raise InvalidBundle(
+                f"{quoted(model.name)}: ONNX Runtime cannot open it: {error}"
+            ) from error
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
 
@@ -75,7 +81,9 @@ def _session_options(options: Mapping[str, str], threads: int | None) -> ort.Ses
     for name, value in options.items():
         if name == _LEVEL_OPTION:
             if value not in _LEVELS:
-                raise UsageError(f"`{_LEVEL_OPTION}`: got {quoted(value)}, expected one of {', '.join(_LEVELS)}")
+                raise UsageError(
+                    f"`{_LEVEL_OPTION}`: got {quoted(value)}, expected one of {', '.join(_LEVELS)}"
+                )
             settings.graph_optimization_level = _LEVELS[value]
         elif "." in name:
             settings.add_session_config_entry(name, value)

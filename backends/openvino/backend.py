@@ -18,14 +18,18 @@ class OpenVinoBackend:
 
     name = "openvino"
 
-    def lower(self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+    def lower(
+        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+    ) -> LoweredFiles:
         """Writes `openvino_model.xml` and `openvino_model.bin`."""
         from qdx.backends.layout import graph_in_layout
         from qdx.backends.openvino.lower import lower
 
         return lower(graph_in_layout(graph, profile.layout), storage_dtype, folder)
 
-    def open(self, folder: Path, options: Mapping[str, str], *, threads: int | None = None) -> Runner:
+    def open(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> Runner:
         """Opens `openvino_model.xml`."""
         from qdx.backends.openvino.run import OpenVinoRunner
 
@@ -33,4 +37,6 @@ class OpenVinoBackend:
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and openvino."""
-        return {package: version(package) for package in ("torch", "onnx-ir", "onnxscript", "openvino")}
+        return {
+            package: version(package) for package in ("torch", "onnx-ir", "onnxscript", "openvino")
+        }

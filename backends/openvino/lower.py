@@ -51,7 +51,9 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
         write_model(model, source, external_data="model.onnx_data")
         converted = _converted(ov, source, graph)
         try:
-            ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=storage_dtype == "float16")
+            ov.save_model(
+                converted, folder / MODEL_FILE, compress_to_fp16=storage_dtype == "float16"
+            )
         except RuntimeError as error:
             raise StorageError(f"`{MODEL_FILE}`: OpenVINO could not write it: {error}") from error
         del converted  # before its mapped file goes
@@ -63,7 +65,9 @@ def _converted(ov: Any, source: Path, graph: Graph) -> Any:
 
     model = ov.Core().read_model(source)
     apply_moc_transformations(model, cf=False, smart_reshape=False)
-    for port, spec in zip((*model.inputs, *model.outputs), (*graph.inputs, *graph.outputs), strict=True):
+    for port, spec in zip(
+        (*model.inputs, *model.outputs), (*graph.inputs, *graph.outputs), strict=True
+    ):
         port.get_tensor().set_names({spec.name})
     model.set_friendly_name(graph.component)
     _settle_names(model)

@@ -14,7 +14,14 @@ from qdx.backends.openvino.package import openvino
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.graph import TensorSpec
 
-_DTYPES = {"f32": "float32", "f16": "float16", "f64": "float64", "i64": "int64", "i32": "int32", "boolean": "bool"}
+_DTYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "f64": "float64",
+    "i64": "int64",
+    "i32": "int32",
+    "boolean": "bool",
+}
 
 _Shapes = tuple[tuple[int, ...], ...]
 
@@ -26,7 +33,9 @@ class OpenVinoRunner:
     shapes, so a model with dynamic dimensions is compiled once for each.
     """
 
-    def __init__(self, model: Path, options: Mapping[str, str], *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> None:
         """Reads the model.
 
         Args:
@@ -41,7 +50,9 @@ class OpenVinoRunner:
         try:
             self._model = self._core.read_model(model)
         except RuntimeError as error:
-            raise InvalidBundle(f"{quoted(model.name)}: OpenVINO cannot open it: {error}") from error
+            raise InvalidBundle(
+                f"{quoted(model.name)}: OpenVINO cannot open it: {error}"
+            ) from error
         self._options: dict[str, Any] = dict(options)
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -57,7 +68,7 @@ class OpenVinoRunner:
             UsageError: A name, dtype or shape is not the artifact's, or an option is unknown.
         """
         check_inputs(self.inputs, inputs)
-        arrays = [np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs]
+        arrays = [np.asarray(inputs[spec.name], order="C") for spec in self.inputs]
         request = self._request(tuple(array.shape for array in arrays))
         # The request reads the arrays in place; `arrays` holds them until the results are copied.
         results = request.infer(dict(enumerate(arrays)), share_inputs=True, share_outputs=False)

@@ -1,0 +1,1 @@
+"""Measurements behind the choices and claims of the project; `README.md` holds the figures."""

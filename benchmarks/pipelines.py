@@ -1,0 +1,61 @@
+"""Pipelines of known size for the measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+
+SHAPES = {"sample": (2, 4, 32, 32), "encoder_hidden_states": (2, 77, 512)}
+"""The call that is measured: both halves of guidance, 32 x 32 latents, 77 tokens."""
+
+_UNET = {
+    "sample_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "block_out_channels": (96, 192, 384, 384),
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "cross_attention_dim": 512,
+    "attention_head_dim": 8,
+}
+"""Stable Diffusion 1's topology at 30 % of its width: 79.6 million parameters."""
+
+
+def make_pipeline(folder: Path) -> Path:
+    """Writes a Stable Diffusion folder with that UNet; the other components are tiny. Kept if it is there."""
+    if (folder / "model_index.json").exists():
+        return folder
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from tests.tiny import build
+
+    build("sd", folder)
+    torch.manual_seed(0)
+    UNet2DConditionModel(**_UNET).save_pretrained(folder / "unet")
+    return folder
+
+
+def unet_graph(folder: Path) -> Graph:
+    """The UNet's graph at the measured shapes."""
+    import torch
+
+    from qdx.exporter.capture.calls import CallRecord
+    from qdx.exporter.capture.folder import read_pipeline_folder
+    from qdx.exporter.capture.skeleton import build_skeleton
+    from qdx.exporter.capture.trace import trace
+    from qdx.exporter.graph.safetensors_file import open_checkpoint
+    from qdx.exporter.graph.weights import bind_weights
+
+    skeleton = build_skeleton(read_pipeline_folder(folder))
+    arguments = {name: torch.empty(shape, device="meta") for name, shape in SHAPES.items()}
+    arguments["timestep"] = torch.empty((), dtype=torch.int64, device="meta")
+    record = CallRecord("unet", "forward", arguments)
+    checkpoint = open_checkpoint(skeleton.folder.components["unet"].path)
+    return trace(
+        skeleton, record, bind_weights(skeleton.modules["unet"], checkpoint, component="unet")
+    )

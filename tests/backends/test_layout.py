@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from qdx.backends.layout import graph_in_layout
+from qdx.exporter.graph.graph import TensorSpec
+from qdx.targets.profile import load_target
+
+
+@dataclass(frozen=True)
+class Face:
+    component: str
+    method: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@pytest.mark.parametrize(
+    ("target", "timestep"),
+    [
+        ("onnxruntime", TensorSpec("timestep", "float32", ())),
+        ("openvino", TensorSpec("timestep", "int64", (1,))),
+    ],
+)
+def test_the_timestep_of_a_unet(target: str, timestep: TensorSpec) -> None:
+    traced = Face(
+        "unet",
+        "forward",
+        (TensorSpec("sample", "float32", (2, 4, 8, 8)), TensorSpec("timestep", "int64", ())),
+        (TensorSpec("sample", "float32", (2, 4, 8, 8)),),
+    )
+
+    placed = graph_in_layout(traced, load_target(target).layout)  # type: ignore[arg-type, type-var]
+
+    assert timestep == placed.inputs[1]
+    assert placed.outputs[0].name == "out_sample"

@@ -104,7 +104,7 @@ def verify(
         plan=plan.name or "unnamed",
         seed=seed,
         steps=full.get("num_inference_steps"),
-        call=chosen,
+        call=full,
         gates=gates_of(plan.gates, results, other_results, pipeline),
         methods=results,
         other_methods=other_results,

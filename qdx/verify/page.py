@@ -19,7 +19,7 @@ body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; margin: .5rem 0; }
 th, td { padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #8884; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { font-variant-numeric: tabular-nums; }
 .ok { color: #14813a; } .failed { color: #c62828; font-weight: 600; }
 @media (prefers-color-scheme: dark) { .ok { color: #5fd38d; } .failed { color: #ff8a80; } }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; }

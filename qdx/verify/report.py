@@ -29,7 +29,7 @@ class Report:
         plan: Name of the plan whose gates were applied.
         seed: Of the noise.
         steps: Denoising steps; None for pipelines without.
-        call: The pipeline's arguments as they were chosen.
+        call: The pipeline's arguments, complete but for the generator.
         gates: Every acceptance test.
         methods: Teacher-forced results at the first shape.
         other_methods: The same at a second shape; None for artifacts of static shapes.

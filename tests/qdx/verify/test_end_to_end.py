@@ -91,6 +91,7 @@ def test_a_runner_that_does_wrong_fails(model, bundle, monkeypatch, name):
     assert {gate.name for gate in report.gates if gate.ok} <= {"pipeline.psnr_db", "pipeline.ssim"}
 
 
+@pytest.mark.slow
 def test_gates_come_from_the_plan_in_the_bundle(model, tmp_path):
     """A plan whose bound nothing reaches: rounding to float16 does not give 100 dB."""
     plan = {

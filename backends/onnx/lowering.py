@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,12 @@ _IR_VERSION = {21: 10, 22: 10, 23: 11, 24: 12}
 
 
 def model_from_graph(
-    graph: Graph, forms: Forms, *, storage_dtype: str = "float32", fold_transposes: bool = True
+    graph: Graph,
+    forms: Forms,
+    *,
+    storage_dtype: str = "float32",
+    fold_transposes: bool = True,
+    passes: Sequence[Callable[[ir.Model], None]] = (),
 ) -> ir.Model:
     """Lowers a graph to an ONNX model whose weights are lazy.
 
@@ -35,12 +40,15 @@ def model_from_graph(
         forms: The operator forms that the runtime wants.
         storage_dtype: Dtype in which weights are stored; they are computed in float32.
         fold_transposes: Whether a linear weight is stored as `[in, out]`, ready for MatMul.
+        passes: The runtime's own rewrites, on the simplified graph before weights are bound.
 
     Raises:
         InternalError: An operator has no translation, or the program and its specs disagree.
     """
     model = translate(graph, forms)
     simplify(model)
+    for rewrite in passes:
+        rewrite(model)
     apply_interface(model, graph)
     bind_weights(model, graph, storage_dtype=storage_dtype, fold_transposes=fold_transposes)
     name_nodes(model)  # after every pass that makes nodes, before the metadata goes

@@ -184,6 +184,8 @@ def _split_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
         axis = dim % len(x.shape)
         if len(sizes) == 1:
             return (op.Identity(x),)
+        if not all(isinstance(size, int) for size in sizes):
+            return _slices(op, x, sizes, axis)
         if len(set(sizes)) == 1:
             return op.Split(x, axis=axis, num_outputs=len(sizes))
         starts = np.cumsum([0, *sizes]).tolist()
@@ -219,8 +221,24 @@ def _split_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
     }
 
 
+def _slices(op: Opset, x: Value, sizes: Sequence[Value], axis: int) -> tuple[Value, ...]:
+    """Sections whose sizes are known at run time only."""
+    start = _ints(op, [0])
+    parts = []
+    for size in sizes:
+        length = _ints(op, [size]) if isinstance(size, int) else op.Reshape(size, _ints(op, [1]))
+        stop = op.Add(start, length)
+        parts.append(op.Slice(x, start, stop, _ints(op, [axis])))
+        start = stop
+    return tuple(parts)
+
+
 def _identity_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
     def dropout(input: Value, p: float, train: bool) -> Value:  # noqa: A002, ARG001, FBT001
         return op.Identity(input)
 
-    return {aten.dropout.default: dropout}
+    def squeeze(self: Value, dim: int) -> Value:
+        # Squeezing a dimension of another size changes nothing in ATen and is an error in ONNX.
+        return op.Squeeze(self, _ints(op, [dim])) if self.shape[dim] == 1 else op.Identity(self)
+
+    return {aten.dropout.default: dropout, aten.squeeze.dim: squeeze}

@@ -48,7 +48,7 @@ def _fuse(model: ir.Model, softmax: ir.Node) -> bool:
         return False
     heads = _heads(scaled.inputs[0])
     result = flat.outputs[0]
-    if heads is None or result.shape is None or len(result.shape) != 3:  # noqa: PLR2004  # tokens
+    if heads is None or result.shape is None or len(result.shape) != 3:  # tokens
         return False
     attention = ir.node(
         "MultiHeadAttention",
@@ -69,7 +69,7 @@ def _tokens(heads: ir.Value | None) -> ir.Value | None:
     if not transpose or not reshape or not _splits_heads(transpose):
         return None
     value = reshape.inputs[0]
-    if value is None or value.shape is None or len(value.shape) != 3:  # noqa: PLR2004
+    if value is None or value.shape is None or len(value.shape) != 3:
         return None
     return value
 

@@ -34,8 +34,9 @@ _GENERATED = re.compile(r"[A-Za-z]\w*_\d+")
 def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     """Writes the component into `folder`.
 
-    float16 is OpenVINO's own compression: every float constant that fits is stored in float16 and
-    converted when the model is compiled.
+    Weights of a smaller storage dtype are constants of that dtype with a Convert behind them, which the
+    runtime folds when it compiles. OpenVINO's own compression is not used: it halves every constant, and a
+    timestep embedding does not survive half precision of its frequencies.
 
     Raises:
         StorageError: The disk refused.
@@ -44,16 +45,14 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     refusal = storage_refusal(graph.component, storage_dtype)
     if refusal is not None:
         raise TargetRefusal(str(refusal), refusals=(refusal,))
-    model = model_from_graph(graph, FORMS, fold_transposes=False)
+    model = model_from_graph(graph, FORMS, storage_dtype=storage_dtype, fold_transposes=False)
     ov = openvino()
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
         source = Path(temporary) / "model.onnx"
         write_model(model, source, external_data="model.onnx_data")
         converted = _converted(ov, source, graph)
         try:
-            ov.save_model(
-                converted, folder / MODEL_FILE, compress_to_fp16=storage_dtype == "float16"
-            )
+            ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=False)
         except RuntimeError as error:
             raise StorageError(f"`{MODEL_FILE}`: OpenVINO could not write it: {error}") from error
         del converted  # before its mapped file goes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
     from qdx.exporter.graph.graph import Graph, TensorSpec
     from qdx.targets.profile import TargetProfile
@@ -65,6 +66,22 @@ class Backend(Protocol):
         Raises:
             StorageError: The disk refused.
             TargetRefusal: The runtime cannot do what the graph or the dtype asks.
+        """
+
+    def add_helpers(
+        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
+    ) -> tuple[str, ...]:
+        """Adds what the runtime's own pipelines want beside the artifacts.
+
+        Args:
+            tokenizers: The pipeline's, by component.
+            bundle: The bundle's folder; every component's own folder is there.
+
+        Returns:
+            What could not be added and why, a line each.
+
+        Raises:
+            StorageError: The disk refused.
         """
 
     def open(

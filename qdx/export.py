@@ -16,27 +16,26 @@ from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
-from qdx.exporter.errors import StorageError, UsageError
+from qdx.exporter.errors import UsageError
 from qdx.exporter.files import dump_json, sha256_file
 from qdx.exporter.graph.safetensors_file import Checkpoint, open_checkpoint
 from qdx.exporter.graph.weights import Weights, bind_weights, load_buffers, persistent_buffers
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
+from qdx.helper_files import HELPER_SUFFIXES, copy_helpers, make_folder, portable, write_file
 from qdx.runtime.pipeline import BUFFERS_FILE
 from qdx.targets.profile import load_target
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from qdx.backends.contract import Backend
     from qdx.exporter.capture.calls import CallRecord
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.plan.resolve import ResolvedPlan
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
-
-# Files of tokenizers, schedulers and processors that travel with a pipeline.
-_HELPER_SUFFIXES = frozenset({".json", ".txt", ".model"})
-_LOCAL_KEYS = frozenset({"_name_or_path"})  # where the author's machine kept the model
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class ExportResult:
         size_bytes: All files together.
         omitted: Components that no bundle carries, each with the reason.
         left_out: Components that the user left out.
+        notes: What the bundle lacks that some of the target's readers want, and how to get it.
     """
 
     bundle: Path
@@ -56,6 +56,7 @@ class ExportResult:
     size_bytes: int
     omitted: dict[str, str]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -106,7 +107,8 @@ def export(
     chosen, left_out = _choose(captured, skeleton, components)
     with BundleWriter(output, force=force) as writer:
         entries = _lower_all(skeleton, captured, chosen, weights, resolved, profile, backend, writer.staging, progress)
-        _copy_helpers(folder, skeleton, writer.staging)
+        helpers = copy_helpers(folder, skeleton, writer.staging)
+        notes = backend.add_helpers(_tokenizers(skeleton, helpers, writer.staging), writer.staging)
         with progress.task("writing the bundle"):
             writer.commit({
                 "schema": "qdx.bundle/1",
@@ -123,7 +125,7 @@ def export(
                 "versions": {**backend.versions(), "torch": torch.__version__},
             })  # fmt: skip
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    return ExportResult(output, tuple(chosen), size, skeleton.omitted, left_out)
+    return ExportResult(output, tuple(chosen), size, skeleton.omitted, left_out, notes)
 
 
 def _choose(
@@ -165,9 +167,9 @@ def _lower_all(
             face = _face(graph, profile, dynamic=bool(captured.moving.get(where)))
             relative = profile.layout.folder(record.component, record.key)
             target_folder = staging / relative
-            _make_folder(target_folder)
+            make_folder(target_folder)
             backend.lower(face, resolved.storage_dtype(record.component), profile, target_folder)
-            _write(target_folder / "config.json", dump_json(_portable(component.config)))
+            write_file(target_folder / "config.json", dump_json(portable(component.config)))
             _write_buffers(skeleton, record.component, target_folder)
             entry = entries.setdefault(
                 record.component, {"library": component.library, "class": component.class_name, "methods": {}}
@@ -218,35 +220,24 @@ def _face(graph: Graph, profile: TargetProfile, *, dynamic: bool) -> Graph:
     return replace(graph, inputs=tuple(inputs), outputs=tuple(outputs))
 
 
-def _copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> None:
-    """The index, and the files of everything that is not a module."""
-    index: dict[str, Any] = {"_class_name": folder.pipeline_class, **folder.options}
-    for name in (*folder.components, *folder.absent):
-        component = folder.components.get(name)
-        kept = component is not None and name not in skeleton.omitted
-        index[name] = [component.library, component.class_name] if component and kept else [None, None]
-    if "safety_checker" in skeleton.omitted and "requires_safety_checker" in index:
-        index["requires_safety_checker"] = False
-    _write(staging / INDEX_FILE, dump_json(index))
-    for name, component in folder.components.items():
-        if name in skeleton.modules or name in skeleton.omitted:
-            continue
-        _make_folder(staging / name)
-        for path in sorted(component.path.iterdir()):
-            if path.suffix in _HELPER_SUFFIXES:
-                _write(staging / name / path.name, path.read_bytes())
+def _tokenizers(skeleton: Skeleton, helpers: Sequence[str], staging: Path) -> dict[str, PreTrainedTokenizerBase]:
+    """The bundle's tokenizers by component, opened afresh: a pipeline call changes how one pads and cuts."""
+    from transformers import PreTrainedTokenizerBase
+
+    kinds = {name: type(skeleton.pipeline.components[name]) for name in helpers}
+    return {
+        name: kind.from_pretrained(str(staging / name), local_files_only=True)
+        for name, kind in kinds.items()
+        if issubclass(kind, PreTrainedTokenizerBase)
+    }
 
 
 def _source_digests(folder: PipelineFolder, checkpoints: dict[str, Checkpoint]) -> dict[str, str]:
     """SHA-256 of every file that the export read, by relative path."""
     files = [folder.path / INDEX_FILE, *(path for c in checkpoints.values() for path in c.files)]
     for component in folder.components.values():
-        files += [path for path in sorted(component.path.iterdir()) if path.suffix in _HELPER_SUFFIXES]
+        files += [path for path in sorted(component.path.iterdir()) if path.suffix in HELPER_SUFFIXES]
     return {path.relative_to(folder.path).as_posix(): sha256_file(path) for path in sorted(set(files))}
-
-
-def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _LOCAL_KEYS}
 
 
 def _write_buffers(skeleton: Skeleton, component: str, folder: Path) -> None:
@@ -255,18 +246,4 @@ def _write_buffers(skeleton: Skeleton, component: str, folder: Path) -> None:
     if buffers:
         from safetensors.torch import save
 
-        _write(folder / BUFFERS_FILE, save({name: value.contiguous() for name, value in buffers.items()}))
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"`{path}`: {error.strerror}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise StorageError(f"`{path}`: {error.strerror}") from error
+        write_file(folder / BUFFERS_FILE, save({name: value.contiguous() for name, value in buffers.items()}))

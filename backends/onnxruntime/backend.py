@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from qdx.backends.contract import LoweredFiles, Runner
     from qdx.exporter.graph.graph import Graph
     from qdx.targets.profile import TargetProfile
@@ -26,6 +28,13 @@ class OnnxRuntimeBackend:
         from qdx.backends.onnxruntime.lower import lower
 
         return lower(graph_in_layout(graph, profile.layout), storage_dtype, folder)
+
+    def add_helpers(
+        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
+    ) -> tuple[str, ...]:
+        """Adds nothing: readers of ONNX bundles take the tokenizers as they are."""
+        del tokenizers, bundle
+        return ()
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdx.backends.openvino.tokenizers import PACKAGE as TOKENIZERS_PACKAGE
+from qdx.backends.openvino.tokenizers import add_tokenizers
+
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from qdx.backends.contract import LoweredFiles, Runner
     from qdx.exporter.graph.graph import Graph
     from qdx.targets.profile import TargetProfile
@@ -27,6 +33,12 @@ class OpenVinoBackend:
 
         return lower(graph_in_layout(graph, profile.layout), storage_dtype, folder)
 
+    def add_helpers(
+        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
+    ) -> tuple[str, ...]:
+        """Adds `openvino_tokenizer.xml` and `.bin`, which OpenVINO GenAI reads, to each tokenizer."""
+        return add_tokenizers(tokenizers, bundle)
+
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> Runner:
@@ -36,7 +48,8 @@ class OpenVinoBackend:
         return OpenVinoRunner(folder / "openvino_model.xml", options, threads=threads)
 
     def versions(self) -> dict[str, str]:
-        """Versions of torch, onnx-ir, onnxscript and openvino."""
-        return {
-            package: version(package) for package in ("torch", "onnx-ir", "onnxscript", "openvino")
-        }
+        """Versions of torch, onnx-ir, onnxscript, openvino, and openvino-tokenizers if installed."""
+        packages = ["torch", "onnx-ir", "onnxscript", "openvino"]
+        if find_spec(TOKENIZERS_PACKAGE) is not None:
+            packages.append("openvino-tokenizers")
+        return {package: version(package) for package in packages}

@@ -61,6 +61,8 @@ def command(
         say(f"omitted {name}: {reason}")
     if result.left_out:
         say(f"left out {', '.join(result.left_out)}")
+    for note in result.notes:
+        say(f"note: {note}")
     say(f"wrote {result.bundle}, {size(result.size_bytes)}")
 
 

@@ -172,6 +172,7 @@ class Exported:
     size_bytes: int = 2048
     omitted: dict[str, str] = field(default_factory=lambda: {"safety_checker": "runs on pictures"})
     left_out: tuple[str, ...] = ("text_encoder",)
+    notes: tuple = ("no openvino_tokenizer.xml",)
 
 
 @pytest.fixture
@@ -216,7 +217,8 @@ def test_export_prints_the_graphs_and_says_where_they_lie(qdx, exported):
 
     assert done.out == "unet.forward\nvae.decode\n"
     assert done.err == (
-        "omitted safety_checker: runs on pictures\nleft out text_encoder\nwrote out, 2.0 KiB\n"
+        "omitted safety_checker: runs on pictures\nleft out text_encoder\n"
+        "note: no openvino_tokenizer.xml\nwrote out, 2.0 KiB\n"
     )
     options = exported[0][1]
     assert (options["call"], options["components"], options["plan"]) == (None, None, "float32")

@@ -1,0 +1,125 @@
+"""What an export costs: seconds, and peak anonymous memory of the whole process tree.
+
+    python -m benchmarks.export_cost sd15 flux-1b flux-4b --work build/export-cost
+
+Anonymous memory is what an export really takes from the machine: pages of mapped or cached files are given back
+when somebody needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.real_sizes import MODELS, make
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One export.
+
+    Attributes:
+        model: Which.
+        parameters: Of its enlarged components.
+        target: The target.
+        plan: The plan.
+        seconds: Wall time of the command, the start of Python included.
+        peak_anonymous_bytes: Largest sum of `RssAnon` over the process tree.
+        bundle_bytes: All files of the result.
+    """
+
+    model: str
+    parameters: int
+    target: str
+    plan: str
+    seconds: float
+    peak_anonymous_bytes: int
+    bundle_bytes: int
+
+
+def main() -> None:
+    """Measures the models named on the command line, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="+", choices=MODELS)
+    parser.add_argument("--target", default="onnxruntime")
+    parser.add_argument("--plan", help="default: the dtype in which the weights are stored")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="a folder with room for model and bundle"
+    )
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
+    arguments = parser.parse_args()
+    costs = []
+    for model in arguments.models:
+        if arguments.work is not None:
+            arguments.work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=arguments.work) as work:
+            costs.append(_measure(model, arguments.target, arguments.plan, Path(work)))
+        _print(costs[-1])
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n")
+
+
+def _measure(model: str, target: str, plan: str | None, work: Path) -> Cost:
+    dtype = "float32" if model == "sd15" else "float16"
+    parameters = make(model, work / "model", dtype=dtype)
+    command = [sys.executable, "-m", "qdx", "export", str(work / "model"), "--target", target,
+               "--plan", plan or dtype, "-o", str(work / "bundle")]  # fmt: skip
+    if model != "sd15":
+        command += ["--components", "transformer", "--call", '{"height": 1024, "width": 1024}']
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _tree_anonymous_bytes(process.pid))
+        time.sleep(_POLL_S)
+    seconds = time.monotonic() - start
+    if process.returncode:
+        raise SystemExit(f"{model}: qdx export exited with {process.returncode}")
+    size = sum(path.stat().st_size for path in (work / "bundle").rglob("*") if path.is_file())
+    shutil.rmtree(work / "bundle")
+    return Cost(model, parameters, target, plan or dtype, seconds, peak, size)
+
+
+def _tree_anonymous_bytes(root: int) -> int:
+    """`RssAnon` of a process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    anonymous: dict[int, int] = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(
+                line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
+            )
+        except OSError:
+            continue  # it ended meanwhile
+        pid = int(fields["Pid"])
+        children.setdefault(int(fields["PPid"]), []).append(pid)
+        anonymous[pid] = int(fields.get("RssAnon", "0 kB").split()[0]) * 1024
+    total, pending = 0, [root]
+    while pending:
+        pid = pending.pop()
+        total += anonymous.get(pid, 0)
+        pending += children.get(pid, [])
+    return total
+
+
+def _print(cost: Cost) -> None:
+    sys.stdout.write(
+        f"{cost.model}: {cost.parameters / 1e9:.2f} billion parameters to {cost.target} as {cost.plan}: "
+        f"{cost.seconds:.0f} s, {cost.peak_anonymous_bytes / 1e9:.2f} GB anonymous memory, "
+        f"{cost.bundle_bytes / 1e9:.2f} GB written ({platform.machine()})\n"
+    )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -70,7 +70,7 @@ def _bind(
             node.outputs[0].replace_all_uses_with(value)
             model.graph.remove(node, safe=True)
     computed = weight.dtype
-    stored = _storage(weight, storage_dtype)
+    stored = storage_of(weight, storage_dtype)
     shape = (
         tuple(torch.empty(weight.shape, device="meta").permute(permutation).shape)
         if permutation
@@ -97,7 +97,8 @@ def _foldable_permutation(value: ir.Value) -> tuple[int, ...] | None:
     return permutations.pop() if len(permutations) == 1 else None
 
 
-def _storage(weight: LazyWeight, storage_dtype: str) -> torch.dtype:
+def storage_of(weight: LazyWeight, storage_dtype: str) -> torch.dtype:
+    """The dtype a weight is stored in: vectors and integers stay as they are."""
     wanted = getattr(torch, storage_dtype)
     assert isinstance(wanted, torch.dtype)
     if not weight.dtype.is_floating_point or len(weight.shape) < 2:  # vectors stay
@@ -109,20 +110,29 @@ def _reader(
     weight: LazyWeight, stored: torch.dtype, permutation: tuple[int, ...] | None
 ) -> Callable[[], ir.TensorProtocol]:
     def read() -> ir.TensorProtocol:
-        tensor = weight.read()
-        converted = tensor.to(stored)
-        if stored == torch.float16 and not bool(torch.isfinite(converted).all()):
-            peak = float(tensor.abs().max())
-            raise TargetRefusal(
-                f"`{weight.name}`: magnitude {peak:g} does not fit float16",
-                refusals=(Refusal(weight.name, f"magnitude {peak:g}, float16 ends at 65504"),),
-                hint="keep this component in float32 or bfloat16",
-            )
+        converted = narrowed(weight.name, weight.read(), stored)
         if permutation is not None:
             converted = converted.permute(permutation)
         return TorchTensor(converted.contiguous(), name=weight.name)
 
     return read
+
+
+def narrowed(name: str, tensor: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+    """A weight in the dtype it is stored in.
+
+    Raises:
+        TargetRefusal: Its magnitude does not fit float16.
+    """
+    converted = tensor.to(stored)
+    if stored == torch.float16 and not bool(torch.isfinite(converted).all()):
+        peak = float(tensor.abs().max())
+        raise TargetRefusal(
+            f"`{name}`: magnitude {peak:g} does not fit float16",
+            refusals=(Refusal(name, f"magnitude {peak:g}, float16 ends at 65504"),),
+            hint="keep this component in float32 or bfloat16",
+        )
+    return converted
 
 
 def _cast_back(model: ir.Model, value: ir.Value, dtype: ir.DataType) -> None:

@@ -17,6 +17,7 @@ from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.openvino.package import openvino
 from qdx.backends.openvino.refuse import storage_refusal
+from qdx.backends.openvino.storage import narrow_weights
 from qdx.exporter.errors import StorageError, TargetRefusal
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ _GENERATED = re.compile(r"[A-Za-z]\w*_\d+")
 def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     """Writes the component into `folder`.
 
-    Weights of a smaller storage dtype are constants of that dtype with a Convert behind them, which the
-    runtime folds when it compiles. OpenVINO's own compression is not used: it halves every constant, and a
-    timestep embedding does not survive half precision of its frequencies.
+    Weights of a smaller storage dtype have a Convert behind them; see `qdx.backends.openvino.storage`.
 
     Raises:
         StorageError: The disk refused.
@@ -45,17 +44,18 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     refusal = storage_refusal(graph.component, storage_dtype)
     if refusal is not None:
         raise TargetRefusal(str(refusal), refusals=(refusal,))
-    model = model_from_graph(graph, FORMS, storage_dtype=storage_dtype, fold_transposes=False)
+    model = model_from_graph(graph, FORMS, fold_transposes=False)
     ov = openvino()
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
         source = Path(temporary) / "model.onnx"
         write_model(model, source, external_data="model.onnx_data")
         converted = _converted(ov, source, graph)
         try:
+            kept = narrow_weights(converted, graph, storage_dtype, Path(temporary) / "narrow")
             ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=False)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise StorageError(f"`{MODEL_FILE}`: OpenVINO could not write it: {error}") from error
-        del converted  # before its mapped file goes
+        del converted, kept  # before the files they map go, and in this order
     return LoweredFiles(folder / MODEL_FILE, (folder / DATA_FILE,))
 
 

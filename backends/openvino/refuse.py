@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qdx.exporter.errors import Refusal
 
-STORAGE_DTYPES = ("float32", "float16")
+STORAGE_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def storage_refusal(component: str, storage_dtype: str) -> Refusal | None:
@@ -13,6 +13,5 @@ def storage_refusal(component: str, storage_dtype: str) -> Refusal | None:
         return None
     return Refusal(
         component,
-        f"weights asked in {storage_dtype}, its converter stores {' or '.join(STORAGE_DTYPES)}",
-        hint="float16 has the same size",
+        f"weights asked in {storage_dtype}, OpenVINO stores {', '.join(STORAGE_DTYPES)}",
     )

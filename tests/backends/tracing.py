@@ -84,7 +84,7 @@ def _weights(module: nn.Module, reads: list[str]) -> Weights:
 
 def sqnr_db(reference: torch.Tensor, other: Any) -> float:
     """Signal to quantization noise ratio in decibels."""
-    signal = reference.double()
+    signal = reference.detach().double()
     noise = float((signal - torch.from_numpy(other).double()).square().sum())
     return math.inf if noise == 0 else 10 * math.log10(float(signal.square().sum()) / noise)
 

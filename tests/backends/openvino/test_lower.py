@@ -98,20 +98,31 @@ def test_same_graph_same_bytes(
         assert first == second, name
 
 
-def test_float16(block: tuple[Graph, nn.Module], openvino_folder: Path, tmp_path: Path) -> None:
-    lower(block[0], "float16", tmp_path)
+@pytest.mark.parametrize(("dtype", "floor_db"), [("float16", 50), ("bfloat16", 35)])
+def test_small_storage(
+    block: tuple[Graph, nn.Module],
+    openvino_folder: Path,
+    tmp_path: Path,
+    dtype: str,
+    floor_db: float,
+) -> None:
+    lower(block[0], dtype, tmp_path)
 
     runner = OpenVinoRunner(tmp_path / "openvino_model.xml", OPTIONS, threads=1)
     inputs = block_inputs()
-    assert sqnr_db(block[1](**inputs), runner(arrays(inputs))["y"]) > 50
-    assert {"float32"} == {spec.dtype for spec in (runner.inputs[0], runner.outputs[0])}
+    assert sqnr_db(block[1](**inputs), runner(arrays(inputs))["y"]) > floor_db
+    assert {spec.dtype for spec in (runner.inputs[0], runner.outputs[0])} == {"float32"}
     sizes = [(f / "openvino_model.bin").stat().st_size for f in (openvino_folder, tmp_path)]
     assert sizes[1] < 0.6 * sizes[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "openvino_model.bin",
+        "openvino_model.xml",
+    ]
 
 
-def test_bfloat16_is_refused(block: tuple[Graph, nn.Module], tmp_path: Path) -> None:
-    with pytest.raises(TargetRefusal, match="weights asked in bfloat16"):
-        lower(block[0], "bfloat16", tmp_path)
+def test_unknown_dtypes_are_refused(block: tuple[Graph, nn.Module], tmp_path: Path) -> None:
+    with pytest.raises(TargetRefusal, match="weights asked in float8_e4m3fn"):
+        lower(block[0], "float8_e4m3fn", tmp_path)
 
 
 def test_dynamic_shapes(dynamic_block: tuple[Graph, nn.Module], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import argparse
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from samples.progress import Steps, say
-from samples.reader import slot_accuracy
+from samples.reader import read, slot_accuracy
 from samples.scenes import held_out_captions
 
 BATCH = 25
@@ -45,7 +46,7 @@ def draw(
     steps: int,
     guidance: float,
     first_seed: int = 0,
-    **options: object,
+    **options: Any,
 ) -> np.ndarray:
     """Draws one picture per caption in one batch.
 
@@ -61,7 +62,7 @@ def draw(
         float32 ``[len(captions), 64, 64, 3]``, 0 to 1.
     """
     seeds = range(first_seed, first_seed + len(captions))
-    return pipeline(
+    drawn: np.ndarray = pipeline(
         captions,
         num_inference_steps=steps,
         guidance_scale=guidance,
@@ -69,10 +70,11 @@ def draw(
         output_type="np",
         **options,
     ).images
+    return drawn
 
 
 def mean_accuracy(
-    pipeline: DiffusionPipeline, captions: list[str], steps: int, guidance: float, **options: object
+    pipeline: DiffusionPipeline, captions: list[str], steps: int, guidance: float, **options: Any
 ) -> float:
     """Draws captions in one batch and reads the pictures.
 
@@ -131,7 +133,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--max-sequence-length", type=int, default=None)
     parser.add_argument("--sheet", type=Path, default=None, help="where to leave the pictures, PNG")
     options = parser.parse_args()
@@ -143,7 +145,7 @@ def main() -> None:
             parser.error("this pipeline knows no --max-sequence-length")
         more["max_sequence_length"] = options.max_sequence_length
     captions = [str(caption) for caption in held_out_captions()[: options.captions]]
-    pictures, scores = [], []
+    pictures, scores, fits = [], [], []
     progress = Steps("measure", -(-len(captions) // BATCH))
     for number in progress:
         part = captions[number * BATCH : (number + 1) * BATCH]
@@ -151,13 +153,14 @@ def main() -> None:
         drawn = draw(pipeline, part, options.steps, options.guidance, seed, **more)
         pictures.append(drawn)
         scores += [slot_accuracy(p, c) for p, c in zip(drawn, part, strict=True)]
+        fits += [thing.fit for picture in drawn for thing in read(picture)]
         progress.note = f"slot accuracy {np.mean(scores):.4f}"
     values = np.array(scores)
     low, high = interval(values)
     say(
         f"{options.folder}: slot accuracy {values.mean():.4f} (95 % interval {low:.4f} to "
-        f"{high:.4f}), {np.mean(values == 1):.3f} of pictures wholly right, {len(values)} held-out "
-        f"captions, {options.steps} steps, guidance {options.guidance}"
+        f"{high:.4f}), {np.mean(values == 1):.3f} of pictures wholly right, outlines fit to "
+        f"{np.mean(fits):.4f}, {len(values)} held-out captions, {options.steps} steps, guidance {options.guidance}"
     )
     if options.sheet is not None:
         options.sheet.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,8 @@ def nearest_classes(pictures: np.ndarray, skip: int = 0) -> np.ndarray:
     real, classes = digit_pictures()
     flat, known = pictures.reshape(len(pictures), -1), real.reshape(len(real), -1)
     distances = (flat**2).sum(1)[:, None] - 2 * flat @ known.T + (known**2).sum(1)
-    return classes[distances.argsort(1)[:, skip : skip + 3]]
+    found: np.ndarray = classes[distances.argsort(1)[:, skip : skip + 3]]
+    return found
 
 
 def agreement(neighbours: np.ndarray) -> np.ndarray:
@@ -41,7 +42,8 @@ def agreement(neighbours: np.ndarray) -> np.ndarray:
     Returns:
         float64 ``[n]``, 0 or 1.
     """
-    return (neighbours == neighbours[:, :1]).all(1).astype(np.float64)
+    agreed: np.ndarray = (neighbours == neighbours[:, :1]).all(1).astype(np.float64)
+    return agreed
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sheet", type=Path, default=None, help="where to leave the pictures, PNG")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -50,7 +50,7 @@ def main() -> None:
     """Trains and writes the folder."""
     parser = argparse.ArgumentParser(description="train the digits sample")
     parser.add_argument("--steps", type=int, default=1800)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

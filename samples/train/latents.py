@@ -29,19 +29,19 @@ def scene_latents(vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
         stored = load_file(FILE)
         return stored["latents"], stored["captions"]
     captions = training_captions()
-    rows = [
+    listed = [
         row
         for row, caption in enumerate(captions)
         for _ in range(PER_PAIR if len(caption.figures) == 2 else PER_SINGLE)
     ]
-    rows = np.random.default_rng(5).permutation(rows)
+    rows = np.random.default_rng(5).permutation(np.array(listed, dtype=np.int64))
     pictures = render_many([captions[row] for row in rows], seed=6)
     parts = []
     for number in Steps("latents", -(-len(rows) // BATCH)):
         part = pictures[number * BATCH : (number + 1) * BATCH]
         with torch.no_grad():
             parts.append(vae.encode(to_tensor(part)).latent_dist.mean)
-    latents, numbers = torch.cat(parts).contiguous(), torch.from_numpy(rows.astype(np.int64))
+    latents, numbers = torch.cat(parts).contiguous(), torch.from_numpy(rows)
     say(f"latents: {len(latents)}, mean {latents.mean():.3f}, deviation {latents.std():.3f}")
     save_file({"latents": latents, "captions": numbers}, FILE)
     return latents, numbers

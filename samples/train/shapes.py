@@ -101,7 +101,7 @@ def main() -> None:
     """Trains and writes the folder."""
     parser = argparse.ArgumentParser(description="train the shapes sample")
     parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

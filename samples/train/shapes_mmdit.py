@@ -180,7 +180,7 @@ def main() -> None:
     """Trains and writes the folder."""
     parser = argparse.ArgumentParser(description="train the shapes-mmdit sample")
     parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -210,7 +210,7 @@ def main() -> None:
         return torch.nn.functional.mse_loss(guess, noise - latents[chosen])
 
     def check(step: int) -> None:
-        transformer.set_attn_processor(stock)
+        transformer.set_attn_processor(dict(stock))
         share = mean_accuracy(pipeline, captions[75::17][:32], 12, 4.0, max_sequence_length=64)
         say(f"shapes-mmdit: slot accuracy {share:.3f} on 32 training captions at step {step}")
         store(transformer, options.out)

@@ -201,7 +201,7 @@ def main() -> None:
     """Trains the tokenizer and the three encoders and writes their folders."""
     parser = argparse.ArgumentParser(description="train the text encoders of the shapes samples")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -122,8 +122,8 @@ def main() -> None:
     """Trains, sets the scale, polishes the decoder and writes the folder."""
     parser = argparse.ArgumentParser(description="train the autoencoder of the shapes samples")
     parser.add_argument("--steps", type=int, default=1100)
-    parser.add_argument("--polishing", type=int, default=500, help="steps of the decoder alone")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--polishing", type=int, default=400, help="steps of the decoder alone")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -15,7 +15,8 @@ BUNDLE := $(OUT)/shapes-$(TARGET)-$(PLAN)
 
 DEMO := .venv
 TEST := .venv-test
-INTEROP := .venv-interop
+INTEROP ?= .venv-interop
+CASES ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint interop clean
@@ -40,8 +41,8 @@ $(TEST)/.installed: pyproject.toml
 $(INTEROP)/.installed: Makefile
 	$(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/python -m pip install --quiet $(PIP_FLAGS) '$(TORCH)'
-	$(INTEROP)/bin/python -m pip install --quiet $(PIP_FLAGS) pytest diffusers sentencepiece onnxruntime openvino-genai \
-		optimum 'optimum-intel[nncf,openvino]' optimum-onnx
+	$(INTEROP)/bin/python -m pip install --quiet $(PIP_FLAGS) pytest 'diffusers==0.39.*' sentencepiece onnxruntime openvino-genai \
+		'optimum==2.1.*' 'optimum-intel[nncf,openvino]==1.27.*' 'optimum-onnx==0.1.*' 'transformers==4.57.*'
 	@touch $@
 
 demo: $(DEMO)/.installed ## export the sample, draw a picture with the artifact, verify it
@@ -64,15 +65,13 @@ lint: $(TEST)/.installed ## ruff and mypy
 	$(TEST)/bin/ruff format --check
 	$(TEST)/bin/mypy
 
+# CASES chooses among those of tests/interop/prepare.py, such as `make interop CASES=sd`.
 interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with optimum and openvino_genai
-	for target in onnxruntime openvino; do \
-		$(DEMO)/bin/qdx export $(MODEL) --target $$target --plan $(PLAN) --shapes dynamic \
-			--output $(OUT)/interop-$$target --force && \
-		$(DEMO)/bin/qdx run $(OUT)/interop-$$target --prompt '$(PROMPT)' --seed 0 --json \
-			--output $(OUT)/interop-$$target.png --force > $(OUT)/interop-$$target.json || exit 1; \
-	done
-	QDX_INTEROP_BUNDLES=$(OUT) $(INTEROP)/bin/python -m pytest -c /dev/null --rootdir . --import-mode=importlib \
-		-p no:cacheprovider tests/interop
+	rm -rf $(OUT)/interop
+	HF_HUB_OFFLINE=1 $(DEMO)/bin/python -m tests.interop.prepare $(OUT)/interop $(CASES)
+	HF_HUB_OFFLINE=1 QDX_INTEROP_FOLDER=$(OUT)/interop $(INTEROP)/bin/python -m pytest -c /dev/null --rootdir . \
+		--import-mode=importlib -p no:cacheprovider -W ignore -o 'markers=interop: other loaders' \
+		-o junit_family=xunit1 --junitxml=$(OUT)/interop/results.xml tests/interop
 
 clean: ## remove environments, outputs and caches
 	rm -rf $(DEMO) $(TEST) $(INTEROP) $(OUT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

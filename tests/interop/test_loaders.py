@@ -1,7 +1,10 @@
 """Other people's loaders read our bundles, unchanged, and draw the same picture.
 
-They want older libraries than qdx does, so `make interop` runs this in an environment that has no
-qdx: it first exports bundles, draws a picture with each, and leaves what `qdx run --json` said.
+They want older libraries than qdx does, so this runs in an environment without qdx, on what
+`prepare.py` left: bundles, and the picture that qdx draws with each. `make interop` does both.
+
+Every picture is drawn from the same seed, and compared with ours and with the one that PyTorch
+draws from the original weights in the loaders' own environment.
 """
 
 from __future__ import annotations
@@ -12,50 +15,139 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-FOLDER = os.environ.get("QDX_INTEROP_BUNDLES")
+FOLDER = os.environ.get("QDX_INTEROP_FOLDER")
 if FOLDER is None:
     pytest.skip("needs the bundles that `make interop` exports", allow_module_level=True)
 
+from tests.interop.prepare import CASES, draw  # noqa: E402
+
+pytestmark = pytest.mark.interop
+
 # The runtimes are the same and so are the files; what is left are thread counts and rounding.
 PSNR_DB_MIN = 40.0
+# OpenVINO GenAI has pipelines and schedulers of its own, in C++.
+GENAI_PSNR_DB_MIN = 30.0
+
+# qdx pins the same hint; the default on some processors is bfloat16.
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+
+PREPARED = [case for case in CASES if Path(FOLDER, case).is_dir()]
+
+CLASSES = {
+    "sd": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux": "FluxPipeline",
+    "sd-img2img": "StableDiffusionImg2ImgPipeline",
+    "sd-static": "StableDiffusionPipeline",
+    "shapes": "StableDiffusionPipeline",
+}
+
+
+def call_of(case):
+    return json.loads(Path(FOLDER, case, "call.json").read_text())
 
 
 def psnr_db(one, other):
-    """Peak signal-to-noise ratio of two pictures of values from 0 to 255, in decibels."""
+    """Peak signal-to-noise ratio of two pictures of values from 0 to 1, in decibels."""
     error = np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2)
-    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+    return float("inf") if error == 0 else -10 * np.log10(error)
 
 
-def ours(target):
-    """The bundle, the call that qdx made with it, and the picture that came out."""
-    said = json.loads(Path(FOLDER, f"interop-{target}.json").read_text())
-    (picture,) = said["images"]
-    return Path(FOLDER, f"interop-{target}"), said, np.asarray(Image.open(picture).convert("RGB"))
+@pytest.fixture(scope="session")
+def from_pytorch():
+    """The picture that PyTorch draws from a case's original weights, drawn once."""
+    import diffusers
+
+    drawn = {}
+
+    def picture(case):
+        if case not in drawn:
+            folder = Path(FOLDER, case)
+            loaded = getattr(diffusers, CLASSES[case]).from_pretrained(folder / "source")
+            drawn[case] = draw(loaded, call_of(case), folder)
+        return drawn[case]
+
+    return picture
 
 
-def load_onnxruntime(bundle):
+@pytest.fixture
+def compare(from_pytorch, record_property):
+    """Asserts that a picture is ours and PyTorch's."""
+
+    def check(picture, case, target, *, at_least_db):
+        ours = np.load(Path(FOLDER, case, f"{target}.npy"))
+        found = {"qdx": psnr_db(picture, ours), "PyTorch": psnr_db(picture, from_pytorch(case))}
+        for name, value in found.items():
+            record_property(f"psnr_db {name}", round(value, 1))
+        assert ours.std() > 0.01, "a picture of one colour would prove nothing"
+        assert min(found.values()) >= at_least_db, found
+
+    return check
+
+
+@pytest.mark.parametrize("case", PREPARED)
+def test_optimum_onnx(case, compare):
     from optimum.onnxruntime import ORTDiffusionPipeline
 
-    return ORTDiffusionPipeline.from_pretrained(bundle)
+    folder = Path(FOLDER, case)
+    pipeline = ORTDiffusionPipeline.from_pretrained(folder / "onnxruntime")
+
+    assert type(pipeline).__name__ == f"ORT{CLASSES[case]}"
+    picture = draw(pipeline, call_of(case), folder)
+    compare(picture, case, "onnxruntime", at_least_db=PSNR_DB_MIN)
 
 
-def load_openvino(bundle):
+@pytest.mark.parametrize("case", PREPARED)
+def test_optimum_intel(case, compare):
     from optimum.intel import OVDiffusionPipeline
 
-    # qdx pins the same hint; the default on some processors is bfloat16.
-    config = {"INFERENCE_PRECISION_HINT": "f32"}
-    return OVDiffusionPipeline.from_pretrained(bundle, device="CPU", ov_config=config)
+    folder = Path(FOLDER, case)
+    pipeline = OVDiffusionPipeline.from_pretrained(
+        folder / "openvino",
+        device="CPU",
+        ov_config=FULL_PRECISION,
+        # By default it opens every size, which a bundle of one size refuses.
+        dynamic_shapes=CASES[case].shapes == "dynamic",
+    )
+
+    assert type(pipeline).__name__ == f"OV{CLASSES[case]}"
+    picture = draw(pipeline, call_of(case), folder)
+    compare(picture, case, "openvino", at_least_db=PSNR_DB_MIN)
 
 
-@pytest.mark.parametrize(
-    ("target", "load"), [("onnxruntime", load_onnxruntime), ("openvino", load_openvino)]
-)
-def test_optimum_draws_our_picture(target, load):
-    bundle, said, picture = ours(target)
-    generator = torch.Generator("cpu").manual_seed(said["seed"])
-    result = load(bundle)(**said["call"], generator=generator)
+def torch_noise():
+    """A generator for GenAI whose numbers are PyTorch's."""
+    import openvino
+    import openvino_genai
+    import torch
 
-    assert psnr_db(np.asarray(result.images[0].convert("RGB")), picture) >= PSNR_DB_MIN
+    from tests.interop.prepare import SEED
+
+    class TorchNoise(openvino_genai.Generator):
+        def __init__(self):
+            super().__init__()
+            self.generator = torch.Generator("cpu").manual_seed(SEED)
+
+        def next(self):
+            return torch.randn(1, generator=self.generator).item()
+
+        def randn_tensor(self, shape):
+            drawn = torch.randn(tuple(shape), generator=self.generator)
+            return openvino.Tensor(drawn.numpy().copy())
+
+    return TorchNoise()
+
+
+@pytest.mark.parametrize("case", ["sd", "sdxl", "sd3", "flux", "shapes"])
+def test_openvino_genai(case, compare):
+    import openvino_genai
+
+    folder = Path(FOLDER, case)
+    pipeline = openvino_genai.Text2ImagePipeline(folder / "openvino", "CPU", **FULL_PRECISION)
+    call = call_of(case)
+    result = pipeline.generate(call.pop("prompt"), **call, generator=torch_noise())
+
+    picture = result.data[0].astype(np.float32) / 255
+    compare(picture, case, "openvino", at_least_db=GENAI_PSNR_DB_MIN)

@@ -32,6 +32,7 @@ from qdx.exporter.strict_json import (
 
 __all__ = [
     "CONFIG",
+    "LINK_HINT",
     "STRICT",
     "JsonRules",
     "check_relative",
@@ -50,7 +51,7 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 # Names that Windows treats as devices whatever their ending.
 _DEVICE: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 _CHUNK_BYTES: Final = 1 << 20
-_LINK_HINT: Final = (
+LINK_HINT: Final = (
     "copy the folder with the links resolved, for example `cp -rL FROM TO`, "
     "or download with `hf download REPO --local-dir TO`"
 )
@@ -113,7 +114,7 @@ def safe_child(
                 return path.joinpath(*segments[index + 1 :])
             raise _storage(path, bad) from bad
         if stat.S_ISLNK(mode):
-            raise error(f"{quoted(path)}: is a symbolic link, expected a file", hint=_LINK_HINT)
+            raise error(f"{quoted(path)}: is a symbolic link, expected a file", hint=LINK_HINT)
         if not stat.S_ISDIR(mode) and not (stat.S_ISREG(mode) and index == len(segments) - 1):
             raise error(f"{quoted(path)}: is {_kind(mode)}, expected a file or folder")
     return path
@@ -261,7 +262,7 @@ def _read_up_to(file: BinaryIO, count: int) -> bytes:
 
 def _open_error(name: str, bad: OSError, error: type[InvalidInput]) -> Exception:
     if bad.errno == errno.ELOOP:
-        return error(f"{quoted(name)}: is a symbolic link, expected a file", hint=_LINK_HINT)
+        return error(f"{quoted(name)}: is a symbolic link, expected a file", hint=LINK_HINT)
     if bad.errno == errno.ENXIO:
         return error(f"{quoted(name)}: is a socket or device, expected a file")
     if bad.errno in _ABSENT:

@@ -23,6 +23,14 @@ SAFETENSORS_HEADER_LIMIT_BYTES: Final = 16 * MIB
 TENSOR_RANK_LIMIT: Final = 16
 TENSOR_NAME_LIMIT: Final = 512
 
+# What libraries build from a configuration. Real models stay below 5,000 parameters (a layer's
+# tensors), 1,000 training steps and 100 MB for a filled table.
+PARAMETERS_LIMIT: Final = 20_000
+FILLED_TENSOR_LIMIT_BYTES: Final = 1024 * MIB
+TRAINING_STEPS_LIMIT: Final = 1_000_000
+PROMPT_TOKENS_LIMIT: Final = 2**24
+HELPER_FILE_LIMIT_BYTES: Final = 256 * MIB
+
 PATH_SEGMENT_LIMIT: Final = 128
 PATH_SEGMENTS_LIMIT: Final = 16
 BUNDLE_FILES_LIMIT: Final = 4096

@@ -23,7 +23,7 @@ from qdx.exporter.graph.weights import Weights, bind_weights, load_buffers, pers
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
-from qdx.helper_files import HELPER_SUFFIXES, copy_helpers, make_folder, portable, write_file
+from qdx.helper_files import copy_helpers, helper_paths, make_folder, portable, write_file
 from qdx.runtime.pipeline import BUFFERS_FILE
 from qdx.targets.profile import load_target
 
@@ -236,7 +236,7 @@ def _source_digests(folder: PipelineFolder, checkpoints: dict[str, Checkpoint]) 
     """SHA-256 of every file that the export read, by relative path."""
     files = [folder.path / INDEX_FILE, *(path for c in checkpoints.values() for path in c.files)]
     for component in folder.components.values():
-        files += [path for path in sorted(component.path.iterdir()) if path.suffix in HELPER_SUFFIXES]
+        files += helper_paths(component)
     return {path.relative_to(folder.path).as_posix(): sha256_file(path) for path in sorted(set(files))}
 
 

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.capture.folder import INDEX_FILE
 from qdx.exporter.errors import StorageError
-from qdx.exporter.files import dump_json, load_json
+from qdx.exporter.files import dump_json, load_json, read_bytes, safe_child
+from qdx.exporter.limits import HELPER_FILE_LIMIT_BYTES
 from qdx.exporter.strict_json import CONFIG
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import Component, PipelineFolder
     from qdx.exporter.capture.skeleton import Skeleton
 
-__all__ = ["HELPER_SUFFIXES", "copy_helpers", "make_folder", "portable", "write_file"]
+__all__ = ["copy_helpers", "helper_paths", "make_folder", "portable", "write_file"]
 
 # Files of tokenizers, schedulers and processors that travel with a pipeline.
-HELPER_SUFFIXES = frozenset({".json", ".txt", ".model"})
+_SUFFIXES = frozenset({".json", ".txt", ".model"})
 # Where and how the author's machine kept the model.
-_LOCAL_KEYS = frozenset({"_name_or_path", "name_or_path", "is_local", "local_files_only"})
+_LOCAL_KEYS = frozenset({"_name_or_path", "name_or_path", "is_local", "local_files_only",
+                         "special_tokens_map_file", "tokenizer_file"})  # fmt: skip
 # Read by tokenizers of transformers 4 that were not made by the tokenizers library.
 _SLOW_FILES = frozenset({"vocab.json", "vocab.txt"})
 _TOKENIZER_LIMIT_BYTES = 128 * 2**20  # vocabularies of 256,000 tokens take 33 MiB
@@ -64,7 +66,21 @@ def copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> t
 
 def portable(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration without what it says about the machine that saved it."""
-    return {key: value for key, value in config.items() if key not in _LOCAL_KEYS}
+    return {
+        key: portable(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _LOCAL_KEYS
+    }
+
+
+def helper_paths(component: Component) -> list[Path]:
+    """The files of a tokenizer, scheduler or processor that travel with a pipeline.
+
+    Raises:
+        InvalidModel: One is a link, or has a name that no bundle may hold.
+    """
+    names = sorted(path.name for path in component.path.iterdir() if path.suffix in _SUFFIXES)
+    return [safe_child(component.path, name) for name in names]
 
 
 def make_folder(path: Path) -> None:
@@ -118,8 +134,9 @@ def _class_name(component: Component) -> str:
 
 def _contents(component: Component) -> dict[str, bytes]:
     """The component's files by name, with those that an older reader misses."""
-    paths = [path for path in sorted(component.path.iterdir()) if path.suffix in HELPER_SUFFIXES]
-    files = {path.name: path.read_bytes() for path in paths}
+    files = {
+        path.name: read_bytes(path, HELPER_FILE_LIMIT_BYTES) for path in helper_paths(component)
+    }
     if "tokenizer_config.json" in files:
         config = load_json(component.path / "tokenizer_config.json", rules=CONFIG)
         files["tokenizer_config.json"] = _tokenizer_config(config, files["tokenizer_config.json"])

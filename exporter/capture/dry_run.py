@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from qdx.exporter.capture.calls import CallRecord, bind, describe
+from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.errors import InvalidModel, QdxError, UsageError
@@ -40,12 +41,20 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     """
     records: list[CallRecord] = []
 
-    def answer(name: str, method: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def answer(
+        name: str,
+        method: str,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         arguments = bind(original, args, kwargs)
         records.append(CallRecord(name, method, pytree.tree_map(describe, arguments)))
         with skeleton.mode, torch.no_grad():
             output = original(**pytree.tree_map(_fake, arguments))
-        return map_tensors(output, lambda tensor: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype))
+        return map_tensors(
+            output, lambda tensor: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype)
+        )
 
     def _fake(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -53,7 +62,7 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
         return value
 
     try:
-        with intercept(skeleton.modules, answer), torch.random.fork_rng():
+        with intercept(skeleton.modules, answer), bounded_tensors(), torch.random.fork_rng():
             skeleton.pipeline(**call)
     except QdxError:
         raise
@@ -114,7 +123,11 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
         routed.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # pipelines look at it
         return routed
 
-    patched = [(name, module, method) for name, module in modules.items() for method in public_methods(type(module))]
+    patched = [
+        (name, module, method)
+        for name, module in modules.items()
+        for method in public_methods(type(module))
+    ]
     for name, module, method in patched:
         module.__dict__[method] = redirect(name, method, getattr(module, method))
 
@@ -129,7 +142,9 @@ def public_methods(cls: type) -> list[str]:
     """The methods that a model class itself adds: `forward`, `encode`, `decode`, `get_text_features`, …"""
     found: dict[str, None] = {}
     for base in cls.__mro__:
-        if base.__name__ in _PLUMBING or not base.__module__.startswith(("diffusers.", "transformers.")):
+        if base.__name__ in _PLUMBING or not base.__module__.startswith(
+            ("diffusers.", "transformers.")
+        ):
             continue
         if "Mixin" in base.__name__:
             continue

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from qdx.exporter.errors import InvalidModel
-from qdx.exporter.files import load_json, safe_child
-from qdx.exporter.strict_json import CONFIG
+from qdx.exporter.files import LINK_HINT, load_json, safe_child
+from qdx.exporter.strict_json import CONFIG, JsonRules
 
 INDEX_FILE = "model_index.json"
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json",
                  "preprocessor_config.json", "processor_config.json")  # fmt: skip
+# What the bundle writes again as plain JSON: no infinity, which only schedulers' files hold.
+_MODULE = JsonRules(big_ints=True)
 # Keys with which a config asks its library to load code from elsewhere.
 _CODE_KEYS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines", "_attn_implementation",
                         "_attn_implementation_internal", "attn_implementation"})  # fmt: skip
@@ -64,16 +66,18 @@ class PipelineFolder:
     absent: tuple[str, ...]
     options: dict[str, Any]
 
-
     def with_folders(self, folders: Mapping[str, Path]) -> PipelineFolder:
         """The same pipeline with the configurations of these components read from other folders."""
         moved = {
-            name: replace(self.components[name], path=path, config=_config(path)) for name, path in folders.items()
+            name: replace(self.components[name], path=path, config=_config(path))
+            for name, path in folders.items()
         }
         return replace(self, components={**self.components, **moved})
 
 
-def read_pipeline_folder(path: Path | str, *, folders: Mapping[str, str] | None = None) -> PipelineFolder:
+def read_pipeline_folder(
+    path: Path | str, *, folders: Mapping[str, str] | None = None
+) -> PipelineFolder:
     """Reads `model_index.json` and every component's configuration; imports nothing.
 
     Args:
@@ -93,7 +97,7 @@ def read_pipeline_folder(path: Path | str, *, folders: Mapping[str, str] | None 
             f"`{index_path}`: no such file; a diffusers pipeline folder has one",
             hint="save the pipeline with `pipeline.save_pretrained(folder)` and give that folder",
         )
-    index = load_json(index_path, rules=CONFIG)
+    index = load_json(index_path, rules=_MODULE)
     pipeline_class = index.get("_class_name")
     if not isinstance(pipeline_class, str) or not _IDENTIFIER.fullmatch(pipeline_class):
         raise InvalidModel(
@@ -111,13 +115,17 @@ def read_pipeline_folder(path: Path | str, *, folders: Mapping[str, str] | None 
         elif value == [None, None]:
             absent.append(name)
         else:
-            components[name] = _component(root, index_path, name, value, (folders or {}).get(name, name))
+            components[name] = _component(
+                root, index_path, name, value, (folders or {}).get(name, name)
+            )
     if not components:
         raise InvalidModel(f"`{index_path}`: names no component")
     return PipelineFolder(root, pipeline_class, components, tuple(absent), options)
 
 
-def _component(root: Path, index_path: Path, name: str, value: list[Any], relative: str) -> Component:
+def _component(
+    root: Path, index_path: Path, name: str, value: list[Any], relative: str
+) -> Component:
     """One checked entry of the index with its configuration."""
     where = f"`{index_path}`: component `{name}`"
     if not _IDENTIFIER.fullmatch(name):
@@ -134,7 +142,15 @@ def _component(root: Path, index_path: Path, name: str, value: list[Any], relati
     if not folder.is_dir():
         raise InvalidModel(f"{where}: folder `{folder}` is missing",
                            hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
+    _refuse_links(folder)
     return Component(name, library, class_name, folder, _config(folder))
+
+
+def _refuse_links(folder: Path) -> None:
+    """Tokenizers open their files by themselves and would follow a link to a file outside."""
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            raise InvalidModel(f"`{path}`: is a symbolic link, expected a file", hint=LINK_HINT)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -142,7 +158,7 @@ def _config(folder: Path) -> dict[str, Any]:
     for file_name in _CONFIG_FILES:
         path = folder / file_name
         if path.exists():
-            config = load_json(path, rules=CONFIG)
+            config = load_json(path, rules=_MODULE if file_name == "config.json" else CONFIG)
             # A tokenizer's or processor's auto_map is only used with trust_remote_code, which qdx never sets;
             # for models it decides which code runs, so it is refused.
             named = sorted(_CODE_KEYS & config.keys()) if file_name == "config.json" else []
@@ -150,6 +166,11 @@ def _config(folder: Path) -> dict[str, Any]:
                 raise InvalidModel(
                     f"`{path}`: key `{named[0]}` asks for code or an implementation from outside",
                     hint="remove the key; qdx runs only classes of diffusers and transformers",
+                )
+            if file_name == "config.json" and config.get("quantization_config"):
+                raise InvalidModel(
+                    f"`{path}`: `quantization_config` says that the weights are quantized already",
+                    hint="take the original model, and quantize it with a plan",
                 )
             return config
     return {}
@@ -167,7 +188,9 @@ def resolve_class(library: str, class_name: str, *, where: str) -> type:
     Raises:
         InvalidModel: There is no such class, or it does not belong to these libraries.
     """
-    module_name = library if library in {"diffusers", "transformers"} else f"diffusers.pipelines.{library}"
+    module_name = (
+        library if library in {"diffusers", "transformers"} else f"diffusers.pipelines.{library}"
+    )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
@@ -185,5 +208,7 @@ def resolve_class(library: str, class_name: str, *, where: str) -> type:
         ) from error
     origin = getattr(found, "__module__", "")
     if not inspect.isclass(found) or origin.split(".")[0] not in {"diffusers", "transformers"}:
-        raise InvalidModel(f"{where}: `{library}.{class_name}` is not a class of diffusers or transformers")
+        raise InvalidModel(
+            f"{where}: `{library}.{class_name}` is not a class of diffusers or transformers"
+        )
     return found

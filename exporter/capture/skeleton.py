@@ -18,14 +18,18 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from qdx.exporter.capture.cost import bounded_tensors, check_parameter_count
 from qdx.exporter.capture.folder import Component, PipelineFolder, resolve_class
 from qdx.exporter.errors import InvalidModel, QdxError
+from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 # Components that are no part of generating and whose code leaves PyTorch, so that no graph exists.
-OMITTED = {"safety_checker": "it runs NumPy code after the picture is made; artifacts ship without it"}
+OMITTED = {
+    "safety_checker": "it runs NumPy code after the picture is made; artifacts ship without it"
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ class Skeleton:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The components that compute, by name."""
-        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
+        return {
+            name: part
+            for name, part in self.pipeline.components.items()
+            if isinstance(part, nn.Module)
+        }
 
 
 def build_skeleton(folder: PipelineFolder) -> Skeleton:
@@ -57,15 +65,23 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
         InvalidModel: A configuration, tokenizer or scheduler does not build.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    pipeline_class = resolve_class("diffusers", folder.pipeline_class, where=f"`{folder.path}/model_index.json`")
+    pipeline_class = _pipeline_class(folder)
     omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
     parts: dict[str, Any] = dict.fromkeys(folder.absent)
     for name, component in folder.components.items():
         parts[name] = None if name in omitted else build_component(component, mode)
     options = dict(folder.options)
-    if "safety_checker" in omitted and "requires_safety_checker" in inspect.signature(pipeline_class).parameters:
+    if (
+        "safety_checker" in omitted
+        and "requires_safety_checker" in inspect.signature(pipeline_class).parameters
+    ):
         options["requires_safety_checker"] = False
     known = inspect.signature(pipeline_class).parameters
+    if extra := [name for name in folder.components if name not in known]:
+        raise InvalidModel(
+            f"`{folder.path}/model_index.json`: component `{extra[0]}` is none of {folder.pipeline_class}",
+            hint="remove the entry, or update diffusers",
+        )
     try:
         pipeline = pipeline_class(**{k: v for k, v in {**options, **parts}.items() if k in known})
     except Exception as error:
@@ -74,7 +90,22 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
             hint="the folder was probably saved by another version of diffusers",
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    return Skeleton(folder, pipeline, mode, omitted)
+    skeleton = Skeleton(folder, pipeline, mode, omitted)
+    if not skeleton.modules:
+        raise InvalidModel(f"`{folder.path}/model_index.json`: names no component that computes",
+                           hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
+    return skeleton
+
+
+def _pipeline_class(folder: PipelineFolder) -> Any:
+    from diffusers import DiffusionPipeline
+
+    where = f"`{folder.path}/model_index.json`"
+    cls = resolve_class("diffusers", folder.pipeline_class, where=where)
+    if not issubclass(cls, DiffusionPipeline) or cls is DiffusionPipeline:
+        raise InvalidModel(f"{where}: `{folder.pipeline_class}` is not the class of a pipeline",
+                           hint="`_class_name` names one, such as `StableDiffusionPipeline`")  # fmt: skip
+    return cls
 
 
 def build_component(component: Component, mode: FakeTensorMode) -> Any:
@@ -83,12 +114,14 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
     cls = resolve_class(component.library, component.class_name, where=where)
     try:
         if not issubclass(cls, nn.Module):
-            return _load_helper(cls, component)
+            _check_helper(cls, component)
+            with bounded_tensors():
+                return _load_helper(cls, component)
         config = copy.deepcopy(component.config)
         if not config:
-            raise InvalidModel(f"`{component.path / 'config.json'}`: no such file",
+            raise InvalidModel(f"`{component.path / 'config.json'}`: missing or empty",
                                hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
-        with fake_parameters(mode), torch.no_grad():
+        with fake_parameters(mode), bounded_tensors(), torch.no_grad():
             if component.library == "transformers":
                 module = cls(cls.config_class.from_dict(config))  # type: ignore[attr-defined]
                 module.tie_weights()
@@ -97,17 +130,58 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
         return module.eval()
     except QdxError:
         raise
-    except Exception as error:  # a library's constructor may raise anything on a broken configuration
+    except (
+        Exception
+    ) as error:  # a library's constructor may raise anything on a broken configuration
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
         raise InvalidModel(f"{where}: {component.class_name} cannot be built from its files: {reason}",
                            hint="the files are damaged or belong to another class or version") from error  # fmt: skip
+
+
+def _check_helper(cls: type, component: Component) -> None:
+    """Refuses classes that are no part of a pipeline, and sizes that cost without end."""
+    import diffusers
+    import transformers
+
+    # Whole pipelines, and classes that pick another by a name in a file.
+    unfit = (diffusers.DiffusionPipeline, diffusers.AutoModel, transformers.Trainer)
+    if issubclass(cls, unfit) or not (
+        hasattr(cls, "from_config") or hasattr(cls, "from_pretrained")
+    ):
+        raise InvalidModel(f"`{component.path}`: {component.class_name} is not the class of a component",
+                           hint="name the class itself, such as `UNet2DConditionModel`")  # fmt: skip
+    steps = component.config.get("num_train_timesteps")
+    if isinstance(steps, int) and not 0 < steps <= TRAINING_STEPS_LIMIT:
+        raise InvalidModel(
+            f"`{component.path / 'scheduler_config.json'}`: `num_train_timesteps` is {steps}, "
+            f"expected 1 to {TRAINING_STEPS_LIMIT}"
+        )
+    if issubclass(cls, transformers.PreTrainedTokenizerBase):
+        _check_tokenizer(cls, component)
+
+
+def _check_tokenizer(cls: Any, component: Component) -> None:
+    """Refuses what transformers would make an empty tokenizer of, or pad without end."""
+    files: dict[str, str] = cls.vocab_files_names
+    needed = [files[key] for key in ("vocab_file", "merges_file") if key in files]
+    missing = [name for name in needed if not (component.path / name).exists()]
+    if missing and not (component.path / "tokenizer.json").exists():
+        raise InvalidModel(f"`{component.path}`: has neither tokenizer.json nor {missing[0]}",
+                           hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
+    length = component.config.get("model_max_length")
+    # Above 1e20 transformers takes the length for unknown.
+    if isinstance(length, int) and not (0 < length <= PROMPT_TOKENS_LIMIT or length > 1e20):
+        raise InvalidModel(
+            f"`{component.path / 'tokenizer_config.json'}`: `model_max_length` is {length}, "
+            f"expected 1 to {PROMPT_TOKENS_LIMIT}"
+        )
 
 
 def _load_helper(cls: Any, component: Component) -> Any:
     """A scheduler from its configuration, a tokenizer or processor from its folder, offline."""
     if hasattr(cls, "from_config"):
         if not component.config:
-            raise InvalidModel(f"`{component.path}`: has no scheduler_config.json",
+            raise InvalidModel(f"`{component.path / 'scheduler_config.json'}`: missing or empty",
                                hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
         return cls.from_config(copy.deepcopy(component.config))
     return cls.from_pretrained(str(component.path), local_files_only=True, trust_remote_code=False)
@@ -121,9 +195,13 @@ def fake_parameters(mode: FakeTensorMode) -> Iterator[None]:
     touches) its pages: building a model of any size needs no memory.
     """
     register = nn.Module.register_parameter
+    count = 0
 
     def register_fake(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        nonlocal count
         if param is not None and not isinstance(param, FakeTensor):
+            count += 1
+            check_parameter_count(count)
             with mode:
                 fake = torch.empty(param.shape, dtype=param.dtype)
             param = nn.Parameter(fake, requires_grad=False)

@@ -40,7 +40,9 @@ class LazyWeight:
 class Weights(Mapping[str, LazyWeight]):
     """Parameters by fully qualified name."""
 
-    def __init__(self, weights: dict[str, LazyWeight], *, aliases: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, weights: dict[str, LazyWeight], *, aliases: dict[str, str] | None = None
+    ) -> None:
         """`aliases` maps the names of tied parameters to the one name under which their bytes are stored."""
         self._weights = weights
         self.aliases = aliases or {}
@@ -70,7 +72,9 @@ def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -
     weights: dict[str, LazyWeight] = {}
     aliases: dict[str, str] = {}
     for owner, tied in names.items():
-        candidates = (s for name in tied for s in (renamed.get(name, name), *_stored_names(module, name)))
+        candidates = (
+            s for name in tied for s in (renamed.get(name, name), *_stored_names(module, name))
+        )
         stored = next((s for s in candidates if s in checkpoint), None)
         if stored is None:
             raise InvalidModel(
@@ -85,11 +89,24 @@ def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -
                 f"expected {list(shape)} by the configuration of `{component}`",
                 hint="config.json and the weights belong to different models",
             )
+        _check_kind(checkpoint, stored, parameter.dtype)
         for name in tied:
-            weights[name] = LazyWeight(name, shape, parameter.dtype, _reader(checkpoint, stored, parameter.dtype))
+            weights[name] = LazyWeight(
+                name, shape, parameter.dtype, _reader(checkpoint, stored, parameter.dtype)
+            )
             if name != owner:
                 aliases[name] = owner
     return Weights(weights, aliases=aliases)
+
+
+def _check_kind(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> None:
+    """Integers where the model computes in floats are quantized weights, whose scales lie elsewhere."""
+    found: torch.dtype = getattr(torch, checkpoint[stored].dtype)
+    if dtype.is_floating_point and not found.is_floating_point:
+        raise InvalidModel(
+            f"`{checkpoint.file_of(stored)}`: weight `{stored}` is {checkpoint[stored].dtype}, expected floats",
+            hint="the weights are quantized already; take the original model, and quantize with a plan",
+        )
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -115,7 +132,9 @@ def load_buffers(module: nn.Module, stored: Checkpoint | SafetensorsFile) -> Non
 def _stored_names(module: nn.Module, name: str) -> Iterator[str]:
     """The names under which libraries have stored this parameter over time, most likely first."""
     yield name
-    prefix = getattr(module, "base_model_prefix", "")  # transformers: the model inside a model with a head
+    prefix = getattr(
+        module, "base_model_prefix", ""
+    )  # transformers: the model inside a model with a head
     if prefix:
         yield f"{prefix}.{name}"
         yield name.removeprefix(f"{prefix}.")
@@ -137,16 +156,25 @@ def _renamed_by_transformers(module: nn.Module, checkpoint: Checkpoint) -> dict[
         return {}
     parameters = dict(module.named_parameters(remove_duplicate=False))
     prefix = getattr(module, "base_model_prefix", None)
-    return {rename_source_key(stored, renamings, [], prefix, parameters)[0]: stored for stored in checkpoint}
+    return {
+        rename_source_key(stored, renamings, [], prefix, parameters)[0]: stored
+        for stored in checkpoint
+    }
 
 
-_RENAMED_ATTENTION = (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn"))
+_RENAMED_ATTENTION = (
+    ("to_q", "query"),
+    ("to_k", "key"),
+    ("to_v", "value"),
+    ("to_out.0", "proj_attn"),
+)
 
 
 def _reader(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
     def read() -> torch.Tensor:
         tensor = checkpoint.read(stored)
-        check_finite(tensor, stored, checkpoint.file_of(stored))
-        return tensor.to(dtype)
+        converted = tensor.to(dtype)  # float64 may overflow, so the result is what is checked
+        check_finite(converted, stored, checkpoint.file_of(stored))
+        return converted
 
     return read

@@ -14,20 +14,35 @@ def graph_in_layout(graph: Graph, layout: Layout) -> Graph:
     """The same graph whose specs carry the layout's names, dtypes and ranks.
 
     The lowering adapts the program to its specs. A number that was traced without dimensions and is
-    declared with one has that dimension of length one: a diffusion step has one timestep.
+    declared with one has that dimension of length one: a diffusion step has one timestep. Where the
+    graph is dynamic that length is open, since one value is broadcast and as many as the batch fit too.
+    An output that would share its name with an input is prefixed: `sample` comes out as `out_sample`.
     """
     at = (graph.component, graph.method)
+    dynamic = bool(graph.dynamic_symbols)
+    inputs = tuple(
+        _placed(s, layout.input(*at, s.name, s.dtype), dynamic=dynamic) for s in graph.inputs
+    )
+    taken = {spec.name for spec in inputs}
+    outputs = (
+        _placed(s, layout.output(*at, s.name, s.dtype), dynamic=False) for s in graph.outputs
+    )
     return replace(
         graph,
-        inputs=tuple(_placed(s, layout.input(*at, s.name, s.dtype)) for s in graph.inputs),
-        outputs=tuple(_placed(s, layout.output(*at, s.name, s.dtype)) for s in graph.outputs),
+        inputs=inputs,
+        outputs=tuple(
+            replace(spec, name=f"out_{spec.name}") if spec.name in taken else spec
+            for spec in outputs
+        ),
     )
 
 
-def _placed(spec: TensorSpec, port: Port) -> TensorSpec:
+def _placed(spec: TensorSpec, port: Port, *, dynamic: bool) -> TensorSpec:
     shape = spec.shape
     if port.rank == 0:
         shape = ()
     elif port.rank == 1 and not shape:
         shape = (1,)
+    if port.rank == 1 and dynamic and shape == (1,):
+        shape = (f"{port.name}_0",)
     return replace(spec, name=port.name, dtype=port.dtype, shape=shape)

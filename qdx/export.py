@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import qdx
+from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
 from qdx.exporter.capture.capture import Capture, Shapes, capture
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from qdx.backends.contract import Backend
     from qdx.exporter.capture.calls import CallRecord
-    from qdx.exporter.graph.graph import Graph
     from qdx.exporter.plan.resolve import ResolvedPlan
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
@@ -94,19 +94,15 @@ def export(
     intent = load_plan(plan)
     folder = read_pipeline_folder(model)
     with progress.task("reading the pipeline"):
-        skeleton = build_skeleton(folder)
-        checkpoints = {name: open_checkpoint(folder.components[name].path) for name in skeleton.modules}
-        weights = {
-            name: bind_weights(module, checkpoints[name], component=name) for name, module in skeleton.modules.items()
-        }
-        for name, module in skeleton.modules.items():
-            load_buffers(module, checkpoints[name])
+        skeleton, checkpoints, weights = _read(folder)
     resolved = resolve(intent, skeleton.modules, profile)
     with progress.task("dry run"):
         captured = capture(skeleton, call or {}, shapes=shapes)
-    chosen, left_out = _choose(captured, skeleton, components)
+    chosen, left_out = _choose(captured, components)
+    skeleton = _without_unused(skeleton, captured)
+    job = _Job(skeleton, weights, captured, resolved, profile, backend)
     with BundleWriter(output, force=force) as writer:
-        entries = _lower_all(skeleton, captured, chosen, weights, resolved, profile, backend, writer.staging, progress)
+        entries = _lower_all(job, chosen, writer.staging, progress)
         helpers = copy_helpers(folder, skeleton, writer.staging)
         notes = backend.add_helpers(_tokenizers(skeleton, helpers, writer.staging), writer.staging)
         with progress.task("writing the bundle"):
@@ -128,73 +124,124 @@ def export(
     return ExportResult(output, tuple(chosen), size, skeleton.omitted, left_out, notes)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What lowering needs to know of an export."""
+
+    skeleton: Skeleton
+    weights: dict[str, Weights]
+    captured: Capture
+    resolved: ResolvedPlan
+    profile: TargetProfile
+    backend: Backend
+
+
+def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, Weights]]:
+    """The pipeline without weights, and the weights of its components, checked and unread."""
+    skeleton = build_skeleton(folder)
+    checkpoints = {name: open_checkpoint(folder.components[name].path) for name in skeleton.modules}
+    weights = {
+        name: bind_weights(module, checkpoints[name], component=name)
+        for name, module in skeleton.modules.items()
+    }
+    for name, module in skeleton.modules.items():
+        load_buffers(module, checkpoints[name])
+    return skeleton, checkpoints, weights
+
+
 def _choose(
-    captured: Capture, skeleton: Skeleton, components: Sequence[str] | None
+    captured: Capture, components: Sequence[str] | None
 ) -> tuple[dict[str, CallRecord], tuple[str, ...]]:
-    """The calls to export, and the components that are left to PyTorch."""
-    unknown = sorted(set(components or ()) - {record.component for record in captured.calls.values()})
+    """The calls to export, and the components that the user leaves to PyTorch."""
+    called = tuple(dict.fromkeys(record.component for record in captured.calls.values()))
+    unknown = sorted(set(components or ()) - set(called))
     if unknown:
-        called = ", ".join(dict.fromkeys(record.component for record in captured.calls.values()))
         raise UsageError(f"--components: `{unknown[0]}` is not called by the pipeline",
-                         hint=f"it calls {called}")  # fmt: skip
+                         hint=f"it calls {', '.join(called)}")  # fmt: skip
     chosen = {
         where: record
         for where, record in captured.calls.items()
         if components is None or record.component in components
     }
     exported = {record.component for record in chosen.values()}
-    return chosen, tuple(name for name in skeleton.modules if name not in exported)
+    return chosen, tuple(name for name in called if name not in exported)
+
+
+def _without_unused(skeleton: Skeleton, captured: Capture) -> Skeleton:
+    """The skeleton with the components that this call never uses counted as omitted."""
+    called = {record.component for record in captured.calls.values()}
+    unused = {
+        name: "the exported pipeline call never uses it"
+        for name in skeleton.modules
+        if name not in called
+    }
+    return replace(skeleton, omitted={**skeleton.omitted, **unused})
 
 
 def _lower_all(
-    skeleton: Skeleton,
-    captured: Capture,
-    chosen: dict[str, CallRecord],
-    weights: dict[str, Weights],
-    resolved: ResolvedPlan,
-    profile: TargetProfile,
-    backend: Backend,
-    staging: Path,
-    progress: Progress,
+    job: _Job, chosen: dict[str, CallRecord], staging: Path, progress: Progress
 ) -> dict[str, Any]:
     """Traces and lowers every chosen call; returns the manifest's `components`."""
     entries: dict[str, Any] = {}
     with progress.task("lowering", len(chosen)) as task:
-        for where, record in chosen.items():
-            component = skeleton.folder.components[record.component]
-            fitted = _fit_to_layout(record, profile)
-            graph = trace(skeleton, fitted, weights[record.component], moving=captured.moving.get(where))
-            face = _face(graph, profile, dynamic=bool(captured.moving.get(where)))
-            relative = profile.layout.folder(record.component, record.key)
-            target_folder = staging / relative
-            make_folder(target_folder)
-            backend.lower(face, resolved.storage_dtype(record.component), profile, target_folder)
-            write_file(target_folder / "config.json", dump_json(portable(component.config)))
-            _write_buffers(skeleton, record.component, target_folder)
+        for record in chosen.values():
+            component = job.skeleton.folder.components[record.component]
             entry = entries.setdefault(
-                record.component, {"library": component.library, "class": component.class_name, "methods": {}}
+                record.component,
+                {"library": component.library, "class": component.class_name, "methods": {}},
             )
-            entry["methods"][record.key] = {
-                "folder": relative,
-                "inputs": [
-                    {"argument": old.name, "name": new.name, "dtype": new.dtype, "shape": list(new.shape)}
-                    for old, new in zip(graph.inputs, face.inputs, strict=True)
-                ],
-                "outputs": [
-                    {"field": old.name, "name": new.name, "dtype": new.dtype, "shape": list(new.shape)}
-                    for old, new in zip(graph.outputs, face.outputs, strict=True)
-                ],
-                "constants": record.constants(),
-            }
+            entry["methods"][record.key] = _lower(job, record, staging)
             task.advance(1)
     return entries
+
+
+def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
+    """Traces and lowers one call into its folder; returns the manifest's entry of the method."""
+    name, layout = record.component, job.profile.layout
+    fitted = _fit_to_layout(record, job.profile)
+    graph = trace(
+        job.skeleton, fitted, job.weights[name], moving=job.captured.moving.get(record.where)
+    )
+    relative = layout.folder(name, record.key)
+    folder = staging / relative
+    make_folder(folder)
+    job.backend.lower(graph, job.resolved.storage_dtype(name), job.profile, folder)
+    write_file(
+        folder / "config.json", dump_json(portable(job.skeleton.folder.components[name].config))
+    )
+    _write_buffers(job.skeleton, name, folder)
+    face = graph_in_layout(graph, layout)
+    return {
+        "folder": relative,
+        "inputs": [
+            {
+                "argument": traced.name,
+                "name": port.name,
+                "dtype": port.dtype,
+                "shape": list(port.shape),
+            }
+            for traced, port in zip(graph.inputs, face.inputs, strict=True)
+        ],
+        "outputs": [
+            {
+                "field": traced.name,
+                "name": port.name,
+                "dtype": port.dtype,
+                "shape": list(port.shape),
+            }
+            for traced, port in zip(graph.outputs, face.outputs, strict=True)
+        ],
+        "constants": record.constants(),
+    }
 
 
 def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:
     """The call with dtypes and ranks as the target's ecosystem passes them (a timestep, mostly)."""
     fitted: dict[str, torch.Tensor] = {}
     for name, tensor in record.tensors().items():
-        port = profile.layout.input(record.component, record.method, name, str(tensor.dtype).removeprefix("torch."))
+        port = profile.layout.input(
+            record.component, record.method, name, str(tensor.dtype).removeprefix("torch.")
+        )
         shape = tuple(tensor.shape)
         if port.rank == 0 and tensor.dim() == 1:
             shape = ()
@@ -204,23 +251,9 @@ def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:
     return record.with_tensors(fitted)
 
 
-def _face(graph: Graph, profile: TargetProfile, *, dynamic: bool) -> Graph:
-    """The graph with the names that the target's ecosystem uses."""
-    inputs = []
-    for spec in graph.inputs:
-        port = profile.layout.input(graph.component, graph.method, spec.name, spec.dtype)
-        # One value for the whole batch was traced, and is broadcast: as many as the batch fit as well.
-        open_size = dynamic and port.rank == 1 and spec.shape == (1,)
-        inputs.append(replace(spec, name=port.name, shape=(f"{port.name}_0",) if open_size else spec.shape))
-    outputs = []
-    for spec in graph.outputs:
-        port = profile.layout.output(graph.component, graph.method, spec.name, spec.dtype)
-        taken = any(port.name == other.name for other in inputs)  # a UNet's `sample` comes out as `out_sample`
-        outputs.append(replace(spec, name=f"out_{port.name}" if taken else port.name))
-    return replace(graph, inputs=tuple(inputs), outputs=tuple(outputs))
-
-
-def _tokenizers(skeleton: Skeleton, helpers: Sequence[str], staging: Path) -> dict[str, PreTrainedTokenizerBase]:
+def _tokenizers(
+    skeleton: Skeleton, helpers: Sequence[str], staging: Path
+) -> dict[str, PreTrainedTokenizerBase]:
     """The bundle's tokenizers by component, opened afresh: a pipeline call changes how one pads and cuts."""
     from transformers import PreTrainedTokenizerBase
 
@@ -237,7 +270,9 @@ def _source_digests(folder: PipelineFolder, checkpoints: dict[str, Checkpoint]) 
     files = [folder.path / INDEX_FILE, *(path for c in checkpoints.values() for path in c.files)]
     for component in folder.components.values():
         files += helper_paths(component)
-    return {path.relative_to(folder.path).as_posix(): sha256_file(path) for path in sorted(set(files))}
+    return {
+        path.relative_to(folder.path).as_posix(): sha256_file(path) for path in sorted(set(files))
+    }
 
 
 def _write_buffers(skeleton: Skeleton, component: str, folder: Path) -> None:
@@ -246,4 +281,7 @@ def _write_buffers(skeleton: Skeleton, component: str, folder: Path) -> None:
     if buffers:
         from safetensors.torch import save
 
-        write_file(folder / BUFFERS_FILE, save({name: value.contiguous() for name, value in buffers.items()}))
+        write_file(
+            folder / BUFFERS_FILE,
+            save({name: value.contiguous() for name, value in buffers.items()}),
+        )

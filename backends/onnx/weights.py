@@ -110,7 +110,7 @@ def _reader(
     weight: LazyWeight, stored: torch.dtype, permutation: tuple[int, ...] | None
 ) -> Callable[[], ir.TensorProtocol]:
     def read() -> ir.TensorProtocol:
-        converted = narrowed(weight.name, weight.read(), stored)
+        converted = narrowed(weight.name, weight.load(), stored)
         if permutation is not None:
             converted = converted.permute(permutation)
         return TorchTensor(converted.contiguous(), name=weight.name)
@@ -124,6 +124,8 @@ def narrowed(name: str, tensor: torch.Tensor, stored: torch.dtype) -> torch.Tens
     Raises:
         TargetRefusal: Its magnitude does not fit float16.
     """
+    if tensor.dtype == stored:
+        return tensor
     converted = tensor.to(stored)
     if stored == torch.float16 and not bool(torch.isfinite(converted).all()):
         peak = float(tensor.abs().max())

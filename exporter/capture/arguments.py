@@ -14,12 +14,20 @@ from qdx.exporter.errors import UsageError
 # Which names of a pipeline's signature stand for the batch; the first that exists is used.
 _BATCH_ARGUMENTS = ("prompt", "class_labels", "batch_size", "num_images_per_prompt")
 _IMAGE_ARGUMENTS = ("image", "mask_image", "control_image")
-_TEXT_ARGUMENTS = ("negative_prompt", "prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3")
+_TEXT_ARGUMENTS = (
+    "negative_prompt",
+    "prompt_2",
+    "prompt_3",
+    "negative_prompt_2",
+    "negative_prompt_3",
+)
 _DEFAULT_SIZE_PIXELS = 512
 _DRY_RUN_STEPS = 2
 
 
-def complete_call(pipeline: Any, call: dict[str, Any], *, base: Path | None = None) -> dict[str, Any]:
+def complete_call(
+    pipeline: Any, call: dict[str, Any], *, base: Path | None = None
+) -> dict[str, Any]:
     """The user's arguments with those added that a dry run needs.
 
     Images may be given as paths; pictures that are required and missing become noise of the pipeline's
@@ -55,7 +63,9 @@ def complete_call(pipeline: Any, call: dict[str, Any], *, base: Path | None = No
     return full
 
 
-def other_call(pipeline: Any, call: dict[str, Any], size_pixels: tuple[int, int] | None) -> dict[str, Any]:
+def other_call(
+    pipeline: Any, call: dict[str, Any], size_pixels: tuple[int, int] | None
+) -> dict[str, Any]:
     """A second call that differs from the first in batch, height and width (and frames), wherever the pipeline has them.
 
     Args:
@@ -71,10 +81,10 @@ def other_call(pipeline: Any, call: dict[str, Any], size_pixels: tuple[int, int]
         value = call.get(name)
         if isinstance(value, str):
             value = [value]
-        if name in {"batch_size", "num_images_per_prompt"}:
-            other[name] = 2 * int(value or 1)
-        elif isinstance(value, list):
+        if isinstance(value, list):
             other[name] = value * 2
+        elif name in {"batch_size", "num_images_per_prompt"}:
+            other[name] = 2 * int(value or 1)
         else:
             continue
         break
@@ -127,7 +137,9 @@ def default_size_pixels(pipeline: Any) -> int:
     """Height and width of the pictures that the pipeline makes when it is not told."""
     scale = int(getattr(pipeline, "vae_scale_factor", 1) or 1)
     for name in ("unet", "transformer"):
-        sample_size = getattr(getattr(getattr(pipeline, name, None), "config", None), "sample_size", None)
+        sample_size = getattr(
+            getattr(getattr(pipeline, name, None), "config", None), "sample_size", None
+        )
         if isinstance(sample_size, int):
             return sample_size * scale
     return _DEFAULT_SIZE_PIXELS

@@ -41,7 +41,11 @@ class CallRecord:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors among the arguments, by the name that the graph's input will have."""
-        return {name: leaf for name, leaf in name_leaves(self.arguments).items() if isinstance(leaf, torch.Tensor)}
+        return {
+            name: leaf
+            for name, leaf in name_leaves(self.arguments).items()
+            if isinstance(leaf, torch.Tensor)
+        }
 
     def constants(self) -> dict[str, Any]:
         """Numbers, strings and flags among the arguments: baked into the graph."""
@@ -104,7 +108,9 @@ def name_leaves(tree: Any) -> dict[str, Any]:
 def substitute(tree: Any, values: dict[str, Any]) -> Any:
     """The same structure with the named leaves replaced."""
     _, structure = pytree.tree_flatten(tree, is_leaf=lambda value: value is None)
-    return pytree.tree_unflatten([values.get(name, leaf) for name, leaf in name_leaves(tree).items()], structure)
+    return pytree.tree_unflatten(
+        [values.get(name, leaf) for name, leaf in name_leaves(tree).items()], structure
+    )
 
 
 def _key(part: Any) -> str:
@@ -127,7 +133,9 @@ def one_call_each(records: list[CallRecord]) -> dict[str, CallRecord]:
     """
     groups: dict[tuple[str, str, frozenset[str]], list[CallRecord]] = {}
     for record in records:
-        groups.setdefault((record.component, record.method, frozenset(record.tensors())), []).append(record)
+        groups.setdefault(
+            (record.component, record.method, frozenset(record.tensors())), []
+        ).append(record)
     variants: Counter[tuple[str, str]] = Counter()
     chosen: dict[str, CallRecord] = {}
     for (component, method, _), group in groups.items():
@@ -144,7 +152,11 @@ def _representative(group: list[CallRecord]) -> CallRecord:
     moving: dict[str, Any] = {}
     for name, leaf in leaves[0].items():
         others = [other.get(name) for other in leaves[1:]]
-        if isinstance(leaf, bool) or not isinstance(leaf, int | float) or all(o == leaf for o in others):
+        if (
+            isinstance(leaf, bool)
+            or not isinstance(leaf, int | float)
+            or all(o == leaf for o in others)
+        ):
             continue
         dtype = torch.int64 if all(isinstance(o, int) for o in (leaf, *others)) else torch.float32
         moving[name] = torch.empty((), dtype=dtype, device="meta")

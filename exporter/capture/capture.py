@@ -41,7 +41,9 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
         return Capture(calls, {})
     second = other_call(skeleton.pipeline, first_call, _picture_size(skeleton, records))
     second_records = dry_run(skeleton, second)
-    others = one_call_each([*second_records, *records])  # numbers that move between the runs move, too
+    others = one_call_each(
+        [*second_records, *records]
+    )  # numbers that move between the runs move, too
     moving = {where: _moving(calls[where], others[where]) for where in calls if where in others}
     return Capture({where: others.get(where, record) for where, record in calls.items()}, moving)
 
@@ -50,7 +52,11 @@ def _moving(one: CallRecord, other: CallRecord) -> Moving:
     """Dimensions whose size differs between two records of one method."""
     others = other.tensors()
     found = {
-        name: tuple(d for d, (a, b) in enumerate(zip(tensor.shape, others[name].shape, strict=False)) if a != b)
+        name: tuple(
+            d
+            for d, (a, b) in enumerate(zip(tensor.shape, others[name].shape, strict=False))
+            if a != b
+        )
         for name, tensor in one.tensors().items()
         if name in others
     }
@@ -59,10 +65,18 @@ def _moving(one: CallRecord, other: CallRecord) -> Moving:
 
 def _picture_size(skeleton: Skeleton, records: list[CallRecord]) -> tuple[int, int] | None:
     """Height and width of the picture, from the latents that the last decoder call took (or the denoiser's sample)."""
-    scale = int(getattr(skeleton.pipeline, "vae_spatial_compression_ratio", 0) or getattr(skeleton.pipeline, "vae_scale_factor", 1) or 1)
+    scale = int(
+        getattr(skeleton.pipeline, "vae_spatial_compression_ratio", 0)
+        or getattr(skeleton.pipeline, "vae_scale_factor", 1)
+        or 1
+    )
     for record in reversed(records):
         for tensor in record.tensors().values():
             if tensor.dim() >= 4:
                 height, width = tensor.shape[-2:]
-                return (height * scale, width * scale) if record.method == "decode" else (height, width)
+                return (
+                    (height * scale, width * scale)
+                    if record.method == "decode"
+                    else (height, width)
+                )
     return None

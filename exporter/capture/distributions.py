@@ -39,7 +39,11 @@ def flatten_output(output: Any) -> dict[str, torch.Tensor]:
         if _is_distribution(value):
             flat[PARAMETERS_NAME] = value.parameters
             continue
-        flat |= {n: leaf for n, leaf in name_leaves({name: value}).items() if isinstance(leaf, torch.Tensor)}
+        flat |= {
+            n: leaf
+            for n, leaf in name_leaves({name: value}).items()
+            if isinstance(leaf, torch.Tensor)
+        }
     return flat
 
 

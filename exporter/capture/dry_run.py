@@ -139,7 +139,7 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
 
 
 def public_methods(cls: type) -> list[str]:
-    """The methods that a model class itself adds: `forward`, `encode`, `decode`, `get_text_features`, …"""
+    """The methods that a model class itself adds: `forward`, `encode`, `decode`, and the like."""
     found: dict[str, None] = {}
     for base in cls.__mro__:
         if base.__name__ in _PLUMBING or not base.__module__.startswith(

@@ -42,4 +42,4 @@ def fill_weights(module: nn.Module, skeleton: Skeleton, name: str) -> None:
         if owner not in filled:
             filled[owner] = nn.Parameter(weight.read(), requires_grad=False)
         path, _, leaf = parameter_name.rpartition(".")
-        module.get_submodule(path)._parameters[leaf] = filled[owner]
+        module.get_submodule(path).register_parameter(leaf, filled[owner])

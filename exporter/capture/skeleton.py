@@ -124,7 +124,7 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
         with fake_parameters(mode), bounded_tensors(), torch.no_grad():
             if component.library == "transformers":
                 module = cls(cls.config_class.from_dict(config))  # type: ignore[attr-defined]
-                module.tie_weights()
+                module.tie_weights()  # type: ignore[operator]
             else:
                 module = cls.from_config(config)  # type: ignore[attr-defined]
         return module.eval()
@@ -207,7 +207,7 @@ def fake_parameters(mode: FakeTensorMode) -> Iterator[None]:
             param = nn.Parameter(fake, requires_grad=False)
         register(module, name, param)
 
-    nn.Module.register_parameter = register_fake  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_fake  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import sympy
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -14,6 +13,7 @@ from torch.export.graph_signature import InputKind
 from qdx.exporter.capture.calls import CallRecord, substitute
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.skeleton import Skeleton
+from qdx.exporter.capture.symbols import dimension_names, guard_of, shape_of
 from qdx.exporter.errors import Refusal, TargetRefusal
 from qdx.exporter.graph.graph import Graph, TensorSpec, dtype_name
 from qdx.exporter.graph.weights import Weights
@@ -37,7 +37,9 @@ class _Traced(nn.Module):
         return flatten_output(output)
 
 
-def trace(skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: Moving | None = None) -> Graph:
+def trace(
+    skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: Moving | None = None
+) -> Graph:
     """Traces one recorded call.
 
     Args:
@@ -51,14 +53,22 @@ def trace(skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: M
     """
     module = skeleton.modules[record.component]
     examples = {
-        name: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype) for name, tensor in record.tensors().items()
+        name: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype)
+        for name, tensor in record.tensors().items()
     }
     dynamic = None
     if moving:
-        dynamic = ({name: {d: Dim.AUTO for d in moving.get(name, ()) if d < value.dim()} for name, value in examples.items()},)
+        dynamic = (
+            {
+                name: {d: Dim.AUTO for d in moving.get(name, ()) if d < value.dim()}
+                for name, value in examples.items()
+            },
+        )
     try:
         with torch.no_grad():
-            program = torch.export.export(_Traced(module, record), (examples,), dynamic_shapes=dynamic, strict=False)
+            program = torch.export.export(
+                _Traced(module, record), (examples,), dynamic_shapes=dynamic, strict=False
+            )
     except Exception as error:  # tracing runs the model's own Python
         reason = f"{type(error).__name__}: {_brief(error)}"
         raise TargetRefusal(
@@ -72,7 +82,9 @@ def trace(skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: M
     return graph
 
 
-def graph_from_program(program: ExportedProgram, record: CallRecord, names: list[str], weights: Weights) -> Graph:
+def graph_from_program(
+    program: ExportedProgram, record: CallRecord, names: list[str], weights: Weights
+) -> Graph:
     """The graph around an exported program whose inputs have these names, in order.
 
     Inputs that the computation does not use stay: the caller passes them.
@@ -83,51 +95,37 @@ def graph_from_program(program: ExportedProgram, record: CallRecord, names: list
     structure: Any = program.call_spec.out_spec
     input_values = {name: values[key] for name, key in zip(names, inputs, strict=True)}
     output_values = {
-        name: values[key] for name, key in zip(structure.context, signature.user_outputs, strict=True)
+        name: values[key]
+        for name, key in zip(structure.context, signature.user_outputs, strict=True)
     }
-    symbols = _dimension_names(input_values)
+    names_of_dimensions = dimension_names(input_values)
+
+    def specs(named: dict[str, torch.Tensor]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(name, dtype_name(value.dtype), shape_of(value, names_of_dimensions))
+            for name, value in named.items()
+        )
+
     return Graph(
-        component=record.component,
-        method=record.key,
-        program=program,
-        inputs=_specs(input_values, symbols),
-        outputs=_specs(output_values, symbols),
-        weights=weights,
-    )
-
-
-def _dimension_names(inputs: dict[str, torch.Tensor]) -> dict[sympy.Symbol, sympy.Symbol]:
-    """Readable names for the tracer's symbols: the first input and dimension where each stands alone."""
-    names: dict[sympy.Symbol, sympy.Symbol] = {}
-    for name, value in inputs.items():
-        for dimension, size in enumerate(value.shape):
-            if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
-                readable = "batch" if dimension == 0 and not names else f"{name}_{dimension}"
-                names.setdefault(size.node.expr, sympy.Symbol(readable, integer=True))
-    return names
-
-
-def _specs(
-    values: dict[str, torch.Tensor], symbols: dict[sympy.Symbol, sympy.Symbol]
-) -> tuple[TensorSpec, ...]:
-    def size(value: int | torch.SymInt) -> int | str:
-        return str(value.node.expr.subs(symbols)) if isinstance(value, torch.SymInt) else value
-
-    return tuple(
-        TensorSpec(name, dtype_name(value.dtype), tuple(size(s) for s in value.shape))
-        for name, value in values.items()
+        record.component, record.key, program, specs(input_values), specs(output_values), weights
     )
 
 
 def _check_dynamic(graph: Graph, record: CallRecord, moving: Moving) -> None:
     """Refuses where a dimension that moves between calls was baked into the graph."""
+    values = {
+        node.name: node.meta["val"]
+        for node in graph.program.graph.nodes
+        if node.op == "placeholder"
+    }
     refusals = [
         Refusal(
             f"{record.where}: {spec.name}, dimension {dimension}",
-            f"fixed to {spec.shape[dimension]} by {_guard_of(graph, spec.shape[dimension])}",
-            None,
+            f"fixed to {spec.shape[dimension]} by {guard_of(values[placeholder].shape[dimension])}",
         )
-        for spec in graph.inputs
+        for spec, placeholder in zip(
+            graph.inputs, graph.program.graph_signature.user_inputs, strict=True
+        )
         for dimension in moving.get(spec.name, ())
         if dimension < len(spec.shape) and isinstance(spec.shape[dimension], int)
     ]
@@ -137,22 +135,6 @@ def _check_dynamic(graph: Graph, record: CallRecord, moving: Moving) -> None:
             refusals=tuple(refusals),
             hint="export with --shapes static for the sizes that you need",
         )
-
-
-def _guard_of(graph: Graph, size: int | str) -> str:
-    """The condition with which tracing fixed a dimension to this size, as well as torch recorded it."""
-    for node in graph.program.graph.nodes:
-        value = node.meta.get("val")
-        environment = getattr(getattr(value, "fake_mode", None), "shape_env", None)
-        if environment is None:
-            continue
-        for symbol, replacement in environment.replacements.items():
-            if str(replacement) == str(size):
-                sources = environment.var_to_sources.get(symbol) if hasattr(environment, "var_to_sources") else None
-                where = next((str(g.stack.summary()[-1]) for g in environment.guards if symbol in g.expr.free_symbols), "")
-                return f"the guard {symbol} == {replacement}" + (f" ({sources[0].name})" if sources else "") + (f" at {where}" if where else "")
-        break
-    return "the model's own code"
 
 
 def _brief(error: Exception) -> str:

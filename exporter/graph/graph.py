@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -70,7 +70,8 @@ class Graph:
         return {
             spec.arg.name: self._constant(spec.target)
             for spec in self.program.graph_signature.input_specs
-            if spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR) and spec.target is not None
+            if spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+            and spec.target is not None
         }
 
     @property

@@ -32,7 +32,9 @@ def run(graph: Graph, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
         value = inputs.get(spec.name)
         if value is None or dtype_name(value.dtype) != spec.dtype or value.dim() != len(spec.shape):
             got = "nothing" if value is None else f"{dtype_name(value.dtype)} {list(value.shape)}"
-            raise InternalError(f"`{graph.where}`: input `{spec.name}` got {got}, expected {spec.dtype} {list(spec.shape)}")
+            raise InternalError(
+                f"`{graph.where}`: input `{spec.name}` got {got}, expected {spec.dtype} {list(spec.shape)}"
+            )
         values.append(value)
     with torch.no_grad():
         outputs = _LateWeights(graph).run(*values)

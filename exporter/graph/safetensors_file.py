@@ -23,6 +23,7 @@ __all__ = ["Checkpoint", "SafetensorsFile", "StoredTensor", "check_finite", "ope
 _LENGTH_BYTES: Final = 8
 # Linux reads at most 2 GiB at once.
 _READ_LIMIT_BYTES: Final = 1 << 30
+_CHECKED_ELEMENTS: Final = 1 << 22
 _STEMS: Final = ("diffusion_pytorch_model", "model")
 # The unmarked file first: it is the one that diffusers loads when no variant is asked for.
 _VARIANTS: Final = ("", ".fp16")
@@ -231,9 +232,10 @@ def check_finite(tensor: torch.Tensor, name: str, file: Path | str) -> None:
 
     if not tensor.is_floating_point():
         return
-    values = tensor.float() if tensor.element_size() == 1 else tensor
-    finite = torch.isfinite(values)
-    if not bool(finite.all()):
-        bad = int((~finite).sum())
+    bad = 0
+    for part in torch.split(tensor.reshape(-1), _CHECKED_ELEMENTS):  # in parts: the mask takes memory, too
+        values = part.float() if part.element_size() == 1 else part
+        bad += int((~torch.isfinite(values)).sum())
+    if bad:
         message = f"{quoted(file)}: tensor {quoted(name)}: {bad} of {tensor.numel()} values"
         raise InvalidModel(f"{message} are NaN or infinite, expected finite weights")

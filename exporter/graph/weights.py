@@ -20,13 +20,17 @@ class LazyWeight:
         name: Its fully qualified name in the module.
         shape: Its shape.
         dtype: The dtype that the graph expects; stored bytes of another are converted when read.
-        read: Reads it; each call reads the file again.
+        load: Reads it in the dtype in which it is stored; each call reads the file again.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    read: Callable[[], torch.Tensor] = field(repr=False)
+    load: Callable[[], torch.Tensor] = field(repr=False)
+
+    def read(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Reads it in one conversion: in the graph's dtype, or in another that the caller wants."""
+        return self.load().to(dtype or self.dtype)
 
     @property
     def elements(self) -> int:
@@ -92,7 +96,7 @@ def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -
         _check_kind(checkpoint, stored, parameter.dtype)
         for name in tied:
             weights[name] = LazyWeight(
-                name, shape, parameter.dtype, _reader(checkpoint, stored, parameter.dtype)
+                name, shape, parameter.dtype, _loader(checkpoint, stored, parameter.dtype)
             )
             if name != owner:
                 aliases[name] = owner
@@ -151,7 +155,7 @@ def _renamed_by_transformers(module: nn.Module, checkpoint: Checkpoint) -> dict[
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-    renamings = [t for t in get_model_conversion_mapping(module) if isinstance(t, WeightRenaming)]  # type: ignore[arg-type]
+    renamings = [t for t in get_model_conversion_mapping(module) if isinstance(t, WeightRenaming)]
     if not renamings:
         return {}
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -170,11 +174,12 @@ _RENAMED_ATTENTION = (
 )
 
 
-def _reader(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-    def read() -> torch.Tensor:
+def _loader(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    def load() -> torch.Tensor:
         tensor = checkpoint.read(stored)
-        converted = tensor.to(dtype)  # float64 may overflow, so the result is what is checked
-        check_finite(converted, stored, checkpoint.file_of(stored))
-        return converted
+        if tensor.dtype == torch.float64:
+            tensor = tensor.to(dtype)  # may overflow, so the result is what is checked
+        check_finite(tensor, stored, checkpoint.file_of(stored))
+        return tensor
 
-    return read
+    return load

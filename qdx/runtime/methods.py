@@ -55,7 +55,9 @@ class TargetMethod:
                 f"`{self.where}`: {what} of the artifact, which takes {', '.join(sorted(known))}",
                 hint="export again with --call arguments like those of this run",
             )
-        arrays = {port.name: self._adapted(tensors[port.argument], port).numpy() for port in self.inputs}
+        arrays = {
+            port.name: self._adapted(tensors[port.argument], port).numpy() for port in self.inputs
+        }
         results = self.runner(arrays)
         return {port.field: torch.from_numpy(results[port.name]) for port in self.outputs}
 
@@ -67,7 +69,9 @@ class TargetMethod:
         rank = len(port.shape)
         if rank == 0 and tensor.dim() == 1:
             if not bool((tensor == tensor[0]).all()):
-                raise UsageError(f"`{self.where}`: `{port.argument}` holds different values, the artifact takes one")
+                raise UsageError(
+                    f"`{self.where}`: `{port.argument}` holds different values, the artifact takes one"
+                )
             tensor = tensor[0]
         elif rank == 1 and tensor.dim() == 0:
             size = port.shape[0]

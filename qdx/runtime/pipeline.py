@@ -33,7 +33,11 @@ BUFFERS_FILE = "buffers.safetensors"
 
 
 def open_bundle(
-    path: Path | str, *, model: Path | str | None = None, threads: int | None = None, progress: Progress = SILENT
+    path: Path | str,
+    *,
+    model: Path | str | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
 ) -> DiffusionPipeline:
     """Opens a bundle as a diffusers pipeline; schedulers, guidance and callbacks work as always.
 
@@ -68,8 +72,12 @@ def open_methods(
     ]
     with progress.task(f"opening on {manifest.target.runtime}", len(entries)) as task:
         for where, entry in entries:
-            runner = backend.open(bundle.path / entry.folder, manifest.target.options, threads=threads)
-            methods[where] = TargetMethod(where, tuple(entry.inputs), tuple(entry.outputs), entry.constants, runner)
+            runner = backend.open(
+                bundle.path / entry.folder, manifest.target.options, threads=threads
+            )
+            methods[where] = TargetMethod(
+                where, tuple(entry.inputs), tuple(entry.outputs), entry.constants, runner
+            )
             task.advance(1)
     return methods
 
@@ -77,7 +85,9 @@ def open_methods(
 def open_skeleton(bundle: Bundle, *, model: Path | str | None = None) -> Skeleton:
     """The bundle's pipeline without anything that computes; components it lacks come from the model."""
     components = bundle.manifest.components
-    folders = {name: next(iter(entry.methods.values())).folder for name, entry in components.items()}
+    folders = {
+        name: next(iter(entry.methods.values())).folder for name, entry in components.items()
+    }
     if bundle.manifest.left_out:
         if model is None:
             names = ", ".join(bundle.manifest.left_out)
@@ -103,7 +113,13 @@ def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[
     components = {where.split(".")[0] for where in methods}
     modules = {name: module for name, module in skeleton.modules.items() if name in components}
 
-    def answer(name: str, method: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def answer(
+        name: str,
+        method: str,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         arguments = bind(original, args, kwargs)
         target = choose_method(methods, f"{name}.{method}", arguments)
         tensors = _tensors(target, arguments)
@@ -115,17 +131,23 @@ def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[
     return route(modules, answer)
 
 
-def choose_method(methods: Mapping[str, TargetMethod], where: str, arguments: dict[str, Any]) -> TargetMethod:
+def choose_method(
+    methods: Mapping[str, TargetMethod], where: str, arguments: dict[str, Any]
+) -> TargetMethod:
     """The method, or its variant that takes just the tensors of this call.
 
     Raises:
         UsageError: The bundle does not hold the method.
     """
-    variants = [method for key, method in methods.items() if key == where or key.startswith(f"{where}_")]
+    variants = [
+        method for key, method in methods.items() if key == where or key.startswith(f"{where}_")
+    ]
     if not variants:
         raise UsageError(f"`{where}`: is not in the bundle, which holds {', '.join(methods)}",
                          hint="export again with a --call that uses it")  # fmt: skip
-    given = {name for name, leaf in name_leaves(arguments).items() if isinstance(leaf, torch.Tensor)}
+    given = {
+        name for name, leaf in name_leaves(arguments).items() if isinstance(leaf, torch.Tensor)
+    }
     exact = (method for method in variants if given == {port.argument for port in method.inputs})
     return next(exact, variants[0])
 
@@ -135,10 +157,16 @@ def _tensors(target: TargetMethod, arguments: dict[str, Any]) -> dict[str, torch
     numbers = {port.argument for port in target.inputs}
     leaves = name_leaves(arguments)
     tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, torch.Tensor)}
-    tensors |= {name: torch.tensor(leaves[name]) for name in numbers if isinstance(leaves.get(name), int | float)}
+    tensors |= {
+        name: torch.tensor(leaves[name])
+        for name in numbers
+        if isinstance(leaves.get(name), int | float)
+    }
     given = {name: value for name, value in constants(arguments).items() if name not in tensors}
     if given != target.constants:
-        name = next(n for n in {**given, **target.constants} if given.get(n) != target.constants.get(n))
+        name = next(
+            n for n in {**given, **target.constants} if given.get(n) != target.constants.get(n)
+        )
         raise UsageError(
             f"`{target.where}`: `{name}` is {given.get(name)!r} in this call, "
             f"the artifact was exported with {target.constants.get(name)!r}",
@@ -151,7 +179,11 @@ def _template(skeleton: Skeleton, original: Callable[..., Any], arguments: dict[
     """What the method returns, with fake tensors: its structure is filled with the target's results."""
 
     def fake(value: Any) -> Any:
-        return torch.empty(tuple(value.shape), dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+        return (
+            torch.empty(tuple(value.shape), dtype=value.dtype)
+            if isinstance(value, torch.Tensor)
+            else value
+        )
 
     with skeleton.mode, torch.no_grad():
         return original(**pytree.tree_map(fake, arguments))

@@ -23,8 +23,12 @@ from tests.tiny import FAMILIES, build
 FAST = {"sd", "sd3", "flux", "ddpm", "sana"}
 
 
-@pytest.mark.parametrize("name", [f if f in FAST else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
-def test_graphs_of_the_dry_run_compute_what_the_pipeline_computes(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", [f if f in FAST else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
+)
+def test_graphs_of_the_dry_run_compute_what_the_pipeline_computes(
+    name: str, tmp_path: Path
+) -> None:
     folder = read_pipeline_folder(build(name, tmp_path / name))
     recorded = _real_calls(folder, FAMILIES[name].arguments())
     skeleton = build_skeleton(folder)
@@ -36,11 +40,15 @@ def test_graphs_of_the_dry_run_compute_what_the_pipeline_computes(name: str, tmp
         checkpoint = open_checkpoint(folder.components[record.component].path)
         module = skeleton.modules[record.component]
         load_buffers(module, checkpoint)
-        graph = trace(skeleton, record, bind_weights(module, checkpoint, component=record.component))
+        graph = trace(
+            skeleton, record, bind_weights(module, checkpoint, component=record.component)
+        )
         inputs, expected = next((i, o) for real, i, o in recorded if _same_call(real, record))
         outputs = graph.run(_cast(graph.inputs, inputs))
         for (field, value), reference in zip(outputs.items(), expected, strict=False):
-            assert torch.allclose(value, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max())), (where, field)
+            assert torch.allclose(
+                value, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max())
+            ), (where, field)
 
 
 def _dry_calls(skeleton: Any, call: dict[str, Any]) -> dict[str, CallRecord]:
@@ -49,7 +57,9 @@ def _dry_calls(skeleton: Any, call: dict[str, Any]) -> dict[str, CallRecord]:
     return one_call_each(dry_run(skeleton, complete_call(skeleton.pipeline, call)))
 
 
-def _real_calls(folder: Any, call: dict[str, Any]) -> list[tuple[CallRecord, dict[str, Any], list[torch.Tensor]]]:
+def _real_calls(
+    folder: Any, call: dict[str, Any]
+) -> list[tuple[CallRecord, dict[str, Any], list[torch.Tensor]]]:
     """Every component call of a real run in PyTorch: its record, its named inputs and its outputs in order."""
     loaded = load_pipeline(folder)
     calls: list[tuple[CallRecord, dict[str, Any], list[torch.Tensor]]] = []
@@ -76,8 +86,14 @@ def _same_call(real: CallRecord, record: CallRecord) -> bool:
 
 
 def _cast(specs: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {spec.name: torch.as_tensor(inputs[spec.name]).to(getattr(torch, spec.dtype)) for spec in specs}
+    return {
+        spec.name: torch.as_tensor(inputs[spec.name]).to(getattr(torch, spec.dtype))
+        for spec in specs
+    }
 
 
 def _shapes(records: dict[str, CallRecord]) -> dict[str, dict[str, tuple[int, ...]]]:
-    return {where: {n: tuple(t.shape) for n, t in record.tensors().items()} for where, record in records.items()}
+    return {
+        where: {n: tuple(t.shape) for n, t in record.tensors().items()}
+        for where, record in records.items()
+    }

@@ -1,0 +1,70 @@
+"""Call records: names of tensors, constants, and one record per kind of call."""
+
+from __future__ import annotations
+
+import torch
+
+from qdx.exporter.capture.calls import CallRecord, bind, name_leaves, one_call_each, substitute
+
+
+def test_a_leaf_of_a_mapping_takes_its_own_key() -> None:
+    tree = {"sample": 1, "added_cond_kwargs": {"text_embeds": 2, "time_ids": 3}}
+    assert name_leaves(tree) == {"sample": 1, "text_embeds": 2, "time_ids": 3}
+
+
+def test_keys_that_are_not_unique_are_named_by_their_path() -> None:
+    tree = {"first": {"scale": 1}, "second": {"scale": 2}}
+    assert name_leaves(tree) == {"first.scale": 1, "second.scale": 2}
+
+
+def test_elements_of_a_sequence_take_its_name_and_an_index() -> None:
+    assert name_leaves({"hidden_states": (1, 2)}) == {"hidden_states.0": 1, "hidden_states.1": 2}
+
+
+def test_substitution_keeps_the_structure() -> None:
+    tree = {"a": (1, {"b": 2}), "c": None}
+    assert substitute(tree, {"b": 5}) == {"a": (1, {"b": 5}), "c": None}
+
+
+def test_arguments_are_bound_to_parameter_names() -> None:
+    def method(sample: int, timestep: int, scale: float = 1.0, **more: int) -> None: ...
+
+    assert bind(method, (1,), {"timestep": 2, "extra": 3}) == {
+        "sample": 1,
+        "timestep": 2,
+        "extra": 3,
+    }
+
+
+def test_flags_and_numbers_are_constants_but_not_the_packing_of_the_output() -> None:
+    record = _record(
+        sample=torch.zeros(1), scale=2.0, return_dict=False, generator=torch.Generator(), mask=None
+    )
+    assert record.constants() == {"scale": 2.0}
+
+
+def test_a_number_that_differs_between_calls_becomes_a_tensor() -> None:
+    records = [_record(sample=torch.zeros(1), timestep=t) for t in (999, 0)]
+
+    (record,) = one_call_each(records).values()
+
+    assert record.tensors()["timestep"].shape == ()
+    assert record.tensors()["timestep"].dtype == torch.int64
+
+
+def test_a_number_that_stays_is_baked_in() -> None:
+    (record,) = one_call_each([_record(sample=torch.zeros(1), scale=2.0)] * 2).values()
+    assert record.constants() == {"scale": 2.0}
+
+
+def test_calls_with_other_tensors_are_variants_of_the_method() -> None:
+    records = [
+        _record(text=torch.zeros(1)),
+        _record(seconds=torch.zeros(1)),
+        _record(text=torch.zeros(1)),
+    ]
+    assert list(one_call_each(records)) == ["unet.forward", "unet.forward_2"]
+
+
+def _record(**arguments: object) -> CallRecord:
+    return CallRecord("unet", "forward", arguments)

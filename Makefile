@@ -10,7 +10,8 @@ OUT ?= out
 TARGET ?= openvino
 PLAN ?= float16
 MODEL ?= samples/shapes
-PROMPT ?= a large red circle at the left and a small blue square at the right
+PROMPT ?= a red circle left of a blue square
+CALL := {"prompt": "$(PROMPT)", "guidance_scale": 4}
 BUNDLE := $(OUT)/shapes-$(TARGET)-$(PLAN)
 
 DEMO := .venv
@@ -46,8 +47,8 @@ $(INTEROP)/.installed: Makefile
 	@touch $@
 
 demo: $(DEMO)/.installed ## export the sample, draw a picture with the artifact, verify it
-	$(DEMO)/bin/qdx export $(MODEL) --target $(TARGET) --plan $(PLAN) --output $(BUNDLE) --force
-	$(DEMO)/bin/qdx run $(BUNDLE) --prompt '$(PROMPT)' --seed 0 --output $(OUT)/shapes.png --force
+	$(DEMO)/bin/qdx export $(MODEL) --target $(TARGET) --plan $(PLAN) --call '$(CALL)' --output $(BUNDLE) --force
+	$(DEMO)/bin/qdx run $(BUNDLE) --prompt '$(PROMPT)' --guidance 4 --seed 0 --output $(OUT)/shapes.png --force
 	$(DEMO)/bin/qdx verify $(BUNDLE) --model $(MODEL) --report $(OUT)/report
 	@echo
 	@echo 'bundle:  $(BUNDLE)'

@@ -15,6 +15,7 @@ class Face:
     method: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    dynamic_symbols: tuple[str, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,17 @@ def test_the_timestep_of_a_unet(target: str, timestep: TensorSpec) -> None:
 
     assert timestep == placed.inputs[1]
     assert placed.outputs[0].name == "out_sample"
+
+
+def test_one_timestep_for_the_batch_is_open_where_the_graph_is_dynamic() -> None:
+    traced = Face(
+        "unet",
+        "forward",
+        (TensorSpec("sample", "float32", ("batch", 4)), TensorSpec("timestep", "int64", (1,))),
+        (),
+        ("batch",),
+    )
+
+    placed = graph_in_layout(traced, load_target("openvino").layout)  # type: ignore[arg-type, type-var]
+
+    assert placed.inputs[1].shape == ("timestep_0",)

@@ -121,8 +121,6 @@ def test_inputs(target, key, dtype, expected):
     [
         ("unet.forward.out_sample", "out_sample"),
         ("unet.forward.sample", "out_sample"),
-        ("transformer.forward.sample", "out_sample"),
-        ("transformer.forward.output", "out_sample"),
         ("vae.encode.latent_parameters", "latent_parameters"),
         ("vae.encode.latent", "latent_sample"),
         ("vae.decode.sample", "sample"),
@@ -134,6 +132,16 @@ def test_outputs(target, key, expected):
     assert Port(expected, "float32", None) == port(target, "output", key, "float16")
 
 
+@pytest.mark.parametrize("field", ["sample", "output"])
+@pytest.mark.parametrize(
+    ("target", "expected"), [("onnxruntime", "out_hidden_states"), ("openvino", "out_sample")]
+)
+def test_the_output_of_a_transformer(target, expected, field):
+    key = f"transformer.forward.{field}"
+
+    assert Port(expected, "float32", None) == port(target, "output", key, "float16")
+
+
 def test_the_targets_differ_in_nothing_but_what_their_loaders_need():
     one, other = (tomllib.loads((FOLDER / f"{name}.toml").read_text())["layout"] for name in ALL)
     for layout in (one, other):
@@ -141,6 +149,8 @@ def test_the_targets_differ_in_nothing_but_what_their_loaders_need():
             layout["model_file"],
             layout["external_data_file"],
             layout["inputs"]["unet*.forward.timestep"],
+            layout["outputs"]["transformer*.forward.sample"],
+            layout["outputs"]["transformer*.forward.output"],
         )
 
     assert one == other

@@ -101,7 +101,9 @@ def test_an_entry_that_names_no_component(smallest, tmp_path, entry):
     ids=str,
 )  # fmt: skip
 def test_a_class_that_is_no_pipeline(smallest, tmp_path, name):
-    done = export_of_changed(smallest, lambda model: edit(model / INDEX, _class_name=name), tmp_path)
+    done = export_of_changed(
+        smallest, lambda model: edit(model / INDEX, _class_name=name), tmp_path
+    )
 
     assert done.status == 2
     assert INDEX in done.err
@@ -161,7 +163,9 @@ def test_a_configuration_of_a_scheduler(smallest, tmp_path, changes):
 
 @pytest.mark.slow
 def test_layers_without_end(smallest, tmp_path):
-    done = export_of_changed(smallest, lambda model: edit(model / CONFIG, layers_per_block=10**9), tmp_path)
+    done = export_of_changed(
+        smallest, lambda model: edit(model / CONFIG, layers_per_block=10**9), tmp_path
+    )
 
     assert done.status == 2
     assert "more than 20000 parameters" in done.err
@@ -170,7 +174,9 @@ def test_layers_without_end(smallest, tmp_path):
 def test_a_secret_behind_a_link_is_not_copied(smallest, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("{}")
-    done = export_of_changed(smallest, lambda model: (model / "scheduler" / "x.json").symlink_to(secret), tmp_path)
+    done = export_of_changed(
+        smallest, lambda model: (model / "scheduler" / "x.json").symlink_to(secret), tmp_path
+    )
 
     assert done.status == 2
     assert "scheduler/x.json" in done.err
@@ -215,11 +221,18 @@ def test_a_tokenizer(tiny_sd, tmp_path, damage):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"vocab_size": -1}, {"hidden_size": "x"}, {"hidden_act": "os.system"}, {"max_position_embeddings": 0}],
+    [
+        {"vocab_size": -1},
+        {"hidden_size": "x"},
+        {"hidden_act": "os.system"},
+        {"max_position_embeddings": 0},
+    ],
     ids=str,
 )
 def test_a_configuration_of_a_text_encoder(tiny_sd, tmp_path, changes):
-    done = export_of_changed(tiny_sd, lambda model: edit(model / "text_encoder/config.json", **changes), tmp_path)
+    done = export_of_changed(
+        tiny_sd, lambda model: edit(model / "text_encoder/config.json", **changes), tmp_path
+    )
 
     assert done.status == 2
     assert "text_encoder" in done.err

@@ -47,6 +47,7 @@ $(INTEROP)/.installed: Makefile
 	@touch $@
 
 demo: $(DEMO)/.installed ## export the sample, draw a picture with the artifact, verify it
+	@mkdir -p $(OUT)
 	$(DEMO)/bin/qdx export $(MODEL) --target $(TARGET) --plan $(PLAN) --call '$(CALL)' --output $(BUNDLE) --force
 	$(DEMO)/bin/qdx run $(BUNDLE) --prompt '$(PROMPT)' --guidance 4 --seed 0 --output $(OUT)/shapes.png --force
 	$(DEMO)/bin/qdx verify $(BUNDLE) --model $(MODEL) --report $(OUT)/report
@@ -69,6 +70,7 @@ lint: $(TEST)/.installed ## ruff and mypy
 # CASES chooses among those of tests/interop/prepare.py, such as `make interop CASES=sd`.
 interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with optimum and openvino_genai
 	rm -rf $(OUT)/interop
+	mkdir -p $(OUT)
 	HF_HUB_OFFLINE=1 $(DEMO)/bin/python -m tests.interop.prepare $(OUT)/interop $(CASES)
 	HF_HUB_OFFLINE=1 QDX_INTEROP_FOLDER=$(OUT)/interop $(INTEROP)/bin/python -m pytest -c /dev/null --rootdir . \
 		--import-mode=importlib -p no:cacheprovider -W ignore -o 'markers=interop: other loaders' \

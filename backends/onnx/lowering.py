@@ -85,7 +85,10 @@ def write_model(model: ir.Model, path: Path, *, external_data: str) -> None:
             raise known from None
         refused = next((cause for cause in chain if isinstance(cause, OSError)), None)
         if refused is not None:
-            raise StorageError(f"`{path.name}`: {refused.strerror or refused}") from error
+            raise StorageError(
+                f"`{path.name}`: {refused.strerror or refused}",
+                hint="free some space, or choose an output on another disk",
+            ) from error
         raise
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from qdx.backends.contract import check_inputs
+from qdx.backends.onnxruntime.package import onnxruntime
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.graph import TensorSpec
+
+ort = onnxruntime()
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -72,7 +74,7 @@ class OnnxRuntimeRunner:
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
 
-def _session_options(options: Mapping[str, str], threads: int | None) -> ort.SessionOptions:
+def _session_options(options: Mapping[str, str], threads: int | None) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
     settings.use_deterministic_compute = True
@@ -95,6 +97,6 @@ def _session_options(options: Mapping[str, str], threads: int | None) -> ort.Ses
     return settings
 
 
-def _spec(value: ort.NodeArg) -> TensorSpec:
+def _spec(value: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
     return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)

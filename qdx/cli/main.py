@@ -41,6 +41,7 @@ _ENVIRONMENT: Final = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 # Their words are about themselves, not about the pipeline at hand.
 _QUIET: Final = {"DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}

@@ -32,7 +32,9 @@ def run_export(model: Path, output: Path, *extra: str, target: str = "onnxruntim
     return Done(status, words.getvalue())
 
 
-def export_of_changed(source: Path, change: Callable[[Path], object], place: Path, *extra: str) -> Done:
+def export_of_changed(
+    source: Path, change: Callable[[Path], object], place: Path, *extra: str
+) -> Done:
     """Exports a changed copy of a model; asserts one clear message and nothing on the disk."""
     model, out = place / "model", place / "out"
     shutil.copytree(source, model)

@@ -87,11 +87,21 @@ def main() -> int:
     return 0
 
 
+_PAUSE_S = 0.1
+
+
 def measure(calls: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, list[float]]:
-    """Times the calls in turns, in milliseconds; two rounds of warming up are not counted."""
+    """Times the calls in turns, in milliseconds; two rounds of warming up are not counted.
+
+    Each round has its own order, and a pause before every call: the threads of ONNX Runtime spin for a
+    while after a run, and whoever always came next would pay for it.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
+    random = np.random.default_rng(0)
     for index in range(rounds + 2):
-        for name, call in calls.items():
+        for name in random.permutation(list(calls)).tolist():
+            call = calls[name]
+            time.sleep(_PAUSE_S)
             start = time.perf_counter()
             call()
             if index >= 2:

@@ -233,7 +233,9 @@ def check_finite(tensor: torch.Tensor, name: str, file: Path | str) -> None:
     if not tensor.is_floating_point():
         return
     bad = 0
-    for part in torch.split(tensor.reshape(-1), _CHECKED_ELEMENTS):  # in parts: the mask takes memory, too
+    for part in torch.split(
+        tensor.reshape(-1), _CHECKED_ELEMENTS
+    ):  # in parts: the mask takes memory, too
         values = part.float() if part.element_size() == 1 else part
         bad += int((~torch.isfinite(values)).sum())
     if bad:

@@ -27,6 +27,7 @@ from qdx.exporter.progress import SILENT
 from qdx.helper_files import copy_helpers, helper_paths, make_folder, portable, write_file
 from qdx.runtime.pipeline import BUFFERS_FILE
 from qdx.targets.profile import load_target
+from qdx.timesteps import with_exact_timesteps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,11 +101,14 @@ def export(
         captured = capture(skeleton, call or {}, shapes=shapes)
     chosen, left_out = _choose(captured, components)
     skeleton = _without_unused(skeleton, captured)
+    profile, timestep_notes = with_exact_timesteps(profile, skeleton, captured)
     job = _Job(skeleton, weights, captured, resolved, profile, backend)
     with BundleWriter(output, force=force) as writer:
         entries = _lower_all(job, chosen, writer.staging, progress)
         helpers = copy_helpers(folder, skeleton, writer.staging)
-        notes = backend.add_helpers(_tokenizers(skeleton, helpers, writer.staging), writer.staging)
+        helper_notes = backend.add_helpers(
+            _tokenizers(skeleton, helpers, writer.staging), writer.staging
+        )
         with progress.task("writing the bundle"):
             writer.commit({
                 "schema": "qdx.bundle/1",
@@ -121,7 +125,9 @@ def export(
                 "versions": {**backend.versions(), "torch": torch.__version__},
             })  # fmt: skip
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    return ExportResult(output, tuple(chosen), size, skeleton.omitted, left_out, notes)
+    return ExportResult(
+        output, tuple(chosen), size, skeleton.omitted, left_out, (*timestep_notes, *helper_notes)
+    )
 
 
 @dataclass(frozen=True)

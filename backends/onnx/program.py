@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from qdx.backends.onnx.neutral import remove_neutral_arithmetic
 from qdx.backends.onnx.translations import Forms, translation_table
-from qdx.exporter.errors import InternalError
+from qdx.exporter.errors import Refusal, TargetRefusal
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -29,7 +29,7 @@ def translate(graph: Graph, forms: Forms) -> ir.Model:
     """Translates a graph; weights stay unbound, small real constants are in the model.
 
     Raises:
-        InternalError: torch's exporter has no translation for an operator.
+        TargetRefusal: torch's exporter has no translation for an operator.
     """
     with _quiet():
         try:
@@ -42,8 +42,11 @@ def translate(graph: Graph, forms: Forms) -> ir.Model:
                 custom_translation_table=translation_table(forms),
             )
         except Exception as error:
-            raise InternalError(
-                f"`{graph.where}`: an operator could not be translated to ONNX: {_root(error)}"
+            reason = f"an operator could not be translated to ONNX: {_first_line(_root(error))}"
+            raise TargetRefusal(
+                f"`{graph.where}`: {reason}",
+                refusals=(Refusal(graph.where, reason),),
+                hint="leave the component out: name the others with --components, it then runs in PyTorch",
             ) from error
     assert exported is not None
     model = exported.model
@@ -73,6 +76,10 @@ def simplify(model: ir.Model) -> None:
             common.DeduplicateInitializersPass(),
             common.TopologicalSortPass(),
         )(model)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _root(error: BaseException) -> BaseException:

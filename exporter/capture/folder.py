@@ -167,6 +167,8 @@ def _config(folder: Path) -> dict[str, Any]:
                     f"`{path}`: key `{named[0]}` asks for code or an implementation from outside",
                     hint="remove the key; qdx runs only classes of diffusers and transformers",
                 )
+            if file_name == "config.json":
+                _check_backbone(path, config)
             if file_name == "config.json" and config.get("quantization_config"):
                 raise InvalidModel(
                     f"`{path}`: `quantization_config` says that the weights are quantized already",
@@ -174,6 +176,19 @@ def _config(folder: Path) -> dict[str, Any]:
                 )
             return config
     return {}
+
+
+def _check_backbone(path: Path, config: dict[str, Any]) -> None:
+    """Refuses a model inside the model that is named and would have to be fetched."""
+    fetched = ("use_pretrained_backbone", "use_timm_backbone")
+    named = [key for key in fetched if config.get(key)]
+    if isinstance(config.get("backbone"), str):
+        named.append("backbone")
+    if named:
+        raise InvalidModel(
+            f"`{path}`: key `{named[0]}` asks for a model from elsewhere",
+            hint="a pipeline folder must hold everything that it is made of",
+        )
 
 
 def resolve_class(library: str, class_name: str, *, where: str) -> type:

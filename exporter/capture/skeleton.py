@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from qdx.exporter.capture.cost import bounded_tensors, check_parameter_count
 from qdx.exporter.capture.folder import Component, PipelineFolder, resolve_class
+from qdx.exporter.capture.offline import offline
 from qdx.exporter.errors import InvalidModel, QdxError
 from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
 
@@ -115,13 +116,13 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
     try:
         if not issubclass(cls, nn.Module):
             _check_helper(cls, component)
-            with bounded_tensors():
+            with bounded_tensors(), offline():
                 return _load_helper(cls, component)
         config = copy.deepcopy(component.config)
         if not config:
             raise InvalidModel(f"`{component.path / 'config.json'}`: missing or empty",
                                hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
-        with fake_parameters(mode), bounded_tensors(), torch.no_grad():
+        with fake_parameters(mode), bounded_tensors(), offline(), torch.no_grad():
             if component.library == "transformers":
                 module = cls(cls.config_class.from_dict(config))  # type: ignore[attr-defined]
                 module.tie_weights()  # type: ignore[operator]

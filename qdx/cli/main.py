@@ -105,7 +105,8 @@ def main() -> NoReturn:
 def run_command(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit status; raises nothing."""
     debug = "--debug" in arguments or os.environ.get("QDX_DEBUG", "") not in {"", "0"}
-    for name, value in (_ENVIRONMENT if debug else _ENVIRONMENT | _QUIET).items():
+    os.environ.update(_ENVIRONMENT)  # no setting of the user's weakens it
+    for name, value in ({} if debug else _QUIET).items():
         os.environ.setdefault(name, value)
     try:
         with warnings.catch_warnings():

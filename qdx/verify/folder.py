@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Final
 
-from qdx.exporter.errors import StorageError, quoted
-from qdx.exporter.files import dump_json
+from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
+from qdx.exporter.files import dump_json, load_json
 from qdx.verify.junit import junit_xml
 from qdx.verify.page import html_page
-from qdx.verify.report import Report
+from qdx.verify.report import SCHEMA, Report
 from qdx.verify.sheets import sheets
 
 __all__ = ["FILES", "clear_report", "write_report"]
@@ -25,6 +25,7 @@ FILES: Final = (
     "junit.xml",
     "report.json",
 )
+_MARK: Final = "report.json"
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -35,7 +36,8 @@ def write_report(report: Report, folder: Path) -> None:
         folder: Made where it does not exist.
 
     Raises:
-        StorageError: A file cannot be written.
+        StorageError: A file cannot be written; then none is left.
+        UsageError: The folder holds files of these names that are no report.
     """
     pictures = sheets(report.pipeline)
     files = {
@@ -45,9 +47,14 @@ def write_report(report: Report, folder: Path) -> None:
         "report.json": dump_json(report.to_json()),
     }
     clear_report(folder)
-    for name in FILES:
-        if name in files:
-            _write(folder / name, files[name])
+    try:
+        for name in FILES:
+            if name in files:
+                _write(folder / name, files[name])
+    except StorageError:
+        with contextlib.suppress(OSError):
+            _remove(folder)
+        raise
 
 
 def clear_report(folder: Path) -> None:
@@ -57,16 +64,39 @@ def clear_report(folder: Path) -> None:
 
     Raises:
         StorageError: The folder cannot be made, or a file cannot be removed.
+        UsageError: The folder holds files of these names that are no report; they stay.
     """
+    _check_replaceable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in reversed(FILES):
-            (folder / name).unlink(missing_ok=True)
+        _remove(folder)
     except OSError as error:
         raise StorageError(
             f"{quoted(error.filename or folder)}: {error.strerror or error}, expected a report folder",
             hint="choose another folder with --report",
         ) from error
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuses to take the place of files that a verification did not write."""
+    taken = [name for name in FILES if os.path.lexists(folder / name)]
+    if not taken:
+        return
+    try:
+        found = load_json(folder / _MARK).get("schema")
+    except InvalidInput:
+        found = None
+    if found != SCHEMA:
+        raise UsageError(
+            f"--report: {quoted(folder)} holds {quoted(taken[0])} but no {quoted(_MARK)} of qdx, "
+            "expected a report folder or a free one",
+            hint="choose another folder, or remove the file yourself",
+        )
+
+
+def _remove(folder: Path) -> None:
+    for name in reversed(FILES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> None:

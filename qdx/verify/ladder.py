@@ -14,6 +14,7 @@ from qdx.bundle.reader import Bundle, read_bundle
 from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.folder import PipelineFolder, read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
+from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.errors import InvalidModel, UsageError, quoted
 from qdx.exporter.files import safe_child, sha256_file
 from qdx.exporter.plan.load import plan_from_json
@@ -59,7 +60,8 @@ def verify(
         report: Folder for report.json, junit.xml, report.html and the pictures; None writes nothing.
         seed: Of the noise.
         steps: Denoising steps; None takes those of the call or the pipeline's own number, at most 20.
-        call: Arguments of the pipeline that replace those of the export.
+        call: Arguments of the pipeline that replace those of the export. Images are given here again, or
+            are seeded noise of the same size: a bundle names no file.
         progress: Shows the steps.
 
     Returns:
@@ -70,22 +72,23 @@ def verify(
         InvalidModel: The folder is not the pipeline that the bundle was made from.
         InvalidPlan: The plan in the bundle does not follow its schema.
         UsageError: The pipeline or the artifact does not take this call, or the report folder lies
-            in the bundle.
+            in the bundle or holds files of others.
         RuntimeMissing: The runtime is not installed.
         StorageError: Reading or writing failed.
     """
     destination = None if report is None else Path(report)
     if destination is not None:
         _check_outside(destination, Path(bundle))
-        clear_report(destination)
     opened = read_bundle(bundle)
     manifest = opened.manifest
     plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
     folder = read_pipeline_folder(model)
     check_source(manifest.source.files, folder.path, progress=progress)
+    if destination is not None:
+        clear_report(destination)
     methods = open_methods(opened, progress=progress)
     reference = _Reference(folder, opened, methods, seed, progress)
-    chosen = reference.chosen_call({**manifest.call, **(call or {})}, steps)
+    chosen = reference.chosen_call({**restore_call(manifest.call), **(call or {})}, steps)
     full = complete_call(reference.pipeline, chosen)
     products, records = reference.run(full)
     dynamic = manifest.shapes == "dynamic"

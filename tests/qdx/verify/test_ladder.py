@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from qdx.exporter.errors import InvalidBundle, InvalidModel, UsageError
-from qdx.verify import verify
+from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
+from qdx.verify import ladder, verify
 from qdx.verify.ladder import _check_outside, _Reference, _size_pixels, check_source
 
 
@@ -45,15 +46,37 @@ def test_a_report_inside_the_bundle_is_refused(tmp_path):
     _check_outside(tmp_path / "bundle-report", bundle)
 
 
-def test_a_verification_that_ends_early_leaves_no_old_report(tmp_path):
-    report = tmp_path / "report"
-    report.mkdir()
-    (report / "report.json").write_text('{"ok": true}')
+@pytest.fixture
+def old_report(tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "report.json").write_text('{"schema": "qdx.report/1", "ok": true}')
+    return folder
 
+
+def test_an_old_report_stays_until_bundle_and_model_were_read(old_report, tmp_path):
     with pytest.raises(InvalidBundle):
-        verify(tmp_path / "no-bundle", model=tmp_path, report=report)
+        verify(tmp_path / "no-bundle", model=tmp_path, report=old_report)
 
-    assert list(report.iterdir()) == []
+    assert [path.name for path in old_report.iterdir()] == ["report.json"]
+
+
+def test_a_verification_that_ends_early_leaves_no_old_report(
+    old_report, ddpm, tmp_path, monkeypatch
+):
+    manifest = SimpleNamespace(plan={}, source=SimpleNamespace(files={}))
+    bundle = SimpleNamespace(path=tmp_path / "bundle", manifest=manifest)
+    monkeypatch.setattr(ladder, "read_bundle", lambda _: bundle)
+    monkeypatch.setattr(ladder, "plan_from_json", lambda *_, **__: None)
+
+    def missing(*_, **__):
+        raise RuntimeMissing("not installed")
+
+    monkeypatch.setattr(ladder, "open_methods", missing)
+    with pytest.raises(RuntimeMissing):
+        verify(bundle.path, model=ddpm.folder, report=old_report)
+
+    assert list(old_report.iterdir()) == []
 
 
 class _WithoutSteps:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qdx.exporter.errors import StorageError
+from qdx.exporter.errors import StorageError, UsageError
 from qdx.exporter.files import load_json
 from qdx.exporter.plan.load import load_plan
 from qdx.verify import folder as report_folder
@@ -238,29 +238,48 @@ def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
     assert not (tmp_path / "artifact.png").exists()
 
 
-def test_a_link_is_replaced_and_not_followed(tmp_path):
-    outside = tmp_path / "outside.json"
-    outside.write_text("{}")
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("report", [None, "{}", '{"schema": "other/1"}', "not JSON"])
+def test_a_folder_of_someone_else_s_files_is_left_alone(tmp_path, name, report):
+    if report is not None:
+        (tmp_path / "report.json").write_text(report)
+    (tmp_path / name).write_text("[]")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    for attempt in (lambda: clear_report(tmp_path), lambda: write_report(GOOD, tmp_path)):
+        with pytest.raises(UsageError, match="holds"):
+            attempt()
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_link_is_neither_replaced_nor_followed(tmp_path):
+    write_report(GOOD, tmp_path / "real")
+    outside = tmp_path / "real" / "report.json"
+    before = outside.read_bytes()
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.json").symlink_to(outside)
-    write_report(GOOD, tmp_path / "report")
 
-    assert outside.read_text() == "{}"
-    assert read(tmp_path / "report" / "report.json")["ok"] is True
+    with pytest.raises(UsageError):
+        write_report(BAD, tmp_path / "report")
+    assert outside.read_bytes() == before
 
 
 def test_an_unusable_folder_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
-    (tmp_path / "folder" / "report.json").mkdir(parents=True)
 
     with pytest.raises(StorageError, match="report folder"):
         write_report(GOOD, tmp_path / "file")
-    with pytest.raises(StorageError, match="report folder"):
-        clear_report(tmp_path / "folder")
+
+
+def test_a_folder_named_like_a_report_is_refused(tmp_path):
+    (tmp_path / "report.json").mkdir()
+
+    with pytest.raises(UsageError, match="report folder"):
+        clear_report(tmp_path)
 
 
 @pytest.mark.parametrize("count", range(len(FILES)))
-def test_a_full_disk_leaves_no_half_file_and_no_old_verdict(tmp_path, monkeypatch, count):
+def test_a_full_disk_leaves_no_part_and_no_old_verdict(tmp_path, monkeypatch, count):
     write_report(GOOD, tmp_path)
     left = [count]
 
@@ -273,7 +292,7 @@ def test_a_full_disk_leaves_no_half_file_and_no_old_verdict(tmp_path, monkeypatc
     with pytest.raises(StorageError, match="No space left"):
         write_report(make_report(60.0), tmp_path)
 
-    assert {path.name for path in tmp_path.iterdir()} == set(FILES[:count])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_table_for_the_terminal_names_every_gate():

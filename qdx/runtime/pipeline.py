@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import read_bundle
+from qdx.bundle.target_options import checked_options
 from qdx.exporter.capture.calls import bind, constants, name_leaves
 from qdx.exporter.capture.distributions import fill_output
 from qdx.exporter.capture.dry_run import route
@@ -63,6 +64,7 @@ def open_methods(
 ) -> dict[str, TargetMethod]:
     """Every method in the bundle, opened on the target, by `component.method`."""
     manifest = bundle.manifest
+    options = checked_options(manifest)
     backend = get_backend(manifest.target.runtime)
     methods: dict[str, TargetMethod] = {}
     entries = [
@@ -72,9 +74,7 @@ def open_methods(
     ]
     with progress.task(f"opening on {manifest.target.runtime}", len(entries)) as task:
         for where, entry in entries:
-            runner = backend.open(
-                bundle.path / entry.folder, manifest.target.options, threads=threads
-            )
+            runner = backend.open(bundle.path / entry.folder, options, threads=threads)
             methods[where] = TargetMethod(
                 where, tuple(entry.inputs), tuple(entry.outputs), entry.constants, runner
             )

@@ -9,7 +9,11 @@ from qdx.bundle.writer import BundleWriter
 MANIFEST = {
     "schema": "qdx.bundle/1",
     "qdx": "0.1.0",
-    "target": {"name": "onnxruntime", "runtime": "onnxruntime", "options": {"threads": "1"}},
+    "target": {
+        "name": "onnxruntime",
+        "runtime": "onnxruntime",
+        "options": {"session.set_denormal_as_zero": "0"},
+    },
     "plan": {"schema": "qdx.plan/1", "rules": []},
     "resolution": [{"component": "unet", "becomes": "float16"}],
     "source": {"pipeline_class": "DDPMPipeline", "files": {"model_index.json": "0" * 64}},

@@ -10,6 +10,7 @@ import typer
 from qdx.cli.options import AsJson, Call, Force, read_call
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import UsageError, quoted
 
 __all__ = ["command"]
 
@@ -34,7 +35,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Export a pipeline for a target."""
-    arguments = read_call(call)
+    arguments, chosen = read_call(call), _names(components)
     # The target and the plan are checked before anything heavy is imported.
     from qdx.exporter.plan import load_plan
     from qdx.targets import load_target
@@ -51,7 +52,7 @@ def command(
             plan=plan,
             output=output,
             call=arguments,
-            components=_names(components),
+            components=chosen,
             shapes=shapes,
             force=force,
             progress=progress,
@@ -67,4 +68,17 @@ def command(
 
 
 def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """The names given with `--components`; None where the option was not given.
+
+    Raises:
+        UsageError: There is no name in the text.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(
+            f"--components: {quoted(text)} names none, expected names like `unet,vae`",
+            hint="leave the option out to export all components",
+        )
+    return names

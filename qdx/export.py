@@ -13,8 +13,10 @@ import qdx
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
+from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
+from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.errors import UsageError
@@ -79,7 +81,8 @@ def export(
         target: A target's name, such as `openvino`.
         plan: A preset's name or a plan file.
         output: The bundle's folder; it must not exist unless `force`.
-        call: Arguments of the pipeline call that decides shapes and options; None takes the pipeline's defaults.
+        call: Arguments of the pipeline call that decides shapes and options: plain JSON, and images or
+            their paths, of which the bundle keeps the size alone. None takes the pipeline's defaults.
         components: Export only these; None exports all.
         shapes: `static` fixes the call's sizes, `dynamic` leaves open what moves between two calls.
         force: Replace an existing bundle, atomically.
@@ -90,6 +93,8 @@ def export(
     """
     output = Path(output)
     BundleWriter.check(output, force=force)
+    call = load_images(call or {})
+    recorded = record_call(call)
     profile = load_target(target)
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
@@ -98,7 +103,7 @@ def export(
         skeleton, checkpoints, weights = _read(folder)
     resolved = resolve(intent, skeleton.modules, profile)
     with progress.task("dry run"):
-        captured = capture(skeleton, call or {}, shapes=shapes)
+        captured = capture(skeleton, call, shapes=shapes)
     chosen, left_out = _choose(captured, components)
     skeleton = _without_unused(skeleton, captured)
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, captured)
@@ -117,7 +122,7 @@ def export(
                 "plan": intent.to_json(),
                 "resolution": resolved.to_json(),
                 "source": {"pipeline_class": folder.pipeline_class, "files": _source_digests(folder, checkpoints)},
-                "call": {k: v for k, v in (call or {}).items() if isinstance(v, bool | int | float | str | list)},
+                "call": recorded,
                 "shapes": shapes,
                 "components": entries,
                 "omitted": skeleton.omitted,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from qdx.exporter.errors import UsageError
+from qdx.exporter.errors import InvalidInput, UsageError, quoted
+from qdx.exporter.files import read_bytes
+from qdx.exporter.limits import IMAGE_FILE_LIMIT_BYTES, IMAGE_SIDE_LIMIT_PIXELS
 
 # Which names of a pipeline's signature stand for the batch; the first that exists is used.
 _BATCH_ARGUMENTS = ("prompt", "class_labels", "batch_size", "num_images_per_prompt")
-_IMAGE_ARGUMENTS = ("image", "mask_image", "control_image")
+IMAGE_ARGUMENTS = ("image", "mask_image", "control_image")
 _TEXT_ARGUMENTS = (
     "negative_prompt",
     "prompt_2",
@@ -48,14 +51,17 @@ def complete_call(
             f"--call: {type(pipeline).__name__} has no argument `{unknown[0]}`",
             hint=f"it takes: {', '.join(parameters)}",
         )
-    full = {name: _loaded(name, value, base) for name, value in call.items()}
+    full = load_images(call, base=base)
     if "prompt" in parameters and full.get("prompt") is None and full.get("prompt_embeds") is None:
         full["prompt"] = "a photograph"
     if "class_labels" in parameters:
         full.setdefault("class_labels", [0])
-    for name in _IMAGE_ARGUMENTS:
+    for name in IMAGE_ARGUMENTS:
         if name in parameters and full.get(name) is None:
-            full[name] = _noise_image(full, pipeline)
+            usual = default_size_pixels(pipeline)
+            full[name] = noise_image(
+                int(full.get("width") or usual), int(full.get("height") or usual)
+            )
     if "num_inference_steps" in parameters:
         full.setdefault("num_inference_steps", _DRY_RUN_STEPS)
     if "output_type" in parameters:
@@ -95,7 +101,7 @@ def other_call(
     if "max_sequence_length" in parameters:
         length = call.get("max_sequence_length") or parameters["max_sequence_length"].default
         other["max_sequence_length"] = max(int(length) // 2, 2)
-    images = [name for name in _IMAGE_ARGUMENTS if isinstance(call.get(name), Image.Image)]
+    images = [name for name in IMAGE_ARGUMENTS if isinstance(call.get(name), Image.Image)]
     if size_pixels is not None and ({"height", "width"} <= parameters.keys() or images):
         # Unlike factors, so that no dimension of the second call equals another by chance.
         height, width = size_pixels[0] * 2, size_pixels[1] * 3
@@ -112,23 +118,47 @@ def other_call(
     return other
 
 
-def _loaded(name: str, value: Any, base: Path | None) -> Any:
-    """An image argument given as a path, opened."""
-    if name not in _IMAGE_ARGUMENTS or not isinstance(value, str):
+def load_images(call: dict[str, Any], *, base: Path | None = None) -> dict[str, Any]:
+    """The call with every image argument that is a path, or a list of paths, opened.
+
+    Args:
+        call: Arguments that the user chose.
+        base: Folder that relative paths start from; the working folder where None.
+
+    Raises:
+        UsageError: A file cannot be read as an image.
+    """
+    return {
+        name: _loaded(name, value, base or Path.cwd()) if name in IMAGE_ARGUMENTS else value
+        for name, value in call.items()
+    }
+
+
+def _loaded(name: str, value: Any, base: Path) -> Any:
+    if isinstance(value, list):
+        return [_loaded(name, one, base) for one in value]
+    if not isinstance(value, str | Path):
         return value
-    path = (base or Path.cwd()) / value
+    path = base / value
     try:
-        with Image.open(path) as image:
+        data = read_bytes(path, IMAGE_FILE_LIMIT_BYTES, error=InvalidInput, allow_hard_links=True)
+        with Image.open(io.BytesIO(data)) as image:
+            if max(image.size) > IMAGE_SIDE_LIMIT_PIXELS:
+                raise ValueError(
+                    f"{image.width}x{image.height} pixels, "
+                    f"expected at most {IMAGE_SIDE_LIMIT_PIXELS} each"
+                )
             return image.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--call: `{name}`: cannot read the image `{path}`: {error}",
+    except InvalidInput as error:
+        raise UsageError(f"--call: `{name}`: {error.message}", hint=error.hint) from error
+    # Decoders of damaged files raise anything, and so does a picture that unpacks too large.
+    except Exception as error:
+        raise UsageError(f"--call: `{name}`: {quoted(path)} is no readable image: {error}",
                          hint="give the path of a PNG or JPEG file") from error  # fmt: skip
 
 
-def _noise_image(call: dict[str, Any], pipeline: Any) -> Image.Image:
-    """A seeded noise picture of the size that the call asks for, or of the pipeline's own."""
-    height = int(call.get("height") or default_size_pixels(pipeline))
-    width = int(call.get("width") or default_size_pixels(pipeline))
+def noise_image(width: int, height: int) -> Image.Image:
+    """A seeded noise picture."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 

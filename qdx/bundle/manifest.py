@@ -22,6 +22,7 @@ __all__ = [
     "Manifest",
     "MethodRecord",
     "OutputPort",
+    "ResolutionRecord",
     "SourceRecord",
     "TargetRecord",
     "parse_manifest",
@@ -32,6 +33,9 @@ SCHEMA: Final = "qdx.bundle/1"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0)]
+# Names become keys, folders and words in messages: those of Python attributes, in ASCII.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Dtype = Literal["float64", "float32", "float16", "bfloat16", "int64", "int32", "bool"]
 Dimension = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 
@@ -61,7 +65,7 @@ class InputPort(_Record):
 
     argument: str
     name: str
-    dtype: str
+    dtype: Dtype
     shape: tuple[Dimension, ...]
 
 
@@ -77,7 +81,7 @@ class OutputPort(_Record):
 
     field: str
     name: str
-    dtype: str
+    dtype: Dtype
     shape: tuple[Dimension, ...]
 
 
@@ -95,7 +99,7 @@ class ComponentRecord(_Record):
 
     class_name: str = Field(alias="class")
     library: str
-    methods: dict[str, MethodRecord]
+    methods: Annotated[dict[Name, MethodRecord], Field(min_length=1)]
 
 
 class TargetRecord(_Record):
@@ -104,6 +108,26 @@ class TargetRecord(_Record):
     name: str
     runtime: str
     options: dict[str, str]
+
+
+class ResolutionRecord(_Record):
+    """What the plan became for one component.
+
+    Attributes:
+        component: Its name.
+        asked: The type that the plan asks for.
+        rule: The rule of the plan that decided.
+        becomes: The type in which the weights are stored.
+        computes: The type in which the operations run.
+        why: The reason, in words.
+    """
+
+    component: Name
+    asked: str
+    rule: str
+    becomes: str
+    computes: str
+    why: str
 
 
 class SourceRecord(_Record):
@@ -130,13 +154,13 @@ class Manifest(_Record):
     qdx: str
     target: TargetRecord
     plan: dict[str, JsonValue]
-    resolution: list[JsonValue]
+    resolution: tuple[ResolutionRecord, ...]
     source: SourceRecord
     call: dict[str, JsonValue]
     shapes: Literal["static", "dynamic"]
-    components: dict[str, ComponentRecord]
-    omitted: dict[str, str] = Field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
+    components: dict[Name, ComponentRecord]
+    omitted: dict[Name, str] = Field(default_factory=dict)
+    left_out: tuple[Name, ...] = ()
     versions: dict[str, str]
     files: tuple[FileRecord, ...]
 
@@ -151,6 +175,20 @@ class Manifest(_Record):
                     where = quoted(f"{name}.{method}")
                     message = f"{where}: folder {quoted(record.folder)} holds no file"
                     raise InvalidBundle(f"{message}, expected the artifact")
+        return self
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Manifest:
+        resolved = [record.component for record in self.resolution]
+        if len(set(resolved)) != len(resolved):
+            raise InvalidBundle("`resolution`: names a component twice, expected each once")
+        for name in (*self.components, *self.left_out):
+            if name not in resolved:
+                raise InvalidBundle(f"`resolution`: has no {quoted(name)}, expected each component")
+        for name in self.left_out:
+            if name in self.components:
+                message = f"`left_out`: {quoted(name)} is in `components` too"
+                raise InvalidBundle(f"{message}, expected it in one of the two")
         return self
 
 

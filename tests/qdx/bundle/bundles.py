@@ -15,7 +15,16 @@ MANIFEST = {
         "options": {"session.set_denormal_as_zero": "0"},
     },
     "plan": {"schema": "qdx.plan/1", "rules": []},
-    "resolution": [{"component": "unet", "becomes": "float16"}],
+    "resolution": [
+        {
+            "component": "unet",
+            "asked": "float16",
+            "rule": "rules[0]",
+            "becomes": "float16",
+            "computes": "float32",
+            "why": "stored as float16",
+        }
+    ],
     "source": {"pipeline_class": "DDPMPipeline", "files": {"model_index.json": "0" * 64}},
     "call": {"num_inference_steps": 1},
     "shapes": "static",

@@ -141,6 +141,17 @@ def set_file(field, value):
     return lambda m: m["files"][1].update({field: value})
 
 
+def port(manifest, kind="inputs"):
+    return manifest["components"]["unet"]["methods"]["forward"][kind][0]
+
+
+def rename(mapping, new):
+    """Gives the only entry another key."""
+    ((_, value),) = mapping.items()
+    mapping.clear()
+    mapping[new] = value
+
+
 FORGERIES = {
     "unknown major": (lambda m: m.update(schema="qdx.bundle/2"), "expected `qdx.bundle/1`"),
     "no schema": (lambda m: m.pop("schema"), "schema `None`"),
@@ -208,6 +219,31 @@ FORGERIES = {
         lambda m: m["components"]["unet"]["methods"]["forward"]["inputs"][0].update(shape=[-1]),
         "inputs.0.shape",
     ),
+    "resolution of a number": (lambda m: m.update(resolution=[1]), "`resolution.0`"),
+    "resolution of nothing": (lambda m: m.update(resolution=[{}]), "`resolution.0.component`"),
+    "resolution with more": (lambda m: m["resolution"][0].update(x=1), "`resolution.0.x`"),
+    "resolution twice": (lambda m: m["resolution"].append(m["resolution"][0]), "twice"),
+    "resolution of another": (
+        lambda m: m["resolution"][0].update(component="vae"),
+        "has no `unet`",
+    ),
+    "no methods": (lambda m: m["components"]["unet"].update(methods={}), "unet.methods"),
+    "type of an input": (lambda m: port(m).update(dtype="foo"), "inputs.0.dtype"),
+    "type of an output": (lambda m: port(m, "outputs").update(dtype="Tensor"), "outputs.0.dtype"),
+    "left out and present": (lambda m: m.update(left_out=["unet"]), "one of the two"),
+    "left out and unknown": (lambda m: m.update(left_out=["vae"]), "has no `vae`"),
+    "component with an escape": (
+        lambda m: rename(m["components"], "unet\x1b[2J"),
+        r"`components\.unet\\x1b\[2J",
+    ),
+    "component with a dot": (lambda m: rename(m["components"], "a.b"), "`components.a.b"),
+    "component with a line feed": (lambda m: rename(m["components"], "unet\n"), "`components.unet"),
+    "component without a name": (lambda m: rename(m["components"], ""), "`components."),
+    "method with an escape": (
+        lambda m: rename(m["components"]["unet"]["methods"], "\x9b2J"),
+        "unet.methods",
+    ),
+    "omitted with an escape": (lambda m: m.update(omitted={"\x1b": "x"}), "`omitted"),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qdx.exporter.graph.graph import without_variant
+
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph, TensorSpec
     from qdx.targets.profile import Layout, Port
@@ -18,7 +20,7 @@ def graph_in_layout(graph: Graph, layout: Layout) -> Graph:
     graph is dynamic that length is open, since one value is broadcast and as many as the batch fit too.
     An output that would share its name with an input is prefixed: `sample` comes out as `out_sample`.
     """
-    at = (graph.component, graph.method)
+    at = (graph.component, without_variant(graph.method))
     dynamic = bool(graph.dynamic_symbols)
     inputs = tuple(
         _placed(s, layout.input(*at, s.name, s.dtype), dynamic=dynamic) for s in graph.inputs

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
+
+from qdx.exporter.graph.graph import without_variant
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,27 @@ def one_call_each(records: list[CallRecord]) -> dict[str, CallRecord]:
         record = replace(_representative(group), variant=variants[component, method])
         chosen[record.where] = record
     return chosen
+
+
+def choose_variant(
+    inputs: Mapping[str, AbstractSet[str]], where: str, leaves: Mapping[str, Any]
+) -> str | None:
+    """The graph that a call belongs to.
+
+    Args:
+        inputs: Names of every graph's inputs, by `component.method`, with the suffix of a variant.
+        where: The method called, without one.
+        leaves: The call's arguments, see `name_leaves`.
+
+    Returns:
+        The variant that takes just the tensors of this call, and of its numbers as few as may be; the
+        first variant where none does, and None where there is none.
+    """
+    variants = [key for key in inputs if where in (key, without_variant(key))]
+    tensors = {name for name, leaf in leaves.items() if isinstance(leaf, torch.Tensor)}
+    numbers = {name for name, leaf in leaves.items() if isinstance(leaf, int | float)}
+    fitting = [key for key in variants if tensors <= inputs[key] <= tensors | numbers]
+    return min(fitting, key=lambda key: len(inputs[key]), default=next(iter(variants), None))
 
 
 def _representative(group: list[CallRecord]) -> CallRecord:

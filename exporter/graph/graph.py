@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from qdx.exporter.graph.weights import Weights
+
+_VARIANT: Final = re.compile(r"_[0-9]+\Z")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Graph:
 
     Attributes:
         component: The component's name in the pipeline, such as `unet`.
-        method: The method that was traced, such as `forward`.
+        method: The method that was traced, such as `forward`; `forward_2` where it is a variant.
         program: ATen at composite level (convolution, linear, attention and norms stay whole); its
             parameters are fake, its constants and buffers real.
         inputs: In the order of the program's user inputs.
@@ -97,6 +100,11 @@ class Graph:
         found: Any = self.program.state_dict.get(target, self.program.constants.get(target))
         assert isinstance(found, torch.Tensor), target
         return found
+
+
+def without_variant(key: str) -> str:
+    """`forward` for `forward_2`, the same method called with another set of tensors."""
+    return _VARIANT.sub("", key)
 
 
 def fqn(target: str) -> str:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
-from qdx.exporter.capture.calls import bind, constants, name_leaves
+from qdx.exporter.capture.calls import bind, choose_variant, constants, name_leaves
 from qdx.exporter.capture.distributions import fill_output
 from qdx.exporter.capture.dry_run import route
 from qdx.exporter.capture.folder import read_pipeline_folder
@@ -139,17 +139,12 @@ def choose_method(
     Raises:
         UsageError: The bundle does not hold the method.
     """
-    variants = [
-        method for key, method in methods.items() if key == where or key.startswith(f"{where}_")
-    ]
-    if not variants:
+    inputs = {key: {port.argument for port in method.inputs} for key, method in methods.items()}
+    chosen = choose_variant(inputs, where, name_leaves(arguments))
+    if chosen is None:
         raise UsageError(f"`{where}`: is not in the bundle, which holds {', '.join(methods)}",
                          hint="export again with a --call that uses it")  # fmt: skip
-    given = {
-        name for name, leaf in name_leaves(arguments).items() if isinstance(leaf, torch.Tensor)
-    }
-    exact = (method for method in variants if given == {port.argument for port in method.inputs})
-    return next(exact, variants[0])
+    return methods[chosen]
 
 
 def _tensors(target: TargetMethod, arguments: dict[str, Any]) -> dict[str, torch.Tensor]:

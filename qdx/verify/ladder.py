@@ -159,7 +159,7 @@ class _Reference:
         # Components that were left out of the bundle run in PyTorch on both sides.
         left_out = set(bundle.manifest.left_out)
         self._modules = {n: m for n, m in skeleton.modules.items() if n not in left_out}
-        self._scalars = {
+        self._graphs = {
             where: frozenset(port.argument for port in method.inputs)
             for where, method in methods.items()
         }
@@ -188,7 +188,7 @@ class _Reference:
                 return record_calls(
                     self._modules,
                     lambda: generate(self.pipeline, call, seed=self._seed),
-                    scalars=self._scalars,
+                    graphs=self._graphs,
                 )
             except (TypeError, ValueError) as error:
                 name = type(self.pipeline).__name__

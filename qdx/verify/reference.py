@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 
-from qdx.exporter.capture.calls import bind, name_leaves
+from qdx.exporter.capture.calls import bind, choose_variant, name_leaves
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
 
@@ -57,7 +57,7 @@ def record_calls(
     modules: dict[str, nn.Module],
     run: Callable[[], _Result],
     *,
-    scalars: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
+    graphs: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
     keep: int = CALLS_KEPT,
 ) -> tuple[_Result, dict[str, MethodRecord]]:
     """Runs a pipeline and keeps what its components were given and what they answered.
@@ -65,12 +65,12 @@ def record_calls(
     Args:
         modules: The pipeline's components by name.
         run: Calls the pipeline.
-        scalars: By `component.method`, arguments that the graph takes as a tensor though the pipeline
-            may give a plain number, such as a timestep.
+        graphs: Names of every graph's inputs by `component.method`. They tell which variant of a method
+            a call belongs to, and which plain numbers, such as a timestep, count as tensors.
         keep: How many calls of each method to keep, besides the last.
 
     Returns:
-        What `run` returned, and the records by `component.method` in order of first use.
+        What `run` returned, and the records by `component.method`, variants apart, in order of first use.
     """
     kept: dict[str, _Spaced] = {}
 
@@ -81,9 +81,10 @@ def record_calls(
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        where = f"{name}.{method}"
         arguments = bind(original, args, kwargs)
-        inputs = _as_tensors(name_leaves(arguments), scalars.get(where, frozenset()))
+        leaves = name_leaves(arguments)
+        where = choose_variant(graphs, f"{name}.{method}", leaves) or f"{name}.{method}"
+        inputs = _as_tensors(leaves, graphs.get(where, frozenset()))
         output, result = _call_by_fields(original, arguments)
         outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
         kept.setdefault(where, _Spaced(keep)).add(inputs, outputs)
@@ -94,7 +95,7 @@ def record_calls(
     return result, {where: spaced.record() for where, spaced in kept.items()}
 
 
-def _as_tensors(leaves: dict[str, Any], scalars: AbstractSet[str]) -> dict[str, Tensor]:
+def _as_tensors(leaves: dict[str, Any], numbers: AbstractSet[str]) -> dict[str, Tensor]:
     """The tensors among the leaves, and those numbers that count as tensors.
 
     Tensors are copied, because a pipeline may write into its own between the calls.
@@ -103,7 +104,7 @@ def _as_tensors(leaves: dict[str, Any], scalars: AbstractSet[str]) -> dict[str, 
     for name, leaf in leaves.items():
         if isinstance(leaf, Tensor):
             found[name] = leaf.detach().clone()
-        elif name in scalars and isinstance(leaf, int | float):
+        elif name in numbers and isinstance(leaf, int | float):
             found[name] = torch.tensor(leaf)
     return found
 

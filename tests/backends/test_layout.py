@@ -18,6 +18,7 @@ class Face:
     dynamic_symbols: tuple[str, ...] = ()
 
 
+@pytest.mark.parametrize("method", ["forward", "forward_2"])
 @pytest.mark.parametrize(
     ("target", "timestep"),
     [
@@ -25,10 +26,10 @@ class Face:
         ("openvino", TensorSpec("timestep", "int64", (1,))),
     ],
 )
-def test_the_timestep_of_a_unet(target: str, timestep: TensorSpec) -> None:
+def test_the_timestep_of_a_unet(target: str, timestep: TensorSpec, method: str) -> None:
     traced = Face(
         "unet",
-        "forward",
+        method,
         (TensorSpec("sample", "float32", (2, 4, 8, 8)), TensorSpec("timestep", "int64", ())),
         (TensorSpec("sample", "float32", (2, 4, 8, 8)),),
     )

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from qdx.exporter.capture.calls import CallRecord, bind, name_leaves, one_call_each, substitute
+from qdx.exporter.capture.calls import (
+    CallRecord,
+    bind,
+    choose_variant,
+    name_leaves,
+    one_call_each,
+    substitute,
+)
 
 
 def test_a_leaf_of_a_mapping_takes_its_own_key() -> None:
@@ -64,6 +72,35 @@ def test_calls_with_other_tensors_are_variants_of_the_method() -> None:
         _record(text=torch.zeros(1)),
     ]
     assert list(one_call_each(records)) == ["unet.forward", "unet.forward_2"]
+
+
+GRAPHS = {
+    "unet.forward": {"text"},
+    "unet.forward_2": {"text", "timestep"},
+    "unet.forward_image": {"image"},
+    "vae.forward": {"image"},
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "leaves", "chosen"),
+    [
+        ("unet.forward", {"text": torch.zeros(1), "flag": True}, "unet.forward"),
+        ("unet.forward", {"text": torch.zeros(1), "timestep": torch.zeros(())}, "unet.forward_2"),
+        ("unet.forward", {"image": torch.zeros(1)}, "unet.forward"),
+        ("unet.forward_image", {"image": torch.zeros(1)}, "unet.forward_image"),
+        ("unet.encode", {"text": torch.zeros(1)}, None),
+    ],
+)
+def test_a_call_belongs_to_the_variant_that_takes_its_tensors(where, leaves, chosen) -> None:
+    assert choose_variant(GRAPHS, where, leaves) == chosen
+
+
+def test_a_number_counts_where_the_graph_takes_one() -> None:
+    graphs = {"unet.forward": {"sample", "class"}, "unet.forward_2": {"sample", "timestep"}}
+    leaves = {"sample": torch.zeros(1), "timestep": 0.5}
+
+    assert choose_variant(graphs, "unet.forward", leaves) == "unet.forward_2"
 
 
 def _record(**arguments: object) -> CallRecord:

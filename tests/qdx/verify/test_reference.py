@@ -91,11 +91,35 @@ def test_numbers_are_tensors_only_where_the_graph_takes_one(unet):
         return unet(torch.randn(1, 3, 8, 8), 5)
 
     _, plain = record_calls({"unet": unet}, run)
-    _, asked = record_calls({"unet": unet}, run, scalars={"unet.forward": {"timestep"}})
+    _, asked = record_calls({"unet": unet}, run, graphs={"unet.forward": {"timestep"}})
 
     assert set(plain["unet.forward"].calls[0].inputs) == {"sample"}
     timestep = asked["unet.forward"].calls[0].inputs["timestep"]
     assert (timestep.item(), timestep.dtype, timestep.dim()) == (5, torch.int64, 0)
+
+
+def test_a_call_is_filed_under_the_variant_that_takes_its_tensors():
+    class Projection(UNet2DModel):
+        def forward(self, text=None, seconds=None):
+            return {"out": text if seconds is None else seconds}
+
+    Projection.__module__ = UNet2DModel.__module__
+    module = Projection.__new__(Projection)
+    torch.nn.Module.__init__(module)
+
+    def run():
+        module(text=torch.zeros(1))
+        module(seconds=torch.ones(1))
+        module(text=torch.zeros(1))
+
+    graphs = {"projection.forward": {"text"}, "projection.forward_2": {"seconds"}}
+    _, records = record_calls({"projection": module}, run, graphs=graphs)
+
+    assert {where: record.times_called for where, record in records.items()} == {
+        "projection.forward": 2,
+        "projection.forward_2": 1,
+    }
+    assert set(records["projection.forward_2"].calls[0].inputs) == {"seconds"}
 
 
 def test_a_run_that_calls_nothing_leaves_no_record(unet):

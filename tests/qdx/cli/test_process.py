@@ -10,8 +10,10 @@ import time
 import pytest
 
 # `qdx verify` with a function behind it that works for a minute and cleans up.
+# A shell's background job ignores the interrupt from the start, and so would this process.
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from types import ModuleType
 def verify(*given, **options):
     try:

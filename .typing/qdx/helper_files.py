@@ -1,0 +1,1 @@
+../../qdx/helper_files.py

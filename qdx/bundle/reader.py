@@ -13,7 +13,7 @@ from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import read_bytes, sha256_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Bundle", "read_bundle"]
+__all__ = ["Bundle", "read_bundle", "read_listing"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,22 @@ def read_bundle(path: Path | str) -> Bundle:
         StorageError: If reading fails.
     """
     root = Path(os.path.abspath(path))  # noqa: PTH100 - a path in messages as the user knows it
+    manifest, data = read_listing(root)
+    for record in manifest.files:
+        _check_digest(root, record)
+    return Bundle(root, manifest, hashlib.sha256(data).hexdigest())
+
+
+def read_listing(root: Path) -> tuple[Manifest, bytes]:
+    """Checks all of a bundle but the digests: what lies there is what the manifest lists.
+
+    Returns:
+        The manifest and its bytes.
+
+    Raises:
+        InvalidBundle: Naming the first file that is extra, missing, linked or of another size.
+        StorageError: If reading fails.
+    """
     if not root.is_dir():
         raise InvalidBundle(f"{quoted(root)}: not a folder, expected a bundle")
     tree = scan_tree(root)
@@ -64,9 +80,7 @@ def read_bundle(path: Path | str) -> Bundle:
     # All sizes before the first digest: a wrong size is found without reading gigabytes.
     for record in manifest.files:
         _check_size(root, record, tree.files[record.path])
-    for record in manifest.files:
-        _check_digest(root, record)
-    return Bundle(root, manifest, hashlib.sha256(data).hexdigest())
+    return manifest, data
 
 
 def _check_set(root: Path, listed: set[str], present: set[str]) -> None:

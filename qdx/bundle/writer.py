@@ -27,6 +27,7 @@ from qdx.bundle.operations import (
     sync_folder,
     write_manifest,
 )
+from qdx.bundle.reader import read_listing
 from qdx.bundle.rename import exchange, rename_new
 from qdx.bundle.staging import create_staging, lock_folder, reclaim_stale, remove_tree
 from qdx.exporter.errors import (
@@ -55,7 +56,8 @@ class BundleWriter:
 
     Args:
         output: The folder to write. Its parent must exist.
-        force: Whether an existing bundle is replaced.
+        force: Whether an existing bundle is replaced. What holds a file that its manifest does not
+            list, or lacks one, is no bundle: other files may be someone's only copy.
 
     Raises:
         UsageError: If the output exists and may not be replaced.
@@ -213,19 +215,25 @@ class BundleWriter:
 
 
 def _check_replaceable(path: Path, *, force: bool) -> None:
-    """Refuses to replace anything but a bundle or an empty folder, whatever was asked."""
+    """Refuses to replace anything but a complete bundle or an empty folder, whatever was asked."""
     if path.is_symlink() or not path.is_dir():
         raise UsageError(f"{quoted(path)}: exists and is not a folder, expected a free name")
     if not force:
         message = f"{quoted(path)}: exists, expected a free name"
         raise UsageError(message, hint="choose another output, or replace it with --force")
     try:
-        names = {entry.name for entry in path.iterdir()}
+        is_empty = next(path.iterdir(), None) is None
     except OSError as bad:
         raise storage_error("list", path, bad) from bad
-    if names and MANIFEST_NAME not in names:
-        message = f"{quoted(path)}: holds files but no {quoted(MANIFEST_NAME)}, expected a bundle"
-        raise UsageError(message, hint="--force replaces bundles only: choose another output")
+    if is_empty:
+        return
+    try:
+        read_listing(path)
+    except InvalidBundle as bad:
+        raise UsageError(
+            f"{bad.message}: --force replaces complete bundles only",
+            hint="choose another output, or remove the folder yourself",
+        ) from bad
 
 
 def _manifest_bytes(manifest: dict[str, Any]) -> bytes:

@@ -448,11 +448,35 @@ def test_force_replaces_only_bundles(memory_path, kind):
     assert os.path.lexists(output)
 
 
-def test_force_replaces_an_empty_folder_and_a_damaged_bundle(tmp_path):
+FOREIGN = {
+    "an empty manifest": lambda o: (o / "qdx.json").write_text("{}"),
+    "no JSON": lambda o: (o / "qdx.json").write_text("notes"),
+    "another file": lambda o: (o / "cat.jpg").write_bytes(b"precious"),
+    "another folder": lambda o: (o / "photos").mkdir(),
+    "a file deeper": lambda o: (o / "unet" / "cat.jpg").write_bytes(b"precious"),
+    "a hidden file": lambda o: (o / ".git").write_bytes(b"precious"),
+    "a file of another size": lambda o: (o / "model_index.json").write_bytes(b"precious"),
+    "a missing file": lambda o: (o / "unet" / "model.onnx").unlink(),
+    "a link": lambda o: (o / "link").symlink_to("/etc/passwd"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_force_keeps_a_folder_that_its_manifest_does_not_list_in_full(memory_path, kind):
+    output = write(memory_path / "out")
+    FOREIGN[kind](output)
+    before = snapshot(output)
+    with pytest.raises(UsageError, match="--force replaces complete bundles only") as caught:
+        write(output, b"other", force=True)
+    assert "remove the folder yourself" in caught.value.hint
+    assert snapshot(output) == before
+
+
+def test_force_replaces_an_empty_folder_and_an_altered_bundle(tmp_path):
     (tmp_path / "empty").mkdir()
     read_bundle(write(tmp_path / "empty", force=True))
-    output = write(tmp_path / "damaged")
-    (output / "unet" / "model.onnx").unlink()
+    output = write(tmp_path / "altered")
+    (output / "unet" / "model.onnx").write_bytes(b"graph nex")
     read_bundle(write(output, force=True))
 
 

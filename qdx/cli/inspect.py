@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qdx.cli.options import AsJson
-from qdx.cli.output import emit, plain, size, table
+from qdx.cli.output import emit, plain, size, table, visible
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
@@ -82,8 +82,8 @@ def _bundle_text(data: dict[str, Any]) -> str:
         for c in data["components"]
     ]
     head = (
-        f"{data['pipeline_class']} for {data['target']}, plan {data['plan'] or 'without a name'}, "
-        f"{data['shapes']} shapes, {size(data['size_bytes'])}"
+        f"{visible(data['pipeline_class'])} for {visible(data['target'])}, "
+        f"plan {visible(data['plan'] or 'without a name')}, {data['shapes']} shapes, {size(data['size_bytes'])}"
     )
     return f"{head}\n\n{table(('component', 'class', 'folders', 'weights', 'size'), rows)}"
 
@@ -141,5 +141,5 @@ def _model_text(data: dict[str, Any]) -> str:
         for c in data["components"]
     ]
     columns = ("component", "class", "parameters", "weights", "size")
-    absent = f"\n\nabsent: {', '.join(data['absent'])}" if data["absent"] else ""
-    return f"{data['pipeline_class']}\n\n{table(columns, rows)}{absent}"
+    absent = f"\n\nabsent: {visible(', '.join(data['absent']))}" if data["absent"] else ""
+    return f"{visible(data['pipeline_class'])}\n\n{table(columns, rows)}{absent}"

@@ -11,12 +11,12 @@ from typing import Any
 
 from qdx.exporter.strict_json import dump_json
 
-__all__ = ["emit", "plain", "say", "size", "table"]
+__all__ = ["emit", "plain", "say", "size", "table", "visible"]
 
 
 def say(text: str) -> None:
     """Writes words for a person, to standard error."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{_lines(text)}\n")
 
 
 def emit(data: object, *, as_json: bool, text: str) -> None:
@@ -27,8 +27,25 @@ def emit(data: object, *, as_json: bool, text: str) -> None:
         as_json: Whether the data is asked for.
         text: The same for a person.
     """
-    sys.stdout.write(dump_json(plain(data)).decode() if as_json else f"{text}\n")
+    sys.stdout.write(dump_json(plain(data)).decode() if as_json else f"{_lines(text)}\n")
     sys.stdout.flush()
+
+
+def visible(text: object) -> str:
+    r"""Returns foreign text as one line that a terminal only shows: the rest become escapes.
+
+    >>> visible("a\x1b[2J\nb")
+    'a\\x1b[2J\\nb'
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in str(text)
+    )
+
+
+def _lines(text: str) -> str:
+    """The same for our own text of several lines, into which foreign text may have come."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def plain(value: Any) -> Any:
@@ -94,7 +111,7 @@ def _cell(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return visible(value)
 
 
 def _is_number(value: object) -> bool:

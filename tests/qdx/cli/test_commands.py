@@ -165,6 +165,40 @@ def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
     )
 
 
+EVIL = "x\x1b]0;title\x07\n\x9b2J"
+
+
+def test_names_in_a_bundle_reach_the_terminal_without_control_characters(
+    qdx, tmp_path, monkeypatch
+):
+    manifest = {
+        **MANIFEST,
+        "plan": {"name": EVIL},
+        "source": {"pipeline_class": EVIL},
+        "target": {"name": EVIL},
+        "resolution": [{"component": "unet", "becomes": EVIL}],
+        "components": {EVIL: {"class": EVIL, "library": EVIL, "methods": {}}},
+    }
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=manifest))
+    (tmp_path / "qdx.json").write_text("{}")
+    done = qdx("inspect", tmp_path)
+
+    assert done.status == 0
+    assert len(done.out.splitlines()) == 4
+    assert done.out.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("key", ["unet", "_class_name", EVIL])
+def test_names_in_a_model_reach_the_terminal_without_control_characters(qdx, model, key):
+    index = json.loads((model / "model_index.json").read_text())
+    value = EVIL if key == "_class_name" else [EVIL, EVIL]
+    (model / "model_index.json").write_text(json.dumps({**index, key: value}))
+    (model / EVIL.replace("/", "")).mkdir()
+    done = qdx("inspect", model)
+
+    assert (done.out + done.err).replace("\n", "").isprintable()
+
+
 @dataclass(frozen=True)
 class Exported:
     bundle: Path = Path("out")

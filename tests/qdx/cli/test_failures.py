@@ -86,6 +86,7 @@ FAILURES = [
     (UsageError("`x`: bad", hint="do y"), 2, "error: `x`: bad\n\nhint: do y\n"),
     (InvalidPlan("`p.json:1:1`: bad"), 2, "error: `p.json:1:1`: bad\n"),
     (InvalidModel("bad"), 2, "error: bad\n"),
+    (InvalidModel("a\x1b[2Jb\x9b", hint="c\rd"), 2, "error: a\\x1b[2Jb\\x9b\n\nhint: c\\rd\n"),
     (InvalidBundle("bad"), 2, "error: bad\n"),
     (TargetRefusal("two things", refusals=(Refusal("unet.a", "no"), Refusal("unet.b", "no"))), 3,
      "error: two things\n  `unet.a`: no\n  `unet.b`: no\n"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qdx.cli.output import plain, size, table
+from qdx.cli.output import emit, plain, say, size, table
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,25 @@ def test_numbers_stand_to_the_right_and_nothing_trails():
 
 def test_a_table_without_rows_is_its_head():
     assert table(("a", "b"), []) == "a  b"
+
+
+# Clears the screen, the same in one character, turns the line around, is half a character.
+EVIL = "a\x1b[2J\x9b2J\u202e\ud800\rb\x7f"
+SHOWN = r"a\x1b[2J\x9b2J\u202e\ud800\rb\x7f"
+
+
+def test_a_cell_is_one_line_without_control_characters():
+    assert table(("x",), [(EVIL,), ("one\ntwo",)]) == f"x\n{SHOWN}\none\\ntwo"
+
+
+def test_what_is_written_for_a_person_has_no_control_characters_but_line_feeds(capsys):
+    emit({}, as_json=False, text=f"{EVIL}\nü 画")
+    say(f"{EVIL}\nü 画")
+
+    assert capsys.readouterr() == (f"{SHOWN}\nü 画\n", f"{SHOWN}\nü 画\n")
+
+
+def test_json_is_ascii(capsys):
+    emit({EVIL.replace("\ud800", ""): "\x9b"}, as_json=True, text="")
+
+    assert capsys.readouterr().out.isascii()

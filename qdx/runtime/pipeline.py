@@ -18,11 +18,12 @@ from qdx.exporter.capture.dry_run import route
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
-from qdx.exporter.errors import UsageError
+from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.safetensors_file import SafetensorsFile
 from qdx.exporter.graph.weights import load_buffers
 from qdx.exporter.progress import SILENT
 from qdx.runtime.methods import TargetMethod
+from qdx.runtime.source import check_source, files_outside
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -50,11 +51,12 @@ def open_bundle(
 
     Raises:
         InvalidBundle: The bundle is damaged or altered.
+        InvalidModel: The model is not the one that the bundle was exported from.
         RuntimeMissing: The runtime is not installed.
         UsageError: The bundle lacks components and `model` is not given.
     """
     bundle = read_bundle(path)
-    skeleton = open_skeleton(bundle, model=model)
+    skeleton = open_skeleton(bundle, model=model, progress=progress)
     attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
     return skeleton.pipeline
 
@@ -82,8 +84,16 @@ def open_methods(
     return methods
 
 
-def open_skeleton(bundle: Bundle, *, model: Path | str | None = None) -> Skeleton:
-    """The bundle's pipeline without anything that computes; components it lacks come from the model."""
+def open_skeleton(
+    bundle: Bundle, *, model: Path | str | None = None, progress: Progress = SILENT
+) -> Skeleton:
+    """The bundle's pipeline without anything that computes; components it lacks come from the model.
+
+    Raises:
+        InvalidBundle: The bundle names a component that its pipeline does not have.
+        InvalidModel: What the bundle needs of the model is not what it was exported from.
+        UsageError: The bundle lacks components and `model` is not given.
+    """
     components = bundle.manifest.components
     folders = {
         name: next(iter(entry.methods.values())).folder for name, entry in components.items()
@@ -94,17 +104,32 @@ def open_skeleton(bundle: Bundle, *, model: Path | str | None = None) -> Skeleto
             raise UsageError(f"`{bundle.path}`: holds no {names}; they were left out of the export",
                              hint="give the original folder with --model, they then run in PyTorch")  # fmt: skip
         original = read_pipeline_folder(model)
+        check_source(files_outside(bundle.manifest), original.path, progress=progress)
+        _check_names(bundle, original.components)
         kept = {name: bundle.path / folder for name, folder in folders.items()}
         skeleton = build_skeleton(original.with_folders(kept))
+        _check_names(bundle, skeleton.modules)
         for name in bundle.manifest.left_out:
             fill_weights(skeleton.modules[name], skeleton, name)
     else:
         skeleton = build_skeleton(read_pipeline_folder(bundle.path, folders=folders))
+        _check_names(bundle, skeleton.modules)
     for name, folder in folders.items():
         buffers = bundle.path / folder / BUFFERS_FILE
         if buffers.exists():
             load_buffers(skeleton.modules[name], SafetensorsFile(buffers))
     return skeleton
+
+
+def _check_names(bundle: Bundle, known: Mapping[str, object]) -> None:
+    """Refuses a bundle that names a component outside its pipeline."""
+    for name in (*bundle.manifest.components, *bundle.manifest.left_out):
+        if name not in known:
+            raise InvalidBundle(
+                f"`{bundle.path}`: {quoted(name)} is no component of its pipeline, "
+                f"which has {', '.join(known)}",
+                hint="export again",
+            )
 
 
 def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[[], None]:

@@ -15,11 +15,11 @@ from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.folder import PipelineFolder, read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.capture.recorded_call import restore_call
-from qdx.exporter.errors import InvalidModel, UsageError, quoted
-from qdx.exporter.files import safe_child, sha256_file
+from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
 from qdx.runtime.pipeline import attach, open_methods, open_skeleton
+from qdx.runtime.source import check_source
 from qdx.verify.acceptance import gates_of
 from qdx.verify.components import MethodResult, compare_calls
 from qdx.verify.folder import clear_report, write_report
@@ -117,30 +117,6 @@ def verify(
     if destination is not None:
         write_report(found, destination)
     return found
-
-
-def check_source(digests: dict[str, str], model: Path, *, progress: Progress = SILENT) -> None:
-    """Checks that a folder holds the files that a bundle was made from.
-
-    Args:
-        digests: SHA-256 by relative path.
-        model: The folder.
-        progress: Told of every file.
-
-    Raises:
-        InvalidModel: Naming the first file that is missing or differs.
-        StorageError: Reading failed.
-    """
-    with progress.task("checking the model's files", len(digests)) as task:
-        for relative, expected in digests.items():
-            path = safe_child(model, relative)
-            found = sha256_file(path)
-            if found != expected:
-                raise InvalidModel(
-                    f"{quoted(path)}: SHA-256 {found}, expected {expected} by the bundle",
-                    hint="give the folder that the bundle was exported from, or export again",
-                )
-            task.advance(1)
 
 
 class _Reference:

@@ -17,6 +17,10 @@ from qdx.exporter.errors import StorageError, UsageError, quoted
 
 __all__ = ["command"]
 
+# torch's generator takes no more.
+_SEED_LIMIT: Final = 2**64 - 1
+# What Python code raises when it is given values of a wrong kind.
+_WRONG_ARGUMENTS: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -33,7 +37,9 @@ def command(
         str | None, typer.Option("--negative-prompt", help="What not to.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=_SEED_LIMIT, help="Seed of the noise.")
+    ] = 0,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     height: Annotated[int | None, typer.Option("--height", min=1, help="In pixels.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="In pixels.")] = None,
@@ -64,8 +70,11 @@ def command(
     }
     options = {name: value for name, value in given.items() if value is not None}
     arguments = (read_call(call) or {}) | options
+    _check_size(arguments)
+    from qdx.exporter.capture.arguments import load_images
     from qdx.runtime import open_bundle
 
+    arguments = load_images(arguments)
     with progress_bars() as progress:
         pipeline = open_bundle(bundle, model=model, threads=threads, progress=progress)
     _check_arguments(pipeline, arguments)
@@ -88,6 +97,14 @@ def _check_output(output: Path, *, force: bool) -> None:
         raise UsageError(f"--output: {quoted(output)} exists", hint="give --force to replace it")
 
 
+def _check_size(arguments: dict[str, Any]) -> None:
+    """Refuses half a size: the other half would be the pipeline's own, which few would expect."""
+    given = [name for name in ("height", "width") if arguments.get(name) is not None]
+    if len(given) == 1:
+        other = "width" if given == ["height"] else "height"
+        raise UsageError(f"--{given[0]} is given without --{other}", hint="give both, in pixels")
+
+
 def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
     parameters = inspect.signature(pipeline.__call__).parameters
     unknown = sorted(arguments.keys() - parameters.keys())
@@ -96,13 +113,16 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
         raise UsageError(
             f"{name} has no argument {quoted(unknown[0])}", hint=f"it takes {', '.join(parameters)}"
         )
-    for name, parameter in parameters.items():
-        if (
-            name == "prompt"
-            and parameter.default is inspect.Parameter.empty
-            and name not in arguments
-        ):
-            raise UsageError(f"{type(pipeline).__name__} needs --prompt")
+    if "generator" in arguments:
+        raise UsageError("--call: `generator` is no plain value", hint="give --seed")
+    if "prompt" not in parameters:
+        return
+    # Pipelines declare the prompt as optional only because its embedding may stand for it.
+    needed = (
+        parameters["prompt"].default is inspect.Parameter.empty or "prompt_embeds" in parameters
+    )
+    if needed and arguments.get("prompt") is None:
+        raise UsageError(f"{type(pipeline).__name__} needs --prompt")
 
 
 def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
@@ -112,14 +132,36 @@ def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
     if not sys.stderr.isatty() and hasattr(pipeline, "set_progress_bar_config"):
         pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(seed)
-    result = pipeline(**arguments, generator=generator)
+    try:
+        result = pipeline(**arguments, generator=generator)
+    except _WRONG_ARGUMENTS as error:
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise UsageError(
+            f"{type(pipeline).__name__} rejects the call: {type(error).__name__}: {reason}",
+            hint="check the types and the values of the arguments, also those of --call",
+        ) from error
     images = getattr(result, "images", None)
     if not isinstance(images, list) or not all(hasattr(image, "save") for image in images):
         raise UsageError(
             f"{type(pipeline).__name__} made no pictures with these arguments",
             hint="open the bundle in Python, `qdx.open(bundle)`, and call it there",
         )
+    _check_drawn(images, arguments)
     return images
+
+
+def _check_drawn(images: list[Any], arguments: dict[str, Any]) -> None:
+    """Refuses a picture of another size than asked: an artifact of static shapes may ignore it."""
+    if arguments.get("height") is None:
+        return
+    asked = (arguments["width"], arguments["height"])
+    for image in images:
+        if image.size != asked:
+            raise UsageError(
+                f"the bundle draws {image.width}x{image.height} pixels, "
+                f"asked for were {asked[0]}x{asked[1]}",
+                hint="leave out --width and --height, or export for this size or with --shapes dynamic",
+            )
 
 
 def _paths(output: Path, count: int, *, force: bool) -> list[Path]:

@@ -311,13 +311,15 @@ class Painter:
 
     def __init__(self, count=1):
         self.count = count
+        self.size = None
         self.calls = []
 
     def __call__(self, prompt=None, negative_prompt=None, num_inference_steps=50, guidance_scale=7.5,
                  height=None, width=None, generator=None):  # fmt: skip
         self.calls.append({"prompt": prompt, "steps": num_inference_steps, "guidance": guidance_scale,
                                "size": (height, width), "seed": generator.initial_seed()})  # fmt: skip
-        return SimpleNamespace(images=[Image.new("RGB", (8, 8), "red")] * self.count)
+        size = self.size or (width or 8, height or 8)
+        return SimpleNamespace(images=[Image.new("RGB", size, "red")] * self.count)
 
 
 @pytest.fixture
@@ -415,6 +417,88 @@ def test_a_missing_prompt_is_named(qdx, painter, tmp_path, monkeypatch):
     monkeypatch.setattr(Painter, "__call__", lambda self, prompt, generator=None: None)
 
     assert qdx("run", "b", "-o", tmp_path / "x.png").err == "error: Painter needs --prompt\n"
+
+
+@pytest.mark.parametrize("given", [(), ("--call", '{"prompt": null}')], ids=["nothing", "null"])
+def test_a_prompt_is_needed_where_an_embedding_could_stand_for_it(
+    qdx, painter, tmp_path, monkeypatch, given
+):
+    monkeypatch.setattr(
+        Painter, "__call__", lambda self, prompt=None, prompt_embeds=None, generator=None: None
+    )
+    done = qdx("run", "b", "-o", tmp_path / "x.png", *given)
+
+    assert (done.status, done.err) == (2, "error: Painter needs --prompt\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("5 is no text"),
+        ValueError("5 is no text"),
+        KeyError("5 is no text"),
+        AttributeError("5 is no text"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_call_that_the_pipeline_rejects_is_wrong_usage(
+    qdx, painter, tmp_path, monkeypatch, error
+):
+    def reject(self, prompt=None, generator=None):
+        raise error
+
+    monkeypatch.setattr(Painter, "__call__", reject)
+    done = qdx("run", "b", "-o", tmp_path / "x.png", "--call", '{"prompt": 5}')
+
+    assert done.status == 2
+    assert f"Painter rejects the call: {type(error).__name__}: " in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generator_is_no_plain_value(qdx, painter, tmp_path):
+    done = qdx("run", "b", "-o", tmp_path / "x.png", "--call", '{"generator": 1}')
+
+    assert done.status == 2
+    assert "hint: give --seed" in done.err
+
+
+@pytest.mark.parametrize(("seed", "status"), [(2**64 - 1, 0), (2**64, 2), (2**70, 2)])
+def test_a_seed_has_64_bits(qdx, painter, tmp_path, seed, status):
+    assert qdx("run", "b", "-o", tmp_path / "x.png", "--seed", seed).status == status
+
+
+def test_images_of_the_call_are_opened(qdx, painter, tmp_path, monkeypatch):
+    Image.new("RGB", (6, 4), "blue").save(tmp_path / "blue.png")
+    monkeypatch.setattr(
+        Painter, "__call__", lambda self, image, generator=None: SimpleNamespace(images=[image])
+    )
+    call = json.dumps({"image": str(tmp_path / "blue.png")})
+    done = qdx("run", "b", "-o", tmp_path / "x.png", "--call", call)
+
+    assert done.status == 0
+    assert Image.open(tmp_path / "x.png").getpixel((0, 0)) == (0, 0, 255)
+    call = json.dumps({"image": str(tmp_path / "no.png")})
+    assert qdx("run", "b", "-o", tmp_path / "y.png", "--call", call).status == 2
+
+
+@pytest.mark.parametrize(
+    "half", [("--height", 64), ("--width", 64), ("--call", '{"width": 64}')], ids=str
+)
+def test_half_a_size_is_refused(qdx, painter, tmp_path, half):
+    done = qdx("run", "b", "-o", tmp_path / "x.png", *half)
+
+    assert done.status == 2
+    assert "is given without --" in done.err
+    assert painter.calls == []
+
+
+def test_a_picture_of_another_size_than_asked_is_refused(qdx, painter, tmp_path):
+    painter.size = (8, 8)
+    done = qdx("run", "b", "-o", tmp_path / "x.png", "--height", 64, "--width", 32)
+
+    assert done.status == 2
+    assert "draws 8x8 pixels, asked for were 32x64" in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_picture_that_cannot_be_written_is_a_storage_failure(qdx, painter, tmp_path, monkeypatch):

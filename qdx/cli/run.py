@@ -19,8 +19,15 @@ __all__ = ["command"]
 
 # torch's generator takes no more.
 _SEED_LIMIT: Final = 2**64 - 1
-# What Python code raises when it is given values of a wrong kind.
-_WRONG_ARGUMENTS: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# What Python code raises when it is given values of a wrong kind; RuntimeError is torch's.
+_WRONG_ARGUMENTS: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 

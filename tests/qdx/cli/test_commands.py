@@ -438,6 +438,7 @@ def test_a_prompt_is_needed_where_an_embedding_could_stand_for_it(
         ValueError("5 is no text"),
         KeyError("5 is no text"),
         AttributeError("5 is no text"),
+        RuntimeError("5 is no text"),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -10,9 +10,10 @@ import torch
 
 from qdx.export import export
 from qdx.exporter.errors import InvalidBundle, InvalidModel, UsageError
-from qdx.exporter.files import load_json
+from qdx.exporter.files import dump_json, load_json
 from qdx.verify import ladder, verify
 from tests.tiny import FAMILIES, build
+from tests.tiny.families import picture
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -135,6 +136,57 @@ def test_an_altered_bundle_is_refused(model, bundle, tmp_path):
 
     with pytest.raises(InvalidBundle, match="altered"):
         verify(altered, model=model)
+
+
+def test_a_bundle_cannot_have_a_file_of_its_reader_opened(model, bundle, tmp_path):
+    altered = shutil.copytree(bundle, tmp_path / "altered")
+    manifest = load_json(altered / "qdx.json")
+    manifest["call"] = {"image": str(tmp_path / "private.png")}
+    (altered / "qdx.json").write_bytes(dump_json(manifest))
+
+    with pytest.raises(InvalidBundle, match=r"`image`.*expected the size of an image"):
+        verify(altered, model=model)
+
+
+@pytest.mark.slow
+def test_a_call_with_an_image_is_repeated_without_its_file(tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = build("sd-img2img", tmp_path / "model")
+    call = {"prompt": "a fox", "strength": 0.5, "num_inference_steps": 4, "negative_prompt": None}
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        picture("image-64x96.png").save(tmp_path / name / "in.png")
+        export(
+            folder, target="onnxruntime", plan="float32", output=tmp_path / name / "bundle",
+            call={**call, "image": str(tmp_path / name / "in.png")},
+        )  # fmt: skip
+        (tmp_path / name / "in.png").unlink()
+    one, other = ((tmp_path / name / "bundle" / "qdx.json") for name in ("one", "other"))
+
+    assert load_json(one)["call"] == {**call, "image": {"size_pixels": [64, 96]}}
+    assert one.read_bytes() == other.read_bytes()
+    assert verify(one.parent, model=folder).ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shapes", ["static", "dynamic"])
+def test_every_variant_of_a_method_is_verified(tmp_path, shapes):
+    """Stable Audio calls its projection with a text, and with seconds."""
+    pytest.importorskip("onnxruntime")
+    folder = build("stable-audio", tmp_path / "model")
+    export(
+        folder, target="onnxruntime", plan="float32", output=tmp_path / "bundle", shapes=shapes,
+        call=dict(FAMILIES["stable-audio"].call),
+    )  # fmt: skip
+    report = verify(tmp_path / "bundle", model=folder)
+    measured = {
+        result.method: len(result.calls)
+        for result in report.methods
+        if result.component == "projection_model"
+    }
+
+    assert report.ok, str(report)
+    assert measured == {"forward": 1, "forward_2": 1}
 
 
 def test_an_argument_that_the_pipeline_does_not_have_is_refused(model, bundle):

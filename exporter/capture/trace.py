@@ -76,6 +76,7 @@ def trace(
             refusals=(Refusal(record.where, reason, None),),
             hint="try --shapes static" if moving else "leave this component out with --components",
         ) from error
+    _forget_provenance(program)
     graph = graph_from_program(program, record, list(examples), weights)
     if moving:
         _check_dynamic(graph, record, moving)
@@ -109,6 +110,13 @@ def graph_from_program(
     return Graph(
         record.component, record.key, program, specs(input_values), specs(output_values), weights
     )
+
+
+def _forget_provenance(program: ExportedProgram) -> None:
+    """Drops what each node tells about its making, except its module: it takes more memory than the graph."""
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "from_node", "source_fn_stack", "torch_fn", "custom"):
+            node.meta.pop(key, None)
 
 
 def _check_dynamic(graph: Graph, record: CallRecord, moving: Moving) -> None:

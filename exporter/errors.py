@@ -35,6 +35,7 @@ __all__ = [
     "StorageError",
     "TargetRefusal",
     "UsageError",
+    "first_line",
     "quoted",
 ]
 
@@ -52,6 +53,11 @@ def quoted(text: object) -> str:
     half = QUOTE_LIMIT // 2
     shown = full if len(full) <= QUOTE_LIMIT else f"{full[:half]}…{full[-half:]}"
     return "`" + "".join(map(_visible, shown)) + "`"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what another library's exception says."""
+    return (str(error).strip() or "no message").splitlines()[0]
 
 
 def _visible(character: str) -> str:

@@ -28,9 +28,7 @@ _DEFAULT_SIZE_PIXELS = 512
 _DRY_RUN_STEPS = 2
 
 
-def complete_call(
-    pipeline: Any, call: dict[str, Any], *, base: Path | None = None
-) -> dict[str, Any]:
+def complete_call(pipeline: Any, call: dict[str, Any]) -> dict[str, Any]:
     """The user's arguments with those added that a dry run needs.
 
     Images may be given as paths; pictures that are required and missing become noise of the pipeline's
@@ -39,7 +37,6 @@ def complete_call(
     Args:
         pipeline: The diffusers pipeline.
         call: Arguments that the user chose.
-        base: Folder that relative paths of images start from.
 
     Raises:
         UsageError: An argument is unknown to the pipeline, or an image cannot be read.
@@ -51,7 +48,7 @@ def complete_call(
             f"--call: {type(pipeline).__name__} has no argument `{unknown[0]}`",
             hint=f"it takes: {', '.join(parameters)}",
         )
-    full = load_images(call, base=base)
+    full = load_images(call)
     if "prompt" in parameters and full.get("prompt") is None and full.get("prompt_embeds") is None:
         full["prompt"] = "a photograph"
     if "class_labels" in parameters:

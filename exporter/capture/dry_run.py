@@ -19,7 +19,7 @@ from qdx.exporter.capture.calls import CallRecord, bind, describe
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.skeleton import Skeleton
-from qdx.exporter.errors import InvalidModel, QdxError, UsageError
+from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line
 
 # Classes whose methods are plumbing (loading, hooks, device moves), never a component's computation.
 _PLUMBING = ("ModelMixin", "ConfigMixin", "PreTrainedModel", "Module", "PushToHubMixin")
@@ -68,14 +68,14 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
         raise
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"{skeleton.folder.pipeline_class} rejects the call: {_first_line(error)}",
+            f"{skeleton.folder.pipeline_class} rejects the call: {first_line(error)}",
             hint="name the pipeline's arguments with --call, for example "
             '--call \'{"prompt": "a red circle", "height": 512, "width": 512}\'',
         ) from error
     except Exception as error:  # the pipeline's own Python may raise anything
         raise InvalidModel(
             f"`{skeleton.folder.path}`: the dry run of {skeleton.folder.pipeline_class} failed: "
-            f"{type(error).__name__}: {_first_line(error)}",
+            f"{type(error).__name__}: {first_line(error)}",
             hint="check that the folder runs in diffusers, and choose its arguments with --call",
         ) from error
     if not records:
@@ -156,7 +156,3 @@ def public_methods(cls: type) -> list[str]:
 
 def _has_tensor(tree: Any) -> bool:
     return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(tree))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0]

@@ -14,7 +14,7 @@ from qdx.exporter.capture.calls import CallRecord, substitute
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.symbols import dimension_names, guard_of, shape_of
-from qdx.exporter.errors import Refusal, TargetRefusal
+from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 from qdx.exporter.graph.graph import Graph, TensorSpec, dtype_name
 from qdx.exporter.graph.weights import Weights
 
@@ -70,7 +70,7 @@ def trace(
                 _Traced(module, record), (examples,), dynamic_shapes=dynamic, strict=False
             )
     except Exception as error:  # tracing runs the model's own Python
-        reason = f"{type(error).__name__}: {_brief(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)[:300]}"
         raise TargetRefusal(
             f"`{record.where}`: cannot be traced into a graph: {reason}",
             refusals=(Refusal(record.where, reason, None),),
@@ -143,7 +143,3 @@ def _check_dynamic(graph: Graph, record: CallRecord, moving: Moving) -> None:
             refusals=tuple(refusals),
             hint="export with --shapes static for the sizes that you need",
         )
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:300]

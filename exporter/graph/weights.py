@@ -32,14 +32,6 @@ class LazyWeight:
         """Reads it in one conversion: in the graph's dtype, or in another that the caller wants."""
         return self.load().to(dtype or self.dtype)
 
-    @property
-    def elements(self) -> int:
-        """How many numbers it holds."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
-
 
 class Weights(Mapping[str, LazyWeight]):
     """Parameters by fully qualified name."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from qdx.exporter.errors import QdxError
+from qdx.exporter.errors import QdxError, first_line
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verify import metrics
 from qdx.verify.reference import MethodRecord, RecordedCall
@@ -172,5 +172,4 @@ def _fault(name: str, reference: Tensor, output: Tensor) -> str:
 
 def brief(error: Exception) -> str:
     """An exception in one line."""
-    text = (str(error).strip() or "no message").splitlines()[0][:300]
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {first_line(error)[:300]}"

@@ -1,0 +1,1 @@
+"""Ranges of activations: recorded from the real pipeline over its timesteps."""

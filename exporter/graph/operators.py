@@ -1,0 +1,138 @@
+"""The operators `qdx::quantize` and `qdx::dequantize` in PyTorch, as ONNX defines QuantizeLinear 21.
+
+q = saturate(round_half_to_even(x / scale) + zero_point), x = (q - zero_point) * scale; see
+https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html. Four-bit integers live in eight-bit tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["CONTAINERS", "dequantize", "dequantize_tensor", "quantize", "quantize_tensor"]
+
+FLOAT8 = "float8_e4m3fn"
+CONTAINERS: dict[str, torch.dtype] = {
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int4": torch.int8,
+    "uint4": torch.uint8,
+    "int32": torch.int32,
+    FLOAT8: torch.float8_e4m3fn,
+}
+"""torch dtype that holds each quantized dtype."""
+
+_BOUNDS = {
+    "int8": (-128, 127),
+    "uint8": (0, 255),
+    "int4": (-8, 7),
+    "uint4": (0, 15),
+    "int32": (-(2**31), 2**31 - 1),
+}
+_FLOAT8_LARGEST = 448.0
+
+
+@torch.library.custom_op("qdx::quantize_tensor", mutates_args=())
+def quantize_tensor(x: torch.Tensor, scale: float, zero_point: int, dtype: str) -> torch.Tensor:
+    """Quantizes a float32 tensor of any shape with one scale; returns the dtype's container."""
+    return _rounded(x / torch.tensor(scale, dtype=x.dtype), zero_point, dtype)
+
+
+@quantize_tensor.register_fake
+def _(x: torch.Tensor, scale: float, zero_point: int, dtype: str) -> torch.Tensor:
+    del scale, zero_point
+    return torch.empty_like(x, dtype=CONTAINERS[dtype])
+
+
+@torch.library.custom_op("qdx::dequantize_tensor", mutates_args=())
+def dequantize_tensor(q: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
+    """The float32 values that the integers stand for, one scale for all."""
+    return (q.to(torch.float32) - zero_point) * torch.tensor(scale, dtype=torch.float32)
+
+
+@dequantize_tensor.register_fake
+def _(q: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
+    del scale, zero_point
+    return torch.empty_like(q, dtype=torch.float32)
+
+
+@torch.library.custom_op("qdx::quantize", mutates_args=())
+def quantize(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    axis: int,
+    block: int,
+    dtype: str,
+) -> torch.Tensor:
+    """Quantizes along an axis.
+
+    Args:
+        x: float32, any shape.
+        scale: float32. Per channel (block 0) one value for each index of `axis`, shape [n]. Blocked, of
+            x's rank, with ceil(n / block) entries along `axis`.
+        zero_point: As `scale`, in the dtype's container.
+        axis: The dimension of x.
+        block: Elements along `axis` that share a scale; 0 for one scale each index.
+        dtype: A key of CONTAINERS.
+    """
+    spread = _spread(scale.to(x.dtype), x, axis, block)
+    return _rounded(x / spread, _spread(zero_point, x, axis, block), dtype)
+
+
+@quantize.register_fake
+def _(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    axis: int,
+    block: int,
+    dtype: str,
+) -> torch.Tensor:
+    del scale, zero_point, axis, block
+    return torch.empty_like(x, dtype=CONTAINERS[dtype])
+
+
+@torch.library.custom_op("qdx::dequantize", mutates_args=())
+def dequantize(
+    q: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    axis: int,
+    block: int,
+    dtype: str,
+) -> torch.Tensor:
+    """The float32 values that quantized ones stand for; arguments as in `quantize`."""
+    del dtype
+    values = q.to(torch.float32)
+    zero = _spread(zero_point, values, axis, block).to(torch.float32)
+    return (values - zero) * _spread(scale.to(torch.float32), values, axis, block)
+
+
+@dequantize.register_fake
+def _(
+    q: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    axis: int,
+    block: int,
+    dtype: str,
+) -> torch.Tensor:
+    del scale, zero_point, axis, block, dtype
+    return torch.empty_like(q, dtype=torch.float32)
+
+
+def _spread(parameter: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> torch.Tensor:
+    """A scale or zero point in a shape that broadcasts against x."""
+    if block:
+        return parameter.repeat_interleave(block, dim=axis).narrow(axis, 0, x.shape[axis])
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    return parameter.reshape(shape)
+
+
+def _rounded(scaled: torch.Tensor, zero_point: torch.Tensor | int, dtype: str) -> torch.Tensor:
+    if dtype == FLOAT8:
+        return scaled.clamp(-_FLOAT8_LARGEST, _FLOAT8_LARGEST).to(torch.float8_e4m3fn)
+    low, high = _BOUNDS[dtype]
+    zero = zero_point.to(scaled.dtype) if isinstance(zero_point, torch.Tensor) else zero_point
+    return (torch.round(scaled) + zero).clamp(low, high).to(CONTAINERS[dtype])

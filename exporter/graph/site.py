@@ -1,0 +1,66 @@
+"""A site: one operation that a plan can address. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["OUTPUT", "Site"]
+
+OUTPUT = "output"
+"""The port of every site's result."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One operation of a graph.
+
+    Attributes:
+        key: Unique in the graph and the same on every target: the module's fully qualified name, with
+            `#2` for its second call; `<attention>.qk` and `<attention>.pv` for the products of attention.
+        fqn: Fully qualified name of the module that the operation belongs to.
+        node: Name of the operation's node in the graph's program.
+        op: `conv2d`, `linear`, `qk`, `pv`, `group_norm` and the like.
+        role: What it is for: `first`, `last`, `conv`, `shortcut`, `time_embed`, `attn.q`, `attn.k`,
+            `attn.v`, `attn.out`, `attn.qk`, `attn.pv`, `ff.in`, `ff.out`, `norm`, `embedding`, `other`.
+        stage: Where it stands: `down.0`, `mid`, `up.2`, `block.17`; empty outside of all stages.
+        macs: Multiply-accumulates of one call; 0 where there are none to speak of.
+        weight: Fully qualified name of its weight parameter; None without one.
+        weight_shape: The weight's shape, empty without one.
+        ports: Argument index of every quantizable input by name: `input` for weighted operations,
+            `query` and `key`, `probs` and `value` for the products of attention.
+        channel_axis: Dimension of the first port along which the operation reduces: 1 for a
+            convolution, -1 for a linear operation.
+    """
+
+    key: str
+    fqn: str
+    node: str
+    op: str
+    role: str
+    stage: str
+    macs: int = 0
+    weight: str | None = None
+    weight_shape: tuple[int, ...] = ()
+    ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    channel_axis: int = -1
+
+    @property
+    def weight_elements(self) -> int:
+        """Number of weight elements, biases not counted."""
+        return prod(self.weight_shape) if self.weight is not None else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The site as plain JSON data."""
+        return {
+            "key": self.key,
+            "op": self.op,
+            "role": self.role,
+            "stage": self.stage,
+            "macs": self.macs,
+            "weight": self.weight,
+            "weight_shape": list(self.weight_shape),
+        }

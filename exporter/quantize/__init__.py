@@ -1,0 +1,1 @@
+"""Scale and rounding mathematics, and quantized graphs from a placement."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from qdx.backends.contract import Backend
     from qdx.exporter.capture.calls import CallRecord
-    from qdx.exporter.plan.resolve import ResolvedPlan
+    from qdx.exporter.plan.resolution import ResolvedPlan
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
 

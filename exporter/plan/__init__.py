@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from qdx.exporter.plan.load import list_presets, load_plan, parse_plan, plan_from_json
-from qdx.exporter.plan.resolve import PlanTarget, Resolution, ResolvedPlan, resolve
-from qdx.exporter.plan.schema import Gates, Plan, Rule
+from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
+from qdx.exporter.plan.resolve import PlanTarget, resolve
+from qdx.exporter.plan.schema import (
+    Calibration,
+    Gates,
+    Inputs,
+    Nncf,
+    Options,
+    Plan,
+    Rule,
+    Weights,
+)
 
 __all__ = [
+    "Calibration",
     "Gates",
+    "Inputs",
+    "Nncf",
+    "Options",
     "Plan",
     "PlanTarget",
     "Resolution",
     "ResolvedPlan",
     "Rule",
+    "SiteResolution",
+    "Weights",
     "list_presets",
     "load_plan",
     "parse_plan",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Protocol
 
 from qdx.exporter.errors import InvalidPlan, Refusal, TargetRefusal, quoted
+from qdx.exporter.plan.resolution import Resolution, ResolvedPlan
+from qdx.exporter.plan.rule import matches
 from qdx.exporter.plan.schema import Plan
 
-__all__ = ["PlanTarget", "Resolution", "ResolvedPlan", "resolve"]
+__all__ = ["PlanTarget", "resolve"]
 
 
 class PlanTarget(Protocol):
@@ -33,58 +33,6 @@ class PlanTarget(Protocol):
         """For types that cannot be stored, the reason."""
 
 
-@dataclass(frozen=True)
-class Resolution:
-    """What becomes of one component.
-
-    Attributes:
-        component: The pipeline's name for it.
-        asked: Type of the weights that the plan asks for.
-        rule: The rule that decided: its id, or `rules[2]`; `default` where none matched.
-        becomes: Type in which the weights are stored.
-        computes: Type in which the operations run.
-        why: The reason in words.
-    """
-
-    component: str
-    asked: str
-    rule: str
-    becomes: str
-    computes: str
-    why: str
-
-
-@dataclass(frozen=True)
-class ResolvedPlan:
-    """A plan as one target will carry it out for one pipeline.
-
-    Attributes:
-        plan: The intent.
-        target: Name of the target.
-        components: One resolution for each component, in the order given.
-    """
-
-    plan: Plan
-    target: str
-    components: tuple[Resolution, ...]
-
-    def storage_dtype(self, component: str) -> str:
-        """Returns the torch name of the type in which a component's weights are stored.
-
-        Raises:
-            KeyError: The component was not resolved.
-        """
-        return self._by_name[component].becomes
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Returns the resolutions as plain JSON data; for manifests and tables."""
-        return [asdict(resolution) for resolution in self.components]
-
-    @property
-    def _by_name(self) -> dict[str, Resolution]:
-        return {resolution.component: resolution for resolution in self.components}
-
-
 def resolve(plan: Plan, components: Iterable[str], target: PlanTarget) -> ResolvedPlan:
     """Decides for each component which rule holds and what the target makes of it.
 
@@ -105,7 +53,7 @@ def resolve(plan: Plan, components: Iterable[str], target: PlanTarget) -> Resolv
     _check_reachable(plan, names, deciding)
     resolutions, refusals = [], []
     for name, index in deciding.items():
-        asked = "float32" if index is None else plan.rules[index].weights.dtype
+        asked = "float32" if index is None else _asked(plan, index)
         rule = "default" if index is None else plan.rules[index].id or f"rules[{index}]"
         if asked not in target.storage_dtypes:
             refusals.append(_refusal(name, asked, rule, target))
@@ -123,10 +71,15 @@ def resolve(plan: Plan, components: Iterable[str], target: PlanTarget) -> Resolv
     return ResolvedPlan(plan, target.name, tuple(resolutions))
 
 
+def _asked(plan: Plan, index: int) -> str:
+    weights = plan.rules[index].asked_weights
+    return "float32" if weights is None else weights.dtype
+
+
 def _last_match(plan: Plan, component: str) -> int | None:
     """Index of the last rule that selects the component."""
     for index in reversed(range(len(plan.rules))):
-        if fnmatchcase(component, plan.rules[index].select.component):
+        if matches(component, plan.rules[index].select.component):
             return index
     return None
 
@@ -140,8 +93,8 @@ def _check_reachable(
         if index in effective:
             continue
         where = quoted(plan.place("rules", index))
-        glob = rule.select.component
-        taken = [name for name in names if fnmatchcase(name, glob)]
+        glob = ", ".join(rule.select.component)
+        taken = [name for name in names if matches(name, rule.select.component)]
         if not taken:
             raise InvalidPlan(
                 f"{where}: {quoted(glob)} matches no component of the pipeline",

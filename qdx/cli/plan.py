@@ -82,7 +82,12 @@ def _as_text(plan: Plan, resolved: ResolvedPlan | None) -> str:
     ]
     if resolved is None:
         rules = [
-            (rule.id or f"rules[{index}]", rule.select.component, rule.weights.dtype, rule.why)
+            (
+                rule.id or f"rules[{index}]",
+                ", ".join(rule.select.component),
+                rule.asked_weights.dtype if rule.asked_weights else None,
+                rule.why,
+            )
             for index, rule in enumerate(plan.rules)
         ]
         first = table(("rule", "components", "weights", "why"), rules)

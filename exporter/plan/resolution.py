@@ -1,0 +1,183 @@
+"""What a plan becomes for one pipeline on one target: one entry for each component and each site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from qdx.exporter.graph.site import Site
+from qdx.exporter.plan.schema import Plan
+from qdx.exporter.plan.scheme import Inputs, Weights
+
+__all__ = ["Form", "InputsByTimestep", "Resolution", "ResolvedPlan", "SiteResolution"]
+
+Form = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
+"""What a target makes of a site.
+
+`float`: computed in the target's float type. `native`: the target's own low-precision kernel.
+`decomposed`: low precision, from several of its operations. `simulated`: the values are those of
+the low precision, computed in a wider type. `stored`: weights are stored in low precision and
+computed as floats. `refused`: the target cannot.
+"""
+
+InputsByTimestep = tuple[tuple[range, Inputs], ...]
+"""Ranges of the calibration's timestep groups, each with its scheme and a scale of its own."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What becomes of one component.
+
+    Attributes:
+        component: The pipeline's name for it.
+        asked: Float type that the plan asks for, for what is not quantized.
+        rule: The rule that decided: its id, or `rules[2]`; `default` where none matched.
+        becomes: Type in which the weights that are not quantized are stored.
+        computes: Type in which the operations run that are not quantized.
+        why: The reason in words.
+    """
+
+    component: str
+    asked: str
+    rule: str
+    becomes: str
+    computes: str
+    why: str
+
+
+@dataclass(frozen=True)
+class SiteResolution:
+    """What becomes of one site.
+
+    Attributes:
+        where: `component.method` of the graph.
+        site: The operation.
+        asked_weights: What the plan asks for its weight; None where it has none.
+        asked_inputs: What the plan asks for its inputs; None where there is nothing to quantize.
+            Where it depends on the timestep, the scheme of the first group.
+        weights_rule: The rule that decided the weights, as in `Resolution`; empty without weights.
+        inputs_rule: The rule or rules that decided the inputs; empty without inputs.
+        weights: How the weight is stored; None where there is none.
+        inputs: How the inputs are quantized; None where they stay float. Where scales depend on the
+            timestep, the schemes by ranges of the calibration's groups, from the noisiest.
+        stored_dtype: Type that holds the weight in the artifact: wider than `weights.dtype` where
+            the target carries narrow values in a wider type; empty without weights.
+        form: What the target makes of it.
+        why: The reason in words.
+    """
+
+    where: str
+    site: Site
+    asked_weights: Weights | None
+    asked_inputs: Inputs | None
+    weights_rule: str
+    inputs_rule: str
+    weights: Weights | None
+    inputs: Inputs | InputsByTimestep | None
+    stored_dtype: str
+    form: Form
+    why: str
+
+    @property
+    def key(self) -> str:
+        """The site's key."""
+        return self.site.key
+
+    @property
+    def quantized_weights(self) -> Weights | None:
+        """The scheme of the weight where it is quantized, else None."""
+        return self.weights if self.weights is not None and self.weights.quantized else None
+
+    @property
+    def segments(self) -> tuple[tuple[range | None, Inputs], ...]:
+        """The schemes of quantized inputs with their timestep groups; None stands for all groups."""
+        if self.inputs is None:
+            return ()
+        if isinstance(self.inputs, Inputs):
+            return ((None, self.inputs),)
+        return self.inputs
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolution as plain JSON data."""
+        return {
+            "where": self.where,
+            "key": self.key,
+            "asked_weights": _scheme(self.asked_weights),
+            "asked_inputs": _scheme(self.asked_inputs),
+            "weights_rule": self.weights_rule,
+            "inputs_rule": self.inputs_rule,
+            "weights": _scheme(self.weights),
+            "inputs": self._inputs_json(),
+            "stored_dtype": self.stored_dtype,
+            "form": self.form,
+            "why": self.why,
+        }
+
+    def _inputs_json(self) -> Any:
+        if self.inputs is None or isinstance(self.inputs, Inputs):
+            return _scheme(self.inputs)
+        return [
+            {"groups": [groups.start, groups.stop], **(_scheme(inputs) or {})}
+            for groups, inputs in self.inputs
+        ]
+
+
+@dataclass(frozen=True)
+class ResolvedPlan:
+    """A plan as one target will carry it out for one pipeline.
+
+    Attributes:
+        plan: The intent.
+        target: Name of the target.
+        components: One resolution for each component, in the order given.
+        sites: Resolutions of the sites of each graph by `component.method`, in the graph's order.
+    """
+
+    plan: Plan
+    target: str
+    components: tuple[Resolution, ...]
+    sites: Mapping[str, tuple[SiteResolution, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+    def storage_dtype(self, component: str) -> str:
+        """Returns the torch name of the type in which a component's float weights are stored.
+
+        Raises:
+            KeyError: The component was not resolved.
+        """
+        return {r.component: r for r in self.components}[component].becomes
+
+    def site(self, where: str, key: str) -> SiteResolution:
+        """Returns what becomes of one site.
+
+        Raises:
+            KeyError: There is no such graph or site.
+        """
+        return {resolution.key: resolution for resolution in self.sites[where]}[key]
+
+    def quantized(self, where: str) -> tuple[SiteResolution, ...]:
+        """Returns the sites of a graph whose weights or inputs are quantized, in the graph's order."""
+        return tuple(
+            r for r in self.sites.get(where, ()) if r.quantized_weights is not None or r.segments
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Returns the resolutions of components as plain JSON data; for manifests and tables."""
+        return [asdict(resolution) for resolution in self.components]
+
+    def sites_to_json(self) -> list[dict[str, Any]]:
+        """Returns the resolutions of sites as plain JSON data, graph by graph."""
+        return [resolution.to_json() for graph in self.sites.values() for resolution in graph]
+
+
+def _scheme(part: Weights | Inputs | None) -> dict[str, Any] | None:
+    """A scheme as JSON, with every default written out."""
+    return None if part is None else part.model_dump(mode="json", exclude_none=True)
+
+
+def refused(resolutions: Sequence[SiteResolution]) -> tuple[SiteResolution, ...]:
+    """Returns those that the target refuses."""
+    return tuple(resolution for resolution in resolutions if resolution.form == "refused")

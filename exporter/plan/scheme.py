@@ -1,0 +1,101 @@
+"""How numbers are stored: the scheme of weights and the scheme of an operation's inputs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from qdx.exporter.plan.model import PlanModel
+
+__all__ = ["FLOAT_DTYPES", "FloatDtype", "Inputs", "InputsDtype", "Weights", "WeightsDtype", "bits"]
+
+FloatDtype = Literal["float32", "float16", "bfloat16"]
+WeightsDtype = Literal[
+    "float32", "float16", "bfloat16", "int8", "uint8", "int4", "uint4", "float8_e4m3fn"
+]
+InputsDtype = Literal["float32", "int8", "uint8", "int5", "uint5", "int4", "uint4"]
+
+FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
+_BITS: Final = {
+    "float32": 32,
+    "float16": 16,
+    "bfloat16": 16,
+    "float8_e4m3fn": 8,
+    "int8": 8,
+    "uint8": 8,
+    "int5": 5,
+    "uint5": 5,
+    "int4": 4,
+    "uint4": 4,
+}
+
+
+def bits(dtype: str) -> int:
+    """Returns the number of bits of one value of a dtype of plans."""
+    return _BITS[dtype]
+
+
+class Weights(PlanModel):
+    """How weights are stored.
+
+    What is left out has the defaults below; with a float dtype the other keys mean nothing and are
+    refused.
+
+    Attributes:
+        dtype: The stored type. Float types hold the values themselves, rounded to nearest, ties to
+            even; the others hold multiples of a scale.
+        granularity: What shares a scale: the whole `tensor`, an output `channel`, or a `block` of
+            consecutive elements along the dimension that the operation reduces.
+        block: Elements of a block; given exactly with granularity `block`.
+        symmetric: Zero is stored as zero (the middle for unsigned types); otherwise each scale has a
+            zero point.
+        observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least
+            squared error.
+        rounding: `nearest`, ties to even.
+        reduce_range: Seven bits instead of eight, for processors without VNNI, whose sums of pairs
+            saturate.
+    """
+
+    dtype: WeightsDtype
+    granularity: Literal["tensor", "channel", "block"] = "channel"
+    block: Literal[16, 32, 64, 128, 256] | None = None
+    symmetric: bool = True
+    observer: Literal["minmax", "mse"] = "minmax"
+    rounding: Literal["nearest"] = "nearest"
+    reduce_range: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the stored values are multiples of a scale."""
+        return self.dtype not in FLOAT_DTYPES
+
+
+class Inputs(PlanModel):
+    """How the inputs of an operation are quantized.
+
+    Attributes:
+        dtype: `float32` leaves them alone. Types of five and four bits are carried by eight: the
+            values are clipped to the range of the narrow type.
+        granularity: What shares a scale: the whole `tensor`, or each `token` (all channels of one
+            position), which needs mode `dynamic`.
+        mode: `static` scales come from calibration, `dynamic` ones from the values at run time.
+        symmetric: Zero is stored as zero (the middle for unsigned types).
+        observer: How a static range is chosen from the calibrated values: all of them (`minmax`), a
+            `percentile`, or the range of least squared error (`mse`).
+        percentile: Share of the values inside the range; given exactly with observer `percentile`.
+        timestep_groups: Number of equal parts of the schedule, each with scales of its own.
+    """
+
+    dtype: InputsDtype
+    granularity: Literal["tensor", "token"] = "tensor"
+    mode: Literal["static", "dynamic"] = "static"
+    symmetric: bool = True
+    observer: Literal["minmax", "percentile", "mse"] = "minmax"
+    percentile: Annotated[float, Field(ge=0.9, lt=1, allow_inf_nan=False)] | None = None
+    timestep_groups: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the inputs are quantized at all."""
+        return self.dtype != "float32"

@@ -1,0 +1,83 @@
+"""What a plan says once for the whole pipeline: options, calibration, and NNCF's own settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qdx.exporter.plan.model import PlanModel, Ratio
+
+__all__ = ["Calibration", "Nncf", "Options", "Smoothing"]
+
+
+class Smoothing(PlanModel):
+    """Moves the spread of activations into weights: x / s and W * s for each input channel.
+
+    Attributes:
+        alpha: Share that is moved: s = max|x|^alpha / max|W|^(1 - alpha) (Xiao et al. 2023,
+            SmoothQuant, equation 4).
+    """
+
+    alpha: Ratio
+
+
+class Options(PlanModel):
+    """Changes of the graph beside quantization.
+
+    Attributes:
+        time_embedding: `compute` runs the layers that depend on the timestep alone; `precompute`
+            replaces them by a table of the schedule's timesteps.
+        bias_correction: Add the mean error of each quantized operation's output to its bias.
+        smoothing: Move the spread of activations into weights; None does not.
+    """
+
+    time_embedding: Literal["compute", "precompute"] = "compute"
+    bias_correction: bool = False
+    smoothing: Smoothing | None = None
+
+
+class Calibration(PlanModel):
+    """The pipeline calls from which static ranges are taken.
+
+    Attributes:
+        samples: Number of pipeline calls, each with a prompt and a seed of its own.
+        steps: Denoising steps of each; None takes what the exported call has.
+        timestep_groups: Number of equal parts of the schedule for which statistics are kept apart.
+        branches: Which halves of classifier-free guidance count.
+        seed: Seed of the first call; the next ones follow.
+    """
+
+    samples: Annotated[int, Field(ge=1, le=4096)] = 8
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    timestep_groups: Annotated[int, Field(ge=1, le=100)] = 10
+    branches: Literal["both", "conditional", "unconditional"] = "both"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Nncf(PlanModel):
+    """Settings of NNCF, for quantizer `nncf`.
+
+    Attributes:
+        mode: `ptq` quantizes weights and activations; `hybrid` quantizes convolutions so and stores
+            the weights of linear operations in low precision; `weights` does the latter to all.
+        components: Glob of the components that NNCF quantizes; the others have what the rules say.
+        preset: `performance` quantizes activations symmetrically, `mixed` asymmetrically.
+        model_type: `transformer` keeps the patterns of transformers; None does not.
+        smooth_quant_alpha: Share of the spread that moves into weights; -1 turns it off; None takes
+            NNCF's default.
+        fast_bias_correction: Correct biases from few samples layer by layer.
+        weights: Stored type of compressed weights.
+        group_size: Elements that share a scale in 4-bit modes; -1 for an output channel.
+        ratio: Share of the weights in 4-bit modes that take 4 bits; the others take 8.
+    """
+
+    mode: Literal["ptq", "hybrid", "weights"]
+    components: Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?]+$", max_length=128)] = "*"
+    preset: Literal["performance", "mixed"] = "performance"
+    model_type: Literal["transformer"] | None = None
+    smooth_quant_alpha: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    fast_bias_correction: bool = True
+    weights: Literal["int8_asym", "int8_sym", "int4_sym", "int4_asym"] = "int8_asym"
+    group_size: Literal[-1, 16, 32, 64, 128, 256] = 128
+    ratio: Ratio = 1.0

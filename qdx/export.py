@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,31 +14,29 @@ from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
 from qdx.exporter.capture.arguments import load_images
-from qdx.exporter.capture.capture import Capture, Shapes, capture
-from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
 from qdx.exporter.capture.recorded_call import record_call
-from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
-from qdx.exporter.capture.trace import trace
-from qdx.exporter.errors import UsageError
-from qdx.exporter.files import dump_json, sha256_file
-from qdx.exporter.graph.safetensors_file import Checkpoint, open_checkpoint
-from qdx.exporter.graph.weights import Weights, bind_weights, load_buffers, persistent_buffers
+from qdx.exporter.files import dump_json
+from qdx.exporter.graph.weights import persistent_buffers
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
-from qdx.helper_files import copy_helpers, helper_paths, make_folder, portable, write_file
+from qdx.helper_files import copy_helpers, make_folder, portable, write_file
 from qdx.runtime.pipeline import BUFFERS_FILE
 from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
+from qdx.traced import trace_pipeline
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import Backend
     from qdx.exporter.capture.calls import CallRecord
+    from qdx.exporter.capture.capture import Shapes
+    from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.resolution import ResolvedPlan
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
+    from qdx.traced import TracedPipeline
 
 
 @dataclass(frozen=True)
@@ -98,19 +96,14 @@ def export(
     profile = load_target(target)
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
-    folder = read_pipeline_folder(model)
-    with progress.task("reading the pipeline"):
-        skeleton, checkpoints, weights = _read(folder)
+    source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
+    skeleton = source.skeleton
+    profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     resolved = resolve(intent, skeleton.modules, profile)
-    with progress.task("dry run"):
-        captured = capture(skeleton, call, shapes=shapes)
-    chosen, left_out = _choose(captured, components)
-    skeleton = _without_unused(skeleton, captured)
-    profile, timestep_notes = with_exact_timesteps(profile, skeleton, captured)
-    job = _Job(skeleton, weights, captured, resolved, profile, backend)
+    job = _Job(source, resolved, profile, backend)
     with BundleWriter(output, force=force) as writer:
-        entries = _lower_all(job, chosen, writer.staging, progress)
-        helpers = copy_helpers(folder, skeleton, writer.staging)
+        entries = _lower_all(job, writer.staging, progress)
+        helpers = copy_helpers(source.folder, skeleton, writer.staging)
         helper_notes = backend.add_helpers(
             _tokenizers(skeleton, helpers, writer.staging), writer.staging
         )
@@ -121,17 +114,22 @@ def export(
                 "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options)},
                 "plan": intent.to_json(),
                 "resolution": resolved.to_json(),
-                "source": {"pipeline_class": folder.pipeline_class, "files": _source_digests(folder, checkpoints)},
+                "source": {"pipeline_class": source.folder.pipeline_class, "files": source.source_digests()},
                 "call": recorded,
                 "shapes": shapes,
                 "components": entries,
                 "omitted": skeleton.omitted,
-                "left_out": list(left_out),
+                "left_out": list(source.left_out),
                 "versions": {**backend.versions(), "torch": torch.__version__},
             })  # fmt: skip
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     return ExportResult(
-        output, tuple(chosen), size, skeleton.omitted, left_out, (*timestep_notes, *helper_notes)
+        output,
+        tuple(source.chosen),
+        size,
+        skeleton.omitted,
+        source.left_out,
+        (*timestep_notes, *helper_notes),
     )
 
 
@@ -139,64 +137,18 @@ def export(
 class _Job:
     """What lowering needs to know of an export."""
 
-    skeleton: Skeleton
-    weights: dict[str, Weights]
-    captured: Capture
+    source: TracedPipeline
     resolved: ResolvedPlan
     profile: TargetProfile
     backend: Backend
 
 
-def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, Weights]]:
-    """The pipeline without weights, and the weights of its components, checked and unread."""
-    skeleton = build_skeleton(folder)
-    checkpoints = {name: open_checkpoint(folder.components[name].path) for name in skeleton.modules}
-    weights = {
-        name: bind_weights(module, checkpoints[name], component=name)
-        for name, module in skeleton.modules.items()
-    }
-    for name, module in skeleton.modules.items():
-        load_buffers(module, checkpoints[name])
-    return skeleton, checkpoints, weights
-
-
-def _choose(
-    captured: Capture, components: Sequence[str] | None
-) -> tuple[dict[str, CallRecord], tuple[str, ...]]:
-    """The calls to export, and the components that the user leaves to PyTorch."""
-    called = tuple(dict.fromkeys(record.component for record in captured.calls.values()))
-    unknown = sorted(set(components or ()) - set(called))
-    if unknown:
-        raise UsageError(f"--components: `{unknown[0]}` is not called by the pipeline",
-                         hint=f"it calls {', '.join(called)}")  # fmt: skip
-    chosen = {
-        where: record
-        for where, record in captured.calls.items()
-        if components is None or record.component in components
-    }
-    exported = {record.component for record in chosen.values()}
-    return chosen, tuple(name for name in called if name not in exported)
-
-
-def _without_unused(skeleton: Skeleton, captured: Capture) -> Skeleton:
-    """The skeleton with the components that this call never uses counted as omitted."""
-    called = {record.component for record in captured.calls.values()}
-    unused = {
-        name: "the exported pipeline call never uses it"
-        for name in skeleton.modules
-        if name not in called
-    }
-    return replace(skeleton, omitted={**skeleton.omitted, **unused})
-
-
-def _lower_all(
-    job: _Job, chosen: dict[str, CallRecord], staging: Path, progress: Progress
-) -> dict[str, Any]:
+def _lower_all(job: _Job, staging: Path, progress: Progress) -> dict[str, Any]:
     """Traces and lowers every chosen call; returns the manifest's `components`."""
     entries: dict[str, Any] = {}
-    with progress.task("lowering", len(chosen)) as task:
-        for record in chosen.values():
-            component = job.skeleton.folder.components[record.component]
+    with progress.task("lowering", len(job.source.chosen)) as task:
+        for record in job.source.chosen.values():
+            component = job.source.folder.components[record.component]
             entry = entries.setdefault(
                 record.component,
                 {"library": component.library, "class": component.class_name, "methods": {}},
@@ -209,18 +161,14 @@ def _lower_all(
 def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
     """Traces and lowers one call into its folder; returns the manifest's entry of the method."""
     name, layout = record.component, job.profile.layout
-    fitted = _fit_to_layout(record, job.profile)
-    graph = trace(
-        job.skeleton, fitted, job.weights[name], moving=job.captured.moving.get(record.where)
-    )
+    graph = job.source.graph(record.where, job.profile)
     relative = layout.folder(name, record.key)
     folder = staging / relative
     make_folder(folder)
     job.backend.lower(graph, job.resolved.storage_dtype(name), job.profile, folder)
-    write_file(
-        folder / "config.json", dump_json(portable(job.skeleton.folder.components[name].config))
-    )
-    _write_buffers(job.skeleton, name, folder)
+    config = job.source.folder.components[name].config
+    write_file(folder / "config.json", dump_json(portable(config)))
+    _write_buffers(job.source.skeleton, name, folder)
     face = graph_in_layout(graph, layout)
     return {
         "folder": relative,
@@ -246,22 +194,6 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
     }
 
 
-def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:
-    """The call with dtypes and ranks as the target's ecosystem passes them (a timestep, mostly)."""
-    fitted: dict[str, torch.Tensor] = {}
-    for name, tensor in record.tensors().items():
-        port = profile.layout.input(
-            record.component, record.method, name, str(tensor.dtype).removeprefix("torch.")
-        )
-        shape = tuple(tensor.shape)
-        if port.rank == 0 and tensor.dim() == 1:
-            shape = ()
-        elif port.rank == 1 and tensor.dim() == 0:
-            shape = (1,)
-        fitted[name] = torch.empty(shape, dtype=getattr(torch, port.dtype), device="meta")
-    return record.with_tensors(fitted)
-
-
 def _tokenizers(
     skeleton: Skeleton, helpers: Sequence[str], staging: Path
 ) -> dict[str, PreTrainedTokenizerBase]:
@@ -273,16 +205,6 @@ def _tokenizers(
         name: kind.from_pretrained(str(staging / name), local_files_only=True)
         for name, kind in kinds.items()
         if issubclass(kind, PreTrainedTokenizerBase)
-    }
-
-
-def _source_digests(folder: PipelineFolder, checkpoints: dict[str, Checkpoint]) -> dict[str, str]:
-    """SHA-256 of every file that the export read, by relative path."""
-    files = [folder.path / INDEX_FILE, *(path for c in checkpoints.values() for path in c.files)]
-    for component in folder.components.values():
-        files += helper_paths(component)
-    return {
-        path.relative_to(folder.path).as_posix(): sha256_file(path) for path in sorted(set(files))
     }
 
 

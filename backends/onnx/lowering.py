@@ -11,6 +11,7 @@ import onnx_ir as ir
 from qdx.backends.onnx.interface import apply_interface
 from qdx.backends.onnx.naming import name_constants, name_nodes, order_initializers, strip_metadata
 from qdx.backends.onnx.program import simplify, translate
+from qdx.backends.onnx.quantization import move_transposes_to_integers
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.onnx.weights import bind_weights
 from qdx.exporter.errors import QdxError, StorageError
@@ -47,6 +48,7 @@ def model_from_graph(
     """
     model = translate(graph, forms)
     simplify(model)
+    move_transposes_to_integers(model)
     for rewrite in passes:
         rewrite(model)
     apply_interface(model, graph)

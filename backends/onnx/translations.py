@@ -18,6 +18,8 @@ import torch
 from numpy.typing import ArrayLike
 from onnxscript.values import Opset
 
+from qdx.backends.onnx.quantization import quantization_table
+
 aten = torch.ops.aten
 
 # A value of the graph under construction: an `onnx_ir.Value` that onnxscript can compute with.
@@ -48,6 +50,7 @@ def translation_table(forms: Forms) -> dict[Callable[..., Any], Callable[..., An
         **_activation_table(op),
         **_split_table(op),
         **_identity_table(op),
+        **quantization_table(op),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import TorchTensor
@@ -20,8 +21,16 @@ _DTYPES = {
     torch.float16: ir.DataType.FLOAT16,
     torch.bfloat16: ir.DataType.BFLOAT16,
     torch.int64: ir.DataType.INT64,
+    torch.int8: ir.DataType.INT8,
+    torch.uint8: ir.DataType.UINT8,
+    torch.float8_e4m3fn: ir.DataType.FLOAT8E4M3FN,
     torch.bool: ir.DataType.BOOL,
 }
+_FOUR_BITS = {
+    "int4": (ir.DataType.INT4, ml_dtypes.int4),
+    "uint4": (ir.DataType.UINT4, ml_dtypes.uint4),
+}
+"""Dtypes of four bits, which torch holds in eight."""
 
 
 def bind_weights(
@@ -76,11 +85,12 @@ def _bind(
         if permutation
         else weight.shape
     )
+    kind = _FOUR_BITS[weight.quantized][0] if weight.quantized in _FOUR_BITS else _DTYPES[stored]
     value.shape = ir.Shape(shape)
-    value.dtype = _DTYPES[stored]
+    value.dtype = kind
     value.const_value = ir.LazyTensor(
         _reader(weight, stored, permutation),
-        dtype=_DTYPES[stored],
+        dtype=kind,
         shape=ir.Shape(shape),
         name=value.name,
     )
@@ -98,10 +108,10 @@ def _foldable_permutation(value: ir.Value) -> tuple[int, ...] | None:
 
 
 def storage_of(weight: LazyWeight, storage_dtype: str) -> torch.dtype:
-    """The dtype a weight is stored in: vectors and integers stay as they are."""
+    """The dtype a weight is stored in: vectors, integers and their scales stay as they are."""
     wanted = getattr(torch, storage_dtype)
     assert isinstance(wanted, torch.dtype)
-    if not weight.dtype.is_floating_point or len(weight.shape) < 2:  # vectors stay
+    if weight.quantized is not None or not weight.dtype.is_floating_point or len(weight.shape) < 2:  # vectors stay
         return weight.dtype
     return wanted
 
@@ -113,6 +123,9 @@ def _reader(
         converted = narrowed(weight.name, weight.load(), stored)
         if permutation is not None:
             converted = converted.permute(permutation)
+        if weight.quantized in _FOUR_BITS:
+            kind, element = _FOUR_BITS[weight.quantized]
+            return ir.Tensor(converted.numpy().astype(element), dtype=kind, name=weight.name)
         return TorchTensor(converted.contiguous(), name=weight.name)
 
     return read

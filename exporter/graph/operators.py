@@ -59,7 +59,7 @@ def _(q: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
 def quantize(
     x: torch.Tensor,
     scale: torch.Tensor,
-    zero_point: torch.Tensor,
+    zero_point: torch.Tensor | None,
     axis: int,
     block: int,
     dtype: str,
@@ -70,20 +70,21 @@ def quantize(
         x: float32, any shape.
         scale: float32. Per channel (block 0) one value for each index of `axis`, shape [n]. Blocked, of
             x's rank, with ceil(n / block) entries along `axis`.
-        zero_point: As `scale`, in the dtype's container.
+        zero_point: As `scale`, in the dtype's container; None for zero.
         axis: The dimension of x.
         block: Elements along `axis` that share a scale; 0 for one scale each index.
         dtype: A key of CONTAINERS.
     """
     spread = _spread(scale.to(x.dtype), x, axis, block)
-    return _rounded(x / spread, _spread(zero_point, x, axis, block), dtype)
+    zero = 0 if zero_point is None else _spread(zero_point, x, axis, block)
+    return _rounded(x / spread, zero, dtype)
 
 
 @quantize.register_fake
 def _(
     x: torch.Tensor,
     scale: torch.Tensor,
-    zero_point: torch.Tensor,
+    zero_point: torch.Tensor | None,
     axis: int,
     block: int,
     dtype: str,
@@ -96,7 +97,7 @@ def _(
 def dequantize(
     q: torch.Tensor,
     scale: torch.Tensor,
-    zero_point: torch.Tensor,
+    zero_point: torch.Tensor | None,
     axis: int,
     block: int,
     dtype: str,
@@ -104,15 +105,16 @@ def dequantize(
     """The float32 values that quantized ones stand for; arguments as in `quantize`."""
     del dtype
     values = q.to(torch.float32)
-    zero = _spread(zero_point, values, axis, block).to(torch.float32)
-    return (values - zero) * _spread(scale.to(torch.float32), values, axis, block)
+    if zero_point is not None:
+        values = values - _spread(zero_point, values, axis, block).to(torch.float32)
+    return values * _spread(scale.to(torch.float32), values, axis, block)
 
 
 @dequantize.register_fake
 def _(
     q: torch.Tensor,
     scale: torch.Tensor,
-    zero_point: torch.Tensor,
+    zero_point: torch.Tensor | None,
     axis: int,
     block: int,
     dtype: str,

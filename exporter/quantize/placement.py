@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 __all__ = [
     "ActivationQuantization",
@@ -89,8 +90,6 @@ class SitePlacement:
         inputs: Quantizer of inputs by argument index.
         weight: Quantizer of the weight.
         output: Quantizer of the result, for runtimes whose kernels want one.
-        smoothing: Factors by which each input channel of the weight is multiplied and the activation
-            divided; empty for none.
     """
 
     key: str
@@ -99,7 +98,6 @@ class SitePlacement:
     )
     weight: WeightQuantization | None = None
     output: ActivationQuantization | None = None
-    smoothing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,3 +111,70 @@ class Placement:
 
     where: str
     sites: tuple[SitePlacement, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The placement as plain JSON data, without what is left at its default."""
+        return {"where": self.where, "sites": [_site_to_json(site) for site in self.sites]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Placement:
+        """The placement that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: It was not.
+        """
+        return cls(str(data["where"]), tuple(_site_from_json(site) for site in data["sites"]))
+
+
+def _site_to_json(site: SitePlacement) -> dict[str, Any]:
+    data: dict[str, Any] = {"key": site.key}
+    if site.inputs:
+        data["inputs"] = {str(i): _compact(each) for i, each in site.inputs.items()}
+    for name, each in (("weight", site.weight), ("output", site.output)):
+        if each is not None:
+            data[name] = _compact(each)
+    return data
+
+
+def _site_from_json(data: Mapping[str, Any]) -> SitePlacement:
+    return SitePlacement(
+        key=str(data["key"]),
+        inputs={int(i): _activation(each) for i, each in data.get("inputs", {}).items()},
+        weight=WeightQuantization(**data["weight"]) if "weight" in data else None,
+        output=_activation(data["output"]) if "output" in data else None,
+    )
+
+
+def _compact(value: ActivationQuantization | WeightQuantization) -> dict[str, Any]:
+    """A dataclass as JSON data without its defaults."""
+    defaults = {f.name: f.default for f in fields(value)}
+    found = {name: each for name, each in asdict(value).items() if each != defaults[name]}
+    return {name: _listed(each) for name, each in found.items()}
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {name: _listed(each) for name, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _activation(data: Mapping[str, Any]) -> ActivationQuantization:
+    groups = data.get("groups")
+    bounds = data.get("bounds")
+    return ActivationQuantization(
+        dtype=str(data["dtype"]),
+        scale=float(data["scale"]),
+        zero_point=int(data["zero_point"]),
+        bounds=None if bounds is None else (int(bounds[0]), int(bounds[1])),
+        groups=None if groups is None else _groups(groups),
+        token=bool(data.get("token", False)),
+    )
+
+
+def _groups(data: Mapping[str, Any]) -> TimestepGroups:
+    return TimestepGroups(
+        tuple(float(each) for each in data["boundaries"]),
+        tuple(float(each) for each in data["ratios"]),
+        tuple((int(low), int(high)) for low, high in data.get("bounds", ())),
+    )

@@ -1,0 +1,129 @@
+"""From a plan's wish for an activation and its recorded ranges to the numbers of a quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from qdx.exporter.quantize.dtypes import QuantizedDtype, quantized_dtype
+from qdx.exporter.quantize.placement import ActivationQuantization, TimestepGroups
+from qdx.exporter.quantize.scales import QParams, choose_qparams
+
+if TYPE_CHECKING:
+    from qdx.exporter.plan.scheme import Inputs
+
+__all__ = ["TensorRanges", "activation_quantization"]
+
+_CARRIER_BITS: Final = 8
+
+
+class TensorRanges(Protocol):
+    """What calibration recorded of one activation."""
+
+    def range(
+        self,
+        observer: str,
+        *,
+        percentile: float | None = None,
+        bits: int = _CARRIER_BITS,
+        symmetric: bool = False,
+        groups: Sequence[int] | None = None,
+    ) -> tuple[float, float]:
+        """The least and greatest value to represent, over all timestep groups or some of them."""
+
+
+def activation_quantization(
+    segments: Sequence[tuple[range | None, Inputs]],
+    ranges: TensorRanges,
+    boundaries: Sequence[float],
+    *,
+    signed: bool,
+    symmetric: bool,
+) -> ActivationQuantization:
+    """The quantizer of one activation, carried by eight-bit integers.
+
+    A dtype of fewer bits keeps its own scale and clips to its own bounds inside the carrier, so the
+    values are those of the smaller dtype while an eight-bit kernel runs.
+
+    Args:
+        segments: What the plan asks for, by ranges of recorded timestep groups; None stands for all.
+        ranges: What calibration recorded.
+        boundaries: The recorded timestep groups' boundaries, in falling order.
+        signed: The carrier is int8, otherwise uint8.
+        symmetric: The kernel wants the zero point in the middle; otherwise each plan's wish holds.
+    """
+    first = segments[0][1]
+    if first.mode == "dynamic":
+        return ActivationQuantization("int8", 1.0, 0, token=True)
+    carrier = quantized_dtype("int8" if signed else "uint8")
+    choice = _Choice(ranges, carrier, symmetric=symmetric)
+    everything = choice.parameters(first, None)
+    if segments[0][0] is None or len(segments) == 1:
+        zero_point, bounds = choice.carried(first, everything)
+        return ActivationQuantization(carrier.name, everything.scale, zero_point, bounds)
+    kept = tuple(boundaries[groups.stop - 1] for groups, _ in segments[:-1] if groups is not None)
+    parts = [(inputs, list(groups or ())) for groups, inputs in segments]
+    simulated = any(_bits(inputs) < _CARRIER_BITS for inputs, _ in parts)
+    if not simulated:
+        ratios = tuple(choice.shrinking(inputs, groups, everything) for inputs, groups in parts)
+        shared = TimestepGroups(kept, ratios)
+        return ActivationQuantization(carrier.name, everything.scale, everything.zero_point, None, shared)  # fmt: skip
+    each = [(inputs, choice.parameters(inputs, groups)) for inputs, groups in parts]
+    reference = max(parameters.scale for _, parameters in each)
+    shared = TimestepGroups(
+        kept,
+        tuple(parameters.scale / reference for _, parameters in each),
+        tuple(choice.bounds(inputs, parameters) for inputs, parameters in each),
+    )
+    return ActivationQuantization(carrier.name, reference, carrier.middle, None, shared)
+
+
+class _Choice:
+    """Numbers for one activation on one carrier."""
+
+    def __init__(self, ranges: TensorRanges, carrier: QuantizedDtype, *, symmetric: bool) -> None:
+        self._ranges = ranges
+        self._carrier = carrier
+        self._symmetric = symmetric
+
+    def parameters(self, inputs: Inputs, groups: Sequence[int] | None) -> QParams:
+        """Scale and zero point in the wanted number of bits and the carrier's signedness."""
+        symmetric = self._symmetric or inputs.symmetric
+        dtype = self._small(inputs)
+        return choose_qparams(*self._range(inputs, groups), dtype, symmetric=symmetric)
+
+    def carried(self, inputs: Inputs, parameters: QParams) -> tuple[int, tuple[int, int] | None]:
+        """Zero point and bounds inside the carrier; a smaller dtype's zero stands in its middle."""
+        if _bits(inputs) == _CARRIER_BITS:
+            return parameters.zero_point, None
+        return self._carrier.middle, self.bounds(inputs, parameters)
+
+    def bounds(self, inputs: Inputs, parameters: QParams) -> tuple[int, int]:
+        """The integers of the wanted dtype, moved so that zero is the carrier's middle."""
+        small, shift = self._small(inputs), self._carrier.middle - parameters.zero_point
+        return small.minimum + shift, small.maximum + shift
+
+    def shrinking(self, inputs: Inputs, groups: Sequence[int], shared: QParams) -> float:
+        """The factor by which a group's range shrinks into the shared one, zero point kept."""
+        least = (self._carrier.minimum - shared.zero_point) * shared.scale
+        most = (self._carrier.maximum - shared.zero_point) * shared.scale
+        low, high = self._range(inputs, groups)
+        fits = [end / edge for end, edge in ((low, least), (high, most)) if end * edge > 0]
+        return max((min(fit, 1.0) for fit in fits), default=1.0)
+
+    def _range(self, inputs: Inputs, groups: Sequence[int] | None) -> tuple[float, float]:
+        return self._ranges.range(
+            inputs.observer,
+            percentile=inputs.percentile,
+            bits=_bits(inputs),
+            symmetric=self._symmetric or inputs.symmetric,
+            groups=groups,
+        )
+
+    def _small(self, inputs: Inputs) -> QuantizedDtype:
+        return quantized_dtype(f"{'' if self._carrier.signed else 'u'}int{_bits(inputs)}")
+
+
+def _bits(inputs: Inputs) -> int:
+    """Bits of values, where float32 among segments is carried in eight."""
+    return quantized_dtype(inputs.dtype).bits if inputs.quantized else _CARRIER_BITS

@@ -1,0 +1,262 @@
+"""Quantized graphs: a placement's quantizers inserted into a float graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.fx import Node
+
+from qdx.exporter.errors import InternalError
+from qdx.exporter.graph import operators
+from qdx.exporter.graph.editing import ProgramEditor
+from qdx.exporter.quantize.weights import derived_weights
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.quantize.placement import (
+        ActivationQuantization,
+        Placement,
+        SitePlacement,
+        WeightQuantization,
+    )
+
+__all__ = ["insert"]
+
+assert operators.CONTAINERS  # importing the module registers the operators
+aten, ops = torch.ops.aten, torch.ops.qdx
+
+_TOKEN_MAXIMUM: Final = 127.0
+_TOKEN_FLOOR: Final = 1e-12
+_BIAS: Final = 2
+"""Argument index of the bias of linear operations and convolutions."""
+_TIMESTEPS: Final = ("timestep", "timesteps", "t")
+
+
+def insert(graph: Graph, sites: Sequence[Site], placement: Placement) -> Graph:
+    """Inserts a placement's quantizers.
+
+    Args:
+        graph: The float graph.
+        sites: Its sites.
+        placement: What stands where.
+
+    Returns:
+        A graph whose program holds `qdx` operators and whose quantized weights are integers, derived
+        lazily from the float ones. The given graph is unchanged.
+
+    Raises:
+        InternalError: The placement names a site or a timestep that the graph does not have.
+    """
+    return _Insertion(graph, sites).run(placement)
+
+
+class _Insertion:
+    """One graph under work; quantizers of the same tensor with the same numbers are shared."""
+
+    def __init__(self, graph: Graph, sites: Sequence[Site]) -> None:
+        self._graph = graph
+        self._sites = {site.key: site for site in sites}
+        self._editor = ProgramEditor(graph)
+        self._activations: dict[tuple[str, ActivationQuantization], tuple[Node, Node | None]] = {}
+        self._weights: dict[str, tuple[Node, Node, Node | None]] = {}
+        self._groups: dict[tuple[float, ...], Node] = {}
+        self._prologue: Node | None = None
+        self._constants = 0
+
+    def run(self, placement: Placement) -> Graph:
+        for placed in placement.sites:
+            if placed.key not in self._sites:
+                raise InternalError(f"`{self._graph.where}`: no site `{placed.key}`")
+        weights = self._weight_names(placement)
+        for placed in placement.sites:
+            site = self._sites[placed.key]
+            node = self._editor.node(site.node)
+            if placed.weight is not None:
+                self._quantize_weight(node, site, placed.weight, weights[placed.key])
+            self._place(node, site, placed)
+        return self._editor.finish()
+
+    def _place(self, node: Node, site: Site, placed: SitePlacement) -> None:
+        factors = []
+        for index, quantization in placed.inputs.items():
+            value, factor = self._quantized(node.args[index], quantization, like=node)
+            node.update_arg(index, value)
+            if factor is not None:
+                factors.append(factor)
+        result = self._rescaled(node, site, factors) if factors else node
+        if placed.output is not None:
+            users = list(result.users)
+            value, _ = self._quantized(result, placed.output, like=result)
+            for user in users:
+                user.replace_input_with(result, value)
+
+    def _quantized(
+        self, source: Any, quantization: ActivationQuantization, *, like: Node
+    ) -> tuple[Node, Node | None]:
+        """A tensor behind its quantizer, and the factor that the operation's result needs, if any."""
+        key = (source.name, quantization)
+        if key in self._activations:
+            return self._activations[key]
+        factor, group, value = None, None, source
+        if quantization.groups is not None:
+            group = self._group_index(quantization.groups.boundaries)
+        chain = _Chain(self, source, like)
+        if quantization.groups is not None:
+            assert group is not None
+            factor = chain.call(aten.index_select.default, self._table(quantization.groups.ratios), 0, group)  # fmt: skip
+            value = chain.call(aten.div.Tensor, value, factor)
+        elif quantization.token:
+            factor = _token_scale(chain, value)
+            value = chain.call(aten.div.Tensor, value, factor)
+        value = self._bounded(chain, value, quantization, group)
+        numbers = (quantization.scale, quantization.zero_point)
+        integers = chain.call(ops.quantize_tensor.default, value, *numbers, quantization.dtype)
+        result = chain.call(ops.dequantize_tensor.default, integers, *numbers)
+        self._activations[key] = result, factor
+        return result, factor
+
+    def _bounded(
+        self, chain: _Chain, value: Node, quantization: ActivationQuantization, group: Node | None
+    ) -> Node:
+        """The tensor clipped to what fewer bits can hold, so that the carrier's integers stay in bounds."""
+        scale, zero = quantization.scale, quantization.zero_point
+        if quantization.groups is not None and quantization.groups.bounds:
+            assert group is not None
+            for side, clip in ((0, aten.maximum.default), (1, aten.minimum.default)):
+                ends = [(bound[side] - zero) * scale for bound in quantization.groups.bounds]
+                limit = chain.call(aten.index_select.default, self._table(ends), 0, group)
+                value = chain.call(clip, value, limit)
+        elif quantization.bounds is not None:
+            low, high = ((bound - zero) * scale for bound in quantization.bounds)
+            value = chain.call(aten.clamp.default, value, low, high)
+        return value
+
+    def _table(self, values: Sequence[float]) -> Node:
+        self._constants += 1
+        name = f"qdx_group_table_{self._constants}"
+        return self._editor.add_constant(name, torch.tensor(values, dtype=torch.float32))
+
+    def _group_index(self, boundaries: tuple[float, ...]) -> Node:
+        """The group of the call's timestep, int64 [1]: how many boundaries are at or above it."""
+        if boundaries not in self._groups:
+            timestep = self._timestep()
+            self._constants += 1
+            limits = self._editor.add_constant(
+                f"qdx_group_boundaries_{self._constants}",
+                torch.tensor(boundaries, dtype=torch.float32),
+            )
+            chain = _Chain(self, timestep, None)
+            flat = chain.call(aten.reshape.default, timestep, [-1])
+            first = chain.call(aten.slice.Tensor, flat, 0, 0, 1)
+            number = chain.call(aten._to_copy.default, first, dtype=torch.float32)  # noqa: SLF001
+            passed = chain.call(aten.le.Tensor, number, limits)
+            counted = chain.call(aten._to_copy.default, passed, dtype=torch.int64)  # noqa: SLF001
+            self._groups[boundaries] = chain.call(aten.sum.dim_IntList, counted, [0], True)
+        return self._groups[boundaries]
+
+    def _timestep(self) -> Node:
+        names = self._graph.program.graph_signature.user_inputs
+        for spec, placeholder in zip(self._graph.inputs, names, strict=True):
+            if spec.name in _TIMESTEPS:
+                return self._editor.node(str(placeholder))
+        raise InternalError(f"`{self._graph.where}`: no timestep among its inputs")
+
+    def _rescaled(self, node: Node, site: Site, factors: Sequence[Node]) -> Node:
+        """The result multiplied by the factors of its inputs, before the bias is added."""
+        users = list(node.users)
+        has_bias = site.weight is not None and len(node.args) > _BIAS
+        bias = node.args[_BIAS] if has_bias else None
+        if bias is not None:
+            node.update_arg(_BIAS, None)
+        chain = _Chain(self, node, node)
+        result = node
+        for factor in factors:
+            result = chain.call(aten.mul.Tensor, result, factor)
+        if bias is not None:
+            trailing = 0 if site.channel_axis == -1 else node.meta["val"].dim() - 2
+            if trailing:
+                bias = chain.call(aten.reshape.default, bias, [-1, *[1] * trailing])
+            result = chain.call(aten.add.Tensor, result, bias)
+        for user in users:
+            user.replace_input_with(node, result)
+        return result
+
+    def _weight_names(self, placement: Placement) -> dict[str, str]:
+        """The name under which each site's integers go: the weight's own where all its uses agree."""
+        wanted = {placed.key: placed.weight for placed in placement.sites if placed.weight}
+        by_node = {self._sites[key].node: quantization for key, quantization in wanted.items()}
+        names = {}
+        for key, quantization in wanted.items():
+            weight = self._sites[key].weight
+            assert weight is not None, key
+            users = self._editor.parameter(weight).users
+            alone = all(by_node.get(user.name) == quantization for user in users)
+            names[key] = weight if alone else f"{weight}.{_label(quantization)}"
+        return names
+
+    def _quantize_weight(
+        self, node: Node, site: Site, quantization: WeightQuantization, name: str
+    ) -> None:
+        assert site.weight is not None, site.key
+        original = self._editor.parameter(site.weight)
+        index = node.args.index(original)
+        if name not in self._weights:
+            lazy = derived_weights(self._graph.weights[site.weight], quantization)
+            if name == site.weight:
+                values = self._editor.set_parameter(name, lazy[""])
+            else:
+                values = self._editor.add_parameter(replace(lazy[""], name=name))
+            scale = self._editor.add_parameter(replace(lazy[".scale"], name=f"{name}.scale"))
+            zero_point = None
+            if not _zero_is_zero(quantization):
+                zero_point = self._editor.add_parameter(
+                    replace(lazy[".zero_point"], name=f"{name}.zero_point")
+                )
+            self._weights[name] = values, scale, zero_point
+        # Right before its consumer: a graph that runs node by node holds one weight at a time.
+        axis, block, dtype = quantization.axis, quantization.block, quantization.dtype
+        weight = self._editor.call(
+            ops.dequantize.default,
+            [*self._weights[name], axis, block, dtype],
+            before=node,
+            like=node,
+        )
+        node.update_arg(index, weight)
+
+
+class _Chain:
+    """Nodes added one after another behind a node; behind all earlier ones of that kind at the start."""
+
+    def __init__(self, insertion: _Insertion, after: Node, like: Node | None) -> None:
+        self._insertion = insertion
+        self._like = like
+        self._starts = after.op == "placeholder"
+        self._after = (insertion._prologue or after) if self._starts else after  # noqa: SLF001
+
+    def call(self, op: Any, *args: Any, **kwargs: Any) -> Node:
+        editor = self._insertion._editor  # noqa: SLF001
+        self._after = editor.call(op, args, kwargs, after=self._after, like=self._like)
+        if self._starts:
+            self._insertion._prologue = self._after  # noqa: SLF001
+        return self._after
+
+
+def _token_scale(chain: _Chain, value: Node) -> Node:
+    """Each token's largest magnitude over 127; at least a floor, so that zeros stay zeros."""
+    magnitude = chain.call(aten.abs.default, value)
+    peak = chain.call(aten.amax.default, magnitude, [-1], True)
+    scale = chain.call(aten.div.Tensor, peak, _TOKEN_MAXIMUM)
+    return chain.call(aten.clamp_min.default, scale, _TOKEN_FLOOR)
+
+
+def _zero_is_zero(quantization: WeightQuantization) -> bool:
+    return quantization.symmetric and not quantization.dtype.startswith("u")
+
+
+def _label(quantization: WeightQuantization) -> str:
+    parts = (quantization.dtype, quantization.granularity, quantization.block or "")
+    return ".".join(str(part) for part in parts if part)

@@ -21,12 +21,15 @@ class LazyWeight:
         shape: Its shape.
         dtype: The dtype that the graph expects; stored bytes of another are converted when read.
         load: Reads it in the dtype in which it is stored; each call reads the file again.
+        quantized: The dtype of a quantized weight's part, which no storage dtype changes: `int4` for
+            integers in an int8 tensor, `float32` for their scales; None for all other weights.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], torch.Tensor] = field(repr=False)
+    quantized: str | None = None
 
     def read(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Reads it in one conversion: in the graph's dtype, or in another that the caller wants."""

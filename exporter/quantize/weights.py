@@ -1,0 +1,208 @@
+"""Weights as integers: scales by tensor, channel or block, rounding, and lazy weights of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+
+from qdx.exporter.errors import InvalidModel
+from qdx.exporter.graph.weights import LazyWeight
+from qdx.exporter.quantize.dtypes import quantized_dtype
+from qdx.exporter.quantize.placement import WeightQuantization
+from qdx.exporter.quantize.rows import Layout
+from qdx.exporter.quantize.weight_scales import Grid, row_qparams
+
+__all__ = [
+    "QuantizedTensor",
+    "Rounding",
+    "derived_weights",
+    "nearest",
+    "quantize_weight",
+    "scaled_channels",
+    "weight_bounds",
+]
+
+_KEPT_ELEMENTS: Final = 1 << 16
+"""Scales and zero points up to this size stay in memory once they are known."""
+
+
+class Rounding(Protocol):
+    """How a weight divided by its scales becomes whole numbers.
+
+    The argument has the weight's shape and may be overwritten. A learned rounding knows the weight that
+    it was learned for, and decides for each element between the whole numbers on either side.
+    """
+
+    def __call__(self, scaled: torch.Tensor, /) -> torch.Tensor:
+        """Whole numbers in float32, of the same shape; zero points and bounds come after."""
+        ...
+
+
+def nearest(scaled: torch.Tensor) -> torch.Tensor:
+    """The nearest whole number, ties to even, as ONNX rounds."""
+    return scaled.round_()
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A quantized weight.
+
+    Attributes:
+        values: In the dtype's container, of the weight's shape.
+        scale: float32; a scalar for the tensor, [n] for channels, and for blocks of the weight's rank
+            with ceil(n / block) entries along the axis.
+        zero_point: As `scale`, in the dtype's container.
+        quantization: What was asked for.
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    quantization: WeightQuantization
+
+    def dequantized(self) -> torch.Tensor:
+        """The float32 values that the integers stand for, of the weight's shape."""
+        layout = Layout(tuple(self.values.shape), self.quantization)
+        rows = layout.rows(self.values.to(torch.float32))
+        scale, zero_point = layout.column(self.scale), layout.column(self.zero_point)
+        return layout.restored((rows - zero_point.to(torch.float32)) * scale)
+
+
+def quantize_weight(
+    weight: torch.Tensor, quantization: WeightQuantization, *, rounding: Rounding = nearest
+) -> QuantizedTensor:
+    """Quantizes a weight: q = clamp(rounding(w / scale) + zero_point).
+
+    Symmetric integers of eight bits keep to [-127, 127] around the zero point, with `reduce_range` to
+    [-63, 63]. A channel or block of zeros gets the scale 1. The observer `mse` shrinks the range of each
+    channel or block to the ratio with the least mean squared error.
+
+    Args:
+        weight: float32, any shape.
+        quantization: The dtype, the granularity and the observer.
+        rounding: How scaled weights become whole numbers; float8 rounds to its own values.
+
+    Raises:
+        InvalidModel: The weight holds NaN or infinity.
+        InternalError: The granularity is not known or does not fit the weight.
+    """
+    layout = Layout(tuple(weight.shape), quantization)
+    rows = layout.rows(weight)
+    grid = Grid.of(quantization)
+    scale, zero_point = row_qparams(rows, grid, observer=quantization.observer)
+    scaled = rows / scale
+    if not grid.kind.is_float:
+        scaled = layout.rows(rounding(layout.restored(scaled)))
+        scaled += zero_point
+    container: torch.dtype = getattr(torch, grid.kind.container)
+    values = scaled.clamp_(grid.minimum, grid.maximum).to(container)
+    return QuantizedTensor(
+        layout.restored(values).contiguous(),
+        layout.parameter(scale),
+        layout.parameter(zero_point).to(container),
+        quantization,
+    )
+
+
+def weight_bounds(quantization: WeightQuantization) -> tuple[int, int]:
+    """The least and greatest value that `quantize_weight` gives."""
+    grid = Grid.of(quantization)
+    return grid.minimum, grid.maximum
+
+
+def derived_weights(
+    weight: LazyWeight,
+    quantization: WeightQuantization,
+    *,
+    smoothing: torch.Tensor | None = None,
+    rounding: Rounding = nearest,
+) -> dict[str, LazyWeight]:
+    """The integers, the scales and the zero points of a lazy weight, as lazy weights by suffix.
+
+    The float weight is read when one of them is. The last weight's result is kept until another weight
+    is read, so that the three, read one after the other, cost one pass; small scales stay.
+
+    Args:
+        weight: The float weight.
+        quantization: The quantizer.
+        smoothing: float32 [input channels]; each input channel is multiplied first.
+        rounding: As in `quantize_weight`.
+
+    Returns:
+        The integers under "", the scales under ".scale" and the zero points under ".zero_point".
+    """
+    shape = Layout(weight.shape, quantization).parameter_shape
+    container: torch.dtype = getattr(torch, quantized_dtype(quantization.dtype).container)
+    source = _Source(weight, quantization, smoothing, rounding)
+
+    def part(suffix: str, shape: tuple[int, ...], dtype: torch.dtype) -> LazyWeight:
+        quantized = "float32" if suffix == ".scale" else quantization.dtype
+        return LazyWeight(
+            weight.name + suffix, shape, dtype, lambda: source.read(suffix), quantized
+        )
+
+    return {
+        "": part("", weight.shape, container),
+        ".scale": part(".scale", shape, torch.float32),
+        ".zero_point": part(".zero_point", shape, container),
+    }
+
+
+def scaled_channels(weight: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """A weight with each input channel multiplied, in float32.
+
+    Args:
+        weight: [out, in / groups, ...], of a linear operation or a convolution with any number of groups.
+        factors: [in].
+    """
+    groups = len(factors) // weight.shape[1]
+    rest = (1,) * (weight.dim() - 2)
+    spread = factors.to(torch.float32).reshape(groups, 1, weight.shape[1], *rest)
+    parts = weight.to(torch.float32).reshape(groups, -1, *weight.shape[1:])
+    return (parts * spread).reshape(weight.shape)
+
+
+class _Source:
+    """What the three lazy parts of one weight are read from."""
+
+    _latest: tuple[_Source, QuantizedTensor] | None = None
+    """The last one read, of all weights."""
+
+    def __init__(
+        self,
+        weight: LazyWeight,
+        quantization: WeightQuantization,
+        smoothing: torch.Tensor | None,
+        rounding: Rounding,
+    ) -> None:
+        self._weight = weight
+        self._quantization = quantization
+        self._smoothing = smoothing
+        self._rounding = rounding
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def read(self, suffix: str) -> torch.Tensor:
+        if suffix in self._kept:
+            return self._kept[suffix]
+        latest = _Source._latest
+        if latest is not None and latest[0] is self:
+            quantized = latest[1]
+        else:
+            _Source._latest = latest = None  # before the next one is read: never two in memory
+            quantized = self._quantized()
+            _Source._latest = (self, quantized)
+        if quantized.scale.numel() <= _KEPT_ELEMENTS:
+            self._kept = {".scale": quantized.scale, ".zero_point": quantized.zero_point}
+        parts = {"": quantized.values, ".scale": quantized.scale}
+        return parts.get(suffix, quantized.zero_point)
+
+    def _quantized(self) -> QuantizedTensor:
+        weight = self._weight.read(torch.float32)
+        if self._smoothing is not None:
+            weight = scaled_channels(weight, self._smoothing)
+        try:
+            return quantize_weight(weight, self._quantization, rounding=self._rounding)
+        except InvalidModel as error:
+            raise InvalidModel(f"`{self._weight.name}`: {error.message}", hint=error.hint) from None

@@ -17,9 +17,17 @@ from qdx.exporter.errors import InternalError, InvalidInput, InvalidModel, quote
 from qdx.exporter.limits import JSON_DEPTH, JSON_INT_DIGITS, JSON_INT_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
-__all__ = ["CONFIG", "STRICT", "JsonRules", "dump_json", "parse_json", "position_of"]
+__all__ = [
+    "CONFIG",
+    "STRICT",
+    "JsonRules",
+    "dump_json",
+    "parse_json",
+    "position_of",
+    "positions_of",
+]
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -115,11 +123,26 @@ def position_of(text: str, path: tuple[str | int, ...]) -> str:
         `line:column`, both from 1. A member is placed at its key. Where the path leads nowhere
         (a missing key) the place of the longest part that exists.
     """
-    best, length = 0, -1
+    return positions_of(text, [path])[0]
+
+
+def positions_of(text: str, paths: Sequence[tuple[str | int, ...]]) -> list[str]:
+    """Finds where the values at several paths begin, in one scan; each as `position_of` does."""
+    best: dict[tuple[str | int, ...], int] = {}
+    wanted = {path[:length] for path in paths for length in range(len(path) + 1)}
     for offset, here in _places(text):
-        if len(here) > length and here == path[: len(here)]:
-            best, length = offset, len(here)
-    return _line_column(text, best)
+        if here in wanted:
+            best.setdefault(here, offset)
+            if len(best) == len(wanted):
+                break
+    return [_line_column(text, best.get(_longest(path, best), 0)) for path in paths]
+
+
+def _longest(
+    path: tuple[str | int, ...], known: Collection[tuple[str | int, ...]]
+) -> tuple[str | int, ...]:
+    """The longest beginning of a path that is known; the root is."""
+    return next(path[:n] for n in range(len(path), -1, -1) if not n or path[:n] in known)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from qdx.exporter.plan.fault import KeyPath
 from qdx.exporter.plan.gates import ComponentGates, Gates, PipelineGates
 from qdx.exporter.plan.model import Name, PlanModel, Words
 from qdx.exporter.plan.rule import Rule, Select
@@ -93,7 +94,7 @@ class Plan(PlanModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
 
 
-def dotted(path: tuple[str | int, ...]) -> str:
+def dotted(path: KeyPath) -> str:
     """Returns a path of keys and indices as people write it, such as `rules[0].weights.dtype`."""
     text = ""
     for part in path:

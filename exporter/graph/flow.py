@@ -1,0 +1,272 @@
+"""Facts about the nodes of a traced program: sizes, modules, weights and what depends on what."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, Final
+
+import torch
+from torch.fx import Node
+
+from qdx.exporter.graph.graph import Graph, fqn
+
+__all__ = [
+    "ARITHMETIC",
+    "MOVES",
+    "Flow",
+    "Module",
+    "name_of",
+    "numel",
+    "shape",
+    "tensor_inputs",
+]
+
+MOVES: Final = frozenset(
+    [
+        "alias",
+        "cat",
+        "chunk",
+        "clone",
+        "concat",
+        "concatenate",
+        "contiguous",
+        "detach",
+        "dropout",
+        "dropout_",
+        "expand",
+        "expand_as",
+        "flatten",
+        "getitem",
+        "index",
+        "index_select",
+        "movedim",
+        "narrow",
+        "pad",
+        "permute",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "repeat",
+        "repeat_interleave",
+        "reshape",
+        "roll",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "stack",
+        "t",
+        "tile",
+        "to",
+        "transpose",
+        "type_as",
+        "unbind",
+        "unflatten",
+        "unsqueeze",
+        "view",
+        "view_as_complex",
+        "view_as_real",
+        "_to_copy",
+        "_unsafe_view",
+        "constant_pad_nd",
+        "dequantize",
+        "dequantize_tensor",
+        "quantize",
+        "quantize_tensor",
+    ]
+)
+"""Operators that move, cast or leave out elements and compute nothing."""
+
+ARITHMETIC: Final = frozenset(
+    ["add", "sub", "mul", "div", "neg", "rsub", "add_", "mul_", "div_", "sub_", "addcmul"]
+)
+"""Elementwise operators of several tensors."""
+
+_KEEPS_WHOLE: Final = frozenset(
+    "_to_copy _unsafe_view alias clone contiguous dequantize dequantize_tensor detach flatten movedim permute "
+    "quantize quantize_tensor reshape squeeze t to transpose type_as unsqueeze view".split()
+)
+"""Of these, those whose result has every element of their first argument once."""
+
+_FROM_SIZES: Final = frozenset(
+    [
+        "sym_size",
+        "arange",
+        "full",
+        "full_like",
+        "zeros",
+        "zeros_like",
+        "ones",
+        "ones_like",
+        "empty",
+        "empty_like",
+        "new_ones",
+        "new_zeros",
+        "new_full",
+        "new_empty",
+    ]
+)
+"""Operators whose result depends on the sizes of their inputs alone."""
+_FIRST_ONLY: Final = frozenset(["expand_as", "type_as", "view_as", "reshape_as"])
+
+
+def name_of(node: Node) -> str:
+    """The operator's name without namespace and overload: `conv2d`, `getitem`; empty for placeholders."""
+    if node.op != "call_function":
+        return ""
+    if node.target is operator.getitem:
+        return "getitem"
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target._schema.name).partition("::")[2]
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def shape(node: Any) -> tuple[int, ...]:
+    """Sizes of a node's tensor, dynamic ones at their example value; empty for what is no tensor."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return tuple(map(_size, value.shape)) if isinstance(value, torch.Tensor) else ()
+
+
+def numel(node: Any) -> int:
+    """Number of elements of a node's tensor."""
+    return prod(shape(node))
+
+
+def tensor_inputs(node: Node) -> Iterator[Node]:
+    """The nodes whose elements a node reads; those of which it only takes the sizes are left out."""
+    name = name_of(node)
+    if name in _FROM_SIZES or name.startswith("sym_"):
+        return
+    sources: Iterable[Any] = node.all_input_nodes
+    if name in _FIRST_ONLY:
+        sources = node.args[:1]
+    yield from (n for n in sources if isinstance(n, Node) and not _is_size(n))
+
+
+def _size(size: Any) -> int:
+    return size if type(size) is int else int(size.node.hint)
+
+
+def _is_size(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.SymInt | int)
+
+
+@dataclass(frozen=True)
+class Module:
+    """The module that a node was traced in.
+
+    Attributes:
+        fqn: Its fully qualified name; empty for the component itself.
+        called: Names of the modules around it whose `forward` was running, outermost first. Lists of
+            modules are never among them, because lists are not called.
+    """
+
+    fqn: str
+    called: tuple[str, ...]
+
+
+class Flow:
+    """A graph's nodes in order, with what they depend on.
+
+    Attributes:
+        nodes: All nodes in the order of the program, which is an order of execution.
+        index: Position by node.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: tuple[Node, ...] = tuple(graph.program.graph.nodes)
+        self.index = {node: i for i, node in enumerate(self.nodes)}
+        self._parameters = graph.parameters
+
+    @cached_property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes of the graph's inputs, in their order."""
+        by_name = {node.name: node for node in self.nodes if node.op == "placeholder"}
+        names = self.graph.program.graph_signature.user_inputs
+        return tuple(by_name[name] for name in names if isinstance(name, str) and name in by_name)
+
+    @cached_property
+    def outputs(self) -> tuple[Node, ...]:
+        """The nodes of the graph's outputs, in their order."""
+        results = self.nodes[-1].args[0]
+        assert isinstance(results, list | tuple)
+        return tuple(node for node in results if isinstance(node, Node))
+
+    @cached_property
+    def depends(self) -> dict[Node, int]:
+        """For every node the inputs whose elements it depends on, as bits in the order of `inputs`."""
+        found = dict.fromkeys(self.nodes, 0)
+        found.update({node: 1 << i for i, node in enumerate(self.inputs)})
+        for node in self.nodes:
+            if node.op == "placeholder":
+                continue
+            for source in tensor_inputs(node):
+                found[node] |= found[source]
+        return found
+
+    @cached_property
+    def main(self) -> Node | None:
+        """The input that the output takes its shape from: the noisy latents, or a text encoder's tokens.
+
+        Among the inputs that the first output depends on: floating point before integers, then most sizes
+        in common with that output, dimension by dimension where the ranks agree, then the first.
+        """
+        if not self.outputs:
+            return None
+        result = shape(self.outputs[0])
+
+        def likeness(node: Node) -> tuple[bool, bool, int]:
+            sizes = shape(node)
+            same = sum(a == b for a, b in zip(sizes, result, strict=False))
+            is_float = node.meta["val"].is_floating_point()
+            return is_float and len(sizes) > 2, len(sizes) == len(result), same
+
+        used = self.depends[self.outputs[0]]
+        candidates = [
+            node
+            for i, node in enumerate(self.inputs)
+            if used >> i & 1 and isinstance(node.meta.get("val"), torch.Tensor)
+        ]
+        return max(candidates, key=likeness, default=None)  # the first of equals
+
+    def depends_on_main(self, node: Node) -> bool:
+        """Whether a node's elements depend on the main input."""
+        return self.main is not None and bool(self.depends[node] & self.depends[self.main])
+
+    def parameter(self, node: Any) -> str | None:
+        """The parameter that a node holds, moved, cast or dequantized at most; None for any other node.
+
+        Weights that are computed (weight normalization, say) are no parameters.
+        """
+        while isinstance(node, Node):
+            if node.op == "placeholder":
+                return self._parameters.get(node.name)
+            if name_of(node) not in _KEEPS_WHOLE or not node.args:
+                return None
+            node = node.args[0]
+        return None
+
+    def parameter_shape(self, node: Node) -> tuple[int, ...]:
+        """The stored shape of the parameter that `parameter` finds."""
+        while node.op != "placeholder":
+            source = node.args[0]
+            assert isinstance(source, Node)
+            node = source
+        return shape(node)
+
+    @staticmethod
+    def module(node: Node) -> Module:
+        """The module that a node was traced in."""
+        stack = node.meta.get("nn_module_stack") or {}
+        called = tuple(_relative(path) for path, *_ in stack.values())
+        return Module(called[-1] if called else "", called)
+
+
+def _relative(path: str) -> str:
+    """A module's name in the component; a module that is called again has an `@1` in newer torch."""
+    return "" if path == "module" else fqn(path).partition("@")[0]

@@ -25,90 +25,30 @@ __all__ = [
     "tensor_inputs",
 ]
 
-MOVES: Final = frozenset(
-    [
-        "alias",
-        "cat",
-        "chunk",
-        "clone",
-        "concat",
-        "concatenate",
-        "contiguous",
-        "detach",
-        "dropout",
-        "dropout_",
-        "expand",
-        "expand_as",
-        "flatten",
-        "getitem",
-        "index",
-        "index_select",
-        "movedim",
-        "narrow",
-        "pad",
-        "permute",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "repeat",
-        "repeat_interleave",
-        "reshape",
-        "roll",
-        "select",
-        "slice",
-        "split",
-        "split_with_sizes",
-        "squeeze",
-        "stack",
-        "t",
-        "tile",
-        "to",
-        "transpose",
-        "type_as",
-        "unbind",
-        "unflatten",
-        "unsqueeze",
-        "view",
-        "view_as_complex",
-        "view_as_real",
-        "_to_copy",
-        "_unsafe_view",
-        "constant_pad_nd",
-        "dequantize",
-        "dequantize_tensor",
-        "quantize",
-        "quantize_tensor",
-    ]
-)
-"""Operators that move, cast or leave out elements and compute nothing."""
 
-ARITHMETIC: Final = frozenset(
-    ["add", "sub", "mul", "div", "neg", "rsub", "add_", "mul_", "div_", "sub_", "addcmul"]
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_KEEPS_WHOLE: Final = _words(
+    "alias clone contiguous dequantize dequantize_tensor detach flatten movedim permute quantize "
+    "quantize_tensor reshape squeeze t to transpose type_as unsqueeze view _to_copy _unsafe_view"
 )
+"""Operators whose result has every element of their first argument once, moved or cast."""
+
+MOVES: Final = _KEEPS_WHOLE | _words(
+    "cat chunk concat concatenate constant_pad_nd dropout dropout_ expand expand_as getitem index "
+    "index_select narrow pad pixel_shuffle pixel_unshuffle repeat repeat_interleave roll select slice split "
+    "split_with_sizes stack tile unbind unflatten view_as_complex view_as_real"
+)
+"""Operators that move, cast, repeat or leave out elements and compute nothing."""
+
+ARITHMETIC: Final = _words("add add_ addcmul div div_ mul mul_ neg rsub sub sub_")
 """Elementwise operators of several tensors."""
 
-_KEEPS_WHOLE: Final = frozenset(
-    "_to_copy _unsafe_view alias clone contiguous dequantize dequantize_tensor detach flatten movedim permute "
-    "quantize quantize_tensor reshape squeeze t to transpose type_as unsqueeze view".split()
-)
-"""Of these, those whose result has every element of their first argument once."""
-
-_FROM_SIZES: Final = frozenset(
-    [
-        "sym_size",
-        "arange",
-        "full",
-        "full_like",
-        "zeros",
-        "zeros_like",
-        "ones",
-        "ones_like",
-        "empty",
-        "empty_like",
-        "new_ones",
-        "new_zeros",
-        "new_full",
-        "new_empty",
-    ]
+_FROM_SIZES: Final = _words(
+    "arange empty empty_like full full_like new_empty new_full new_ones new_zeros ones ones_like "
+    "sym_size zeros zeros_like"
 )
 """Operators whose result depends on the sizes of their inputs alone."""
 _FIRST_ONLY: Final = frozenset(["expand_as", "type_as", "view_as", "reshape_as"])
@@ -120,9 +60,8 @@ def name_of(node: Node) -> str:
         return ""
     if node.target is operator.getitem:
         return "getitem"
-    if isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target._schema.name).partition("::")[2]
-    return str(getattr(node.target, "__name__", node.target))
+    packet = getattr(node.target, "overloadpacket", node.target)
+    return str(getattr(packet, "__name__", packet))
 
 
 def shape(node: Any) -> tuple[int, ...]:
@@ -251,12 +190,11 @@ class Flow:
             node = node.args[0]
         return None
 
-    def parameter_shape(self, node: Node) -> tuple[int, ...]:
+    @staticmethod
+    def parameter_shape(node: Any) -> tuple[int, ...]:
         """The stored shape of the parameter that `parameter` finds."""
-        while node.op != "placeholder":
-            source = node.args[0]
-            assert isinstance(source, Node)
-            node = source
+        while isinstance(node, Node) and node.op != "placeholder":
+            node = node.args[0]
         return shape(node)
 
     @staticmethod

@@ -21,7 +21,7 @@ from qdx.exporter.graph.stages import find_stages
 __all__ = ["sites"]
 
 _CONVOLUTIONS: Final = frozenset(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
+    f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3)
 )
 _NORMS: Final = {
     "group_norm": 2,

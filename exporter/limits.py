@@ -40,3 +40,11 @@ BUNDLE_FILES_LIMIT: Final = 4096
 
 # Longest piece of foreign text that an error message repeats.
 QUOTE_LIMIT: Final = 240
+
+# A file of recorded ranges: activations of one graph, and timesteps of one schedule.
+RANGES_TENSORS_LIMIT: Final = 100_000
+RANGES_TIMESTEPS_LIMIT: Final = 10_000
+# Prompts for calibration, one on each line.
+PROMPTS_FILE_LIMIT_BYTES: Final = 4 * MIB
+PROMPTS_LIMIT: Final = 10_000
+PROMPT_LIMIT: Final = 4096

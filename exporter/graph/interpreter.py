@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 from torch.fx import Interpreter, Node
@@ -11,8 +12,13 @@ from torch.fx import Interpreter, Node
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.graph import Graph, dtype_name
 
+Observe = Callable[[torch.Tensor], None]
+_NOBODY: Final[Mapping[str, Observe]] = MappingProxyType({})
 
-def run(graph: Graph, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+
+def run(
+    graph: Graph, inputs: Mapping[str, torch.Tensor], *, observe: Mapping[str, Observe] = _NOBODY
+) -> dict[str, torch.Tensor]:
     """Runs the graph node by node.
 
     Memory holds the live activations and the weights of one operation at a time, not the model.
@@ -20,6 +26,8 @@ def run(graph: Graph, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     Args:
         graph: The graph.
         inputs: Every input by name, with the dtype and shape that the graph declares.
+        observe: By name of a node that yields one tensor: called with it as soon as it is computed. The
+            tensor is not to be kept or changed.
 
     Returns:
         Outputs by name.
@@ -37,7 +45,7 @@ def run(graph: Graph, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
             )
         values.append(value)
     with torch.no_grad():
-        outputs = _LateWeights(graph).run(*values)
+        outputs = _LateWeights(graph, observe).run(*values)
     return {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
 
 
@@ -48,11 +56,19 @@ class _LateWeights(Interpreter):
     and nothing keeps it after (an operation that uses it again reads it again).
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, observe: Mapping[str, Observe]) -> None:
         super().__init__(graph.program.graph_module)
+        self._observe = observe
         self._parameters = graph.parameters
         self._buffers = graph.buffers
         self._weights = graph.weights
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self._observe:
+            parameter = self._parameters.get(n.name)
+            self._observe[n.name](result if parameter is None else self._weights[parameter].read())
+        return result
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in self._parameters:

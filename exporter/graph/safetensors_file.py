@@ -42,6 +42,10 @@ class SafetensorsFile:
     Args:
         path: The file, not a link.
 
+    Attributes:
+        tensors: Where each tensor lies, by name.
+        metadata: Texts that the file holds beside its tensors.
+
     Raises:
         InvalidModel: If the file is malformed; the message names the file and the tensor.
         StorageError: If reading fails.
@@ -93,7 +97,11 @@ class SafetensorsFile:
         raw = bytearray(length)
         self._fill(memoryview(raw), _LENGTH_BYTES, "header")
         start = _LENGTH_BYTES + length
-        return tensors_from_header(self._parse(raw), start, size_bytes, self.path)
+        header = self._parse(raw)
+        metadata = header.get("__metadata__", {})
+        tensors = tensors_from_header(header, start, size_bytes, self.path)
+        self.metadata: Mapping[str, str] = MappingProxyType(metadata)
+        return tensors
 
     def _parse(self, raw: bytearray) -> dict[str, Any]:
         # Leading space would let the same bytes be another format.

@@ -1,0 +1,164 @@
+"""Ranges: the statistics of all graphs of a pipeline, by site and port, with where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qdx.exporter.calibrate.provenance import Provenance
+from qdx.exporter.calibrate.statistics import TensorStatistics
+from qdx.exporter.calibrate.timesteps import boundaries_for, group_of
+from qdx.exporter.errors import InvalidInput, quoted
+from qdx.exporter.graph.site import Site
+
+__all__ = ["GraphRanges", "Ranges"]
+
+_AGAIN = "calibrate again, for this model and plan"
+
+
+@dataclass(frozen=True)
+class GraphRanges:
+    """The statistics of one graph.
+
+    Attributes:
+        timesteps: Those of the schedule in the order in which they came, each once; empty for a component
+            that takes none.
+        boundaries: Midpoints between groups of timesteps, in falling order; see `boundaries_for`.
+        tensors: Statistics of every activation observed.
+        ports: Index into `tensors` by port, by key of the site.
+    """
+
+    timesteps: tuple[float, ...]
+    boundaries: tuple[float, ...]
+    tensors: tuple[TensorStatistics, ...] = field(repr=False)
+    ports: Mapping[str, Mapping[str, int]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What calibration recorded; nothing in it depends on a target.
+
+    Attributes:
+        graphs: By `component.method`.
+        provenance: Where they come from.
+    """
+
+    graphs: Mapping[str, GraphRanges]
+    provenance: Provenance
+
+    def statistics(self, where: str, key: str, port: str) -> TensorStatistics:
+        """The statistics of one port of a site.
+
+        Args:
+            where: `unet.forward`.
+            key: Of the site.
+            port: `input`, `query`, `key`, `probs`, `value` or `output`.
+
+        Raises:
+            InvalidInput: It was not recorded.
+        """
+        graph = self._graph(where)
+        index = graph.ports.get(key, {}).get(port)
+        if index is None:
+            raise InvalidInput(
+                f"ranges: {quoted(port)} of site {quoted(key)} in {quoted(where)} was not recorded",
+                hint=_AGAIN,
+            )
+        return graph.tensors[index]
+
+    def groups(self, where: str) -> tuple[float, ...]:
+        """Boundaries between the groups of timesteps in falling order; one fewer than there are groups."""
+        return self._graph(where).boundaries
+
+    def timesteps(self, where: str) -> tuple[float, ...]:
+        """The timesteps of the schedule in the order in which they came; empty without a schedule."""
+        return self._graph(where).timesteps
+
+    def partition(
+        self, where: str, parts: int
+    ) -> tuple[tuple[float, ...], tuple[tuple[int, ...], ...]]:
+        """Joins the recorded groups into fewer, as equal in steps as the recorded ones allow.
+
+        Args:
+            where: `unet.forward`.
+            parts: How many; no more come out than were recorded.
+
+        Returns:
+            Boundaries of the parts, and for each part the groups in it, to be given to
+            `TensorStatistics.range`.
+        """
+        graph = self._graph(where)
+        ideal = boundaries_for(graph.timesteps or (0.0,), parts)
+        have = graph.boundaries
+        kept = {min(have, key=lambda one: abs(one - place)) for place in ideal if have}
+        boundaries = tuple(sorted(kept, reverse=True))
+        joined: list[list[int]] = [[] for _ in range(len(boundaries) + 1)]
+        for group in range(len(have) + 1):
+            # A group reaches down to its boundary, which is above the part's own or equal to it.
+            upper = have[group - 1] if group else float("inf")
+            joined[group_of(upper, boundaries)].append(group)
+        return boundaries, tuple(tuple(groups) for groups in joined)
+
+    def check(self, files: Mapping[str, str], sites: Mapping[str, Sequence[Site]]) -> None:
+        """Checks that recorded ranges are those of a model and its sites.
+
+        Args:
+            files: SHA-256 of the model's files by relative path.
+            sites: By `component.method`.
+
+        Raises:
+            InvalidInput: Naming the first file or site that differs.
+        """
+        recorded = self.provenance.files
+        for path in sorted({*files, *recorded}):
+            if files.get(path) != recorded.get(path):
+                raise InvalidInput(
+                    f"ranges: recorded for a model whose {quoted(path)} has SHA-256 "
+                    f"{recorded.get(path, 'none')}, expected {files.get(path, 'none')}",
+                    hint=_AGAIN,
+                )
+        for where, expected in sites.items():
+            found = self._graph(where).ports.keys()
+            keys = {site.key for site in expected}
+            if keys != found:
+                key = min(keys ^ found)
+                which = "does not hold" if key in keys else "holds, and the model has not,"
+                raise InvalidInput(
+                    f"ranges: {quoted(where)} {which} site {quoted(key)}", hint=_AGAIN
+                )
+
+    def to_bytes(self) -> bytes:
+        """The one file that holds everything; the same ranges give the same bytes."""
+        from qdx.exporter.calibrate.ranges_file import dump
+
+        return dump(self)
+
+    def save(self, path: Path | str) -> None:
+        """Writes the file; an older one of that name stays whole until the new one is.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        from qdx.exporter.calibrate.ranges_file import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Ranges:
+        """Reads a file that `save` wrote, or refuses it.
+
+        Raises:
+            InvalidInput: The file is missing, damaged, altered or of another version.
+            StorageError: Reading failed.
+        """
+        from qdx.exporter.calibrate.ranges_file import load
+
+        return load(Path(path))
+
+    def _graph(self, where: str) -> GraphRanges:
+        found = self.graphs.get(where)
+        if found is None:
+            held = ", ".join(self.graphs) or "none"
+            raise InvalidInput(f"ranges: hold no {quoted(where)}, only {held}", hint=_AGAIN)
+        return found

@@ -1,0 +1,166 @@
+"""Taps: the activations of a graph that quantizers may stand on, each observed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.fx import Node
+
+from qdx.exporter.calibrate.guidance import ALL_ROWS, Rows
+from qdx.exporter.calibrate.statistics import StreamingStatistics, TensorStatistics
+from qdx.exporter.errors import InvalidModel, quoted
+from qdx.exporter.graph.graph import Graph
+from qdx.exporter.graph.interpreter import Observe, run
+from qdx.exporter.graph.site import OUTPUT, Site
+
+__all__ = ["Recorder", "Tap", "Taps", "taps_of"]
+
+_PRODUCTS = frozenset({"qk", "pv"})
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One activation to observe.
+
+    Attributes:
+        node: Name of the node that yields it.
+        axis: Dimension of its channels; None where nothing asks for them.
+    """
+
+    node: str
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The activations of a graph's sites.
+
+    Attributes:
+        taps: In the order of the sites that first name them.
+        ports: Index into `taps` by port, by key of the site. Ports that carry no floats are missing, and so
+            are the products of attention that is still one operation.
+    """
+
+    taps: tuple[Tap, ...]
+    ports: Mapping[str, Mapping[str, int]] = field(repr=False)
+
+
+def taps_of(graph: Graph, sites: Sequence[Site]) -> Taps:
+    """Where to observe the inputs and outputs of these sites."""
+    nodes = {node.name: node for node in graph.program.graph.nodes}
+    wanted: list[tuple[Site, str, Node, int | None]] = []
+    for site in sites:
+        node = nodes[site.node]
+        if site.op in _PRODUCTS and "scaled_dot_product_attention" in str(node.target):
+            continue
+        for number, (port, index) in enumerate(site.ports.items()):
+            value = node.args[index] if index < len(node.args) else None
+            if isinstance(value, Node) and _is_float(value):
+                # The second operand of a matrix product is reduced along its last dimension but one.
+                axis = site.channel_axis if number == 0 else -2
+                wanted.append((site, port, value, _from_front(axis, value)))
+        if _is_float(node):
+            wanted.append((site, OUTPUT, node, None))
+    axes: dict[str, int] = {}
+    for _, _, value, own_axis in wanted:
+        if own_axis is not None:
+            axes.setdefault(value.name, own_axis)
+    taps: dict[Tap, int] = {}
+    ports: dict[str, dict[str, int]] = {site.key: {} for site in sites}
+    for site, port, value, own_axis in wanted:
+        tap = Tap(value.name, axes.get(value.name) if own_axis is None else own_axis)
+        ports[site.key][port] = taps.setdefault(tap, len(taps))
+    return Taps(tuple(taps), ports)
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _from_front(axis: int, node: Node) -> int | None:
+    rank = node.meta["val"].dim()
+    return axis % rank if -rank <= axis < rank else None
+
+
+class Recorder:
+    """Runs a graph and takes the statistics of its sites.
+
+    Args:
+        graph: The graph.
+        sites: Those whose ports are observed.
+        groups: Number of groups of timesteps.
+    """
+
+    def __init__(self, graph: Graph, sites: Sequence[Site], groups: int = 1) -> None:
+        self._graph = graph
+        self._taps = taps_of(graph, sites)
+        self._streams = [StreamingStatistics(groups, tap.axis) for tap in self._taps.taps]
+        self._names: dict[int, str] = {}
+        for key, ports in self._taps.ports.items():
+            for port, index in ports.items():
+                self._names.setdefault(index, f"{port} of {quoted(key)}")
+
+    @property
+    def ports(self) -> Mapping[str, Mapping[str, int]]:
+        """Index into `finish()` by port, by key of the site."""
+        return self._taps.ports
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the statistics."""
+        return sum(stream.size_bytes for stream in self._streams)
+
+    def run(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        group: int = 0,
+        rows: Rows = ALL_ROWS,
+        occasion: str = "",
+    ) -> dict[str, torch.Tensor]:
+        """Runs the graph once.
+
+        Args:
+            inputs: As for `Graph.run`.
+            group: The group of timesteps.
+            rows: The part of the batch that counts.
+            occasion: When this is, for messages, such as `step 3 of sample 1`.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            InvalidModel: An activation is NaN or infinite, naming the site and the occasion.
+        """
+        observe: dict[str, Observe] = {}
+        for index, tap in enumerate(self._taps.taps if rows.parts else ()):
+            one = self._observer(index, group, rows, occasion)
+            earlier = observe.get(tap.node)
+            observe[tap.node] = one if earlier is None else _both(earlier, one)
+        return run(self._graph, inputs, observe=observe)
+
+    def _observer(self, index: int, group: int, rows: Rows, occasion: str) -> Observe:
+        def observe(values: torch.Tensor) -> None:
+            if not self._streams[index].add(rows.of(values), group):
+                raise InvalidModel(
+                    f"`{self._graph.where}`: {self._names[index]} holds NaN or infinity at {occasion}, "
+                    "expected finite values",
+                    hint="check that the model makes pictures in float32",
+                )
+
+        return observe
+
+    def finish(self) -> tuple[TensorStatistics, ...]:
+        """The statistics of every activation observed."""
+        return tuple(stream.finish() for stream in self._streams)
+
+
+def _both(one: Observe, other: Observe) -> Observe:
+    def observe(values: torch.Tensor) -> None:
+        one(values)
+        other(values)
+
+    return observe

@@ -150,7 +150,7 @@ def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[
         tensors = _tensors(target, arguments)
         key = (target.where, repr(arguments.get("return_dict")))
         if key not in templates:
-            templates[key] = _template(skeleton, original, arguments)
+            templates[key] = output_template(skeleton, original, arguments)
         return fill_output(templates[key], list(target(tensors).values()))
 
     return route(modules, answer)
@@ -195,7 +195,9 @@ def _tensors(target: TargetMethod, arguments: dict[str, Any]) -> dict[str, torch
     return tensors
 
 
-def _template(skeleton: Skeleton, original: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def output_template(
+    skeleton: Skeleton, original: Callable[..., Any], arguments: dict[str, Any]
+) -> Any:
     """What the method returns, with fake tensors: its structure is filled with the target's results."""
 
     def fake(value: Any) -> Any:

@@ -1,0 +1,142 @@
+"""The rehearsal: a pipeline's whole schedule on components that answer in zeros, before anything computes.
+
+It tells which components a call uses, how often, at which timesteps, and with which constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qdx.exporter.calibrate.timesteps import timestep_input, timestep_of
+from qdx.exporter.capture.calls import bind, choose_variant, constants, name_leaves
+from qdx.exporter.capture.cost import bounded_tensors
+from qdx.exporter.capture.distributions import map_tensors
+from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line
+from qdx.runtime.pipeline import output_template
+
+if TYPE_CHECKING:
+    from qdx.exporter.capture.skeleton import Skeleton
+
+__all__ = ["MethodSchedule", "Rehearsal", "rehearse"]
+
+
+@dataclass(frozen=True)
+class MethodSchedule:
+    """How one method is called in one run.
+
+    Attributes:
+        input: The input that tells the timestep; None where none does.
+        timesteps: In the order in which they come, each once; empty without such an input.
+        constants: Arguments that are no tensors of the graph.
+    """
+
+    input: str | None
+    timesteps: tuple[float, ...]
+    constants: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """One run of the pipeline.
+
+    Attributes:
+        components: Those that are called.
+        times_called: Number of calls of methods that have a graph.
+        methods: By `component.method`, for those that have a graph.
+    """
+
+    components: frozenset[str]
+    times_called: int
+    methods: Mapping[str, MethodSchedule]
+
+
+def rehearse(
+    skeleton: Skeleton, call: dict[str, Any], graphs: Mapping[str, AbstractSet[str]]
+) -> Rehearsal:
+    """Runs the pipeline once without computing.
+
+    Args:
+        skeleton: The pipeline without weights.
+        call: Arguments of the pipeline, complete.
+        graphs: Names of every graph's inputs by `component.method`.
+
+    Raises:
+        UsageError: The pipeline rejects these arguments.
+        InvalidModel: The pipeline fails for another reason.
+    """
+    components: set[str] = set()
+    seen: dict[str, list[dict[str, torch.Tensor | float]]] = {}
+    fixed: dict[str, dict[str, Any]] = {}
+    templates: dict[tuple[str, str], Any] = {}
+
+    def answer(
+        name: str,
+        method: str,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        components.add(name)
+        arguments = bind(original, args, kwargs)
+        leaves = name_leaves(arguments)
+        where = choose_variant(graphs, f"{name}.{method}", leaves)
+        if where is not None:
+            scalars = {key: leaves[key] for key in graphs[where] if _is_scalar(leaves.get(key))}
+            seen.setdefault(where, []).append(
+                {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in scalars.items()}
+            )
+            numbers = {k: v for k, v in constants(arguments).items() if k not in graphs[where]}
+            fixed.setdefault(where, numbers)
+        shapes = {k: tuple(v.shape) for k, v in leaves.items() if isinstance(v, torch.Tensor)}
+        key = (f"{name}.{method}", repr((shapes, arguments.get("return_dict"))))
+        if key not in templates:
+            templates[key] = output_template(skeleton, original, arguments)
+        return map_tensors(templates[key], lambda t: torch.zeros(tuple(t.shape), dtype=t.dtype))
+
+    name = skeleton.folder.pipeline_class
+    try:
+        with (
+            intercept(skeleton.modules, answer),
+            bounded_tensors(),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+        ):
+            torch.manual_seed(0)
+            skeleton.pipeline(**call)
+    except QdxError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{name} rejects the call: {first_line(error)}",
+            hint="give arguments with --call, and steps in the plan, that the pipeline takes",
+        ) from error
+    except Exception as error:  # the pipeline's own Python may raise anything
+        raise InvalidModel(
+            f"`{skeleton.folder.path}`: the rehearsal of {name} failed: "
+            f"{type(error).__name__}: {first_line(error)}",
+            hint="check that the folder runs in diffusers with as many steps",
+        ) from error
+    methods = {where: _schedule(calls, fixed[where]) for where, calls in seen.items()}
+    times = sum(len(calls) for calls in seen.values())
+    return Rehearsal(frozenset(components), times, methods)
+
+
+def _is_scalar(leaf: Any) -> bool:
+    """Whether a leaf may be a timestep: a number, or a tensor of rank 0 or 1."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.dim() <= 1 and leaf.numel() > 0 and leaf.dtype != torch.bool
+    return isinstance(leaf, int | float) and not isinstance(leaf, bool)
+
+
+def _schedule(
+    calls: list[dict[str, torch.Tensor | float]], fixed: Mapping[str, Any]
+) -> MethodSchedule:
+    name = timestep_input(calls)
+    found = [timestep_of(call[name]) for call in calls if name in call] if name else []
+    return MethodSchedule(name, tuple(dict.fromkeys(found)), fixed)

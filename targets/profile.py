@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, fiel
 
 from qdx.exporter.errors import InternalError, UsageError, quoted
 from qdx.exporter.files import read_text
+from qdx.exporter.plan.feasibility import Offer, Request
+from qdx.targets.kernels import Kernel, offer_of
 
 __all__ = ["Layout", "Port", "PortChange", "TargetProfile", "list_targets", "load_target"]
 
@@ -28,6 +30,8 @@ Dtype = Literal["float64", "float32", "float16", "bfloat16", "int64", "int32", "
 # TOML has lists only; they are taken as tuples.
 Names = Annotated[tuple[str, ...], Strict(strict=False)]
 Dtypes = Annotated[tuple[Dtype, ...], Strict(strict=False)]
+Kernels = Annotated[tuple[Kernel, ...], Strict(strict=False)]
+Quantizers = Annotated[tuple[Literal["qdx", "nncf"], ...], Strict(strict=False)]
 
 
 class _Model(BaseModel):
@@ -140,6 +144,8 @@ class TargetProfile(_Model):
         storage_dtypes: Types in which weights can be stored.
         compute_dtype: Type in which operations run, and of all float inputs and outputs.
         refused: For types that cannot be stored, the reason.
+        quantizers: Quantizers that can make its artifacts.
+        kernels: What runs in low precision, and how; the first row that fits decides.
         options: The runtime's own options that change numerics, pinned.
         layout: Names and types that the ecosystem's loaders expect.
     """
@@ -154,8 +160,14 @@ class TargetProfile(_Model):
     storage_dtypes: Dtypes
     compute_dtype: Dtype
     refused: Mapping[str, str] = {}
+    quantizers: Quantizers = ("qdx",)
+    kernels: Kernels = ()
     options: Mapping[str, str] = {}
     layout: Layout
+
+    def offer(self, request: Request) -> Offer:
+        """Says what the target makes of an operation in low precision."""
+        return offer_of(self.kernels, request)
 
 
 def list_targets() -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from qdx.exporter.plan.feasibility import PlanTarget
 from qdx.exporter.plan.load import list_presets, load_plan, parse_plan, plan_from_json
 from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
-from qdx.exporter.plan.resolve import PlanTarget, resolve
+from qdx.exporter.plan.resolve import Examination, examine, resolve
 from qdx.exporter.plan.schema import (
     Calibration,
     Gates,
@@ -18,6 +19,7 @@ from qdx.exporter.plan.schema import (
 
 __all__ = [
     "Calibration",
+    "Examination",
     "Gates",
     "Inputs",
     "Nncf",
@@ -29,6 +31,7 @@ __all__ = [
     "Rule",
     "SiteResolution",
     "Weights",
+    "examine",
     "list_presets",
     "load_plan",
     "parse_plan",

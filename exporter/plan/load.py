@@ -15,7 +15,7 @@ from qdx.exporter.plan.consistency import contradictions
 from qdx.exporter.plan.messages import check_sizes, choices, contradictory, malformed
 from qdx.exporter.plan.schema import SCHEMA, Plan
 
-__all__ = ["list_presets", "load_plan", "parse_plan", "plan_from_json"]
+__all__ = ["list_presets", "load_plan", "parse_plan", "plan_from_json", "preset_text"]
 
 _PRESETS: Final = Path(__file__).parent / "presets"
 
@@ -23,6 +23,24 @@ _PRESETS: Final = Path(__file__).parent / "presets"
 def list_presets() -> tuple[str, ...]:
     """Returns the names of the plans that come with qdx, sorted."""
     return tuple(sorted(path.stem for path in _PRESETS.glob("*.json")))
+
+
+def preset_text(name: str) -> str:
+    """Returns the JSON text of a preset.
+
+    Raises:
+        InvalidPlan: There is no preset of that name.
+    """
+    presets = list_presets()
+    if name not in presets:
+        guess = difflib.get_close_matches(name, presets, n=1)
+        raise InvalidPlan(
+            f"{quoted(name)}: not a preset; the presets are {choices(presets)}",
+            hint=f"did you mean `{guess[0]}`?" if guess else None,
+        )
+    # Installers may link files of a package into place.
+    path = _PRESETS / f"{name}.json"
+    return read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan, allow_hard_links=True)
 
 
 def load_plan(name_or_path: str | Path) -> Plan:
@@ -37,10 +55,7 @@ def load_plan(name_or_path: str | Path) -> Plan:
     """
     presets = list_presets()
     if isinstance(name_or_path, str) and name_or_path in presets:
-        path = _PRESETS / f"{name_or_path}.json"
-        # Installers may link files of a package into place.
-        text = read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan, allow_hard_links=True)
-        return parse_plan(text, source=path.name)
+        return parse_plan(preset_text(name_or_path), source=f"{name_or_path}.json")
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and path.name == name_or_path and not path.exists():
         guess = difflib.get_close_matches(name_or_path, presets, n=1)
@@ -48,8 +63,7 @@ def load_plan(name_or_path: str | Path) -> Plan:
             f"{quoted(name_or_path)}: neither a preset nor a file; the presets are {choices(presets)}",
             hint=f"did you mean `{guess[0]}`?"
             if guess
-            else "a plan is a JSON file; "
-            f"the presets are plans to start from, see `qdx plan check {presets[0]} --json`",
+            else "a plan is a JSON file; `qdx plan new -o FILE` writes one to start from",
         )
     text = read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan)
     return parse_plan(text, source=str(path))

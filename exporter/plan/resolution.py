@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from qdx.exporter.graph.site import Site
+from qdx.exporter.plan.feasibility import Form
 from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.scheme import Inputs, Weights
 
-__all__ = ["Form", "InputsByTimestep", "Resolution", "ResolvedPlan", "SiteResolution"]
-
-Form = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
-"""What a target makes of a site.
-
-`float`: computed in the target's float type. `native`: the target's own low-precision kernel.
-`decomposed`: low precision, from several of its operations. `simulated`: the values are those of
-the low precision, computed in a wider type. `stored`: weights are stored in low precision and
-computed as floats. `refused`: the target cannot.
-"""
+__all__ = ["InputsByTimestep", "Resolution", "ResolvedPlan", "SiteResolution"]
 
 InputsByTimestep = tuple[tuple[range, Inputs], ...]
 """Ranges of the calibration's timestep groups, each with its scheme and a scale of its own."""
@@ -176,8 +168,3 @@ class ResolvedPlan:
 def _scheme(part: Weights | Inputs | None) -> dict[str, Any] | None:
     """A scheme as JSON, with every default written out."""
     return None if part is None else part.model_dump(mode="json", exclude_none=True)
-
-
-def refused(resolutions: Sequence[SiteResolution]) -> tuple[SiteResolution, ...]:
-    """Returns those that the target refuses."""
-    return tuple(resolution for resolution in resolutions if resolution.form == "refused")

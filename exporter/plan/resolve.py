@@ -1,117 +1,184 @@
-"""From intent to resolution: what a plan means for the components of one pipeline on one target."""
+"""From intent to resolution: what a plan means for one pipeline on one target."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from qdx.exporter.errors import InvalidPlan, Refusal, TargetRefusal, quoted
-from qdx.exporter.plan.resolution import Resolution, ResolvedPlan
+from qdx.exporter.graph.site import Site
+from qdx.exporter.plan.feasibility import PlanTarget
+from qdx.exporter.plan.reach import check_reach
+from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
+from qdx.exporter.plan.resolve_site import resolve_site, with_shared_weights
 from qdx.exporter.plan.rule import matches
 from qdx.exporter.plan.schema import Plan
+from qdx.exporter.plan.selection import decide, name_of, storage_rule
 
-__all__ = ["PlanTarget", "resolve"]
+__all__ = ["Examination", "examine", "resolve"]
 
 
-class PlanTarget(Protocol):
-    """What resolving needs to know of a target."""
+@dataclass(frozen=True)
+class Examination:
+    """A resolution in which the target may have refused things.
+
+    Attributes:
+        resolved: What becomes of each component and site; refused sites have form `refused`, refused
+            components the type that was asked.
+        refusals: Each thing refused, components first, then sites in graph order.
+        hint: What to do about them.
+    """
+
+    resolved: ResolvedPlan
+    refusals: tuple[Refusal, ...]
+    hint: str
+
+    def check(self) -> ResolvedPlan:
+        """Returns the resolution.
+
+        Raises:
+            TargetRefusal: Something was refused.
+        """
+        if self.refusals:
+            raise TargetRefusal(self.summary, refusals=self.refusals, hint=self.hint)
+        return self.resolved
 
     @property
-    def name(self) -> str:
-        """The target's name."""
-
-    @property
-    def storage_dtypes(self) -> tuple[str, ...]:
-        """Types in which weights can be stored."""
-
-    @property
-    def compute_dtype(self) -> str:
-        """Type in which operations run."""
-
-    @property
-    def refused(self) -> Mapping[str, str]:
-        """For types that cannot be stored, the reason."""
+    def summary(self) -> str:
+        """The refusals in one line."""
+        names = {resolution.component for resolution in self.resolved.components}
+        components = sum(refusal.site in names for refusal in self.refusals)
+        counts = [(components, "component"), (len(self.refusals) - components, "operation")]
+        words = [f"{count} {noun}{'s'[: count > 1]}" for count, noun in counts if count]
+        return f"`{self.resolved.target}` cannot do what the plan asks for {' and '.join(words)}"
 
 
-def resolve(plan: Plan, components: Iterable[str], target: PlanTarget) -> ResolvedPlan:
-    """Decides for each component which rule holds and what the target makes of it.
+def resolve(
+    plan: Plan,
+    components: Iterable[str],
+    target: PlanTarget,
+    sites: Mapping[str, Sequence[Site]] | None = None,
+) -> ResolvedPlan:
+    """Decides for each component and each site which rule holds and what the target makes of it.
 
-    A component that no rule matches keeps float32, and says so.
+    A component that no rule matches keeps float32, and says so; a site that no rule matches is
+    stored as its component is.
 
     Args:
         plan: The intent.
         components: Names of all components of the pipeline that carry weights, also of those that
             will not be exported: a rule for one of these is not a mistake.
         target: The target.
+        sites: Sites of each traced graph by `component.method`. None where nothing was traced: rules
+            that speak of single operations are then read and decide nothing.
 
     Raises:
-        InvalidPlan: A rule matches no component, or later rules take all that it matches.
-        TargetRefusal: The target cannot store a type that the plan asks for.
+        InvalidPlan: A rule matches nothing, or later rules take all that it matches.
+        TargetRefusal: The target cannot do something that the plan asks; names all of it.
     """
+    return examine(plan, components, target, sites).check()
+
+
+def examine(
+    plan: Plan,
+    components: Iterable[str],
+    target: PlanTarget,
+    sites: Mapping[str, Sequence[Site]] | None = None,
+) -> Examination:
+    """Resolves like `resolve`, and returns what the target refuses instead of raising it.
+
+    Raises:
+        InvalidPlan: As `resolve`.
+        TargetRefusal: The target's artifacts cannot be made by the plan's quantizer.
+    """
+    _check_quantizer(plan, target)
     names = tuple(dict.fromkeys(components))
-    deciding = {name: _last_match(plan, name) for name in names}
-    _check_reachable(plan, names, deciding)
-    resolutions, refusals = [], []
-    for name, index in deciding.items():
-        asked = "float32" if index is None else _asked(plan, index)
-        rule = "default" if index is None else plan.rules[index].id or f"rules[{index}]"
-        if asked not in target.storage_dtypes:
-            refusals.append(_refusal(name, asked, rule, target))
-            continue
-        why = _why(asked, target.compute_dtype, default=index is None)
-        resolutions.append(Resolution(name, asked, rule, asked, target.compute_dtype, why))
-    if refusals:
-        count = len(refusals)
-        raise TargetRefusal(
-            f"`{target.name}` cannot do what the plan asks for {count} component{'s'[: count > 1]}",
-            refusals=tuple(refusals),
-            hint="choose another type for these components or another target; "
-            f"`{target.name}` stores {', '.join(target.storage_dtypes)}",
+    storage = {name: storage_rule(plan, name) for name in names}
+    traced = {where: where.partition(".")[0] for where in sites or {}}
+    decisions = {
+        where: [decide(plan, traced[where], site) for site in graph]
+        for where, graph in (sites or {}).items()
+    }
+    pairs = [(traced[where], site) for where, graph in (sites or {}).items() for site in graph]
+    decided: dict[tuple[str, str], set[int]] = {}
+    for where, graph in (sites or {}).items():
+        for site, decision in zip(graph, decisions[where], strict=True):
+            decided.setdefault((traced[where], site.key), set()).update(decision.rules)
+    check_reach(plan, names, None if sites is None else pairs, storage, decided)
+    _check_nncf(plan, names)
+    resolutions = tuple(_component(plan, name, index, target) for name, index in storage.items())
+    becomes = {resolution.component: resolution.becomes for resolution in resolutions}
+    resolved_sites = {
+        where: with_shared_weights(
+            resolve_site(plan, where, site, decision, becomes.get(traced[where], "float32"), target)
+            for site, decision in zip(graph, decisions[where], strict=True)
         )
-    return ResolvedPlan(plan, target.name, tuple(resolutions))
+        for where, graph in (sites or {}).items()
+    }
+    resolved = ResolvedPlan(plan, target.name, resolutions, resolved_sites)
+    return _examination(resolved, target)
 
 
-def _asked(plan: Plan, index: int) -> str:
-    weights = plan.rules[index].asked_weights
-    return "float32" if weights is None else weights.dtype
+def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:
+    stored = ", ".join(target.storage_dtypes)
+    components = [
+        _refusal(resolution, target)
+        for resolution in resolved.components
+        if resolution.asked not in target.storage_dtypes
+    ]
+    operations = [
+        _site_refusal(resolution)
+        for graph in resolved.sites.values()
+        for resolution in graph
+        if resolution.form == "refused"
+    ]
+    hint = (
+        f"choose another type for these components or another target; `{target.name}` stores {stored}"
+        if components
+        else "a later rule can ask something else of these operations, such as "
+        '`"keep": "float32"`; `qdx targets` describes what there is'
+    )
+    return Examination(resolved, (*components, *operations), hint)
 
 
-def _last_match(plan: Plan, component: str) -> int | None:
-    """Index of the last rule that selects the component."""
-    for index in reversed(range(len(plan.rules))):
-        if matches(component, plan.rules[index].select.component):
-            return index
-    return None
+def _component(plan: Plan, name: str, index: int | None, target: PlanTarget) -> Resolution:
+    rule = None if index is None else plan.rules[index].asked_weights
+    asked = "float32" if rule is None else rule.dtype
+    why = _why(asked, target.compute_dtype, default=index is None)
+    return Resolution(name, asked, name_of(plan, index), asked, target.compute_dtype, why)
 
 
-def _check_reachable(
-    plan: Plan, names: tuple[str, ...], deciding: Mapping[str, int | None]
-) -> None:
-    """Refuses a rule that decides nothing."""
-    effective = set(deciding.values())
-    for index, rule in enumerate(plan.rules):
-        if index in effective:
-            continue
-        where = quoted(plan.place("rules", index))
-        glob = ", ".join(rule.select.component)
-        taken = [name for name in names if matches(name, rule.select.component)]
-        if not taken:
-            raise InvalidPlan(
-                f"{where}: {quoted(glob)} matches no component of the pipeline",
-                hint=f"its components with weights are {', '.join(names) or 'none'}",
-            )
-        later = sorted({deciding[name] or 0 for name in taken})
-        raise InvalidPlan(
-            f"{where}: unreachable, for all that {quoted(glob)} matches ({', '.join(taken)}) "
-            f"later rules decide: {', '.join(f'rules[{n}]' for n in later)}",
-            hint="rules are read in order and the last match wins: put the general rule first",
-        )
+def _check_quantizer(plan: Plan, target: PlanTarget) -> None:
+    if plan.quantizer == "qdx" or plan.quantizer in target.quantizers:
+        return
+    raise TargetRefusal(
+        f"{quoted(plan.place('quantizer'))}: quantizer `{plan.quantizer}` makes no artifacts for "
+        f"`{target.name}`",
+        hint=f"its quantizers are {', '.join(target.quantizers)}",
+    )
 
 
-def _refusal(component: str, asked: str, rule: str, target: PlanTarget) -> Refusal:
+def _check_nncf(plan: Plan, names: Sequence[str]) -> None:
+    if plan.nncf is None or any(matches(name, (plan.nncf.components,)) for name in names):
+        return
+    raise InvalidPlan(
+        f"{quoted(plan.place('nncf', 'components'))}: {quoted(plan.nncf.components)} matches no "
+        "component of the pipeline",
+        hint=f"its components with weights are {', '.join(names) or 'none'}",
+    )
+
+
+def _refusal(resolution: Resolution, target: PlanTarget) -> Refusal:
     stored = " or ".join(target.storage_dtypes)
-    reason = target.refused.get(asked, f"the target stores weights as {stored}")
-    return Refusal(component, f"weights in {asked} ({rule}): {reason}")
+    reason = target.refused.get(resolution.asked, f"the target stores weights as {stored}")
+    words = f"weights in {resolution.asked} ({resolution.rule}): {reason}"
+    return Refusal(resolution.component, words)
+
+
+def _site_refusal(resolution: SiteResolution) -> Refusal:
+    component, _, method = resolution.where.partition(".")
+    graph = component if method == "forward" else resolution.where
+    return Refusal(f"{graph}.{resolution.key}", resolution.why)
 
 
 def _why(stored: str, computed: str, *, default: bool) -> str:

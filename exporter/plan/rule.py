@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -66,7 +68,19 @@ def matches(text: str, globs: Iterable[str] | None) -> bool:
 
     A plain `*` crosses dots: `down_blocks.*.to_q` selects every `to_q` below `down_blocks`.
     """
-    return globs is None or any(fnmatchcase(text, glob) for glob in globs)
+    return globs is None or any(_matches(text, glob) for glob in globs)
+
+
+def _matches(text: str, glob: str) -> bool:
+    if "*" not in glob and "?" not in glob:
+        return text == glob
+    return _pattern(glob)(text) is not None
+
+
+@lru_cache(maxsize=65536)
+def _pattern(glob: str) -> Callable[[str], re.Match[str] | None]:
+    """The glob compiled: fnmatch's own cache is smaller than a plan may be."""
+    return re.compile(fnmatch.translate(glob)).match
 
 
 class Select(PlanModel):

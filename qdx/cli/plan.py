@@ -1,4 +1,4 @@
-"""`qdx plan`: check a plan, alone or against a pipeline and a target."""
+"""`qdx plan`: begin a plan, check it, and see what becomes of a pipeline with it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,53 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qdx.cli import plan_show
 from qdx.cli.options import AsJson
-from qdx.cli.output import emit, table
-from qdx.exporter.errors import UsageError
+from qdx.cli.output import emit, say, table
+from qdx.exporter.errors import StorageError, UsageError, quoted
 
 if TYPE_CHECKING:
-    from qdx.exporter.plan import Plan, ResolvedPlan
+    from collections.abc import Iterator
+
+    from qdx.exporter.plan import Gates, Plan, ResolvedPlan, Rule
 
 __all__ = ["app"]
 
 app: Final = typer.Typer(
-    help="Check precision plans.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+    help="Begin, check and resolve precision plans.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
 )
+
+
+@app.command("new")
+def new(
+    preset: Annotated[
+        str, typer.Argument(metavar="[PRESET]", help="The preset to start from.")
+    ] = "w8a8",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it there; it must not exist."),
+    ] = None,
+) -> None:
+    """Print a plan to start from, with the reason of every rule, or write it to a file."""
+    from qdx.exporter.plan.load import preset_text
+
+    text = preset_text(preset)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with output.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(
+            f"--output: {quoted(output)} exists", hint="choose another name; nothing is overwritten"
+        ) from None
+    except OSError as bad:
+        raise StorageError(f"{quoted(output)}: {bad.strerror or bad}") from bad
+    say(f"wrote {output}")
 
 
 @app.command("check")
@@ -36,7 +71,11 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a plan; with a model and a target, show what becomes of each component and why."""
+    """Check a plan; with a model and a target, show what becomes of each component and why.
+
+    Nothing is traced: rules for single operations are checked as they are written. What becomes of
+    each operation, `qdx plan show` tells.
+    """
     from qdx.exporter.plan import load_plan
 
     loaded = load_plan(plan)
@@ -51,6 +90,9 @@ def check(
     if resolved is not None:
         data |= {"target": resolved.target, "resolution": resolved}
     emit(data, as_json=as_json, text=_as_text(loaded, resolved))
+
+
+app.command("show")(plan_show.command)
 
 
 @app.command("schema")
@@ -74,24 +116,44 @@ def _resolved(plan: Plan, target: str, model: Path) -> ResolvedPlan:
 
 def _as_text(plan: Plan, resolved: ResolvedPlan | None) -> str:
     """The rules or what became of them, then the gates."""
-    gates = plan.gates
-    bounds = [
-        ("component sqnr_db", gates.component.sqnr_db_min),
-        ("pipeline psnr_db", gates.pipeline.psnr_db_min),
-        ("pipeline ssim", gates.pipeline.ssim_min),
-    ]
     if resolved is None:
-        rules = [
-            (
-                rule.id or f"rules[{index}]",
-                ", ".join(rule.select.component),
-                rule.asked_weights.dtype if rule.asked_weights else None,
-                rule.why,
-            )
-            for index, rule in enumerate(plan.rules)
-        ]
-        first = table(("rule", "components", "weights", "why"), rules)
+        rules = [_rule_row(index, rule) for index, rule in enumerate(plan.rules)]
+        first = table(("rule", "components", "operations", "weights", "inputs", "why"), rules)
     else:
         rows = [(r.component, r.asked, r.rule, r.becomes, r.why) for r in resolved.components]
         first = table(("component", "asked", "rule", "becomes", "why"), rows)
-    return f"{first}\n\n{table(('gate', 'at least'), bounds)}"
+    gates = table(("gate", "expected"), [*_bounds(plan.gates)])
+    return f"{first}\n\n{gates}"
+
+
+def _rule_row(index: int, rule: Rule) -> tuple[str | None, ...]:
+    from qdx.exporter.plan.rule import SITE_KEYS
+
+    chosen = {key: getattr(rule.select, key) for key in SITE_KEYS}
+    selected = [f"{key} {' or '.join(globs)}" for key, globs in chosen.items() if globs is not None]
+    if rule.select.timesteps is not None:
+        selected.append("timesteps {:g} to {:g}".format(*rule.select.timesteps))
+    return (
+        rule.id or f"rules[{index}]",
+        ", ".join(rule.select.component),
+        "; ".join(selected) or "*",
+        plan_show.weights_words(rule.asked_weights),
+        "-" if rule.asked_inputs is None else plan_show.inputs_words(None, rule.asked_inputs),
+        rule.why,
+    )
+
+
+def _bounds(gates: Gates) -> Iterator[tuple[str, str]]:
+    yield "component sqnr_db", f"at least {gates.component.sqnr_db_min:g}"
+    yield "pipeline psnr_db", f"at least {gates.pipeline.psnr_db_min:g}"
+    yield "pipeline ssim", f"at least {gates.pipeline.ssim_min:g}"
+    if gates.lowering is not None:
+        yield "lowering sqnr_db", f"at least {gates.lowering.sqnr_db_min:g}"
+    if gates.conditioning is not None:
+        bounds = gates.conditioning
+        yield "conditioning ratio", f"{bounds.ratio_min:g} to {bounds.ratio_max:g}"
+    if gates.audit is not None:
+        yield "executed share", f"at least {gates.audit.executed_share_min:g}"
+    if gates.coverage is not None:
+        yield "timesteps share", f"at least {gates.coverage.timesteps_share_min:g}"
+        yield "guidance branches", gates.coverage.branches

@@ -1,0 +1,98 @@
+"""What resolving asks of a target, and what a target answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from qdx.exporter.plan.scheme import Inputs, Weights
+
+__all__ = ["Form", "Offer", "PlanTarget", "Request"]
+
+Form = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
+"""What a target makes of a site.
+
+`float`: computed in the target's float type. `native`: the target's own low-precision kernel.
+`decomposed`: low precision, from several of its operations. `simulated`: the values are those of
+the low precision, computed in a wider type. `stored`: weights are stored in low precision and
+computed as floats. `refused`: the target cannot.
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One operation in low precision.
+
+    Attributes:
+        op: `conv2d`, `linear`, `qk`, `pv` and the like.
+        weights: Scheme of its weight; None where it has none.
+        inputs: Scheme of its inputs; None where they stay float.
+        by_timestep: The inputs have scales that depend on the timestep.
+        reduced: Size of the dimension that blocks of weights divide; 0 without a weight.
+    """
+
+    op: str
+    weights: Weights | None
+    inputs: Inputs | None
+    by_timestep: bool = False
+    reduced: int = 0
+
+    def __str__(self) -> str:
+        """`linear with int4 weights (block 32) and int8 inputs (token)`."""
+        parts = []
+        if self.weights is not None:
+            scheme = self.weights
+            detail = f"block {scheme.block}" if scheme.block else scheme.granularity
+            asymmetric = "" if scheme.symmetric else ", asymmetric"
+            extra = f" ({detail}{asymmetric})" if scheme.quantized else ""
+            parts.append(f"{scheme.dtype} weights{extra}")
+        if self.inputs is None:
+            parts.append("float inputs")
+        else:
+            detail = "timestep groups" if self.by_timestep else self.inputs.granularity
+            asymmetric = "" if self.inputs.symmetric else ", asymmetric"
+            parts.append(f"{self.inputs.dtype} inputs ({detail}{asymmetric})")
+        return f"{self.op} with {' and '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a target makes of a request.
+
+    Attributes:
+        form: How it is carried out; `refused` where it is not.
+        why: The reason in words.
+        stored: Type that holds the weights, where it is wider than the asked one.
+    """
+
+    form: Form
+    why: str
+    stored: str | None = None
+
+
+class PlanTarget(Protocol):
+    """What resolving needs to know of a target."""
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+
+    @property
+    def storage_dtypes(self) -> tuple[str, ...]:
+        """Float types in which weights can be stored."""
+
+    @property
+    def compute_dtype(self) -> str:
+        """Type in which operations run that are not quantized."""
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """For types that cannot be stored, the reason."""
+
+    @property
+    def quantizers(self) -> tuple[str, ...]:
+        """Quantizers that can make its artifacts."""
+
+    def offer(self, request: Request) -> Offer:
+        """Says what the target makes of an operation in low precision."""

@@ -1,0 +1,158 @@
+"""What becomes of one site: the schemes that were asked, and what the target makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby
+from typing import Final
+
+from qdx.exporter.graph.site import Site
+from qdx.exporter.plan.feasibility import Offer, PlanTarget, Request
+from qdx.exporter.plan.resolution import InputsByTimestep, SiteResolution
+from qdx.exporter.plan.schema import Plan
+from qdx.exporter.plan.scheme import Inputs, Weights
+from qdx.exporter.plan.selection import Decision, name_of
+
+__all__ = ["resolve_site", "with_shared_weights"]
+
+# Where the schemes of several timesteps are carried out differently, the last of these counts.
+_BY_WORTH: Final = ("native", "decomposed", "stored", "simulated", "refused")
+
+
+def resolve_site(
+    plan: Plan, where: str, site: Site, decision: Decision, storage: str, target: PlanTarget
+) -> SiteResolution:
+    """Resolves one site.
+
+    Args:
+        plan: The intent.
+        where: `component.method` of the graph.
+        site: The operation.
+        decision: The rules that decide for it.
+        storage: Type in which its component stores what is not quantized.
+        target: The target.
+    """
+    weights = _weights(plan, site, decision, storage)
+    schemes = tuple(_inputs(plan, index) for index in decision.inputs)
+    inputs = _by_timestep(decision, schemes)
+    offer = (
+        _conflict(weights, schemes, storage)
+        or _float(weights, inputs, target)
+        or _offer(site, weights, inputs, target)
+    )
+    return SiteResolution(
+        where=where,
+        site=site,
+        asked_weights=weights,
+        asked_inputs=schemes[0] if schemes else None,
+        weights_rule="" if weights is None else name_of(plan, decision.weights),
+        inputs_rule=", ".join(dict.fromkeys(name_of(plan, n) for n in decision.inputs)),
+        weights=weights,
+        inputs=inputs,
+        stored_dtype="" if weights is None else offer.stored or weights.dtype,
+        form=offer.form,
+        why=offer.why,
+    )
+
+
+def with_shared_weights(resolutions: Iterable[SiteResolution]) -> tuple[SiteResolution, ...]:
+    """Refuses sites of one graph that share a weight and were asked to store it differently."""
+    sites = tuple(resolutions)
+    first: dict[str, SiteResolution] = {}
+    checked = []
+    for resolution in sites:
+        weight = resolution.site.weight
+        other = first.setdefault(weight, resolution) if weight is not None else resolution
+        if other.weights != resolution.weights:
+            why = f"shares its weight with {other.key}, for which {other.weights_rule} asks another scheme"
+            resolution = replace(resolution, form="refused", why=why)  # noqa: PLW2901
+        checked.append(resolution)
+    return tuple(checked)
+
+
+def _weights(plan: Plan, site: Site, decision: Decision, storage: str) -> Weights | None:
+    if site.weight is None:
+        return None
+    rule = None if decision.weights is None else plan.rules[decision.weights]
+    asked = None if rule is None else rule.asked_weights
+    # Float storage is one type for each component.
+    return asked or Weights.model_validate({"dtype": storage})
+
+
+def _inputs(plan: Plan, index: int | None) -> Inputs:
+    asked = None if index is None else plan.rules[index].asked_inputs
+    return asked or Inputs(dtype="float32")
+
+
+def _by_timestep(
+    decision: Decision, schemes: tuple[Inputs, ...]
+) -> Inputs | InputsByTimestep | None:
+    """The schemes of the inputs; by ranges of timestep groups where there is more than one range."""
+    if not any(scheme.quantized for scheme in schemes):
+        return None
+    count = len(schemes)
+    # Groups belong together where one rule decides, in one of the parts that it asks for.
+    labels = [
+        (index, group * scheme.timestep_groups // count)
+        for group, (index, scheme) in enumerate(zip(decision.inputs, schemes, strict=True))
+    ]
+    runs = [
+        tuple(group for group, _ in run) for _, run in groupby(enumerate(labels), lambda x: x[1])
+    ]
+    if len(runs) == 1:
+        return schemes[0]
+    return tuple((range(run[0], run[-1] + 1), schemes[run[0]]) for run in runs)
+
+
+def _conflict(weights: Weights | None, schemes: tuple[Inputs, ...], storage: str) -> Offer | None:
+    """What no target could do."""
+    if weights is not None and not weights.quantized and weights.dtype != storage:
+        return Offer(
+            "refused",
+            f"weights in {weights.dtype} in a component that stores its float weights as {storage}: "
+            "float weights of a component have one type",
+        )
+    kinds = {
+        (scheme.quantized, scheme.dtype.startswith("u"), scheme.mode, scheme.symmetric)
+        for scheme in schemes
+    }
+    if len(kinds) > 1:
+        return Offer(
+            "refused",
+            "its inputs change at some timesteps between float, signed, unsigned, asymmetric or "
+            "dynamic: one graph has one kind of quantizer",
+        )
+    return None
+
+
+def _float(
+    weights: Weights | None, inputs: Inputs | InputsByTimestep | None, target: PlanTarget
+) -> Offer | None:
+    """What becomes of a site where nothing is quantized."""
+    if inputs is not None or (weights is not None and weights.quantized):
+        return None
+    computed = f"computed in {target.compute_dtype}"
+    if weights is None:
+        return Offer("float", computed)
+    return Offer("float", f"stored in {weights.dtype}; {computed}")
+
+
+def _offer(
+    site: Site,
+    weights: Weights | None,
+    inputs: Inputs | InputsByTimestep | None,
+    target: PlanTarget,
+) -> Offer:
+    shape = site.weight_shape
+    reduced = shape[1] if len(shape) > 1 else 0
+    schemes = inputs if isinstance(inputs, tuple) else ((range(0), inputs),)
+    requests = [
+        Request(site.op, weights, scheme, isinstance(inputs, tuple), reduced)
+        for _, scheme in schemes
+    ]
+    offers = [(target.offer(request), request) for request in requests]
+    offer, request = max(offers, key=lambda pair: _BY_WORTH.index(pair[0].form))
+    if offer.form == "refused":
+        return replace(offer, why=f"{request}: {offer.why}")
+    return offer

@@ -1,0 +1,117 @@
+"""Kernels of a target as data: which precisions an operation runs in, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+from qdx.exporter.plan.feasibility import Offer, Request
+from qdx.exporter.plan.scheme import InputsDtype, WeightsDtype
+
+__all__ = ["Kernel", "offer_of"]
+
+# TOML has lists only; they are taken as tuples.
+_Loose = Strict(strict=False)
+Operations = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], ...], _Loose, Field(min_length=1)
+]
+WeightsDtypes = Annotated[tuple[WeightsDtype | Literal["none"], ...], _Loose, Field(min_length=1)]
+WeightsGranularities = Annotated[
+    tuple[Literal["tensor", "channel", "block"], ...], _Loose, Field(min_length=1)
+]
+InputsDtypes = Annotated[tuple[InputsDtype, ...], _Loose, Field(min_length=1)]
+InputsGranularities = Annotated[
+    tuple[Literal["tensor", "token", "timestep"], ...], _Loose, Field(min_length=1)
+]
+
+
+class Kernel(BaseModel):
+    """One row of the table. A column that is left out holds for everything.
+
+    Attributes:
+        op: Operations.
+        weights: Types of the weight; `none` for operations without one, float types for one that
+            is not quantized.
+        weight_granularity: What shares a scale of the weight.
+        weight_symmetric: Whether the weight is symmetric.
+        whole_blocks: Blocks must divide the dimension that the operation reduces.
+        inputs: Types of the inputs; `float32` where they are not quantized.
+        input_granularity: What shares a scale of the inputs; `timestep` for groups of timesteps.
+        input_symmetric: Whether the inputs are symmetric.
+        stored: Type that holds the weight, where it is wider than the asked one.
+        form: What the target makes of it.
+        why: The reason in words.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    op: Operations
+    weights: WeightsDtypes | None = None
+    weight_granularity: WeightsGranularities | None = None
+    weight_symmetric: bool | None = None
+    whole_blocks: bool = False
+    inputs: InputsDtypes | None = None
+    input_granularity: InputsGranularities | None = None
+    input_symmetric: bool | None = None
+    stored: Literal["int8", "uint8"] | None = None
+    form: Literal["native", "decomposed", "simulated", "stored", "refused"]
+    why: Annotated[str, Field(min_length=1)]
+
+    def carries(self, request: Request) -> bool:
+        """Whether the row speaks of a request."""
+        return (
+            request.op in self.op
+            and self._carries_weights(request)
+            and self._carries_inputs(request)
+        )
+
+    def _carries_weights(self, request: Request) -> bool:
+        scheme = request.weights
+        if scheme is None or not scheme.quantized:
+            dtype = "none" if scheme is None else scheme.dtype
+            # What is not quantized has no scale that a column could speak of.
+            return _holds(self.weights, dtype) and self.weight_granularity is None
+        if self.whole_blocks and scheme.block and request.reduced % scheme.block:
+            return False
+        return (
+            _holds(self.weights, scheme.dtype)
+            and _holds(self.weight_granularity, scheme.granularity)
+            and self.weight_symmetric in {None, scheme.symmetric}
+        )
+
+    def _carries_inputs(self, request: Request) -> bool:
+        scheme = request.inputs
+        if scheme is None:
+            return _holds(self.inputs, "float32") and self.input_granularity is None
+        granularity = "timestep" if request.by_timestep else scheme.granularity
+        return (
+            _holds(self.inputs, scheme.dtype)
+            and _holds(self.input_granularity, granularity)
+            and self.input_symmetric in {None, scheme.symmetric}
+        )
+
+
+def offer_of(kernels: Iterable[Kernel], request: Request) -> Offer:
+    """Returns what the first row says that speaks of a request; a refusal where none does."""
+    rows = tuple(kernels)
+    for kernel in rows:
+        if kernel.carries(request):
+            return Offer(kernel.form, kernel.why, kernel.stored)
+    return Offer("refused", _missing(rows, request))
+
+
+def _missing(kernels: tuple[Kernel, ...], request: Request) -> str:
+    """Why no row speaks of a request."""
+    weights = request.weights
+    if weights is not None and weights.block and request.reduced % weights.block:
+        return f"blocks of {weights.block} do not divide its {request.reduced} inputs"
+    known = sorted({op for kernel in kernels for op in kernel.op})
+    if request.op not in known:
+        return f"only {', '.join(known)} run in low precision" if known else "nothing runs so"
+    return "no kernel computes or stores this combination"
+
+
+def _holds(column: tuple[str, ...] | None, value: str) -> bool:
+    return column is None or value in column

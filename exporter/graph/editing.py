@@ -106,6 +106,17 @@ class ProgramEditor:
             return None
         return fqn(spec.target)
 
+    def weight_of(self, placeholder: Node) -> LazyWeight:
+        """The lazy bytes behind a parameter's placeholder, earlier edits included.
+
+        Raises:
+            InternalError: The node is not one.
+        """
+        name = self.name_of(placeholder)
+        if name is None or name not in self._weights:
+            raise InternalError(f"`{self._source.where}`: `{placeholder.name}` is no parameter")
+        return self._weights[name]
+
     def add_parameter(self, weight: LazyWeight) -> Node:
         """Adds a parameter with lazy bytes; its name must be new."""
         target = _PREFIX + weight.name

@@ -195,7 +195,7 @@ class _Insertion:
             assert weight is not None, key
             users = self._editor.parameter(weight).users
             alone = all(by_node.get(user.name) == quantization for user in users)
-            names[key] = weight if alone else f"{weight}.{_label(quantization)}"
+            names[key] = weight if alone else f"{weight}_{_label(quantization)}"
         return names
 
     def _quantize_weight(
@@ -210,11 +210,13 @@ class _Insertion:
                 values = self._editor.set_parameter(name, lazy[""])
             else:
                 values = self._editor.add_parameter(replace(lazy[""], name=name))
-            scale = self._editor.add_parameter(replace(lazy[".scale"], name=f"{name}.scale"))
+            scale = self._editor.add_parameter(
+                replace(lazy[".scale"], name=f"{name}_scale", quantized="float32")
+            )
             zero_point = None
             if not _zero_is_zero(quantization):
                 zero_point = self._editor.add_parameter(
-                    replace(lazy[".zero_point"], name=f"{name}.zero_point")
+                    replace(lazy[".zero_point"], name=f"{name}_zero_point")
                 )
             self._weights[name] = values, scale, zero_point
         # Right before its consumer: a graph that runs node by node holds one weight at a time.
@@ -259,4 +261,4 @@ def _zero_is_zero(quantization: WeightQuantization) -> bool:
 
 def _label(quantization: WeightQuantization) -> str:
     parts = (quantization.dtype, quantization.granularity, quantization.block or "")
-    return ".".join(str(part) for part in parts if part)
+    return "_".join(str(part) for part in parts if part)

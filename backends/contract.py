@@ -34,6 +34,27 @@ class LoweredFiles:
         return (self.model, *self.others)
 
 
+@dataclass(frozen=True)
+class KernelExecution:
+    """One operation of an opened artifact as its runtime carried it out.
+
+    Attributes:
+        name: The runtime's own name of it.
+        kind: The kernel, such as `QLinearConv` or `brgemm_avx512_i8`.
+        precision: What it multiplies or reads: `int8`, `float32` and the like. An operation that
+            decompresses its weights and then multiplies floats has `float32`.
+        sites: Keys of the sites that it computes; several where the runtime fused them, none for
+            operations that no plan addresses.
+        time_share: Part of the measured time that it took, 0..1; None where it was not measured.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    sites: tuple[str, ...] = ()
+    time_share: float | None = None
+
+
 class Runner(Protocol):
     """An opened artifact: named arrays in, named arrays out."""
 

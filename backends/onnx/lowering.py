@@ -33,6 +33,7 @@ def model_from_graph(
     storage_dtype: str = "float32",
     fold_transposes: bool = True,
     passes: Sequence[Callable[[ir.Model], None]] = (),
+    bound_passes: Sequence[Callable[[ir.Model], None]] = (),
 ) -> ir.Model:
     """Lowers a graph to an ONNX model whose weights are lazy.
 
@@ -42,6 +43,7 @@ def model_from_graph(
         storage_dtype: Dtype in which weights are stored; they are computed in float32.
         fold_transposes: Whether a linear weight is stored as `[in, out]`, ready for MatMul.
         passes: The runtime's own rewrites, on the simplified graph before weights are bound.
+        bound_passes: Its rewrites that derive weights from weights, once those are bound and named.
 
     Raises:
         InternalError: An operator has no translation, or the program and its specs disagree.
@@ -53,6 +55,8 @@ def model_from_graph(
         rewrite(model)
     apply_interface(model, graph)
     bind_weights(model, graph, storage_dtype=storage_dtype, fold_transposes=fold_transposes)
+    for rewrite in bound_passes:
+        rewrite(model)
     name_nodes(model)  # after every pass that makes nodes, before the metadata goes
     name_constants(model)
     order_initializers(model)

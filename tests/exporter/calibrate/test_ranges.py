@@ -1,0 +1,180 @@
+"""Ranges: looked up, saved, loaded, and refused where they are not what was recorded."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from qdx.exporter.calibrate.provenance import SCHEMA
+from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
+from qdx.exporter.errors import InvalidInput, StorageError
+from qdx.exporter.graph.safetensors_file import SafetensorsFile
+from tests.exporter.calibrate.recording import BOUNDARIES, provenance, recorded
+
+
+@pytest.fixture(scope="module")
+def ranges():
+    return recorded()[0]
+
+
+@pytest.fixture
+def saved(ranges, tmp_path):
+    path = tmp_path / "ranges.safetensors"
+    ranges.save(path)
+    return path
+
+
+def test_a_file_holds_the_same_to_the_bit(ranges, saved):
+    loaded = Ranges.load(saved)
+    assert loaded.to_bytes() == ranges.to_bytes() == saved.read_bytes()
+    assert loaded.provenance == ranges.provenance
+    for port in ("input", "output"):
+        one, other = (r.statistics("unet.forward", "layers.two", port) for r in (ranges, loaded))
+        assert one.range("mse", bits=4) == other.range("mse", bits=4)
+        assert torch.equal(one.channel_mean, other.channel_mean)
+    assert loaded.groups("unet.forward") == BOUNDARIES
+    assert loaded.timesteps("unet.forward") == (9.0, 1.0)
+
+
+def test_recording_again_gives_the_same_bytes(ranges):
+    assert recorded()[0].to_bytes() == ranges.to_bytes()
+
+
+def test_graphs_without_sites_are_kept(ranges, tmp_path):
+    path = tmp_path / "ranges.safetensors"
+    graphs = {**ranges.graphs, "vae.decode": GraphRanges((), (), (), {})}
+    replace(ranges, graphs=graphs).save(path)
+    assert Ranges.load(path).groups("vae.decode") == ()
+
+
+def test_saving_replaces_and_leaves_nothing_else(ranges, saved):
+    ranges.save(saved)
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_place_that_cannot_be_written_is_an_error(ranges, tmp_path):
+    with pytest.raises(StorageError, match="cannot be written"):
+        ranges.save(tmp_path / "missing" / "ranges.safetensors")
+
+
+def test_the_file_tells_nothing_of_the_machine(saved):
+    text = SafetensorsFile(saved).metadata[SCHEMA]
+    assert str(saved.parent) not in text
+    assert os.uname().nodename not in text
+
+
+def test_what_was_not_recorded_is_named(ranges):
+    with pytest.raises(
+        InvalidInput, match=r"`probs` of site `layers.one` in `unet.forward` was not"
+    ):
+        ranges.statistics("unet.forward", "layers.one", "probs")
+    with pytest.raises(InvalidInput, match=r"hold no `vae.decode`, only unet.forward"):
+        ranges.statistics("vae.decode", "conv", "input")
+
+
+def test_ranges_of_another_model_are_refused():
+    ranges, sites = recorded()
+    files = {"model_index.json": "0" * 64}
+    ranges.check(files, {"unet.forward": sites})
+    with pytest.raises(InvalidInput, match=r"`model_index.json` has SHA-256 0+, expected 2+"):
+        ranges.check({"model_index.json": "2" * 64}, {})
+    with pytest.raises(InvalidInput, match="`unet/x` has SHA-256 none, expected 3"):
+        ranges.check({**files, "unet/x": "3" * 64}, {})
+    with pytest.raises(InvalidInput, match=r"holds, and the model has not, site `layers.out`"):
+        ranges.check(files, {"unet.forward": sites[:2]})
+    with pytest.raises(InvalidInput, match="does not hold site `new`"):
+        ranges.check(files, {"unet.forward": [*sites, replace(sites[0], key="new")]})
+
+
+def test_recorded_groups_join_into_fewer():
+    timesteps = tuple(float(t) for t in range(950, -50, -50))
+    boundaries = tuple(float(t) for t in range(875, 75, -100))
+    graph = GraphRanges(timesteps, boundaries, (), {})
+    ranges = Ranges({"unet.forward": graph}, provenance())
+    parts, groups = ranges.partition("unet.forward", 3)
+    assert len(parts) == 2
+    assert set(parts) <= set(boundaries)
+    assert [g for part in groups for g in part] == list(range(len(boundaries) + 1))
+    assert ranges.partition("unet.forward", 1) == ((), (tuple(range(9)),))
+    every, each = ranges.partition("unet.forward", 9)
+    assert every == boundaries
+    assert each == tuple((g,) for g in range(9))
+    assert ranges.partition("unet.forward", 50)[0] == boundaries
+
+
+def _altered(path, change):
+    """Writes the file again with a change to its tensors and its text."""
+    file = SafetensorsFile(path)
+    tensors, metadata = load_file(path), dict(file.metadata)
+    file.close()
+    change(tensors, metadata)
+    save_file(tensors, path, metadata=metadata)
+
+
+def _set(name, index, value):
+    def change(tensors, metadata):
+        tensors[f"unet.forward.{name}"][index] = value
+
+    return change
+
+
+def _text(old, new):
+    def change(tensors, metadata):
+        assert old in metadata[SCHEMA]
+        metadata[SCHEMA] = metadata[SCHEMA].replace(old, new, 1)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_set("minimum", (0, 0), float("nan")), "not finite"),
+        (_set("channel_sum", (0, 0), float("inf")), "not finite"),
+        (_set("histogram", (0, 0, 0), -1), "negative"),
+        (_set("count", (0, 0), 7), "another number of values"),
+        (_set("minimum", (0, 0), 1e9), "above its maximum"),
+        (_set("exponent", (0, 0), 500), "exponent is outside"),
+        (_set("exponent", (0, 0), -3), "outside of its histogram"),
+        (lambda t, m: t.pop("unet.forward.count"), "`unet.forward.count` is missing"),
+        (lambda t, m: t.update(extra=torch.ones(1)), "`extra` is not expected"),
+        (lambda t, m: t.update({"unet.forward.count": torch.ones(1)}), "expected int64 "),
+        (lambda t, m: m.clear(), "not a file of ranges"),
+        (lambda t, m: m.update(other="1"), "not a file of ranges"),
+        (_text('"samples": 3', '"samples": NaN'), "found NaN"),
+        (_text('"samples": 3', '"samples": 3, "samples": 4'), "appears twice"),
+        (_text('"samples": 3', '"samples": 0'), "`provenance.samples`"),
+        (_text('"samples": 3', '"samples": 3, "when": 1'), "`provenance.when`"),
+        (_text('"branches": "both"', '"branches": "all"'), "`provenance.branches`"),
+        (_text('"unet.forward": {\n      "axes"', '"../x": {\n      "axes"'), "pattern"),
+        (_text('"output": 1', '"output": 99'), "names activation 99"),
+        (_text("      9.0,", '      "9.0",'), "valid number"),
+    ],
+)  # fmt: skip
+def test_a_file_that_was_altered_is_refused(saved, change, words):
+    _altered(saved, change)
+    with pytest.raises(InvalidInput, match=words):
+        Ranges.load(saved)
+
+
+def test_a_file_that_is_cut_or_missing_is_refused(saved, tmp_path):
+    data = saved.read_bytes()
+    for size in (0, 7, 100, len(data) - 1):
+        saved.write_bytes(data[:size])
+        with pytest.raises(InvalidInput):
+            Ranges.load(saved)
+    with pytest.raises(InvalidInput, match="not found"):
+        Ranges.load(tmp_path / "none")
+
+
+def test_a_link_is_refused(saved, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(saved)
+    with pytest.raises(InvalidInput, match="symbolic link"):
+        Ranges.load(link)
+    assert stat.S_ISREG(saved.stat().st_mode)

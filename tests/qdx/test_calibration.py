@@ -1,0 +1,267 @@
+"""Calibration observes the real pipeline over its whole schedule."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from qdx.calibration import calibrate, read_prompts
+from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.capture.materialize import load_pipeline
+from qdx.exporter.errors import InvalidInput, InvalidModel, UsageError
+from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.settings import Calibration
+from qdx.traced import trace_pipeline
+from samples.scenes import held_out_captions
+
+PROMPTS = ("a red circle on the left", "a blue square above a green triangle")
+SHAPES = Path(__file__).parents[2] / "samples" / "shapes"
+CALL = {"prompt": "a red circle", "height": 16, "width": 16}
+
+
+def _prepared(model, call, components=None):
+    traced = trace_pipeline(model, dict(call), components=components)
+    graphs = {where: traced.graph(where) for where in traced.chosen}
+    return SimpleNamespace(
+        folder=traced.folder,
+        graphs=graphs,
+        sites={where: sites(graph) for where, graph in graphs.items()},
+        digests=traced.source_digests(),
+        call=call,
+    )
+
+
+def _calibrated(prepared, prompts=None, call=None, **settings):
+    return calibrate(
+        prepared.folder,
+        prepared.graphs,
+        prepared.sites,
+        call=dict(prepared.call if call is None else call),
+        settings=Calibration(**{"samples": 2, "steps": 4, "timestep_groups": 2, **settings}),
+        digests=prepared.digests,
+        prompts=prompts,
+    )
+
+
+@pytest.fixture(scope="module")
+def sd(tiny_sd):
+    return _prepared(tiny_sd, CALL)
+
+
+@pytest.fixture(scope="module")
+def recorded(sd):
+    return _calibrated(sd, PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def ddpm(smallest):
+    return _prepared(smallest, {})
+
+
+def test_every_site_of_every_component_is_recorded(sd, recorded):
+    assert set(recorded.graphs) == {"text_encoder.forward", "unet.forward", "vae.decode"}
+    recorded.check(sd.digests, sd.sites)
+    for where, found in sd.sites.items():
+        for site in found:
+            for port in site.ports if site.op not in {"qk", "pv"} else ():
+                low, high = recorded.statistics(where, site.key, port).range("minmax")
+                assert low <= high
+
+
+def test_groups_cover_all_steps(sd, recorded):
+    timesteps = recorded.timesteps("unet.forward")
+    assert len(timesteps) == 4
+    assert list(timesteps) == sorted(timesteps, reverse=True)
+    statistics = recorded.statistics("unet.forward", "conv_in", "input")
+    counts = statistics.count.tolist()
+    assert len(counts) == 2
+    assert counts[0] > 0
+    # Of two samples; this scheduler comes to its second timestep twice.
+    values = math.prod(sd.graphs["unet.forward"].inputs[0].shape)
+    assert counts == [2 * 3 * values, 2 * 2 * values]
+    assert recorded.groups("vae.decode") == ()
+    assert recorded.statistics("vae.decode", "decoder.conv_in", "input").groups == 1
+
+
+def test_ranges_are_those_of_the_pipeline_in_pytorch(sd, recorded):
+    skeleton = load_pipeline(sd.folder)
+    seen = []
+    hook = skeleton.modules["unet"].conv_in.register_forward_hook(
+        lambda module, inputs, output: seen.append((inputs[0].clone(), output.clone()))
+    )
+    for number, prompt in enumerate(PROMPTS):
+        generator = torch.Generator("cpu").manual_seed(number)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            skeleton.pipeline(
+                **{**CALL, "prompt": prompt}, num_inference_steps=4, generator=generator
+            )
+    hook.remove()
+    for place, port in enumerate(("input", "output")):
+        values = torch.cat([one[place] for one in seen])
+        low, high = recorded.statistics("unet.forward", "conv_in", port).range("minmax")
+        assert (low, high) == pytest.approx((float(values.min()), float(values.max())), rel=1e-4)
+
+
+def test_calibrating_again_gives_the_same_bytes(sd, recorded):
+    assert _calibrated(sd, PROMPTS).to_bytes() == recorded.to_bytes()
+
+
+def test_prompts_and_seeds_change_the_ranges(sd, recorded):
+    assert _calibrated(sd, PROMPTS[:1]).to_bytes() != recorded.to_bytes()
+    assert _calibrated(sd, PROMPTS, seed=1).to_bytes() != recorded.to_bytes()
+
+
+def test_provenance_tells_what_ran_and_no_prompt(recorded):
+    provenance = recorded.provenance
+    assert provenance.prompts is not None
+    assert provenance.prompts.count == 2
+    assert provenance.guidance["unet.forward"].copies == 2
+    assert (provenance.samples, provenance.steps, provenance.threads) == (2, 4, 1)
+    assert PROMPTS[1].encode() not in recorded.to_bytes()
+
+
+def test_one_branch_counts_half_the_values(sd, recorded):
+    both = recorded.statistics("unet.forward", "conv_in", "input")
+    halves = [
+        _calibrated(sd, PROMPTS, branches=branch).statistics("unet.forward", "conv_in", "output")
+        for branch in ("conditional", "unconditional")
+    ]
+    assert all(int(half.count.sum()) < int(both.count.sum() * 8) for half in halves)
+    whole = recorded.statistics("unet.forward", "conv_in", "output")
+    assert torch.equal(halves[0].count + halves[1].count, whole.count)
+    # Both branches see the same latents, and later other texts.
+    assert torch.equal(halves[0].maximum, halves[1].maximum)
+    text = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    found = [
+        _calibrated(sd, PROMPTS, branches=branch).statistics("unet.forward", text, "input")
+        for branch in ("conditional", "unconditional")
+    ]
+    assert not torch.equal(found[0].histogram, found[1].histogram)
+
+
+def test_a_pipeline_without_text_differs_in_noise_alone(ddpm):
+    ranges = _calibrated(ddpm, steps=3, timestep_groups=3, samples=2)
+    assert len(ranges.groups("unet.forward")) == 2
+    assert ranges.provenance.prompts is None
+    assert ranges.provenance.guidance["unet.forward"].copies == 1
+
+
+def test_prompts_for_a_pipeline_without_text_are_refused(ddpm):
+    with pytest.raises(UsageError, match="without a prompt"):
+        _calibrated(ddpm, PROMPTS)
+
+
+def test_steps_come_from_the_settings_then_the_call_then_the_pipeline(ddpm):
+    assert len(_calibrated(ddpm, steps=3, samples=1).timesteps("unet.forward")) == 3
+    call = {"num_inference_steps": 5}
+    assert len(_calibrated(ddpm, call=call, steps=None, samples=1).timesteps("unet.forward")) == 5
+    # DDPMPipeline's own default is 1,000 steps, which this scheduler of 50 cannot do.
+    with pytest.raises(UsageError, match="1000"):
+        _calibrated(ddpm, steps=None, samples=1)
+
+
+def test_components_without_graphs_compute_in_pytorch(sd, recorded, tiny_sd):
+    unet = _prepared(tiny_sd, CALL, components=["unet"])
+    ranges = _calibrated(unet, PROMPTS)
+    assert set(ranges.graphs) == {"unet.forward"}
+    one, other = (
+        r.statistics("unet.forward", "conv_in", "input").range("minmax") for r in (ranges, recorded)
+    )
+    assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_the_pipeline_is_left_as_it_was(ddpm):
+    threads = torch.get_num_threads()
+    state = torch.get_rng_state()
+    _calibrated(ddpm, samples=1)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_that_overflow_name_the_site_the_timestep_and_the_sample(ddpm, smallest, tmp_path):
+    broken = tmp_path / "model"
+    shutil.copytree(smallest, broken)
+    path = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["conv_in.weight"] *= 1e38
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(InvalidModel, match=r"`unet.forward`: .* of `.*` holds NaN or infinity at timestep \d+ of sample 1"):  # fmt: skip
+        _calibrated(_prepared(broken, {}))
+
+
+_PROCESS = """
+import sys, hashlib
+from tests.qdx.test_calibration import _prepared, _calibrated, CALL, PROMPTS
+print(hashlib.sha256(_calibrated(_prepared(sys.argv[1], CALL), PROMPTS).to_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_processes_with_other_hash_seeds_and_threads_give_the_same_bytes(tiny_sd):
+    found = set()
+    for seed, threads in (("1", "1"), ("2", "2")):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
+        done = subprocess.run(
+            [sys.executable, "-c", _PROCESS, str(tiny_sd)],
+            env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found.add(done.stdout.strip())
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+def test_the_last_step_alone_tells_other_ranges_than_the_whole_schedule(tmp_path):
+    call = {"prompt": str(held_out_captions()[0]), "guidance_scale": 4.0}
+    prepared = _prepared(SHAPES, call)
+    prompts = [str(caption) for caption in held_out_captions()[:2]]
+    ranges = _calibrated(prepared, prompts, steps=10, timestep_groups=10)
+    ranges.save(tmp_path / "ranges.safetensors")
+    ranges = Ranges.load(tmp_path / "ranges.safetensors")
+    assert len(ranges.groups("unet.forward")) == 9
+    output = ranges.statistics("unet.forward", "conv_out", "output")
+    whole, last, first = (output.range("minmax", groups=g) for g in (None, [9], [0]))
+    # What the denoiser says shrinks towards the end; calibrating there would clip the beginning.
+    assert max(map(abs, last)) < 0.75 * max(map(abs, first)) <= max(map(abs, whole))
+    for key, ports in ranges.graphs["unet.forward"].ports.items():
+        for port in ports:
+            statistics = ranges.statistics("unet.forward", key, port)
+            low, high = statistics.range("minmax")
+            ends = statistics.range("minmax", groups=[9])
+            assert low <= ends[0] <= ends[1] <= high
+
+
+def test_prompts_are_read_one_from_each_line(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("a red circle\r\n\n  ein grüner Kreis \n".encode())
+    assert read_prompts(path) == ["a red circle", "ein grüner Kreis"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\n \n", "0 prompts, expected 1 to"),
+        (b"\xff", "expected UTF-8"),
+        (b"\xef\xbb\xbfa", "byte order mark"),
+        (b"one\na\x1b[2J", r":2`: not a prompt"),
+        (b"x" * 5000, r":1`: not a prompt, expected up to 4096"),
+        (b"a\n" * 10_001, "10001 prompts"),
+        (b"a" * (5 * 2**20), "bytes, expected at most"),
+    ],
+)
+def test_files_that_hold_no_prompts_are_refused(tmp_path, data, words):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(data)
+    with pytest.raises(InvalidInput, match=words):
+        read_prompts(path)
+    with pytest.raises(InvalidInput, match="not found"):
+        read_prompts(tmp_path / "none.txt")

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.editing import ProgramEditor
-from qdx.exporter.graph.flow import ARITHMETIC, MOVES, Flow, name_of, tensor_inputs
+from qdx.exporter.graph.flow import ARITHMETIC, MOVES, Flow, name_of
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -76,7 +76,7 @@ def find_attention(flow: Flow) -> tuple[Attention, ...]:
 def _around(flow: Flow, softmax: Node) -> Attention | None:
     """The products before and behind a softmax, if both are there."""
     scores = _product_before(flow, softmax)
-    result = _product_behind(softmax)
+    result = _product_behind(flow, softmax)
     if scores is None or result is None:
         return None
     (query, key), value = scores.args[:2], result.args[1]
@@ -89,7 +89,7 @@ def _product_before(flow: Flow, softmax: Node) -> Node | None:
     pending, seen = [softmax], {softmax}
     products = []
     while pending:
-        for source in tensor_inputs(pending.pop()):
+        for source in flow.sources(pending.pop()):
             if source in seen:
                 continue
             seen.add(source)
@@ -100,11 +100,11 @@ def _product_before(flow: Flow, softmax: Node) -> Node | None:
     return products[0] if len(products) == 1 else None
 
 
-def _product_behind(softmax: Node) -> Node | None:
+def _product_behind(flow: Flow, softmax: Node) -> Node | None:
     """The product whose first factor is the softmax, moved or cast."""
     node = softmax
-    while len(node.users) == 1:
-        user = next(iter(node.users))
+    while len(users := flow.users(node)) == 1:
+        user = users[0]
         name = name_of(user)
         if name in _PRODUCTS:
             return user if user.args[0] is node else None

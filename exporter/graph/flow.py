@@ -23,30 +23,32 @@ __all__ = [
     "numel",
     "shape",
     "tensor_inputs",
+    "words",
 ]
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text as a set, for names of operators."""
     return frozenset(text.split())
 
 
-_KEEPS_WHOLE: Final = _words(
+_KEEPS_WHOLE: Final = words(
     "alias clone contiguous dequantize dequantize_tensor detach flatten movedim permute quantize "
     "quantize_tensor reshape squeeze t to transpose type_as unsqueeze view _to_copy _unsafe_view"
 )
 """Operators whose result has every element of their first argument once, moved or cast."""
 
-MOVES: Final = _KEEPS_WHOLE | _words(
-    "cat chunk concat concatenate constant_pad_nd dropout dropout_ expand expand_as getitem index "
-    "index_select narrow pad pixel_shuffle pixel_unshuffle repeat repeat_interleave roll select slice split "
-    "split_with_sizes stack tile unbind unflatten view_as_complex view_as_real"
+MOVES: Final = _KEEPS_WHOLE | words(
+    "cat chunk concat concatenate constant_pad_nd copy_ dropout dropout_ empty_like expand expand_as getitem "
+    "index index_select narrow pad pixel_shuffle pixel_unshuffle repeat repeat_interleave roll select slice "
+    "split split_with_sizes stack tile unbind unflatten view_as_complex view_as_real"
 )
 """Operators that move, cast, repeat or leave out elements and compute nothing."""
 
-ARITHMETIC: Final = _words("add add_ addcmul div div_ mul mul_ neg rsub sub sub_")
+ARITHMETIC: Final = words("add add_ addcmul div div_ mul mul_ neg rsub sub sub_")
 """Elementwise operators of several tensors."""
 
-_FROM_SIZES: Final = _words(
+_FROM_SIZES: Final = words(
     "arange empty empty_like full full_like new_empty new_full new_ones new_zeros ones ones_like "
     "sym_size zeros zeros_like"
 )
@@ -137,16 +139,57 @@ class Flow:
         return tuple(node for node in results if isinstance(node, Node))
 
     @cached_property
+    def _writers(self) -> dict[Node, list[Node]]:
+        """Operations that write into a node's elements, directly or through a view of it."""
+        found: dict[Node, list[Node]] = {}
+        for node in self.nodes:
+            name = name_of(node)
+            if not name.endswith("_") or name.startswith("_"):
+                continue
+            target = node.args[0] if node.args else None
+            while isinstance(target, Node) and target.op == "call_function":
+                found.setdefault(target, []).append(node)
+                target = target.args[0] if name_of(target) in MOVES and target.args else None
+        return found
+
+    def sources(self, node: Node) -> Iterator[Node]:
+        """The nodes whose elements a node holds or computes with, also those written into it later."""
+        yield from tensor_inputs(node)
+        yield from self._writers.get(node, ())
+
+    def users(self, node: Node) -> list[Node]:
+        """The nodes that take a node, checks of its type left out."""
+        return [user for user in node.users if not name_of(user).startswith("_assert")]
+
+    @cached_property
     def depends(self) -> dict[Node, int]:
         """For every node the inputs whose elements it depends on, as bits in the order of `inputs`."""
         found = dict.fromkeys(self.nodes, 0)
         found.update({node: 1 << i for i, node in enumerate(self.inputs)})
+        written_by: dict[Node, list[Node]] = {}
+        for written, writers in self._writers.items():
+            for writer in writers:
+                written_by.setdefault(writer, []).append(written)
         for node in self.nodes:
             if node.op == "placeholder":
                 continue
             for source in tensor_inputs(node):
                 found[node] |= found[source]
+            for written in written_by.get(node, ()):
+                found[written] |= found[node]
         return found
+
+    @cached_property
+    def live(self) -> frozenset[Node]:
+        """The nodes that an output depends on; a last block may compute what nothing uses."""
+        found = set(self.outputs)
+        pending = list(self.outputs)
+        while pending:
+            for source in (*self.sources(node := pending.pop()), *node.all_input_nodes):
+                if source not in found:
+                    found.add(source)
+                    pending.append(source)
+        return frozenset(found)
 
     @cached_property
     def main(self) -> Node | None:

@@ -45,6 +45,8 @@ def sites(graph: Graph) -> tuple[Site, ...]:
     A weight counts as a parameter where it is moved or cast at most between its placeholder and the operation;
     with weight normalization, say, a convolution is a site without a weight.
 
+    What no output depends on is no site.
+
     Args:
         graph: A traced graph; also one that `open_attention` or a quantizer's insertion returned.
 
@@ -53,12 +55,14 @@ def sites(graph: Graph) -> tuple[Site, ...]:
         call, its batch included.
     """
     flow = Flow(graph)
-    attention = find_attention(flow)
+    attention = [found for found in find_attention(flow) if found.result in flow.live]
     products = {node for found in attention for node in (found.scores, found.result)}
     operations = [
         operation
         for node in flow.nodes
-        if node not in products and (operation := _operation(flow, node)) is not None
+        if node in flow.live
+        and node not in products
+        and (operation := _operation(flow, node)) is not None
     ]
     drafts = [_draft(flow, operation) for operation in operations]
     drafts += [draft for found in attention for draft in _attention_drafts(found)]

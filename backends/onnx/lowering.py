@@ -50,7 +50,8 @@ def model_from_graph(
     """
     model = translate(graph, forms)
     simplify(model)
-    move_transposes_to_integers(model)
+    if fold_transposes:
+        move_transposes_to_integers(model)
     for rewrite in passes:
         rewrite(model)
     apply_interface(model, graph)

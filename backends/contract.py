@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.quantize.placement import Placement
     from qdx.targets.profile import TargetProfile
 
 
@@ -79,6 +83,27 @@ class Backend(Protocol):
 
     name: str
 
+    def place(
+        self,
+        graph: Graph,
+        sites: Sequence[Site],
+        resolved: ResolvedPlan,
+        ranges: Ranges | None,
+        profile: TargetProfile,
+    ) -> Placement:
+        """Chooses where quantizers stand in one graph, by the runtime's own rules.
+
+        Args:
+            graph: With attention opened where its products are quantized.
+            sites: Of that graph.
+            resolved: What becomes of each site.
+            ranges: Recorded ranges; None where no scale comes from calibration.
+            profile: The target.
+
+        Raises:
+            InvalidInput: The range of a quantized activation was not recorded.
+        """
+
     def lower(
         self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
@@ -118,6 +143,15 @@ class Backend(Protocol):
         Raises:
             InvalidBundle: The runtime cannot read the files.
             UsageError: An option is unknown to the runtime.
+        """
+
+    def audit(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> tuple[KernelExecution, ...]:
+        """What the runtime really executes for a folder that `lower` wrote, with its share of the time.
+
+        Raises:
+            InvalidBundle: The runtime cannot read the files.
         """
 
     def versions(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ import qdx
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
+from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.files import dump_json
@@ -20,7 +21,16 @@ from qdx.exporter.graph.weights import persistent_buffers
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
+from qdx.exporter.quantize.recipe import quantized_graph
 from qdx.helper_files import copy_helpers, make_folder, portable, write_file
+from qdx.quantization import (
+    PlannedGraphs,
+    choose_recipe,
+    needs_ranges,
+    plan_graphs,
+    record_ranges,
+    write_recipe,
+)
 from qdx.runtime.pipeline import BUFFERS_FILE
 from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
@@ -34,6 +44,7 @@ if TYPE_CHECKING:
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.plan.schema import Plan
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
     from qdx.traced import TracedPipeline
@@ -69,6 +80,8 @@ def export(
     call: dict[str, Any] | None = None,
     components: Sequence[str] | None = None,
     shapes: Shapes = "static",
+    ranges: Path | None = None,
+    prompts: Sequence[str] | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> ExportResult:
@@ -83,6 +96,8 @@ def export(
             their paths, of which the bundle keeps the size alone. None takes the pipeline's defaults.
         components: Export only these; None exports all.
         shapes: `static` fixes the call's sizes, `dynamic` leaves open what moves between two calls.
+        ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
+        prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         force: Replace an existing bundle, atomically.
         progress: Shows the steps.
 
@@ -99,8 +114,9 @@ def export(
     source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
-    resolved = resolve(intent, skeleton.modules, profile)
-    job = _Job(source, resolved, profile, backend)
+    planned = _planned(source, intent, profile)
+    recorded_ranges = _ranges(source, planned.resolved, ranges, call, prompts, progress)
+    job = _Job(source, planned, recorded_ranges, profile, backend)
     with BundleWriter(output, force=force) as writer:
         entries = _lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
@@ -113,7 +129,8 @@ def export(
                 "qdx": qdx.__version__,
                 "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options)},
                 "plan": intent.to_json(),
-                "resolution": resolved.to_json(),
+                "resolution": planned.resolved.to_json(),
+                "calibration": None if recorded_ranges is None else recorded_ranges.provenance.model_dump(mode="json"),
                 "source": {"pipeline_class": source.folder.pipeline_class, "files": source.source_digests()},
                 "call": recorded,
                 "shapes": shapes,
@@ -138,9 +155,35 @@ class _Job:
     """What lowering needs to know of an export."""
 
     source: TracedPipeline
-    resolved: ResolvedPlan
+    planned: PlannedGraphs
+    ranges: Ranges | None
     profile: TargetProfile
     backend: Backend
+
+
+def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> PlannedGraphs:
+    """The graphs and what becomes of their sites; graphs of a float plan are traced one by one later."""
+    if plan.quantizes:
+        return plan_graphs(source, plan, profile)
+    return PlannedGraphs({}, {}, resolve(plan, source.skeleton.modules, profile))
+
+
+def _ranges(
+    source: TracedPipeline,
+    resolved: ResolvedPlan,
+    file: Path | None,
+    call: dict[str, Any],
+    prompts: Sequence[str] | None,
+    progress: Progress,
+) -> Ranges | None:
+    """The ranges that the plan needs, from a file or from calibration."""
+    if not needs_ranges(resolved):
+        return None
+    if file is None:
+        return record_ranges(source, resolved, call, prompts=prompts, progress=progress)
+    found = Ranges.load(file)
+    found.check(source.source_digests(), {})
+    return found
 
 
 def _lower_all(job: _Job, staging: Path, progress: Progress) -> dict[str, Any]:
@@ -161,11 +204,16 @@ def _lower_all(job: _Job, staging: Path, progress: Progress) -> dict[str, Any]:
 def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
     """Traces and lowers one call into its folder; returns the manifest's entry of the method."""
     name, layout = record.component, job.profile.layout
-    graph = job.source.graph(record.where, job.profile)
+    graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
+    recipe = choose_recipe(graph, job.planned.resolved, job.ranges, job.backend, job.profile)
     relative = layout.folder(name, record.key)
     folder = staging / relative
     make_folder(folder)
-    job.backend.lower(graph, job.resolved.storage_dtype(name), job.profile, folder)
+    storage_dtype = job.planned.resolved.storage_dtype(name)
+    lowered = graph if recipe is None else quantized_graph(graph, recipe)
+    job.backend.lower(lowered, storage_dtype, job.profile, folder)
+    if recipe is not None:
+        write_recipe(recipe, folder)
     config = job.source.folder.components[name].config
     write_file(folder / "config.json", dump_json(portable(config)))
     _write_buffers(job.source.skeleton, name, folder)

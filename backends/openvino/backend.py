@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import LoweredFiles, Runner
+    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.quantize.placement import Placement
     from qdx.targets.profile import TargetProfile
 
 
@@ -23,6 +27,19 @@ class OpenVinoBackend:
     """Lowers to the IR and runs on the CPU device; see `qdx.backends.contract.Backend`."""
 
     name = "openvino"
+
+    def place(
+        self,
+        graph: Graph,
+        sites: Sequence[Site],
+        resolved: ResolvedPlan,
+        ranges: Ranges | None,
+        profile: TargetProfile,
+    ) -> Placement:
+        """Quantizers on inputs only; see `qdx.backends.openvino.place`."""
+        from qdx.backends.openvino.place import place
+
+        return place(graph, sites, resolved, ranges, profile)
 
     def lower(
         self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path

@@ -144,6 +144,7 @@ class Manifest(_Record):
         plan: The plan as it was given.
         resolution: What the plan became for each component, and why.
         call: The arguments of the pipeline call that was traced.
+        calibration: Where the ranges of activations come from; None where none were needed.
         omitted: Components that no bundle carries, each with the reason.
         left_out: Components that this export was told to leave to PyTorch.
         versions: Of the libraries that took part.
@@ -161,6 +162,7 @@ class Manifest(_Record):
     components: dict[Name, ComponentRecord]
     omitted: dict[Name, str] = Field(default_factory=dict)
     left_out: tuple[Name, ...] = ()
+    calibration: dict[str, JsonValue] | None = None
     versions: dict[str, str]
     files: tuple[FileRecord, ...]
 

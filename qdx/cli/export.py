@@ -31,6 +31,14 @@ def command(
         Literal["static", "dynamic"],
         typer.Option("--shapes", help="Sizes of the call only, or any size."),
     ] = "static",
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
+    ] = None,
+    ranges: Annotated[
+        Path | None,
+        typer.Option("--ranges", metavar="FILE", help="Ranges that `qdx calibrate` recorded."),
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,8 +51,11 @@ def command(
     load_target(target)
     load_plan(plan)
 
+    from qdx.calibration import read_prompts
     from qdx.export import export
 
+    if prompts is not None and ranges is not None:
+        raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
     with progress_bars() as progress:
         result = export(
             model,
@@ -54,6 +65,8 @@ def command(
             call=arguments,
             components=chosen,
             shapes=shapes,
+            ranges=ranges,
+            prompts=None if prompts is None else read_prompts(prompts),
             force=force,
             progress=progress,
         )

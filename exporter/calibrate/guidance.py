@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
@@ -42,6 +42,7 @@ class Rows:
 
 
 ALL_ROWS = Rows()
+_NAMES: Final = ("sample", "hidden_states", "latents")
 
 
 class GuidanceTracker:
@@ -65,11 +66,7 @@ class GuidanceTracker:
         Raises:
             UsageError: One branch alone is wanted of a call with more than two.
         """
-        latents = max(
-            (value for value in inputs.values() if value.is_floating_point() and value.dim() > 1),
-            key=lambda value: (value.dim(), value.numel()),
-            default=torch.zeros(1, 1),
-        )
+        latents = _latents(inputs)
         again = self._last is not None and self._last[0] == timestep
         again = again and self._last is not None and torch.equal(self._last[1], latents)
         self._position = self._position + 1 if again else 0
@@ -86,6 +83,15 @@ class GuidanceTracker:
         if copies == 2:
             return Rows(int(conditional), 2, latents.shape[0])
         return ALL_ROWS if conditional == (self._position == 0) else Rows(parts=0)
+
+
+def _latents(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What is denoised: by the names that denoisers of diffusers have for it, else the largest input."""
+    named = next((inputs[name] for name in _NAMES if name in inputs), None)
+    if named is not None:
+        return named
+    floats = [value for value in inputs.values() if value.is_floating_point() and value.dim() > 1]
+    return max(floats, key=lambda value: (value.dim(), value.numel()), default=torch.zeros(1, 1))
 
 
 def _copies(latents: torch.Tensor) -> int:

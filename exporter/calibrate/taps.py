@@ -26,7 +26,7 @@ class Tap:
 
     Attributes:
         node: Name of the node that yields it.
-        axis: Dimension of its channels; None where nothing asks for them.
+        axis: Dimension of its channels; None where nothing asks for them, or where their number is open.
     """
 
     node: str
@@ -81,8 +81,11 @@ def _is_float(node: Node) -> bool:
 
 
 def _from_front(axis: int, node: Node) -> int | None:
-    rank = node.meta["val"].dim()
-    return axis % rank if -rank <= axis < rank else None
+    """The axis without a sign; None where the tensor has none such, or of no fixed size."""
+    shape = node.meta["val"].shape
+    rank = len(shape)
+    known = -rank <= axis < rank and isinstance(shape[axis], int)
+    return axis % rank if known else None
 
 
 class Recorder:

@@ -45,6 +45,16 @@ def test_both_branches_keep_everything():
     assert tracker.copies == 3
 
 
+def test_latents_are_known_by_name_and_else_by_size():
+    for name, copies in (("hidden_states", 2), ("z", 1)):
+        tracker = GuidanceTracker("both")
+        inputs = {"encoder_hidden_states": torch.randn(2, 99, 8), name: torch.ones(2, 5, 8)}
+        tracker.rows(9.0, inputs, "transformer.forward")
+        assert tracker.copies == copies
+    tracker.rows(8.0, {"x": torch.ones(2, 4, 8, 8), "text": torch.randn(2, 99, 8)}, "unet.forward")
+    assert tracker.copies == 2
+
+
 def test_a_batch_of_different_noise_is_no_guidance():
     tracker = GuidanceTracker("conditional")
     assert tracker.rows(9.0, {"sample": _latents(0, batch=2)}, "unet.forward").parts == 1

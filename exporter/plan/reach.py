@@ -52,8 +52,10 @@ def check_reach(
             )
         if _only_storage(rule):
             _refuse_unreached_components(plan, index, taken, storage)
-        if sites is not None and set(taken) <= {component for component, _ in sites}:
-            _refuse_unreached_sites(plan, index, sites, decided)
+        traced = {component for component, _ in sites or ()} & set(taken)
+        if sites is not None and traced:
+            every = traced == set(taken)
+            _refuse_unreached_sites(plan, index, sites, decided, certain=every)
 
 
 def _only_storage(rule: Rule) -> bool:
@@ -74,8 +76,18 @@ def _refuse_unreached_components(
 
 
 def _refuse_unreached_sites(
-    plan: Plan, index: int, sites: Sites, decided: Mapping[tuple[str, str], set[int]]
+    plan: Plan,
+    index: int,
+    sites: Sites,
+    decided: Mapping[tuple[str, str], set[int]],
+    *,
+    certain: bool,
 ) -> None:
+    """Refuses a rule that decides for no site.
+
+    Where later rules take all that it selects, it may still decide in components that were not
+    traced, unless it is certain that there are none. Selecting nothing at all is a slip either way.
+    """
     rule = plan.rules[index]
     inside = [pair for pair in sites if matches(pair[0], rule.select.component)]
     chosen = [(name, site) for name, site in inside if selects(rule.select, name, site)]
@@ -89,6 +101,8 @@ def _refuse_unreached_sites(
             f"{_place(plan, index)}: none of the {len(chosen)} operations selected has {lacking}",
             hint=f"their kinds are {_listed({site.op for _, site in chosen})}",
         )
+    if not certain:
+        return
     later = sorted(set().union(*(decided[name, site.key] for name, site in chosen)))
     names = ", ".join(name_of(plan, n) for n in later)
     raise InvalidPlan(

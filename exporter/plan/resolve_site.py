@@ -33,7 +33,8 @@ def resolve_site(
         storage: Type in which its component stores what is not quantized.
         target: The target.
     """
-    weights = _weights(plan, site, decision, storage)
+    asked = _weights(plan, site, decision, storage)
+    weights = _without_needless_blocks(asked, site)
     schemes = tuple(_inputs(plan, index) for index in decision.inputs)
     inputs = _by_timestep(decision, schemes)
     offer = (
@@ -44,7 +45,7 @@ def resolve_site(
     return SiteResolution(
         where=where,
         site=site,
-        asked_weights=weights,
+        asked_weights=asked,
         asked_inputs=schemes[0] if schemes else None,
         weights_rule="" if weights is None else name_of(plan, decision.weights),
         inputs_rule=", ".join(dict.fromkeys(name_of(plan, n) for n in decision.inputs)),
@@ -52,7 +53,7 @@ def resolve_site(
         inputs=inputs,
         stored_dtype="" if weights is None else offer.stored or weights.dtype,
         form=offer.form,
-        why=offer.why,
+        why=offer.why if weights == asked else f"{offer.why}; one block holds all of a channel",
     )
 
 
@@ -78,6 +79,20 @@ def _weights(plan: Plan, site: Site, decision: Decision, storage: str) -> Weight
     asked = None if rule is None else rule.asked_weights
     # Float storage is one type for each component.
     return asked or Weights.model_validate({"dtype": storage})
+
+
+def _reduced(site: Site) -> int:
+    """Size of the dimension that the operation reduces and blocks divide."""
+    return site.weight_shape[1] if len(site.weight_shape) > 1 else 0
+
+
+def _without_needless_blocks(weights: Weights | None, site: Site) -> Weights | None:
+    """Blocks that are as long as a channel of a matrix are channels."""
+    if weights is None or weights.block is None or len(site.weight_shape) != 2:
+        return weights
+    if weights.block < _reduced(site):
+        return weights
+    return weights.model_copy(update={"granularity": "channel", "block": None})
 
 
 def _inputs(plan: Plan, index: int | None) -> Inputs:
@@ -144,11 +159,9 @@ def _offer(
     inputs: Inputs | InputsByTimestep | None,
     target: PlanTarget,
 ) -> Offer:
-    shape = site.weight_shape
-    reduced = shape[1] if len(shape) > 1 else 0
     schemes = inputs if isinstance(inputs, tuple) else ((range(0), inputs),)
     requests = [
-        Request(site.op, weights, scheme, isinstance(inputs, tuple), reduced)
+        Request(site.op, weights, scheme, isinstance(inputs, tuple), _reduced(site))
         for _, scheme in schemes
     ]
     offers = [(target.offer(request), request) for request in requests]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qdx.exporter.errors import InvalidPlan, QdxError
-from qdx.exporter.plan import list_presets, load_plan, parse_plan, plan_from_json
+from qdx.exporter.plan import load_plan, parse_plan, plan_from_json
 
 GOOD = """{
   "schema": "qdx.plan/1",
@@ -29,17 +29,20 @@ GOOD = """{
 
 FAULTS = [
     ('"float16"', '"int3"',
-     "`w.json:4:52`: `rules[0].weights.dtype` is `int3`, expected `float32`, `float16` or `bfloat16`"),
+     ("`w.json:4:52`: `rules[0].weights.dtype` is `int3`, expected `float32`, `float16`, `bfloat16`, `int8`, "
+     "`uint8`, `int4`, `uint4` or `float8_e4m3fn`\n\n"
+     "hint: did you mean `int8`?")),
     ('"rules"', '"rulez"',
      ("`w.json:1:1`: key `rules` is missing in the plan\n"
-     "`w.json:3:3`: unknown key `rulez`, expected `schema`, `name`, `description`, `rules` or `gates`\n\n"
+     "`w.json:3:3`: unknown key `rulez`, expected `schema`, `name`, `description`, `quantizer`, "
+     "`nncf`, `rules`, `options`, `calibration` or `gates`\n\n"
      "hint: did you mean `rules`?")),
-    ('"weights": { "dtype": "float32" }', '"weights": { "dtype": "float32" }, "inputs": { "dtype": "int8" }',
-     ("`w.json:6:42`: unknown key `inputs`, expected `id`, `why`, `select` or `weights`\n\n"
-     "hint: this version of qdx reads float weights only; what it does not read, it refuses")),
-    ('"component": "vae"', '"component": "vae", "role": "first"',
-     ("`w.json:5:77`: unknown key `role`, expected `component`\n\n"
-     "hint: this version of qdx reads float weights only; what it does not read, it refuses")),
+    ('"weights": { "dtype": "float32" }', '"weights": { "dtype": "float32" }, "outputs": { "dtype": "int8" }',
+     ("`w.json:6:42`: unknown key `outputs`, expected `id`, `why`, `select`, `weights`, `inputs` or `keep`\n\n"
+     "hint: did you mean `inputs`?")),
+    ('"component": "vae"', '"component": "vae", "layer": "first"',
+     ("`w.json:5:77`: unknown key `layer`, expected `component`, `name`, `op`, `role`, `stage` or `timesteps`\n\n"
+     "hint: what qdx does not read, it refuses")),
     ('"component": "vae"', '"component": "unet.conv_in"',
      "`w.json:5:57`: `rules[1].select.component` is `unet.conv_in`, expected text of the form ^[A-Za-z0-9_*?]+$"),
     ("0.98", "98", "`w.json:10:40`: `gates.pipeline.ssim_min` is `98`, expected less than or equal to 1"),
@@ -96,8 +99,8 @@ def test_of_very_many_faults_ten_are_shown():
         plan_from_json(value, source="m.json")
 
     lines = str(caught.value).splitlines()
-    assert len(lines) == 11
-    assert lines[-1] == "and 5 more"
+    assert len(lines) == 13
+    assert lines[-3:] == ["and 5 more", "", "hint: did you mean `int8`?"]
 
 
 def test_a_plan_survives_the_way_through_a_manifest():
@@ -118,35 +121,12 @@ def test_places_are_those_of_the_text():
     assert plan.place("rules", 1) == "w.json:5:5"
 
 
-@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
-def test_a_preset_loads_by_its_name(name):
-    plan = load_plan(name)
-
-    assert name == plan.name
-    assert [name] == [rule.weights.dtype for rule in plan.rules]
-
-
-def test_presets_are_listed():
-    assert list_presets() == ("bfloat16", "float16", "float32")
-
-
-@pytest.mark.parametrize(
-    ("name", "sqnr_db", "psnr_db", "ssim"),
-    [("float32", 80, 40, 0.98), ("float16", 50, 40, 0.98), ("bfloat16", 32, 30, 0.95)],
-)
-def test_gates_of_the_presets_are_the_specified_ones(name, sqnr_db, psnr_db, ssim):
-    gates = load_plan(name).gates
-
-    assert sqnr_db == gates.component.sqnr_db_min
-    assert (psnr_db, ssim) == (gates.pipeline.psnr_db_min, gates.pipeline.ssim_min)
-
-
 def test_an_unknown_preset_is_refused_with_a_guess():
     with pytest.raises(InvalidPlan) as caught:
         load_plan("flaot16")
 
     assert str(caught.value) == (
-        "`flaot16`: neither a preset nor a file; the presets are `bfloat16`, `float16` or `float32`\n\n"
+        "`flaot16`: neither a preset nor a file; the presets are `bfloat16`, `float16`, `float32`, `w4`, `w8` or `w8a8`\n\n"
         "hint: did you mean `float16`?"
     )
 

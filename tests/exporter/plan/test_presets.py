@@ -1,0 +1,125 @@
+"""The plans that come with qdx: what they ask, and that it can be had."""
+
+from __future__ import annotations
+
+import pytest
+
+from qdx.exporter.plan import list_presets, load_plan, resolve
+from qdx.exporter.plan.load import preset_text
+from qdx.exporter.plan.totals import totals_of
+from qdx.targets import list_targets, load_target
+from tests.exporter.plan.plans import SITES, site
+
+FLOAT = ("bfloat16", "float16", "float32")
+TRANSFORMER = {
+    "transformer.forward": (
+        site("x_embedder", role="first"),
+        site("blocks.0.attn.to_q", role="attn.q", macs=9000),
+        site("proj_out", role="last", shape=(16, 64)),
+    ),
+    "text_encoder.forward": (site("layers.0.q"),),
+    "vae.decode": (site("conv", "conv3d", shape=(8, 8, 3, 3, 3)),),
+}
+
+
+def resolved(preset, target, sites):
+    components = dict.fromkeys(where.split(".")[0] for where in sites)
+    return resolve(load_plan(preset), components, load_target(target), sites)
+
+
+def test_presets_are_listed():
+    assert list_presets() == ("bfloat16", "float16", "float32", "w4", "w8", "w8a8")
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_each_is_named_like_its_file_and_says_what_it_is_for(name):
+    plan = load_plan(name)
+
+    assert name == plan.name
+    assert plan.description
+    assert all(rule.why for rule in plan.rules) or name in FLOAT
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_float_presets_ask_one_type(name):
+    assert [name] == [rule.weights.dtype for rule in load_plan(name).rules]
+    assert not load_plan(name).quantizes
+
+
+@pytest.mark.parametrize(
+    ("name", "sqnr_db", "psnr_db", "ssim"),
+    [
+        ("float32", 80, 40, 0.98),
+        ("float16", 50, 40, 0.98),
+        ("bfloat16", 32, 30, 0.95),
+        ("w8", 25, 20, 0.7),
+        ("w4", 10, 12, 0.4),
+        ("w8a8", 25, 20, 0.7),
+    ],
+)
+def test_gates_of_the_presets_are_the_specified_ones(name, sqnr_db, psnr_db, ssim):
+    gates = load_plan(name).gates
+
+    assert sqnr_db == gates.component.sqnr_db_min
+    assert (psnr_db, ssim) == (gates.pipeline.psnr_db_min, gates.pipeline.ssim_min)
+
+
+def test_w8a8_carries_the_gates_of_low_precision():
+    gates = load_plan("w8a8").gates
+
+    assert gates.lowering.sqnr_db_min == 45
+    assert gates.audit.executed_share_min == 0.95
+    assert (gates.conditioning.ratio_min, gates.conditioning.ratio_max) == (0.9, 1.1)
+    assert (gates.coverage.timesteps_share_min, gates.coverage.branches) == (1, "both")
+
+
+@pytest.mark.parametrize("name", ["w8", "w4"])
+def test_presets_of_weights_lower_exactly(name):
+    assert load_plan(name).gates.lowering.sqnr_db_min == 60
+
+
+@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("name", list_presets())
+@pytest.mark.parametrize("sites", [SITES, TRANSFORMER], ids=["unet", "transformer"])
+def test_every_preset_can_be_had_on_every_target(name, target, sites):
+    assert resolved(name, target, sites)
+
+
+@pytest.mark.parametrize("target", list_targets())
+def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
+    sites = resolved("w8a8", target, SITES).sites["unet.forward"]
+    weighted = [r for r in sites if r.site.weight]
+
+    assert totals_of(weighted).low_precision_share > 0.9
+    assert {r.form for r in weighted} == {"native", "float"}
+    float_roles = {r.site.role for r in weighted if r.form == "float"}
+    assert float_roles == {"first", "last", "time_embed", "norm"}
+
+
+@pytest.mark.parametrize("target", list_targets())
+def test_w8a8_leaves_the_autoencoder_and_attention_float(target):
+    whole = resolved("w8a8", target, SITES)
+
+    assert [r.form for r in whole.sites["vae.decode"]] == ["float"]
+    assert whole.site("unet.forward", "down_blocks.0.attn.qk").form == "float"
+
+
+@pytest.mark.parametrize("target", list_targets())
+def test_w4_takes_four_bits_for_linear_operations_only(target):
+    whole = resolved("w4", target, SITES)
+    found = {r.key: r.weights.dtype for r in whole.sites["unet.forward"] if r.weights}
+
+    assert found == {
+        "conv_in": "int8",
+        "time_embedding.linear_1": "int8",
+        "down_blocks.0.norm": "float32",
+        "down_blocks.0.conv": "int8",
+        "down_blocks.0.attn.to_q": "int4",
+        "mid_block.ff": "int4",
+        "conv_out": "int8",
+    }
+    assert [r.weights.dtype for r in whole.sites["vae.decode"]] == ["int8"]
+
+
+def test_the_text_of_a_preset_is_the_plan():
+    assert '"id": "w8a8"' in preset_text("w8a8")

@@ -1,0 +1,196 @@
+"""What targets run in low precision: the tables, and how they are read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import qdx.targets
+from qdx.exporter.plan.feasibility import Request
+from qdx.exporter.plan.scheme import Inputs, Weights
+from qdx.targets import TargetProfile, list_targets, load_target
+from qdx.targets.kernels import Kernel, offer_of
+
+FOLDER = Path(qdx.targets.__file__).parent
+W8, W4 = Weights(dtype="int8"), Weights(dtype="int4")
+BLOCKS = Weights(dtype="int4", granularity="block", block=32)
+A8 = Inputs(dtype="int8")
+A4 = Inputs(dtype="int4")
+TOKEN = Inputs(dtype="int8", granularity="token", mode="dynamic")
+ASYMMETRIC = Inputs(dtype="uint8", symmetric=False)
+U8 = Weights(dtype="uint8", symmetric=False)
+F8 = Weights(dtype="float8_e4m3fn")
+F32 = Weights(dtype="float32")
+
+
+def form(target, op, weights, inputs=None, **more):
+    return load_target(target).offer(Request(op, weights, inputs, reduced=64, **more)).form
+
+
+@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize(
+    ("op", "weights", "inputs", "expected"),
+    [
+        ("conv2d", W8, A8, "native"),
+        ("linear", W8, A8, "native"),
+        ("linear", W8, ASYMMETRIC, "native"),
+        ("qk", None, A8, "native"),
+        ("pv", None, A8, "native"),
+        ("linear", W8, A4, "simulated"),
+        ("conv2d", W8, Inputs(dtype="int5"), "simulated"),
+        ("linear", W4, A8, "simulated"),
+        ("linear", BLOCKS, A8, "simulated"),
+        ("linear", F32, A8, "simulated"),
+        ("linear", W8, TOKEN, "decomposed"),
+        ("conv2d", W8, TOKEN, "refused"),
+        ("conv2d", U8, TOKEN, "refused"),
+        ("qk", None, TOKEN, "refused"),
+        ("linear", W8, None, "native"),
+        ("linear", W4, None, "native"),
+        ("linear", BLOCKS, None, "native"),
+        ("linear", U8, None, "native"),
+        ("conv2d", W8, None, "stored"),
+        ("conv3d", W8, None, "stored"),
+        ("conv2d", BLOCKS, None, "refused"),
+        ("linear", F8, None, "stored"),
+        ("linear", F8, A8, "refused"),
+        ("group_norm", W8, None, "refused"),
+        ("embedding", W8, None, "refused"),
+    ],
+)
+def test_forms_that_targets_share(target, op, weights, inputs, expected):
+    assert form(target, op, weights, inputs) == expected
+
+
+@pytest.mark.parametrize(
+    ("op", "weights", "inputs", "onnxruntime", "openvino"),
+    [
+        ("conv2d", U8, A8, "native", "simulated"),
+        ("linear", Weights(dtype="uint8"), A8, "native", "simulated"),
+        ("qk", None, ASYMMETRIC, "native", "simulated"),
+        ("pv", None, Inputs(dtype="uint8"), "native", "simulated"),
+    ],
+)
+def test_forms_that_differ(op, weights, inputs, onnxruntime, openvino):
+    assert form("onnxruntime", op, weights, inputs) == onnxruntime
+    assert form("openvino", op, weights, inputs) == openvino
+
+
+@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("op", ["conv2d", "linear", "qk"])
+def test_groups_of_timesteps_are_decomposed(target, op):
+    weights = None if op == "qk" else W8
+
+    assert form(target, op, weights, A8, by_timestep=True) == "decomposed"
+    assert form(target, op, weights, A4, by_timestep=True) == "simulated"
+
+
+def test_blocks_that_do_not_divide():
+    request = Request("linear", BLOCKS, None, reduced=40)
+
+    assert load_target("onnxruntime").offer(request).form == "native"
+    offer = load_target("openvino").offer(request)
+    assert (offer.form, offer.why) == ("refused", "blocks of 32 do not divide its 40 inputs")
+
+
+@pytest.mark.parametrize("target", list_targets())
+def test_every_row_decides_something(target):
+    """A row that an earlier one covers would be a rule that nobody reads."""
+    kernels = load_target(target).kernels
+    reached = set()
+    for request in requests():
+        reached.add(next((n for n, kernel in enumerate(kernels) if kernel.carries(request)), None))
+
+    assert set(range(len(kernels))) <= reached
+
+
+def requests():
+    floats = [None, *(Weights(dtype=dtype) for dtype in ("float32", "float16"))]
+    quantized = [
+        Weights(dtype=dtype, granularity=granularity, block=32 if granularity == "block" else None, symmetric=symmetric)
+        for dtype in ("int8", "uint8", "int4", "uint4", "float8_e4m3fn")
+        for granularity in ("tensor", "channel", "block")
+        for symmetric in (True, False)
+    ]  # fmt: skip
+    inputs = [None, TOKEN] + [
+        Inputs(dtype=dtype, symmetric=symmetric)
+        for dtype in ("int8", "uint8", "int5", "uint5", "int4", "uint4")
+        for symmetric in (True, False)
+    ]
+    for op in ("conv2d", "linear", "qk", "pv"):
+        for weights in floats + quantized:
+            for scheme in inputs:
+                for by_timestep in (False, True):
+                    yield Request(op, weights, scheme, by_timestep, 64)
+
+
+ROW = {"op": ["linear"], "form": "native", "why": "x"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"op": []},
+        {"op": "linear"},
+        {"op": ["Linear"]},
+        {"weights": ["int3"]},
+        {"weights": []},
+        {"weight_granularity": ["group"]},
+        {"input_granularity": ["channel"]},
+        {"form": "float"},
+        {"why": ""},
+        {"stored": "float32"},
+        {"colour": "red"},
+    ],
+)
+def test_a_faulty_row_is_refused(change):
+    profile = tomllib.loads((FOLDER / "openvino.toml").read_text())
+    with pytest.raises(ValidationError):
+        TargetProfile.model_validate({**profile, "kernels": [ROW | change]})
+
+
+def test_the_first_row_that_fits_decides():
+    rows = [Kernel.model_validate(ROW | {"why": why, "weights": dtypes}) for why, dtypes in
+            (("a", ["int4"]), ("b", ["int8"]), ("c", ["int8"]))]  # fmt: skip
+
+    assert offer_of(rows, Request("linear", W8, None)).why == "b"
+
+
+@pytest.mark.parametrize(
+    ("op", "words"),
+    [
+        ("linear", "no kernel computes or stores this combination"),
+        ("qk", "only linear run in low precision"),
+    ],
+)
+def test_where_no_row_fits_the_reason_is_said(op, words):
+    row = Kernel.model_validate(ROW | {"weights": ["int8"]})
+
+    assert offer_of([row], Request(op, W4, None)).why == words
+    assert offer_of([], Request(op, W4, None)).why == "nothing runs so"
+
+
+def test_nncf_makes_openvino_s_artifacts_only():
+    assert {name: load_target(name).quantizers for name in list_targets()} == {
+        "onnxruntime": ("qdx",),
+        "openvino": ("qdx", "nncf"),
+    }
+
+
+def test_requests_are_named_by_what_is_asked():
+    assert (
+        str(Request("linear", BLOCKS, TOKEN))
+        == "linear with int4 weights (block 32) and int8 inputs (token)"
+    )
+    assert str(Request("qk", None, ASYMMETRIC)) == "qk with uint8 inputs (tensor, asymmetric)"
+    assert (
+        str(Request("conv2d", U8, None))
+        == "conv2d with uint8 weights (channel, asymmetric) and float inputs"
+    )
+    assert (
+        str(Request("linear", F32, A8, by_timestep=True))
+        == "linear with float32 weights and int8 inputs (timestep groups)"
+    )

@@ -96,8 +96,7 @@ def examine(
     storage = {name: storage_rule(plan, name) for name in names}
     traced = {where: where.partition(".")[0] for where in sites or {}}
     decisions = {
-        where: [decide(plan, traced[where], site) for site in graph]
-        for where, graph in (sites or {}).items()
+        where: decide(plan, traced[where], graph) for where, graph in (sites or {}).items()
     }
     pairs = [(traced[where], site) for where, graph in (sites or {}).items() for site in graph]
     decided: dict[tuple[str, str], set[int]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from qdx.exporter.plan.model import Name, PlanModel, Ratio, Words
 from qdx.exporter.plan.scheme import FloatDtype, Inputs, Weights
 
-__all__ = ["SITE_KEYS", "Rule", "Select", "matches"]
+__all__ = ["SITE_KEYS", "Rule", "Select", "matcher", "matches"]
 
 _GLOBS_LIMIT: Final = 64
 # Names of components are Python identifiers; a glob adds `*` (any run) and `?` (any character).
@@ -63,24 +63,21 @@ SITE_KEYS: Final = ("name", "op", "role", "stage")
 """Keys of a selection that speak of single operations."""
 
 
-def matches(text: str, globs: Iterable[str] | None) -> bool:
+def matches(text: str, globs: Sequence[str] | None) -> bool:
     """Whether one of some globs matches the whole text; no globs at all match everything.
 
     A plain `*` crosses dots: `down_blocks.*.to_q` selects every `to_q` below `down_blocks`.
     """
-    return globs is None or any(_matches(text, glob) for glob in globs)
-
-
-def _matches(text: str, glob: str) -> bool:
-    if "*" not in glob and "?" not in glob:
-        return text == glob
-    return _pattern(glob)(text) is not None
+    return globs is None or matcher(tuple(globs))(text)
 
 
 @lru_cache(maxsize=65536)
-def _pattern(glob: str) -> Callable[[str], re.Match[str] | None]:
-    """The glob compiled: fnmatch's own cache is smaller than a plan may be."""
-    return re.compile(fnmatch.translate(glob)).match
+def matcher(globs: tuple[str, ...]) -> Callable[[str], bool]:
+    """Returns `matches` for some globs, compiled: a plan may have a rule for every operation."""
+    if not any("*" in glob or "?" in glob for glob in globs):
+        return frozenset(globs).__contains__
+    pattern = re.compile("|".join(map(fnmatch.translate, globs)))
+    return lambda text: pattern.match(text) is not None
 
 
 class Select(PlanModel):

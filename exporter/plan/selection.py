@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final
 
 from qdx.exporter.graph.site import Site
-from qdx.exporter.plan.rule import SITE_KEYS, Rule, Select, matches
+from qdx.exporter.plan.rule import SITE_KEYS, Rule, Select, matcher, matches
 from qdx.exporter.plan.schema import Plan
 
 __all__ = ["Decision", "decide", "has_inputs", "name_of", "selects", "storage_rule"]
@@ -42,10 +44,31 @@ def has_inputs(site: Site) -> bool:
 
 def selects(select: Select, component: str, site: Site) -> bool:
     """Whether a selection, leaving timesteps aside, holds for a site."""
-    values = {"name": site.key, "op": site.op, "role": site.role, "stage": site.stage}
-    return matches(component, select.component) and all(
-        matches(values[key], getattr(select, key)) for key in SITE_KEYS
+    return matches(component, select.component) and _passes(_tests(select), site)
+
+
+_Test = tuple[Callable[[Site], str], Callable[[str], bool]]
+_VALUES: Final[dict[str, Callable[[Site], str]]] = {
+    "name": attrgetter("key"),
+    "op": attrgetter("op"),
+    "role": attrgetter("role"),
+    "stage": attrgetter("stage"),
+}
+
+
+def _tests(select: Select) -> tuple[_Test, ...]:
+    """What a site must pass, for the keys that were given."""
+    given = {key: getattr(select, key) for key in SITE_KEYS}
+    return tuple(
+        (_VALUES[key], matcher(globs)) for key, globs in given.items() if globs is not None
     )
+
+
+def _passes(tests: Sequence[_Test], site: Site) -> bool:
+    for value, test in tests:
+        if not test(value(site)):
+            return False
+    return True
 
 
 def storage_rule(plan: Plan, component: str) -> int | None:
@@ -63,24 +86,33 @@ def storage_rule(plan: Plan, component: str) -> int | None:
     return None
 
 
-def decide(plan: Plan, component: str, site: Site) -> Decision:
-    """Applies the rules in order; for each part the last that selects the site decides."""
-    weights: int | None = None
+def decide(plan: Plan, component: str, sites: Sequence[Site]) -> tuple[Decision, ...]:
+    """Applies the rules in order to sites; for each part the last that selects a site decides."""
     groups = plan.calibration.timestep_groups
-    inputs: list[int | None] = [None] * groups
-    for index, rule in enumerate(plan.rules):
-        if not selects(rule.select, component, site):
-            continue
-        if rule.asked_weights is not None and site.weight is not None:
-            weights = index
-        if rule.asked_inputs is not None and has_inputs(site):
-            for group in _groups(rule, groups):
+    rules = [
+        (index, _tests(rule.select), rule.asked_weights is not None, _groups(rule, groups))
+        for index, rule in enumerate(plan.rules)
+        if matches(component, rule.select.component)
+    ]
+    decisions = []
+    for site in sites:
+        weights: int | None = None
+        inputs: list[int | None] = [None] * (groups if has_inputs(site) else 0)
+        for index, tests, asks_weights, asked_groups in rules:
+            if not _passes(tests, site):
+                continue
+            if asks_weights and site.weight is not None:
+                weights = index
+            for group in asked_groups if inputs else ():
                 inputs[group] = index
-    return Decision(weights, tuple(inputs) if has_inputs(site) else ())
+        decisions.append(Decision(weights, tuple(inputs)))
+    return tuple(decisions)
 
 
 def _groups(rule: Rule, count: int) -> Sequence[int]:
-    """The timestep groups that a rule speaks of."""
+    """The timestep groups for whose inputs a rule asks something."""
+    if rule.asked_inputs is None:
+        return ()
     if rule.select.timesteps is None:
         return range(count)
     start, end = rule.select.timesteps

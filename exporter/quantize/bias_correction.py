@@ -46,15 +46,18 @@ def bias_corrected(
         graph: The graph with float weights, smoothed already if it is to be smoothed.
         sites: Its sites.
         quantizations: The quantizer of each weight by site key.
-        channel_mean: Mean of each input channel, float32 [input channels], by site key.
+        channel_mean: Mean of each input channel, [input channels], by site key; a site whose channels
+            were not observed has none of them.
 
     Raises:
         InternalError: A mean does not fit its weight.
     """
     editor = ProgramEditor(graph)
     for site in sites:
-        wanted = site.key in quantizations and site.key in channel_mean
-        if not wanted or site.op not in _OPERATIONS:
+        mean = channel_mean.get(site.key)
+        if mean is None or not mean.numel() or site.key not in quantizations:
+            continue
+        if site.op not in _OPERATIONS:
             continue
         node = editor.node(site.node)
         weight = node.args[_WEIGHT]
@@ -64,7 +67,6 @@ def bias_corrected(
         name = editor.name_of(bias)
         if name is None or editor.name_of(weight) is None:
             continue
-        mean = channel_mean[site.key]
         shape = weight.meta["val"].shape
         if mean.dim() != 1 or len(mean) % shape[1] or shape[0] % (len(mean) // shape[1]):
             raise InternalError(

@@ -73,7 +73,8 @@ def choose_factors(
     Args:
         graph: The float graph.
         sites: Its sites.
-        channel_absmax: Largest magnitudes of the input channels by key of the sites to smooth.
+        channel_absmax: Largest magnitudes of the input channels by key of the sites to smooth; a site
+            whose channels were not observed has none of them, and is left out.
         alpha: As in `smoothing_factors`.
 
     Returns:
@@ -82,7 +83,8 @@ def choose_factors(
     """
     editor = ProgramEditor(graph)
     found: dict[str, torch.Tensor] = {}
-    for group in _groups(editor, sites, channel_absmax.keys()):
+    observed = {key for key, absmax in channel_absmax.items() if absmax.numel()}
+    for group in _groups(editor, sites, observed):
         absmax = torch.stack([channel_absmax[site.key] for site in group.sites]).amax(dim=0)
         weights = torch.zeros(len(absmax))
         for placeholder in group.weights:

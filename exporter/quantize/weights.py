@@ -21,7 +21,6 @@ __all__ = [
     "nearest",
     "quantize_weight",
     "scaled_channels",
-    "weight_bounds",
 ]
 
 _KEPT_ELEMENTS: Final = 1 << 16
@@ -106,17 +105,10 @@ def quantize_weight(
     )
 
 
-def weight_bounds(quantization: WeightQuantization) -> tuple[int, int]:
-    """The least and greatest value that `quantize_weight` gives."""
-    grid = Grid.of(quantization)
-    return grid.minimum, grid.maximum
-
-
 def derived_weights(
     weight: LazyWeight,
     quantization: WeightQuantization,
     *,
-    smoothing: torch.Tensor | None = None,
     rounding: Rounding = nearest,
 ) -> dict[str, LazyWeight]:
     """The integers, the scales and the zero points of a lazy weight, as lazy weights by suffix.
@@ -127,7 +119,6 @@ def derived_weights(
     Args:
         weight: The float weight.
         quantization: The quantizer.
-        smoothing: float32 [input channels]; each input channel is multiplied first.
         rounding: As in `quantize_weight`.
 
     Returns:
@@ -135,7 +126,7 @@ def derived_weights(
     """
     shape = Layout(weight.shape, quantization).parameter_shape
     container: torch.dtype = getattr(torch, quantized_dtype(quantization.dtype).container)
-    source = _Source(weight, quantization, smoothing, rounding)
+    source = _Source(weight, quantization, rounding)
 
     def part(suffix: str, shape: tuple[int, ...], dtype: torch.dtype) -> LazyWeight:
         quantized = "float32" if suffix == ".scale" else quantization.dtype
@@ -174,12 +165,10 @@ class _Source:
         self,
         weight: LazyWeight,
         quantization: WeightQuantization,
-        smoothing: torch.Tensor | None,
         rounding: Rounding,
     ) -> None:
         self._weight = weight
         self._quantization = quantization
-        self._smoothing = smoothing
         self._rounding = rounding
         self._kept: dict[str, torch.Tensor] = {}
 
@@ -200,8 +189,6 @@ class _Source:
 
     def _quantized(self) -> QuantizedTensor:
         weight = self._weight.read(torch.float32)
-        if self._smoothing is not None:
-            weight = scaled_channels(weight, self._smoothing)
         try:
             return quantize_weight(weight, self._quantization, rounding=self._rounding)
         except InvalidModel as error:

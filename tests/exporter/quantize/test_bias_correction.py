@@ -116,6 +116,13 @@ def test_exact_weights_need_no_correction() -> None:
     assert torch.equal(mean_output_error(weight, weight, torch.ones(6)), torch.zeros(4))
 
 
+def test_sites_without_means_stay(graph: Graph) -> None:
+    unseen = {"linear": torch.zeros(0)}
+    same = bias_corrected(graph, sites(graph), {"linear": COARSE, "conv": COARSE}, unseen)
+    for name, weight in graph.weights.items():
+        assert torch.equal(same.weights[name].read(), weight.read())
+
+
 def test_means_that_do_not_fit_are_refused(graph: Graph) -> None:
     with pytest.raises(InternalError, match=r"`linear`: \[3\] means"):
         bias_corrected(graph, sites(graph), {"linear": COARSE}, {"linear": torch.zeros(3)})

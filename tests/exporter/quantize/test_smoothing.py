@@ -161,6 +161,7 @@ def test_block_with_shared_weights() -> None:
     factors = choose_factors(graph, sites(graph), absmax, 0.5)
     result = smoothed(graph, sites(graph), factors)
     assert relative_error(result.run(inputs)["y"], graph.run(inputs)["y"]) < 1e-5
+    assert not choose_factors(graph, sites(graph), {"to_q": torch.zeros(0)}, 0.5)
     # Alone, one of two operations that share a weight stays as it is.
     alone = choose_factors(graph, sites(graph), {"ff": absmax["ff"]}, 0.5)
     assert not alone

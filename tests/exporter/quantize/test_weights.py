@@ -21,7 +21,6 @@ from qdx.exporter.quantize.weights import (
     derived_weights,
     quantize_weight,
     scaled_channels,
-    weight_bounds,
 )
 
 DTYPES = ["int8", "uint8", "int4", "uint4", "float8_e4m3fn"]
@@ -103,7 +102,8 @@ def test_scales_are_those_of_single_ranges(values, dtype, symmetric) -> None:
 )
 def test_integers_keep_to_their_bounds(more, bounds) -> None:
     asked = quantization(**more)
-    assert weight_bounds(asked) == bounds
+    grid = weight_scales.Grid.of(asked)
+    assert (grid.minimum, grid.maximum) == bounds
     quantized = quantize_weight(torch.tensor([[-1.0, -0.4, 0.9], [0, 0.1, 1]]), asked)
     assert bounds[0] <= int(quantized.values.min())
     assert int(quantized.values.max()) <= bounds[1]
@@ -268,15 +268,6 @@ def test_the_name_of_a_weight_that_is_not_finite_is_told() -> None:
     parts = derived_weights(Reader(torch.tensor([[math.nan]])).lazy(), quantization())
     with pytest.raises(InvalidModel, match=r"`a\.weight`: holds NaN or infinity"):
         parts[""].read()
-
-
-def test_smoothing_multiplies_input_channels_first() -> None:
-    reader = Reader(torch.randn(4, 6, 3, 3))
-    factors = torch.rand(6) + 0.5
-    parts = derived_weights(reader.lazy(), quantization(), smoothing=factors)
-    expected = quantize_weight(reader.weight * factors[None, :, None, None], quantization())
-    assert torch.equal(parts[""].read(), expected.values)
-    assert torch.equal(parts[".scale"].read(), expected.scale)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])

@@ -9,7 +9,15 @@ from qdx.backends.contract import LoweredFiles
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.onnxruntime.attention import fuse_attention
+from qdx.backends.onnxruntime.biases import quantize_biases
+from qdx.backends.onnxruntime.gemm import linear_to_gemm, pointwise_to_gemm
+from qdx.backends.onnxruntime.quantizers import share_quantizers, write_zero_points
 from qdx.backends.onnxruntime.refuse import storage_refusal
+from qdx.backends.onnxruntime.stored_weights import (
+    decompress_once,
+    gemm_to_matmul,
+    widen_four_bits,
+)
 from qdx.exporter.errors import TargetRefusal
 
 if TYPE_CHECKING:
@@ -19,6 +27,16 @@ MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx_data"
 
 FORMS = Forms(opset=21)
+PASSES = (fuse_attention, gemm_to_matmul, share_quantizers)
+BOUND_PASSES = (
+    widen_four_bits,
+    write_zero_points,
+    pointwise_to_gemm,
+    linear_to_gemm,
+    quantize_biases,
+    decompress_once,
+)
+"""What the runtime's fusions need; each leaves alone what is not quantized."""
 
 
 def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
@@ -31,7 +49,9 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     refusal = storage_refusal(graph.component, storage_dtype)
     if refusal is not None:
         raise TargetRefusal(str(refusal), refusals=(refusal,))
-    model = model_from_graph(graph, FORMS, storage_dtype=storage_dtype, passes=(fuse_attention,))
+    model = model_from_graph(
+        graph, FORMS, storage_dtype=storage_dtype, passes=PASSES, bound_passes=BOUND_PASSES
+    )
     write_model(model, folder / MODEL_FILE, external_data=DATA_FILE)
     data = folder / DATA_FILE
     return LoweredFiles(folder / MODEL_FILE, (data,) if data.exists() else ())

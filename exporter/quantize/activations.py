@@ -10,6 +10,7 @@ from qdx.exporter.quantize.placement import ActivationQuantization, TimestepGrou
 from qdx.exporter.quantize.scales import QParams, choose_qparams
 
 if TYPE_CHECKING:
+    from qdx.exporter.calibrate.observers import Observer
     from qdx.exporter.plan.scheme import Inputs
 
 __all__ = ["TensorRanges", "activation_quantization"]
@@ -22,7 +23,7 @@ class TensorRanges(Protocol):
 
     def range(
         self,
-        observer: str,
+        observer: Observer,
         *,
         percentile: float | None = None,
         bits: int = _CARRIER_BITS,

@@ -87,12 +87,13 @@ class _Insertion:
             node.update_arg(index, value)
             if factor is not None:
                 factors.append(factor)
-        result = self._rescaled(node, site, factors) if factors else node
-        if placed.output is not None:
-            users = list(result.users)
-            value, _ = self._quantized(result, placed.output, like=result)
+        if factors:
+            self._rescale(node, site, factors)
+        if placed.output is not None:  # right behind the operation, where kernels look for it
+            users = list(node.users)
+            value, _ = self._quantized(node, placed.output, like=node)
             for user in users:
-                user.replace_input_with(result, value)
+                user.replace_input_with(node, value)
 
     def _quantized(
         self, source: Any, quantization: ActivationQuantization, *, like: Node
@@ -165,7 +166,7 @@ class _Insertion:
                 return self._editor.node(str(placeholder))
         raise InternalError(f"`{self._graph.where}`: no timestep among its inputs")
 
-    def _rescaled(self, node: Node, site: Site, factors: Sequence[Node]) -> Node:
+    def _rescale(self, node: Node, site: Site, factors: Sequence[Node]) -> None:
         """The result multiplied by the factors of its inputs, before the bias is added."""
         users = list(node.users)
         has_bias = site.weight is not None and len(node.args) > _BIAS
@@ -183,7 +184,6 @@ class _Insertion:
             result = chain.call(aten.add.Tensor, result, bias)
         for user in users:
             user.replace_input_with(node, result)
-        return result
 
     def _weight_names(self, placement: Placement) -> dict[str, str]:
         """The name under which each site's integers go: the weight's own where all its uses agree."""

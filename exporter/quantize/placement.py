@@ -89,7 +89,8 @@ class SitePlacement:
         key: The site.
         inputs: Quantizer of inputs by argument index.
         weight: Quantizer of the weight.
-        output: Quantizer of the result, for runtimes whose kernels want one.
+        output: Quantizer of the result, for runtimes whose kernels want one; it stands right behind the
+            operation, before timestep groups or tokens scale the result and the bias is added.
     """
 
     key: str

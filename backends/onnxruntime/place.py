@@ -1,0 +1,194 @@
+"""Where quantizers stand so that ONNX Runtime's CPU kernels run in eight bits.
+
+Its convolution in eight bits, QLinearConv, answers in eight bits: without a quantizer right behind it, a
+convolution runs in float. Linear operations, products of attention and 1 x 1 convolutions (as Gemm)
+answer in float. Activations are uint8: signed ones would be moved there by the runtime itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from qdx.exporter.graph.site import OUTPUT
+from qdx.exporter.quantize.activations import activation_quantization
+from qdx.exporter.quantize.placement import (
+    ActivationQuantization,
+    Placement,
+    SitePlacement,
+    WeightQuantization,
+)
+from qdx.exporter.quantize.scales import choose_qparams
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+    from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.plan.scheme import Weights
+
+__all__ = ["place"]
+
+_BIAS: Final = 2
+_EIGHT_BITS: Final = 8
+
+
+def place(
+    graph: Graph, sites: Sequence[Site], resolved: ResolvedPlan, ranges: Ranges | None
+) -> Placement:
+    """Decides the quantizers of one graph.
+
+    Args:
+        graph: The float graph; attention whose products are quantized is open.
+        sites: Its sites.
+        resolved: What the plan asks for.
+        ranges: What calibration recorded; None where no inputs are quantized.
+
+    Raises:
+        InvalidInput: The ranges do not hold what is needed.
+    """
+    nodes = {node.name: node for node in graph.program.graph.nodes}
+    here = {site.key: site for site in sites}
+    placed = []
+    for resolution in resolved.quantized(graph.where):
+        site = here.get(resolution.key)
+        if site is None or resolution.form in {"float", "refused"}:
+            continue
+        rules = _SiteRules(graph, site, resolution, nodes[site.node], ranges)
+        placed.append(rules.placement())
+    return Placement(graph.where, tuple(placed))
+
+
+class _SiteRules:
+    """The rules for one site."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        site: Site,
+        resolution: SiteResolution,
+        node: Node,
+        ranges: Ranges | None,
+    ) -> None:
+        self._graph = graph
+        self._site = site
+        self._resolution = resolution
+        self._node = node
+        self._ranges = ranges
+
+    def placement(self) -> SitePlacement:
+        """What stands around the site."""
+        weights = self._resolution.quantized_weights
+        inputs = self._inputs() if self._resolution.segments else {}
+        answers_in_bits = (
+            self._site.op == "conv2d"
+            and weights is not None
+            and bool(inputs)
+            and not _is_pointwise(self._node)
+        )
+        return SitePlacement(
+            key=self._site.key,
+            inputs=MappingProxyType(inputs),
+            weight=None if weights is None else self._weight(weights),
+            output=self._output(next(iter(inputs.values()))) if answers_in_bits else None,
+        )
+
+    def _inputs(self) -> dict[int, ActivationQuantization]:
+        found = {}
+        for port, index in self._site.ports.items():
+            found[index] = self._activation(port)
+        return found
+
+    def _activation(self, port: str) -> ActivationQuantization:
+        assert self._ranges is not None, self._site.key
+        where = self._graph.where
+        return activation_quantization(
+            self._resolution.segments,
+            self._ranges.statistics(where, self._site.key, port),
+            self._ranges.groups(where),
+            signed=False,
+            symmetric=False,
+        )
+
+    def _output(self, first: ActivationQuantization) -> ActivationQuantization:
+        """The quantizer right behind a convolution, which the kernel applies to its own sums.
+
+        With timestep groups it stands before the result is multiplied by the group's ratio and before the
+        bias is added; the range of what is there follows from the recorded one.
+        """
+        assert self._ranges is not None, self._site.key
+        statistics = self._ranges.statistics(self._graph.where, self._site.key, OUTPUT)
+        scheme = self._resolution.segments[0][1]
+        settings: dict[str, Any] = {
+            "percentile": scheme.percentile,
+            "bits": _EIGHT_BITS,
+            "symmetric": scheme.symmetric,
+        }
+        if first.groups is None:
+            low, high = statistics.range(scheme.observer, groups=None, **settings)
+        else:
+            least, most = self._bias_bounds()
+            ends = [
+                statistics.range(scheme.observer, groups=list(groups or ()), **settings)
+                for groups, _ in self._resolution.segments
+            ]
+            pairs = list(zip(ends, first.groups.ratios, strict=True))
+            low = min((low - most) / ratio for (low, _), ratio in pairs)
+            high = max((high - least) / ratio for (_, high), ratio in pairs)
+        chosen = choose_qparams(low, high, "uint8", symmetric=scheme.symmetric)
+        return ActivationQuantization("uint8", chosen.scale, chosen.zero_point)
+
+    def _bias_bounds(self) -> tuple[float, float]:
+        bias = self._node.args[_BIAS] if len(self._node.args) > _BIAS else None
+        name = None if bias is None else self._graph.parameters.get(getattr(bias, "name", ""))
+        if name is None:
+            return 0.0, 0.0
+        values = self._graph.weights[name].read(torch.float32)
+        return float(values.min()), float(values.max())
+
+    def _weight(self, weights: Weights) -> WeightQuantization:
+        block = weights.block or 0
+        axis = self._reduced_axis() if block else self._output_axis()
+        return WeightQuantization(
+            dtype=weights.dtype,
+            granularity=weights.granularity,
+            axis=0 if weights.granularity == "tensor" else axis,
+            block=block,
+            symmetric=weights.symmetric,
+            observer=weights.observer,
+            reduce_range=weights.reduce_range,
+        )
+
+    def _output_axis(self) -> int:
+        return 1 if self._site.op == "matmul" else 0
+
+    def _reduced_axis(self) -> int:
+        return 0 if self._site.op == "matmul" else 1
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Whether a convolution adds over channels only, so that it is lowered to Gemm."""
+    weight: Any = node.args[1]
+    # conv2d(input, weight, bias, stride, padding, dilation, groups)
+    names = ("stride", "padding", "dilation", "groups")
+    given = dict(zip(names, node.args[_BIAS + 1 :], strict=False))
+    stride, padding = given.get("stride", 1), given.get("padding", 0)
+    return (
+        tuple(weight.meta["val"].shape)[2:] == (1, 1)
+        and _all(stride, 1)
+        and _all(padding, 0)
+        and bool(given.get("groups", 1) == 1)
+    )
+
+
+def _all(numbers: Any, wanted: int) -> bool:
+    if isinstance(numbers, str):
+        return numbers == "valid"
+    return all(
+        number == wanted for number in (numbers if isinstance(numbers, list | tuple) else [numbers])
+    )

@@ -6,12 +6,10 @@ node with late weights, so that memory holds a share of the weights and never th
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 import qdx
 from qdx.bundle.manifest import InputPort, OutputPort
 from qdx.exporter.calibrate.guidance import ALL_ROWS, GuidanceTracker
-from qdx.exporter.calibrate.provenance import Guidance, Prompts, Provenance
+from qdx.exporter.calibrate.provenance import Guidance, Provenance
 from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.timesteps import boundaries_for, group_of, timestep_of
@@ -30,12 +28,11 @@ from qdx.exporter.capture.arguments import complete_call, load_images
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
-from qdx.exporter.errors import InvalidInput, QdxError, UsageError, first_line, quoted
-from qdx.exporter.files import dump_json, read_text
+from qdx.exporter.errors import QdxError, UsageError, first_line, quoted
 from qdx.exporter.graph.safetensors_file import open_checkpoint
 from qdx.exporter.graph.weights import load_buffers
-from qdx.exporter.limits import PROMPT_LIMIT, PROMPTS_FILE_LIMIT_BYTES, PROMPTS_LIMIT
 from qdx.exporter.progress import SILENT
+from qdx.prompts import prompts_record, read_prompts, sample_calls
 from qdx.rehearsal import MethodSchedule, rehearse
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import attach
@@ -49,35 +46,6 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress, Task
 
 __all__ = ["calibrate", "read_prompts"]
-
-
-def read_prompts(path: Path | str) -> list[str]:
-    """Reads prompts, one on each line; empty lines are left out.
-
-    Args:
-        path: A UTF-8 text.
-
-    Raises:
-        InvalidInput: The file is missing, too large, not UTF-8, holds no prompt or one that is no plain text.
-        StorageError: Reading failed.
-    """
-    text = read_text(path, PROMPTS_FILE_LIMIT_BYTES, error=InvalidInput, allow_hard_links=True)
-    prompts: list[str] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
-        prompt = line.strip()
-        if not prompt:
-            continue
-        if len(prompt) > PROMPT_LIMIT or not prompt.isprintable():
-            raise InvalidInput(
-                f"{quoted(f'{path}:{number}')}: not a prompt, expected up to {PROMPT_LIMIT} printable characters"
-            )
-        prompts.append(prompt)
-    if not 1 <= len(prompts) <= PROMPTS_LIMIT:
-        raise InvalidInput(
-            f"{quoted(path)}: {len(prompts)} prompts, expected 1 to {PROMPTS_LIMIT}",
-            hint="write one prompt on each line",
-        )
-    return prompts
 
 
 def calibrate(
@@ -117,7 +85,7 @@ def calibrate(
     skeleton = build_skeleton(folder)
     call = load_images(call)
     full = _full_call(skeleton, call, settings)
-    calls = _sample_calls(skeleton, full, settings.samples, prompts)
+    calls = sample_calls(full, settings.samples, prompts)
     inputs = {where: {spec.name for spec in graph.inputs} for where, graph in graphs.items()}
     with _threads(threads):
         with progress.task("rehearsing the schedule"):
@@ -130,7 +98,7 @@ def calibrate(
         with progress.task("calibrating", total) as task, _attached(skeleton, runs, plan.methods):
             for number, one in enumerate(calls):
                 for run in runs.values():
-                    run.begin(task, f"sample {number + 1}{_prompt_words(one, prompts)}")
+                    run.begin(task, f"sample {number + 1}{_words(one, prompts)}")
                 _call(skeleton, one, settings.seed + number)
     provenance = Provenance(
         qdx=qdx.__version__,
@@ -142,7 +110,7 @@ def calibrate(
         samples=settings.samples,
         steps=settings.steps,
         seed=settings.seed,
-        prompts=_prompts_record(calls, prompts),
+        prompts=prompts_record(calls, prompts),
         branches=settings.branches,
         guidance={
             where: Guidance(copies=run.guidance.copies, calls=run.guidance.calls)
@@ -266,39 +234,7 @@ def _full_call(skeleton: Skeleton, call: dict[str, Any], settings: Calibration) 
     return full
 
 
-def _sample_calls(
-    skeleton: Skeleton, call: dict[str, Any], samples: int, prompts: Sequence[str] | None
-) -> list[dict[str, Any]]:
-    """The call of every sample."""
-    if prompts is None:
-        return [call] * samples
-    own = call.get("prompt")
-    if own is None:
-        raise UsageError(
-            f"calibration: {type(skeleton.pipeline).__name__} is called without a prompt, got {len(prompts)} prompts",
-            hint="leave the prompts out; samples then differ in their noise",
-        )
-    if isinstance(own, str):
-        return [{**call, "prompt": prompts[i % len(prompts)]} for i in range(samples)]
-    size = len(own)
-    return [
-        {**call, "prompt": [prompts[(i * size + j) % len(prompts)] for j in range(size)]}
-        for i in range(samples)
-    ]
-
-
-def _prompts_record(
-    calls: Sequence[dict[str, Any]], prompts: Sequence[str] | None
-) -> Prompts | None:
-    """The prompts that were used, in the order of use, without their text."""
-    if prompts is None:
-        return None
-    used = [one["prompt"] for one in calls]
-    texts = {text for one in used for text in ([one] if isinstance(one, str) else one)}
-    return Prompts(count=len(texts), sha256=hashlib.sha256(dump_json(used)).hexdigest())
-
-
-def _prompt_words(call: dict[str, Any], prompts: Sequence[str] | None) -> str:
+def _words(call: dict[str, Any], prompts: Sequence[str] | None) -> str:
     return "" if prompts is None else f", prompt {quoted(call['prompt'])}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 
@@ -15,6 +16,9 @@ from qdx.exporter.calibrate.observers import Observer, range_of
 from qdx.exporter.errors import InvalidInput, UsageError
 
 __all__ = ["StreamingStatistics", "TensorStatistics"]
+
+# Values that are counted at once.
+_PORTION: Final = 2**22
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class TensorStatistics:
         return widest, torch.stack(parts).sum(dim=0)
 
 
-_TENSORS = (
+_TENSORS: Final = (
     "count",
     "minimum",
     "maximum",
@@ -181,7 +185,8 @@ class StreamingStatistics:
         if found is None:
             channels = 0 if self._axis is None else values.shape[self._axis]
             found = self._groups[group] = _Group(channels)
-        found.add(values, low, high, self._axis)
+        for part in _portions(values, self._axis):
+            found.add(part, low, high, self._axis)
         return True
 
     @property
@@ -205,6 +210,16 @@ class StreamingStatistics:
             channel_maximum=torch.stack([group.maximum for group in groups]),
             channel_sum=torch.stack([group.sum for group in groups]),
         )
+
+
+def _portions(values: torch.Tensor, axis: int | None) -> Sequence[torch.Tensor]:
+    """Parts along the longest dimension that is not the channels': copies of one take little memory."""
+    pieces = -(-values.numel() // _PORTION)
+    others = [dim for dim in range(values.dim()) if dim != axis]
+    if pieces == 1 or not others:
+        return (values,)
+    longest = max(others, key=lambda dim: values.shape[dim])
+    return torch.split(values, -(-values.shape[longest] // pieces), dim=longest)
 
 
 class _Group:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qdx.calibration import calibrate, read_prompts
+from qdx.calibration import calibrate
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.materialize import load_pipeline
-from qdx.exporter.errors import InvalidInput, InvalidModel, UsageError
+from qdx.exporter.errors import InvalidModel, UsageError
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan.settings import Calibration
 from qdx.traced import trace_pipeline
@@ -159,6 +159,16 @@ def test_a_pipeline_without_text_differs_in_noise_alone(ddpm):
 def test_prompts_for_a_pipeline_without_text_are_refused(ddpm):
     with pytest.raises(UsageError, match="without a prompt"):
         _calibrated(ddpm, PROMPTS)
+    with pytest.raises(UsageError, match="no prompts are given"):
+        _calibrated(ddpm, [])
+
+
+def test_a_batch_of_prompts_takes_as_many_for_each_sample(tiny_sd):
+    call = {**CALL, "prompt": ["a", "b"]}
+    ranges = _calibrated(_prepared(tiny_sd, call), ["one", "two", "three"], samples=2)
+    assert ranges.provenance.prompts is not None
+    assert ranges.provenance.prompts.count == 3
+    assert ranges.provenance.guidance["unet.forward"].copies == 2
 
 
 def test_steps_come_from_the_settings_then_the_call_then_the_pipeline(ddpm):
@@ -238,30 +248,3 @@ def test_the_last_step_alone_tells_other_ranges_than_the_whole_schedule(tmp_path
             low, high = statistics.range("minmax")
             ends = statistics.range("minmax", groups=[9])
             assert low <= ends[0] <= ends[1] <= high
-
-
-def test_prompts_are_read_one_from_each_line(tmp_path):
-    path = tmp_path / "prompts.txt"
-    path.write_bytes("a red circle\r\n\n  ein grüner Kreis \n".encode())
-    assert read_prompts(path) == ["a red circle", "ein grüner Kreis"]
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"\n \n", "0 prompts, expected 1 to"),
-        (b"\xff", "expected UTF-8"),
-        (b"\xef\xbb\xbfa", "byte order mark"),
-        (b"one\na\x1b[2J", r":2`: not a prompt"),
-        (b"x" * 5000, r":1`: not a prompt, expected up to 4096"),
-        (b"a\n" * 10_001, "10001 prompts"),
-        (b"a" * (5 * 2**20), "bytes, expected at most"),
-    ],
-)
-def test_files_that_hold_no_prompts_are_refused(tmp_path, data, words):
-    path = tmp_path / "prompts.txt"
-    path.write_bytes(data)
-    with pytest.raises(InvalidInput, match=words):
-        read_prompts(path)
-    with pytest.raises(InvalidInput, match="not found"):
-        read_prompts(tmp_path / "none.txt")

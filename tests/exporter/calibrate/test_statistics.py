@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from qdx.exporter.calibrate import statistics as statistics_module
 from qdx.exporter.calibrate.histogram import BINS, bin_width, counts_of, exponent_for, widened
 from qdx.exporter.calibrate.statistics import StreamingStatistics
 from qdx.exporter.errors import InvalidInput, UsageError
@@ -103,6 +104,15 @@ def test_memory_does_not_grow_with_samples():
     for seed in range(50):
         statistics.add(_values(seed, scale=seed + 1.0), 0)
     assert statistics.size_bytes == before
+
+
+def test_large_tensors_are_counted_in_portions(monkeypatch):
+    values = _values()
+    whole = _taken([(0, values)])
+    monkeypatch.setattr(statistics_module, "_PORTION", 50)
+    parts = _taken([(0, values)])
+    assert _same(parts, whole)
+    torch.testing.assert_close(parts.channel_mean, whole.channel_mean, rtol=1e-12, atol=1e-12)
 
 
 def test_extreme_magnitudes_are_counted():

@@ -1,0 +1,1 @@
+../../qdx/prompts.py

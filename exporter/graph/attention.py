@@ -17,7 +17,13 @@ from qdx.exporter.graph.flow import ARITHMETIC, MOVES, Flow, name_of
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
 
-__all__ = ["Attention", "find_attention", "open_attention"]
+__all__ = [
+    "Attention",
+    "LinearAttention",
+    "find_attention",
+    "find_linear_attention",
+    "open_attention",
+]
 
 aten = torch.ops.aten
 
@@ -70,6 +76,45 @@ def find_attention(flow: Flow) -> tuple[Attention, ...]:
             opened = _around(flow, node)
             if opened is not None:
                 found.append(opened)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class LinearAttention:
+    """Attention without a softmax, whose values meet the keys before the queries.
+
+    Attributes:
+        query: What the second product takes besides the first.
+        key: The factor of the first product whose channels the second one sums over.
+        value: The other factor.
+        result: The second product.
+    """
+
+    query: Node
+    key: Node
+    value: Node
+    result: Node
+
+
+def find_linear_attention(flow: Flow) -> tuple[LinearAttention, ...]:
+    """Finds products of activations that lead straight into a second one, (v k') q or q (k' v)."""
+    found = []
+    for node in flow.nodes:
+        if name_of(node) not in _PRODUCTS or not all(flow.depends[x] for x in node.all_input_nodes):
+            continue
+        result = node
+        while len(users := flow.users(result)) == 1 and (
+            result is node or name_of(result) in MOVES
+        ):
+            result = users[0]
+        if name_of(result) not in _PRODUCTS or result is node:
+            continue
+        (left, right), (one, other) = node.all_input_nodes[:2], result.args[:2]
+        if not isinstance(one, Node) or not isinstance(other, Node) or node.args[0] is node.args[1]:
+            continue
+        is_left = node is one or node in flow.unmoved(one)
+        key, value, query = (right, left, other) if is_left else (left, right, one)
+        found.append(LinearAttention(query, key, value, result))
     return tuple(found)
 
 

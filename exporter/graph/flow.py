@@ -19,6 +19,7 @@ __all__ = [
     "MOVES",
     "Flow",
     "Module",
+    "Operation",
     "name_of",
     "numel",
     "shape",
@@ -110,6 +111,50 @@ class Module:
     called: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Operation:
+    """One operation that a plan can address, products of attention left out.
+
+    Attributes:
+        node: Its node.
+        name: `conv2d`, `linear`, `matmul`, `group_norm` and the like.
+        data: Argument index of the activation.
+        weight: Argument index of the weight, or of the other activation.
+        axis: Dimension of the activation along which the operation reduces.
+    """
+
+    node: Node
+    name: str
+    data: int
+    weight: int
+    axis: int = -1
+
+    @property
+    def input(self) -> Node:
+        """The activation."""
+        found = self.node.args[self.data]
+        assert isinstance(found, Node)
+        return found
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it is a convolution, a transposed one too."""
+        return self.name.startswith("conv")
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors it reduces: tokens or pixels, over all examples."""
+        sizes = shape(self.input)
+        return prod(sizes) // max(sizes[self.axis], 1) if sizes else 0
+
+    @property
+    def has_kernel_one(self) -> bool:
+        """Whether it mixes no pixels: a linear operation, or a convolution with kernel 1."""
+        if not self.is_convolution:
+            return True
+        return all(size == 1 for size in shape(self.node.args[self.weight])[2:])
+
+
 class Flow:
     """A graph's nodes in order, with what they depend on.
 
@@ -160,6 +205,14 @@ class Flow:
     def users(self, node: Node) -> list[Node]:
         """The nodes that take a node, checks of its type left out."""
         return [user for user in node.users if not name_of(user).startswith("_assert")]
+
+    def unmoved(self, node: Node) -> list[Node]:
+        """A node and those that it is a mere move or cast of, nearest first."""
+        found = [node]
+        while name_of(node) in MOVES and len(sources := list(tensor_inputs(node))) == 1:
+            node = sources[0]
+            found.append(node)
+        return found
 
     @cached_property
     def depends(self) -> dict[Node, int]:

@@ -6,10 +6,12 @@ No name of a module decides. In the order in which they are asked:
 * `attn.q`, `attn.k`, `attn.v`: the weighted operations (linear ones and convolutions) nearest before an
   attention, reached through moves, norms and arithmetic such as rotary embeddings. One that several
   arguments come from is `attn.qkv`, `attn.kv` or `attn.qk_in`.
+  The same before a linear attention, two products of activations without a softmax.
 * `attn.out`: the first weighted operations behind an attention, reached through moves, norms, gates and
   the sum of several attentions.
-* `first`: weighted operations that the main input reaches through no other (see `Flow.main`).
-* `last`: the weighted operation nearest before an output. Behind a residual addition it is the later
+* `first`: weighted operations that the main input reaches, floating point, and nothing that another
+  weighted operation made of it (see `Flow.main`).
+* `last`: the weighted operation nearest before an output, or several that are put together. Behind a residual addition it is the later
   of the two branches, unless that one has a role of its own: a text encoder without a head has no `last`.
 * `time_embed`: weighted operations that see one vector per example and nothing of the main input: the
   timestep's and pooled conditioning's own layers, and the modulations that blocks compute from them.
@@ -23,17 +25,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import TYPE_CHECKING, Final
 
 from torch.fx import Node
 
-from qdx.exporter.graph.flow import ARITHMETIC, MOVES, Flow, name_of, shape, words
+from qdx.exporter.graph.attention import find_linear_attention
+from qdx.exporter.graph.flow import ARITHMETIC, MOVES, Flow, Operation, name_of, shape, words
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.attention import Attention
+    from qdx.exporter.graph.attention import Attention, LinearAttention
 
-__all__ = ["Operation", "find_roles"]
+__all__ = ["find_roles"]
 
 _NORMS: Final = words(
     "batch_norm clamp_min group_norm instance_norm layer_norm linalg_vector_norm mean norm pow reciprocal "
@@ -54,37 +56,6 @@ _ATTENTION_INPUTS: Final = {
     frozenset("qv"): "attn.qv",
     frozenset("qkv"): "attn.qkv",
 }
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation that a plan can address, products of attention left out.
-
-    Attributes:
-        node: Its node.
-        name: `conv2d`, `linear`, `matmul`, `group_norm` and the like.
-        data: Argument index of the activation.
-        weight: Argument index of the weight, or of the other activation.
-        axis: Dimension of the activation along which the operation reduces.
-    """
-
-    node: Node
-    name: str
-    data: int
-    weight: int
-    axis: int = -1
-
-    @property
-    def input(self) -> Node:
-        """The activation."""
-        found = self.node.args[self.data]
-        assert isinstance(found, Node)
-        return found
-
-    @property
-    def is_convolution(self) -> bool:
-        """Whether it is a convolution, a transposed one too."""
-        return self.name.startswith("conv")
 
 
 def find_roles(
@@ -116,9 +87,11 @@ class _Roles:
     weighted: dict[Node, Operation]
     attention: Sequence[Attention]
     found: dict[Node, str]
+    _mixing: tuple[Attention | LinearAttention, ...] = field(init=False)
     _stops: frozenset[Node] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._mixing = (*self.attention, *find_linear_attention(self.flow))
         products = (node for one in self.attention for node in (one.scores, one.result))
         self._stops = frozenset([*self.weighted, *products])
 
@@ -158,7 +131,7 @@ class _Roles:
 
     def _attention_inputs(self) -> None:
         letters: dict[Node, set[str]] = {}
-        for one in self.attention:
+        for one in self._mixing:
             for letter, node in (("q", one.query), ("k", one.key), ("v", one.value)):
                 for source in self._before(node):
                     letters.setdefault(source, set()).add(letter)
@@ -167,7 +140,7 @@ class _Roles:
 
     def _attention_outputs(self) -> list[Node]:
         """Walks forward once with the set of nodes that hold nothing but results of attention."""
-        results = {one.result for one in self.attention}
+        results = {one.result for one in self._mixing}
         outputs = []
         for node in self.flow.nodes:
             sources = list(self.flow.sources(node)) if node.op == "call_function" else []
@@ -187,38 +160,45 @@ class _Roles:
         return outputs
 
     def _first(self) -> list[Node]:
-        """Weighted operations on a path from the main input without another one."""
+        """Weighted operations whose input no other one made."""
         main = self.flow.main
         if main is None or not main.meta["val"].is_floating_point():
             return []
-        reached = {main}
+        pure, made = {main}, set[Node]()
         first = []
         for node in self.flow.nodes:
-            if node.op != "call_function":
+            if node.op != "call_function" or not self.flow.depends_on_main(node):
                 continue
-            if node in self.weighted:
-                if self.weighted[node].input in reached:
+            if node in self._stops:
+                made.add(node)
+                if node in self.weighted and self.weighted[node].input in pure:
                     first.append(node)
-            elif node in self._stops or name_of(node) == "embedding":
-                continue
-            elif any(source in reached for source in self.flow.sources(node)):
-                reached.add(node)
+            elif any(source in made for source in self.flow.sources(node)):
+                made.add(node)
+            else:
+                pure.add(node)
         return first
 
     def _last(self) -> list[Node]:
         """Marks what is surely last and returns what is last only if it is for nothing else."""
         unsure = []
-        for output in self.flow.outputs:
-            node, sure = output, True
-            while node not in self._stops:
-                sources = [s for s in self.flow.sources(node) if self.flow.depends_on_main(s)]
-                if not sources or name_of(node) == "embedding":
-                    break
-                sure = sure and (name_of(node) not in _ADDITIONS or len(sources) == 1)
-                node = max(sources, key=self.flow.index.__getitem__)
-            if sure and node in self.weighted:
-                self.found.setdefault(node, "last")
-            unsure.append(node)
+        pending = [(output, True) for output in self.flow.outputs]
+        seen = set(self.flow.outputs)
+        while pending:
+            node, sure = pending.pop()
+            if node in self._stops:
+                if sure and node in self.weighted:
+                    self.found.setdefault(node, "last")
+                unsure.append(node)
+                continue
+            sources = [s for s in self.flow.sources(node) if self.flow.depends_on_main(s)]
+            if not sources or name_of(node) == "embedding":
+                continue
+            sure = sure and (name_of(node) not in _ADDITIONS or len(sources) == 1)
+            if name_of(node) not in MOVES:
+                sources = [max(sources, key=self.flow.index.__getitem__)]
+            pending += [(source, sure) for source in sources if source not in seen]
+            seen.update(sources)
         return unsure
 
     def _time_embed(self) -> list[Node]:
@@ -231,7 +211,7 @@ class _Roles:
             for node, operation in self.weighted.items()
             if self.flow.depends[node]
             and not self.flow.depends_on_main(node)
-            and _vectors(operation) <= batch
+            and operation.vectors <= batch
         ]
 
     def _feed_forward(self) -> None:
@@ -266,30 +246,30 @@ class _Roles:
 
     def _is_shortcut(self, node: Node) -> bool:
         operation = self.weighted[node]
-        if node in self.found or not _has_kernel_one(operation):
+        if node in self.found or not operation.has_kernel_one:
             return False
-        start = operation.input
+        starts = self.flow.unmoved(operation.input)
         current = node
         while len(users := self.flow.users(current)) == 1:
             user = users[0]
             if name_of(user) in _ADDITIONS:
                 others = [s for s in self.flow.sources(user) if s is not current]
-                return any(self._path_length(other, start) >= 2 for other in others)
+                return any(self._path_length(other, starts) >= 2 for other in others)
             if name_of(user) not in MOVES:
                 return False
             current = user
         return False
 
-    def _path_length(self, end: Node, start: Node) -> int:
-        """Number of weighted operations between two nodes; 0 if the second does not lead to the first."""
-        first = self.flow.index[start]
+    def _path_length(self, end: Node, starts: Sequence[Node]) -> int:
+        """Number of weighted operations before a node and behind others; 0 if these do not lead to it."""
+        first = min(self.flow.index[start] for start in starts)
         pending, seen, count, meets = [end], {end}, 0, False
         while pending:
             node = pending.pop()
             count += node in self.weighted and self.found.get(node) != "time_embed"
             for source in self.flow.sources(node):
-                meets = meets or source is start
-                if self.flow.index[source] > first and source not in seen:
+                meets = meets or source in starts
+                if self.flow.index[source] > first and source not in seen and source not in starts:
                     seen.add(source)
                     pending.append(source)
         return count if meets else 0
@@ -298,15 +278,3 @@ class _Roles:
 def _passes(name: str) -> bool:
     """Whether an operator leaves its input what it is to the next weighted operation."""
     return name in MOVES or name in ARITHMETIC or name in _NORMS or name in _ACTIVATIONS
-
-
-def _vectors(operation: Operation) -> int:
-    """How many vectors an operation reduces: tokens, or positions of an image."""
-    sizes = shape(operation.input)
-    return prod(sizes) // max(sizes[operation.axis], 1) if sizes else 0
-
-
-def _has_kernel_one(operation: Operation) -> bool:
-    if not operation.is_convolution:
-        return True
-    return all(size == 1 for size in shape(operation.node.args[operation.weight])[2:])

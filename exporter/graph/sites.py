@@ -12,9 +12,9 @@ from typing import Final
 from torch.fx import Node
 
 from qdx.exporter.graph.attention import Attention, find_attention
-from qdx.exporter.graph.flow import Flow, name_of, numel, shape
+from qdx.exporter.graph.flow import Flow, Operation, name_of, numel, shape
 from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.roles import Operation, find_roles
+from qdx.exporter.graph.roles import find_roles
 from qdx.exporter.graph.site import Site
 from qdx.exporter.graph.stages import find_stages
 
@@ -77,7 +77,7 @@ def sites(graph: Graph) -> tuple[Site, ...]:
         found_sites.append(
             Site(
                 key=draft.base if call == 1 else f"{draft.base}#{call}",
-                fqn=flow.module(draft.node).fqn,
+                fqn=draft.fqn,
                 node=draft.node.name,
                 op=draft.op,
                 role=draft.role or roles[draft.node],
@@ -97,6 +97,7 @@ class _Draft:
     """A site before its key is numbered; `role` is empty where the flow of data decides."""
 
     node: Node
+    fqn: str
     base: str
     op: str
     macs: int
@@ -141,10 +142,11 @@ def _draft(flow: Flow, operation: Operation) -> _Draft:
         ports = {"input": 0, "other": 1}
     elif name in _CONVOLUTIONS or name in {"linear", "matmul"}:
         ports = {"input": operation.data}
-    owner = flow.module(node).fqn
+    owner = _owner(flow, node, weight)
     base = ".".join(filter(None, [owner, "matmul"])) if "other" in ports else owner or name
     return _Draft(
         node,
+        owner,
         base,
         name,
         _macs(operation),
@@ -153,6 +155,13 @@ def _draft(flow: Flow, operation: Operation) -> _Draft:
         weight_shape=flow.parameter_shape(holder) if weight is not None else (),
         channel_axis=operation.axis,
     )
+
+
+def _owner(flow: Flow, node: Node, weight: str | None) -> str:
+    """The module of an operation: the one it was traced in, or one inside of it whose weight it uses."""
+    traced = flow.module(node).fqn
+    holder = (weight or "").rpartition(".")[0]
+    return holder if holder.startswith(f"{traced}." if traced else "") and holder else traced
 
 
 def _macs(operation: Operation) -> int:
@@ -179,9 +188,21 @@ def _attention_drafts(found: Attention) -> tuple[_Draft, _Draft]:
     base = f"{found.fqn}." if found.fqn else ""
     return (
         _Draft(
-            found.scores, f"{base}qk", "qk", rows * columns * query[-1], scores_ports, "attn.qk"
+            found.scores,
+            found.fqn,
+            f"{base}qk",
+            "qk",
+            rows * columns * query[-1],
+            scores_ports,
+            "attn.qk",
         ),
         _Draft(
-            found.result, f"{base}pv", "pv", rows * columns * value[-1], result_ports, "attn.pv"
+            found.result,
+            found.fqn,
+            f"{base}pv",
+            "pv",
+            rows * columns * value[-1],
+            result_ports,
+            "attn.pv",
         ),
     )

@@ -13,7 +13,7 @@ of such operations.
   before the fewest positions, `mid` there, `up` behind.
 * Blocks of constant lists that run behind the last `down` and before the first `up` are `mid`, with all
   operations of the module that holds their list, if that is not the one that holds the others.
-* Other blocks are `block.0`, `block.1`, ... in the order of execution over all their lists.
+* Other blocks, those of transformers among them, are `block.0`, `block.1`, ... in the order of execution over all their lists.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from math import prod
 
 from torch.fx import Node
 
-from qdx.exporter.graph.flow import Flow, shape
-from qdx.exporter.graph.roles import Operation
+from qdx.exporter.graph.flow import Flow, Operation, shape
 
 __all__ = ["find_stages"]
 
@@ -37,14 +36,12 @@ class _Block:
     Attributes:
         name: `down_blocks.1`.
         order: Index of its first operation.
-        begins: Positions that its first operation reads.
-        ends: Positions that its last operation writes.
+        positions: Those that each of its convolutions writes, in order.
     """
 
     name: str
     order: int
-    begins: int
-    ends: int
+    positions: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -61,11 +58,19 @@ class _List:
 
     def kind(self) -> str:
         """`down`, `up`, `both` or `constant`."""
-        begins, ends = self.blocks[0].begins, self.blocks[-1].ends
-        fewest = min(min(block.begins, block.ends) for block in self.blocks)
-        if begins == ends:
-            return "both" if fewest < begins else "constant"
-        return "down" if begins > ends else "up"
+        positions = [count for block in self.blocks for count in block.positions]
+        if not positions or positions[0] == min(positions) == max(positions):
+            return "constant"
+        if positions[0] == positions[-1]:
+            return "both"
+        return "down" if positions[0] > positions[-1] else "up"
+
+    def lowest(self) -> range:
+        """Indices of the blocks with the fewest positions."""
+        counts = [max(block.positions, default=0) for block in self.blocks]
+        first = counts.index(min(counts))
+        last = len(counts) - 1 - counts[::-1].index(min(counts))
+        return range(first, last + 1)
 
 
 def find_stages(
@@ -121,10 +126,9 @@ def _lists(
             continue
         if roles[node] not in {"first", "last"}:
             working.add(name)
-        written = _positions(node, operation.axis)
-        read = _positions(operation.input, operation.axis)
-        block = blocks.setdefault(name, _Block(name, flow.index[node], read, written))
-        block.ends = written
+        block = blocks.setdefault(name, _Block(name, flow.index[node]))
+        if operation.is_convolution:
+            block.positions.append(_positions(node))
     lists: dict[str, _List] = {}
     for block in blocks.values():
         if block.name in working:
@@ -133,10 +137,10 @@ def _lists(
     return list(lists.values())
 
 
-def _positions(node: Node, axis: int) -> int:
-    """Pixels or tokens of a tensor [examples, ...] with channels along `axis`."""
-    sizes = shape(node)
-    return prod(sizes) // max(sizes[axis] * sizes[0], 1)
+def _positions(node: Node) -> int:
+    """Pixels of a tensor [examples, channels, ...], over all examples: videos move frames among these."""
+    examples, _, *sizes = shape(node)
+    return examples * prod(sizes)
 
 
 def _stages(lists: Sequence[_List]) -> dict[str, str]:
@@ -146,11 +150,10 @@ def _stages(lists: Sequence[_List]) -> dict[str, str]:
     for one in lists:
         kind = one.kind()
         if kind == "both":
-            fewest = min(min(block.begins, block.ends) for block in one.blocks)
-            lowest = [i for i, b in enumerate(one.blocks) if fewest in (b.begins, b.ends)]
-            inner = [i for i in lowest if one.blocks[i].begins == one.blocks[i].ends] or lowest[:1]
+            lowest = one.lowest()
             for i, block in enumerate(one.blocks):
-                kinds[block.name] = "down" if i < inner[0] else "up" if i > inner[-1] else "mid"
+                side = "down" if i < lowest.start else "up"
+                kinds[block.name] = "mid" if i in lowest else side
         elif kind == "constant":
             constant += one.blocks
         else:

@@ -16,6 +16,8 @@ from qdx.exporter.plan.selection import Decision, name_of
 
 __all__ = ["resolve_site", "with_shared_weights"]
 
+_MATRIX_RANK: Final = 2
+_LEAST_BLOCK: Final = 16
 # Where the schemes of several timesteps are carried out differently, the last of these counts.
 _BY_WORTH: Final = ("native", "decomposed", "stored", "simulated", "refused")
 
@@ -34,14 +36,10 @@ def resolve_site(
         target: The target.
     """
     asked = _weights(plan, site, decision, storage)
-    weights = _without_needless_blocks(asked, site)
     schemes = tuple(_inputs(plan, index) for index in decision.inputs)
     inputs = _by_timestep(decision, schemes)
-    offer = (
-        _conflict(weights, schemes, storage)
-        or _float(weights, inputs, target)
-        or _offer(site, weights, inputs, target)
-    )
+    fixed = _conflict(asked, schemes, storage) or _float(asked, inputs, target)
+    weights, offer = (asked, fixed) if fixed else _negotiate(site, asked, inputs, target)
     return SiteResolution(
         where=where,
         site=site,
@@ -53,7 +51,7 @@ def resolve_site(
         inputs=inputs,
         stored_dtype="" if weights is None else offer.stored or weights.dtype,
         form=offer.form,
-        why=offer.why if weights == asked else f"{offer.why}; one block holds all of a channel",
+        why=offer.why,
     )
 
 
@@ -84,15 +82,6 @@ def _weights(plan: Plan, site: Site, decision: Decision, storage: str) -> Weight
 def _reduced(site: Site) -> int:
     """Size of the dimension that the operation reduces and blocks divide."""
     return site.weight_shape[1] if len(site.weight_shape) > 1 else 0
-
-
-def _without_needless_blocks(weights: Weights | None, site: Site) -> Weights | None:
-    """Blocks that are as long as a channel of a matrix are channels."""
-    if weights is None or weights.block is None or len(site.weight_shape) != 2:
-        return weights
-    if weights.block < _reduced(site):
-        return weights
-    return weights.model_copy(update={"granularity": "channel", "block": None})
 
 
 def _inputs(plan: Plan, index: int | None) -> Inputs:
@@ -151,6 +140,39 @@ def _float(
     if weights is None:
         return Offer("float", computed)
     return Offer("float", f"stored in {weights.dtype}; {computed}")
+
+
+def _negotiate(
+    site: Site,
+    asked: Weights | None,
+    inputs: Inputs | InputsByTimestep | None,
+    target: PlanTarget,
+) -> tuple[Weights | None, Offer]:
+    """The scheme of the weight that the target can carry out, and what it makes of it.
+
+    A block as long as a channel is a channel. Where a target wants whole blocks and they do not
+    divide a channel, they are halved until they do: shorter blocks are never less exact.
+    """
+    reduced = _reduced(site)
+    if asked is None or asked.block is None or len(site.weight_shape) != _MATRIX_RANK:
+        return asked, _offer(site, asked, inputs, target)
+    if asked.block >= reduced:
+        weights = asked.model_copy(update={"granularity": "channel", "block": None})
+        return weights, _because(_offer(site, weights, inputs, target), "one block holds a channel")
+    first = offer = _offer(site, asked, inputs, target)
+    block: int = asked.block
+    while offer.form == "refused" and reduced % block and block > _LEAST_BLOCK:
+        block //= 2
+        weights = asked.model_copy(update={"block": block})
+        offer = _offer(site, weights, inputs, target)
+    if offer is first or offer.form == "refused":
+        return asked, first
+    reason = f"blocks of {block}, because {asked.block} does not divide its {reduced} inputs"
+    return weights, _because(offer, reason)
+
+
+def _because(offer: Offer, reason: str) -> Offer:
+    return replace(offer, why=f"{offer.why}; {reason}")
 
 
 def _offer(

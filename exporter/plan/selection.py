@@ -65,10 +65,7 @@ def _tests(select: Select) -> tuple[_Test, ...]:
 
 
 def _passes(tests: Sequence[_Test], site: Site) -> bool:
-    for value, test in tests:
-        if not test(value(site)):
-            return False
-    return True
+    return all(test(value(site)) for value, test in tests)
 
 
 def storage_rule(plan: Plan, component: str) -> int | None:

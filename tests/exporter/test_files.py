@@ -25,6 +25,7 @@ from qdx.exporter.files import (
     safe_child,
     sha256_file,
 )
+from qdx.exporter.strict_json import positions_of
 
 BAD_JSON = {
     "duplicate key": ('{"a": 1,\n  "a": 2}', "2:3", "`a` appears twice"),
@@ -165,6 +166,13 @@ NESTED = '{"rules": [\n  {"a": 1},\n  {"b": [10,\n 20]}\n], "z": {}}'
 )
 def test_places_of_accepted_values(path, place):
     assert position_of(NESTED, path) == place
+
+
+def test_places_of_several_values_are_those_of_each():
+    paths = [(), ("rules", 1, "b", 1), ("rules", 1, "missing"), ("nothing",), ("z",), ("z",)]
+
+    assert positions_of(NESTED, paths) == [position_of(NESTED, path) for path in paths]
+    assert positions_of(NESTED, []) == []
 
 
 # Files

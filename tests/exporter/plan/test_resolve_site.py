@@ -213,9 +213,35 @@ def test_a_block_that_holds_a_channel_is_one(block, granularity):
     ff = unet({"select": {"role": "ff.in"}, "weights": scheme})["mid_block.ff"]
 
     assert (ff.asked_weights.block, ff.weights.granularity) == (block, granularity)
-    assert ff.why == (
-        "toasted" if granularity == "block" else "toasted; one block holds all of a channel"
-    )
+    assert ff.why == ("toasted" if granularity == "block" else "toasted; one block holds a channel")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "asked", "block", "why"),
+    [
+        (96, 64, 32, "; blocks of 32, because 64 does not divide its 96 inputs"),
+        (80, 64, 16, "; blocks of 16, because 64 does not divide its 80 inputs"),
+        (128, 64, 64, ""),
+    ],
+)
+def test_blocks_are_halved_until_they_divide(inputs, asked, block, why):
+    scheme = {"dtype": "int4", "granularity": "block", "block": asked}
+    sites = {"unet.forward": (site("a", shape=(64, inputs)),)}
+    rule = {"select": {"op": "linear"}, "weights": scheme}
+    found = unet(rule, sites=sites, target=load_target("openvino"))["a"]
+
+    assert (found.form, found.asked_weights.block, found.weights.block) == ("native", asked, block)
+    assert found.why == "matrix product with compressed weights" + why
+
+
+def test_blocks_that_never_divide_are_refused():
+    scheme = {"dtype": "int4", "granularity": "block", "block": 32}
+    rule = {"select": {"op": "linear"}, "weights": scheme}
+    sites = {"unet.forward": (site("a", shape=(64, 37)),)}
+    with pytest.raises(TargetRefusal, match="blocks of 32 do not divide its 37 inputs"):
+        unet(rule, sites=sites, target=load_target("openvino"))
+
+    assert unet(rule, sites=sites, target=load_target("onnxruntime"))["a"].form == "native"
 
 
 # Timesteps

@@ -82,13 +82,13 @@ def test_a_plan_alone(qdx):
 
     assert (done.status, done.err) == (0, "")
     assert done.out == (
-        "rule      components  weights  why\n"
-        "rules[0]  *           float16  -\n"
+        "rule      components  operations  weights  inputs  why\n"
+        "rules[0]  *           *           float16  -       -\n"
         "\n"
-        "gate               at least\n"
-        "component sqnr_db        50\n"
-        "pipeline psnr_db         40\n"
-        "pipeline ssim          0.98\n"
+        "gate               expected\n"
+        "component sqnr_db  at least 50\n"
+        "pipeline psnr_db   at least 40\n"
+        "pipeline ssim      at least 0.98\n"
     )
 
 

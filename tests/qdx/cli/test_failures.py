@@ -19,7 +19,7 @@ from qdx.exporter.errors import (
     UsageError,
 )
 
-PRESETS = "the presets are `bfloat16`, `float16` or `float32`"
+PRESETS = "the presets are `bfloat16`, `float16`, `float32`, `w4`, `w8` or `w8a8`"
 
 TRANSCRIPTS = [
     (["exprot"], "error: No such command 'exprot'"),
@@ -28,6 +28,11 @@ TRANSCRIPTS = [
     (["targets", "--no-such"], "error: No such option: --no-such\n\nhint: try `qdx targets --help`\n"),
     (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: try `qdx plan check --help`\n"),
     (["plan", "check", "float61"], f"error: `float61`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
+    (["plan", "new", "w8a4"], "error: `w8a4`: not a preset; the presets are"),
+    (["plan", "new", "-o", "."], "error: --output: `.` exists\n\nhint: choose another name; nothing is overwritten\n"),
+    (["plan", "show", "w8", "--model", "m"], "error: Missing option '--target'\n\nhint: try `qdx plan show --help`\n"),
+    (["plan", "show", "w8", "--target", "openvino", "--model", "none"],
+     "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
     (["plan", "check", "./none.json"], "error: `none.json`: not found, expected a file\n"),
     (["plan", "check", "float16", "--target", "openvino"],
      ("error: --target without --model: a plan is resolved for a pipeline on a target\n\n"

@@ -15,9 +15,13 @@ COMMANDS = [
     ("inspect",),
     ("targets",),
     ("plan",),
+    ("plan", "new"),
     ("plan", "check"),
+    ("plan", "show"),
     ("plan", "schema"),
 ]
+# These print JSON as it is.
+PLAIN = {("plan",), ("plan", "new"), ("plan", "schema")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -39,9 +43,7 @@ def test_every_option_is_explained(qdx, command):
                for line, following in zip(options, lines[1:], strict=False))  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "command", [c for c in COMMANDS[1:] if c not in {("plan",), ("plan", "schema")}]
-)
+@pytest.mark.parametrize("command", [c for c in COMMANDS[1:] if c not in PLAIN])
 def test_every_command_can_answer_in_json(qdx, command):
     assert "--json" in qdx(*command, "--help").out
 
@@ -86,6 +88,8 @@ LIBRARIES = "torch numpy diffusers transformers onnx onnxruntime openvino rich"
         (["targets"], LIBRARIES),
         (["plan", "check", "float16"], LIBRARIES),
         (["plan", "check", "int3"], LIBRARIES),
+        (["plan", "check", "w8a8"], LIBRARIES),
+        (["plan", "new", "w4"], LIBRARIES),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )

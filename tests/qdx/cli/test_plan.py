@@ -1,0 +1,218 @@
+"""`qdx plan`: new plans, and what becomes of a pipeline with one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qdx.cli import plan_show
+from qdx.exporter.plan import examine, list_presets, parse_plan
+from tests.exporter.plan.plans import SITES, plan_of
+from tests.tiny.factory import build
+
+CALL = '{"prompt": "a fox", "num_inference_steps": 2, "height": 64, "width": 64}'
+
+
+@pytest.mark.parametrize("preset", list_presets())
+def test_a_new_plan_is_a_preset_to_change(qdx, preset):
+    done = qdx("plan", "new", preset)
+
+    assert (done.status, done.err) == (0, "")
+    assert parse_plan(done.out, source="new").name == preset
+
+
+def test_a_new_plan_is_for_low_precision_unless_told(qdx):
+    assert json.loads(qdx("plan", "new").out)["name"] == "w8a8"
+
+
+def test_a_new_plan_can_be_written_once(qdx, tmp_path):
+    path = tmp_path / "plan.json"
+    done = qdx("plan", "new", "w8", "-o", path)
+
+    assert (done.status, done.out, done.err) == (0, "", f"wrote {path}\n")
+    assert qdx("plan", "check", path).status == 0
+    before = path.read_text()
+    again = qdx("plan", "new", "w4", "-o", path)
+    assert (again.status, path.read_text()) == (2, before)
+    assert "nothing is overwritten" in again.err
+
+
+def test_a_new_plan_never_follows_a_link(qdx, tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "other.json")
+
+    assert qdx("plan", "new", "-o", tmp_path / "link.json").status == 2
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_a_new_plan_where_nothing_can_be_written(qdx, tmp_path):
+    done = qdx("plan", "new", "-o", tmp_path / "none" / "p.json")
+
+    assert (done.status, done.out) == (5, "")
+    assert "No such file or directory" in done.err
+
+
+def test_a_checked_plan_shows_what_each_rule_asks(qdx):
+    lines = qdx("plan", "check", "w8a8").out.splitlines()
+
+    assert "op conv2d or linear" in lines[1]
+    assert "int8 channel" in lines[1]
+    assert "role first or last or time_embed" in lines[2]
+    assert lines[-4:] == [
+        "conditioning ratio  0.9 to 1.1",
+        "executed share      at least 0.95",
+        "timesteps share     at least 1",
+        "guidance branches   both",
+    ]
+
+
+def test_timesteps_and_groups_are_shown(qdx, tmp_path):
+    late = {"select": {"op": "linear", "timesteps": [0.5, 1]}, "inputs": {"dtype": "int4"}}
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(plan_of({"keep": "float32"}, late).to_json()))
+
+    assert "op linear; timesteps 0.5 to 1" in qdx("plan", "check", path).out
+
+
+def test_a_plan_of_operations_is_checked_against_components_without_a_trace(qdx, model):
+    done = qdx("plan", "check", "w8a8", "--target", "openvino", "--model", model)
+
+    assert (done.status, done.err) == (0, "")
+    assert [line.split()[0] for line in done.out.splitlines()[1:3]] == ["unet", "vae"]
+
+
+@pytest.fixture
+def shown(monkeypatch, qdx):
+    """`qdx plan show` of a plan whose pipeline is traced already."""
+
+    def show(plan, *options, target="openvino", path):
+        path.write_text(json.dumps(plan.to_json()))
+        monkeypatch.setattr(
+            plan_show,
+            "_examine",
+            lambda loaded, profile, *_: examine(loaded, ["unet", "vae"], profile, SITES),
+        )
+        return qdx("plan", "show", path, "--model", "m", "--target", target, *options)
+
+    return show
+
+
+def test_what_becomes_of_operations(shown, tmp_path):
+    rule = {"id": "w8a8", "select": {"component": "unet", "op": ["conv2d", "linear"]},
+            "weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}}  # fmt: skip
+    done = shown(plan_of(rule), path=tmp_path / "p.json")
+
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "unet.forward"
+    assert lines[1].split() == [
+        "operation",
+        "op",
+        "role",
+        "stage",
+        "weights",
+        "inputs",
+        "becomes",
+        "rule",
+        "why",
+    ]
+    assert lines[2].split()[:9] == [
+        "conv_in",
+        "conv2d",
+        "first",
+        "-",
+        "int8",
+        "channel",
+        "int8",
+        "tensor",
+        "native",
+    ]
+    unet, total = (
+        next(line for line in lines if line.startswith(name)) for name in ("unet  ", "total  ")
+    )
+    assert unet.split()[:3] == ["unet", "9", "6"]
+    assert total.split()[-1] == "70.59%"
+    assert lines[-1].split() == ["int8", "x", "int8", "7,201", "70.59%"]
+
+
+def test_the_same_as_json(shown, tmp_path):
+    rule = {
+        "select": {"op": "linear"},
+        "weights": {"dtype": "int4", "granularity": "block", "block": 32},
+    }
+    data = json.loads(shown(plan_of(rule), "--json", path=tmp_path / "p.json").out)
+
+    assert {
+        "plan",
+        "target",
+        "resolution",
+        "sites",
+        "components",
+        "total",
+        "refusals",
+    } == data.keys()
+    assert [site["form"] for site in data["sites"]].count("native") == 3
+    assert data["components"]["unet"]["macs_by_precision"]["int4 x float32"] == 2001
+    assert data["refusals"] == []
+
+
+def test_refusals_come_after_the_table(shown, tmp_path):
+    rule = {
+        "select": {"op": "conv2d"},
+        "inputs": {"dtype": "int8", "granularity": "token", "mode": "dynamic"},
+    }
+    done = shown(plan_of(rule), path=tmp_path / "p.json")
+
+    assert done.status == 3
+    assert done.out.count("refused") == 4
+    assert "`openvino` cannot do what the plan asks for 4 operations" in done.err
+    assert "`vae.decode.conv`: conv2d with" in done.err
+
+
+def test_schemes_in_words():
+    def weights(**more):
+        return plan_of({"weights": {"dtype": "int8", **more}}).rules[0].weights
+
+    assert plan_show.weights_words(None) == "-"
+    assert plan_show.weights_words(weights(reduce_range=True)) == "int8 channel, 7 bits"
+    assert (
+        plan_show.weights_words(weights(granularity="block", block=32, symmetric=False))
+        == "int8 block 32, asymmetric"
+    )
+    inputs = plan_of({"inputs": {"dtype": "uint8", "symmetric": False}}).rules[0].inputs
+    assert plan_show.inputs_words(range(2, 5), inputs) == "groups 2-4: uint8 tensor, asymmetric"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return build("sd", tmp_path_factory.mktemp("tiny") / "sd")
+
+
+@pytest.mark.parametrize("preset", ["w8a8", "w4"])
+def test_a_real_pipeline(qdx, tiny, preset):
+    done = qdx(
+        "plan", "show", preset, "--model", tiny, "--target", "openvino", "--call", CALL, "--json"
+    )
+
+    assert done.status == 0
+    data = json.loads(done.out)
+    assert {site["where"] for site in data["sites"]} == {
+        "text_encoder.forward",
+        "unet.forward",
+        "vae.decode",
+    }
+    of_unet = [site for site in data["sites"] if site["where"] == "unet.forward"]
+    by_key = {site["key"]: site for site in of_unet}
+    assert by_key["conv_in"]["weights_rule"] == "ends"
+    assert data["components"]["unet"]["bits_per_weight"] < 11
+
+
+def test_a_slip_in_a_role_is_found_in_the_trace(qdx, tiny, tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(
+        json.dumps(plan_of({"select": {"role": "frist"}, "weights": {"dtype": "int8"}}).to_json())
+    )
+    done = qdx("plan", "show", path, "--model", tiny, "--target", "openvino", "--call", CALL)
+
+    assert done.status == 2
+    assert "`frist` matches the role of no operation\n\nhint: did you mean `first`?" in done.err

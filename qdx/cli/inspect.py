@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from qdx.cli.options import AsJson
+from qdx.cli.options import AsJson, Call, read_call
 from qdx.cli.output import emit, plain, size, table, visible
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
+    from qdx.exporter.graph.weights import Weights
 
 __all__ = ["command", "describe_bundle", "weighted_components"]
 
@@ -26,9 +28,17 @@ def command(
         Path,
         typer.Argument(metavar="MODEL|BUNDLE", help="A diffusers pipeline folder or a bundle."),
     ],
+    sites: Annotated[
+        bool, typer.Option("--sites", help="Trace a pipeline and list what a plan can address.")
+    ] = False,
+    call: Call = None,
     as_json: AsJson = False,
 ) -> None:
     """Show components, types and sizes."""
+    if sites:
+        data = _describe_sites(path, read_call(call) or {})
+        emit(data, as_json=as_json, text=_sites_text(data))
+        return
     if (path / _MANIFEST).exists():
         from qdx.bundle import read_bundle
 
@@ -39,6 +49,62 @@ def command(
 
     data = _describe_model(read_pipeline_folder(path))
     emit(data, as_json=as_json, text=_model_text(data))
+
+
+def _describe_sites(path: Path, call: dict[str, Any]) -> dict[str, Any]:
+    """The sites of every graph that the pipeline call needs, each with its share of the graph's work."""
+    from qdx.exporter.capture.arguments import load_images
+    from qdx.exporter.graph.sites import sites
+    from qdx.traced import trace_pipeline
+
+    traced = trace_pipeline(path, load_images(call))
+    graphs = []
+    for where, record in traced.chosen.items():
+        found = sites(traced.graph(where))
+        total = sum(site.macs for site in found)
+        entries = [
+            {
+                **site.to_json(),
+                "size_bytes": _stored_bytes(traced.weights[record.component], site.weight),
+                "share": site.macs / total if total else 0.0,
+            }
+            for site in found
+        ]
+        graphs.append({"graph": where, "macs": total, "sites": entries})
+    return {
+        "kind": "sites",
+        "pipeline_class": traced.folder.pipeline_class,
+        "graphs": graphs,
+    }
+
+
+def _stored_bytes(weights: Weights, name: str | None) -> int:
+    """Bytes of a site's weight in the pipeline's dtype; 0 without a weight."""
+    if name is None:
+        return 0
+    weight = weights[name]
+    return prod(weight.shape) * weight.dtype.itemsize
+
+
+def _sites_text(data: dict[str, Any]) -> str:
+    columns = ("site", "op", "role", "stage", "weight", "size", "MACs", "share")
+    parts = [visible(data["pipeline_class"])]
+    for graph in data["graphs"]:
+        rows = [
+            (
+                site["key"],
+                site["op"],
+                site["role"],
+                site["stage"] or None,
+                "x".join(map(str, site["weight_shape"])) or None,
+                size(site["size_bytes"]) if site["weight"] else None,
+                site["macs"],
+                f"{site['share']:.1%}",
+            )
+            for site in graph["sites"]
+        ]
+        parts.append(f"{visible(graph['graph'])}: {graph['macs']:,} MACs\n\n{table(columns, rows)}")
+    return "\n\n".join(parts)
 
 
 def weighted_components(folder: PipelineFolder) -> list[str]:

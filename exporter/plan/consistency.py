@@ -35,6 +35,7 @@ def _all(plan: Plan) -> Iterator[Fault]:
         if rule.inputs is not None:
             yield from _inputs(rule.inputs, (*path, "inputs"))
         yield from _timesteps(rule, path, plan.calibration.timestep_groups)
+    yield from _calibration(plan)
     yield from _options(plan)
     yield from _gates(plan)
 
@@ -141,6 +142,18 @@ def _timesteps(rule: Rule, path: KeyPath, groups: int) -> Iterator[Fault]:
     if inputs.timestep_groups > 1:
         yield Fault((*path, "inputs", "timestep_groups"), "`timestep_groups` beside `timesteps`",
                     "a range of timesteps is one group; use a rule for each")  # fmt: skip
+
+
+def _calibration(plan: Plan) -> Iterator[Fault]:
+    steps, groups = plan.calibration.steps, plan.calibration.timestep_groups
+    dependent = any(
+        rule.select.timesteps is not None
+        or (rule.inputs is not None and rule.inputs.timestep_groups > 1)
+        for rule in plan.rules
+    )
+    if dependent and steps is not None and steps < groups:
+        yield Fault(("calibration", "steps"), f"{steps} steps for {groups} groups of timesteps",
+                    "rules depend on the timestep, so each group needs a step")  # fmt: skip
 
 
 @dataclass(frozen=True)

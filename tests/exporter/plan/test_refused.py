@@ -260,6 +260,9 @@ TEXTS = [
     ("coverage of floats", float_plan(gates=COVERAGE), "`coverage`, and nothing is calibrated"),
     ("coverage of what is not taken", json.dumps({**BASE, "gates": COVERAGE, "calibration": {"branches": "conditional"}}),
      "the calibration takes the conditional one"),
+    ("fewer steps than groups", json.dumps({**BASE, "calibration": {"steps": 4}, "rules": [
+        {"select": {"op": "linear"}, "inputs": {"dtype": "int8", "timestep_groups": 5}}]}),
+     "4 steps for 10 groups of timesteps"),
     ("nncf of one operation", nncf({"mode": "ptq"}, rules=[{"select": {"op": "linear"}, "keep": "float32"}]),
      "`op` with quantizer `nncf`"),
     ("nncf and timesteps", nncf({"mode": "ptq"}, rules=[{"select": {"timesteps": [0, 1]}, "inputs": {"dtype": "int8"}}]),

@@ -239,6 +239,8 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "call": {"prompt": "a cat", "height": 64},
                 "components": ["unet", "vae"],
                 "shapes": "static",
+                "ranges": None,
+                "prompts": None,
                 "force": True,
                 "progress": SILENT,
             },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from qdx.backends.contract import LoweredFiles, Runner
+    from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
+    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.quantize.placement import Placement
     from qdx.targets.profile import TargetProfile
 
 
@@ -19,6 +23,19 @@ class OnnxRuntimeBackend:
     """Lowers to ONNX with external data and runs on the CPU provider; see `qdx.backends.contract.Backend`."""
 
     name = "onnxruntime"
+
+    def place(
+        self,
+        graph: Graph,
+        sites: Sequence[Site],
+        resolved: ResolvedPlan,
+        ranges: Ranges | None,
+        profile: TargetProfile,
+    ) -> Placement:
+        """Quantizers on inputs, and on outputs of convolutions; see `qdx.backends.onnxruntime.place`."""
+        from qdx.backends.onnxruntime.place import place
+
+        return place(graph, sites, resolved, ranges, profile)
 
     def lower(
         self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
@@ -43,6 +60,14 @@ class OnnxRuntimeBackend:
         from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
 
         return OnnxRuntimeRunner(folder / "model.onnx", options, threads=threads)
+
+    def audit(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> tuple[KernelExecution, ...]:
+        """Kernels and times from the runtime's own profile of `model.onnx`."""
+        from qdx.backends.onnxruntime.audit import audit
+
+        return audit(folder / "model.onnx", options, threads=threads)
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and onnxruntime."""

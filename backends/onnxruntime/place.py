@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.scheme import Weights
+    from qdx.targets.profile import TargetProfile
 
 __all__ = ["place"]
 
@@ -39,7 +40,11 @@ _EIGHT_BITS: Final = 8
 
 
 def place(
-    graph: Graph, sites: Sequence[Site], resolved: ResolvedPlan, ranges: Ranges | None
+    graph: Graph,
+    sites: Sequence[Site],
+    resolved: ResolvedPlan,
+    ranges: Ranges | None,
+    profile: TargetProfile,
 ) -> Placement:
     """Decides the quantizers of one graph.
 
@@ -47,11 +52,13 @@ def place(
         graph: The float graph; attention whose products are quantized is open.
         sites: Its sites.
         resolved: What the plan asks for.
-        ranges: What calibration recorded; None where no inputs are quantized.
+        ranges: What calibration recorded; None where no scale comes from it.
+        profile: The target.
 
     Raises:
         InvalidInput: The ranges do not hold what is needed.
     """
+    del profile  # what it can do is in the resolution already
     nodes = {node.name: node for node in graph.program.graph.nodes}
     here = {site.key: site for site in sites}
     placed = []
@@ -84,7 +91,8 @@ class _SiteRules:
     def placement(self) -> SitePlacement:
         """What stands around the site."""
         weights = self._resolution.quantized_weights
-        inputs = self._inputs() if self._resolution.segments else {}
+        quantized = any(scheme.quantized for _, scheme in self._resolution.segments)
+        inputs = self._inputs() if quantized else {}
         answers_in_bits = (
             self._site.op == "conv2d"
             and weights is not None
@@ -105,10 +113,12 @@ class _SiteRules:
         return found
 
     def _activation(self, port: str) -> ActivationQuantization:
+        segments, where = self._resolution.segments, self._graph.where
+        if segments[0][1].mode == "dynamic":
+            return ActivationQuantization("int8", 1.0, 0, token=True)
         assert self._ranges is not None, self._site.key
-        where = self._graph.where
         return activation_quantization(
-            self._resolution.segments,
+            segments,
             self._ranges.statistics(where, self._site.key, port),
             self._ranges.groups(where),
             signed=False,

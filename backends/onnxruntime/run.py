@@ -37,7 +37,12 @@ class OnnxRuntimeRunner:
     """One session on the CPU provider."""
 
     def __init__(
-        self, model: Path, options: Mapping[str, str], *, threads: int | None = None
+        self,
+        model: Path,
+        options: Mapping[str, str],
+        *,
+        threads: int | None = None,
+        profile_in: Path | None = None,
     ) -> None:
         """Opens the model.
 
@@ -46,12 +51,16 @@ class OnnxRuntimeRunner:
             options: `graph_optimization_level` (disable, basic, extended, all) and session
                 configuration entries by their names in ONNX Runtime, such as `session.set_denormal_as_zero`.
             threads: Threads inside an operator; ONNX Runtime's default where None.
+            profile_in: A folder for the profile that `end_profile` ends; None for none.
 
         Raises:
             InvalidBundle: ONNX Runtime cannot read the model.
             UsageError: An option is unknown.
         """
         settings = _session_options(options, threads)
+        if profile_in is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(profile_in / "profile")
         try:
             self._session = ort.InferenceSession(
                 str(model), settings, providers=["CPUExecutionProvider"]
@@ -72,6 +81,10 @@ class OnnxRuntimeRunner:
         check_inputs(self.inputs, inputs)
         names = [spec.name for spec in self.outputs]
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+    def end_profile(self) -> Path:
+        """Ends profiling, which the runner was opened with; returns the file, in Chrome's trace format."""
+        return Path(self._session.end_profiling())
 
 
 def _session_options(options: Mapping[str, str], threads: int | None) -> Any:

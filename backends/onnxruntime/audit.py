@@ -1,0 +1,159 @@
+"""What ONNX Runtime executes for a model: its kernels after fusion, by site, with their share of the time."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdx.backends.contract import KernelExecution
+from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
+from qdx.backends.onnxruntime.site_names import SiteNames
+from qdx.exporter.errors import InvalidBundle, first_line, quoted
+from qdx.exporter.graph.graph import TensorSpec
+
+__all__ = ["audit"]
+
+_RUNS: Final = 3
+_SIZES: Final = (16, 64, 8, 4)
+"""Sizes to try for dynamic dimensions."""
+_EVENT: Final = "_kernel_time"
+_INTEGER_KERNELS: Final = frozenset(
+    [
+        "ConvInteger",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "QGemm",
+        "QLinearConv",
+        "QLinearMatMul",
+    ]
+)
+_FLOAT_KERNELS: Final = frozenset(
+    [
+        "BiasGelu",
+        "Conv",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "Gather",
+        "Gemm",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "MatMul",
+        "MatMulNBits",
+        "MultiHeadAttention",
+        "NhwcFusedConv",
+        "SimplifiedLayerNormalization",
+        "SkipLayerNormalization",
+    ]
+)
+_COMPRESSED: Final = "MatMulNBits"
+_ACCURACY: Final = "session.qdq_matmulnbits_accuracy_level"
+_FLOAT_ACCURACY: Final = ("0", "1")
+"""Levels at which MatMulNBits does not round its input to eight bits."""
+_PRECISIONS: Final = {"float": "float32", "double": "float64"}
+
+
+def audit(
+    model: Path, options: Mapping[str, str], *, threads: int | None = None
+) -> tuple[KernelExecution, ...]:
+    """Opens a model with profiling and runs it on arbitrary inputs.
+
+    Args:
+        model: The model file that `lower` wrote.
+        options: As for running.
+        threads: As for running.
+
+    Returns:
+        Every operation executed, in order. One that computes a site names it; what stands around a site
+        (quantizers, reshapes) does not.
+
+    Raises:
+        InvalidBundle: ONNX Runtime cannot open or run the model.
+    """
+    names = SiteNames(model)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for event in _events(model, options, threads):
+        arguments = event["args"]
+        key = (str(event["name"]).removesuffix(_EVENT), str(arguments["op_name"]))
+        found[key].append(float(event["dur"]))
+        first.setdefault(key, arguments)
+    times = {key: statistics.median(durations) for key, durations in found.items()}
+    total = sum(times.values()) or 1.0
+    executions = []
+    for (name, kind), time in times.items():
+        computes = kind in _INTEGER_KERNELS or kind in _FLOAT_KERNELS
+        executions.append(
+            KernelExecution(
+                name,
+                kind,
+                _precision(kind, first[name, kind], options),
+                names.sites(name) if computes else (),
+                time / total,
+            )
+        )
+    return tuple(executions)
+
+
+def _precision(kind: str, arguments: Mapping[str, Any], options: Mapping[str, str]) -> str:
+    if kind in _INTEGER_KERNELS:
+        return "int8"
+    if kind == _COMPRESSED:
+        return "float32" if options.get(_ACCURACY) in _FLOAT_ACCURACY else "int8"
+    types = [next(iter(each), "") for each in arguments.get("input_type_shape", ())]
+    found = types[0] if types else ""
+    return _PRECISIONS.get(found, found)
+
+
+def _events(model: Path, options: Mapping[str, str], threads: int | None) -> list[dict[str, Any]]:
+    """The profile's events of kernels, in order."""
+    with tempfile.TemporaryDirectory() as folder:
+        runner = OnnxRuntimeRunner(model, options, threads=threads, profile_in=Path(folder))
+        inputs = _accepted(runner, model)
+        for _ in range(_RUNS):
+            runner(inputs)
+        events = json.loads(runner.end_profile().read_bytes())  # noqa: TID251  # the runtime's own list
+    return [
+        event
+        for event in events
+        if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_EVENT)
+    ]
+
+
+def _accepted(runner: OnnxRuntimeRunner, model: Path) -> dict[str, NDArray[Any]]:
+    """Inputs that the model takes, found by running it."""
+    moving = any(isinstance(size, str) for spec in runner.inputs for size in spec.shape)
+    failure: Exception | None = None
+    for size in _SIZES if moving else _SIZES[:1]:
+        inputs = {spec.name: _example(spec, size) for spec in runner.inputs}
+        try:
+            runner(inputs)
+        except Exception as error:  # noqa: BLE001  # its errors share no base but Exception
+            failure = error
+        else:
+            return inputs
+    assert failure is not None
+    raise InvalidBundle(
+        f"{quoted(model.name)}: ONNX Runtime cannot run it: {first_line(failure)}"
+    ) from failure
+
+
+def _example(spec: TensorSpec, size: int) -> NDArray[Any]:
+    """An array for an input; a dynamic first dimension is a batch of one."""
+    shape = [
+        each if isinstance(each, int) else (size if index else 1)
+        for index, each in enumerate(spec.shape)
+    ]
+    if not spec.dtype.startswith("float"):
+        return np.ones(shape, dtype=spec.dtype)
+    return np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)

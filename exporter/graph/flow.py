@@ -83,18 +83,14 @@ def tensor_inputs(node: Node) -> Iterator[Node]:
     name = name_of(node)
     if name in _FROM_SIZES or name.startswith("sym_"):
         return
-    sources: Iterable[Any] = node.all_input_nodes
-    if name in _FIRST_ONLY:
-        sources = node.args[:1]
-    yield from (n for n in sources if isinstance(n, Node) and not _is_size(n))
+    sources: Iterable[Any] = node.args[:1] if name in _FIRST_ONLY else node.all_input_nodes
+    for source in sources:
+        if isinstance(source, Node) and not isinstance(source.meta.get("val"), torch.SymInt | int):
+            yield source
 
 
 def _size(size: Any) -> int:
     return size if type(size) is int else int(size.node.hint)
-
-
-def _is_size(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.SymInt | int)
 
 
 @dataclass(frozen=True)
@@ -103,8 +99,7 @@ class Module:
 
     Attributes:
         fqn: Its fully qualified name; empty for the component itself.
-        called: Names of the modules around it whose `forward` was running, outermost first. Lists of
-            modules are never among them, because lists are not called.
+        called: Modules around it that were called, outermost first; lists of modules never are.
     """
 
     fqn: str
@@ -150,9 +145,8 @@ class Operation:
     @property
     def has_kernel_one(self) -> bool:
         """Whether it mixes no pixels: a linear operation, or a convolution with kernel 1."""
-        if not self.is_convolution:
-            return True
-        return all(size == 1 for size in shape(self.node.args[self.weight])[2:])
+        kernel = shape(self.node.args[self.weight])[2:] if self.is_convolution else ()
+        return all(size == 1 for size in kernel)
 
 
 class Flow:

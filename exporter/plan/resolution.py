@@ -95,7 +95,7 @@ class SiteResolution:
         """The resolution as plain JSON data."""
         return {
             "where": self.where,
-            "key": self.key,
+            "site": self.site.to_json(),
             "asked_weights": _scheme(self.asked_weights),
             "asked_inputs": _scheme(self.asked_inputs),
             "weights_rule": self.weights_rule,

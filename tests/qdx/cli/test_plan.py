@@ -202,9 +202,13 @@ def test_a_real_pipeline(qdx, tiny, preset):
         "vae.decode",
     }
     of_unet = [site for site in data["sites"] if site["where"] == "unet.forward"]
-    by_key = {site["key"]: site for site in of_unet}
+    by_key = {site["site"]["key"]: site for site in of_unet}
     assert by_key["conv_in"]["weights_rule"] == "ends"
     assert data["components"]["unet"]["bits_per_weight"] < 11
+    weighted = [site for site in of_unet if site["site"]["op"] in {"conv2d", "linear"}]
+    planned = sum(site["site"]["macs"] for site in weighted if site["inputs"])
+    share = planned / sum(site["site"]["macs"] for site in weighted)
+    assert share >= 0.9 if preset == "w8a8" else share == 0
 
 
 def test_a_slip_in_a_role_is_found_in_the_trace(qdx, tiny, tmp_path):

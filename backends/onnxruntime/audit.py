@@ -80,7 +80,6 @@ def audit(
     Raises:
         InvalidBundle: ONNX Runtime cannot open or run the model.
     """
-    names = SiteNames(model)
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     first: dict[tuple[str, str], dict[str, Any]] = {}
     for event in _events(model, options, threads):
@@ -88,6 +87,7 @@ def audit(
         key = (str(event["name"]).removesuffix(_EVENT), str(arguments["op_name"]))
         found[key].append(float(event["dur"]))
         first.setdefault(key, arguments)
+    names = SiteNames(model)
     times = {key: statistics.median(durations) for key, durations in found.items()}
     total = sum(times.values()) or 1.0
     executions = []

@@ -30,11 +30,11 @@ FORMS = Forms(opset=21)
 PASSES = (fuse_attention, gemm_to_matmul, share_quantizers)
 BOUND_PASSES = (
     widen_four_bits,
+    decompress_once,
     write_zero_points,
     pointwise_to_gemm,
     linear_to_gemm,
     quantize_biases,
-    decompress_once,
 )
 """What the runtime's fusions need; each leaves alone what is not quantized."""
 

@@ -37,7 +37,7 @@ def share_quantizers(model: ir.Model) -> None:
 
 
 def write_zero_points(model: ir.Model) -> None:
-    """Gives every eight-bit weight a zero point of its own, in place.
+    """Gives weights of eight-bit operations zero points, in place.
 
     ONNX lets it be left out; the fusion to QGemm then does not happen.
     """
@@ -45,6 +45,9 @@ def write_zero_points(model: ir.Model) -> None:
     for node in model.graph:
         weight = dequantized_weight(node.outputs[0]) if node.outputs else None
         if weight is None or len(weight.inputs) > 2:  # integers, scale
+            continue
+        users = [use.node for use in weight.outputs[0].uses()]
+        if all(dequantized_activation(user.inputs[0]) is None for user in users):
             continue
         integers, scale = weight.inputs[:2]
         assert integers is not None

@@ -28,6 +28,21 @@ _ON_THE_WAY: Final = frozenset(
     ]
 )
 """What may stand between a weight and its product, or between a product of attention and the softmax."""
+_ABSORBED: Final = frozenset(
+    [
+        "Add",
+        "BatchNormalization",
+        "Clip",
+        "Div",
+        "LeakyRelu",
+        "Mul",
+        "Relu",
+        "Sigmoid",
+        "Sub",
+        "Tanh",
+    ]
+)
+"""What convolutions and products take in behind them."""
 _SUFFIX: Final = re.compile(r"(_token_\d+|_nchwc|_nhwc|/.*|_\d+)*\Z")
 """What the runtime adds to the name of an operation that it fuses or moves to another layout."""
 
@@ -50,10 +65,21 @@ class SiteNames:
             elif base is not None:
                 calls[base] += 1
                 keys = (f"{base}{_number(calls[base])}",)
+            else:
+                keys = self._absorbing(node)
             # The runtime sometimes names a node after the value that it makes.
             for each in (name, *(str(value.name) for value in node.outputs)):
                 self._sites[each] = keys
         self._order = sorted(self._sites)
+
+    def _absorbing(self, node: ir.Node) -> tuple[str, ...]:
+        """The sites whose kernel may take a node in and then bear its name."""
+        if node.op_type not in _ABSORBED:
+            return ()
+        producers = [value.producer() for value in node.inputs if value is not None]
+        found = {self._sites.get(str(each.name), ()) for each in producers if each is not None}
+        found.discard(())
+        return found.pop() if len(found) == 1 else ()
 
     def sites(self, name: str) -> tuple[str, ...]:
         """The keys of the sites that a node of the runtime's own graph computes; none for other nodes."""

@@ -19,6 +19,7 @@ from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.site import Site
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.feasibility import Form
 from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.insert import insert
@@ -89,7 +90,7 @@ def resolved(graph: Graph, wants: Wants) -> ResolvedPlan:
     for site in sites(graph):
         weights, inputs = wants(site)
         asked = inputs if isinstance(inputs, Inputs | None) else inputs[0][1]
-        form = "native" if weights or inputs else "float"
+        form: Form = "native" if weights or inputs else "float"
         found.append(
             SiteResolution(
                 graph.where,
@@ -102,7 +103,7 @@ def resolved(graph: Graph, wants: Wants) -> ResolvedPlan:
                 inputs,
                 "",
                 form,
-                "",  # type: ignore[arg-type]
+                "",
             )
         )
     return ResolvedPlan(SimpleNamespace(), "onnxruntime", (), {graph.where: tuple(found)})  # type: ignore[arg-type]

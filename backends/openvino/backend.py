@@ -14,7 +14,7 @@ from qdx.backends.openvino.tokenizers import add_tokenizers
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from qdx.backends.contract import LoweredFiles, Runner
+    from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
@@ -63,6 +63,14 @@ class OpenVinoBackend:
         from qdx.backends.openvino.run import OpenVinoRunner
 
         return OpenVinoRunner(folder / "openvino_model.xml", options, threads=threads)
+
+    def audit(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> tuple[KernelExecution, ...]:
+        """Kernels of the compiled model; see `qdx.backends.openvino.audit`."""
+        from qdx.backends.openvino.audit import audit
+
+        return audit(folder / "openvino_model.xml", options, threads=threads)
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript, openvino, and openvino-tokenizers if installed."""

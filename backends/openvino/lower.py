@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from qdx.backends.contract import LoweredFiles
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
+from qdx.backends.openvino.gated_linear import split_gated_linears
 from qdx.backends.openvino.package import openvino
 from qdx.backends.openvino.refuse import storage_refusal
+from qdx.backends.openvino.site_names import site_names, write_site_names
 from qdx.backends.openvino.storage import narrow_weights
 from qdx.exporter.errors import StorageError, TargetRefusal
 
@@ -50,8 +52,10 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
         source = Path(temporary) / "model.onnx"
         write_model(model, source, external_data="model.onnx_data")
         converted = _converted(ov, source, graph)
+        write_site_names(converted, site_names(graph, model))
         try:
-            kept = narrow_weights(converted, graph, storage_dtype, Path(temporary) / "narrow")
+            kept = split_gated_linears(converted)
+            kept += narrow_weights(converted, graph, storage_dtype, Path(temporary) / "narrow")
             ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=False)
         except (OSError, RuntimeError) as error:
             raise StorageError(f"`{MODEL_FILE}`: OpenVINO could not write it: {error}") from error

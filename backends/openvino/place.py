@@ -11,11 +11,16 @@ input share it. The rules were measured, see `targets/openvino.toml`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.quantize.activations import activation_quantization
-from qdx.exporter.quantize.placement import Placement, SitePlacement, WeightQuantization
+from qdx.exporter.quantize.placement import (
+    ActivationQuantization,
+    Placement,
+    SitePlacement,
+    WeightQuantization,
+)
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.scheme import Inputs
-    from qdx.exporter.quantize.placement import ActivationQuantization
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["place"]
@@ -81,11 +85,13 @@ def _input(
     ranges: Ranges | None,
 ) -> ActivationQuantization:
     if segments[0][1].mode == "dynamic":
-        return activation_quantization(segments, _NoRanges(), (), signed=True, symmetric=True)
+        return ActivationQuantization("int8", 1.0, 0, token=True)
     assert ranges is not None
     unsigned = port == _PROBABILITIES
     if unsigned:  # all levels for what is never negative; its zero point is zero
-        segments = [(groups, one.model_copy(update={"symmetric": False})) for groups, one in segments]
+        segments = [
+            (groups, one.model_copy(update={"symmetric": False})) for groups, one in segments
+        ]
     signed = not unsigned and not segments[0][1].dtype.startswith("u")
     return activation_quantization(
         segments,

@@ -127,6 +127,24 @@ def test_eight_bit_kernels(case: str, weights: Weights, tmp_path: Path) -> None:
         assert (steps > 0.5).mean() < 0.02
 
 
+class Last(One):
+    """An operation whose result is the graph's output."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.op(x)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_operations_at_the_end_of_a_graph(case: str, tmp_path: Path) -> None:
+    make, x, kernel = CASES[case]
+    graph, _ = graph_of(lambda: Last(make()), {"x": x})
+
+    result = lowered(graph, tmp_path, weighted(W8, A8))
+
+    assert result.kernels() == {"op": (kernel, "int8")}
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > 45
+
+
 @pytest.mark.parametrize("case", ["conv", "1x1 conv", "linear"])
 def test_dynamic_shapes(case: str, tmp_path: Path) -> None:
     make, x, kernel = CASES[case]

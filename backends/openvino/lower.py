@@ -73,11 +73,11 @@ def _converted(ov: Any, source: Path, graph: Graph) -> Any:
     ):
         port.get_tensor().set_names({spec.name})
     model.set_friendly_name(graph.component)
-    _settle_names(model)
+    settle_names(model)
     return model
 
 
-def _settle_names(model: Any) -> None:
+def settle_names(model: Any) -> None:
     """Counts generated names again from zero, in the model's own order."""
     counts: Counter[str] = Counter()
     for node in model.get_ordered_ops():

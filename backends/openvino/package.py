@@ -1,31 +1,50 @@
-"""The `openvino` package, imported without its telemetry.
+"""The packages `openvino` and `nncf`, imported without their telemetry.
 
-Importing it sends a usage event over the network when the `openvino-telemetry` package is there.
+Importing them sends a usage event over the network when the `openvino-telemetry` package is there.
 qdx never talks to the network on its own account, so that package is hidden during the import;
-OpenVINO then falls back to its stub.
+they then fall back to a stub.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+
+from qdx.exporter.errors import RuntimeMissing
 
 _TELEMETRY = "openvino_telemetry"
 
 
 def openvino() -> Any:
     """The package; untyped, because its Python layer is generated."""
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
+    return _imported("openvino")
+
+
+def nncf() -> Any:
+    """The package; untyped like `openvino`.
+
+    Raises:
+        RuntimeMissing: It is not installed.
+    """
+    if "nncf" not in sys.modules and find_spec("nncf") is None:
+        raise RuntimeMissing("quantizer `nncf` needs the package nncf", hint="pip install nncf")
+    openvino()
+    return _imported("nncf")
+
+
+def _imported(package: str) -> Any:
+    if package in sys.modules:
+        return sys.modules[package]
     hidden = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == _TELEMETRY}
     for name in hidden:
         del sys.modules[name]
     blocked: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None blocks
     blocked[_TELEMETRY] = None
     try:
-        return importlib.import_module("openvino")
+        return importlib.import_module(package)
     finally:
         del sys.modules[_TELEMETRY]
         sys.modules.update(hidden)

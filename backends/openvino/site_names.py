@@ -29,7 +29,7 @@ _PATH: Final = ["qdx", "sites"]
 
 @dataclass(frozen=True)
 class SiteNames:
-    """Keys of a quantized graph's sites by the names that compiled operations may keep.
+    """Keys of a graph's sites by the names that compiled operations may keep.
 
     Attributes:
         operations: By the operation's own name, which stays when it is fused.
@@ -45,15 +45,12 @@ def site_names(graph: Graph, model: ir.Model) -> SiteNames:
     """Names of the operations that compute a graph's sites.
 
     The graph and the model list the operations of a module in the same order, that of execution. A module
-    whose operations are not as many as its sites, because the lowering joined some, is left out; a float
-    graph has no names to keep.
+    whose operations are not as many as its sites, because the lowering joined some, is left out.
 
     Args:
         graph: The graph.
         model: What it was lowered to, nodes named after modules.
     """
-    if not _is_quantized(graph):
-        return SiteNames()
     operations: dict[str, list[ir.Node]] = defaultdict(list)
     for node in model.graph:
         if node.op_type in _COMPUTES:
@@ -127,10 +124,3 @@ def _names(data: Mapping[str, Any], part: str) -> dict[str, str]:
             f"rt_info of the IR: no names of {part}, expected keys of sites by name"
         )
     return names
-
-
-def _is_quantized(graph: Graph) -> bool:
-    return any(
-        node.op == "call_function" and str(node.target).startswith("qdx.")
-        for node in graph.program.graph.nodes
-    )

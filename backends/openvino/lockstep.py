@@ -1,0 +1,85 @@
+"""The IR cut open at its quantizers; see `qdx.backends.lockstep`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdx.backends.lockstep import Values, quantizer_of
+from qdx.backends.openvino.package import openvino
+from qdx.exporter.errors import InvalidBundle, quoted
+
+__all__ = ["OpenVinoLockstep"]
+
+
+class OpenVinoLockstep:
+    """One compiled model over all segments."""
+
+    def __init__(
+        self, model: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> None:
+        """Opens the model.
+
+        Args:
+            model: The IR's XML file; its weights lie beside it.
+            options: As for `OpenVinoRunner`.
+            threads: Processor threads; OpenVINO's default where None.
+
+        Raises:
+            InvalidBundle: OpenVINO cannot read or compile it.
+        """
+        core = openvino().Core()
+        properties: dict[str, Any] = dict(options)
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        try:
+            read = core.read_model(model)
+            self._inputs = [port.get_any_name() for port in read.inputs]
+            self._outputs = [port.get_any_name() for port in read.outputs]
+            self.quantizers = _cut(read)
+            self._request = core.compile_model(read, "CPU", properties).create_infer_request()
+        except RuntimeError as error:
+            raise InvalidBundle(
+                f"{quoted(model.name)}: OpenVINO cannot open it in segments: {error}"
+            ) from error
+
+    def __call__(
+        self, inputs: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]
+    ) -> tuple[Values, Values]:
+        """Runs every segment once."""
+        arrays = [inputs[name] for name in self._inputs]
+        arrays += [values[name] for name in self.quantizers]
+        given = {index: np.ascontiguousarray(array) for index, array in enumerate(arrays)}
+        results = self._request.infer(given, share_inputs=True, share_outputs=False)
+        names = (*self._outputs, *self.quantizers)
+        found = {name: results[index] for index, name in enumerate(names)}
+        own = {name: found.pop(name) for name in self.quantizers}
+        return found, own
+
+
+def _cut(model: Any) -> tuple[str, ...]:
+    """Gives quantizers parameters of their own and the model their sources as results."""
+    ov = openvino()
+    names: list[str] = []
+    parameters: list[Any] = []
+    sources: list[Any] = []
+    for node in model.get_ordered_ops():
+        name = quantizer_of(node.get_friendly_name())
+        if name is None or node.get_type_name() != "FakeQuantize":
+            continue
+        source = node.input_value(0)
+        if source.get_node().get_type_name() == "Parameter":
+            continue
+        parameter = ov.opset13.parameter(source.get_partial_shape(), ov.Type.f32)
+        node.input(0).replace_source_output(parameter.output(0))
+        names.append(name)
+        parameters.append(parameter)
+        sources.append(source)
+    model.add_parameters(parameters)
+    model.add_results([ov.opset13.result(source) for source in sources])
+    model.validate_nodes_and_infer_types()
+    return tuple(names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from qdx.exporter.plan.feasibility import Offer, Request
 from qdx.exporter.plan.scheme import InputsDtype, WeightsDtype
@@ -43,6 +43,8 @@ class Kernel(BaseModel):
         stored: Type that holds the weight, where it is wider than the asked one.
         form: What the target makes of it.
         why: The reason in words.
+        slower: Why it is no faster than the float operation, as measured; None where it is faster.
+        slower_below_macs: What `slower` says holds below this number of multiply-accumulates alone.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -58,6 +60,20 @@ class Kernel(BaseModel):
     stored: Literal["int8", "uint8"] | None = None
     form: Literal["native", "decomposed", "simulated", "stored", "refused"]
     why: Annotated[str, Field(min_length=1)]
+    slower: Annotated[str, Field(min_length=1)] | None = None
+    slower_below_macs: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _limit_has_a_reason(self) -> Kernel:
+        if self.slower_below_macs is not None and self.slower is None:
+            raise ValueError("`slower_below_macs` without `slower`, the reason")
+        return self
+
+    def offer(self, request: Request) -> Offer:
+        """What the row says of a request that it carries."""
+        limit = self.slower_below_macs
+        slower = self.slower if limit is None or request.macs < limit else None
+        return Offer(self.form, self.why, self.stored, slower)
 
     def carries(self, request: Request) -> bool:
         """Whether the row speaks of a request."""
@@ -98,7 +114,7 @@ def offer_of(kernels: Iterable[Kernel], request: Request) -> Offer:
     rows = tuple(kernels)
     for kernel in rows:
         if kernel.carries(request):
-            return Offer(kernel.form, kernel.why, kernel.stored)
+            return kernel.offer(request)
     return Offer("refused", _missing(rows, request))
 
 

@@ -24,8 +24,10 @@ class Site:
         fqn: Fully qualified name of the module that the operation belongs to.
         node: Name of the operation's node in the graph's program.
         op: `conv2d`, `linear`, `qk`, `pv`, `group_norm` and the like.
-        role: What it is for: `first`, `last`, `conv`, `shortcut`, `time_embed`, `attn.q`, `attn.k`,
-            `attn.v`, `attn.out`, `attn.qk`, `attn.pv`, `ff.in`, `ff.out`, `norm`, `embedding`, `other`.
+        role: What it is for: `first`, `last`, `conv`, `shortcut`, `time_embed`; `attn.q`, `attn.k`,
+            `attn.v`, and where one makes several of them `attn.qkv`, `attn.kv`, `attn.qk_in`,
+            `attn.qv`; `attn.qk` and `attn.pv` for the products, `attn.out`; `ff.in`, `ff.out`,
+            `norm`, `embedding`, `other`.
         stage: Where it stands: `down.0`, `mid`, `up.2`, `block.17`; empty outside of all stages.
         macs: Multiply-accumulates of one call; 0 where there are none to speak of.
         weight: Fully qualified name of its weight parameter; None without one.

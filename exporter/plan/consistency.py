@@ -48,6 +48,9 @@ def _rule(rule: Rule, path: KeyPath) -> Iterator[Fault]:
     if rule.keep is not None and parts:
         yield Fault((*path, "keep"), f"`keep` sets weights and inputs, and `{parts[0]}` is given too",
                     "leave one of the two out; later rules win")  # fmt: skip
+    if rule.when == "faster" and not rule.quantizes:
+        yield Fault((*path, "when"), "`when` is `faster`, and the rule quantizes nothing",
+                    "it leaves operations float where low precision is no faster")  # fmt: skip
 
 
 def _weights(weights: Weights, path: KeyPath) -> Iterator[Fault]:

@@ -30,6 +30,7 @@ class Request:
         inputs: Scheme of its inputs; None where they stay float.
         by_timestep: The inputs have scales that depend on the timestep.
         reduced: Size of the dimension that blocks of weights divide; 0 without a weight.
+        macs: Multiply-accumulates of one call, the same for both products of an attention.
     """
 
     op: str
@@ -37,6 +38,7 @@ class Request:
     inputs: Inputs | None
     by_timestep: bool = False
     reduced: int = 0
+    macs: int = 0
 
     def __str__(self) -> str:
         """`linear with int4 weights (block 32) and int8 inputs (token)`."""
@@ -64,11 +66,13 @@ class Offer:
         form: How it is carried out; `refused` where it is not.
         why: The reason in words.
         stored: Type that holds the weights, where it is wider than the asked one.
+        slower: Why it is no faster than the float operation; None where it is faster.
     """
 
     form: Form
     why: str
     stored: str | None = None
+    slower: str | None = None
 
 
 class PlanTarget(Protocol):

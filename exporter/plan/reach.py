@@ -14,6 +14,7 @@ from qdx.exporter.plan.selection import has_inputs, name_of, selects
 __all__ = ["check_reach"]
 
 _NAMES_SHOWN = 8
+_PRODUCTS = {"qk", "pv"}
 _LATER = "rules are read in order and the last match wins: put the general rule first"
 
 Sites = Sequence[tuple[str, Site]]
@@ -91,6 +92,8 @@ def _refuse_unreached_sites(
     rule = plan.rules[index]
     inside = [pair for pair in sites if matches(pair[0], rule.select.component)]
     chosen = [(name, site) for name, site in inside if selects(rule.select, name, site)]
+    if not chosen and _speaks_of_absent_attention(rule, [site for _, site in inside]):
+        return
     if not chosen:
         _refuse_unmatched(plan, index, [site for _, site in inside])
     weighted = rule.asked_weights is not None and any(site.weight for _, site in chosen)
@@ -110,6 +113,16 @@ def _refuse_unreached_sites(
         f"rules decide: {names}",
         hint=_LATER,
     )
+
+
+def _speaks_of_absent_attention(rule: Rule, sites: Sequence[Site]) -> bool:
+    """Whether a rule is about attention, where it is faster, and nothing there has any.
+
+    That is no slip: one plan then serves denoisers with and without attention.
+    """
+    named = set(rule.select.op or ())
+    absent = not any(site.op in _PRODUCTS for site in sites)
+    return rule.when == "faster" and bool(named) and named <= _PRODUCTS and absent
 
 
 def _refuse_unmatched(plan: Plan, index: int, sites: Sequence[Site]) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from qdx.exporter.errors import InvalidPlan, Refusal, TargetRefusal, quoted
 from qdx.exporter.graph.site import Site
+from qdx.exporter.plan.faster import compared_macs
 from qdx.exporter.plan.feasibility import PlanTarget
 from qdx.exporter.plan.reach import check_reach
 from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
-from qdx.exporter.plan.resolve_site import resolve_site, with_shared_weights
+from qdx.exporter.plan.resolve_site import GraphRequest, resolve_site, with_shared_weights
 from qdx.exporter.plan.rule import matches
 from qdx.exporter.plan.schema import Plan
-from qdx.exporter.plan.selection import decide, name_of, storage_rule
+from qdx.exporter.plan.selection import Decision, decide, name_of, storage_rule
 
 __all__ = ["Examination", "examine", "resolve"]
 
@@ -108,14 +109,25 @@ def examine(
     resolutions = tuple(_component(plan, name, index, target) for name, index in storage.items())
     becomes = {resolution.component: resolution.becomes for resolution in resolutions}
     resolved_sites = {
-        where: with_shared_weights(
-            resolve_site(plan, where, site, decision, becomes.get(traced[where], "float32"), target)
-            for site, decision in zip(graph, decisions[where], strict=True)
+        where: _graph(
+            GraphRequest(plan, where, becomes.get(traced[where], "float32"), target),
+            graph,
+            decisions[where],
         )
         for where, graph in (sites or {}).items()
     }
     resolved = ResolvedPlan(plan, target.name, resolutions, resolved_sites)
     return _examination(resolved, target)
+
+
+def _graph(
+    request: GraphRequest, sites: Sequence[Site], decisions: Sequence[Decision]
+) -> tuple[SiteResolution, ...]:
+    macs = compared_macs(sites)
+    return with_shared_weights(
+        resolve_site(request, site, decision, macs[site.key])
+        for site, decision in zip(sites, decisions, strict=True)
+    )
 
 
 def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:

@@ -2,53 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final
 
 from qdx.exporter.graph.site import Site
-from qdx.exporter.plan.feasibility import Offer, PlanTarget, Request
+from qdx.exporter.plan.faster import inputs_only_where_faster, weights_only_where_faster
+from qdx.exporter.plan.feasibility import PlanTarget
+from qdx.exporter.plan.negotiate import Negotiation, Outcome, Wish
 from qdx.exporter.plan.resolution import InputsByTimestep, SiteResolution
 from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.plan.selection import Decision, name_of
 
-__all__ = ["resolve_site", "with_shared_weights"]
+__all__ = ["GraphRequest", "resolve_site", "with_shared_weights"]
 
-_MATRIX_RANK: Final = 2
-_LEAST_BLOCK: Final = 16
-# Where the schemes of several timesteps are carried out differently, the last of these counts.
-_BY_WORTH: Final = ("native", "decomposed", "stored", "simulated", "refused")
+
+@dataclass(frozen=True)
+class GraphRequest:
+    """What the sites of one graph have in common.
+
+    Attributes:
+        plan: The intent.
+        where: `component.method` of the graph.
+        storage: Type in which its component stores what is not quantized.
+        target: The target.
+    """
+
+    plan: Plan
+    where: str
+    storage: str
+    target: PlanTarget
 
 
 def resolve_site(
-    plan: Plan, where: str, site: Site, decision: Decision, storage: str, target: PlanTarget
+    request: GraphRequest, site: Site, decision: Decision, macs: int
 ) -> SiteResolution:
     """Resolves one site.
 
     Args:
-        plan: The intent.
-        where: `component.method` of the graph.
+        request: What holds for its graph.
         site: The operation.
         decision: The rules that decide for it.
-        storage: Type in which its component stores what is not quantized.
-        target: The target.
+        macs: Multiply-accumulates by which the target judges what is faster; see `compared_macs`.
     """
-    asked = _weights(plan, site, decision, storage)
-    schemes = tuple(_inputs(plan, index) for index in decision.inputs)
-    inputs = _by_timestep(decision, schemes)
-    fixed = _conflict(asked, schemes, storage) or _float(asked, inputs, target)
-    weights, offer = (asked, fixed) if fixed else _negotiate(site, asked, inputs, target)
+    plan = request.plan
+    wish = _wish(plan, site, decision, request.storage)
+    negotiation = Negotiation(site, request.storage, request.target, macs)
+    outcome = negotiation.outcome(wish)
+    if outcome.offer.slower is not None:
+        outcome = _where_faster(plan, decision, wish, negotiation, outcome)
+    weights, offer = outcome.weights, outcome.offer
     return SiteResolution(
-        where=where,
+        where=request.where,
         site=site,
-        asked_weights=asked,
-        asked_inputs=schemes[0] if schemes else None,
+        asked_weights=wish.weights,
+        asked_inputs=wish.schemes[0] if wish.schemes else None,
         weights_rule="" if weights is None else name_of(plan, decision.weights),
         inputs_rule=", ".join(dict.fromkeys(name_of(plan, n) for n in decision.inputs)),
         weights=weights,
-        inputs=inputs,
+        inputs=outcome.inputs,
         stored_dtype="" if weights is None else offer.stored or weights.dtype,
         form=offer.form,
         why=offer.why,
@@ -70,18 +83,40 @@ def with_shared_weights(resolutions: Iterable[SiteResolution]) -> tuple[SiteReso
     return tuple(checked)
 
 
+def _where_faster(
+    plan: Plan, decision: Decision, wish: Wish, negotiation: Negotiation, outcome: Outcome
+) -> Outcome:
+    """Leaves float what rules ask only where it is faster, with the reason."""
+    weights, schemes, inputs = wish.weights, wish.schemes, wish.inputs
+    if weights is not None and weights_only_where_faster(plan, decision):
+        weights = _float_weights(negotiation.storage)
+    if inputs is not None and inputs_only_where_faster(plan, decision):
+        schemes, inputs = tuple(Inputs(dtype="float32") for _ in schemes), None
+    changed = Wish(weights, schemes, inputs)
+    if changed == wish:
+        return outcome
+    kept = negotiation.outcome(changed)
+    why = f"{kept.offer.why}; low precision is no faster: {outcome.offer.slower}"
+    return replace(kept, offer=replace(kept.offer, why=why))
+
+
+def _wish(plan: Plan, site: Site, decision: Decision, storage: str) -> Wish:
+    schemes = tuple(_inputs(plan, index) for index in decision.inputs)
+    weights = _weights(plan, site, decision, storage)
+    return Wish(weights, schemes, _by_timestep(decision, schemes))
+
+
 def _weights(plan: Plan, site: Site, decision: Decision, storage: str) -> Weights | None:
     if site.weight is None:
         return None
     rule = None if decision.weights is None else plan.rules[decision.weights]
     asked = None if rule is None else rule.asked_weights
     # Float storage is one type for each component.
-    return asked or Weights.model_validate({"dtype": storage})
+    return asked or _float_weights(storage)
 
 
-def _reduced(site: Site) -> int:
-    """Size of the dimension that the operation reduces and blocks divide."""
-    return site.weight_shape[1] if len(site.weight_shape) > 1 else 0
+def _float_weights(dtype: str) -> Weights:
+    return Weights.model_validate({"dtype": dtype})
 
 
 def _inputs(plan: Plan, index: int | None) -> Inputs:
@@ -89,9 +124,7 @@ def _inputs(plan: Plan, index: int | None) -> Inputs:
     return asked or Inputs(dtype="float32")
 
 
-def _by_timestep(
-    decision: Decision, schemes: tuple[Inputs, ...]
-) -> Inputs | InputsByTimestep | None:
+def _by_timestep(decision: Decision, schemes: Sequence[Inputs]) -> Inputs | InputsByTimestep | None:
     """The schemes of the inputs; by ranges of timestep groups where there is more than one range."""
     if not any(scheme.quantized for scheme in schemes):
         return None
@@ -107,87 +140,3 @@ def _by_timestep(
     if len(runs) == 1:
         return schemes[0]
     return tuple((range(run[0], run[-1] + 1), schemes[run[0]]) for run in runs)
-
-
-def _conflict(weights: Weights | None, schemes: tuple[Inputs, ...], storage: str) -> Offer | None:
-    """What no target could do."""
-    if weights is not None and not weights.quantized and weights.dtype != storage:
-        return Offer(
-            "refused",
-            f"weights in {weights.dtype} in a component that stores its float weights as {storage}: "
-            "float weights of a component have one type",
-        )
-    kinds = {
-        (scheme.quantized, scheme.dtype.startswith("u"), scheme.mode, scheme.symmetric)
-        for scheme in schemes
-    }
-    if len(kinds) > 1:
-        return Offer(
-            "refused",
-            "its inputs change at some timesteps between float, signed, unsigned, asymmetric or "
-            "dynamic: one graph has one kind of quantizer",
-        )
-    return None
-
-
-def _float(
-    weights: Weights | None, inputs: Inputs | InputsByTimestep | None, target: PlanTarget
-) -> Offer | None:
-    """What becomes of a site where nothing is quantized."""
-    if inputs is not None or (weights is not None and weights.quantized):
-        return None
-    computed = f"computed in {target.compute_dtype}"
-    if weights is None:
-        return Offer("float", computed)
-    return Offer("float", f"stored in {weights.dtype}; {computed}")
-
-
-def _negotiate(
-    site: Site,
-    asked: Weights | None,
-    inputs: Inputs | InputsByTimestep | None,
-    target: PlanTarget,
-) -> tuple[Weights | None, Offer]:
-    """The scheme of the weight that the target can carry out, and what it makes of it.
-
-    A block as long as a channel is a channel. Where a target wants whole blocks and they do not
-    divide a channel, they are halved until they do: shorter blocks are never less exact.
-    """
-    reduced = _reduced(site)
-    if asked is None or asked.block is None or len(site.weight_shape) != _MATRIX_RANK:
-        return asked, _offer(site, asked, inputs, target)
-    if asked.block >= reduced:
-        weights = asked.model_copy(update={"granularity": "channel", "block": None})
-        return weights, _because(_offer(site, weights, inputs, target), "one block holds a channel")
-    first = offer = _offer(site, asked, inputs, target)
-    block: int = asked.block
-    while offer.form == "refused" and reduced % block and block > _LEAST_BLOCK:
-        block //= 2
-        weights = asked.model_copy(update={"block": block})
-        offer = _offer(site, weights, inputs, target)
-    if offer is first or offer.form == "refused":
-        return asked, first
-    reason = f"blocks of {block}, because {asked.block} does not divide its {reduced} inputs"
-    return weights, _because(offer, reason)
-
-
-def _because(offer: Offer, reason: str) -> Offer:
-    return replace(offer, why=f"{offer.why}; {reason}")
-
-
-def _offer(
-    site: Site,
-    weights: Weights | None,
-    inputs: Inputs | InputsByTimestep | None,
-    target: PlanTarget,
-) -> Offer:
-    schemes = inputs if isinstance(inputs, tuple) else ((range(0), inputs),)
-    requests = [
-        Request(site.op, weights, scheme, isinstance(inputs, tuple), _reduced(site))
-        for _, scheme in schemes
-    ]
-    offers = [(target.offer(request), request) for request in requests]
-    offer, request = max(offers, key=lambda pair: _BY_WORTH.index(pair[0].form))
-    if offer.form == "refused":
-        return replace(offer, why=f"{request}: {offer.why}")
-    return offer

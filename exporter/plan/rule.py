@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
@@ -119,6 +119,8 @@ class Rule(PlanModel):
         weights: How the weights of that are stored.
         inputs: How the inputs of that are quantized.
         keep: Weights stored in this float type, and inputs left alone.
+        when: `always` does it wherever the target can; `faster` leaves an operation float for which
+            the target's kernel of these types is no faster than its float one.
     """
 
     id: Name | None = None
@@ -127,6 +129,12 @@ class Rule(PlanModel):
     weights: Weights | None = None
     inputs: Inputs | None = None
     keep: FloatDtype | None = None
+    when: Literal["always", "faster"] = "always"
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether anything beside float storage is asked for."""
+        return any(part is not None and part.quantized for part in (self.weights, self.inputs))
 
     @property
     def asked_weights(self) -> Weights | None:

@@ -73,11 +73,7 @@ class Plan(PlanModel):
     @property
     def quantizes(self) -> bool:
         """Whether anything beside float storage is asked for."""
-        return self.quantizer == "nncf" or any(
-            part is not None and part.quantized
-            for rule in self.rules
-            for part in (rule.weights, rule.inputs)
-        )
+        return self.quantizer == "nncf" or any(rule.quantizes for rule in self.rules)
 
     def place(self, *path: str | int) -> str:
         """Returns where a part of the plan was written, as `file:line:column` where known.

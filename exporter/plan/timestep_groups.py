@@ -1,0 +1,54 @@
+"""Whether recorded ranges have the groups of timesteps that a resolved plan speaks of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from qdx.exporter.errors import UsageError, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qdx.exporter.plan.resolution import ResolvedPlan
+
+__all__ = ["RecordedGroups", "check_groups"]
+
+
+class RecordedGroups(Protocol):
+    """What recorded ranges tell of groups of timesteps."""
+
+    def groups(self, where: str) -> Sequence[float]:
+        """Boundaries between the groups of a graph; one fewer than there are groups."""
+
+
+def check_groups(resolved: ResolvedPlan, ranges: RecordedGroups | None, where: str) -> None:
+    """Checks that a graph whose scales depend on the timestep has all groups of the plan recorded.
+
+    A schedule of fewer distinct timesteps than groups cannot fill them all, and a file of ranges may
+    come from another plan.
+
+    Args:
+        resolved: What becomes of the sites.
+        ranges: What calibration recorded; None where nothing was.
+        where: `component.method` of the graph.
+
+    Raises:
+        UsageError: With the numbers and the way out.
+    """
+    grouped = any(
+        groups is not None for site in resolved.sites.get(where, ()) for groups, _ in site.segments
+    )
+    if not grouped or ranges is None:
+        return
+    recorded = len(ranges.groups(where)) + 1
+    wanted = resolved.plan.calibration.timestep_groups
+    if recorded == wanted:
+        return
+    words = f"{quoted(where)}: scales by timestep, in {wanted} groups, and {recorded} were recorded"
+    if recorded > wanted:
+        raise UsageError(words, hint="calibrate with this plan; the ranges are another's")
+    raise UsageError(
+        words,
+        hint=f"calibrate with {wanted} steps or more (`calibration.steps` in the plan), or set "
+        f"`calibration.timestep_groups` to {recorded} or fewer",
+    )

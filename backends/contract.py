@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+    from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph, TensorSpec
     from qdx.exporter.graph.site import Site
@@ -143,6 +144,26 @@ class Backend(Protocol):
         Raises:
             InvalidBundle: The runtime cannot read the files.
             UsageError: An option is unknown to the runtime.
+        """
+
+    def open_lockstep(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        threads: int | None = None,
+    ) -> Lockstep:
+        """Opens a folder that `lower` wrote from a quantized graph, cut open at its quantizers.
+
+        Args:
+            folder: Holds the runtime's files.
+            options: The runtime's own option names.
+            shapes: Shape of each quantizer's input, by the names of `qdx.backends.lockstep.quantizers`.
+            threads: Processor threads, the runtime's default where None.
+
+        Raises:
+            InvalidBundle: The runtime cannot read the files.
         """
 
     def audit(

@@ -18,13 +18,15 @@ def name_nodes(model: ir.Model) -> None:
     Before: `node_linear_7 = MatMul(...)` with scopes `["", "module.mid", "module.mid.to_q", "linear_7"]`.
     After: `mid.to_q/MatMul`; a second MatMul of that module is `mid.to_q/MatMul_1`. A value is named
     after its node, with `:1` and so on for further outputs. Inputs, outputs and initializers keep theirs.
+    An activation's quantizer is named after the graph's nodes, `mid.to_q/quantize_tensor_3` and
+    `mid.to_q/dequantize_tensor_3`, so that the two can be compared quantizer by quantizer.
     """
     kept = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
     taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     taken.update(model.graph.initializers)
     used: Counter[str] = Counter()
     for node in model.graph:
-        wanted = f"{_module_path(node)}/{node.op_type}".removeprefix("/")
+        wanted = f"{_module_path(node)}/{_kind(node)}".removeprefix("/")
         if _SCOPES not in node.metadata_props and node.name:  # made by our own passes, named there
             wanted = node.name
         name = _unique(wanted, used, taken)
@@ -75,6 +77,14 @@ def _unique(name: str, used: Counter[str], taken: set[str | None]) -> str:
         if candidate not in taken:
             taken.add(candidate)
             return candidate
+
+
+def _kind(node: ir.Node) -> str:
+    if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and _SCOPES in node.metadata_props:
+        name = str(ast.literal_eval(node.metadata_props[_SCOPES])[-1])
+        if name.removeprefix("de").startswith("quantize_tensor"):
+            return name
+    return node.op_type
 
 
 def _module_path(node: ir.Node) -> str:

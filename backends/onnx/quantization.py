@@ -16,7 +16,9 @@ from qdx.exporter.graph import operators
 # A value of the graph under construction: an `onnx_ir.Value` that onnxscript can compute with.
 Value = Any
 
-_ACTIVATIONS = {"int8": np.int8, "uint8": np.uint8}
+_Integer = type[np.int8] | type[np.uint8]
+
+_ACTIVATIONS: dict[str, _Integer] = {"int8": np.int8, "uint8": np.uint8}
 
 
 def quantization_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -32,7 +34,7 @@ def quantization_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]
         return op.QuantizeLinear(x, *_parameters(op, scale, zero_point, _ACTIVATIONS[dtype]))
 
     def dequantize_tensor(q: Value, scale: float, zero_point: int) -> Value:
-        dtype = np.uint8 if q.dtype == ir.DataType.UINT8 else np.int8
+        dtype: _Integer = np.uint8 if q.dtype == ir.DataType.UINT8 else np.int8
         return op.DequantizeLinear(q, *_parameters(op, scale, zero_point, dtype))
 
     def quantize(
@@ -57,9 +59,7 @@ def quantization_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]
     }
 
 
-def _parameters(
-    op: Opset, scale: float, zero_point: int, dtype: type[np.generic]
-) -> tuple[Value, Value]:
+def _parameters(op: Opset, scale: float, zero_point: int, dtype: _Integer) -> tuple[Value, Value]:
     return (
         op.Constant(value=ir.tensor(np.asarray(scale, dtype=np.float32))),
         op.Constant(value=ir.tensor(np.asarray(zero_point, dtype=dtype))),
@@ -91,7 +91,7 @@ def _move(model: ir.Model, transpose: ir.Node, dequantize: ir.Node) -> None:
             moved.append(value)  # one scale for each index of the axis has no order to change
             continue
         swap = ir.node("Transpose", [value], {"perm": permutation})
-        swap.outputs[0].dtype = value.dtype
+        swap.outputs[0].type = value.type
         swap.outputs[0].shape = ir.Shape([value.shape[axis] for axis in permutation])
         model.graph.insert_before(transpose, swap)
         moved.append(swap.outputs[0])

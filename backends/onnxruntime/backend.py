@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
+    from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
@@ -68,6 +69,19 @@ class OnnxRuntimeBackend:
         from qdx.backends.onnxruntime.audit import audit
 
         return audit(folder / "model.onnx", options, threads=threads)
+
+    def open_lockstep(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        threads: int | None = None,
+    ) -> Lockstep:
+        """Opens the model in segments."""
+        from qdx.backends.onnxruntime.lockstep import OnnxRuntimeLockstep
+
+        return OnnxRuntimeLockstep(folder / "model.onnx", options, shapes, threads=threads)
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and onnxruntime."""

@@ -57,7 +57,7 @@ class OnnxRuntimeRunner:
             InvalidBundle: ONNX Runtime cannot read the model.
             UsageError: An option is unknown.
         """
-        settings = _session_options(options, threads)
+        settings = session_options(options, threads)
         if profile_in is not None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile_in / "profile")
@@ -87,7 +87,12 @@ class OnnxRuntimeRunner:
         return Path(self._session.end_profiling())
 
 
-def _session_options(options: Mapping[str, str], threads: int | None) -> Any:
+def session_options(options: Mapping[str, str], threads: int | None) -> Any:
+    """Session options with pinned numerics.
+
+    Raises:
+        UsageError: An option is unknown.
+    """
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
     settings.use_deterministic_compute = True

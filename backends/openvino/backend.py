@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
+    from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
@@ -71,6 +72,20 @@ class OpenVinoBackend:
         from qdx.backends.openvino.audit import audit
 
         return audit(folder / "openvino_model.xml", options, threads=threads)
+
+    def open_lockstep(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        threads: int | None = None,
+    ) -> Lockstep:
+        """Opens the model in segments."""
+        from qdx.backends.openvino.lockstep import OpenVinoLockstep
+
+        del shapes  # the IR knows them
+        return OpenVinoLockstep(folder / "openvino_model.xml", options, threads=threads)
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript, openvino, and openvino-tokenizers if installed."""

@@ -1,0 +1,70 @@
+"""An artifact cut open at its quantizers, so that each is fed values from outside.
+
+Two correct computations of a quantized model differ in the last bit of some float, so that now and then
+a value next to a rounding tie gets the other integer; every such difference makes more of them in what
+follows, until the rounding noise of both is unrelated. Fed with the same values at every quantizer, the
+two can be compared to the precision of their arithmetic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import torch
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+    from qdx.exporter.graph.graph import Graph
+
+__all__ = ["Lockstep", "Values", "quantizer_of", "quantizers"]
+
+Values = dict[str, NDArray[Any]]
+
+_QUANTIZER: Final = re.compile(r"(?:.*/)?(?:de)?(quantize_tensor(?:_\d+)?)\Z")
+
+
+class Lockstep(Protocol):
+    """An opened artifact whose quantizers take their inputs from outside.
+
+    Attributes:
+        quantizers: Names of the quantizers at which it is cut, as `quantizers` gives them.
+    """
+
+    quantizers: tuple[str, ...]
+
+    def __call__(
+        self, inputs: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]
+    ) -> tuple[Values, Values]:
+        """Runs every segment once.
+
+        Args:
+            inputs: By the artifact's names.
+            values: What each quantizer is given, float32.
+
+        Returns:
+            The artifact's outputs, and what it would have given each quantizer itself.
+        """
+
+
+def quantizers(graph: Graph) -> dict[str, Node]:
+    """The quantizers of activations in a quantized graph, under the names that artifacts know them by.
+
+    Artifacts number them in the order of execution, which is what torch's exporter does.
+    """
+    operator = torch.ops.qdx.quantize_tensor.default
+    nodes = [node for node in graph.program.graph.nodes if node.target is operator]
+    return {f"quantize_tensor_{i}" if i else "quantize_tensor": n for i, n in enumerate(nodes)}
+
+
+def quantizer_of(name: str) -> str | None:
+    """The name of the quantizer that a node of an artifact is; None for other nodes.
+
+    >>> quantizer_of("mid.to_q/dequantize_tensor_3")
+    'quantize_tensor_3'
+    """
+    found = _QUANTIZER.fullmatch(name)
+    return found[1] if found else None

@@ -37,10 +37,13 @@ class PipelineGates(PlanModel):
     Attributes:
         psnr_db_min: Least peak signal-to-noise ratio against the reference picture, in decibels.
         ssim_min: Least structural similarity against the reference picture, from 0 to 1.
+        score_drop_max: Greatest mean loss of the score that the user's own function gives pictures, from
+            0 to 1, where 0.01 is one point of a hundred; None for no such gate.
     """
 
     psnr_db_min: Decibels
     ssim_min: Ratio
+    score_drop_max: Ratio | None = None
 
 
 class LoweringGates(PlanModel):

@@ -24,12 +24,31 @@ def command(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first noise.")] = 0,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=1000, help="Number of seeds, for intervals.")
+    ] = 1,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="Prompts, one on each line, each run."),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            "--score",
+            metavar="FILE:FUNCTION",
+            help="Python function that scores a picture by its prompt, 0 to 1. Runs that file's code.",
+        ),
+    ] = None,
+    localize: Annotated[
+        bool, typer.Option("--localize", help="Name the sites at which the error enters.")
+    ] = False,
     call: Call = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
+    from qdx.prompts import read_prompts
     from qdx.verify import verify
 
     with progress_bars() as progress:
@@ -38,8 +57,12 @@ def command(
             model=model,
             report=report,
             seed=seed,
+            seeds=seeds,
             steps=steps,
+            prompts=None if prompts is None else read_prompts(prompts),
             call=arguments,
+            score=score,
+            localize=localize,
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from qdx.exporter.plan.schema import Gates
-from qdx.verify.components import MethodResult
-from qdx.verify.gates import Gate, at_least
+from qdx.verify.audit import AuditResult
+from qdx.verify.components import CallResult, MethodResult
+from qdx.verify.coverage import Coverage
+from qdx.verify.gates import Gate, at_least, at_most
 from qdx.verify.metrics import worst_of
 from qdx.verify.picture import PipelineResult
+from qdx.verify.rungs import ARTIFACT
+from qdx.verify.samples import Samples
 
-__all__ = ["component_gates", "gates_of", "pipeline_gates"]
+__all__ = ["Evidence", "component_gates", "gates_of", "pipeline_gates"]
+
+_NOT_QUANTIZED: Final = "the bundle holds no quantized graph"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is measured of quantized bundles, beside components and pictures.
+
+    Attributes:
+        quantized: `component.method` of the graphs that are quantized.
+        audits: By component for which low precision is planned.
+        coverage: What calibration saw; None for a bundle that was not calibrated.
+        samples: All runs; None counts the first alone.
+    """
+
+    quantized: frozenset[str] = frozenset()
+    audits: tuple[AuditResult, ...] = ()
+    coverage: Coverage | None = None
+    samples: Samples | None = field(default=None, repr=False)
 
 
 def gates_of(
@@ -18,20 +43,29 @@ def gates_of(
     methods: tuple[MethodResult, ...],
     other_methods: tuple[MethodResult, ...] | None,
     pipeline: PipelineResult,
+    evidence: Evidence | None = None,
 ) -> tuple[Gate, ...]:
-    """Every gate, in order: the components, the same at the second shape, the finished pictures.
+    """Every gate, in order: the components, the same at the second shape, quantization, finished pictures.
 
     Args:
         contract: The plan's bounds.
         methods: Results at the first shape.
         other_methods: Results at the second shape; None for an artifact of static shapes.
-        pipeline: The finished pictures.
+        pipeline: The finished pictures of the first run.
+        evidence: What is measured beside; None for nothing.
     """
+    evidence = evidence or Evidence()
     bound = contract.component.sqnr_db_min
-    gates = list(component_gates("", methods, bound))
+    runs = evidence.samples.runs if evidence.samples is not None else ()
+    every = (*methods, *(result for run in runs[1:] for result in run.methods))
+    gates = list(component_gates("", every, bound))
     if other_methods is not None:
         gates += component_gates("other_shape.", other_methods, bound)
-    return (*gates, *pipeline_gates(contract, pipeline))
+    gates += _lowering_gates(contract, methods, evidence)
+    gates += _conditioning_gates(contract, methods)
+    gates += _audit_gates(contract, evidence)
+    gates += _coverage_gates(contract, methods, evidence)
+    return (*gates, *pipeline_gates(contract, pipeline, evidence.samples))
 
 
 def component_gates(prefix: str, methods: Iterable[MethodResult], bound: float) -> tuple[Gate, ...]:
@@ -53,14 +87,120 @@ def _component_gate(name: str, results: list[MethodResult], bound: float) -> Gat
         return at_least(name, None, bound, note=unmeasured)
     calls = [(result, call) for result in results for call in result.calls]
     value = worst_of(call.sqnr_db for _, call in calls)
-    note = next((f"{r.method}, call {c.index}: {c.error}" for r, c in calls if c.error), "")
+    note = next((f"{_place(r, c)}: {c.error}" for r, c in calls if c.error), "")
+    if not note and value < bound:
+        note = "worst at " + _place(*min(calls, key=lambda pair: pair[1].sqnr_db))
     return at_least(name, value, bound, note=note)
 
 
-def pipeline_gates(contract: Gates, pipeline: PipelineResult) -> tuple[Gate, ...]:
-    """Gates on what the pipeline makes. Structural similarity is asked of pictures only."""
-    bounds, error = contract.pipeline, pipeline.error
-    gates = [at_least("pipeline.psnr_db", pipeline.psnr_db, bounds.psnr_db_min, note=error)]
+def _place(result: MethodResult, call: CallResult) -> str:
+    """`forward, call 3 of 20, seed 1`."""
+    place = f"{result.method}, call {call.index}"
+    return f"{place} of {result.run}" if result.run else place
+
+
+def _lowering_gates(
+    contract: Gates, methods: Sequence[MethodResult], evidence: Evidence
+) -> list[Gate]:
+    """The artifact against the quantized graph in PyTorch, of every component that has one."""
+    if contract.lowering is None:
+        return []
+    bound = contract.lowering.sqnr_db_min
+    found: dict[str, list[float | None]] = {}
+    for result in methods:
+        if result.where in evidence.quantized:
+            shipped = [
+                rung for call in result.calls for rung in call.rungs if rung.name == ARTIFACT
+            ]
+            values = [rung.quantized_sqnr_db for rung in shipped] or [None]
+            found.setdefault(result.component, []).extend(values)
+    if not found:
+        return [at_least("lowering.sqnr_db", None, bound, note=_NOT_QUANTIZED)]
+    gates = []
+    for component, values in found.items():
+        measured = [value for value in values if value is not None]
+        worst = worst_of(measured) if len(measured) == len(values) else None
+        gates.append(at_least(f"{component}.lowering.sqnr_db", worst, bound))
+    return gates
+
+
+def _conditioning_gates(contract: Gates, methods: Sequence[MethodResult]) -> list[Gate]:
+    """The strength of guidance; no gate for a pipeline call without guidance."""
+    if contract.conditioning is None:
+        return []
+    gates = []
+    for result in methods:
+        found = result.conditioning
+        if found is None or not found.applicable:
+            continue
+        name = f"{result.where}.conditioning"
+        low, high = contract.conditioning.ratio_min, contract.conditioning.ratio_max
+        gates += [
+            at_least(f"{name}.ratio_min", found.ratio_min, low, note=found.note),
+            at_most(f"{name}.ratio_max", found.ratio_max, high, note=found.note),
+        ]
+    return gates
+
+
+def _audit_gates(contract: Gates, evidence: Evidence) -> list[Gate]:
+    """What the runtime executes of what is planned in low precision."""
+    if contract.audit is None:
+        return []
+    bound = contract.audit.executed_share_min
+    if not evidence.audits:
+        note = "no operation is planned in low precision"
+        return [at_least("audit.executed_share", None, bound, note=note)]
+    gates = []
+    for audit in evidence.audits:
+        note = f"{len(audit.downgraded)} sites in higher precision" if audit.downgraded else ""
+        value = audit.executed_share
+        name = f"{audit.component}.audit.executed_share"
+        gates.append(at_least(name, value, bound, note="" if value >= bound else note))
+    return gates
+
+
+def _coverage_gates(
+    contract: Gates, methods: Sequence[MethodResult], evidence: Evidence
+) -> list[Gate]:
+    """What the calibration has seen."""
+    if contract.coverage is None:
+        return []
+    found = evidence.coverage
+    share = None if found is None else found.timesteps_share
+    note = "the bundle was not calibrated" if found is None else ""
+    bound = contract.coverage.timesteps_share_min
+    gates = [at_least("coverage.timesteps_share", share, bound, note=note)]
+    if contract.coverage.branches == "both":
+        guided = any(r.conditioning is not None and r.conditioning.applicable for r in methods)
+        both = found is not None and found.branches == "both" and (found.guided or not guided)
+        if not both and not note:
+            seen = found.branches if found is not None and found.guided else "none"
+            note = f"branches of guidance that calibration saw: {seen}"
+        gates.append(at_least("coverage.branches", float(both), 1.0, note=note))
+    return gates
+
+
+def pipeline_gates(
+    contract: Gates, pipeline: PipelineResult, samples: Samples | None = None
+) -> tuple[Gate, ...]:
+    """Gates on what the pipeline makes. Structural similarity is asked of pictures only.
+
+    Args:
+        contract: The plan's bounds.
+        pipeline: What the first run made.
+        samples: All runs; the worst of them counts, and of the scores the mean.
+    """
+    bounds = contract.pipeline
+    runs = [run.pipeline for run in samples.runs] if samples is not None else [pipeline]
+    error = next((run.error for run in runs if run.error), "")
+    psnr_db = worst_of(run.psnr_db for run in runs)
+    gates = [at_least("pipeline.psnr_db", psnr_db, bounds.psnr_db_min, note=error)]
     if pipeline.ssim is not None:
-        gates.append(at_least("pipeline.ssim", pipeline.ssim, bounds.ssim_min, note=error))
+        ssim = worst_of(float("nan") if run.ssim is None else run.ssim for run in runs)
+        gates.append(at_least("pipeline.ssim", ssim, bounds.ssim_min, note=error))
+    if bounds.score_drop_max is not None:
+        drop = samples.score_drop if samples is not None else None
+        note = error or ("" if drop is not None else "no score function was given")
+        value = None if drop is None else drop.mean
+        gates.append(at_most("pipeline.score_drop", value, bounds.score_drop_max, note=note))
     return tuple(gates)

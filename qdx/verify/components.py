@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from torch import Tensor
 
 from qdx.exporter.errors import QdxError, first_line
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verify import metrics
+from qdx.verify.conditioning import Conditioning, ConditioningMeter
 from qdx.verify.reference import MethodRecord, RecordedCall
+from qdx.verify.rungs import ARTIFACT, Rung, RungResult, climb
 
 __all__ = ["CallResult", "MethodResult", "TargetMethods", "compare_calls", "summary"]
 
 TargetMethods = Mapping[str, Callable[[dict[str, Tensor]], Mapping[str, Tensor]]]
+_NOTHING: Final[Mapping[str, Sequence[Rung]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class CallResult:
         cosine: The least over the outputs, or NaN.
         max_abs_err: The greatest over the outputs, or NaN.
         error: What went wrong, in words; empty if the target answered with every output.
+        rungs: The way from float PyTorch to the artifact, which is the last of them.
     """
 
     index: int
@@ -41,6 +46,7 @@ class CallResult:
     cosine: float
     max_abs_err: float
     error: str = ""
+    rungs: tuple[RungResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The call as plain JSON data; what is not a number becomes null."""
@@ -63,6 +69,8 @@ class MethodResult:
         times_called: How often the reference pipeline called the method.
         calls: The replayed calls; empty if there were none or the target lacks the method.
         error: Why nothing could be measured; empty otherwise.
+        conditioning: The strength of guidance; None for methods that are no denoiser.
+        run: Prompt and seed, where there are several runs.
     """
 
     component: str
@@ -70,10 +78,21 @@ class MethodResult:
     times_called: int
     calls: tuple[CallResult, ...]
     error: str = ""
+    conditioning: Conditioning | None = None
+    run: str = ""
+
+    @property
+    def where(self) -> str:
+        """`unet.forward`."""
+        return f"{self.component}.{self.method}"
 
 
 def compare_calls(
-    records: Mapping[str, MethodRecord], methods: TargetMethods, *, progress: Progress = SILENT
+    records: Mapping[str, MethodRecord],
+    methods: TargetMethods,
+    *,
+    between: Mapping[str, Sequence[Rung]] = _NOTHING,
+    progress: Progress = SILENT,
 ) -> tuple[MethodResult, ...]:
     """Replays every kept call on the target.
 
@@ -83,6 +102,7 @@ def compare_calls(
     Args:
         records: Reference calls by `component.method`.
         methods: The target's methods by the same names.
+        between: Rungs between float PyTorch and the artifact, likewise.
         progress: Told of every call.
 
     Raises:
@@ -96,17 +116,21 @@ def compare_calls(
             record = records.get(where, MethodRecord(0, ()))
             target = methods.get(where)
             calls: list[CallResult] = []
+            meter = ConditioningMeter(record)
             for call in record.calls if target is not None else ():
                 assert target is not None
-                calls.append(_replay(call, target))
+                result, outputs = _replay(call, (*between.get(where, ()), Rung(ARTIFACT, target)))
+                meter.add(call, outputs)
+                calls.append(result)
                 task.advance(1)
             error = ""
             if target is None:
                 error = f"`{where}` is called by the pipeline and missing in the artifact"
             elif not calls:
                 error = f"`{where}` is in the artifact and was never called"
+            made = record.times_called
             results.append(
-                MethodResult(component, method, record.times_called, tuple(calls), error)
+                MethodResult(component, method, made, tuple(calls), error, meter.finish())
             )
     return tuple(results)
 
@@ -133,30 +157,39 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _replay(
-    call: RecordedCall, target: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
-) -> CallResult:
-    """One call on the target."""
-    # The target gets tensors of its own, so that it cannot spoil the record.
-    inputs = {name: tensor.clone() for name, tensor in call.inputs.items()}
-    try:
-        outputs = target(inputs)
-    except QdxError:
-        raise
-    except Exception as error:  # noqa: BLE001  # a runtime may raise anything; it is a failed call
-        return CallResult(call.index, math.nan, math.nan, math.nan, brief(error))
-    missing = [name for name in call.outputs if name not in outputs]
-    if missing or not call.outputs:
-        what = f"output `{missing[0]}` is missing" if missing else "the reference has no output"
-        return CallResult(call.index, math.nan, math.nan, math.nan, what)
+def _replay(call: RecordedCall, rungs: Sequence[Rung]) -> tuple[CallResult, Mapping[str, Tensor]]:
+    """One call on every rung; what was measured, and what the last rung answered."""
+    answers = [(rung.name, *_answer(call, rung)) for rung in rungs]
+    climbed = climb(call.outputs, answers)
+    _, outputs, error = answers[-1]
+    if error:
+        return CallResult(call.index, math.nan, math.nan, math.nan, error, climbed), outputs
     pairs = {name: (reference, outputs[name]) for name, reference in call.outputs.items()}
-    return CallResult(
+    result = CallResult(
         call.index,
-        metrics.worst_of(metrics.sqnr_db(*pair) for pair in pairs.values()),
+        climbed[-1].float_sqnr_db,
         metrics.worst_of(metrics.cosine(*pair) for pair in pairs.values()),
         metrics.worst_of((metrics.max_abs_err(*pair) for pair in pairs.values()), max),
         next(filter(None, (_fault(name, *pair) for name, pair in pairs.items())), ""),
+        climbed,
     )
+    return result, outputs
+
+
+def _answer(call: RecordedCall, rung: Rung) -> tuple[Mapping[str, Tensor], str]:
+    """What a rung answers to a call, and why it did not; without outputs where one is missing."""
+    # Each rung gets tensors of its own, so that it cannot spoil the record.
+    inputs = {name: tensor.clone() for name, tensor in call.inputs.items()}
+    try:
+        outputs = rung.run(inputs)
+    except QdxError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a runtime may raise anything; it is a failed call
+        return {}, brief(error)
+    if not call.outputs:
+        return {}, "the reference has no output"
+    missing = next((name for name in call.outputs if name not in outputs), None)
+    return ({}, f"output `{missing}` is missing") if missing is not None else (outputs, "")
 
 
 def _fault(name: str, reference: Tensor, output: Tensor) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Gate", "at_least"]
+__all__ = ["Gate", "Sense", "at_least", "at_most"]
+
+Sense = Literal["at least", "at most"]
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,10 @@ class Gate:
     Attributes:
         name: What was measured, such as `unet.sqnr_db` or `pipeline.ssim`.
         value: The measurement; None where there is none or where it is not a number.
-        bound: The least value that is accepted.
-        ok: Whether there is a finite value that reaches the bound.
+        bound: The least or greatest value that is accepted.
+        ok: Whether there is a finite value on the right side of the bound.
         note: Why there is no value, or what else a reader should know; may be empty.
+        sense: Which side is the right one.
     """
 
     name: str
@@ -26,6 +29,7 @@ class Gate:
     bound: float
     ok: bool
     note: str = ""
+    sense: Sense = "at least"
 
     def to_json(self) -> dict[str, Any]:
         """The gate as plain JSON data."""
@@ -35,13 +39,14 @@ class Gate:
             "bound": self.bound,
             "ok": self.ok,
             "note": self.note,
+            "sense": self.sense,
         }
 
     def __str__(self) -> str:
         """`unet.sqnr_db: 48.13, expected at least 50`."""
         found = "not measured" if self.value is None else f"{self.value:.6g}"
         reason = f" ({self.note})" if self.note else ""
-        return f"{self.name}: {found}{reason}, expected at least {self.bound:g}"
+        return f"{self.name}: {found}{reason}, expected {self.sense} {self.bound:g}"
 
 
 def at_least(name: str, value: float | None, bound: float, *, note: str = "") -> Gate:
@@ -49,8 +54,24 @@ def at_least(name: str, value: float | None, bound: float, *, note: str = "") ->
 
     The comparison asks for what is good. Its opposite, "not below the bound", would let NaN pass.
     """
-    found = value if value is not None and math.isfinite(value) else None
+    found = _finite(value)
     ok = found is not None and math.isfinite(bound) and found >= bound
-    if found is None and not note:
-        note = "no measurement" if value is None else "NaN, infinite, missing or of another shape"
-    return Gate(name, found, bound, ok, note)
+    return Gate(name, found, bound, ok, note or _reason(value))
+
+
+def at_most(name: str, value: float | None, bound: float, *, note: str = "") -> Gate:
+    """A gate that passes only where a finite value does not exceed the bound."""
+    found = _finite(value)
+    ok = found is not None and math.isfinite(bound) and found <= bound
+    return Gate(name, found, bound, ok, note or _reason(value), "at most")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _reason(value: float | None) -> str:
+    """Why there is no value; empty if there is one."""
+    if value is None:
+        return "no measurement"
+    return "" if math.isfinite(value) else "NaN, infinite, missing or of another shape"

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import inspect
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import qdx
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import Bundle, read_bundle
-from qdx.exporter.capture.arguments import complete_call, other_call
-from qdx.exporter.capture.folder import PipelineFolder, read_pipeline_folder
-from qdx.exporter.capture.materialize import load_pipeline
+from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
-from qdx.runtime.pipeline import attach, open_methods, open_skeleton
+from qdx.runtime.pipeline import open_methods
 from qdx.runtime.source import check_source
-from qdx.verify.acceptance import gates_of
+from qdx.verify.acceptance import Evidence, gates_of
+from qdx.verify.audit import audit_bundle
 from qdx.verify.components import MethodResult, compare_calls
+from qdx.verify.coverage import read_coverage
 from qdx.verify.folder import clear_report, write_report
-from qdx.verify.picture import PipelineResult, Products, attempt, compare_products, generate
-from qdx.verify.reference import MethodRecord, record_calls
+from qdx.verify.picture import compare_products
+from qdx.verify.quantized import localize_worst, middle_rungs, quantized_model, quantized_wheres
+from qdx.verify.reference import QUANTIZED_CALLS_KEPT, MethodRecord
 from qdx.verify.report import Report
+from qdx.verify.runs import ArtifactPipeline, Reference, first_pictures
+from qdx.verify.samples import Made, RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
+from qdx.verify.score import Score, load_score
 
 if TYPE_CHECKING:
+    from qdx.exporter.plan.schema import Plan
     from qdx.runtime.methods import TargetMethod
 
 __all__ = ["verify"]
-
-# Where neither the user nor the bundle says how many steps: the pipeline's own number, up to this.
-_STEPS_LIMIT: Final = 20
-# The second shape asks whether the artifact computes right at other sizes, not over many steps.
-_STEPS_AT_OTHER_SHAPE: Final = 2
 
 
 def verify(
@@ -44,24 +45,34 @@ def verify(
     model: Path | str,
     report: Path | str | None = None,
     seed: int = 0,
+    seeds: int = 1,
     steps: int | None = None,
+    prompts: Sequence[str] | None = None,
     call: dict[str, Any] | None = None,
+    score: str | None = None,
+    localize: bool = False,
     progress: Progress = SILENT,
 ) -> Report:
     """Holds a bundle against the pipeline it was made from, and its numbers against its plan.
 
-    The PyTorch pipeline runs once in float32, with every component call on record. The calls are
-    replayed on the target one by one; then the bundle's own pipeline makes its picture of the same
-    noise. A dynamic bundle is also compared at a second batch and size.
+    The PyTorch pipeline runs in float32, with every component call on record. The calls are replayed one by
+    one, for a quantized bundle on each rung of the ladder: the quantized graph in PyTorch, the runtime without
+    its optimizations where it can, and the runtime as shipped. Then the bundle's own pipeline makes its
+    picture of the same noise. A dynamic bundle is also compared at a second batch and size.
 
     Args:
         bundle: The bundle.
         model: The pipeline folder it was made from.
         report: Folder for report.json, junit.xml, report.html and the pictures; None writes nothing.
-        seed: Of the noise.
+        seed: Of the first noise.
+        seeds: Number of seeds, one after the other; figures then have intervals.
         steps: Denoising steps; None takes those of the call or the pipeline's own number, at most 20.
+        prompts: Each is run with every seed; None takes the call's own.
         call: Arguments of the pipeline that replace those of the export. Images are given here again, or
             are seeded noise of the same size: a bundle names no file.
+        score: `FILE:FUNCTION` of a Python function that takes a picture and its prompt and gives a number
+            from 0 to 1. The file's code is run.
+        localize: Measure at which sites the error of quantization enters.
         progress: Shows the steps.
 
     Returns:
@@ -71,8 +82,8 @@ def verify(
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The folder is not the pipeline that the bundle was made from.
         InvalidPlan: The plan in the bundle does not follow its schema.
-        UsageError: The pipeline or the artifact does not take this call, or the report folder lies
-            in the bundle or holds files of others.
+        UsageError: The pipeline or the artifact does not take this call, the score function is none, or the
+            report folder lies in the bundle or holds files of others.
         RuntimeMissing: The runtime is not installed.
         StorageError: Reading or writing failed.
     """
@@ -84,131 +95,138 @@ def verify(
     plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
     folder = read_pipeline_folder(model)
     check_source(manifest.source.files, folder.path, progress=progress)
+    judge = None if score is None else load_score(score)
     if destination is not None:
         clear_report(destination)
     methods = open_methods(opened, progress=progress)
-    reference = _Reference(folder, opened, methods, seed, progress)
+    quantized = quantized_wheres(opened)
+    every_call = quantized or plan.quantizes or plan.gates.conditioning is not None
+    keeps = dict.fromkeys(methods, QUANTIZED_CALLS_KEPT) if every_call else {}
+    reference = Reference(folder, opened, methods, keeps, progress)
     chosen = reference.chosen_call({**restore_call(manifest.call), **(call or {})}, steps)
-    full = complete_call(reference.pipeline, chosen)
-    products, records = reference.run(full)
-    dynamic = manifest.shapes == "dynamic"
-    other_records = reference.run_at_other_shape(full, products) if dynamic else None
+    specs = run_specs(
+        chosen,
+        seed=seed,
+        seeds=seeds,
+        prompts=prompts,
+        name=type(reference.pipeline).__name__,
+        complete=reference.complete,
+    )
+    runs = _run_reference(
+        reference, specs, methods, dynamic=manifest.shapes == "dynamic", progress=progress
+    )
     # Before the artifact's pipeline is built: its weights need not be in memory beside these.
     reference.release()
-    results = compare_calls(records, methods, progress=progress)
-    other_results: tuple[MethodResult, ...] | None = None
-    if other_records is not None:
-        other_results = compare_calls(other_records, methods, progress=progress)
-    pipeline = _run_artifact(opened, model, methods, full, seed, products, progress)
-    found = Report(
-        bundle=opened.path.name,
-        target=manifest.target.name,
-        runtime=manifest.target.runtime,
-        plan=plan.name or "unnamed",
-        seed=seed,
-        steps=full.get("num_inference_steps"),
-        call=full,
-        gates=gates_of(plan.gates, results, other_results, pipeline),
-        methods=results,
-        other_methods=other_results,
-        pipeline=pipeline,
-        versions=_versions(manifest.target.runtime),
-    )
+    job = _Job(opened, plan, model, methods, runs, judge, progress)
+    found = _measure(job, quantized, localize=localize)
     if destination is not None:
         write_report(found, destination)
     return found
 
 
-class _Reference:
-    """The PyTorch pipeline, and its runs."""
+@dataclass(frozen=True)
+class _Runs:
+    """What the reference did: all runs, the first with its calls, the others compared already."""
 
-    def __init__(
-        self,
-        folder: PipelineFolder,
-        bundle: Bundle,
-        methods: dict[str, TargetMethod],
-        seed: int,
-        progress: Progress,
-    ) -> None:
-        skeleton = load_pipeline(folder, progress=progress)
-        self.pipeline: Any = skeleton.pipeline
-        # Components that were left out of the bundle run in PyTorch on both sides.
-        left_out = set(bundle.manifest.left_out)
-        self._modules = {n: m for n, m in skeleton.modules.items() if n not in left_out}
-        self._graphs = {
-            where: frozenset(port.argument for port in method.inputs)
-            for where, method in methods.items()
-        }
-        self._seed = seed
-        self._progress = progress
-
-    def chosen_call(self, call: dict[str, Any], steps: int | None) -> dict[str, Any]:
-        """The arguments with a number of steps where the pipeline takes one."""
-        parameters = inspect.signature(self.pipeline.__call__).parameters
-        if steps is not None:
-            return {**call, "num_inference_steps": steps}
-        if "num_inference_steps" not in parameters or call.get("num_inference_steps") is not None:
-            return call
-        default = parameters["num_inference_steps"].default
-        usual = default if isinstance(default, int) else _STEPS_LIMIT
-        return {**call, "num_inference_steps": min(usual, _STEPS_LIMIT)}
-
-    def run(self, call: dict[str, Any]) -> tuple[Products, dict[str, MethodRecord]]:
-        """One run on record.
-
-        Raises:
-            UsageError: The pipeline does not take the call.
-        """
-        with self._progress.task("running the PyTorch reference"):
-            try:
-                return record_calls(
-                    self._modules,
-                    lambda: generate(self.pipeline, call, seed=self._seed),
-                    graphs=self._graphs,
-                )
-            except (TypeError, ValueError) as error:
-                name = type(self.pipeline).__name__
-                raise UsageError(f"{name} rejects the call: {error}") from error
-
-    def run_at_other_shape(
-        self, call: dict[str, Any], products: Products
-    ) -> dict[str, MethodRecord]:
-        """A short run at another batch and size, on record."""
-        other = other_call(self.pipeline, call, _size_pixels(products))
-        if "num_inference_steps" in other:
-            other["num_inference_steps"] = min(other["num_inference_steps"], _STEPS_AT_OTHER_SHAPE)
-        return self.run(other)[1]
-
-    def release(self) -> None:
-        """Lets go of the weights."""
-        self.pipeline = None
-        self._modules = {}
+    specs: tuple[RunSpec, ...]
+    made: tuple[Made, ...]
+    records: dict[str, MethodRecord]
+    other_records: dict[str, MethodRecord] | None
+    compared: tuple[tuple[MethodResult, ...], ...]
 
 
-def _run_artifact(
-    bundle: Bundle,
-    model: Path | str,
+@dataclass(frozen=True)
+class _Job:
+    """What measuring needs to know."""
+
+    bundle: Bundle
+    plan: Plan
+    model: Path | str
+    methods: dict[str, TargetMethod]
+    runs: _Runs
+    judge: Score | None
+    progress: Progress
+
+
+def _run_reference(
+    reference: Reference,
+    specs: Sequence[RunSpec],
     methods: dict[str, TargetMethod],
-    call: dict[str, Any],
-    seed: int,
-    reference: Products,
+    *,
+    dynamic: bool,
     progress: Progress,
-) -> PipelineResult:
-    """The bundle's own pipeline against what the reference made."""
-    with progress.task(f"running the pipeline on {bundle.manifest.target.runtime}"):
-        skeleton = open_skeleton(bundle, model=model)
-        attach(skeleton, methods)
-        products, error = attempt(skeleton.pipeline, call, seed=seed)
-    return compare_products(reference, products, error)
+) -> _Runs:
+    """Runs the reference; calls of all runs but the first are replayed at once and not kept."""
+    specs = tuple(RunSpec(reference.complete(spec.call), spec.seed) for spec in specs)
+    made, records = reference.run(specs[0])
+    other = reference.run_at_other_shape(specs[0], made.products) if dynamic else None
+    all_made, compared = [made], []
+    for spec in specs[1:]:
+        made, more = reference.run(spec)
+        results = compare_calls(more, methods, progress=progress)
+        all_made.append(made)
+        compared.append(tuple(replace(result, run=str(spec)) for result in results))
+    return _Runs(specs, tuple(all_made), records, other, tuple(compared))
 
 
-def _size_pixels(products: Products) -> tuple[int, int] | None:
-    """Height and width of the pictures; None where there are none."""
-    for name in ("images", "frames"):
-        if name in products and products[name].ndim >= 3:
-            height, width = products[name].shape[-3:-1]
-            return height, width
-    return None
+def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
+    """Every measurement, and the gates."""
+    bundle, runs, progress = job.bundle, job.runs, job.progress
+    manifest = bundle.manifest
+    model = None
+    if quantized:
+        model = quantized_model(bundle, job.plan, job.model, progress=progress)
+    between = {} if model is None else middle_rungs(bundle, job.methods, model)
+    first = compare_calls(runs.records, job.methods, between=between, progress=progress)
+    if len(runs.specs) > 1:
+        first = tuple(replace(result, run=str(runs.specs[0])) for result in first)
+    other: tuple[MethodResult, ...] | None = None
+    if runs.other_records is not None:
+        other = compare_calls(runs.other_records, job.methods, progress=progress)
+    localization = None
+    if localize and model is not None:
+        localization = localize_worst(model, job.methods, runs.records, first, progress)
+    # The middle rungs hold opened artifacts of their own.
+    between = {}
+    samples = _run_artifact(job, (first, *runs.compared))
+    audits = () if model is None else audit_bundle(bundle, model.resolved, progress)
+    coverage = read_coverage(manifest.calibration)
+    pipeline = samples.runs[0].pipeline
+    evidence = Evidence(quantized, audits, coverage, samples)
+    return Report(
+        bundle=bundle.path.name,
+        target=manifest.target.name,
+        runtime=manifest.target.runtime,
+        plan=job.plan.name or "unnamed",
+        seed=runs.specs[0].seed,
+        steps=runs.specs[0].call.get("num_inference_steps"),
+        call=runs.specs[0].call,
+        gates=gates_of(job.plan.gates, first, other, pipeline, evidence),
+        methods=first,
+        other_methods=other,
+        pipeline=pipeline,
+        versions=_versions(manifest.target.runtime),
+        samples=samples,
+        audits=audits,
+        coverage=coverage,
+        localization=localization,
+    )
+
+
+def _run_artifact(job: _Job, compared: Sequence[tuple[MethodResult, ...]]) -> Samples:
+    """The bundle's own pipeline against what the reference made, run by run."""
+    pipeline = ArtifactPipeline(job.bundle, job.model, job.methods, job.progress)
+    found = []
+    for spec, reference, methods in zip(job.runs.specs, job.runs.made, compared, strict=True):
+        made, error = pipeline.run(spec)
+        products = compare_products(reference.products, made.products, error)
+        scores: list[float | None] = [None, None]
+        if job.judge is not None:
+            sides = (reference.products, made.products)
+            scores = [job.judge.mean(first_pictures(one), spec.prompts) for one in sides]
+        latent = latent_sqnr_db(reference.latents, made.latents)
+        found.append(RunResult(spec, methods, products, latent, *scores))
+    return Samples(tuple(found), "" if job.judge is None else job.judge.name)
 
 
 def _check_outside(report: Path, bundle: Path) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from qdx.verify.page_ladder import ladder_sections
 from qdx.verify.report import Report, clean
 from qdx.verify.sheets import DIFFERENCE_GAIN
 
@@ -26,6 +27,7 @@ td.number { font-variant-numeric: tabular-nums; }
 figure { margin: 0; flex: 1 1 18rem; max-width: 32rem; }
 img { width: 100%; image-rendering: pixelated; border: 1px solid #8884; }
 summary { cursor: pointer; }
+svg { max-width: 100%; height: auto; }
 """
 _CAPTIONS: Final[Mapping[str, str]] = {
     "reference.png": "PyTorch, float32",
@@ -52,6 +54,7 @@ def html_page(report: Report, pictures: Mapping[str, bytes]) -> bytes:
         _gates(report),
         "<h2>Pictures</h2>",
         _pictures(report, pictures),
+        *ladder_sections(report),
         "<h2>Components</h2>",
         "<p>Each call of the PyTorch pipeline was replayed on the target with the same inputs.</p>",
         _components(data["components"]),
@@ -74,11 +77,11 @@ def _gates(report: Report) -> str:
     rows = []
     for gate in report.gates:
         mark = '<td class="ok">ok</td>' if gate.ok else '<td class="failed">failed</td>'
-        numbers = _number(gate.value) + _number(gate.bound)
+        numbers = f'{_number(gate.value)}<td class="number">{gate.sense} {gate.bound:g}</td>'
         rows.append(
             f"<tr><td>{_text(gate.name)}</td>{numbers}{mark}<td>{_text(gate.note)}</td></tr>"
         )
-    return _table(("gate", "value", "at least", "", ""), rows)
+    return _table(("gate", "value", "bound", "", ""), rows)
 
 
 def _pictures(report: Report, pictures: Mapping[str, bytes]) -> str:

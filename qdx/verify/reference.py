@@ -16,11 +16,21 @@ from qdx.exporter.capture.calls import bind, choose_variant, name_leaves
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
 
-__all__ = ["CALLS_KEPT", "MethodRecord", "RecordedCall", "record_calls"]
+__all__ = [
+    "CALLS_KEPT",
+    "QUANTIZED_CALLS_KEPT",
+    "MethodRecord",
+    "RecordedCall",
+    "record_calls",
+]
 
 # Calls of one method that are kept evenly spaced; the last one comes on top. A run of 20 steps
 # keeps every third.
 CALLS_KEPT: Final = 8
+# Of a quantized method every call is kept, so that no step goes unmeasured, up to this number: fifty steps
+# with two calls for guidance.
+QUANTIZED_CALLS_KEPT: Final = 100
+_NO_KEEPS: Final[Mapping[str, int]] = MappingProxyType({})
 
 _Result = TypeVar("_Result")
 
@@ -59,6 +69,7 @@ def record_calls(
     *,
     graphs: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
     keep: int = CALLS_KEPT,
+    keeps: Mapping[str, int] = _NO_KEEPS,
 ) -> tuple[_Result, dict[str, MethodRecord]]:
     """Runs a pipeline and keeps what its components were given and what they answered.
 
@@ -68,6 +79,7 @@ def record_calls(
         graphs: Names of every graph's inputs by `component.method`. They tell which variant of a method
             a call belongs to, and which plain numbers, such as a timestep, count as tensors.
         keep: How many calls of each method to keep, besides the last.
+        keeps: The same by `component.method`, for methods of which another number is kept.
 
     Returns:
         What `run` returned, and the records by `component.method`, variants apart, in order of first use.
@@ -87,7 +99,7 @@ def record_calls(
         inputs = _as_tensors(leaves, graphs.get(where, frozenset()))
         output, result = _call_by_fields(original, arguments)
         outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
-        kept.setdefault(where, _Spaced(keep)).add(inputs, outputs)
+        kept.setdefault(where, _Spaced(keeps.get(where, keep))).add(inputs, outputs)
         return result
 
     with torch.no_grad(), intercept(modules, answer):
@@ -122,6 +134,18 @@ def _call_by_fields(original: Callable[..., Any], arguments: dict[str, Any]) -> 
     return output, output.to_tuple() if hasattr(output, "to_tuple") else output
 
 
+def _shared(inputs: dict[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs, with the memory of the call before where they did not change, as prompts do not."""
+    return {
+        name: earlier[name] if name in earlier and _same(tensor, earlier[name]) else tensor
+        for name, tensor in inputs.items()
+    }
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+
+
 class _Spaced:
     """Evenly spaced calls out of a stream whose length is not known before it ends."""
 
@@ -134,6 +158,8 @@ class _Spaced:
 
     def add(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
         """Takes the next call; drops every second of the kept ones when they become too many."""
+        if self._last is not None:
+            inputs = _shared(inputs, self._last.inputs)
         self._last = RecordedCall(self._count, inputs, outputs)
         if self._count % self._stride == 0:
             self._kept.append(self._last)

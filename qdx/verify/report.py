@@ -7,9 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qdx.verify.audit import AuditResult, audit_to_json
 from qdx.verify.components import CallResult, MethodResult, finite, summary
+from qdx.verify.coverage import Coverage
 from qdx.verify.gates import Gate
+from qdx.verify.localize import Localization
 from qdx.verify.picture import PipelineResult
+from qdx.verify.rungs import rungs_to_json
+from qdx.verify.samples import Samples
 
 __all__ = ["SCHEMA", "Report", "clean", "components_to_json"]
 
@@ -35,6 +40,10 @@ class Report:
         other_methods: The same at a second shape; None for artifacts of static shapes.
         pipeline: The finished pictures.
         versions: Of everything that took part, by package name.
+        samples: All runs over prompts and seeds; None where there was none.
+        audits: What the runtime executes, by component for which low precision is planned.
+        coverage: What calibration has seen; None for a bundle that was not calibrated.
+        localization: Where the error of the worst call enters; None where nobody asked.
     """
 
     bundle: str
@@ -49,6 +58,10 @@ class Report:
     other_methods: tuple[MethodResult, ...] | None
     pipeline: PipelineResult = field(repr=False)
     versions: dict[str, str] = field(default_factory=dict)
+    samples: Samples | None = field(default=None, repr=False)
+    audits: tuple[AuditResult, ...] = ()
+    coverage: Coverage | None = None
+    localization: Localization | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -71,6 +84,10 @@ class Report:
             "gates": [gate.to_json() for gate in self.gates],
             "components": components_to_json(self.methods),
             "other_shape": None if other is None else {"components": components_to_json(other)},
+            "audit": audit_to_json(self.audits),
+            "coverage": None if self.coverage is None else self.coverage.to_json(),
+            "localization": None if self.localization is None else self.localization.to_json(),
+            "samples": None if self.samples is None else self.samples.to_json(),
             "pipeline": {
                 "psnr_db": finite(self.pipeline.psnr_db),
                 "ssim": None if self.pipeline.ssim is None else finite(self.pipeline.ssim),
@@ -89,22 +106,10 @@ class Report:
         return {name: _plain(value) for name, value in found.items()}
 
     def __str__(self) -> str:
-        """The gates as a table for a terminal."""
-        rows = [("gate", "value", "at least", "")]
-        rows += [
-            (
-                gate.name,
-                "-" if gate.value is None else f"{gate.value:.4g}",
-                f"{gate.bound:g}",
-                "ok" if gate.ok else f"FAILED  {gate.note}".rstrip(),
-            )
-            for gate in self.gates
-        ]
-        wide = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(
-            clean(f"{name:<{wide[0]}}  {value:>{wide[1]}}  {bound:>{wide[2]}}  {verdict}".rstrip())
-            for name, value, bound, verdict in rows
-        )
+        """The gates and the findings as tables for a terminal."""
+        from qdx.verify.text import report_text
+
+        return report_text(self)
 
 
 def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:
@@ -122,6 +127,10 @@ def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:
                 result.method: {
                     **_measurements(list(result.calls), result.times_called),
                     "error": result.error,
+                    "rungs": rungs_to_json((call.index, call.rungs) for call in result.calls),
+                    "conditioning": None
+                    if result.conditioning is None
+                    else result.conditioning.to_json(),
                     "measured": [call.to_json() for call in result.calls],
                 }
                 for result in results

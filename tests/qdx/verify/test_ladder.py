@@ -8,7 +8,8 @@ import pytest
 
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
 from qdx.verify import ladder, verify
-from qdx.verify.ladder import _check_outside, _Reference, _size_pixels, check_source
+from qdx.verify.ladder import _check_outside, check_source
+from qdx.verify.runs import Reference, size_pixels
 
 
 def test_a_model_with_the_digests_of_the_bundle_is_accepted(tmp_path):
@@ -105,16 +106,16 @@ class _Distilled:
     ],
 )
 def test_steps_are_asked_for_or_those_of_the_call_or_the_usual_ones(pipeline, call, steps, chosen):
-    reference = _Reference.__new__(_Reference)
+    reference = Reference.__new__(Reference)
     reference.pipeline = pipeline
 
     assert reference.chosen_call(call, steps).get("num_inference_steps") == chosen
 
 
 def test_the_size_is_that_of_the_picture(sd, ddpm):
-    assert _size_pixels(sd.products) == (64, 64)
-    assert _size_pixels(ddpm.products) == (16, 16)
-    assert _size_pixels({}) is None
+    assert size_pixels(sd.products) == (64, 64)
+    assert size_pixels(ddpm.products) == (16, 16)
+    assert size_pixels({}) is None
 
 
 def test_a_pipeline_folder_is_no_bundle(ddpm, tmp_path):

@@ -77,6 +77,7 @@ def test_the_json_says_what_was_promised(tmp_path):
         "bound": 50,
         "ok": True,
         "note": "",
+        "sense": "at least",
     }
     assert found["components"]["unet"]["sqnr_db"] == {"min": 60.0, "median": 65.0}
     assert found["components"]["unet"]["calls"] == {"made": 20, "measured": 3}
@@ -134,7 +135,10 @@ def test_junit_says_value_and_bound():
     report = make_report(48.0)
     failure = ET.fromstring(junit_xml(report)).find(".//failure")
 
-    assert failure.get("message") == "unet.sqnr_db: 48, expected at least 50"
+    assert (
+        failure.get("message")
+        == "unet.sqnr_db: 48 (worst at forward, call 0), expected at least 50"
+    )
 
 
 def test_junit_survives_the_text_of_strangers():
@@ -298,7 +302,7 @@ def test_a_full_disk_leaves_no_part_and_no_old_verdict(tmp_path, monkeypatch, co
 def test_the_table_for_the_terminal_names_every_gate():
     text = str(BAD)
 
-    assert text.splitlines()[0].split() == ["gate", "value", "at", "least"]
+    assert text.splitlines()[0].split() == ["gate", "value", "expected"]
     assert text.count("FAILED") == 3
     assert "12 values are not finite" in text
     assert "\x1b" not in str(make_report(math.nan, error=EVIL))

@@ -1,0 +1,246 @@
+"""The quantized model of a bundle in PyTorch: its graphs traced again, and quantized by the bundle's own recipes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from qdx.backends.registry import get_backend
+from qdx.bundle.target_options import checked_options
+from qdx.exporter.calibrate.weight_cache import WeightCache
+from qdx.exporter.capture.arguments import load_images
+from qdx.exporter.capture.recorded_call import restore_call
+from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.progress import SILENT
+from qdx.quantization import plan_graphs, read_recipe, rebuilt
+from qdx.runtime.methods import TargetMethod
+from qdx.targets.profile import load_target
+from qdx.timesteps import with_exact_timesteps
+from qdx.traced import trace_pipeline
+from qdx.verify.localize import Localization, localize, stage_of
+from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from qdx.bundle.reader import Bundle
+    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.plan.schema import Plan
+    from qdx.exporter.progress import Progress
+    from qdx.exporter.quantize.recipe import Recipe
+    from qdx.verify.components import MethodResult
+    from qdx.verify.reference import MethodRecord
+
+__all__ = [
+    "QuantizedModel",
+    "localize_worst",
+    "middle_rungs",
+    "quantized_model",
+    "quantized_wheres",
+]
+
+# What turns a runtime's own optimizations off; runtimes that cannot are not listed.
+_UNOPTIMIZED_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "onnxruntime": {"graph_optimization_level": "disable"}
+}
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A bundle's quantized graphs.
+
+    Attributes:
+        resolved: What the plan became of every site of every graph in the bundle.
+        recipes: By `component.method`, of the graphs that are quantized.
+        prepared: Their float graphs in the form that is quantized.
+        quantized: The quantized graphs.
+    """
+
+    resolved: ResolvedPlan
+    recipes: Mapping[str, Recipe] = field(repr=False)
+    prepared: Mapping[str, Graph] = field(repr=False)
+    quantized: Mapping[str, Graph] = field(repr=False)
+
+
+def quantized_wheres(bundle: Bundle) -> frozenset[str]:
+    """`component.method` of every graph in a bundle that has a recipe of quantization."""
+    return frozenset(where for where, _ in _recipes(bundle))
+
+
+def quantized_model(
+    bundle: Bundle, plan: Plan, model: Path | str, *, progress: Progress = SILENT
+) -> QuantizedModel:
+    """Traces a bundle's graphs as its export did, and quantizes them as its recipes say.
+
+    Args:
+        bundle: A quantized bundle.
+        plan: Its plan.
+        model: The pipeline folder that it was made from.
+        progress: Shows the steps.
+
+    Raises:
+        InvalidBundle: A recipe is damaged or that of another graph.
+        InvalidPlan, TargetRefusal, UsageError: As for the export.
+    """
+    manifest = bundle.manifest
+    source = trace_pipeline(
+        model,
+        load_images(restore_call(manifest.call)),
+        components=list(manifest.components),
+        shapes=manifest.shapes,
+        progress=progress,
+    )
+    profile = load_target(manifest.target.name)
+    profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
+    with progress.task("quantizing the graphs in PyTorch"):
+        planned = plan_graphs(source, plan, profile)
+        recipes = dict(_recipes(bundle))
+        cache = WeightCache()
+        floats: dict[str, Graph] = {}
+        quantized: dict[str, Graph] = {}
+        for where, recipe in recipes.items():
+            if where not in planned.graphs:
+                raise InvalidBundle(
+                    f"{quoted(where)}: has a recipe of quantization, and the call does not use it",
+                    hint="export again",
+                )
+            graph = planned.graphs[where]
+            floats[where], made = rebuilt(graph, recipe)
+            quantized[where] = cache.attach(made)
+    return QuantizedModel(planned.resolved, recipes, floats, quantized)
+
+
+def middle_rungs(
+    bundle: Bundle, methods: Mapping[str, TargetMethod], model: QuantizedModel
+) -> dict[str, tuple[Rung, ...]]:
+    """The rungs between float PyTorch and the shipped artifact, by `component.method`.
+
+    Args:
+        bundle: The bundle.
+        methods: Its methods, opened on the target.
+        model: Its quantized graphs.
+    """
+    manifest = bundle.manifest
+    found: dict[str, tuple[Rung, ...]] = {}
+    for where, graph in model.quantized.items():
+        if where not in methods:
+            continue
+        rungs = [Rung(QUANTIZED, as_method(methods[where], graph))]
+        switched_off = _UNOPTIMIZED_OPTIONS.get(manifest.target.runtime)
+        if switched_off is not None:
+            component, _, method = where.partition(".")
+            folder = bundle.path / manifest.components[component].methods[method].folder
+            options = {**checked_options(manifest), **switched_off}
+            runner = get_backend(manifest.target.runtime).open(folder, options)
+            rungs.append(Rung(UNOPTIMIZED, replace(methods[where], runner=runner)))
+        found[where] = tuple(rungs)
+    return found
+
+
+def localize_worst(
+    model: QuantizedModel,
+    methods: Mapping[str, TargetMethod],
+    records: Mapping[str, MethodRecord],
+    results: Sequence[MethodResult],
+    progress: Progress,
+) -> Localization | None:
+    """Localizes the error of the worst call of all quantized methods; None where none was replayed."""
+    found = [
+        (result, call)
+        for result in results
+        for call in result.calls
+        if result.where in model.quantized and model.recipes[result.where].placement.sites
+    ]
+    if not found:
+        return None
+    result, call = min(found, key=lambda pair: _or_least(pair[1].sqnr_db))
+    where = result.where
+    recorded = next(one for one in records[where].calls if one.index == call.index)
+    graph = model.quantized[where]
+    catcher = _InputCatcher(graph)
+    replace(as_method(methods[where], graph), runner=catcher)(recorded.inputs)
+    rungs = {rung.name: rung for rung in call.rungs}
+    return localize(
+        WeightCache().attach(model.prepared[where]),
+        graph,
+        model.recipes[where],
+        catcher.caught,
+        index=call.index,
+        enters=stage_of(rungs[QUANTIZED].float_sqnr_db, rungs[ARTIFACT].quantized_sqnr_db),
+        progress=progress,
+    )
+
+
+def as_method(method: TargetMethod, graph: Graph) -> TargetMethod:
+    """A target's method computed by a graph in PyTorch; it adapts the pipeline's tensors likewise."""
+    inputs = {spec.name: spec for spec in graph.inputs}
+    outputs = [spec.name for spec in graph.outputs]
+    return replace(
+        method,
+        inputs=tuple(
+            port.model_copy(
+                update={"name": port.argument, "dtype": inputs[port.argument].dtype,
+                        "shape": inputs[port.argument].shape}
+            )
+            for port in method.inputs
+        ),
+        outputs=tuple(
+            port.model_copy(update={"name": name})
+            for port, name in zip(method.outputs, outputs, strict=True)
+        ),
+        runner=_GraphRunner(graph),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _GraphRunner:
+    """A graph in PyTorch behind the interface of an opened artifact."""
+
+    graph: Graph
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """As the graph declares them."""
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """As the graph declares them."""
+        return self.graph.outputs
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the graph once."""
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        return {n: np.asarray(value.detach()) for n, value in self.graph.run(tensors).items()}
+
+
+class _InputCatcher(_GraphRunner):
+    """Keeps the inputs that a method adapts to its graph, and computes nothing."""
+
+    caught: Mapping[str, torch.Tensor]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Takes the inputs and answers in zeros."""
+        caught = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
+        object.__setattr__(self, "caught", caught)
+        return {spec.name: np.zeros(1, dtype=np.float32) for spec in self.graph.outputs}
+
+
+def _or_least(decibels: float) -> float:
+    return -math.inf if math.isnan(decibels) else decibels
+
+
+def _recipes(bundle: Bundle) -> Iterable[tuple[str, Recipe]]:
+    for name, component in bundle.manifest.components.items():
+        for method, entry in component.methods.items():
+            recipe = read_recipe(bundle.path / entry.folder)
+            if recipe is not None:
+                yield f"{name}.{method}", recipe

@@ -1,0 +1,158 @@
+"""The report as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from qdx.verify import metrics
+from qdx.verify.report import clean
+
+if TYPE_CHECKING:
+    from qdx.verify.audit import AuditResult
+    from qdx.verify.components import MethodResult
+    from qdx.verify.intervals import Interval
+    from qdx.verify.localize import Localization
+    from qdx.verify.report import Report
+    from qdx.verify.samples import Samples
+
+__all__ = ["report_text"]
+
+_SITES_SHOWN: Final = 5
+
+
+def report_text(report: Report) -> str:
+    """Gates first; of quantized bundles also rungs, guidance, audit, runs and localization."""
+    parts = [_gates(report), _rungs(report.methods), _conditioning(report.methods)]
+    parts += [_audit(report.audits), _samples(report.samples), _localization(report.localization)]
+    return clean("\n\n".join(part for part in parts if part))
+
+
+def _gates(report: Report) -> str:
+    rows = [
+        (
+            gate.name,
+            _number(gate.value),
+            f"{gate.sense} {gate.bound:g}",
+            "ok" if gate.ok else f"FAILED  {gate.note}".rstrip(),
+        )
+        for gate in report.gates
+    ]
+    return _table(("gate", "value", "expected", ""), rows)
+
+
+def _rungs(methods: Sequence[MethodResult]) -> str:
+    """The least SQNR of every rung over the calls, of methods with more than one rung."""
+    rows = []
+    for result in methods:
+        names = [rung.name for rung in result.calls[0].rungs] if result.calls else []
+        for position, name in enumerate(names if len(names) > 1 else ()):
+            rungs = [(call.index, call.rungs[position]) for call in result.calls]
+            worst = min(rungs, key=lambda pair: _or_least(pair[1].float_sqnr_db))
+            rows.append((
+                result.where,
+                name,
+                _number(metrics.worst_of(rung.float_sqnr_db for _, rung in rungs)),
+                _number(metrics.worst_of(rung.previous_sqnr_db for _, rung in rungs)),
+                f"{worst[0]} of {len(rungs)}",
+            ))  # fmt: skip
+    columns = ("least SQNR, dB", "rung", "to float", "to previous", "worst call")
+    return _table(columns, rows) if rows else ""
+
+
+def _conditioning(methods: Sequence[MethodResult]) -> str:
+    lines = []
+    for result in methods:
+        found = result.conditioning
+        if found is None or not any(len(call.rungs) > 1 for call in result.calls):
+            continue
+        if found.steps:
+            low, high = _number(found.ratio_min), _number(found.ratio_max)
+            lines.append(f"guidance of {result.where}: {low} to {high} of the reference's strength")
+        else:
+            lines.append(f"guidance of {result.where}: {found.note}")
+    return "\n".join(lines)
+
+
+def _audit(audits: Sequence[AuditResult]) -> str:
+    lines = []
+    for audit in audits:
+        planned, executed = _percent(audit.planned_share), _percent(audit.executed_share)
+        time = "" if audit.time_share is None else f", {_percent(audit.time_share)} of the time"
+        lines.append(
+            f"{audit.component}: {planned} of the multiply-accumulates planned in low precision, "
+            f"{executed} of those executed so{time}"
+        )
+        shown = audit.downgraded[:_SITES_SHOWN]
+        lines += [f"  {one.key}: {one.why}" for one in shown]
+        rest = len(audit.downgraded) - len(shown)
+        if rest:
+            lines.append(f"  and {rest} more")
+    return "\n".join(lines)
+
+
+def _samples(samples: Samples | None) -> str:
+    """Figures with intervals, where there are several runs or scores."""
+    if samples is None or (len(samples.runs) < 2 and not samples.score):
+        return ""
+    figures = {
+        "PSNR, dB": samples.psnr_db,
+        "SSIM": samples.ssim,
+        "final latents, SQNR, dB": samples.latent_sqnr_db,
+        "score, reference": samples.reference_score,
+        "score, artifact": samples.artifact_score,
+        "score, drop": samples.score_drop,
+    }
+    rows = [(name, *_interval(one)) for name, one in figures.items() if one is not None]
+    count = len(samples.runs)
+    text = _table((f"{count} run{'s' if count > 1 else ''}", "mean", "95 % interval"), rows)
+    worst = samples.worst
+    return text if worst is None or count < 2 else f"{text}\nworst step by step: {worst.spec}"
+
+
+def _localization(found: Localization | None) -> str:
+    if found is None:
+        return ""
+    rows = [
+        (
+            site.key,
+            site.op,
+            _number(site.local_sqnr_db),
+            _number(site.alone_sqnr_db),
+            _percent(site.share if site.share is not None else math.nan),
+        )
+        for site in found.ranked[:_SITES_SHOWN]
+    ]
+    head = f"error of call {found.index} of {found.where}: most of it enters in {found.enters}"
+    if found.first is not None:
+        head += f"; of the quantized sites it enters first at {found.first.key}"
+    columns = ("site", "op", "own SQNR, dB", "output SQNR if alone, dB", "share")
+    return f"{head}\n{_table(columns, rows)}"
+
+
+def _interval(one: Interval) -> tuple[str, str]:
+    if not math.isfinite(one.low):
+        return _number(one.mean), "-"
+    return _number(one.mean), f"{_number(one.low)} to {_number(one.high)}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [list(columns), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value

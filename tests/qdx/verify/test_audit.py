@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from qdx.backends.contract import KernelExecution
+from qdx.verify.audit import audit_result, audit_to_json
+
+
+def site(key, macs=100, form="native", *, quantized=True, weights=True):
+    return SimpleNamespace(
+        key=key,
+        form=form,
+        site=SimpleNamespace(macs=macs),
+        segments=("int8",) if quantized else (),
+        weights=SimpleNamespace(quantized=quantized) if weights else None,
+    )
+
+
+def kernel(precision, *keys, share=None):
+    return KernelExecution(keys[0] if keys else "", f"kernel_{precision}", precision, keys, share)
+
+
+def audit(sites, kernels):
+    return audit_result("unet", {"unet.forward": sites}, {"unet.forward": kernels})
+
+
+def test_shares_are_of_multiply_accumulates():
+    found = audit(
+        [site("a", 300), site("b", 100), site("c", 600, "float", quantized=False)],
+        [kernel("int8", "a", share=0.2), kernel("float32", "b", share=0.2), kernel("", share=0.1)],
+    )
+
+    assert found.planned_share == pytest.approx(0.4)
+    assert found.executed_share == pytest.approx(0.75)
+    assert found.time_share == pytest.approx(0.4)
+    assert [(one.key, one.macs) for one in found.downgraded] == [("b", 100)]
+    assert found.downgraded[0].why == "`kernel_float32` computed it in float32"
+
+
+def test_a_site_that_no_kernel_names_counts_as_downgraded():
+    found = audit([site("a")], [kernel("int8", "b")])
+
+    assert found.executed_share == 0
+    assert "no kernel" in found.downgraded[0].why
+
+
+def test_a_site_that_one_of_its_kernels_computes_in_floats_is_downgraded():
+    found = audit([site("a")], [kernel("int8", "a"), kernel("bfloat16", "a")])
+
+    assert found.executed_share == 0
+
+
+@pytest.mark.parametrize("form", ["float", "stored", "refused"])
+def test_what_only_is_stored_in_low_precision_is_not_planned(form):
+    found = audit([site("a", form=form)], [kernel("int8", "a")])
+
+    assert found.planned_macs == 0
+    assert math.isnan(found.executed_share)
+    assert found.to_json()["executed_low_precision_mac_share"] is None
+
+
+def test_products_of_attention_have_no_weights():
+    assert audit([site("a.qk", weights=False)], [kernel("int8", "a.qk")]).executed_share == 1
+
+
+def test_components_are_added_up():
+    one = audit([site("a", 300)], [kernel("int8", "a")])
+    other = audit([site("b", 100)], [kernel("float32", "b")])
+    found = audit_to_json((one, other))
+
+    assert found["executed_low_precision_mac_share"] == pytest.approx(0.75)
+    assert found["planned_low_precision_mac_share"] == 1
+    assert [each["key"] for each in found["downgraded"]] == ["b"]
+    assert "multiply-accumulates" in found["of"]
+    assert audit_to_json(()) is None

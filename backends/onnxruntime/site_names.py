@@ -63,7 +63,7 @@ class SiteNames:
                 number = _number(calls[f"{base}.qk"])
                 keys = (f"{base}.qk{number}", f"{base}.pv{number}")
             elif base is not None:
-                calls[base] += 1
+                calls[base] += 0 if _is_later_part(node) else 1
                 keys = (f"{base}{_number(calls[base])}",)
             else:
                 keys = self._absorbing(node)
@@ -117,14 +117,24 @@ def _site(node: ir.Node, path: str) -> str | None:
     return f"{prefix}pv" if _comes_from_softmax(node.inputs[0]) else f"{prefix}matmul"
 
 
+def _is_later_part(node: ir.Node) -> bool:
+    """Whether a node is another part of an operation whose weight was split."""
+    name = _weight_name(node.inputs[1]) if len(node.inputs) > 1 else None
+    return name is not None and name.rpartition("/")[2] != "0" and "/" in name
+
+
 def _from_weight(value: ir.Value | None) -> bool:
-    """Whether a value is an initializer, converted at most."""
+    return _weight_name(value) is not None
+
+
+def _weight_name(value: ir.Value | None) -> str | None:
+    """The initializer that a value is, converted at most."""
     while value is not None and not value.is_initializer():
         node = value.producer()
         if node is None or node.op_type not in _ON_THE_WAY:
-            return False
+            return None
         value = node.inputs[0]
-    return value is not None
+    return None if value is None else str(value.name)
 
 
 def _leads_to_softmax(node: ir.Node) -> bool:

@@ -377,6 +377,32 @@ def test_products_of_attention(
     assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > OUTPUT_CLOSE_DB
 
 
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj, self.out = nn.Linear(32, 64), nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return self.out(value * nn.functional.gelu(gate))
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_gates_are_not_split(granularity: Any, dynamic: bool, tmp_path: Path) -> None:
+    auto = torch.export.Dim.AUTO
+    x = tokens(3, 7, size=32)
+    graph, _ = graph_of(Gated, {"x": x}, dynamic={"x": {0: auto, 1: auto}} if dynamic else None)
+
+    result = lowered(graph, tmp_path, weighted(Weights(dtype="int8", granularity=granularity), A8))
+
+    executed = result.executed()
+    assert executed.count("QGemm") == 3
+    assert "Split" not in executed
+    assert result.kernels() == {"proj": ("QGemm", "int8"), "out": ("QGemm", "int8")}
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > CLOSE_DB
+
+
 class Twice(nn.Module):
     """One module called twice, and a norm."""
 

@@ -26,6 +26,7 @@ _EIGHT_BITS: Final = frozenset({"i8", "u8"})
 _INTEGER_KERNEL: Final = re.compile(r"_[iI]8$")
 _DTYPES: Final = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i64": "int64"}
 _WEIGHTED: Final = ("Convolution", "Deconvolution", "FullyConnected", "GroupConvolution", "MatMul")
+_ATTENTION: Final = frozenset({"ScaledDotProductAttention", "Subgraph"})
 _ADDED: Final = re.compile(r"(/\d+|/WithoutBiases|/DequantizationMultiply|_Reshape_weight)*$")
 """What OpenVINO and the splitting of operations append to names."""
 _RUNS: Final = 3
@@ -99,7 +100,12 @@ def _precision(kind: str, key: str, inputs: Sequence[str], sites: int) -> str:
 def _sites(node: Any, name: str, keys: SiteNames) -> tuple[str, ...]:
     originals = _told(node, "originalLayersNames").split(",")
     found = dict.fromkeys(_looked_up([*originals, name], keys.operations))
-    if not found and _told(node, "layerType").startswith(_WEIGHTED):
+    layer = _told(node, "layerType")
+    if layer in _ATTENTION:  # one operation for both products keeps the name of the second
+        known = frozenset(keys.operations.values())
+        partners = (re.sub(r"pv(#\d+)?$", r"qk\1", key) for key in found)
+        found |= dict.fromkeys(key for key in partners if key in known)
+    if not found and layer.startswith(_WEIGHTED):
         parents = (output.get_node() for output in node.input_values())
         constants = [p.get_friendly_name() for p in parents if _told(p, "layerType") == "Const"]
         found = dict.fromkeys(_looked_up([*constants, *originals, name], keys.parts)[:1])

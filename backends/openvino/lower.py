@@ -52,9 +52,11 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
         source = Path(temporary) / "model.onnx"
         write_model(model, source, external_data="model.onnx_data")
         converted = _converted(ov, source, graph)
-        write_site_names(converted, site_names(graph, model))
+        names = site_names(graph, model)
+        write_site_names(converted, names)
         try:
             kept = split_gated_linears(converted)
+            settle_names(converted, frozenset(names.operations))
             kept += narrow_weights(converted, graph, storage_dtype, Path(temporary) / "narrow")
             ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=False)
         except (OSError, RuntimeError) as error:
@@ -73,15 +75,15 @@ def _converted(ov: Any, source: Path, graph: Graph) -> Any:
     ):
         port.get_tensor().set_names({spec.name})
     model.set_friendly_name(graph.component)
-    settle_names(model)
     return model
 
 
-def settle_names(model: Any) -> None:
+def settle_names(model: Any, kept: frozenset[str] = frozenset()) -> None:
     """Counts generated names again from zero, in the model's own order."""
     counts: Counter[str] = Counter()
     for node in model.get_ordered_ops():
-        if _GENERATED.fullmatch(node.get_friendly_name()):
+        name = node.get_friendly_name()
+        if name not in kept and _GENERATED.fullmatch(name):
             kind = node.get_type_name()
             node.set_friendly_name(f"{kind}_{counts[kind]}")
             counts[kind] += 1

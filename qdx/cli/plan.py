@@ -14,9 +14,7 @@ from qdx.cli.output import emit, say, table
 from qdx.exporter.errors import StorageError, UsageError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from qdx.exporter.plan import Gates, Plan, ResolvedPlan, Rule
+    from qdx.exporter.plan import Plan, ResolvedPlan
 
 __all__ = ["app"]
 
@@ -116,44 +114,12 @@ def _resolved(plan: Plan, target: str, model: Path) -> ResolvedPlan:
 
 def _as_text(plan: Plan, resolved: ResolvedPlan | None) -> str:
     """The rules or what became of them, then the gates."""
+    from qdx.cli.plan_words import gate_words, rules_words
+
     if resolved is None:
-        rules = [_rule_row(index, rule) for index, rule in enumerate(plan.rules)]
-        first = table(("rule", "components", "operations", "weights", "inputs", "why"), rules)
+        first = rules_words(plan)
     else:
         rows = [(r.component, r.asked, r.rule, r.becomes, r.why) for r in resolved.components]
         first = table(("component", "asked", "rule", "becomes", "why"), rows)
-    gates = table(("gate", "expected"), [*_bounds(plan.gates)])
+    gates = table(("gate", "expected"), [*gate_words(plan.gates)])
     return f"{first}\n\n{gates}"
-
-
-def _rule_row(index: int, rule: Rule) -> tuple[str | None, ...]:
-    from qdx.exporter.plan.rule import SITE_KEYS
-
-    chosen = {key: getattr(rule.select, key) for key in SITE_KEYS}
-    selected = [f"{key} {' or '.join(globs)}" for key, globs in chosen.items() if globs is not None]
-    if rule.select.timesteps is not None:
-        selected.append("timesteps {:g} to {:g}".format(*rule.select.timesteps))
-    return (
-        rule.id or f"rules[{index}]",
-        ", ".join(rule.select.component),
-        "; ".join(selected) or "*",
-        plan_show.weights_words(rule.asked_weights),
-        "-" if rule.asked_inputs is None else plan_show.inputs_words(None, rule.asked_inputs),
-        rule.why,
-    )
-
-
-def _bounds(gates: Gates) -> Iterator[tuple[str, str]]:
-    yield "component sqnr_db", f"at least {gates.component.sqnr_db_min:g}"
-    yield "pipeline psnr_db", f"at least {gates.pipeline.psnr_db_min:g}"
-    yield "pipeline ssim", f"at least {gates.pipeline.ssim_min:g}"
-    if gates.lowering is not None:
-        yield "lowering sqnr_db", f"at least {gates.lowering.sqnr_db_min:g}"
-    if gates.conditioning is not None:
-        bounds = gates.conditioning
-        yield "conditioning ratio", f"{bounds.ratio_min:g} to {bounds.ratio_max:g}"
-    if gates.audit is not None:
-        yield "executed share", f"at least {gates.audit.executed_share_min:g}"
-    if gates.coverage is not None:
-        yield "timesteps share", f"at least {gates.coverage.timesteps_share_min:g}"
-        yield "guidance branches", gates.coverage.branches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,18 +10,19 @@ import typer
 
 from qdx.cli.options import AsJson, Call, Model, read_call
 from qdx.cli.output import emit, size, table
+from qdx.cli.plan_words import inputs_words, labelled, weights_words
 from qdx.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan import Examination, Inputs, Plan, SiteResolution, Weights
+    from qdx.exporter.plan import Examination, Plan, SiteResolution
     from qdx.exporter.plan.totals import Totals
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["command", "inputs_words", "weights_words"]
+__all__ = ["command"]
 
 
 def command(
@@ -28,9 +30,12 @@ def command(
     model: Model,
     target: Annotated[str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`.")],
     call: Call = None,
+    sites: Annotated[
+        bool, typer.Option("--sites", help="List every operation by name, not those alike as one.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what becomes of each operation of a pipeline, with totals. The pipeline is traced."""
+    """Show what becomes of the operations of a pipeline and why, with totals. The pipeline is traced."""
     arguments = read_call(call)
     # The target and the plan are checked before anything heavy is imported.
     from qdx.exporter.plan import load_plan
@@ -39,7 +44,7 @@ def command(
     profile, loaded = load_target(target), load_plan(plan)
     with progress_bars() as progress:
         examination = _examine(loaded, profile, model, arguments or {}, progress)
-    emit(_as_data(examination), as_json=as_json, text=_as_text(examination))
+    emit(_as_data(examination), as_json=as_json, text=_as_text(examination, every_site=sites))
     examination.check()
 
 
@@ -79,16 +84,18 @@ def _as_data(examination: Examination) -> dict[str, Any]:
     }
 
 
-def _as_text(examination: Examination) -> str:
+def _as_text(examination: Examination, *, every_site: bool) -> str:
     from qdx.exporter.plan.totals import component_totals, totals_of
 
     resolved = examination.resolved
     parts = [
-        f"{where}\n{table(_COLUMNS, [_row(site) for site in graph])}"
+        f"{where}\n{_listed(graph) if every_site else _grouped(graph)}"
         for where, graph in resolved.sites.items()
     ]
+    sites = [site for graph in resolved.sites.values() for site in graph]
+    parts.append(_reasons(sites))
+    every = totals_of(sites)
     sums = component_totals(resolved)
-    every = totals_of(site for graph in resolved.sites.values() for site in graph)
     rows = [_sum_row(name, totals) for name, totals in [*sums.items(), ("total", every)]]
     parts.append(table(_SUM_COLUMNS, rows))
     shares = [
@@ -99,7 +106,7 @@ def _as_text(examination: Examination) -> str:
     return "\n\n".join(parts)
 
 
-_COLUMNS = ("operation", "op", "role", "stage", "weights", "inputs", "becomes", "rule", "why")
+_COLUMNS = ("op", "role", "weights", "inputs", "becomes", "rule")
 _SUM_COLUMNS = (
     "component",
     "operations",
@@ -112,19 +119,56 @@ _SUM_COLUMNS = (
 )
 
 
-def _row(resolution: SiteResolution) -> tuple[str, ...]:
+def _grouped(graph: Sequence[SiteResolution]) -> str:
+    """One row for all operations that are alike, with their share of the graph's arithmetic."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    macs: Counter[tuple[str, ...]] = Counter()
+    for resolution in graph:
+        cells = _cells(resolution)
+        counts[cells] += 1
+        macs[cells] += resolution.site.macs
+    whole = macs.total()
+    rows = [
+        (count, *cells, f"{macs[cells] / whole:.2%}" if whole else "-")
+        for cells, count in counts.items()
+    ]
+    return table(("number", *_COLUMNS, "share"), rows)
+
+
+def _listed(graph: Sequence[SiteResolution]) -> str:
+    """One row for each operation; names come last, for they are long."""
+    rows = [(*_cells(one), one.site.stage or "-", one.key) for one in graph]
+    return table((*_COLUMNS, "stage", "name"), rows)
+
+
+def _cells(resolution: SiteResolution) -> tuple[str, ...]:
     site = resolution.site
     rules = dict.fromkeys(filter(None, [resolution.weights_rule, resolution.inputs_rule]))
     return (
-        site.key,
         site.op,
         site.role,
-        site.stage or "-",
         weights_words(resolution.weights),
         "; ".join(inputs_words(groups, inputs) for groups, inputs in resolution.segments) or "-",
         resolution.form,
         ", ".join(rules) or "-",
-        resolution.why,
+    )
+
+
+def _reasons(sites: Sequence[SiteResolution]) -> str:
+    """Why operations become what they do, each reason once."""
+    counts = Counter((one.form, one.why) for one in sites)
+    if not counts:
+        return "no operation that a plan can address"
+    rows = [(str(count).rjust(len("number")), *key) for key, count in counts.items()]
+    width = max(len("becomes"), *(len(form) for _, form, _ in rows))
+    return "\n".join(
+        [
+            f"number  {'becomes'.ljust(width)}  why",
+            *(
+                labelled(f"{count}  {form.ljust(width)}", why, width + 8)
+                for count, form, why in rows
+            ),
+        ]
     )
 
 
@@ -140,22 +184,3 @@ def _sum_row(name: str, totals: Totals) -> tuple[object, ...]:
         totals.macs,
         f"{totals.low_precision_share:.2%}",
     )
-
-
-def weights_words(scheme: Weights | None) -> str:
-    """Returns a scheme of weights in a few words, such as `int4 block 32`."""
-    if scheme is None:
-        return "-"
-    if not scheme.quantized:
-        return scheme.dtype
-    shared = f"block {scheme.block}" if scheme.block else scheme.granularity
-    marks = [shared, "" if scheme.symmetric else "asymmetric", "7 bits" * scheme.reduce_range]
-    return f"{scheme.dtype} {', '.join(filter(None, marks))}"
-
-
-def inputs_words(groups: range | None, scheme: Inputs) -> str:
-    """Returns a scheme of inputs in a few words, such as `int8 token`."""
-    if not scheme.quantized:
-        return scheme.dtype
-    when = "" if groups is None else f"groups {groups.start}-{groups.stop - 1}: "
-    return f"{when}{scheme.dtype} {scheme.granularity}{'' if scheme.symmetric else ', asymmetric'}"

@@ -194,3 +194,38 @@ def test_requests_are_named_by_what_is_asked():
         str(Request("linear", F32, A8, by_timestep=True))
         == "linear with float32 weights and int8 inputs (timestep groups)"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "macs", "slow"),
+    [
+        ("onnxruntime", 10**9, True),
+        ("onnxruntime", 0, True),
+        ("openvino", 999_999, True),
+        ("openvino", 1_000_000, False),
+    ],
+)
+@pytest.mark.parametrize("op", ["qk", "pv"])
+@pytest.mark.parametrize("by_timestep", [False, True])
+def test_where_products_of_attention_gain_nothing(target, op, macs, by_timestep, slow):
+    offer = load_target(target).offer(Request(op, None, A8, by_timestep, macs=macs))
+
+    assert (offer.slower is not None) == slow
+    assert offer.form in {"native", "decomposed"}
+
+
+@pytest.mark.parametrize("target", list_targets())
+def test_values_rounded_and_computed_as_floats_are_never_faster(target):
+    profile = load_target(target)
+
+    assert all(
+        row.slower
+        for row in profile.kernels
+        if "computed as floats" in row.why or row.form == "stored"
+    )
+    assert profile.offer(Request("conv2d", W8, A8, macs=1)).slower is None
+
+
+def test_a_limit_without_a_reason_is_no_row():
+    with pytest.raises(ValidationError, match="the reason"):
+        Kernel(op=("qk",), form="native", why="8 bits", slower_below_macs=5)

@@ -38,7 +38,7 @@ FAULTS = [
      "`nncf`, `rules`, `options`, `calibration` or `gates`\n\n"
      "hint: did you mean `rules`?")),
     ('"weights": { "dtype": "float32" }', '"weights": { "dtype": "float32" }, "outputs": { "dtype": "int8" }',
-     ("`w.json:6:42`: unknown key `outputs`, expected `id`, `why`, `select`, `weights`, `inputs` or `keep`\n\n"
+     ("`w.json:6:42`: unknown key `outputs`, expected `id`, `why`, `select`, `weights`, `inputs`, `keep` or `when`\n\n"
      "hint: did you mean `inputs`?")),
     ('"component": "vae"', '"component": "vae", "layer": "first"',
      ("`w.json:5:77`: unknown key `layer`, expected `component`, `name`, `op`, `role`, `stage` or `timesteps`\n\n"

@@ -93,15 +93,48 @@ def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
     assert totals_of(weighted).low_precision_share > 0.9
     assert {r.form for r in weighted} == {"native", "float"}
     float_roles = {r.site.role for r in weighted if r.form == "float"}
-    assert float_roles == {"first", "last", "time_embed", "norm"}
+    assert float_roles == {"first", "last", "norm"}
+    inputs = next(r.inputs for r in weighted if r.inputs is not None)
+    assert (inputs.dtype, inputs.symmetric, inputs.observer) == ("int8", False, "mse")
 
 
 @pytest.mark.parametrize("target", list_targets())
-def test_w8a8_leaves_the_autoencoder_and_attention_float(target):
+def test_w8a8_keeps_the_inputs_of_shortcuts_and_of_the_timestep_float(target):
+    sites = {
+        "unet.forward": (
+            *SITES["unet.forward"],
+            site("up.conv_shortcut", "conv2d", "shortcut", shape=(64, 128, 1, 1)),
+        )
+    }
+    found = {r.key: r for r in resolved("w8a8", target, sites).sites["unet.forward"]}
+
+    assert (found["up.conv_shortcut"].form, found["up.conv_shortcut"].inputs) == ("float", None)
+    time = found["time_embedding.linear_1"]
+    assert (time.form, time.inputs, time.weights.dtype) == ("native", None, "int8")
+
+
+@pytest.mark.parametrize("target", list_targets())
+def test_w8a8_leaves_the_autoencoder_and_small_attention_float(target):
     whole = resolved("w8a8", target, SITES)
 
     assert [r.form for r in whole.sites["vae.decode"]] == ["float"]
     assert whole.site("unet.forward", "down_blocks.0.attn.qk").form == "float"
+
+
+@pytest.mark.parametrize(("target", "form"), [("onnxruntime", "float"), ("openvino", "native")])
+def test_w8a8_takes_large_attention_where_it_is_faster(target, form):
+    large = (*SITES["unet.forward"], *(site(f"a.{op}", op, macs=10**8) for op in ("qk", "pv")))
+    found = resolved("w8a8", target, {"unet.forward": large})
+
+    assert {found.site("unet.forward", f"a.{op}").form for op in ("qk", "pv")} == {form}
+    assert found.site("unet.forward", "down_blocks.0.attn.qk").form == "float"
+
+
+@pytest.mark.parametrize("target", list_targets())
+def test_w8a8_serves_denoisers_without_attention(target):
+    sites = tuple(s for s in SITES["unet.forward"] if s.op not in {"qk", "pv"})
+
+    assert resolved("w8a8", target, {"unet.forward": sites})
 
 
 @pytest.mark.parametrize("target", list_targets())

@@ -263,6 +263,8 @@ TEXTS = [
     ("fewer steps than groups", json.dumps({**BASE, "calibration": {"steps": 4}, "rules": [
         {"select": {"op": "linear"}, "inputs": {"dtype": "int8", "timestep_groups": 5}}]}),
      "4 steps for 10 groups of timesteps"),
+    ("faster floats", float_plan(rules=[{"keep": "float32", "when": "faster"}]), "the rule quantizes nothing"),
+    ("faster storage", float_plan(rules=[{"weights": {"dtype": "float16"}, "when": "faster"}]), "the rule quantizes nothing"),
     ("nncf of one operation", nncf({"mode": "ptq"}, rules=[{"select": {"op": "linear"}, "keep": "float32"}]),
      "`op` with quantizer `nncf`"),
     ("nncf and timesteps", nncf({"mode": "ptq"}, rules=[{"select": {"timesteps": [0, 1]}, "inputs": {"dtype": "int8"}}]),

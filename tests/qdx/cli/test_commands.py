@@ -82,8 +82,9 @@ def test_a_plan_alone(qdx):
 
     assert (done.status, done.err) == (0, "")
     assert done.out == (
-        "rule      components  operations  weights  inputs  why\n"
-        "rules[0]  *           *           float16  -       -\n"
+        "rules[0]\n"
+        "  components  *\n"
+        "  weights     float16\n"
         "\n"
         "gate               expected\n"
         "component sqnr_db  at least 50\n"

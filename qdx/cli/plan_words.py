@@ -1,0 +1,105 @@
+"""Plans in words: schemes, rules and gates as a person reads them."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qdx.exporter.plan import Gates, Inputs, Plan, Rule, Weights
+
+__all__ = ["gate_words", "inputs_words", "labelled", "rules_words", "weights_words"]
+
+_WIDTH: Final = 100
+
+
+def weights_words(scheme: Weights | None) -> str:
+    """Returns a scheme of weights in a few words, such as `int4 block 32`."""
+    if scheme is None:
+        return "-"
+    if not scheme.quantized:
+        return scheme.dtype
+    shared = f"block {scheme.block}" if scheme.block else scheme.granularity
+    marks = [shared, "" if scheme.symmetric else "asymmetric", "7 bits" * scheme.reduce_range]
+    return f"{scheme.dtype} {', '.join(filter(None, marks))}"
+
+
+def inputs_words(groups: range | None, scheme: Inputs) -> str:
+    """Returns a scheme of inputs in a few words, such as `int8 token`."""
+    if not scheme.quantized:
+        return scheme.dtype
+    when = "" if groups is None else f"groups {groups.start}-{groups.stop - 1}: "
+    return f"{when}{scheme.dtype} {scheme.granularity}{'' if scheme.symmetric else ', asymmetric'}"
+
+
+def labelled(label: str, text: str, width: int) -> str:
+    """Returns a text behind a label of some width, in lines of at most 100 characters where it can."""
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=f"{label.ljust(width)}  ",
+        subsequent_indent=" " * (width + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def rules_words(plan: Plan) -> str:
+    """Returns the rules in order: what each selects, asks and why."""
+    return "\n\n".join(
+        "\n".join([rule.id or f"rules[{index}]", *_rule_lines(rule)])
+        for index, rule in enumerate(plan.rules)
+    )
+
+
+def _rule_lines(rule: Rule) -> Iterator[str]:
+    from qdx.exporter.plan.rule import SITE_KEYS
+
+    rows = [("components", ", ".join(rule.select.component))]
+    for key in SITE_KEYS:
+        globs = getattr(rule.select, key)
+        if globs is not None:
+            rows.append((key, " or ".join(globs)))
+    if rule.select.timesteps is not None:
+        rows.append(("timesteps", "{:g} to {:g}".format(*rule.select.timesteps)))
+    if rule.asked_weights is not None:
+        rows.append(("weights", weights_words(rule.asked_weights)))
+    if rule.asked_inputs is not None:
+        rows.append(("inputs", _asked_inputs(rule.asked_inputs)))
+    if rule.when != "always":
+        rows.append(("when", rule.when))
+    if rule.why is not None:
+        rows.append(("why", rule.why))
+    for label, text in rows:
+        yield labelled(f"  {label}", text, 12)
+
+
+def _asked_inputs(scheme: Inputs) -> str:
+    if not scheme.quantized:
+        return scheme.dtype
+    observed = f"{scheme.observer} {scheme.percentile or ''}".strip()
+    marks = ["dynamic" if scheme.mode == "dynamic" else f"range by {observed}"]
+    if scheme.timestep_groups > 1:
+        marks.append(f"{scheme.timestep_groups} groups of timesteps")
+    return ", ".join([inputs_words(None, scheme), *marks])
+
+
+def gate_words(gates: Gates) -> Iterator[tuple[str, str]]:
+    """Yields each bound of the gates by name."""
+    yield "component sqnr_db", f"at least {gates.component.sqnr_db_min:g}"
+    yield "pipeline psnr_db", f"at least {gates.pipeline.psnr_db_min:g}"
+    yield "pipeline ssim", f"at least {gates.pipeline.ssim_min:g}"
+    if gates.pipeline.score_drop_max is not None:
+        yield "pipeline score drop", f"at most {gates.pipeline.score_drop_max:g}"
+    if gates.lowering is not None:
+        yield "lowering sqnr_db", f"at least {gates.lowering.sqnr_db_min:g}"
+    if gates.conditioning is not None:
+        bounds = gates.conditioning
+        yield "conditioning ratio", f"{bounds.ratio_min:g} to {bounds.ratio_max:g}"
+    if gates.audit is not None:
+        yield "executed share", f"at least {gates.audit.executed_share_min:g}"
+    if gates.coverage is not None:
+        yield "timesteps share", f"at least {gates.coverage.timesteps_share_min:g}"
+        yield "guidance branches", gates.coverage.branches

@@ -188,7 +188,8 @@ def test_scales_by_timestep(tmp_path: Path) -> None:
             self.linear = nn.Linear(16, 8)
 
         def forward(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            return self.linear(x) + 0.0 * timestep
+            result: torch.Tensor = self.linear(x) + 0.0 * timestep
+            return result
 
     example = {"x": torch.randn(2, 4, 16), "timestep": torch.tensor([500.0])}
     graph, _ = graph_of(Timed, example)

@@ -26,17 +26,27 @@ _UNET = {
 
 
 def make_pipeline(folder: Path) -> Path:
-    """Writes a Stable Diffusion folder with that UNet; the other components are tiny. Kept if it is there."""
+    """Writes a Stable Diffusion folder with that UNet; the other components are tiny. Kept if it is there.
+
+    Called with its defaults, the pipeline calls the UNet with the measured shapes.
+    """
     if (folder / "model_index.json").exists():
         return folder
     import torch
     from diffusers import UNet2DConditionModel
 
     from tests.tiny import build
+    from tests.tiny.parts import clip_text
+    from tests.tiny.vocabularies import clip_tokenizer
 
     build("sd", folder)
+    tokens, width = SHAPES["encoder_hidden_states"][1:]
+    tokenizer = clip_tokenizer()
+    tokenizer.model_max_length = tokens
+    tokenizer.save_pretrained(folder / "tokenizer")
     torch.manual_seed(0)
     UNet2DConditionModel(**_UNET).save_pretrained(folder / "unet")
+    clip_text(tokenizer, hidden=width).save_pretrained(folder / "text_encoder")
     return folder
 
 

@@ -23,7 +23,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from qdx import __version__
-from qdx.cli import export, inspect, plan, run, targets, verify
+from qdx.cli import bench, export, inspect, plan, run, targets, verify
 from qdx.cli.output import say
 from qdx.exporter.errors import QdxError, quoted
 
@@ -59,6 +59,7 @@ app: Final = typer.Typer(
 app.command("export")(export.command)
 app.command("verify")(verify.command)
 app.command("run")(run.command)
+app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)
 app.command("targets")(targets.command)
 app.add_typer(plan.app, name="plan")

@@ -1,0 +1,120 @@
+"""Bundles and others' artifacts, measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from qdx.bench import bench
+from qdx.bench.report import timings_of
+from qdx.cli.main import run_command
+from qdx.exporter.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr("qdx.bench.rounds.time.sleep", lambda _: None)
+
+
+@pytest.fixture
+def peer(onnx_bundle, tmp_path):
+    """The same model as another tool would have left it."""
+    shutil.copytree(onnx_bundle / "unet", tmp_path / "peer")
+    return tmp_path / "peer"
+
+
+def test_two_runtimes_and_another_tool(onnx_bundle, openvino_bundle, peer, smallest):
+    report = bench(
+        [str(onnx_bundle), str(openvino_bundle), f"theirs={peer}"],
+        model=smallest, steps=2, rounds=3, threads=1,
+    )  # fmt: skip
+
+    assert [(one.name, one.runtime) for one in report.contenders] == [
+        ("onnx", "onnxruntime"),
+        ("ov", "openvino"),
+        ("theirs", "onnxruntime"),
+    ]
+    assert [(one.where, one.contender) for one in report.timings] == [
+        ("unet.forward", name) for name in ("onnx", "ov", "theirs")
+    ]
+    assert all(len(one.times_ms) == 3 and min(one.times_ms) > 0 for one in report.timings)
+    assert report.timings[0].ratio.median == 1
+    assert all(one.artifact_bytes > 0 for one in report.contenders)
+    assert all(one.memory_bytes is None or one.memory_bytes >= 0 for one in report.contenders)
+    assert (report.inputs, report.calls_per_step) == ("reference", {"unet.forward": 1})
+    assert report.to_json()["timings"][0]["times_ms"] == list(report.timings[0].times_ms)
+
+
+def test_a_contender_that_lacks_everything_is_refused(onnx_bundle, openvino_bundle, tmp_path):
+    (tmp_path / "vae").mkdir()
+    shutil.copy(onnx_bundle / "unet" / "model.onnx", tmp_path / "vae")
+    with pytest.raises(UsageError, match=r"`theirs`: holds none of unet\.forward"):
+        bench([str(onnx_bundle), f"theirs={tmp_path}"], rounds=1)
+
+
+def test_a_model_that_cannot_be_opened_is_named(onnx_bundle, tmp_path, capfd):
+    (tmp_path / "model.onnx").write_bytes(b"nonsense")
+    status = run_command(["bench", str(onnx_bundle), f"theirs={tmp_path}", "--rounds", "1"])
+
+    assert status == 2
+    assert capfd.readouterr().err.startswith(
+        "error: `theirs`: `model.onnx`: ONNX Runtime cannot open it"
+    )
+
+
+def test_the_command_prints_two_tables(onnx_bundle, capfd):
+    status = run_command(["bench", str(onnx_bundle), "--rounds", "2", "--threads", "1"])
+    lines = capfd.readouterr().out.splitlines()
+
+    assert status == 0
+    assert lines[0].split() == [
+        "call",
+        "contender",
+        "median",
+        "ms",
+        "ratio",
+        "to",
+        "onnx",
+        "95",
+        "%",
+        "interval",
+    ]
+    assert lines[1].split()[:2] == ["unet.forward", "onnx"]
+    assert lines[3].split() == ["contender", "runtime", "artifact", "memory", "opening", "s"]
+
+
+def test_the_command_as_json(onnx_bundle, capfd):
+    run_command(["bench", str(onnx_bundle), "--rounds", "2", "--threads", "1", "--json"])
+    found = json.loads(capfd.readouterr().out)
+
+    assert (found["schema"], found["inputs"], found["rounds"]) == ("qdx.bench/1", "seeded", 2)
+    assert found["timings"][0]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_a_call_without_a_model_is_refused(onnx_bundle, capfd):
+    assert run_command(["bench", str(onnx_bundle), "--call", "{}"]) == 2
+    assert "--call is given without --model" in capfd.readouterr().err
+
+
+SECONDS = {
+    "unet.forward": {"a": [1.0, 2.0], "b": [2.0, 4.0]},
+    "controlnet.forward": {"a": [1.0, 1.0], "b": [1.0, 1.0]},
+    "vae.decode": {"a": [9.0, 9.0]},
+}
+
+
+def test_a_step_is_the_sum_of_what_it_calls():
+    found = timings_of(SECONDS, {"unet.forward": 2, "controlnet.forward": 1, "vae.decode": 0}, "a")
+    steps = {one.contender: one.times_ms for one in found if one.where == "step"}
+
+    assert steps == {"a": (3000, 5000), "b": (5000, 9000)}
+    assert [one.contender for one in found if one.where == "vae.decode"] == ["a"]
+
+
+def test_a_single_call_of_a_single_method_is_the_step():
+    found = timings_of(SECONDS, {"unet.forward": 1}, "a")
+
+    assert "step" not in {one.where for one in found}
+    assert [one.ratio.median for one in found[:2]] == [1, 2]

@@ -1,6 +1,7 @@
 """qdx: any diffusers pipeline, one precision plan and a target become verified artifacts.
 
     qdx.export(model, target="openvino", plan="float16", output=folder)
+    qdx.calibrate(model, plan="w8a8", output=file)
     qdx.verify(bundle, model=model)
     qdx.open(bundle)  # a diffusers pipeline that runs on the target
 
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdx.export import export as export
+    from qdx.ranges import calibrate as calibrate
     from qdx.runtime import open_bundle as open  # noqa: A004 - the public name
     from qdx.verify import verify as verify
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "open", "verify"]
+__all__ = ["__version__", "calibrate", "export", "open", "verify"]
 
 
 class _CallableModule(ModuleType):
@@ -45,6 +47,8 @@ class _FrontDoor(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name in {"export", "verify"}:
             return importlib.import_module(f"{self.__name__}.{name}")
+        if name == "calibrate":
+            return importlib.import_module(f"{self.__name__}.ranges").calibrate
         if name == "open":
             return importlib.import_module(f"{self.__name__}.runtime").open_bundle
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

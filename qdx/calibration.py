@@ -28,7 +28,7 @@ from qdx.exporter.capture.arguments import complete_call, load_images
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
-from qdx.exporter.errors import QdxError, UsageError, first_line, quoted
+from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line, quoted
 from qdx.exporter.graph.safetensors_file import open_checkpoint
 from qdx.exporter.graph.weights import load_buffers
 from qdx.exporter.progress import SILENT
@@ -59,6 +59,7 @@ def calibrate(
     prompts: Sequence[str] | None = None,
     threads: int = 1,
     progress: Progress = SILENT,
+    task_name: str = "calibrating",
 ) -> Ranges:
     """Records the ranges of every site's inputs and output over real runs of the pipeline.
 
@@ -77,6 +78,7 @@ def calibrate(
             again; None keeps the call's prompt, so that samples differ in noise alone.
         threads: Threads that PyTorch computes with. Another number may change the last bits.
         progress: Told of every call of a component.
+        task_name: What it is told that this is.
 
     Raises:
         UsageError: The pipeline takes no prompts, no number of steps, or not this call.
@@ -95,7 +97,7 @@ def calibrate(
             fill_weights(skeleton.modules[name], skeleton, name)
         runs = _runs(graphs, sites, plan.methods, settings)
         total = plan.times_called * len(calls)
-        with progress.task("calibrating", total) as task, _attached(skeleton, runs, plan.methods):
+        with progress.task(task_name, total) as task, _attached(skeleton, runs, plan.methods):
             for number, one in enumerate(calls):
                 for run in runs.values():
                     run.begin(task, f"sample {number + 1}{_words(one, prompts)}")
@@ -254,12 +256,18 @@ def _call(skeleton: Skeleton, call: dict[str, Any], seed: int) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             skeleton.pipeline(**arguments)
-    except QdxError:
+    except (QdxError, MemoryError):
         raise
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"calibration: {skeleton.folder.pipeline_class} rejects the call: {first_line(error)}",
             hint="give arguments with --call and prompts with --calib that the pipeline takes",
+        ) from error
+    except Exception as error:  # the pipeline's own Python may raise anything
+        raise InvalidModel(
+            f"{quoted(skeleton.folder.path)}: calibration: {skeleton.folder.pipeline_class} failed: "
+            f"{type(error).__name__}: {first_line(error)}",
+            hint="check that the folder makes pictures in diffusers with this call",
         ) from error
 
 

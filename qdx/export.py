@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import qdx
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
-from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.files import dump_json
@@ -26,11 +26,11 @@ from qdx.helper_files import copy_helpers, make_folder, portable, write_file
 from qdx.quantization import (
     PlannedGraphs,
     choose_recipe,
-    needs_ranges,
     plan_graphs,
-    record_ranges,
     write_recipe,
 )
+from qdx.ranges import load_ranges, needs_ranges, record_ranges
+from qdx.rehearsal import schedules
 from qdx.runtime.pipeline import BUFFERS_FILE
 from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import Backend
+    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.calls import CallRecord
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
-    from qdx.exporter.plan.resolution import ResolvedPlan
     from qdx.exporter.plan.schema import Plan
     from qdx.exporter.progress import Progress
+    from qdx.rehearsal import MethodSchedule
     from qdx.targets.profile import TargetProfile
     from qdx.traced import TracedPipeline
 
@@ -107,7 +108,6 @@ def export(
     output = Path(output)
     BundleWriter.check(output, force=force)
     call = load_images(call or {})
-    recorded = record_call(call)
     profile = load_target(target)
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
@@ -115,8 +115,11 @@ def export(
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
-    recorded_ranges = _ranges(source, planned.resolved, ranges, call, prompts, progress)
-    job = _Job(source, planned, recorded_ranges, profile, backend)
+    recorded_ranges = _ranges(source, planned, ranges, call, prompts, progress)
+    timed: Mapping[str, MethodSchedule] = {}
+    if intent.options.time_embedding == "precompute":
+        call, timed = schedules(source, call)
+    job = _Job(source, planned, recorded_ranges, timed, profile, backend)
     with BundleWriter(output, force=force) as writer:
         entries = _lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
@@ -130,9 +133,9 @@ def export(
                 "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options)},
                 "plan": intent.to_json(),
                 "resolution": planned.resolved.to_json(),
-                "calibration": None if recorded_ranges is None else recorded_ranges.provenance.model_dump(mode="json"),
+                "calibration": _calibration(recorded_ranges),
                 "source": {"pipeline_class": source.folder.pipeline_class, "files": source.source_digests()},
-                "call": recorded,
+                "call": record_call(call),
                 "shapes": shapes,
                 "components": entries,
                 "omitted": skeleton.omitted,
@@ -146,7 +149,7 @@ def export(
         size,
         skeleton.omitted,
         source.left_out,
-        (*timestep_notes, *helper_notes),
+        (*timestep_notes, *_table_notes(entries), *helper_notes),
     )
 
 
@@ -157,6 +160,7 @@ class _Job:
     source: TracedPipeline
     planned: PlannedGraphs
     ranges: Ranges | None
+    schedules: Mapping[str, MethodSchedule]
     profile: TargetProfile
     backend: Backend
 
@@ -170,20 +174,26 @@ def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> Plan
 
 def _ranges(
     source: TracedPipeline,
-    resolved: ResolvedPlan,
+    planned: PlannedGraphs,
     file: Path | None,
     call: dict[str, Any],
     prompts: Sequence[str] | None,
     progress: Progress,
 ) -> Ranges | None:
     """The ranges that the plan needs, from a file or from calibration."""
-    if not needs_ranges(resolved):
+    if not needs_ranges(planned.resolved):
         return None
     if file is None:
-        return record_ranges(source, resolved, call, prompts=prompts, progress=progress)
-    found = Ranges.load(file)
-    found.check(source.source_digests(), {})
-    return found
+        plan = planned.resolved.plan
+        return record_ranges(source, plan, call, prompts=prompts, progress=progress)
+    return load_ranges(file, source, planned.resolved, planned.sites)
+
+
+def _calibration(ranges: Ranges | None) -> dict[str, Any] | None:
+    """What the manifest keeps of the ranges: where they come from, and what they cover."""
+    if ranges is None:
+        return None
+    return {**ranges.provenance.model_dump(mode="json"), "coverage": coverage(ranges)}
 
 
 def _lower_all(job: _Job, staging: Path, progress: Progress) -> dict[str, Any]:
@@ -205,7 +215,11 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
     """Traces and lowers one call into its folder; returns the manifest's entry of the method."""
     name, layout = record.component, job.profile.layout
     graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
-    recipe = choose_recipe(graph, job.planned.resolved, job.ranges, job.backend, job.profile)
+    schedule = job.schedules.get(record.where)
+    recipe = choose_recipe(
+        graph, job.planned.resolved, job.ranges, job.backend, job.profile, schedule
+    )
+    table = None if recipe is None else recipe.time_table
     relative = layout.folder(name, record.key)
     folder = staging / relative
     make_folder(folder)
@@ -226,6 +240,11 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
                 "name": port.name,
                 "dtype": port.dtype,
                 "shape": list(port.shape),
+                **(
+                    {"values": list(table.timesteps)}
+                    if table and table.input == traced.name
+                    else {}
+                ),
             }
             for traced, port in zip(graph.inputs, face.inputs, strict=True)
         ],
@@ -240,6 +259,18 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
         ],
         "constants": record.constants(),
     }
+
+
+def _table_notes(entries: dict[str, Any]) -> tuple[str, ...]:
+    """What other readers of an artifact must know of its time embedding."""
+    return tuple(
+        f"`{name}.{method}.{port['argument']}` takes the {len(port['values'])} timesteps of this "
+        "schedule alone; readers other than qdx get the nearest one's answer for others"
+        for name, component in entries.items()
+        for method, entry in component["methods"].items()
+        for port in entry["inputs"]
+        if "values" in port
+    )
 
 
 def _tokenizers(

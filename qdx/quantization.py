@@ -1,20 +1,20 @@
-"""From a plan to quantized graphs: sites are resolved, ranges recorded, quantizers placed."""
+"""From a plan to quantized graphs: sites are resolved, quantizers placed, recipes stored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from qdx.calibration import calibrate
-from qdx.exporter.errors import InvalidBundle, UsageError, quoted
+import torch
+
+from qdx.exporter.errors import InternalError, InvalidBundle, first_line, quoted
 from qdx.exporter.files import dump_json, load_json
-from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.plan.resolve import resolve
-from qdx.exporter.progress import SILENT
-from qdx.exporter.quantize.recipe import Recipe, prepared
+from qdx.exporter.quantize.placement import Placement
+from qdx.exporter.quantize.recipe import Recipe, TimeTable, prepared, quantized_graph
 from qdx.helper_files import write_file
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.resolution import ResolvedPlan
     from qdx.exporter.plan.schema import Plan
-    from qdx.exporter.progress import Progress
+    from qdx.rehearsal import MethodSchedule
     from qdx.targets.profile import TargetProfile
     from qdx.traced import TracedPipeline
 
@@ -63,92 +63,80 @@ def plan_graphs(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> P
     return PlannedGraphs(graphs, sites, resolved)
 
 
-def needs_ranges(resolved: ResolvedPlan) -> bool:
-    """Whether a quantizer's scale comes from calibration."""
-    smoothing = resolved.plan.options.smoothing is not None
-    correction = resolved.plan.options.bias_correction
-    return any(
-        smoothing or correction or any(i.quantized and i.mode == "static" for _, i in site.segments)
-        for where in resolved.sites
-        for site in resolved.quantized(where)
-    )
-
-
-def record_ranges(
-    source: TracedPipeline,
-    resolved: ResolvedPlan,
-    call: dict[str, Any],
-    *,
-    prompts: Sequence[str] | None = None,
-    threads: int = 1,
-    progress: Progress = SILENT,
-) -> Ranges:
-    """Calibrates what a resolved plan needs.
-
-    Every activation of a component that has quantized inputs is recorded, so that other plans and
-    targets can use the ranges.
-
-    Raises:
-        UsageError: The pipeline does not take the call or the prompts.
-        InvalidModel: An activation is NaN or infinite.
-    """
-    graphs = {where: source.graph(where) for where in source.captured.calls}
-    observed: dict[str, tuple[Site, ...]] = {}
-    for where, graph in graphs.items():
-        quantized = [site for site in resolved.quantized(where) if site.segments]
-        if not quantized:
-            continue
-        products = {site.key for site in quantized if site.site.op in _PRODUCTS}
-        graphs[where] = open_attention(graph, products)
-        observed[where] = tuple(
-            site
-            for site in find_sites(graphs[where])
-            if site.op not in _PRODUCTS or site.key in products
-        )
-    return calibrate(
-        source.folder,
-        graphs,
-        observed,
-        call=call,
-        settings=resolved.plan.calibration,
-        digests=source.source_digests(),
-        prompts=prompts,
-        threads=threads,
-        progress=progress,
-    )
-
-
 def choose_recipe(
     graph: Graph,
     resolved: ResolvedPlan,
     ranges: Ranges | None,
     backend: Backend,
     profile: TargetProfile,
+    schedule: MethodSchedule | None = None,
 ) -> Recipe | None:
-    """How one graph is quantized on a target; None where the plan leaves it float.
+    """How one graph is changed on a target; None where the plan leaves it as it is.
+
+    Args:
+        graph: As it was traced for the target.
+        resolved: What the plan becomes there.
+        ranges: What calibration recorded; None where nothing comes from it.
+        backend: The target's.
+        profile: The target.
+        schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
 
     Raises:
         InvalidInput: The range of a quantized activation was not recorded.
+        TargetRefusal: The time embedding cannot become a table.
     """
     quantized = resolved.quantized(graph.where)
+    table = None if schedule is None else _time_table(graph, schedule)
     if not quantized:
-        return None
+        empty = Placement(graph.where, ())
+        return None if table is None else Recipe(empty, time_table=table)
     opened = tuple(site.key for site in quantized if site.site.op in _PRODUCTS and site.segments)
     options = resolved.plan.options
     smoothing: dict[str, Tensor] = {}
-    if options.smoothing is not None:
-        raise UsageError("smoothing is not wired yet")
-    graph = prepared(graph, opened, smoothing)
-    placement = backend.place(graph, find_sites(graph), resolved, ranges, profile)
+    if options.smoothing is not None and ranges is not None:
+        smoothing = ranges.factors(graph.where) if graph.where in ranges.graphs else {}
+    graph = prepared(graph, opened, smoothing, table)
+    sites = find_sites(graph)
+    placement = backend.place(graph, sites, resolved, ranges, profile)
     means: dict[str, Tensor] = {}
     if options.bias_correction:
         assert ranges is not None
+        known = {site.key: site for site in sites}
         means = {
             placed.key: ranges.statistics(graph.where, placed.key, "input").channel_mean.float()
             for placed in placement.sites
-            if placed.weight is not None
+            if placed.weight is not None and "input" in known[placed.key].ports
         }
-    return Recipe(placement, opened, smoothing, means)
+    return Recipe(placement, opened, smoothing, means, table)
+
+
+def _time_table(graph: Graph, schedule: MethodSchedule) -> TimeTable | None:
+    """The timesteps as the graph receives them; None where nothing in it follows from them alone."""
+    spec = next((spec for spec in graph.inputs if spec.name == schedule.input), None)
+    if spec is None or not schedule.timesteps:
+        return None
+    received = torch.tensor(schedule.timesteps, dtype=torch.float64).to(getattr(torch, spec.dtype))
+    table = TimeTable(spec.name, tuple(sorted({float(each) for each in received})))
+    return None if prepared(graph, (), {}, table) is graph else table
+
+
+def rebuilt(graph: Graph, recipe: Recipe) -> tuple[Graph, Graph]:
+    """The graphs that a recipe out of a bundle makes of a traced one.
+
+    Returns:
+        The float graph in the form that is quantized, and the quantized one.
+
+    Raises:
+        InvalidBundle: The recipe is that of another graph.
+    """
+    try:
+        floats = prepared(graph, recipe.opened, recipe.smoothing, recipe.time_table)
+        return floats, quantized_graph(graph, recipe)
+    except (InternalError, IndexError, KeyError, ValueError) as error:
+        raise InvalidBundle(
+            f"{quoted(graph.where)}: the recipe of quantization is that of another graph: {first_line(error)}",
+            hint="export again",
+        ) from error
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -183,7 +171,7 @@ def read_recipe(folder: Path) -> Recipe | None:
     data = load_json(path, error=InvalidBundle)
     try:
         return Recipe.from_json(data, tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise InvalidBundle(
             f"{quoted(path)}: not a recipe of quantization: {error}", hint="export again"
         ) from error

@@ -5,6 +5,7 @@ It tells which components a call uses, how often, at which timesteps, and with w
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -13,17 +14,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qdx.exporter.calibrate.timesteps import timestep_input, timestep_of
+from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.calls import bind, choose_variant, constants, name_leaves
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line
+from qdx.exporter.graph.weights import load_buffers
 from qdx.runtime.pipeline import output_template
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.skeleton import Skeleton
+    from qdx.traced import TracedPipeline
 
-__all__ = ["MethodSchedule", "Rehearsal", "rehearse"]
+__all__ = ["MethodSchedule", "Rehearsal", "rehearse", "schedules"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,34 @@ def rehearse(
     methods = {where: _schedule(calls, fixed[where]) for where, calls in seen.items()}
     times = sum(len(calls) for calls in seen.values())
     return Rehearsal(frozenset(components), times, methods)
+
+
+def schedules(
+    source: TracedPipeline, call: dict[str, Any]
+) -> tuple[dict[str, Any], Mapping[str, MethodSchedule]]:
+    """When a pipeline call comes to which timesteps.
+
+    Args:
+        source: The pipeline.
+        call: Arguments as the user gave them, images loaded.
+
+    Returns:
+        The call with its number of steps written out, the pipeline's own where the user gave none; and the
+        schedule of every method.
+
+    Raises:
+        UsageError: The pipeline rejects the call.
+        InvalidModel: The pipeline fails for another reason.
+    """
+    skeleton = build_skeleton(source.folder)
+    for name, module in skeleton.modules.items():
+        load_buffers(module, source.checkpoints[name])
+    parameters = inspect.signature(skeleton.pipeline.__call__).parameters
+    name = "num_inference_steps"
+    if name in parameters and call.get(name) is None and parameters[name].default is not None:
+        call = {**call, name: parameters[name].default}
+    graphs = {where: set(record.tensors()) for where, record in source.captured.calls.items()}
+    return call, rehearse(skeleton, complete_call(skeleton.pipeline, call), graphs).methods
 
 
 def _is_scalar(leaf: Any) -> bool:

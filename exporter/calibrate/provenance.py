@@ -67,6 +67,7 @@ class Provenance(_Record):
         prompts: None where the call's own prompt was used.
         branches: Which branches of guidance were observed.
         guidance: By denoiser.
+        smoothing: The share alpha with which activations were smoothed; None for plain ones.
     """
 
     qdx: Version
@@ -81,6 +82,7 @@ class Provenance(_Record):
     prompts: Prompts | None
     branches: Literal["both", "conditional", "unconditional"]
     guidance: dict[Where, Guidance]
+    smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class GraphRecord(_Record):
@@ -92,6 +94,7 @@ class GraphRecord(_Record):
         channels: Number of channels of each activation; 0 where they were not observed.
         axes: Their dimension, likewise; null where they were not observed.
         ports: Which activation it is, by port, by key of the site.
+        smoothed: Number of factors by key of the sites to smooth; 0 for those that cannot be.
     """
 
     timesteps: Timesteps
@@ -101,6 +104,7 @@ class GraphRecord(_Record):
     ]
     axes: tuple[Annotated[int, Field(ge=0, le=16)] | None, ...]
     ports: dict[Key, dict[Key, Annotated[int, Field(ge=0)]]]
+    smoothed: dict[Key, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
     @property
     def groups(self) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from qdx.exporter.calibrate.provenance import Provenance
 from qdx.exporter.calibrate.statistics import TensorStatistics
 from qdx.exporter.calibrate.timesteps import boundaries_for, group_of
@@ -15,6 +17,7 @@ from qdx.exporter.graph.site import Site
 __all__ = ["GraphRanges", "Ranges"]
 
 _AGAIN = "calibrate again, for this model and plan"
+_PRODUCTS = frozenset({"qk", "pv"})
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,15 @@ class GraphRanges:
         boundaries: Midpoints between groups of timesteps, in falling order; see `boundaries_for`.
         tensors: Statistics of every activation observed.
         ports: Index into `tensors` by port, by key of the site.
+        factors: By which the inputs of sites were divided, float32 [input channels] by key of the site;
+            empty tensors for sites that cannot be smoothed, and none at all without smoothing.
     """
 
     timesteps: tuple[float, ...]
     boundaries: tuple[float, ...]
     tensors: tuple[TensorStatistics, ...] = field(repr=False)
     ports: Mapping[str, Mapping[str, int]] = field(repr=False)
+    factors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ class Ranges:
                 hint=_AGAIN,
             )
         return graph.tensors[index]
+
+    def factors(self, where: str) -> dict[str, torch.Tensor]:
+        """The factors of the sites that are smoothed, float32 [input channels] by key."""
+        return {key: one for key, one in self._graph(where).factors.items() if one.numel()}
 
     def groups(self, where: str) -> tuple[float, ...]:
         """Boundaries between the groups of timesteps in falling order; one fewer than there are groups."""
@@ -103,9 +113,11 @@ class Ranges:
     def check(self, files: Mapping[str, str], sites: Mapping[str, Sequence[Site]]) -> None:
         """Checks that recorded ranges are those of a model and its sites.
 
+        Products of attention may be missing: they are recorded only for plans that quantize them.
+
         Args:
             files: SHA-256 of the model's files by relative path.
-            sites: By `component.method`.
+            sites: All sites of the graphs that ranges are needed of, by `component.method`.
 
         Raises:
             InvalidInput: Naming the first file or site that differs.
@@ -121,11 +133,15 @@ class Ranges:
         for where, expected in sites.items():
             found = self._graph(where).ports.keys()
             keys = {site.key for site in expected}
-            if keys != found:
-                key = min(keys ^ found)
-                which = "does not hold" if key in keys else "holds, and the model has not,"
+            needed = {site.key for site in expected if site.op not in _PRODUCTS}
+            for key in sorted(needed - found):
                 raise InvalidInput(
-                    f"ranges: {quoted(where)} {which} site {quoted(key)}", hint=_AGAIN
+                    f"ranges: site {quoted(key)} of {quoted(where)} was not recorded", hint=_AGAIN
+                )
+            for key in sorted(found - keys):
+                raise InvalidInput(
+                    f"ranges: {quoted(where)} has no site {quoted(key)}, of which ranges are given",
+                    hint=_AGAIN,
                 )
 
     def to_bytes(self) -> bytes:

@@ -34,6 +34,7 @@ _CHANNELS: Final = {
     "channel_maximum": torch.float32,
     "channel_sum": torch.float64,
 }
+_FACTORS: Final = "smoothing"
 _COUNTS: Final = (torch.int32, torch.int64)
 _HINT: Final = "the file is damaged or was altered; calibrate again"
 
@@ -51,8 +52,12 @@ def dump(ranges: Ranges) -> bytes:
             channels=tuple(one.channels for one in graph.tensors),
             axes=tuple(one.axis for one in graph.tensors),
             ports={key: dict(ports) for key, ports in graph.ports.items()},
+            smoothed={key: len(factors) for key, factors in sorted(graph.factors.items())},
         )
         tensors |= {f"{where}.{name}": value for name, value in _stacked(graph).items()}
+        if graph.factors:
+            factors = [one for _, one in sorted(graph.factors.items())]
+            tensors[f"{where}.{_FACTORS}"] = torch.cat(factors)
     contents = Contents(provenance=ranges.provenance, graphs=records)
     data: bytes = to_safetensors(tensors, metadata={SCHEMA: contents.dump()})
     return data
@@ -89,6 +94,7 @@ def load(path: Path) -> Ranges:
         contents = Contents.parse(text, str(path))
         graphs = {where: _graph(file, where, record) for where, record in contents.graphs.items()}
         expected = {f"{where}.{name}" for where in graphs for name in (*_SCALARS, *_CHANNELS, "histogram")}  # fmt: skip
+        expected |= {f"{where}.{_FACTORS}" for where, graph in graphs.items() if graph.factors}
         if extra := sorted(file.tensors.keys() - expected):
             raise InvalidInput(
                 f"{quoted(path)}: tensor {quoted(extra[0])} is not expected", hint=_HINT
@@ -140,7 +146,21 @@ def _graph(file: SafetensorsFile, where: str, record: GraphRecord) -> GraphRange
         )
         for index in range(count)
     )
-    return GraphRanges(record.timesteps, record.boundaries, tensors, record.ports)
+    factors = _factors(file, where, record) if record.smoothed else {}
+    return GraphRanges(record.timesteps, record.boundaries, tensors, record.ports, factors)
+
+
+def _factors(file: SafetensorsFile, where: str, record: GraphRecord) -> dict[str, torch.Tensor]:
+    """Smoothing factors by key of the site, every one of them checked."""
+    keys = sorted(record.smoothed)
+    sizes = [record.smoothed[key] for key in keys]
+    values = _read(file, where, _FACTORS, (torch.float32,), (sum(sizes),))
+    if not bool((torch.isfinite(values) & (values > 0)).all()):
+        raise InvalidInput(
+            f"{quoted(file.path)}: {quoted(where)}: a smoothing factor is not a positive number",
+            hint=_HINT,
+        )
+    return dict(zip(keys, torch.split(values, sizes), strict=True))
 
 
 def _read(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,18 +13,29 @@ from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.quantize.bias_correction import bias_corrected
 from qdx.exporter.quantize.insert import insert
 from qdx.exporter.quantize.placement import Placement
+from qdx.exporter.quantize.recipe_schema import FACTORS, MEANS, SCHEMA, check_recipe
 from qdx.exporter.quantize.smoothing import smoothed
+from qdx.exporter.quantize.time_embedding import precomputed_time_embedding
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
 
-__all__ = ["SCHEMA", "Recipe", "prepared", "quantized_graph"]
-
-SCHEMA: Final = "qdx.recipe/1"
-_FACTORS: Final = "smoothing/"
-_MEANS: Final = "mean/"
+__all__ = ["SCHEMA", "Recipe", "TimeTable", "prepared", "quantized_graph"]
 
 _Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TimeTable:
+    """The timesteps that a graph answers where its time embedding is a table.
+
+    Attributes:
+        input: Name of the graph's input that tells the timestep.
+        timesteps: Those of the schedule, as the graph receives them, in rising order.
+    """
+
+    input: str
+    timesteps: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -37,47 +48,75 @@ class Recipe:
         smoothing: Factors by site key, float32 [input channels].
         means: Mean of each input channel by site key, float32 [input channels], for the correction of
             biases; empty for no correction.
+        time_table: The schedule of a precomputed time embedding; None where it is computed.
     """
 
     placement: Placement
     opened: tuple[str, ...] = ()
     smoothing: _Tensors = field(default_factory=dict, repr=False)
     means: _Tensors = field(default_factory=dict, repr=False)
+    time_table: TimeTable | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON data, without its tensors."""
-        return {
+        data: dict[str, Any] = {
             "schema": SCHEMA,
             "opened": list(self.opened),
             "placement": self.placement.to_json(),
         }
+        for name, part in ((FACTORS, self.smoothing), (MEANS, self.means)):
+            if part:
+                data[name] = {key: len(value) for key, value in sorted(part.items())}
+        if self.time_table is not None:
+            table = self.time_table
+            data["time_table"] = {"input": table.input, "timesteps": list(table.timesteps)}
+        return data
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Its tensors under the names by which `from_json` knows them."""
-        factors = {_FACTORS + key: value for key, value in self.smoothing.items()}
-        return factors | {_MEANS + key: value for key, value in self.means.items()}
+        parts = {FACTORS: self.smoothing, MEANS: self.means}
+        return {
+            name: torch.cat([value for _, value in sorted(part.items())])
+            for name, part in parts.items()
+            if part
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], tensors: _Tensors) -> Recipe:
         """The recipe that `to_json` and `tensors` stored.
 
         Raises:
-            KeyError, TypeError, ValueError: They did not.
+            ValueError: They did not, or a value is one that no export writes.
         """
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']!r}, expected {SCHEMA!r}")
+        check_recipe(data, tensors)
+        table = data.get("time_table")
         return cls(
             Placement.from_json(data["placement"]),
             tuple(str(key) for key in data["opened"]),
-            _with_prefix(tensors, _FACTORS),
-            _with_prefix(tensors, _MEANS),
+            _by_key(data, tensors, FACTORS),
+            _by_key(data, tensors, MEANS),
+            None if table is None else TimeTable(table["input"], tuple(table["timesteps"])),
         )
 
 
-def prepared(graph: Graph, opened: tuple[str, ...], smoothing: _Tensors) -> Graph:
-    """The float graph in the form that is quantized: attention opened, activations smoothed."""
+def prepared(
+    graph: Graph,
+    opened: tuple[str, ...],
+    smoothing: _Tensors,
+    time_table: TimeTable | None = None,
+) -> Graph:
+    """The float graph in the form that is quantized.
+
+    Attention is opened, activations are smoothed, and then, so that smoothed layers can become part of it,
+    the time embedding becomes a table.
+    """
     graph = open_attention(graph, opened)
-    return smoothed(graph, find_sites(graph), smoothing) if smoothing else graph
+    if smoothing:
+        graph = smoothed(graph, find_sites(graph), smoothing)
+    if time_table is not None:
+        timesteps = torch.tensor(time_table.timesteps, dtype=torch.float64)
+        graph = precomputed_time_embedding(graph, timesteps, time_table.input)
+    return graph
 
 
 def quantized_graph(graph: Graph, recipe: Recipe) -> Graph:
@@ -86,16 +125,18 @@ def quantized_graph(graph: Graph, recipe: Recipe) -> Graph:
     Raises:
         InternalError: The recipe is that of another graph.
     """
-    graph = prepared(graph, recipe.opened, recipe.smoothing)
+    graph = prepared(graph, recipe.opened, recipe.smoothing, recipe.time_table)
     if recipe.means:
         weights = {placed.key: placed.weight for placed in recipe.placement.sites if placed.weight}
         graph = bias_corrected(graph, find_sites(graph), weights, recipe.means)
     return insert(graph, find_sites(graph), recipe.placement)
 
 
-def _with_prefix(tensors: _Tensors, prefix: str) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
+def _by_key(data: Mapping[str, Any], tensors: _Tensors, name: str) -> dict[str, torch.Tensor]:
+    """The parts of a stored tensor by key of the site, in the order of the keys."""
+    sizes: dict[str, int] = data.get(name, {})
+    if not sizes:
+        return {}
+    keys = sorted(sizes)
+    parts = torch.split(tensors[name], [sizes[key] for key in keys])
+    return dict(zip(keys, parts, strict=True))

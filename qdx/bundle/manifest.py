@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
-from qdx.exporter.limits import BUNDLE_FILES_LIMIT
+from qdx.exporter.limits import BUNDLE_FILES_LIMIT, RANGES_TIMESTEPS_LIMIT
 
 __all__ = [
     "MANIFEST_NAME",
@@ -61,12 +61,14 @@ class InputPort(_Record):
         name: In the artifact.
         dtype: Of the artifact, for example `float32`.
         shape: Sizes; text is a dynamic dimension.
+        values: All that it may hold, such as the timesteps of a table; empty for any.
     """
 
     argument: str
     name: str
     dtype: Dtype
     shape: tuple[Dimension, ...]
+    values: Annotated[tuple[float, ...], Field(max_length=RANGES_TIMESTEPS_LIMIT)] = ()
 
 
 class OutputPort(_Record):

@@ -23,7 +23,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from qdx import __version__
-from qdx.cli import bench, export, inspect, plan, run, targets, verify
+from qdx.cli import bench, calibrate, export, inspect, plan, run, targets, verify
 from qdx.cli.output import say
 from qdx.exporter.errors import QdxError, quoted
 
@@ -57,6 +57,7 @@ app: Final = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("export")(export.command)
+app.command("calibrate")(calibrate.command)
 app.command("verify")(verify.command)
 app.command("run")(run.command)
 app.command("bench")(bench.command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -13,6 +13,9 @@ from qdx.exporter.errors import UsageError
 if TYPE_CHECKING:
     from qdx.backends.contract import Runner
     from qdx.bundle.manifest import InputPort, OutputPort
+
+
+_SAME_TIMESTEP: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class TargetMethod:
             size = port.shape[0]
             tensor = tensor.reshape(1).expand(size if isinstance(size, int) else 1)
         self._check_shape(tensor, port)
+        self._check_values(tensor, port)
         return tensor.contiguous()
 
     def _check_shape(self, tensor: torch.Tensor, port: InputPort) -> None:
@@ -89,6 +93,22 @@ class TargetMethod:
                 f"`{self.where}`: `{port.argument}` has shape {list(tensor.shape)}, the artifact takes {list(port.shape)}",
                 hint="call it with the sizes of the export, or export with --shapes dynamic or a fitting --call",
             )
+
+    def _check_values(self, tensor: torch.Tensor, port: InputPort) -> None:
+        """Refuses a timestep that the artifact's table of the time embedding does not hold."""
+        if not port.values:
+            return
+        known = torch.tensor(port.values, dtype=torch.float64)
+        for value in sorted(set(tensor.to(torch.float64).flatten().tolist())):
+            distance = (known - value).abs().min()
+            # Another processor may round a schedule's float32 numbers otherwise in the last bits.
+            if not distance <= _SAME_TIMESTEP * max(1.0, abs(value)):
+                raise UsageError(
+                    f"`{self.where}`: `{port.argument}` is {value:g}, and the artifact's time embedding is "
+                    f"a table of {len(known)} timesteps from {port.values[0]:g} to {port.values[-1]:g}",
+                    hint="run as many steps as the export's call, with its scheduler; or export with "
+                    '`"time_embedding": "compute"`, or with a --call like this one',
+                )
 
     def _check_integral(self, tensor: torch.Tensor, port: InputPort) -> None:
         if not bool((tensor == tensor.round()).all()):

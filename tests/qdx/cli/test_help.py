@@ -10,6 +10,7 @@ import pytest
 COMMANDS = [
     (),
     ("export",),
+    ("calibrate",),
     ("verify",),
     ("run",),
     ("inspect",),

@@ -1,0 +1,59 @@
+"""`qdx calibrate`: record the ranges of a pipeline's activations, for exports to any target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qdx.cli.options import AsJson, Call, Force, read_call
+from qdx.cli.output import emit, say, size
+from qdx.cli.progress import progress_bars
+
+__all__ = ["command"]
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusers pipeline folder.")],
+    plan: Annotated[
+        str, typer.Option("--plan", metavar="PLAN", help="A preset's name or a JSON file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
+    call: Call = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record the ranges that a plan needs, once for all targets."""
+    arguments = read_call(call)
+    # The plan is checked before anything heavy is imported.
+    from qdx.exporter.plan import load_plan
+
+    load_plan(plan)
+
+    from qdx.prompts import read_prompts
+    from qdx.ranges import calibrate
+
+    with progress_bars() as progress:
+        ranges = calibrate(
+            model,
+            plan=plan,
+            output=output,
+            call=arguments,
+            prompts=None if prompts is None else read_prompts(prompts),
+            force=force,
+            progress=progress,
+        )
+    observed = {where: len(graph.ports) for where, graph in ranges.graphs.items() if graph.ports}
+    data = {
+        "file": str(output),
+        "size_bytes": output.stat().st_size,
+        "sites": observed,
+        "provenance": ranges.provenance,
+    }
+    emit(data, as_json=as_json, text="\n".join(f"{w}: {n} sites" for w, n in observed.items()))
+    say(f"wrote {output}, {size(output.stat().st_size)}")

@@ -1,0 +1,291 @@
+"""The ranges that a plan needs: recorded for any target, kept in a file, and checked when they are used again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from qdx.calibration import calibrate as calibrate_graphs
+from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.capture.arguments import load_images
+from qdx.exporter.errors import InvalidInput, UsageError, quoted
+from qdx.exporter.graph.attention import open_attention
+from qdx.exporter.graph.sites import sites as find_sites
+from qdx.exporter.plan.feasibility import Offer
+from qdx.exporter.plan.load import load_plan
+from qdx.exporter.plan.resolve import resolve
+from qdx.exporter.progress import SILENT
+from qdx.exporter.quantize.smoothing import choose_factors, smoothed
+from qdx.traced import trace_pipeline
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.feasibility import Request
+    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.plan.schema import Plan
+    from qdx.exporter.progress import Progress
+    from qdx.traced import TracedPipeline
+
+__all__ = ["calibrate", "load_ranges", "needs_ranges", "record_ranges"]
+
+_PRODUCTS: Final = ("qk", "pv")
+
+
+def calibrate(
+    model: Path | str,
+    *,
+    plan: str | Path,
+    output: Path | str,
+    call: dict[str, Any] | None = None,
+    prompts: Sequence[str] | None = None,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Ranges:
+    """Records the ranges that a plan needs in one file, which exports for any target can use.
+
+    Args:
+        model: A diffusers pipeline folder.
+        plan: A preset's name or a plan file.
+        output: The file; it must not exist unless `force`.
+        call: Arguments of the pipeline call, as for an export.
+        prompts: Prompts to calibrate with; None takes the call's own with several seeds.
+        force: Replace an existing file of ranges, atomically.
+        progress: Shows the steps.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        UsageError: The plan needs no ranges, the output exists, or the pipeline does not take the call.
+        InvalidPlan, InvalidModel, TargetRefusal, StorageError: See their texts.
+    """
+    output = Path(output)
+    _check_output(output, force=force)
+    intent = load_plan(plan)
+    source = trace_pipeline(model, loaded := load_images(call or {}), progress=progress)
+    ranges = record_ranges(source, intent, loaded, prompts=prompts, progress=progress)
+    with progress.task("writing the ranges"):
+        ranges.save(output)
+    return ranges
+
+
+def needs_ranges(resolved: ResolvedPlan) -> bool:
+    """Whether anything that becomes of a plan on a target comes from calibration."""
+    return bool(_observed_graphs(resolved))
+
+
+def record_ranges(
+    source: TracedPipeline,
+    plan: Plan,
+    call: dict[str, Any],
+    *,
+    prompts: Sequence[str] | None = None,
+    threads: int = 1,
+    progress: Progress = SILENT,
+) -> Ranges:
+    """Calibrates what a plan needs, whatever the target.
+
+    Every activation of a graph is recorded in which the plan needs one, at the sizes of the call. Where
+    the plan smooths activations, the pipeline runs twice: once for the factors, once for the ranges of
+    the smoothed graphs.
+
+    Args:
+        source: The pipeline.
+        plan: The plan.
+        call: The pipeline call, its images loaded.
+        prompts: Prompts to calibrate with; None keeps the call's.
+        threads: Threads that PyTorch computes with.
+        progress: Told of every call of a component.
+
+    Raises:
+        UsageError: The plan needs no ranges, or the pipeline does not take the call or the prompts.
+        InvalidModel: An activation is NaN or infinite.
+    """
+    graphs = {where: source.graph(where) for where in source.captured.calls}
+    asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
+    wanted = _observed_graphs(asked)
+    if not wanted:
+        raise UsageError(
+            f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
+            hint="export with it as it is",
+        )
+    digests = source.source_digests()
+    options: dict[str, Any] = {
+        "call": call, "settings": plan.calibration, "digests": digests, "prompts": prompts,
+        "threads": threads, "progress": progress,
+    }  # fmt: skip
+    factors: dict[str, dict[str, torch.Tensor]] = {}
+    if plan.options.smoothing is not None:
+        alpha = plan.options.smoothing.alpha
+        smooth = {where: _to_smooth(asked.quantized(where)) for where in wanted}
+        first = calibrate_graphs(
+            source.folder, graphs, smooth, task_name="calibrating for smoothing", **options
+        )
+        for where, chosen in smooth.items():
+            factors[where] = _factors(graphs[where], chosen, first, alpha)
+            graphs[where] = smoothed(graphs[where], chosen, _filled(factors[where]))
+    for where in wanted:
+        graphs[where] = open_attention(graphs[where], _opened(asked, where))
+    observed = {
+        where: tuple(
+            site
+            for site in find_sites(graphs[where])
+            if site.op not in _PRODUCTS or site.key in _opened(asked, where)
+        )
+        for where in wanted
+    }
+    ranges = calibrate_graphs(source.folder, graphs, observed, **options)
+    if plan.options.smoothing is None:
+        return ranges
+    provenance = ranges.provenance.model_copy(update={"smoothing": plan.options.smoothing.alpha})
+    return Ranges(
+        {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()}, provenance
+    )
+
+
+def load_ranges(
+    file: Path, source: TracedPipeline, resolved: ResolvedPlan, sites: Mapping[str, Sequence[Site]]
+) -> Ranges:
+    """Reads a file of ranges for an export.
+
+    Args:
+        file: What `calibrate` wrote.
+        source: The pipeline.
+        resolved: What the plan becomes on the target.
+        sites: The sites of its graphs by `component.method`.
+
+    Raises:
+        InvalidInput: The file is damaged, or was recorded for another model or a plan that asks for less.
+    """
+    ranges = Ranges.load(file)
+    wanted = _observed_graphs(resolved)
+    ranges.check(source.source_digests(), {where: sites[where] for where in wanted})
+    for where in wanted:
+        _check_groups(ranges, resolved, where)
+    smoothing = resolved.plan.options.smoothing
+    alpha = None if smoothing is None else smoothing.alpha
+    recorded = ranges.provenance.smoothing
+    if recorded != alpha:
+        raise InvalidInput(
+            f"{quoted(file)}: recorded {_smoothing_words(recorded)}, and the plan is {_smoothing_words(alpha)}",
+            hint="calibrate again with this plan",
+        )
+    asked = _asked(source, resolved.plan, sites)
+    for where in wanted if alpha is not None else ():
+        keys = {site.key for site in _to_smooth(asked.quantized(where))}
+        differing = sorted(keys ^ ranges.graphs[where].factors.keys())
+        if differing:
+            raise InvalidInput(
+                f"{quoted(file)}: {quoted(where)}: recorded for a plan that quantizes the inputs of other "
+                f"sites, such as {quoted(differing[0])}",
+                hint="calibrate again with this plan",
+            )
+    return ranges
+
+
+@dataclass(frozen=True)
+class _AnyTarget:
+    """A target that does whatever a plan asks; resolving for it tells the intent alone."""
+
+    name: str = "any"
+    storage_dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
+    compute_dtype: str = "float32"
+    refused: Mapping[str, str] = field(default_factory=dict)
+    quantizers: tuple[str, ...] = ("qdx", "nncf")
+
+    def offer(self, request: Request) -> Offer:
+        """Everything can be done."""
+        del request
+        return Offer("native", "as asked")
+
+
+def _asked(source: TracedPipeline, plan: Plan, sites: Mapping[str, Sequence[Site]]) -> ResolvedPlan:
+    """What the plan asks of the wanted graphs, whatever a target makes of it."""
+    return resolve(plan, source.skeleton.modules, _AnyTarget(), sites)
+
+
+def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:
+    """The graphs of which activations are needed."""
+    options = resolved.plan.options
+    return tuple(
+        where
+        for where in resolved.sites
+        if any(
+            options.bias_correction
+            or any(
+                inputs.quantized and (inputs.mode == "static" or options.smoothing is not None)
+                for _, inputs in site.segments
+            )
+            for site in resolved.quantized(where)
+        )
+    )
+
+
+def _to_smooth(resolutions: Sequence[SiteResolution]) -> tuple[Site, ...]:
+    """Sites whose inputs are quantized; weights alone gain nothing from smooth activations."""
+    return tuple(one.site for one in resolutions if one.segments and one.site.op not in _PRODUCTS)
+
+
+def _opened(resolved: ResolvedPlan, where: str) -> frozenset[str]:
+    """Keys of the attention products that are quantized."""
+    sites = resolved.quantized(where)
+    return frozenset(s.key for s in sites if s.site.op in _PRODUCTS and s.segments)
+
+
+def _factors(
+    graph: Graph, sites: Sequence[Site], first: Ranges, alpha: float
+) -> dict[str, torch.Tensor]:
+    """Smoothing factors of each of these sites; empty tensors for those that cannot be smoothed."""
+    absmax = {
+        site.key: first.statistics(graph.where, site.key, "input").channel_absmax
+        for site in sites
+        if "input" in first.graphs[graph.where].ports[site.key]
+    }
+    found = choose_factors(graph, sites, absmax, alpha)
+    return {site.key: found.get(site.key, torch.zeros(0)) for site in sites}
+
+
+def _filled(factors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: one for key, one in factors.items() if one.numel()}
+
+
+def _check_groups(ranges: Ranges, resolved: ResolvedPlan, where: str) -> None:
+    """Rules that depend on the timestep count the groups of the plan: they must be those recorded."""
+    segments = [part for site in resolved.quantized(where) for part in site.segments]
+    expected = resolved.plan.calibration.timestep_groups
+    found = len(ranges.groups(where)) + 1
+    if found != expected and any(groups is not None for groups, _ in segments):
+        raise InvalidInput(
+            f"ranges: {quoted(where)} was recorded in {found} groups of timesteps, expected {expected}",
+            hint="calibrate again with this plan, with at least as many steps",
+        )
+
+
+def _smoothing_words(alpha: float | None) -> str:
+    return "without smoothing" if alpha is None else f"with smoothing of alpha {alpha:g}"
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    """Refuses what must not be replaced, before anything is computed."""
+    if not output.parent.is_dir():
+        raise UsageError(f"--output: {quoted(output.parent)} is not a folder", hint="create it")
+    if output.is_symlink():
+        raise UsageError(f"--output: {quoted(output)} is a link", hint="choose another name")
+    if not output.exists():
+        return
+    if not force:
+        raise UsageError(
+            f"--output: {quoted(output)} exists", hint="choose another name, or give --force"
+        )
+    try:
+        Ranges.load(output)
+    except InvalidInput as error:
+        raise UsageError(
+            f"--output: {quoted(output)} is no file of ranges, and --force replaces nothing else",
+            hint="choose another name",
+        ) from error

@@ -8,10 +8,11 @@ PIP_FLAGS ?=
 
 OUT ?= out
 TARGET ?= openvino
-PLAN ?= float16
+PLAN ?= w8a8
 MODEL ?= samples/shapes
 PROMPT ?= a red circle left of a blue square
-CALL := {"prompt": "$(PROMPT)", "guidance_scale": 4}
+CALL := {"prompt": "$(PROMPT)", "guidance_scale": 4, "num_inference_steps": 20}
+CALIB ?= samples/captions.txt
 BUNDLE := $(OUT)/shapes-$(TARGET)-$(PLAN)
 
 DEMO := .venv
@@ -48,7 +49,7 @@ $(INTEROP)/.installed: Makefile
 
 demo: $(DEMO)/.installed ## export the sample, draw a picture with the artifact, verify it
 	@mkdir -p $(OUT)
-	$(DEMO)/bin/qdx export $(MODEL) --target $(TARGET) --plan $(PLAN) --call '$(CALL)' --output $(BUNDLE) --force
+	$(DEMO)/bin/qdx export $(MODEL) --target $(TARGET) --plan $(PLAN) --call '$(CALL)' --calib $(CALIB) --output $(BUNDLE) --force
 	$(DEMO)/bin/qdx run $(BUNDLE) --prompt '$(PROMPT)' --guidance 4 --seed 0 --output $(OUT)/shapes.png --force
 	$(DEMO)/bin/qdx verify $(BUNDLE) --model $(MODEL) --report $(OUT)/report
 	@echo

@@ -13,6 +13,7 @@ from qdx.exporter.errors import InternalError, InvalidBundle, first_line, quoted
 from qdx.exporter.files import dump_json, load_json
 from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.plan.resolve import resolve
+from qdx.exporter.plan.timestep_groups import check_groups
 from qdx.exporter.quantize.placement import Placement
 from qdx.exporter.quantize.recipe import Recipe, TimeTable, prepared, quantized_graph
 from qdx.helper_files import write_file
@@ -83,6 +84,7 @@ def choose_recipe(
 
     Raises:
         InvalidInput: The range of a quantized activation was not recorded.
+        UsageError: Not all groups of timesteps were recorded that the plan has.
         TargetRefusal: The time embedding cannot become a table.
     """
     quantized = resolved.quantized(graph.where)
@@ -90,6 +92,7 @@ def choose_recipe(
     if not quantized:
         empty = Placement(graph.where, ())
         return None if table is None else Recipe(empty, time_table=table)
+    check_groups(resolved, ranges, graph.where)
     opened = tuple(site.key for site in quantized if site.site.op in _PRODUCTS and site.segments)
     options = resolved.plan.options
     smoothing: dict[str, Tensor] = {}

@@ -115,7 +115,8 @@ class Negotiation:
             weights = asked.model_copy(update={"granularity": "channel", "block": None})
             return weights, _because(self._offer(weights, wish), "one block holds a channel")
         first = offer = self._offer(asked, wish)
-        weights, block = asked, asked.block
+        weights = asked
+        block: int = asked.block
         while offer.form == "refused" and reduced % block and block > _LEAST_BLOCK:
             block //= 2
             weights = asked.model_copy(update={"block": block})

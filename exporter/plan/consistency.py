@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from qdx.exporter.errors import quoted
 from qdx.exporter.plan.consistency_nncf import nncf_faults
 from qdx.exporter.plan.fault import Fault, KeyPath
 from qdx.exporter.plan.rule import Rule
 from qdx.exporter.plan.schema import Plan, dotted
-from qdx.exporter.plan.scheme import Inputs, Weights
+from qdx.exporter.plan.scheme import Inputs, Weights, bits
 
 __all__ = ["contradictions"]
+
+_CARRIER_BITS: Final = 8
 
 
 def contradictions(plan: Plan) -> tuple[Fault, ...]:
@@ -89,10 +92,15 @@ def _inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
         key = "percentile" if inputs.percentile is not None else "observer"
         yield Fault((*path, key), "`percentile` and observer `percentile` belong together",
                     'such as `"observer": "percentile", "percentile": 0.9999`')  # fmt: skip
-    if inputs.timestep_groups > 1 and not inputs.symmetric:
-        yield Fault((*path, "timestep_groups"), "scales by timestep with `symmetric` false",
-                    "a zero point is the same at all timesteps; scales by timestep are symmetric")  # fmt: skip
+    if inputs.timestep_groups > 1 and _whole_carrier(inputs):
+        yield Fault((*path, "timestep_groups"), "scales by timestep with `symmetric` false in eight bits",
+                    "a zero point of eight bits is the same at all timesteps; be symmetric, or take fewer bits")  # fmt: skip
     yield from _dynamic(inputs, path)
+
+
+def _whole_carrier(inputs: Inputs) -> bool:
+    """Whether a zero point has no room to move: fewer bits move inside the eight that carry them."""
+    return not inputs.symmetric and bits(inputs.dtype) == _CARRIER_BITS
 
 
 def _dynamic(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
@@ -139,9 +147,9 @@ def _timesteps(rule: Rule, path: KeyPath, groups: int) -> Iterator[Fault]:
     elif inputs.mode == "dynamic":
         yield Fault(here, "dynamic inputs at some timesteps",
                     "dynamic scales follow the timestep by themselves")  # fmt: skip
-    elif not inputs.symmetric:
-        yield Fault(here, "asymmetric inputs at some timesteps",
-                    "a zero point is the same at all timesteps; scales by timestep are symmetric")  # fmt: skip
+    elif _whole_carrier(inputs):
+        yield Fault(here, "asymmetric inputs of eight bits at some timesteps",
+                    "a zero point of eight bits is the same at all timesteps; be symmetric, or take fewer bits")  # fmt: skip
     if inputs.timestep_groups > 1:
         yield Fault((*path, "inputs", "timestep_groups"), "`timestep_groups` beside `timesteps`",
                     "a range of timesteps is one group; use a rule for each")  # fmt: skip

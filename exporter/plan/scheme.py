@@ -84,7 +84,8 @@ class Inputs(PlanModel):
         observer: How a static range is chosen from the calibrated values: all of them (`minmax`), a
             `percentile`, or the range of least squared error (`mse`).
         percentile: Share of the values inside the range; given exactly with observer `percentile`.
-        timestep_groups: Number of equal parts of the schedule, each with scales of its own.
+        timestep_groups: Number of equal parts of the schedule, each with scales of its own, and below
+            eight bits with zero points of its own.
     """
 
     dtype: InputsDtype

@@ -53,7 +53,7 @@ class OpenVinoLockstep:
         """Runs every segment once."""
         arrays = [inputs[name] for name in self._inputs]
         arrays += [values[name] for name in self.quantizers]
-        given = {index: np.ascontiguousarray(array) for index, array in enumerate(arrays)}
+        given = {index: np.asarray(array, order="C") for index, array in enumerate(arrays)}
         results = self._request.infer(given, share_inputs=True, share_outputs=False)
         names = (*self._outputs, *self.quantizers)
         found = {name: results[index] for index, name in enumerate(names)}

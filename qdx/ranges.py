@@ -106,6 +106,9 @@ def record_ranges(
         UsageError: The plan needs no ranges, or the pipeline does not take the call or the prompts.
         InvalidModel: An activation is NaN or infinite.
     """
+    if source.captured.moving:  # open sizes were captured at other sizes than the call's own
+        wanted_components = sorted({record.component for record in source.chosen.values()})
+        source = trace_pipeline(source.folder.path, call, components=wanted_components)
     graphs = {where: source.graph(where) for where in source.captured.calls}
     asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
     wanted = _observed_graphs(asked)

@@ -16,6 +16,7 @@ from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.progress import SILENT
 from qdx.quantization import plan_graphs, read_recipe, rebuilt
 from qdx.runtime.methods import TargetMethod
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from qdx.bundle.reader import Bundle
     from qdx.exporter.graph.graph import Graph, TensorSpec
-    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema import Plan
     from qdx.exporter.progress import Progress
     from qdx.exporter.quantize.recipe import Recipe
@@ -58,7 +59,7 @@ class QuantizedModel:
     """A bundle's quantized graphs.
 
     Attributes:
-        resolved: What the plan became of every site of every graph in the bundle.
+        resolved: What the plan became of every site in the graphs of the bundle.
         recipes: By `component.method`, of the graphs that are quantized.
         prepared: Their float graphs in the form that is quantized.
         quantized: The quantized graphs.
@@ -115,7 +116,18 @@ def quantized_model(
             graph = planned.graphs[where]
             floats[where], made = rebuilt(graph, recipe)
             quantized[where] = cache.attach(made)
-    return QuantizedModel(planned.resolved, recipes, floats, quantized)
+    sites = {
+        where: _present(found, floats.get(where)) for where, found in planned.resolved.sites.items()
+    }
+    return QuantizedModel(replace(planned.resolved, sites=sites), recipes, floats, quantized)
+
+
+def _present(sites: tuple[SiteResolution, ...], graph: Graph | None) -> tuple[SiteResolution, ...]:
+    """Without the sites that a table of the time embedding took the place of."""
+    if graph is None:
+        return sites
+    keys = {site.key for site in find_sites(graph)}
+    return tuple(site for site in sites if site.key in keys)
 
 
 def middle_rungs(
@@ -174,7 +186,7 @@ def localize_worst(
         model.recipes[where],
         catcher.caught,
         index=call.index,
-        enters=stage_of(rungs[QUANTIZED].float_sqnr_db, rungs[ARTIFACT].quantized_sqnr_db),
+        enters=stage_of(rungs[QUANTIZED].float_sqnr_db, rungs[ARTIFACT].float_sqnr_db),
         progress=progress,
     )
 

@@ -57,6 +57,10 @@ class Reference:
             where: frozenset(port.argument for port in method.inputs)
             for where, method in methods.items()
         }
+        # An artifact with a table of timesteps answers no other schedule.
+        self._whole_schedule = any(
+            port.values for method in methods.values() for port in method.inputs
+        )
         self._keeps = keeps
         self._progress = progress
 
@@ -104,7 +108,7 @@ class Reference:
     def run_at_other_shape(self, spec: RunSpec, products: Products) -> dict[str, MethodRecord]:
         """A short run at another batch and size, on record."""
         other = other_call(self.pipeline, spec.call, size_pixels(products))
-        if "num_inference_steps" in other:
+        if "num_inference_steps" in other and not self._whole_schedule:
             other["num_inference_steps"] = min(other["num_inference_steps"], _STEPS_AT_OTHER_SHAPE)
         return self.run(RunSpec(other, spec.seed))[1]
 

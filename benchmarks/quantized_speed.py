@@ -27,9 +27,10 @@ import qdx
 from benchmarks.pipelines import make_pipeline
 from benchmarks.quantized_peers import PEERS, arrays
 from qdx.backends.registry import get_backend
-from qdx.bench import BenchReport, bench
+from qdx.bench.bench import bench
 from qdx.bench.calls import MethodCalls, reference_calls
 from qdx.bench.ratios import Ratio, ratio_of
+from qdx.bench.report import BenchReport
 from qdx.bundle.reader import read_bundle
 from qdx.exporter.plan.load import preset_text
 from qdx.targets.profile import load_target
@@ -52,7 +53,9 @@ class Row:
         artifact: Who made it.
         median_ms: Of a call.
         ratio: To qdx's float32 on the same runtime, round by round.
-        to_peer: To the runtime's own quantizer, likewise; None for the peer itself.
+        cpu_ratio: The same of processor time.
+        to_peer: To the runtime's own quantizer, likewise.
+        cpu_to_peer: The same of processor time.
         sqnr_db: Median over the held-out calls, against float32 PyTorch.
         worst_sqnr_db: The least.
         artifact_bytes: Its files.
@@ -63,7 +66,9 @@ class Row:
     artifact: str
     median_ms: float
     ratio: Ratio
-    to_peer: Ratio | None
+    cpu_ratio: Ratio
+    to_peer: Ratio
+    cpu_to_peer: Ratio
     sqnr_db: float
     worst_sqnr_db: float
     artifact_bytes: int
@@ -164,17 +169,18 @@ def _noise(runtime: str, folder: Path, calls: MethodCalls) -> list[float]:
 
 def summarize(report: BenchReport, noise: dict[str, list[float]]) -> list[Row]:
     """A row for each artifact; the last contender is the peer."""
-    peer = report.contenders[-1].name
+    peer = report.timings[-1]
     rows = []
     for timing, one in zip(report.timings, report.contenders, strict=True):
-        to_peer = ratio_of(timing.times_ms, report.times_ms(WHERE, peer))
         rows.append(
             Row(
                 runtime=one.runtime,
                 artifact=one.name,
                 median_ms=timing.median_ms,
                 ratio=timing.ratio,
-                to_peer=None if one.name == peer else to_peer,
+                cpu_ratio=timing.cpu_ratio,
+                to_peer=ratio_of(timing.times_ms, peer.times_ms),
+                cpu_to_peer=ratio_of(timing.cpu_times_ms, peer.cpu_times_ms),
                 sqnr_db=statistics.median(noise[one.name]),
                 worst_sqnr_db=min(noise[one.name]),
                 artifact_bytes=one.artifact_bytes,
@@ -201,7 +207,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         speed = f"{1 / row.ratio.median:.2f} ({1 / row.ratio.high:.2f} .. {1 / row.ratio.low:.2f})"
         peer = row.to_peer
-        to_peer = "" if peer is None else f"{peer.median:.3f} ({peer.low:.3f} .. {peer.high:.3f})"
+        to_peer = f"{peer.median:.3f} ({peer.low:.3f} .. {peer.high:.3f})"
         memory = "" if row.memory_bytes is None else f"{row.memory_bytes / 1e6:.0f}"
         lines.append(
             f"{row.runtime:12} {row.artifact:16} {row.median_ms:9.1f} {speed:>22} {to_peer:>22}"

@@ -15,7 +15,7 @@ from qdx.bench.calls import reference_calls, seeded_calls
 from qdx.bench.contenders import Contender, methods_of, read_contenders
 from qdx.bench.process import Worker, start_worker
 from qdx.bench.report import BenchReport, ContenderResult, timings_of
-from qdx.bench.rounds import WARM_UP_ROUNDS, take_turns
+from qdx.bench.rounds import WARM_UP_ROUNDS, Taken, take_turns
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.progress import SILENT
 from qdx.helper_files import write_file
@@ -88,7 +88,7 @@ def bench(
                 for run in runs:
                     run.open(inputs, threads)
                     task.advance(1)
-            seconds = _measure(runs, records, given, rounds, progress)
+            taken = _measure(runs, records, given, rounds, progress)
             results = tuple(run.result() for run in runs)
     per_step = {where: given[where].calls_per_step for where in records}
     return BenchReport(
@@ -98,7 +98,7 @@ def bench(
         inputs="seeded" if calls is None else "reference",
         calls_per_step={where: count for where, count in per_step.items() if count},
         contenders=results,
-        timings=timings_of(seconds, per_step, found[0].name),
+        timings=timings_of(taken, per_step, found[0].name),
     )
 
 
@@ -141,9 +141,10 @@ class _Run:
         """Whether it has the method."""
         return where in self._folders
 
-    def seconds(self, where: str, number: int) -> float:
+    def call(self, where: str, number: int) -> Taken:
         """Runs a call with the inputs of that number."""
-        return float(self._worker.ask({"do": "run", "where": where, "call": number})["seconds"])
+        answer = self._worker.ask({"do": "run", "where": where, "call": number})
+        return Taken(float(answer["wall_s"]), float(answer["cpu_s"]))
 
     def result(self) -> ContenderResult:
         """What is said of it as a whole, after the last call."""
@@ -170,18 +171,16 @@ def _measure(
     calls: Mapping[str, MethodCalls],
     rounds: int,
     progress: Progress,
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds by method and contender."""
-    seconds = {}
+) -> dict[str, dict[str, list[Taken]]]:
+    """By method and contender, one for each round."""
+    taken = {}
     total = sum(run.has(where) for run in runs for where in records) * (rounds + WARM_UP_ROUNDS)
     with progress.task("measuring", total) as task:
         for where in records:
-            turns = {
-                run.contender.name: partial(run.seconds, where) for run in runs if run.has(where)
-            }
+            turns = {run.contender.name: partial(run.call, where) for run in runs if run.has(where)}
             count = len(calls[where].inputs)
-            seconds[where] = take_turns(turns, rounds=rounds, inputs=count, task=task)
-    return seconds
+            taken[where] = take_turns(turns, rounds=rounds, inputs=count, task=task)
+    return taken
 
 
 def _write_inputs(calls: Mapping[str, MethodCalls], path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from qdx.bench.ratios import Ratio, ratio_of
+from qdx.bench.rounds import Taken
 
 __all__ = ["SCHEMA", "STEP", "BenchReport", "ContenderResult", "Timing", "timings_of"]
 
@@ -47,14 +48,20 @@ class Timing:
         contender: Its name.
         median_ms: Over the rounds.
         ratio: To the first bundle, round by round; below 1 is faster.
+        cpu_median_ms: Processor time of all threads, over the rounds.
+        cpu_ratio: The same as `ratio` for processor time.
         times_ms: Of every round.
+        cpu_times_ms: Likewise.
     """
 
     where: str
     contender: str
     median_ms: float
     ratio: Ratio
+    cpu_median_ms: float
+    cpu_ratio: Ratio
     times_ms: tuple[float, ...] = field(repr=False)
+    cpu_times_ms: tuple[float, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,56 +97,76 @@ class BenchReport:
             "calls_per_step": dict(self.calls_per_step),
             "contenders": [vars(one) | {"versions": dict(one.versions)} for one in self.contenders],
             "timings": [
-                vars(one) | {"ratio": vars(one.ratio), "times_ms": list(one.times_ms)}
+                {
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in vars(one).items()
+                }
+                | {"ratio": vars(one.ratio), "cpu_ratio": vars(one.cpu_ratio)}
                 for one in self.timings
             ],
         }
 
-    def times_ms(self, where: str, contender: str) -> tuple[float, ...]:
-        """The times of every round; empty where the contender lacks the method."""
+    def timing(self, where: str, contender: str) -> Timing | None:
+        """What a contender took; None where it lacks the method."""
         found = (t for t in self.timings if (t.where, t.contender) == (where, contender))
-        return next((timing.times_ms for timing in found), ())
+        return next(found, None)
 
 
 def timings_of(
-    seconds: Mapping[str, Mapping[str, list[float]]],
+    taken: Mapping[str, Mapping[str, list[Taken]]],
     calls_per_step: Mapping[str, float],
     first: str,
 ) -> tuple[Timing, ...]:
-    """Compares times with those of the first bundle.
+    """Compares what calls took with the first bundle.
 
     Args:
-        seconds: By method and contender, one for each round.
+        taken: By method and contender, one for each round.
         calls_per_step: Of each method; where several are in the loop, or one more than once, their sum is reported.
         first: The contender to compare with, which has every method.
     """
-    every = {where: dict(times) for where, times in seconds.items()}
+    every = {where: dict(times) for where, times in taken.items()}
     loop = {where: count for where, count in calls_per_step.items() if count and where in every}
     if loop and list(loop.values()) != [1.0]:
         every[STEP] = _steps(every, loop)
     return tuple(
-        Timing(
-            where,
-            name,
-            statistics.median(taken) * 1e3,
-            ratio_of(taken, times[first]),
-            tuple(one * 1e3 for one in taken),
-        )
+        _timing(where, name, calls, times[first])
         for where, times in every.items()
-        for name, taken in times.items()
+        for name, calls in times.items()
+    )
+
+
+def _timing(where: str, name: str, calls: list[Taken], others: list[Taken]) -> Timing:
+    wall = [one.wall_s * 1e3 for one in calls]
+    cpu = [one.cpu_s * 1e3 for one in calls]
+    return Timing(
+        where=where,
+        contender=name,
+        median_ms=statistics.median(wall),
+        ratio=ratio_of(wall, [one.wall_s * 1e3 for one in others]),
+        cpu_median_ms=statistics.median(cpu),
+        cpu_ratio=ratio_of(cpu, [one.cpu_s * 1e3 for one in others]),
+        times_ms=tuple(wall),
+        cpu_times_ms=tuple(cpu),
     )
 
 
 def _steps(
-    seconds: Mapping[str, Mapping[str, list[float]]], loop: Mapping[str, float]
-) -> dict[str, list[float]]:
-    """Seconds of a whole step by contender and round, for those that have all of its methods."""
-    names = set.intersection(*(set(seconds[where]) for where in loop))
-    ordered = [name for name in seconds[next(iter(loop))] if name in names]
+    taken: Mapping[str, Mapping[str, list[Taken]]], loop: Mapping[str, float]
+) -> dict[str, list[Taken]]:
+    """What a whole step takes by contender and round, for those that have all of its methods."""
+    names = set.intersection(*(set(taken[where]) for where in loop))
+    ordered = [name for name in taken[next(iter(loop))] if name in names]
     return {
         name: [
-            sum(count * taken for count, taken in zip(loop.values(), of_round, strict=True))
-            for of_round in zip(*(seconds[where][name] for where in loop), strict=True)
+            _sum(loop, calls) for calls in zip(*(taken[where][name] for where in loop), strict=True)
         ]
         for name in ordered
     }
+
+
+def _sum(loop: Mapping[str, float], calls: Sequence[Taken]) -> Taken:
+    weighted = list(zip(loop.values(), calls, strict=True))
+    return Taken(
+        sum(count * one.wall_s for count, one in weighted),
+        sum(count * one.cpu_s for count, one in weighted),
+    )

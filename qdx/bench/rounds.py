@@ -5,39 +5,54 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from qdx.exporter.progress import Task
 
-__all__ = ["WARM_UP_ROUNDS", "take_turns"]
+__all__ = ["WARM_UP_ROUNDS", "Taken", "take_turns"]
 
 WARM_UP_ROUNDS: Final = 2
 # The threads of ONNX Runtime spin for a while after a call, and whoever came next would pay for it.
 _PAUSE_S: Final = 0.1
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What one call, or several, took.
+
+    Attributes:
+        wall_s: Seconds on the clock.
+        cpu_s: Processor seconds of all threads: on a loaded machine they tell more than the clock, but threads that
+            wait actively count too.
+    """
+
+    wall_s: float
+    cpu_s: float
+
+
 def take_turns(
-    calls: Mapping[str, Callable[[int], float]],
+    calls: Mapping[str, Callable[[int], Taken]],
     *,
     rounds: int,
     inputs: int,
     task: Task,
     pause_s: float = _PAUSE_S,
-) -> dict[str, list[float]]:
+) -> dict[str, list[Taken]]:
     """Runs the calls in turns, each round in an order of its own, after two rounds of warming up.
 
     Args:
-        calls: By contender: runs a call with the inputs of that number, returns seconds.
+        calls: By contender: runs a call with the inputs of that number.
         rounds: That count.
         inputs: How many different inputs there are; all contenders have the same in one round.
         task: Told of every call.
         pause_s: Before each call.
 
     Returns:
-        Seconds by contender, one for each round.
+        By contender, one for each round.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    found: dict[str, list[Taken]] = {name: [] for name in calls}
     orders = _orders(list(calls))
     for number in range(-WARM_UP_ROUNDS, rounds):
         for name in orders():
@@ -45,8 +60,8 @@ def take_turns(
             taken = calls[name](number % inputs)
             task.advance(1)
             if number >= 0:
-                seconds[name].append(taken)
-    return seconds
+                found[name].append(taken)
+    return found
 
 
 def _orders(names: Sequence[str]) -> Callable[[], list[str]]:

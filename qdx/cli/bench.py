@@ -13,7 +13,7 @@ from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
-    from qdx.bench import BenchReport
+    from qdx.bench.report import BenchReport
 
 __all__ = ["as_text", "command"]
 
@@ -59,7 +59,7 @@ def command(
         raise UsageError(
             "--call is given without --model", hint="give the model, which takes the call"
         )
-    from qdx.bench import bench
+    from qdx.bench.bench import bench
     from qdx.exporter.capture.arguments import load_images
 
     with progress_bars() as progress:
@@ -86,6 +86,7 @@ def as_text(report: BenchReport) -> str:
             f"{timing.median_ms:.2f}",
             f"{timing.ratio.median:.3f}",
             f"{timing.ratio.low:.3f} .. {timing.ratio.high:.3f}",
+            f"{timing.cpu_ratio.median:.3f}",
         )
         for timing in report.timings
     ]
@@ -99,7 +100,7 @@ def as_text(report: BenchReport) -> str:
         )
         for one in report.contenders
     ]
-    columns = ("call", "contender", "median ms", f"ratio to {first}", "95 % interval")
+    columns = ("call", "contender", "median ms", f"ratio to {first}", "95 % interval", "processor")
     return "\n\n".join([
         table(columns, times),
         table(("contender", "runtime", "artifact", "memory", "opening s"), whole),

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 
-import psutil
 import pytest
 
 from qdx.bench.messages import read_message, write_message
 from qdx.bench.process import start_worker
 from qdx.bench.worker import peak_bytes, serve
 from qdx.exporter.errors import InvalidInput, RuntimeMissing, UsageError
-
-
-def children():
-    return [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_message_is_one_line_whatever_is_in_it():
@@ -46,38 +40,42 @@ def test_the_peak_is_that_of_this_process():
 
 
 def test_a_process_answers_and_ends_with_its_context():
-    before = children()
     with start_worker("one") as worker:
         answer = worker.ask({"do": "memory"})
-        assert len(children()) == len(before) + 1
+        assert worker._process.poll() is None
 
     assert set(answer) == {"peak_bytes"}
-    assert children() == before
+    assert worker._process.poll() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
 def test_no_process_outlives_an_interruption(failure):
-    before = children()
-    with pytest.raises(failure), start_worker("one"):
+    with pytest.raises(failure), start_worker("one") as worker:
         raise failure
 
-    assert children() == before
+    assert worker._process.poll() is not None
+
+
+def test_a_process_ends_with_its_input():
+    with start_worker("one") as worker:
+        worker.ask({"do": "memory"})
+        worker._process.stdin.close()
+
+        assert worker._process.wait(timeout=60) == 0
 
 
 def test_an_interrupt_of_the_terminal_is_left_to_the_parent():
     with start_worker("one") as worker:
         worker.ask({"do": "memory"})
-        (pid,) = [one.pid for one in children() if "qdx.bench.worker" in one.cmdline()]
-        os.kill(pid, signal.SIGINT)
+        worker._process.send_signal(signal.SIGINT)
 
-        assert worker.ask({"do": "memory"})["peak_bytes"] != 0
+        assert set(worker.ask({"do": "memory"})) == {"peak_bytes"}
 
 
 def test_a_process_that_is_killed_is_named():
     with start_worker("the peer") as worker:
         worker.ask({"do": "memory"})
-        (pid,) = [one.pid for one in children() if "qdx.bench.worker" in one.cmdline()]
-        os.kill(pid, signal.SIGKILL)
+        worker._process.kill()
         with pytest.raises(UsageError, match="`the peer`: its process ended by signal 9") as caught:
             worker.ask({"do": "memory"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from qdx.bench.rounds import WARM_UP_ROUNDS, take_turns
+from qdx.bench.rounds import WARM_UP_ROUNDS, Taken, take_turns
 from qdx.exporter.progress import SILENT
 
 
@@ -15,7 +15,7 @@ def turns(names, *, rounds, inputs=1):
     def call(name):
         def run(number):
             log.append((name, number))
-            return len(log) / 1000
+            return Taken(len(log), 0)
 
         return run
 
@@ -40,7 +40,7 @@ def test_every_round_calls_everyone_once_with_the_same_inputs():
 def test_warming_up_does_not_count():
     _, times = turns("a", rounds=2)
 
-    assert times == {"a": [(WARM_UP_ROUNDS + 1) / 1000, (WARM_UP_ROUNDS + 2) / 1000]}
+    assert times == {"a": [Taken(WARM_UP_ROUNDS + 1, 0), Taken(WARM_UP_ROUNDS + 2, 0)]}
 
 
 def test_nobody_always_comes_after_the_same_one():

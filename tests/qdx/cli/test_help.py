@@ -13,6 +13,7 @@ COMMANDS = [
     ("calibrate",),
     ("verify",),
     ("run",),
+    ("bench",),
     ("inspect",),
     ("targets",),
     ("plan",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from qdx.exporter.errors import InternalError, InvalidBundle, first_line, quoted
+from qdx.exporter.errors import InternalError, InvalidBundle, InvalidInput, first_line, quoted
 from qdx.exporter.files import dump_json, load_json
 from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.plan.resolve import resolve
@@ -169,8 +169,12 @@ def read_recipe(folder: Path) -> Recipe | None:
     if (folder / TENSORS_FILE).exists():
         from qdx.exporter.graph.safetensors_file import SafetensorsFile
 
-        stored = SafetensorsFile(folder / TENSORS_FILE)
-        tensors = {name: stored.read(name) for name in stored.tensors}
+        try:
+            stored = SafetensorsFile(folder / TENSORS_FILE)
+            tensors = {name: stored.read(name) for name in stored.tensors}
+        except InvalidInput as error:
+            raise InvalidBundle(error.message, hint="export again") from error
+        stored.close()
     data = load_json(path, error=InvalidBundle)
     try:
         return Recipe.from_json(data, tensors)

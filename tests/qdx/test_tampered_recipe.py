@@ -68,6 +68,12 @@ class TestTamperedRecipe:
         with pytest.raises(InvalidBundle, match="holds numbers that none can have"):
             read_recipe(recipe)
 
+    def test_damaged_tensors(self, recipe):
+        path = recipe / "quantization.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(InvalidBundle, match=r"quantization.safetensors"):
+            read_recipe(recipe)
+
     def test_missing_tensors(self, recipe):
         (recipe / "quantization.safetensors").unlink()
         with pytest.raises(InvalidBundle, match="is missing"):

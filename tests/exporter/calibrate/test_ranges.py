@@ -85,9 +85,9 @@ def test_ranges_of_another_model_are_refused():
         ranges.check({"model_index.json": "2" * 64}, {})
     with pytest.raises(InvalidInput, match="`unet/x` has SHA-256 none, expected 3"):
         ranges.check({**files, "unet/x": "3" * 64}, {})
-    with pytest.raises(InvalidInput, match=r"holds, and the model has not, site `layers.out`"):
+    with pytest.raises(InvalidInput, match=r"has no site `layers.out`, of which ranges"):
         ranges.check(files, {"unet.forward": sites[:2]})
-    with pytest.raises(InvalidInput, match="does not hold site `new`"):
+    with pytest.raises(InvalidInput, match=r"site `new` of `unet.forward` was not recorded"):
         ranges.check(files, {"unet.forward": [*sites, replace(sites[0], key="new")]})
 
 
@@ -157,6 +157,42 @@ def _text(old, new):
     ],
 )  # fmt: skip
 def test_a_file_that_was_altered_is_refused(saved, change, words):
+    _altered(saved, change)
+    with pytest.raises(InvalidInput, match=words):
+        Ranges.load(saved)
+
+
+def _smoothed(ranges, path):
+    graph = ranges.graphs["unet.forward"]
+    factors = {"layers.one": torch.tensor([0.5, 1, 2, 4]), "layers.out": torch.zeros(0)}
+    smooth = replace(graph, factors=factors)
+    alpha = ranges.provenance.model_copy(update={"smoothing": 0.5})
+    Ranges({"unet.forward": smooth}, alpha).save(path)
+
+
+def test_smoothing_factors_are_kept(ranges, saved):
+    _smoothed(ranges, saved)
+    loaded = Ranges.load(saved)
+    assert loaded.factors("unet.forward").keys() == {"layers.one"}
+    assert loaded.factors("unet.forward")["layers.one"].tolist() == [0.5, 1, 2, 4]
+    assert loaded.graphs["unet.forward"].factors.keys() == {"layers.one", "layers.out"}
+    assert loaded.provenance.smoothing == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_set("smoothing", 0, 0.0), "not a positive number"),
+        (_set("smoothing", 0, -1.0), "not a positive number"),
+        (_set("smoothing", 0, float("nan")), "not a positive number"),
+        (_text('"layers.one": 4', '"layers.one": 5'), r"expected float32 \[5\]"),
+        (_text('"layers.one": 4', '"layers.one": -4'), "greater than or equal to 0"),
+        (_text('"smoothing": 0.5', '"smoothing": 2.5'), "`provenance.smoothing`"),
+        (lambda t, m: t.pop("unet.forward.smoothing"), "`unet.forward.smoothing` is missing"),
+    ],
+)
+def test_smoothing_factors_that_were_altered_are_refused(ranges, saved, change, words):
+    _smoothed(ranges, saved)
     _altered(saved, change)
     with pytest.raises(InvalidInput, match=words):
         Ranges.load(saved)

@@ -35,6 +35,7 @@ _CANDIDATES: Final = 12
 # The named sites are those that make this share of the error at the output, and no more than so many.
 _SHARE_NAMED: Final = 0.95
 _NAMED: Final = 5
+_TWICE_DB: Final = 3.01
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ class Localization:
     Attributes:
         where: `unet.forward`.
         index: Position of the call among those of the method.
-        enters: `lowering` where the artifact differs more from the quantized graph than that does from
-            the float one.
+        enters: `lowering` where the artifact has more than twice the noise of the quantized graph.
         sites: In order of execution.
         output_sqnr_db: Of the quantized model's output.
     """
@@ -177,16 +177,18 @@ def localize(
     )
 
 
-def stage_of(quantized_sqnr_db: float, lowering_sqnr_db: float | None) -> Stage:
-    """Which step makes more of the error.
+def stage_of(quantized_sqnr_db: float, artifact_sqnr_db: float) -> Stage:
+    """Which step makes more of the artifact's error.
+
+    The artifact against the quantized graph would not tell: where activations are rounded, the last bits of a
+    sum decide some roundings, and over many layers two right computations differ as much as either differs
+    from float. So lowering counts where it adds more noise than quantization has made.
 
     Args:
         quantized_sqnr_db: Of the quantized graph against float.
-        lowering_sqnr_db: Of the artifact against the quantized graph.
+        artifact_sqnr_db: Of the artifact against float.
     """
-    if lowering_sqnr_db is None:
-        return "quantization"
-    return "lowering" if not lowering_sqnr_db >= quantized_sqnr_db else "quantization"
+    return "quantization" if artifact_sqnr_db >= quantized_sqnr_db - _TWICE_DB else "lowering"
 
 
 def _survey(

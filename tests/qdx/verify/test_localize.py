@@ -124,9 +124,9 @@ def test_errors_add_up_behind_a_site_and_not_before(graph, inputs):
 
 
 @pytest.mark.parametrize(
-    ("quantized", "lowering", "stage"),
-    [(30, 60, "quantization"), (30, 20, "lowering"), (30, None, "quantization"),
-     (30, float("nan"), "lowering")],
+    ("quantized", "artifact", "stage"),
+    [(30, 29.5, "quantization"), (30, 31, "quantization"), (30, 20, "lowering"),
+     (30, float("nan"), "lowering"), (float("nan"), 30, "lowering")],
 )  # fmt: skip
-def test_the_larger_error_tells_the_stage(quantized, lowering, stage):
-    assert stage_of(quantized, lowering) == stage
+def test_lowering_is_blamed_where_it_adds_more_noise_than_quantization(quantized, artifact, stage):
+    assert stage_of(quantized, artifact) == stage

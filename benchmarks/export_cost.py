@@ -1,6 +1,7 @@
 """What an export costs: seconds, and peak anonymous memory of the whole process tree.
 
     python -m benchmarks.export_cost sd15 flux-1b flux-4b --work build/export-cost
+    python -m benchmarks.export_cost flux-4b --plan float16 w8 w4 --work build/export-cost
 
 Anonymous memory is what an export really takes from the machine: pages of mapped or cached files are given back
 when somebody needs them.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 from benchmarks.real_sizes import MODELS, make
@@ -48,22 +50,27 @@ class Cost:
 
 
 def main() -> None:
-    """Measures the models named on the command line, one after the other."""
+    """Measures the models named on the command line with each plan, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", choices=MODELS)
     parser.add_argument("--target", default="onnxruntime")
-    parser.add_argument("--plan", help="default: the dtype in which the weights are stored")
+    parser.add_argument(
+        "--plan",
+        nargs="+",
+        default=[None],
+        help="default: the dtype in which the weights are stored",
+    )
     parser.add_argument(
         "--work", type=Path, default=None, help="a folder with room for model and bundle"
     )
     parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
     arguments = parser.parse_args()
     costs = []
-    for model in arguments.models:
+    for model, plan in product(arguments.models, arguments.plan):
         if arguments.work is not None:
             arguments.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-            costs.append(_measure(model, arguments.target, arguments.plan, Path(work)))
+            costs.append(_measure(model, arguments.target, plan, Path(work)))
         _print(costs[-1])
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n")

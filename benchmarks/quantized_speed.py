@@ -169,9 +169,10 @@ def _noise(runtime: str, folder: Path, calls: MethodCalls) -> list[float]:
 
 def summarize(report: BenchReport, noise: dict[str, list[float]]) -> list[Row]:
     """A row for each artifact; the last contender is the peer."""
-    peer = report.timings[-1]
+    timings = [timing for timing in report.timings if timing.where == WHERE]
+    peer = timings[-1]
     rows = []
-    for timing, one in zip(report.timings, report.contenders, strict=True):
+    for timing, one in zip(timings, report.contenders, strict=True):
         rows.append(
             Row(
                 runtime=one.runtime,

@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.settings import Calibration
     from qdx.exporter.progress import Progress, Task
 
-__all__ = ["calibrate", "read_prompts"]
+__all__ = ["Observer", "calibrate", "read_prompts"]
+
+Observer = Callable[[str, int, Mapping[str, NDArray[Any]]], None]
+"""Told of a call before it runs: `component.method`, the group of its timestep, and its inputs by name."""
 
 
 def calibrate(
@@ -60,6 +63,7 @@ def calibrate(
     threads: int = 1,
     progress: Progress = SILENT,
     task_name: str = "calibrating",
+    observer: Observer | None = None,
 ) -> Ranges:
     """Records the ranges of every site's inputs and output over real runs of the pipeline.
 
@@ -79,6 +83,7 @@ def calibrate(
         threads: Threads that PyTorch computes with. Another number may change the last bits.
         progress: Told of every call of a component.
         task_name: What it is told that this is.
+        observer: Told of every call of a graph. The arrays are the pipeline's: they change after the call.
 
     Raises:
         UsageError: The pipeline takes no prompts, no number of steps, or not this call.
@@ -95,7 +100,7 @@ def calibrate(
             plan = rehearse(skeleton, calls[0], inputs)
         for name in plan.components - {graph.component for graph in graphs.values()}:
             fill_weights(skeleton.modules[name], skeleton, name)
-        runs = _runs(graphs, sites, plan.methods, settings)
+        runs = _runs(graphs, sites, plan.methods, settings, observer)
         total = plan.times_called * len(calls)
         with progress.task(task_name, total) as task, _attached(skeleton, runs, plan.methods):
             for number, one in enumerate(calls):
@@ -132,6 +137,7 @@ class _Run:
     guidance: GuidanceTracker
     schedule: MethodSchedule | None
     boundaries: tuple[float, ...]
+    observer: Observer | None = None
     sample: str = ""
     task: Task | None = None
 
@@ -158,6 +164,8 @@ class _Run:
             group = group_of(timestep, self.boundaries)
             rows = self.guidance.rows(timestep, tensors, self.graph.where)
             occasion = f"timestep {timestep:g} of {self.sample}"
+        if self.observer is not None:
+            self.observer(self.graph.where, group, inputs)
         found = self.recorder.run(tensors, group=group, rows=rows, occasion=occasion)
         if self.task is not None:
             self.task.advance()
@@ -175,6 +183,7 @@ def _runs(
     sites: Mapping[str, Sequence[Site]],
     schedules: Mapping[str, MethodSchedule],
     settings: Calibration,
+    observer: Observer | None,
 ) -> dict[str, _Run]:
     cache = WeightCache()
     runs: dict[str, _Run] = {}
@@ -185,7 +194,7 @@ def _runs(
         kept = cache.attach(graph)
         recorder = Recorder(kept, sites.get(where, ()), len(boundaries) + 1)
         tracker = GuidanceTracker(settings.branches)
-        runs[where] = _Run(kept, recorder, tracker, schedule, boundaries)
+        runs[where] = _Run(kept, recorder, tracker, schedule, boundaries, observer)
     return runs
 
 

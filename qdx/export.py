@@ -17,12 +17,11 @@ from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.files import dump_json
-from qdx.exporter.graph.weights import persistent_buffers
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
 from qdx.exporter.quantize.recipe import quantized_graph
-from qdx.helper_files import copy_helpers, make_folder, portable, write_file
+from qdx.helper_files import copy_helpers, make_folder, portable, write_buffers, write_file
 from qdx.quantization import (
     PlannedGraphs,
     choose_recipe,
@@ -31,7 +30,6 @@ from qdx.quantization import (
 )
 from qdx.ranges import load_ranges, needs_ranges, record_ranges
 from qdx.rehearsal import schedules
-from qdx.runtime.pipeline import BUFFERS_FILE
 from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
 from qdx.traced import trace_pipeline
@@ -111,11 +109,22 @@ def export(
     profile = load_target(target)
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
+    if intent.quantizer == "nncf":
+        from qdx.nncf import check_nncf
+
+        check_nncf(intent, profile, ranges)
     source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
     recorded_ranges = _ranges(source, planned, ranges, call, prompts, progress)
+    calibration = _calibration(recorded_ranges)
+    if intent.nncf is not None:
+        from qdx.nncf import NncfBackend
+        from qdx.nncf_calls import record_calls
+
+        recorded = record_calls(source, planned, profile, call, prompts=prompts, progress=progress)
+        backend, calibration = NncfBackend(intent.nncf, recorded.samples), recorded.record
     timed: Mapping[str, MethodSchedule] = {}
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
@@ -133,7 +142,7 @@ def export(
                 "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options)},
                 "plan": intent.to_json(),
                 "resolution": planned.resolved.to_json(),
-                "calibration": _calibration(recorded_ranges),
+                "calibration": calibration,
                 "source": {"pipeline_class": source.folder.pipeline_class, "files": source.source_digests()},
                 "call": record_call(call),
                 "shapes": shapes,
@@ -230,7 +239,7 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
         write_recipe(recipe, folder)
     config = job.source.folder.components[name].config
     write_file(folder / "config.json", dump_json(portable(config)))
-    _write_buffers(job.source.skeleton, name, folder)
+    write_buffers(job.source.skeleton.modules[name], folder)
     face = graph_in_layout(graph, layout)
     return {
         "folder": relative,
@@ -285,15 +294,3 @@ def _tokenizers(
         for name, kind in kinds.items()
         if issubclass(kind, PreTrainedTokenizerBase)
     }
-
-
-def _write_buffers(skeleton: Skeleton, component: str, folder: Path) -> None:
-    """Stored buffers, which the pipeline's Python may read (latent means), beside the artifact."""
-    buffers = persistent_buffers(skeleton.modules[component])
-    if buffers:
-        from safetensors.torch import save
-
-        write_file(
-            folder / BUFFERS_FILE,
-            save({name: value.contiguous() for name, value in buffers.items()}),
-        )

@@ -7,19 +7,32 @@ library: a bundle's tokenizers open in transformers 4 and in transformers 5.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.capture.folder import INDEX_FILE
 from qdx.exporter.errors import StorageError
 from qdx.exporter.files import dump_json, load_json, read_bytes, safe_child
+from qdx.exporter.graph.weights import persistent_buffers
 from qdx.exporter.limits import HELPER_FILE_LIMIT_BYTES
 from qdx.exporter.strict_json import CONFIG
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from qdx.exporter.capture.folder import Component, PipelineFolder
     from qdx.exporter.capture.skeleton import Skeleton
 
-__all__ = ["copy_helpers", "helper_paths", "make_folder", "portable", "write_file"]
+__all__ = [
+    "BUFFERS_FILE",
+    "copy_helpers",
+    "helper_paths",
+    "make_folder",
+    "portable",
+    "write_buffers",
+    "write_file",
+]
+
+BUFFERS_FILE: Final = "buffers.safetensors"
 
 # Files of tokenizers, schedulers and processors that travel with a pipeline.
 _SUFFIXES = frozenset({".json", ".txt", ".model"})
@@ -105,6 +118,22 @@ def write_file(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise StorageError(f"`{path}`: {error.strerror}") from error
+
+
+def write_buffers(module: nn.Module, folder: Path) -> None:
+    """Writes stored buffers, which the pipeline's Python may read (latent means), beside the artifact.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    buffers = persistent_buffers(module)
+    if buffers:
+        from safetensors.torch import save
+
+        write_file(
+            folder / BUFFERS_FILE,
+            save({name: value.contiguous() for name, value in buffers.items()}),
+        )
 
 
 def _class_name(component: Component) -> str:

@@ -7,9 +7,10 @@ settings and version, stays out: it holds nothing that running needs, and change
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -142,11 +143,12 @@ def _forget_notes(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences NNCF's notes."""
+    """Silences NNCF's notes, and its bars, which it draws on the output that is the command's own."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)

@@ -29,6 +29,13 @@ def nncf_faults(plan: Plan) -> Iterator[Fault]:
     else:
         yield from _settings(plan.nncf)
     yield from _rules(plan)
+    if plan.calibration.branches != "both":
+        yield Fault(("calibration", "branches"),
+                    f"the {plan.calibration.branches} branch alone with quantizer `nncf`",
+                    "NNCF takes whole calls, in which both branches can be one batch")  # fmt: skip
+    if plan.gates.lowering is not None:
+        yield Fault(("gates", "lowering"), "`lowering` with quantizer `nncf`",
+                    "it needs the quantized model in PyTorch, and NNCF quantizes the artifact")  # fmt: skip
     for key in ("smoothing", "bias_correction"):
         if getattr(plan.options, key):
             yield Fault(("options", key), f"`{key}` with quantizer `nncf`",

@@ -22,6 +22,7 @@ from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.safetensors_file import SafetensorsFile
 from qdx.exporter.graph.weights import load_buffers
 from qdx.exporter.progress import SILENT
+from qdx.helper_files import BUFFERS_FILE
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.source import check_source, files_outside
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from qdx.bundle.reader import Bundle
     from qdx.exporter.progress import Progress
-
-BUFFERS_FILE = "buffers.safetensors"
 
 
 def open_bundle(

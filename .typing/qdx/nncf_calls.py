@@ -1,0 +1,1 @@
+../../qdx/nncf_calls.py

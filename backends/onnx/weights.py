@@ -111,7 +111,9 @@ def storage_of(weight: LazyWeight, storage_dtype: str) -> torch.dtype:
     """The dtype a weight is stored in: vectors, integers and their scales stay as they are."""
     wanted = getattr(torch, storage_dtype)
     assert isinstance(wanted, torch.dtype)
-    if weight.quantized is not None or not weight.dtype.is_floating_point or len(weight.shape) < 2:  # vectors stay
+    if (
+        weight.quantized is not None or not weight.dtype.is_floating_point or len(weight.shape) < 2
+    ):  # vectors stay
         return weight.dtype
     return wanted
 

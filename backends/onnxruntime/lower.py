@@ -10,8 +10,9 @@ from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.onnxruntime.attention import fuse_attention
 from qdx.backends.onnxruntime.biases import quantize_biases
+from qdx.backends.onnxruntime.convolution import convolution_to_gemm
 from qdx.backends.onnxruntime.gated_linear import split_gated_linears
-from qdx.backends.onnxruntime.gemm import linear_to_gemm, pointwise_to_gemm
+from qdx.backends.onnxruntime.gemm import linear_to_gemm
 from qdx.backends.onnxruntime.quantizers import share_quantizers, write_zero_points
 from qdx.backends.onnxruntime.refuse import storage_refusal
 from qdx.backends.onnxruntime.stored_weights import (
@@ -33,7 +34,7 @@ BOUND_PASSES = (
     widen_four_bits,
     decompress_once,
     write_zero_points,
-    pointwise_to_gemm,
+    convolution_to_gemm,
     linear_to_gemm,
     split_gated_linears,
     quantize_biases,

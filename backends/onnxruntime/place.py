@@ -1,18 +1,21 @@
 """Where quantizers stand so that ONNX Runtime's CPU kernels run in eight bits.
 
 Its convolution in eight bits, QLinearConv, answers in eight bits: without a quantizer right behind it, a
-convolution runs in float. Linear operations, products of attention and 1 x 1 convolutions (as Gemm)
-answer in float. Activations are uint8: signed ones would be moved there by the runtime itself.
+convolution runs in float. Linear operations, products of attention and those convolutions that are
+written as Gemm answer in float. Activations are uint8: signed ones would be moved there by the runtime itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from qdx.backends.onnxruntime.convolution import COLUMNS_LIMIT_BYTES
+from qdx.exporter.graph.flow import shape
 from qdx.exporter.graph.site import OUTPUT
 from qdx.exporter.quantize.activations import activation_quantization
 from qdx.exporter.quantize.placement import (
@@ -97,7 +100,7 @@ class _SiteRules:
             self._site.op == "conv2d"
             and weights is not None
             and bool(inputs)
-            and not _is_pointwise(self._node)
+            and not _answers_in_float(self._node)
         )
         return SitePlacement(
             key=self._site.key,
@@ -181,24 +184,23 @@ class _SiteRules:
         return 0 if self._site.op == "matmul" else 1
 
 
-def _is_pointwise(node: Node) -> bool:
-    """Whether a convolution adds over channels only, so that it is lowered to Gemm."""
-    weight: Any = node.args[1]
+def _answers_in_float(node: Node) -> bool:
+    """Whether a quantized convolution is lowered to Gemm; see `qdx.backends.onnxruntime.convolution`."""
+    weight = node.args[1]
     # conv2d(input, weight, bias, stride, padding, dilation, groups)
     names = ("stride", "padding", "dilation", "groups")
     given = dict(zip(names, node.args[_BIAS + 1 :], strict=False))
-    stride, padding = given.get("stride", 1), given.get("padding", 0)
+    batch, _, height, width = shape(node)
+    columns_bytes = batch * height * width * prod(shape(weight)[1:])
     return (
-        tuple(weight.meta["val"].shape)[2:] == (1, 1)
-        and _all(stride, 1)
-        and _all(padding, 0)
+        not isinstance(given.get("padding", 0), str)
+        and _all(given.get("dilation", 1), 1)
         and bool(given.get("groups", 1) == 1)
+        and bool(columns_bytes <= COLUMNS_LIMIT_BYTES)
     )
 
 
 def _all(numbers: Any, wanted: int) -> bool:
-    if isinstance(numbers, str):
-        return numbers == "valid"
     return all(
         number == wanted for number in (numbers if isinstance(numbers, list | tuple) else [numbers])
     )

@@ -58,7 +58,7 @@ class Sum(nn.Module):
 class Chain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.a, self.b = nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, groups=8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.b(self.a(x)) + 1
@@ -77,13 +77,19 @@ def without_outputs(placement: Placement) -> Placement:
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], torch.Tensor, str]] = {
-    "conv": (lambda: nn.Conv2d(32, 24, 3, padding=1), image(), "QLinearConv"),
-    "conv without bias": (lambda: nn.Conv2d(32, 24, 3, bias=False), image(), "QLinearConv"),
-    "conv with stride": (lambda: nn.Conv2d(32, 24, 3, stride=2), image(), "QLinearConv"),
+    "conv": (lambda: nn.Conv2d(32, 24, 3, padding=1), image(), "QGemm"),
+    "conv with unlike sides": (
+        lambda: nn.Conv2d(32, 24, (3, 2), stride=(2, 1), padding=(0, 1)),
+        image(),
+        "QGemm",
+    ),
+    "conv with dilation": (lambda: nn.Conv2d(32, 24, 3, dilation=2), image(), "QLinearConv"),
+    "conv without bias": (lambda: nn.Conv2d(32, 24, 3, bias=False), image(), "QGemm"),
+    "conv with stride": (lambda: nn.Conv2d(32, 24, 3, stride=2), image(), "QGemm"),
     "depthwise conv": (lambda: nn.Conv2d(32, 32, 3, groups=32), image(), "QLinearConv"),
     "1x1 conv": (lambda: nn.Conv2d(32, 24, 1), image(), "QGemm"),
     "1x1 conv without bias": (lambda: nn.Conv2d(32, 24, 1, bias=False), image(), "QGemm"),
-    "1x1 conv with stride": (lambda: nn.Conv2d(32, 24, 1, stride=2), image(), "QLinearConv"),
+    "1x1 conv with stride": (lambda: nn.Conv2d(32, 24, 1, stride=2), image(), "QGemm"),
     "linear": (lambda: nn.Linear(64, 48), tokens(2, 10), "QGemm"),
     "linear on rank 4": (lambda: nn.Linear(64, 48), tokens(2, 3, 4), "QGemm"),
     "linear without bias": (
@@ -95,24 +101,27 @@ CASES: dict[str, tuple[Callable[[], nn.Module], torch.Tensor, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+WEIGHTS = {
+    "int8": W8,
+    "tensor": Weights(dtype="int8", granularity="tensor"),
+    "asymmetric": Weights(dtype="int8", symmetric=False),
+    "uint8": Weights(dtype="uint8", symmetric=False),
+    "seven bits": Weights(dtype="int8", reduce_range=True),
+    "int4": Weights(dtype="int4"),
+}
+KINDS = ("conv", "depthwise conv", "linear", "linear without bias")
+"""One case for each way to a kernel; these are tried with all weights."""
+
+
 @pytest.mark.parametrize(
-    "weights",
-    [
-        W8,
-        Weights(dtype="int8", granularity="tensor"),
-        Weights(dtype="int8", symmetric=False),
-        Weights(dtype="uint8", symmetric=False),
-        Weights(dtype="int8", reduce_range=True),
-        Weights(dtype="int4"),
-    ],
-    ids=["int8", "tensor", "asymmetric", "uint8", "seven bits", "int4"],
+    ("case", "weights"),
+    [(c, "int8") for c in CASES] + [(c, w) for c in KINDS for w in WEIGHTS if w != "int8"],
 )
-def test_eight_bit_kernels(case: str, weights: Weights, tmp_path: Path) -> None:
+def test_eight_bit_kernels(case: str, weights: str, tmp_path: Path) -> None:
     make, x, kernel = CASES[case]
     graph, _ = graph_of(lambda: One(make()), {"x": x})
 
-    result = lowered(graph, tmp_path, weighted(weights, A8))
+    result = lowered(graph, tmp_path, weighted(WEIGHTS[weights], A8))
 
     assert result.kernels() == {"op": (kernel, "int8")}
     fused = result.run({"x": x})
@@ -182,7 +191,7 @@ class TestPlantedFaults:
     """What the audit is for: each of these looks quantized in the file, and is not."""
 
     def test_convolution_without_output_quantizer(self, tmp_path: Path) -> None:
-        graph, _ = graph_of(lambda: One(nn.Conv2d(32, 24, 3)), {"x": image()})
+        graph, _ = graph_of(lambda: One(nn.Conv2d(32, 32, 3, groups=32)), {"x": image()})
 
         result = lowered(graph, tmp_path, weighted(W8, A8), change=without_outputs)
 
@@ -424,7 +433,7 @@ def test_calls_of_one_module_are_told_apart(tmp_path: Path) -> None:
     assert result.kernels() == {
         "norm": ("InstanceNormalization", "float32"),
         "layer": ("Conv", "float32"),
-        "layer#2": ("QLinearConv", "int8"),
+        "layer#2": ("QGemm", "int8"),
     }
 
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import onnx
 import torch
 
 import qdx
@@ -58,8 +59,9 @@ class Size:
         target: The target.
         parameters: Number of the component's parameters.
         expected_bytes: By the formula.
-        weights_bytes: The file of the weights.
-        graph_bytes: The file of the graph, which names every operation.
+        weights_bytes: Weights on disk, wherever they lie.
+        padding_bytes: Between them, so that large ones begin on a page.
+        graph_bytes: The rest of the files: the graph, which names every operation.
         sqnr_db: Of the runtime's output against the quantized graph in PyTorch.
     """
 
@@ -69,6 +71,7 @@ class Size:
     parameters: int
     expected_bytes: int
     weights_bytes: int
+    padding_bytes: int
     graph_bytes: int
     sqnr_db: float
 
@@ -119,7 +122,8 @@ def measure(model: Path, plan: str, target: str, work: Path, threads: int = 1) -
     method = open_methods(bundle, threads=threads)[WHERE]
     inputs = _inputs(made.quantized[WHERE].inputs)
     reference, got = as_method(method, made.quantized[WHERE])(inputs), method(inputs)
-    data, graph_bytes = _file_bytes(folder / bundle.manifest.components[COMPONENT].methods["forward"].folder)  # fmt: skip
+    entry = bundle.manifest.components[COMPONENT].methods[WHERE.partition(".")[2]]
+    stored = _stored(folder / entry.folder)
     graph = made.prepared[WHERE]
     return Size(
         model.name,
@@ -127,8 +131,9 @@ def measure(model: Path, plan: str, target: str, work: Path, threads: int = 1) -
         target,
         sum(math.prod(graph.weights[name].shape) for name in set(graph.parameters.values())),
         expected_bytes(graph, made.resolved.sites[WHERE]),
-        data,
-        graph_bytes,
+        stored.weights,
+        stored.padding,
+        stored.graph,
         _sqnr(reference, got),
     )
 
@@ -151,11 +156,28 @@ def _sqnr(reference: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]
     return worst_of(sqnr_db(tensor, got[name]) for name, tensor in reference.items())
 
 
-def _file_bytes(folder: Path) -> tuple[int, int]:
-    """Bytes of the weights, and of the graph beside them."""
-    data = [path for path in folder.iterdir() if path.suffix in _DATA]
-    graph = [path for path in folder.iterdir() if path.suffix in {".onnx", ".xml"}]
-    return sum(p.stat().st_size for p in data), sum(p.stat().st_size for p in graph)
+@dataclass(frozen=True)
+class _Stored:
+    """Bytes of one artifact's files by what they hold."""
+
+    weights: int
+    padding: int
+    graph: int
+
+
+def _stored(folder: Path) -> _Stored:
+    data = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _DATA)
+    graph = next(path for path in folder.iterdir() if path.suffix in {".onnx", ".xml"})
+    size = graph.stat().st_size
+    if graph.suffix == ".xml":
+        return _Stored(data, 0, size)
+    # ONNX keeps small initializers in the file of the graph, and begins large ones on a page.
+    inside = outside = 0
+    for tensor in onnx.load(graph, load_external_data=False).graph.initializer:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        outside += int(entries.get("length", 0))
+        inside += len(tensor.raw_data)
+    return _Stored(inside + outside, data - outside, size - inside)
 
 
 def main() -> int:
@@ -180,7 +202,7 @@ def _say(size: Size) -> None:
     sys.stdout.write(
         f"{size.model:10} {size.plan:4} {size.target:12} {size.parameters / 1e6:6.2f} M parameters: "
         f"expected {size.expected_bytes:,} bytes, weights {size.weights_bytes:,} ({100 * size.excess:+.2f} %), "
-        f"graph {size.graph_bytes:,}, {4 * size.parameters / size.weights_bytes:.2f} times smaller than float32, "
+        f"padding {size.padding_bytes:,}, graph {size.graph_bytes:,}, {4 * size.parameters / size.weights_bytes:.2f} times smaller than float32, "
         f"runtime against quantized graph {size.sqnr_db:.1f} dB\n"
     )
     sys.stdout.flush()

@@ -21,7 +21,7 @@ from benchmarks.timestep_groups import (  # noqa: E402
 from samples.measure import load  # noqa: E402
 
 SETTINGS = Settings(pictures=100)
-# Least gain in decibels by bits of the inputs.
+# Least mean gain in decibels by bits of the inputs.
 MARGIN_DB = {4: 1.0, 5: 2.0, 8: -0.5}
 
 
@@ -46,4 +46,7 @@ def test_groups_gain(bits, reference, work):
         for plan in PAIRS[bits]
     )
 
-    assert gain_db(reference, static, grouped).low >= MARGIN_DB[bits]
+    gain = gain_db(reference, static, grouped)
+
+    assert gain.mean >= MARGIN_DB[bits]
+    assert bits == 8 or gain.low > 0

@@ -41,6 +41,7 @@ def nncf_quantize(source: Path, target: Path, calls: Sequence[Call]) -> None:
 
 def quantize_static(source: Path, target: Path, calls: Sequence[Call]) -> None:
     """ONNX Runtime's `quantize_static` with its defaults, weights by channel, after its own preparation."""
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat
     from onnxruntime.quantization import quantize_static as quantize
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -55,8 +56,10 @@ def quantize_static(source: Path, target: Path, calls: Sequence[Call]) -> None:
     target.mkdir(parents=True)
     prepared = target.with_name(f"{target.name}-prepared")
     prepared.mkdir(exist_ok=True)
+    # Its preparation does not find weights that lie beside the model.
+    onnx.save(onnx.load(source / "model.onnx"), prepared / "whole.onnx")
     # Symbolic shapes are for models without static ones.
-    quant_pre_process(source / "model.onnx", prepared / "model.onnx", skip_symbolic_shape=True)
+    quant_pre_process(prepared / "whole.onnx", prepared / "model.onnx", skip_symbolic_shape=True)
     quantize(
         prepared / "model.onnx",
         target / "model.onnx",

@@ -8,12 +8,12 @@ PIP_FLAGS ?=
 
 OUT ?= out
 TARGET ?= openvino
-PLAN ?= w8a8
+PLAN ?= samples/plans/shapes-w8a8.json
 MODEL ?= samples/shapes
 PROMPT ?= a red circle left of a blue square
 CALL := {"prompt": "$(PROMPT)", "guidance_scale": 4, "num_inference_steps": 20}
 CALIB ?= samples/captions.txt
-BUNDLE := $(OUT)/shapes-$(TARGET)-$(PLAN)
+BUNDLE := $(OUT)/shapes-$(TARGET)
 
 DEMO := .venv
 TEST := .venv-test

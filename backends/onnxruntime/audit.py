@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections import defaultdict
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
@@ -122,7 +122,7 @@ def _events(model: Path, options: Mapping[str, str], threads: int | None) -> lis
         inputs = _accepted(runner, model)
         for _ in range(_RUNS):
             runner(inputs)
-        events = json.loads(runner.end_profile().read_bytes())  # noqa: TID251  # the runtime's own list
+        events = from_json(runner.end_profile().read_bytes())  # the runtime's own list
     return [
         event
         for event in events

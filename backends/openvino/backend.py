@@ -84,8 +84,7 @@ class OpenVinoBackend:
         """Opens the model in segments."""
         from qdx.backends.openvino.lockstep import OpenVinoLockstep
 
-        del shapes  # the IR knows them
-        return OpenVinoLockstep(folder / "openvino_model.xml", options, threads=threads)
+        return OpenVinoLockstep(folder / "openvino_model.xml", options, shapes, threads=threads)
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript, openvino, and openvino-tokenizers if installed."""

@@ -20,13 +20,19 @@ class OpenVinoLockstep:
     """One compiled model over all segments."""
 
     def __init__(
-        self, model: Path, options: Mapping[str, str], *, threads: int | None = None
+        self,
+        model: Path,
+        options: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        threads: int | None = None,
     ) -> None:
         """Opens the model.
 
         Args:
             model: The IR's XML file; its weights lie beside it.
             options: As for `OpenVinoRunner`.
+            shapes: Shape of each quantizer's input in the graph.
             threads: Processor threads; OpenVINO's default where None.
 
         Raises:
@@ -40,7 +46,7 @@ class OpenVinoLockstep:
             read = core.read_model(model)
             self._inputs = [port.get_any_name() for port in read.inputs]
             self._outputs = [port.get_any_name() for port in read.outputs]
-            self.quantizers = _cut(read)
+            self.quantizers = _cut(read, shapes)
             self._request = core.compile_model(read, "CPU", properties).create_infer_request()
         except RuntimeError as error:
             raise InvalidBundle(
@@ -61,8 +67,11 @@ class OpenVinoLockstep:
         return found, own
 
 
-def _cut(model: Any) -> tuple[str, ...]:
-    """Gives quantizers parameters of their own and the model their sources as results."""
+def _cut(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Gives quantizers parameters of their own and the model their sources as results.
+
+    A quantizer that the conversion has moved or joined with its neighbours stays inside its segment.
+    """
     ov = openvino()
     names: list[str] = []
     parameters: list[Any] = []
@@ -72,7 +81,9 @@ def _cut(model: Any) -> tuple[str, ...]:
         if name is None or node.get_type_name() != "FakeQuantize":
             continue
         source = node.input_value(0)
-        if source.get_node().get_type_name() == "Parameter":
+        if source.get_node().get_type_name() in {"Parameter", "Transpose"}:
+            continue
+        if tuple(source.get_partial_shape().get_max_shape()) != shapes[name] or _rescales(node):
             continue
         parameter = ov.opset13.parameter(source.get_partial_shape(), ov.Type.f32)
         node.input(0).replace_source_output(parameter.output(0))
@@ -83,3 +94,15 @@ def _cut(model: Any) -> tuple[str, ...]:
     model.add_results([ov.opset13.result(source) for source in sources])
     model.validate_nodes_and_infer_types()
     return tuple(names)
+
+
+def _rescales(quantizer: Any) -> bool:
+    """Whether a multiplication was joined to the quantizer, so that it is fed what stands before that.
+
+    Without, its input range is its output range.
+    """
+    low, high, low_out, high_out = (quantizer.input_value(i).get_node() for i in range(1, 5))
+    if any(each.get_type_name() != "Constant" for each in (low, high, low_out, high_out)):
+        return True
+    pairs = ((low.data, low_out.data), (high.data, high_out.data))
+    return not all(a.size == b.size and np.allclose(a, b, rtol=1e-5) for a, b in pairs)

@@ -11,9 +11,9 @@ from qdx.verify.audit import AuditResult
 from qdx.verify.components import CallResult, MethodResult
 from qdx.verify.coverage import Coverage
 from qdx.verify.gates import Gate, at_least, at_most
+from qdx.verify.lockstep import LockstepCall
 from qdx.verify.metrics import worst_of
 from qdx.verify.picture import PipelineResult
-from qdx.verify.rungs import ARTIFACT
 from qdx.verify.samples import Samples
 
 __all__ = ["Evidence", "component_gates", "gates_of", "pipeline_gates"]
@@ -30,12 +30,14 @@ class Evidence:
         audits: By component for which low precision is planned.
         coverage: What calibration saw; None for a bundle that was not calibrated.
         samples: All runs; None counts the first alone.
+        lockstep: Calls of quantized graphs, compared quantizer by quantizer.
     """
 
     quantized: frozenset[str] = frozenset()
     audits: tuple[AuditResult, ...] = ()
     coverage: Coverage | None = None
     samples: Samples | None = field(default=None, repr=False)
+    lockstep: tuple[LockstepCall, ...] = ()
 
 
 def gates_of(
@@ -61,7 +63,7 @@ def gates_of(
     gates = list(component_gates("", every, bound))
     if other_methods is not None:
         gates += component_gates("other_shape.", other_methods, bound)
-    gates += _lowering_gates(contract, methods, evidence)
+    gates += _lowering_gates(contract, evidence)
     gates += _conditioning_gates(contract, methods)
     gates += _audit_gates(contract, evidence)
     gates += _coverage_gates(contract, methods, evidence)
@@ -99,28 +101,20 @@ def _place(result: MethodResult, call: CallResult) -> str:
     return f"{place} of {result.run}" if result.run else place
 
 
-def _lowering_gates(
-    contract: Gates, methods: Sequence[MethodResult], evidence: Evidence
-) -> list[Gate]:
+def _lowering_gates(contract: Gates, evidence: Evidence) -> list[Gate]:
     """The artifact against the quantized graph in PyTorch, of every component that has one."""
     if contract.lowering is None:
         return []
     bound = contract.lowering.sqnr_db_min
-    found: dict[str, list[float | None]] = {}
-    for result in methods:
-        if result.where in evidence.quantized:
-            shipped = [
-                rung for call in result.calls for rung in call.rungs if rung.name == ARTIFACT
-            ]
-            values = [rung.quantized_sqnr_db for rung in shipped] or [None]
-            found.setdefault(result.component, []).extend(values)
-    if not found:
+    if not evidence.quantized:
         return [at_least("lowering.sqnr_db", None, bound, note=_NOT_QUANTIZED)]
     gates = []
-    for component, values in found.items():
-        measured = [value for value in values if value is not None]
-        worst = worst_of(measured) if len(measured) == len(values) else None
-        gates.append(at_least(f"{component}.lowering.sqnr_db", worst, bound))
+    for where in sorted(evidence.quantized):
+        calls = [call for call in evidence.lockstep if call.where == where]
+        worst = min(calls, key=lambda call: call.result.worst[1], default=None)
+        note = "" if worst is None else f"worst at {worst.result.worst[0]}, call {worst.index}"
+        value = worst_of(call.sqnr_db for call in calls) if calls else None
+        gates.append(at_least(f"{where}.lowering.sqnr_db", value, bound, note=note))
     return gates
 
 

@@ -26,10 +26,11 @@ __all__ = [
 ]
 
 DENOMINATOR: Final = (
-    "multiply-accumulates of convolutions, linear operations and products of attention, "
-    "one call of each graph of the component"
+    "multiply-accumulates of convolutions and linear operations, one call of each graph of the component; "
+    "what is executed counts the planned products of attention too"
 )
 _FLOATS: Final = ("float", "bfloat")
+_PRODUCTS: Final = ("qk", "pv", "matmul")
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ class AuditResult:
 
     Attributes:
         component: Its name in the pipeline.
-        total_macs: See `DENOMINATOR`.
-        planned_macs: Those whose inputs and weights the plan has in low precision on this target.
-        executed_macs: Those of the planned ones that ran in low-precision kernels.
+        total_macs: Of operations with weights.
+        planned_macs: Those of them whose inputs and weights the plan has in low precision on this target.
+        products_macs: Products of attention, which have no weights, planned in low precision.
+        executed_macs: Those of all planned ones that ran in low-precision kernels.
         time_share: Part of the measured time that low-precision kernels took, over the graphs that have any
             planned; None where no time was measured.
         downgraded: Planned sites that did not run so, the greatest first.
@@ -66,6 +68,7 @@ class AuditResult:
     component: str
     total_macs: int
     planned_macs: int
+    products_macs: int
     executed_macs: int
     time_share: float | None
     downgraded: tuple[Downgrade, ...]
@@ -78,7 +81,8 @@ class AuditResult:
     @property
     def executed_share(self) -> float:
         """Executed over planned, from 0 to 1; NaN where nothing is planned."""
-        return self.executed_macs / self.planned_macs if self.planned_macs else math.nan
+        planned = self.planned_macs + self.products_macs
+        return self.executed_macs / planned if planned else math.nan
 
     def to_json(self) -> dict[str, Any]:
         """The audit as plain JSON data."""
@@ -88,6 +92,7 @@ class AuditResult:
             "macs": {
                 "all": self.total_macs,
                 "planned": self.planned_macs,
+                "planned_products": self.products_macs,
                 "executed": self.executed_macs,
             },
             "low_precision_time_share": self.time_share,
@@ -152,8 +157,9 @@ def audit_result(
             executed_macs += resolution.site.macs
     return AuditResult(
         component,
-        sum(site.site.macs for found in own.values() for site in found),
-        sum(site.site.macs for _, site in planned),
+        sum(s.site.macs for found in own.values() for s in found if _weighted(s)),
+        sum(s.site.macs for _, s in planned if _weighted(s)),
+        sum(s.site.macs for _, s in planned if not _weighted(s)),
         executed_macs,
         _time_share([kernel for where in own for kernel in executions.get(where, ())]),
         tuple(sorted(downgraded, key=lambda one: -one.macs)),
@@ -164,14 +170,15 @@ def audit_to_json(audits: Sequence[AuditResult]) -> dict[str, Any] | None:
     """All components together, and each; None where nothing was audited."""
     if not audits:
         return None
-    total, planned, executed = (
+    total, planned, products, executed = (
         sum(getattr(audit, name) for audit in audits)
-        for name in ("total_macs", "planned_macs", "executed_macs")
+        for name in ("total_macs", "planned_macs", "products_macs", "executed_macs")
     )
+    every = planned + products
     components = {audit.component: audit.to_json() for audit in audits}
     return {
         "planned_low_precision_mac_share": planned / total if total else None,
-        "executed_low_precision_mac_share": executed / planned if planned else None,
+        "executed_low_precision_mac_share": executed / every if every else None,
         "of": DENOMINATOR,
         "downgraded": [one for audit in components.values() for one in audit["downgraded"]],
         "components": components,
@@ -183,6 +190,10 @@ def low_precision(resolution: SiteResolution) -> bool:
     weights = resolution.weights
     quantized = resolution.form in {"native", "decomposed", "simulated"}
     return quantized and bool(resolution.segments) and (weights is None or weights.quantized)
+
+
+def _weighted(resolution: SiteResolution) -> bool:
+    return resolution.site.op not in _PRODUCTS
 
 
 def _by_site(executions: Iterable[KernelExecution]) -> dict[str, list[KernelExecution]]:

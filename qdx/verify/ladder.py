@@ -17,6 +17,7 @@ from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
+from qdx.nncf import with_nncf
 from qdx.runtime.pipeline import open_methods
 from qdx.runtime.source import check_source
 from qdx.verify.acceptance import Evidence, gates_of
@@ -24,6 +25,7 @@ from qdx.verify.audit import audit_bundle
 from qdx.verify.components import MethodResult, compare_calls
 from qdx.verify.coverage import read_coverage
 from qdx.verify.folder import clear_report, write_report
+from qdx.verify.lockstep import LockstepCall, measure_in_lockstep
 from qdx.verify.picture import compare_products
 from qdx.verify.quantized import localize_worst, middle_rungs, quantized_model, quantized_wheres
 from qdx.verify.reference import QUANTIZED_CALLS_KEPT, MethodRecord
@@ -174,7 +176,8 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     bundle, runs, progress = job.bundle, job.runs, job.progress
     manifest = bundle.manifest
     model = None
-    if quantized:
+    by_nncf = job.plan.quantizer == "nncf"
+    if quantized or by_nncf:
         model = quantized_model(bundle, job.plan, job.model, progress=progress)
     between = {} if model is None else middle_rungs(bundle, job.methods, model)
     first = compare_calls(runs.records, job.methods, between=between, progress=progress)
@@ -188,11 +191,14 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
         localization = localize_worst(model, job.methods, runs.records, first, progress)
     # The middle rungs hold opened artifacts of their own.
     between = {}
+    lockstep: tuple[LockstepCall, ...] = ()
+    if model is not None and not by_nncf:
+        lockstep = measure_in_lockstep(bundle, model, job.methods, runs.records, progress=progress)
     samples = _run_artifact(job, (first, *runs.compared))
-    audits = () if model is None else audit_bundle(bundle, model.resolved, progress)
+    audits = () if model is None else audit_bundle(bundle, with_nncf(model.resolved), progress)
     coverage = read_coverage(manifest.calibration)
     pipeline = samples.runs[0].pipeline
-    evidence = Evidence(quantized, audits, coverage, samples)
+    evidence = Evidence(quantized, audits, coverage, samples, lockstep)
     return Report(
         bundle=bundle.path.name,
         target=manifest.target.name,
@@ -210,6 +216,7 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
         audits=audits,
         coverage=coverage,
         localization=localization,
+        lockstep=lockstep,
     )
 
 

@@ -1,27 +1,48 @@
 """The lowering rung without the avalanche of rounding: artifact and quantized graph, quantizer by quantizer.
 
-See `qdx.backends.lockstep` for why whole runs cannot be compared to better than the quantization noise.
+See `qdx.backends.lockstep` for why whole runs cannot be compared to better than the quantization noise. The
+whole runs are compared too, see `qdx.verify.rungs`.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 
 from qdx.backends.lockstep import quantizers
+from qdx.backends.registry import get_backend
+from qdx.bundle.target_options import checked_options
 from qdx.exporter.graph.interpreter import run
-from qdx.verify.metrics import sqnr_db
+from qdx.exporter.progress import SILENT
+from qdx.verify.metrics import sqnr_db, worst_of
+from qdx.verify.quantized import as_method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qdx.backends.lockstep import Lockstep
-    from qdx.exporter.graph.graph import Graph
+    from qdx.bundle.reader import Bundle
+    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.progress import Progress
+    from qdx.runtime.methods import TargetMethod
+    from qdx.verify.quantized import QuantizedModel
+    from qdx.verify.reference import MethodRecord
 
-__all__ = ["LockstepResult", "compare_in_lockstep", "quantizer_shapes"]
+__all__ = [
+    "LockstepCall",
+    "LockstepResult",
+    "compare_in_lockstep",
+    "measure_in_lockstep",
+    "quantizer_shapes",
+]
+
+_CALLS: Final = 3
+"""Calls of each method that are compared: the first, the middle one, the last."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,98 @@ class LockstepResult:
     def worst(self) -> tuple[str, float]:
         """The place of the least value, and the value; NaN comes first."""
         return min(self.sqnr_db.items(), key=lambda pair: (pair[1] == pair[1], pair[1]))
+
+
+@dataclass(frozen=True)
+class LockstepCall:
+    """One recorded call in lockstep.
+
+    Attributes:
+        where: `unet.forward`.
+        index: Its position among the calls of the method.
+        result: What was found.
+    """
+
+    where: str
+    index: int
+    result: LockstepResult
+
+    @property
+    def sqnr_db(self) -> float:
+        """The least SQNR; NaN where one is missing."""
+        return worst_of(self.result.sqnr_db.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The call as plain JSON data; what is not a number becomes null."""
+        place, least = self.result.worst
+        median = worst_of(self.result.sqnr_db.values(), statistics.median)
+        return {
+            "where": self.where,
+            "index": self.index,
+            "sqnr_db": least if np.isfinite(least) else None,
+            "at": place,
+            "median_sqnr_db": median if np.isfinite(median) else None,
+        }
+
+
+def measure_in_lockstep(
+    bundle: Bundle,
+    model: QuantizedModel,
+    methods: Mapping[str, TargetMethod],
+    records: Mapping[str, MethodRecord],
+    *,
+    progress: Progress = SILENT,
+) -> tuple[LockstepCall, ...]:
+    """Compares some recorded calls of every quantized method in lockstep."""
+    wheres = [where for where in model.quantized if where in methods and where in records]
+    found = []
+    with progress.task("comparing quantizer by quantizer", len(wheres)) as task:
+        for where in wheres:
+            component, _, name = where.partition(".")
+            entry = bundle.manifest.components[component].methods[name]
+            graph, method = model.quantized[where], methods[where]
+            artifact = get_backend(bundle.manifest.target.runtime).open_lockstep(
+                bundle.path / entry.folder,
+                checked_options(bundle.manifest),
+                quantizer_shapes(graph),
+            )
+            names = {
+                spec.name: port.name
+                for spec, port in zip(graph.outputs, method.outputs, strict=True)
+            }
+            calls = records[where].calls
+            picked = sorted({i * (len(calls) - 1) // (_CALLS - 1) for i in range(_CALLS)})
+            for call in (calls[i] for i in picked if calls):
+                inputs = {
+                    argument: torch.from_numpy(array)
+                    for argument, array in _given(as_method(method, graph), call.inputs).items()
+                }
+                arrays = _given(method, call.inputs)
+                result = compare_in_lockstep(graph, inputs, artifact, arrays, names)
+                found.append(LockstepCall(where, call.index, result))
+            task.advance(1)
+    return tuple(found)
+
+
+def _given(method: TargetMethod, inputs: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """A call's inputs as the method hands them to what computes it."""
+    catcher = _Catcher(method)
+    replace(method, runner=catcher)(inputs)
+    return catcher.caught
+
+
+class _Catcher:
+    """Keeps the inputs that a method hands on, and computes nothing."""
+
+    def __init__(self, method: TargetMethod) -> None:
+        self.inputs: tuple[TensorSpec, ...] = method.runner.inputs
+        self.outputs: tuple[TensorSpec, ...] = method.runner.outputs
+        self.caught: dict[str, NDArray[Any]] = {}
+        self._names = [port.name for port in method.outputs]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.caught = {name: array.copy() for name, array in inputs.items()}
+        return {name: np.zeros(1, dtype=np.float32) for name in self._names}
 
 
 def quantizer_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,7 @@ from qdx.verify.components import CallResult, MethodResult, finite, summary
 from qdx.verify.coverage import Coverage
 from qdx.verify.gates import Gate
 from qdx.verify.localize import Localization
+from qdx.verify.lockstep import LockstepCall
 from qdx.verify.picture import PipelineResult
 from qdx.verify.rungs import rungs_to_json
 from qdx.verify.samples import Samples
@@ -44,6 +45,7 @@ class Report:
         audits: What the runtime executes, by component for which low precision is planned.
         coverage: What calibration has seen; None for a bundle that was not calibrated.
         localization: Where the error of the worst call enters; None where nobody asked.
+        lockstep: Calls of quantized graphs, compared quantizer by quantizer.
     """
 
     bundle: str
@@ -62,6 +64,7 @@ class Report:
     audits: tuple[AuditResult, ...] = ()
     coverage: Coverage | None = None
     localization: Localization | None = field(default=None, repr=False)
+    lockstep: tuple[LockstepCall, ...] = field(default=(), repr=False)
 
     @property
     def ok(self) -> bool:
@@ -86,6 +89,7 @@ class Report:
             "other_shape": None if other is None else {"components": components_to_json(other)},
             "audit": audit_to_json(self.audits),
             "coverage": None if self.coverage is None else self.coverage.to_json(),
+            "lockstep": [call.to_json() for call in self.lockstep],
             "localization": None if self.localization is None else self.localization.to_json(),
             "samples": None if self.samples is None else self.samples.to_json(),
             "pipeline": {

@@ -81,8 +81,8 @@ def _audit(audits: Sequence[AuditResult]) -> str:
         planned, executed = _percent(audit.planned_share), _percent(audit.executed_share)
         time = "" if audit.time_share is None else f", {_percent(audit.time_share)} of the time"
         lines.append(
-            f"{audit.component}: {planned} of the multiply-accumulates planned in low precision, "
-            f"{executed} of those executed so{time}"
+            f"{audit.component}: {planned} of convolutions and linear operations planned in low precision, "
+            f"{executed} of what is planned executed so{time}"
         )
         shown = audit.downgraded[:_SITES_SHOWN]
         lines += [f"  {one.key}: {one.why}" for one in shown]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import LoweredFiles
+from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.onnxruntime.attention import fuse_attention
@@ -15,11 +16,7 @@ from qdx.backends.onnxruntime.gated_linear import split_gated_linears
 from qdx.backends.onnxruntime.gemm import linear_to_gemm
 from qdx.backends.onnxruntime.quantizers import share_quantizers, write_zero_points
 from qdx.backends.onnxruntime.refuse import storage_refusal
-from qdx.backends.onnxruntime.stored_weights import (
-    decompress_once,
-    gemm_to_matmul,
-    widen_four_bits,
-)
+from qdx.backends.onnxruntime.stored_weights import decompress_once, gemm_to_matmul
 from qdx.exporter.errors import TargetRefusal
 
 if TYPE_CHECKING:

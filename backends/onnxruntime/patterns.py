@@ -10,8 +10,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qdx.backends.onnx.dequantizers import (
+    EIGHT_BITS,
+    block_of,
+    dequantized_activation,
+    stored_weight,
+)
+
 __all__ = [
     "add_node",
+    "axis_of",
+    "block_of",
     "computed_initializer",
     "constant",
     "dequantized_activation",
@@ -21,36 +30,14 @@ __all__ = [
     "stored_weight",
 ]
 
-_EIGHT_BITS: tuple[ir.DataType | None, ...] = (ir.DataType.INT8, ir.DataType.UINT8)
-
-
-def dequantized_activation(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear that makes an activation from eight-bit integers with one scale, or None."""
-    node = _dequantizer(value)
-    if node is None or node.inputs[0].is_initializer() or node.inputs[0].dtype not in _EIGHT_BITS:
-        return None
-    return node if _is_scalar(node.inputs[1]) else None
-
-
-def stored_weight(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear that makes a weight from an initializer of any dtype, or None."""
-    node = _dequantizer(value)
-    return node if node is not None and node.inputs[0].is_initializer() else None
-
 
 def dequantized_weight(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear of an eight-bit weight with a scale for the tensor or for each channel."""
     node = stored_weight(value)
     stored = node.inputs[0] if node is not None else None
-    if node is None or stored is None or stored.dtype not in _EIGHT_BITS or block_of(node):
+    if node is None or stored is None or stored.dtype not in EIGHT_BITS or block_of(node):
         return None
     return node
-
-
-def block_of(dequantize: ir.Node) -> int:
-    """Elements that share a scale along the axis; 0 where there are no blocks."""
-    found = dequantize.attributes.get("block_size")
-    return 0 if found is None else found.as_int()
 
 
 def axis_of(dequantize: ir.Node) -> int:
@@ -148,12 +135,3 @@ def shape_of(before: ir.Node, value: ir.Value, leading: int, last: int) -> ir.Va
     return add_node(
         before, "Concat", [known, tail], {"axis": 0}, shape=[leading + 1], dtype=ir.DataType.INT64
     )
-
-
-def _dequantizer(value: ir.Value | None) -> Any:
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == "DequantizeLinear" else None
-
-
-def _is_scalar(value: ir.Value | None) -> bool:
-    return value is not None and value.shape is not None and len(value.shape) == 0

@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from qdx.backends.onnx.quantization import move_transposes_to_integers
 from qdx.backends.onnxruntime.patterns import (
     add_node,
     axis_of,
-    block_of,
     constant,
     dequantized_activation,
     stored_weight,
 )
 
-__all__ = ["decompress_once", "gemm_to_matmul", "widen_four_bits"]
+__all__ = ["decompress_once", "gemm_to_matmul"]
 
-_WIDER = {ir.DataType.INT4: ir.DataType.INT8, ir.DataType.UINT4: ir.DataType.UINT8}
-_INTEGERS = frozenset({*_WIDER, *_WIDER.values()})
-
-
-def widen_four_bits(model: ir.Model) -> None:
-    """Stores four-bit weights of operations with quantized inputs in eight bits, in place.
-
-    The eight-bit kernels take eight-bit weights; the values stay. Blocks have no such kernel.
-    """
-    widened: set[int] = set()
-    for node in model.graph:
-        if node.op_type not in {"Conv", "MatMul", "Gemm"}:
-            continue
-        weight = stored_weight(node.inputs[1])
-        if weight is None or block_of(weight) or dequantized_activation(node.inputs[0]) is None:
-            continue
-        for value in (weight.inputs[0], *weight.inputs[2:]):
-            if value is not None and value.dtype in _WIDER and id(value) not in widened:
-                widened.add(id(value))
-                _widen(value)
-
-
-def _widen(value: ir.Value) -> None:
-    assert value.dtype is not None
-    assert value.const_value is not None
-    assert value.shape is not None
-    wider, tensor, name = _WIDER[value.dtype], value.const_value, value.name
-
-    def read() -> ir.TensorProtocol:
-        return ir.tensor(np.asarray(tensor.numpy()).astype(wider.numpy()), name=name)
-
-    value.const_value = ir.LazyTensor(read, dtype=wider, shape=value.shape, name=name)
-    value.dtype = wider
+_INTEGERS = frozenset([ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT8, ir.DataType.UINT8])
 
 
 def decompress_once(model: ir.Model) -> None:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from qdx.backends.contract import LoweredFiles
+from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.openvino.gated_linear import split_gated_linears
@@ -46,7 +47,7 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     refusal = storage_refusal(graph.component, storage_dtype)
     if refusal is not None:
         raise TargetRefusal(str(refusal), refusals=(refusal,))
-    model = model_from_graph(graph, FORMS, fold_transposes=False)
+    model = model_from_graph(graph, FORMS, fold_transposes=False, bound_passes=(widen_four_bits,))
     ov = openvino()
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
         source = Path(temporary) / "model.onnx"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,22 @@ def test_fewer_bits_run_in_eight(tmp_path: Path) -> None:
 
     assert lowered.precisions() == {"linear": {"int8"}}
     assert lowered.sqnr_db({"input": torch.randn(4, 5, 32)}) > 60
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [(lambda: nn.Conv2d(32, 8, 3), (2, 32, 9, 9)), (lambda: nn.Linear(32, 8), (4, 5, 32))],
+    ids=["conv2d", "linear"],
+)
+def test_four_bits_meet_quantized_inputs_in_eight(
+    tmp_path: Path, module: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    graph, _ = graph_of(module, {"input": torch.randn(shape)})
+    lowered = quantized(graph, tmp_path, weighted(Weights(dtype="int4"), A8))
+
+    assert lowered.constants()["weight"] == "i8"
+    assert all(found == {"int8"} for found in lowered.precisions().values())
+    assert lowered.sqnr_db({"input": torch.randn(shape)}) > 60
 
 
 def test_zero_point_in_a_product_of_activations_is_not_eight_bits(

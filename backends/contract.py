@@ -150,7 +150,7 @@ class Backend(Protocol):
         self,
         folder: Path,
         options: Mapping[str, str],
-        shapes: Mapping[str, tuple[int, ...]],
+        shapes: Mapping[str, tuple[int | None, ...]],
         *,
         threads: int | None = None,
     ) -> Lockstep:
@@ -159,7 +159,8 @@ class Backend(Protocol):
         Args:
             folder: Holds the runtime's files.
             options: The runtime's own option names.
-            shapes: Shape of each quantizer's input, by the names of `qdx.backends.lockstep.quantizers`.
+            shapes: Shape of each quantizer's input, by the names of `qdx.backends.lockstep.quantizers`;
+                None stands for a size that the graph leaves open.
             threads: Processor threads, the runtime's default where None.
 
         Raises:

@@ -74,7 +74,7 @@ class OnnxRuntimeBackend:
         self,
         folder: Path,
         options: Mapping[str, str],
-        shapes: Mapping[str, tuple[int, ...]],
+        shapes: Mapping[str, tuple[int | None, ...]],
         *,
         threads: int | None = None,
     ) -> Lockstep:

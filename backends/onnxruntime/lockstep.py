@@ -30,7 +30,7 @@ class OnnxRuntimeLockstep:
         self,
         model: Path,
         options: Mapping[str, str],
-        shapes: Mapping[str, tuple[int, ...]],
+        shapes: Mapping[str, tuple[int | None, ...]],
         *,
         threads: int | None = None,
     ) -> None:
@@ -39,7 +39,7 @@ class OnnxRuntimeLockstep:
         Args:
             model: The model file; external data lies beside it.
             options: As for `OnnxRuntimeRunner`.
-            shapes: Shape of each quantizer's input.
+            shapes: Shape of each quantizer's input; None for sizes that are open.
             threads: Threads inside an operator; ONNX Runtime's default where None.
 
         Raises:
@@ -71,7 +71,7 @@ class OnnxRuntimeLockstep:
         return {name: results[name] for name in self._outputs}, own
 
 
-def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, str]:
     """Gives quantizers inputs of their own and the model their sources as outputs; sources by quantizer."""
     producers = {name: node for node in proto.graph.node for name in node.output}
     exposed = {value.name for value in proto.graph.output}

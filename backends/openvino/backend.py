@@ -77,7 +77,7 @@ class OpenVinoBackend:
         self,
         folder: Path,
         options: Mapping[str, str],
-        shapes: Mapping[str, tuple[int, ...]],
+        shapes: Mapping[str, tuple[int | None, ...]],
         *,
         threads: int | None = None,
     ) -> Lockstep:

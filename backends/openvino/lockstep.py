@@ -23,7 +23,7 @@ class OpenVinoLockstep:
         self,
         model: Path,
         options: Mapping[str, str],
-        shapes: Mapping[str, tuple[int, ...]],
+        shapes: Mapping[str, tuple[int | None, ...]],
         *,
         threads: int | None = None,
     ) -> None:
@@ -32,7 +32,7 @@ class OpenVinoLockstep:
         Args:
             model: The IR's XML file; its weights lie beside it.
             options: As for `OpenVinoRunner`.
-            shapes: Shape of each quantizer's input in the graph.
+            shapes: Shape of each quantizer's input in the graph; None for sizes that are open.
             threads: Processor threads; OpenVINO's default where None.
 
         Raises:
@@ -67,7 +67,7 @@ class OpenVinoLockstep:
         return found, own
 
 
-def _cut(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+def _cut(model: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[str, ...]:
     """Gives quantizers parameters of their own and the model their sources as results.
 
     A quantizer that the conversion has moved or joined with its neighbours stays inside its segment.
@@ -83,7 +83,7 @@ def _cut(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
         source = node.input_value(0)
         if source.get_node().get_type_name() in {"Parameter", "Transpose"}:
             continue
-        if tuple(source.get_partial_shape().get_max_shape()) != shapes[name] or _rescales(node):
+        if _shape(source) != shapes[name] or _rescales(node):
             continue
         parameter = ov.opset13.parameter(source.get_partial_shape(), ov.Type.f32)
         node.input(0).replace_source_output(parameter.output(0))
@@ -94,6 +94,14 @@ def _cut(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     model.add_results([ov.opset13.result(source) for source in sources])
     model.validate_nodes_and_infer_types()
     return tuple(names)
+
+
+def _shape(source: Any) -> tuple[int | None, ...] | None:
+    """The shape of an output, None for sizes that are open; None where not even the rank is known."""
+    shape = source.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return None
+    return tuple(None if size.is_dynamic else size.get_length() for size in shape)
 
 
 def _rescales(quantizer: Any) -> bool:

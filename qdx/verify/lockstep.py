@@ -154,12 +154,14 @@ class _Catcher:
         return {name: np.zeros(1, dtype=np.float32) for name in self._names}
 
 
-def quantizer_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
-    """Shapes of the inputs of the graph's quantizers, for `Backend.open_lockstep`."""
+def quantizer_shapes(graph: Graph) -> dict[str, tuple[int | None, ...]]:
+    """Shapes of the inputs of the graph's quantizers, for `Backend.open_lockstep`; None for open sizes."""
     found = {}
     for name, node in quantizers(graph).items():
         source = node.all_input_nodes[0]
-        found[name] = tuple(int(size) for size in source.meta["val"].shape)
+        found[name] = tuple(
+            size if isinstance(size, int) else None for size in source.meta["val"].shape
+        )
     return found
 
 

@@ -20,7 +20,7 @@ from qdx.exporter.quantize.placement import Placement, SitePlacement
 from qdx.targets.profile import load_target
 from qdx.verify.lockstep import LockstepResult, compare_in_lockstep, quantizer_shapes
 from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
-from tests.backends.tracing import block_inputs
+from tests.backends.tracing import block_inputs, graph_of
 
 TARGETS = ("onnxruntime", "openvino")
 LEAST_DB = 45.0
@@ -80,6 +80,28 @@ def test_a_coarser_quantizer_is_found_behind_its_operation(
     )
 
     assert found.worst[1] < LEAST_DB
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_open_sizes_may_be_others_than_those_traced(target: str, tmp_path: Path) -> None:
+    batch, height = torch.export.Dim("batch", max=8), torch.export.Dim("height", min=6, max=64)
+    graph, _ = graph_of(
+        lambda: nn.Sequential(nn.Conv2d(8, 16, 3), nn.SiLU(), nn.Conv2d(16, 8, 3)),
+        {"input": torch.randn(2, 8, 12, 9)},
+        dynamic={"input": {0: batch, 2: height}},
+    )
+    placement, backend, profile = placed(graph, target), get_backend(target), load_target(target)
+    made = insert(graph, sites(graph), placement)
+    backend.lower(made, "float32", profile, tmp_path)
+    artifact = backend.open_lockstep(tmp_path, profile.options, quantizer_shapes(made), threads=1)
+    assert len(artifact.quantizers) == 1  # that of the second convolution
+
+    for size in ((1, 8, 20, 9), (3, 8, 7, 9)):
+        given = {"input": torch.randn(size)}
+        arrays = {name: tensor.numpy() for name, tensor in given.items()}
+        output = {made.outputs[0].name: made.outputs[0].name}
+        where, worst_db = compare_in_lockstep(made, given, artifact, arrays, output).worst
+        assert worst_db >= LEAST_DB, where
 
 
 def test_names_of_artifacts_are_those_of_the_graph(block: tuple[Graph, nn.Module]) -> None:

@@ -13,7 +13,7 @@ def site(key, macs=100, form="native", *, quantized=True, weights=True):
     return SimpleNamespace(
         key=key,
         form=form,
-        site=SimpleNamespace(macs=macs),
+        site=SimpleNamespace(macs=macs, op="linear" if weights else "qk"),
         segments=("int8",) if quantized else (),
         weights=SimpleNamespace(quantized=quantized) if weights else None,
     )
@@ -64,6 +64,16 @@ def test_what_only_is_stored_in_low_precision_is_not_planned(form):
 
 def test_products_of_attention_have_no_weights():
     assert audit([site("a.qk", weights=False)], [kernel("int8", "a.qk")]).executed_share == 1
+
+
+def test_products_of_attention_are_no_part_of_the_planned_share_but_must_be_executed():
+    found = audit(
+        [site("a", 100), site("a.qk", 300, weights=False)],
+        [kernel("int8", "a"), kernel("float32", "a.qk")],
+    )
+
+    assert found.planned_share == 1
+    assert found.executed_share == pytest.approx(0.25)
 
 
 def test_components_are_added_up():

@@ -40,6 +40,8 @@ __all__ = ["place"]
 
 _BIAS: Final = 2
 _EIGHT_BITS: Final = 8
+_MIDDLE: Final = 128
+"""Zero of values that are as often negative as positive."""
 
 
 def place(
@@ -118,7 +120,8 @@ class _SiteRules:
     def _activation(self, port: str) -> ActivationQuantization:
         segments, where = self._resolution.segments, self._graph.where
         if segments[0][1].mode == "dynamic":
-            return ActivationQuantization("int8", 1.0, 0, token=True)
+            # The runtime does not move signed integers that several operations share: those would run in float.
+            return ActivationQuantization("uint8", 1.0, _MIDDLE, token=True)
         assert self._ranges is not None, self._site.key
         return activation_quantization(
             segments,

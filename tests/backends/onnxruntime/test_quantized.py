@@ -344,6 +344,26 @@ def test_tokens(tmp_path: Path) -> None:
     assert sqnr_db(module(x), result.run({"x": x})) > 35
 
 
+def test_tokens_that_several_operations_share(tmp_path: Path) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 48), nn.Linear(64, 48, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.first(x) * self.second(x)
+            return result
+
+    inputs = Inputs(dtype="int8", granularity="token", mode="dynamic")
+    x = tokens(2, 10)
+    graph, _ = graph_of(Shared, {"x": x})
+
+    result = lowered(graph, tmp_path, weighted(W8, inputs))
+
+    assert {precision for _, precision in result.kernels().values()} == {"int8"}
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > CLOSE_DB
+
+
 class Attention(nn.Module):
     """Attention with two heads, without the layers around it."""
 

@@ -36,6 +36,7 @@ _CHANNELS: Final = {
 }
 _FACTORS: Final = "smoothing"
 _COUNTS: Final = (torch.int32, torch.int64)
+_NO_RANGES: Final = "give a file that qdx wrote when it calibrated"
 _HINT: Final = "the file is damaged or was altered; calibrate again"
 
 
@@ -83,13 +84,16 @@ def save(ranges: Ranges, path: Path) -> None:
 
 def load(path: Path) -> Ranges:
     """Reads and checks the file."""
-    file = SafetensorsFile(path)
+    try:
+        file = SafetensorsFile(path)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, hint=error.hint or _NO_RANGES) from error
     try:
         text = file.metadata.get(SCHEMA)
         if text is None or len(file.metadata) != 1:
             raise InvalidInput(
                 f"{quoted(path)}: not a file of ranges, expected one with {SCHEMA} in its metadata",
-                hint="give a file that qdx wrote when it calibrated",
+                hint=_NO_RANGES,
             )
         contents = Contents.parse(text, str(path))
         graphs = {where: _graph(file, where, record) for where, record in contents.graphs.items()}

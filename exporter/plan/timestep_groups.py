@@ -47,6 +47,12 @@ def check_groups(resolved: ResolvedPlan, ranges: RecordedGroups | None, where: s
     words = f"{quoted(where)}: scales by timestep, in {wanted} groups, and {recorded} were recorded"
     if recorded > wanted:
         raise UsageError(words, hint="calibrate with this plan; the ranges are another's")
+    if recorded == 1:
+        raise UsageError(
+            words,
+            hint="where it is not called at several timesteps, as text encoders are not, leave its component out of "
+            f"the rule; else calibrate with {wanted} steps or more (`calibration.steps` in the plan)",
+        )
     raise UsageError(
         words,
         hint=f"calibrate with {wanted} steps or more (`calibration.steps` in the plan), or set "

@@ -162,6 +162,14 @@ def test_a_file_that_was_altered_is_refused(saved, change, words):
         Ranges.load(saved)
 
 
+@pytest.mark.parametrize("kept", [0, 7, 1000])
+def test_a_part_of_a_file_is_refused_with_the_way_out(saved, kept):
+    saved.write_bytes(saved.read_bytes()[:kept])
+    with pytest.raises(InvalidInput) as caught:
+        Ranges.load(saved)
+    assert "when it calibrated" in caught.value.hint
+
+
 def _smoothed(ranges, path):
     graph = ranges.graphs["unet.forward"]
     factors = {"layers.one": torch.tensor([0.5, 1, 2, 4]), "layers.out": torch.zeros(0)}

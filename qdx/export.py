@@ -158,7 +158,7 @@ def export(
         size,
         skeleton.omitted,
         source.left_out,
-        (*timestep_notes, *_table_notes(entries), *helper_notes),
+        (*timestep_notes, *_float_notes(planned), *_table_notes(entries), *helper_notes),
     )
 
 
@@ -268,6 +268,18 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
         ],
         "constants": record.constants(),
     }
+
+
+def _float_notes(planned: PlannedGraphs) -> tuple[str, ...]:
+    """Says so where a plan that quantizes reaches nothing that is exported."""
+    plan, resolved = planned.resolved.plan, planned.resolved
+    asked = plan.quantizer == "qdx" and plan.quantizes
+    if not asked or any(resolved.quantized(where) for where in resolved.sites):
+        return ()
+    return (
+        "the plan quantizes nothing of what is exported, so the artifact computes in float and its gates "
+        "for quantized artifacts cannot pass; see --components and the plan's rules",
+    )
 
 
 def _table_notes(entries: dict[str, Any]) -> tuple[str, ...]:

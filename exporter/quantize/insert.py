@@ -260,5 +260,10 @@ def _zero_is_zero(quantization: WeightQuantization) -> bool:
 
 
 def _label(quantization: WeightQuantization) -> str:
-    parts = (quantization.dtype, quantization.granularity, quantization.block or "")
+    parts = (
+        quantization.dtype,
+        quantization.granularity,
+        str(quantization.axis),
+        quantization.block,
+    )
     return "_".join(str(part) for part in parts if part)

@@ -211,3 +211,19 @@ def test_dynamic_shapes_take_ranges_of_the_call_s_own(smallest, tmp_path):
     for batch in (1, 2):
         inputs = {"sample": torch.zeros(batch, 3, 8, 8), "timestep": torch.tensor(16)}
         assert next(iter(method(inputs).values())).shape[0] == batch
+
+
+def test_a_plan_that_reaches_nothing_exported_says_so(tmp_path: Path) -> None:
+    from qdx.export import export
+    from tests.tiny import FAMILIES, build
+
+    result = export(
+        build("sd", tmp_path / "sd"),
+        target="onnxruntime",
+        plan="w8a8",
+        output=tmp_path / "out",
+        call=FAMILIES["sd"].arguments(),
+        components=["vae"],
+    )
+
+    assert any("quantizes nothing" in note for note in result.notes)

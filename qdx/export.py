@@ -13,6 +13,7 @@ import qdx
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
+from qdx.export_notes import float_notes, table_notes
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
@@ -158,7 +159,7 @@ def export(
         size,
         skeleton.omitted,
         source.left_out,
-        (*timestep_notes, *_float_notes(planned), *_table_notes(entries), *helper_notes),
+        (*timestep_notes, *float_notes(planned.resolved), *table_notes(entries), *helper_notes),
     )
 
 
@@ -268,30 +269,6 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
         ],
         "constants": record.constants(),
     }
-
-
-def _float_notes(planned: PlannedGraphs) -> tuple[str, ...]:
-    """Says so where a plan that quantizes reaches nothing that is exported."""
-    plan, resolved = planned.resolved.plan, planned.resolved
-    asked = plan.quantizer == "qdx" and plan.quantizes
-    if not asked or any(resolved.quantized(where) for where in resolved.sites):
-        return ()
-    return (
-        "the plan quantizes nothing of what is exported, so the artifact computes in float and its gates "
-        "for quantized artifacts cannot pass; see --components and the plan's rules",
-    )
-
-
-def _table_notes(entries: dict[str, Any]) -> tuple[str, ...]:
-    """What other readers of an artifact must know of its time embedding."""
-    return tuple(
-        f"`{name}.{method}.{port['argument']}` takes the {len(port['values'])} timesteps of this "
-        "schedule alone; readers other than qdx get the nearest one's answer for others"
-        for name, component in entries.items()
-        for method, entry in component["methods"].items()
-        for port in entry["inputs"]
-        if "values" in port
-    )
 
 
 def _tokenizers(

@@ -213,7 +213,7 @@ def test_dynamic_shapes_take_ranges_of_the_call_s_own(smallest, tmp_path):
         assert next(iter(method(inputs).values())).shape[0] == batch
 
 
-def test_a_plan_that_reaches_nothing_exported_says_so(tmp_path: Path) -> None:
+def test_a_plan_that_reaches_nothing_exported_says_so(tmp_path):
     from qdx.export import export
     from tests.tiny import FAMILIES, build
 

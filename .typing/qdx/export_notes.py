@@ -1,0 +1,1 @@
+../../qdx/export_notes.py

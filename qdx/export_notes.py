@@ -1,0 +1,39 @@
+"""What an export tells beside its result: things that are right, and that users do not expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdx.exporter.plan.resolution import ResolvedPlan
+
+__all__ = ["float_notes", "table_notes"]
+
+
+def float_notes(resolved: ResolvedPlan) -> tuple[str, ...]:
+    """Says so where a plan that quantizes reaches nothing that is exported."""
+    asked = resolved.plan.quantizer == "qdx" and resolved.plan.quantizes
+    if not asked or any(resolved.quantized(where) for where in resolved.sites):
+        return ()
+    note = (
+        "the plan quantizes nothing of what is exported: the artifact computes in float, and gates for "
+        "quantized artifacts cannot pass; see --components and the plan's rules"
+    )
+    return (note,)
+
+
+def table_notes(entries: Mapping[str, Any]) -> tuple[str, ...]:
+    """What other readers of an artifact must know of its time embedding.
+
+    Args:
+        entries: The manifest's `components`.
+    """
+    return tuple(
+        f"`{name}.{method}.{port['argument']}` takes the {len(port['values'])} timesteps of this "
+        "schedule alone; readers other than qdx get the nearest one's answer for others"
+        for name, component in entries.items()
+        for method, entry in component["methods"].items()
+        for port in entry["inputs"]
+        if "values" in port
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 
@@ -22,9 +22,6 @@ __all__ = [
     "quantize_weight",
     "scaled_channels",
 ]
-
-_KEPT_ELEMENTS: Final = 1 << 16
-"""Scales and zero points up to this size stay in memory once they are known."""
 
 
 class Rounding(Protocol):
@@ -170,11 +167,8 @@ class _Source:
         self._weight = weight
         self._quantization = quantization
         self._rounding = rounding
-        self._kept: dict[str, torch.Tensor] = {}
 
     def read(self, suffix: str) -> torch.Tensor:
-        if suffix in self._kept:
-            return self._kept[suffix]
         latest = _Source._latest
         if latest is not None and latest[0] is self:
             quantized = latest[1]
@@ -182,8 +176,6 @@ class _Source:
             _Source._latest = latest = None  # before the next one is read: never two in memory
             quantized = self._quantized()
             _Source._latest = (self, quantized)
-        if quantized.scale.numel() <= _KEPT_ELEMENTS:
-            self._kept = {".scale": quantized.scale, ".zero_point": quantized.zero_point}
         parts = {"": quantized.values, ".scale": quantized.scale}
         return parts.get(suffix, quantized.zero_point)
 

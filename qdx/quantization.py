@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 RECIPE_FILE: Final = "quantization.json"
 TENSORS_FILE: Final = "quantization.safetensors"
-_PRODUCTS: Final = ("qk", "pv")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def choose_recipe(
         empty = Placement(graph.where, ())
         return None if table is None else Recipe(empty, time_table=table)
     check_groups(resolved, ranges, graph.where)
-    opened = tuple(site.key for site in quantized if site.site.op in _PRODUCTS and site.segments)
+    opened = resolved.quantized_products(graph.where)
     options = resolved.plan.options
     smoothing: dict[str, Tensor] = {}
     if options.smoothing is not None and ranges is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from qdx.traced import TracedPipeline
 
 __all__ = ["calibrate", "load_ranges", "needs_ranges", "record_ranges"]
-
-_PRODUCTS: Final = ("qk", "pv")
 
 
 def calibrate(
@@ -132,16 +130,15 @@ def record_ranges(
         for where, chosen in smooth.items():
             factors[where] = _factors(graphs[where], chosen, first, alpha)
             graphs[where] = smoothed(graphs[where], chosen, _filled(factors[where]))
+    observed: dict[str, tuple[Site, ...]] = {}
     for where in wanted:
-        graphs[where] = open_attention(graphs[where], _opened(asked, where))
-    observed = {
-        where: tuple(
+        opened = asked.quantized_products(where)
+        graphs[where] = open_attention(graphs[where], opened)
+        observed[where] = tuple(
             site
             for site in find_sites(graphs[where])
-            if site.op not in _PRODUCTS or site.key in _opened(asked, where)
+            if not site.is_attention_product or site.key in opened
         )
-        for where in wanted
-    }
     ranges = calibrate_graphs(source.folder, graphs, observed, **options)
     if plan.options.smoothing is None:
         return ranges
@@ -231,13 +228,9 @@ def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:
 
 def _to_smooth(resolutions: Sequence[SiteResolution]) -> tuple[Site, ...]:
     """Sites whose inputs are quantized; weights alone gain nothing from smooth activations."""
-    return tuple(one.site for one in resolutions if one.segments and one.site.op not in _PRODUCTS)
-
-
-def _opened(resolved: ResolvedPlan, where: str) -> frozenset[str]:
-    """Keys of the attention products that are quantized."""
-    sites = resolved.quantized(where)
-    return frozenset(s.key for s in sites if s.site.op in _PRODUCTS and s.segments)
+    return tuple(
+        one.site for one in resolutions if one.segments and not one.site.is_attention_product
+    )
 
 
 def _factors(

@@ -17,7 +17,6 @@ from qdx.exporter.graph.site import Site
 __all__ = ["GraphRanges", "Ranges"]
 
 _AGAIN = "calibrate again, for this model and plan"
-_PRODUCTS = frozenset({"qk", "pv"})
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Ranges:
         for where, expected in sites.items():
             found = self._graph(where).ports.keys()
             keys = {site.key for site in expected}
-            needed = {site.key for site in expected if site.op not in _PRODUCTS}
+            needed = {site.key for site in expected if not site.is_attention_product}
             for key in sorted(needed - found):
                 raise InvalidInput(
                     f"ranges: site {quoted(key)} of {quoted(where)} was not recorded", hint=_AGAIN

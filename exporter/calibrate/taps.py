@@ -17,8 +17,6 @@ from qdx.exporter.graph.site import OUTPUT, Site
 
 __all__ = ["Recorder", "Tap", "Taps", "taps_of"]
 
-_PRODUCTS = frozenset({"qk", "pv"})
-
 
 @dataclass(frozen=True)
 class Tap:
@@ -53,7 +51,7 @@ def taps_of(graph: Graph, sites: Sequence[Site]) -> Taps:
     wanted: list[tuple[Site, str, Node, int | None]] = []
     for site in sites:
         node = nodes[site.node]
-        if site.op in _PRODUCTS and "scaled_dot_product_attention" in str(node.target):
+        if site.is_attention_product and "scaled_dot_product_attention" in str(node.target):
             continue
         for number, (port, index) in enumerate(site.ports.items()):
             value = node.args[index] if index < len(node.args) else None

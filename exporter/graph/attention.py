@@ -177,7 +177,7 @@ def open_attention(graph: Graph, keys: Collection[str]) -> Graph:
     from qdx.exporter.graph.sites import sites  # which finds attention through this module
 
     nodes = dict.fromkeys(
-        site.node for site in sites(graph) if site.key in keys and site.op in {"qk", "pv"}
+        site.node for site in sites(graph) if site.key in keys and site.is_attention_product
     )
     flow = Flow(graph)
     closed = {found.scores.name for found in find_attention(flow) if not found.is_open}

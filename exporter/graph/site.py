@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["OUTPUT", "Site"]
+__all__ = ["ATTENTION_PRODUCTS", "OUTPUT", "Site"]
 
 OUTPUT = "output"
 """The port of every site's result."""
+
+ATTENTION_PRODUCTS: Final = frozenset({"qk", "pv"})
+"""The operations of queries with keys, and of probabilities with values."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Site:
     def weight_elements(self) -> int:
         """Number of weight elements, biases not counted."""
         return prod(self.weight_shape) if self.weight is not None else 0
+
+    @property
+    def is_attention_product(self) -> bool:
+        """Whether it is one of the two products of attention, which can be quantized once that is opened."""
+        return self.op in ATTENTION_PRODUCTS
 
     def to_json(self) -> dict[str, Any]:
         """The site as plain JSON data."""

@@ -12,7 +12,6 @@ from qdx.exporter.plan.selection import Decision
 
 __all__ = ["compared_macs", "inputs_only_where_faster", "weights_only_where_faster"]
 
-_PRODUCTS: Final = ("qk", "pv")
 _PRODUCT: Final = re.compile(r"(?:qk|pv)(?=(?:#\d+)?$)")
 
 
@@ -25,7 +24,7 @@ def compared_macs(sites: Iterable[Site]) -> Mapping[str, int]:
     every = tuple(sites)
     smaller: dict[str, int] = {}
     for site in every:
-        if site.op in _PRODUCTS:
+        if site.is_attention_product:
             attention = _attention(site)
             smaller[attention] = min(site.macs, smaller.get(attention, site.macs))
     return {site.key: smaller.get(_attention(site), site.macs) for site in every}
@@ -44,4 +43,4 @@ def inputs_only_where_faster(plan: Plan, decision: Decision) -> bool:
 
 def _attention(site: Site) -> str:
     """A name that both products of an attention share; that of no other site."""
-    return _PRODUCT.sub("*", site.key) if site.op in _PRODUCTS else site.key
+    return _PRODUCT.sub("*", site.key) if site.is_attention_product else site.key

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from qdx.exporter.errors import InvalidPlan, quoted
-from qdx.exporter.graph.site import Site
+from qdx.exporter.graph.site import ATTENTION_PRODUCTS, Site
 from qdx.exporter.plan.rule import SITE_KEYS, Rule, matches
 from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.selection import has_inputs, name_of, selects
@@ -14,7 +14,6 @@ from qdx.exporter.plan.selection import has_inputs, name_of, selects
 __all__ = ["check_reach"]
 
 _NAMES_SHOWN = 8
-_PRODUCTS = {"qk", "pv"}
 _LATER = "rules are read in order and the last match wins: put the general rule first"
 
 Sites = Sequence[tuple[str, Site]]
@@ -121,8 +120,8 @@ def _speaks_of_absent_attention(rule: Rule, sites: Sequence[Site]) -> bool:
     That is no slip: one plan then serves denoisers with and without attention.
     """
     named = set(rule.select.op or ())
-    absent = not any(site.op in _PRODUCTS for site in sites)
-    return rule.when == "faster" and bool(named) and named <= _PRODUCTS and absent
+    absent = not any(site.is_attention_product for site in sites)
+    return rule.when == "faster" and bool(named) and named <= ATTENTION_PRODUCTS and absent
 
 
 def _refuse_unmatched(plan: Plan, index: int, sites: Sequence[Site]) -> None:

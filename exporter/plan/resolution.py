@@ -156,6 +156,12 @@ class ResolvedPlan:
             r for r in self.sites.get(where, ()) if r.quantized_weights is not None or r.segments
         )
 
+    def quantized_products(self, where: str) -> tuple[str, ...]:
+        """Returns the keys of a graph's attention products whose inputs are quantized, in its order."""
+        return tuple(
+            r.key for r in self.quantized(where) if r.site.is_attention_product and r.segments
+        )
+
     def to_json(self) -> list[dict[str, Any]]:
         """Returns the resolutions of components as plain JSON data; for manifests and tables."""
         return [asdict(resolution) for resolution in self.components]

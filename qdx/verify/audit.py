@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
+from qdx.verify.metrics import finite_or_none
 
 if TYPE_CHECKING:
     from qdx.backends.contract import KernelExecution
@@ -87,8 +88,8 @@ class AuditResult:
     def to_json(self) -> dict[str, Any]:
         """The audit as plain JSON data."""
         return {
-            "planned_low_precision_mac_share": _finite(self.planned_share),
-            "executed_low_precision_mac_share": _finite(self.executed_share),
+            "planned_low_precision_mac_share": finite_or_none(self.planned_share),
+            "executed_low_precision_mac_share": finite_or_none(self.executed_share),
             "macs": {
                 "all": self.total_macs,
                 "planned": self.planned_macs,
@@ -221,7 +222,3 @@ def _time_share(kernels: Sequence[KernelExecution]) -> float | None:
     total = sum(share for _, share in timed)
     low = sum(share for kernel, share in timed if kernel.sites and not _is_float(kernel))
     return low / total if total > 0 else None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -52,9 +52,9 @@ class CallResult:
         """The call as plain JSON data; what is not a number becomes null."""
         return {
             "index": self.index,
-            "sqnr_db": finite(self.sqnr_db),
-            "cosine": finite(self.cosine),
-            "max_abs_err": finite(self.max_abs_err),
+            "sqnr_db": metrics.finite_or_none(self.sqnr_db),
+            "cosine": metrics.finite_or_none(self.cosine),
+            "max_abs_err": metrics.finite_or_none(self.max_abs_err),
             "error": self.error,
         }
 
@@ -150,11 +150,6 @@ def summary(calls: Iterable[CallResult]) -> dict[str, dict[str, float]]:
             "median": metrics.worst_of(values, statistics.median),
         }
     return table
-
-
-def finite(value: float) -> float | None:
-    """The value for JSON, which has no NaN."""
-    return value if math.isfinite(value) else None
 
 
 def _replay(call: RecordedCall, rungs: Sequence[Rung]) -> tuple[CallResult, Mapping[str, Tensor]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qdx.exporter.calibrate.guidance import GuidanceTracker
 from qdx.exporter.calibrate.timesteps import timestep_input, timestep_of
+from qdx.verify import metrics
 from qdx.verify.reference import MethodRecord, RecordedCall
 
 __all__ = ["Conditioning", "ConditioningMeter", "StepConditioning", "timestep_name"]
@@ -61,30 +62,26 @@ class Conditioning:
     @property
     def ratio_min(self) -> float:
         """Least ratio of artifact over reference; NaN where a step has none."""
-        return _extreme([step.ratio for step in self.steps], min)
+        return metrics.worst_of(step.ratio for step in self.steps)
 
     @property
     def ratio_max(self) -> float:
         """Greatest ratio; NaN where a step has none."""
-        return _extreme([step.ratio for step in self.steps], max)
+        return metrics.worst_of((step.ratio for step in self.steps), max)
 
     def to_json(self) -> dict[str, Any]:
         """The strengths as plain JSON data; what is not a number becomes null."""
-
-        def finite(value: float) -> float | None:
-            return value if math.isfinite(value) else None
-
         return {
             "applicable": self.applicable,
             "note": self.note,
-            "ratio_min": finite(self.ratio_min),
-            "ratio_max": finite(self.ratio_max),
+            "ratio_min": metrics.finite_or_none(self.ratio_min),
+            "ratio_max": metrics.finite_or_none(self.ratio_max),
             "steps": [
                 {
                     "index": step.index,
-                    "reference_std": finite(step.reference),
-                    "artifact_std": finite(step.artifact),
-                    "ratio": finite(step.ratio),
+                    "reference_std": metrics.finite_or_none(step.reference),
+                    "artifact_std": metrics.finite_or_none(step.artifact),
+                    "ratio": metrics.finite_or_none(step.ratio),
                 }
                 for step in self.steps
             ],
@@ -175,9 +172,3 @@ def _spread(pair: tuple[Tensor, Tensor] | None) -> float:
     if pair is None or pair[0].numel() == 0:
         return math.nan
     return float((pair[1] - pair[0]).std(correction=0))
-
-
-def _extreme(values: list[float], choose: Any) -> float:
-    if not values or any(math.isnan(value) for value in values):
-        return math.nan
-    return float(choose(values))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from qdx.verify.metrics import finite_or_none, worst_of
+
 __all__ = ["Coverage", "read_coverage"]
 
 _KEY: Final = "coverage"
@@ -29,9 +31,8 @@ class Coverage:
 
     def to_json(self) -> dict[str, Any]:
         """The coverage as plain JSON data."""
-        share = self.timesteps_share
         return {
-            "timesteps_share": share if math.isfinite(share) else None,
+            "timesteps_share": finite_or_none(self.timesteps_share),
             "branches": self.branches,
             "guided": self.guided,
         }
@@ -46,11 +47,10 @@ def read_coverage(record: Mapping[str, Any] | None) -> Coverage | None:
         return None
     graphs = record.get(_KEY)
     shares = [_share(graph) for graph in graphs.values()] if isinstance(graphs, Mapping) else []
-    bad = not shares or any(math.isnan(share) for share in shares)
     guidance = record.get("guidance")
     kinds = list(guidance.values()) if isinstance(guidance, Mapping) else []
     return Coverage(
-        math.nan if bad else min(shares),
+        worst_of(shares),
         str(record.get("branches", "")),
         any(_branches(kind) > 1 for kind in kinds),
     )

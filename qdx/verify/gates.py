@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from qdx.verify.metrics import finite_or_none
+
 __all__ = ["Gate", "Sense", "at_least", "at_most"]
 
 Sense = Literal["at least", "at most"]
@@ -54,20 +56,16 @@ def at_least(name: str, value: float | None, bound: float, *, note: str = "") ->
 
     The comparison asks for what is good. Its opposite, "not below the bound", would let NaN pass.
     """
-    found = _finite(value)
+    found = finite_or_none(value)
     ok = found is not None and math.isfinite(bound) and found >= bound
     return Gate(name, found, bound, ok, note or _reason(value))
 
 
 def at_most(name: str, value: float | None, bound: float, *, note: str = "") -> Gate:
     """A gate that passes only where a finite value does not exceed the bound."""
-    found = _finite(value)
+    found = finite_or_none(value)
     ok = found is not None and math.isfinite(bound) and found <= bound
     return Gate(name, found, bound, ok, note or _reason(value), "at most")
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _reason(value: float | None) -> str:

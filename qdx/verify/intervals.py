@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from qdx.verify.metrics import finite_or_none
+
 __all__ = ["Interval", "bootstrap"]
 
 _RESAMPLES: Final = 1000
@@ -36,7 +38,7 @@ class Interval:
         """The interval as plain JSON data; what is not a number becomes null."""
         found = {"mean": self.mean, "low": self.low, "high": self.high}
         return {
-            **{name: value if math.isfinite(value) else None for name, value in found.items()},
+            **{name: finite_or_none(value) for name, value in found.items()},
             "count": self.count,
         }
 

@@ -73,7 +73,7 @@ class SiteError:
             "key": self.key,
             "op": self.op,
             "role": self.role,
-            **{n: v if v is not None and math.isfinite(v) else None for n, v in numbers.items()},
+            **{n: metrics.finite_or_none(v) for n, v in numbers.items()},
         }
 
 
@@ -121,14 +121,13 @@ class Localization:
 
     def to_json(self) -> dict[str, Any]:
         """The localization as plain JSON data."""
-        output = self.output_sqnr_db
         return {
             "where": self.where,
             "call": self.index,
             "enters": self.enters,
             "first": None if self.first is None else self.first.key,
             "named": [site.key for site in self.named],
-            "output_sqnr_db": output if math.isfinite(output) else None,
+            "output_sqnr_db": metrics.finite_or_none(self.output_sqnr_db),
             "sites": [site.to_json() for site in self.sites],
         }
 
@@ -160,7 +159,7 @@ def localize(
     with progress.task("localizing", candidates + 1) as task:
         sites, reference, output = _survey(pair, inputs)
         task.advance(1)
-        worst = sorted(sites.values(), key=lambda site: _or_least(site.local_sqnr_db))
+        worst = sorted(sites.values(), key=lambda site: metrics.or_least(site.local_sqnr_db))
         noise: dict[str, float] = {}
         for site in worst[:candidates]:
             alone = Walk(pair, inputs, {site.key}).run()
@@ -215,7 +214,3 @@ def _survey(
 
 def _relative_noise(decibels: float) -> float:
     return 1.0 if math.isnan(decibels) else float(10 ** (-decibels / 10))
-
-
-def _or_least(decibels: float) -> float:
-    return -math.inf if math.isnan(decibels) else decibels

@@ -19,7 +19,7 @@ from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.graph.interpreter import run
 from qdx.exporter.progress import SILENT
-from qdx.verify.metrics import sqnr_db, worst_of
+from qdx.verify.metrics import finite_or_none, sqnr_db, worst_of
 from qdx.verify.quantized import as_method
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class LockstepCall:
         return {
             "where": self.where,
             "index": self.index,
-            "sqnr_db": least if np.isfinite(least) else None,
+            "sqnr_db": finite_or_none(least),
             "at": place,
-            "median_sqnr_db": median if np.isfinite(median) else None,
+            "median_sqnr_db": finite_or_none(median),
         }
 
 

@@ -14,7 +14,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-__all__ = ["DB_LIMIT", "cosine", "max_abs_err", "psnr_db", "sqnr_db", "ssim", "worst_of"]
+__all__ = [
+    "DB_LIMIT",
+    "cosine",
+    "finite_or_none",
+    "max_abs_err",
+    "or_least",
+    "psnr_db",
+    "sqnr_db",
+    "ssim",
+    "worst_of",
+]
 
 # JSON has no infinity. Decibels are cut to this limit on both sides: equal tensors have 200 dB. The
 # rounding of float64 alone lies beyond 300 dB, that of float32 near 150 dB.
@@ -93,6 +103,16 @@ def worst_of(values: Iterable[float], worst: Callable[[list[float]], float] = mi
     if not found or any(math.isnan(value) for value in found):
         return math.nan
     return worst(found)
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The value for JSON, which has neither NaN nor infinity."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def or_least(value: float) -> float:
+    """The value as a key to sort by, NaN below all numbers."""
+    return -math.inf if math.isnan(value) else value
 
 
 def _measured(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +23,7 @@ from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
 from qdx.traced import trace_pipeline
 from qdx.verify.localize import Localization, localize, stage_of
+from qdx.verify.metrics import or_least
 from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def localize_worst(
     ]
     if not found:
         return None
-    result, call = min(found, key=lambda pair: _or_least(pair[1].sqnr_db))
+    result, call = min(found, key=lambda pair: or_least(pair[1].sqnr_db))
     where = result.where
     recorded = next(one for one in records[where].calls if one.index == call.index)
     graph = model.quantized[where]
@@ -244,10 +244,6 @@ class _InputCatcher(_GraphRunner):
         caught = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
         object.__setattr__(self, "caught", caught)
         return {spec.name: np.zeros(1, dtype=np.float32) for spec in self.graph.outputs}
-
-
-def _or_least(decibels: float) -> float:
-    return -math.inf if math.isnan(decibels) else decibels
 
 
 def _recipes(bundle: Bundle) -> Iterable[tuple[str, Recipe]]:

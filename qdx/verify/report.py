@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from qdx.verify.audit import AuditResult, audit_to_json
-from qdx.verify.components import CallResult, MethodResult, finite, summary
+from qdx.verify.components import CallResult, MethodResult, summary
 from qdx.verify.coverage import Coverage
 from qdx.verify.gates import Gate
 from qdx.verify.localize import Localization
 from qdx.verify.lockstep import LockstepCall
+from qdx.verify.metrics import finite_or_none
 from qdx.verify.picture import PipelineResult
 from qdx.verify.rungs import rungs_to_json
 from qdx.verify.samples import Samples
@@ -93,14 +94,14 @@ class Report:
             "localization": None if self.localization is None else self.localization.to_json(),
             "samples": None if self.samples is None else self.samples.to_json(),
             "pipeline": {
-                "psnr_db": finite(self.pipeline.psnr_db),
-                "ssim": None if self.pipeline.ssim is None else finite(self.pipeline.ssim),
+                "psnr_db": finite_or_none(self.pipeline.psnr_db),
+                "ssim": finite_or_none(self.pipeline.ssim),
                 "error": self.pipeline.error,
                 "outputs": {
                     name: {
                         "kind": result.kind,
-                        "psnr_db": finite(result.psnr_db),
-                        "ssim": None if result.ssim is None else finite(result.ssim),
+                        "psnr_db": finite_or_none(result.psnr_db),
+                        "ssim": finite_or_none(result.ssim),
                     }
                     for name, result in self.pipeline.outputs.items()
                 },
@@ -147,7 +148,7 @@ def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:
 def _measurements(calls: list[CallResult], times_called: int) -> dict[str, Any]:
     """Summaries of the metrics, and how many of the calls they stand for."""
     table: dict[str, Any] = {
-        name: {key: finite(value) for key, value in row.items()}
+        name: {key: finite_or_none(value) for key, value in row.items()}
         for name, row in summary(calls).items()
     }
     return {**table, "calls": {"made": times_called, "measured": len(calls)}}

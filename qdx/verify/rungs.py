@@ -118,16 +118,18 @@ def rungs_to_json(calls: Iterable[tuple[int, Sequence[RungResult]]]) -> list[dic
     return [
         {
             "name": name,
-            "float_sqnr_db_min": _finite(metrics.worst_of(r.float_sqnr_db for _, r in results)),
-            "previous_sqnr_db_min": _finite(
+            "float_sqnr_db_min": metrics.finite_or_none(
+                metrics.worst_of(r.float_sqnr_db for _, r in results)
+            ),
+            "previous_sqnr_db_min": metrics.finite_or_none(
                 metrics.worst_of(r.previous_sqnr_db for _, r in results)
             ),
             "calls": [
                 {
                     "index": index,
-                    "float_sqnr_db": _finite(rung.float_sqnr_db),
-                    "previous_sqnr_db": _finite(rung.previous_sqnr_db),
-                    "quantized_sqnr_db": _finite(rung.quantized_sqnr_db),
+                    "float_sqnr_db": metrics.finite_or_none(rung.float_sqnr_db),
+                    "previous_sqnr_db": metrics.finite_or_none(rung.previous_sqnr_db),
+                    "quantized_sqnr_db": metrics.finite_or_none(rung.quantized_sqnr_db),
                     "error": rung.error,
                 }
                 for index, rung in results
@@ -135,7 +137,3 @@ def rungs_to_json(calls: Iterable[tuple[int, Sequence[RungResult]]]) -> list[dic
         }
         for name, results in found.items()
     ]
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -12,7 +12,7 @@ import torch
 
 from qdx.exporter.errors import UsageError
 from qdx.verify import metrics
-from qdx.verify.components import MethodResult, finite
+from qdx.verify.components import MethodResult
 from qdx.verify.intervals import Interval, bootstrap
 from qdx.verify.picture import PipelineResult, Products
 
@@ -85,7 +85,7 @@ class RunResult:
             "seed": self.spec.seed,
             "prompts": list(self.spec.prompts),
             "error": self.pipeline.error,
-            **{n: None if value is None else finite(value) for n, value in numbers.items()},
+            **{n: metrics.finite_or_none(value) for n, value in numbers.items()},
         }
 
 

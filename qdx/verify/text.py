@@ -49,7 +49,7 @@ def _rungs(methods: Sequence[MethodResult]) -> str:
         names = [rung.name for rung in result.calls[0].rungs] if result.calls else []
         for position, name in enumerate(names if len(names) > 1 else ()):
             rungs = [(call.index, call.rungs[position]) for call in result.calls]
-            worst = min(rungs, key=lambda pair: _or_least(pair[1].float_sqnr_db))
+            worst = min(rungs, key=lambda pair: metrics.or_least(pair[1].float_sqnr_db))
             rows.append((
                 result.where,
                 name,
@@ -152,7 +152,3 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
-
-
-def _or_least(value: float) -> float:
-    return -math.inf if math.isnan(value) else value

@@ -226,7 +226,7 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
     name, layout = record.component, job.profile.layout
     graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
     schedule = job.schedules.get(record.where)
-    recipe = choose_recipe(
+    floats, recipe = choose_recipe(
         graph, job.planned.resolved, job.ranges, job.backend, job.profile, schedule
     )
     table = None if recipe is None else recipe.time_table
@@ -234,7 +234,7 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
     folder = staging / relative
     make_folder(folder)
     storage_dtype = job.planned.resolved.storage_dtype(name)
-    lowered = graph if recipe is None else quantized_graph(graph, recipe)
+    lowered = floats if recipe is None else quantized_graph(floats, recipe)
     job.backend.lower(lowered, storage_dtype, job.profile, folder)
     if recipe is not None:
         write_recipe(recipe, folder)

@@ -70,8 +70,8 @@ def choose_recipe(
     backend: Backend,
     profile: TargetProfile,
     schedule: MethodSchedule | None = None,
-) -> Recipe | None:
-    """How one graph is changed on a target; None where the plan leaves it as it is.
+) -> tuple[Graph, Recipe | None]:
+    """How one graph is changed on a target.
 
     Args:
         graph: As it was traced for the target.
@@ -81,23 +81,27 @@ def choose_recipe(
         profile: The target.
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
 
+    Returns:
+        The float graph in the form that is quantized, and the recipe; the given graph and None where the
+        plan leaves it as it is.
+
     Raises:
         InvalidInput: The range of a quantized activation was not recorded.
         UsageError: Not all groups of timesteps were recorded that the plan has.
         TargetRefusal: The time embedding cannot become a table.
     """
     quantized = resolved.quantized(graph.where)
-    table = None if schedule is None else _time_table(graph, schedule)
     if not quantized:
+        graph, table = _with_time_table(graph, schedule)
         empty = Placement(graph.where, ())
-        return None if table is None else Recipe(empty, time_table=table)
+        return graph, None if table is None else Recipe(empty, time_table=table)
     check_groups(resolved, ranges, graph.where)
     opened = resolved.quantized_products(graph.where)
     options = resolved.plan.options
     smoothing: dict[str, Tensor] = {}
     if options.smoothing is not None and ranges is not None:
         smoothing = ranges.factors(graph.where) if graph.where in ranges.graphs else {}
-    graph = prepared(graph, opened, smoothing, table)
+    graph, table = _with_time_table(prepared(graph, opened, smoothing), schedule)
     sites = find_sites(graph)
     placement = backend.place(graph, sites, resolved, ranges, profile)
     means: dict[str, Tensor] = {}
@@ -109,17 +113,25 @@ def choose_recipe(
             for placed in placement.sites
             if placed.weight is not None and "input" in known[placed.key].ports
         }
-    return Recipe(placement, opened, smoothing, means, table)
+    return graph, Recipe(placement, opened, smoothing, means, table)
 
 
-def _time_table(graph: Graph, schedule: MethodSchedule) -> TimeTable | None:
-    """The timesteps as the graph receives them; None where nothing in it follows from them alone."""
+def _with_time_table(
+    graph: Graph, schedule: MethodSchedule | None
+) -> tuple[Graph, TimeTable | None]:
+    """The graph with a table of its time embedding, and the timesteps in it as the graph receives them.
+
+    The graph as it is, and None, where nothing in it follows from the timestep alone.
+    """
+    if schedule is None or not schedule.timesteps:
+        return graph, None
     spec = next((spec for spec in graph.inputs if spec.name == schedule.input), None)
-    if spec is None or not schedule.timesteps:
-        return None
+    if spec is None:
+        return graph, None
     received = torch.tensor(schedule.timesteps, dtype=torch.float64).to(getattr(torch, spec.dtype))
     table = TimeTable(spec.name, tuple(sorted({float(each) for each in received})))
-    return None if prepared(graph, (), {}, table) is graph else table
+    tabled = prepared(graph, (), {}, table)
+    return tabled, None if tabled is graph else table
 
 
 def rebuilt(graph: Graph, recipe: Recipe) -> tuple[Graph, Graph]:
@@ -133,7 +145,7 @@ def rebuilt(graph: Graph, recipe: Recipe) -> tuple[Graph, Graph]:
     """
     try:
         floats = prepared(graph, recipe.opened, recipe.smoothing, recipe.time_table)
-        return floats, quantized_graph(graph, recipe)
+        return floats, quantized_graph(floats, recipe)
     except (InternalError, IndexError, KeyError, ValueError) as error:
         raise InvalidBundle(
             f"{quoted(graph.where)}: the recipe of quantization is that of another graph: {first_line(error)}",

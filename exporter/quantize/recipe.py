@@ -122,10 +122,13 @@ def prepared(
 def quantized_graph(graph: Graph, recipe: Recipe) -> Graph:
     """The quantized graph of a float one.
 
+    Args:
+        graph: As `prepared` makes it of a traced one by the same recipe.
+        recipe: How it is quantized.
+
     Raises:
         InternalError: The recipe is that of another graph.
     """
-    graph = prepared(graph, recipe.opened, recipe.smoothing, recipe.time_table)
     if recipe.means:
         weights = {placed.key: placed.weight for placed in recipe.placement.sites if placed.weight}
         graph = bias_corrected(graph, find_sites(graph), weights, recipe.means)

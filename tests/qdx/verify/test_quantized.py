@@ -157,9 +157,10 @@ def test_one_scale_off_by_half_in_the_recipe_is_localized(plan, ranges, tmp_path
     keys = []
 
     def wrong(*arguments):
-        recipe, key = with_scale(chosen(*arguments), 0.5)
+        floats, recipe = chosen(*arguments)
+        recipe, key = with_scale(recipe, 0.5)
         keys.append(key)
-        return recipe
+        return floats, recipe
 
     monkeypatch.setattr(exporting, "choose_recipe", wrong)
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)

@@ -144,7 +144,7 @@ def export(
                 "plan": intent.to_json(),
                 "resolution": planned.resolved.to_json(),
                 "calibration": calibration,
-                "source": {"pipeline_class": source.folder.pipeline_class, "files": source.source_digests()},
+                "source": {"pipeline_class": source.folder.pipeline_class, "files": dict(source.source_digests)},
                 "call": record_call(call),
                 "shapes": shapes,
                 "components": entries,

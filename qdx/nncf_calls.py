@@ -156,7 +156,7 @@ def record_calls(
             wanted[where].add(group, inputs)
 
     ranges = calibrate(
-        source.folder, graphs, {}, call=call, settings=plan.calibration, digests=source.source_digests(),
+        source.folder, graphs, {}, call=call, settings=plan.calibration, digests=source.source_digests,
         prompts=prompts, progress=progress, task_name="recording calls for NNCF", observer=observe,
     )  # fmt: skip
     for where, found in wanted.items():

@@ -104,6 +104,7 @@ def record_ranges(
         UsageError: The plan needs no ranges, or the pipeline does not take the call or the prompts.
         InvalidModel: An activation is NaN or infinite.
     """
+    given = source
     if source.captured.moving:  # open sizes were captured at other sizes than the call's own
         wanted_components = sorted({record.component for record in source.chosen.values()})
         source = trace_pipeline(source.folder.path, call, components=wanted_components)
@@ -115,9 +116,8 @@ def record_ranges(
             f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
             hint="export with it as it is",
         )
-    digests = source.source_digests()
     options: dict[str, Any] = {
-        "call": call, "settings": plan.calibration, "digests": digests, "prompts": prompts,
+        "call": call, "settings": plan.calibration, "digests": given.source_digests, "prompts": prompts,
         "threads": threads, "progress": progress,
     }  # fmt: skip
     factors: dict[str, dict[str, torch.Tensor]] = {}
@@ -164,7 +164,7 @@ def load_ranges(
     """
     ranges = Ranges.load(file)
     wanted = _observed_graphs(resolved)
-    ranges.check(source.source_digests(), {where: sites[where] for where in wanted})
+    ranges.check(source.source_digests, {where: sites[where] for where in wanted})
     for where in wanted:
         _check_groups(ranges, resolved, where)
     smoothing = resolved.plan.options.smoothing

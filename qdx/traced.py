@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,9 @@ class TracedPipeline:
         fitted = _fit_to_layout(record, profile)
         return trace(self.skeleton, fitted, weights, moving=self.captured.moving.get(where))
 
-    def source_digests(self) -> dict[str, str]:
-        """SHA-256 of every file that was read, by relative path."""
+    @cached_property
+    def source_digests(self) -> Mapping[str, str]:
+        """SHA-256 of every file that was read, by relative path; each is hashed once."""
         root = self.folder.path
         files = [root / INDEX_FILE, *(p for c in self.checkpoints.values() for p in c.files)]
         for component in self.folder.components.values():

@@ -35,7 +35,7 @@ def _prepared(model, call, components=None):
         folder=traced.folder,
         graphs=graphs,
         sites={where: sites(graph) for where, graph in graphs.items()},
-        digests=traced.source_digests(),
+        digests=traced.source_digests,
         call=call,
     )
 

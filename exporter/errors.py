@@ -55,9 +55,9 @@ def quoted(text: object) -> str:
     return "`" + "".join(map(_visible, shown)) + "`"
 
 
-def first_line(error: BaseException) -> str:
-    """Returns the first line of what another library's exception says."""
-    return (str(error).strip() or "no message").splitlines()[0]
+def first_line(error: BaseException, *, otherwise: str = "no message") -> str:
+    """Returns the first line of what another library's exception says, or other words where it says nothing."""
+    return (str(error).strip() or otherwise).splitlines()[0]
 
 
 def _visible(character: str) -> str:

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from qdx.backends.onnx.neutral import remove_neutral_arithmetic
 from qdx.backends.onnx.translations import Forms, translation_table
-from qdx.exporter.errors import Refusal, TargetRefusal
+from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -42,7 +42,9 @@ def translate(graph: Graph, forms: Forms) -> ir.Model:
                 custom_translation_table=translation_table(forms),
             )
         except Exception as error:
-            reason = f"an operator could not be translated to ONNX: {_first_line(_root(error))}"
+            root = _root(error)
+            words = first_line(root, otherwise=type(root).__name__)
+            reason = f"an operator could not be translated to ONNX: {words}"
             raise TargetRefusal(
                 f"`{graph.where}`: {reason}",
                 refusals=(Refusal(graph.where, reason),),
@@ -76,10 +78,6 @@ def simplify(model: ir.Model) -> None:
             common.DeduplicateInitializersPass(),
             common.TopologicalSortPass(),
         )(model)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _root(error: BaseException) -> BaseException:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qdx.backends.openvino import package
 from qdx.backends.openvino.lower import settle_names
 from qdx.backends.openvino.site_names import read_site_names
-from qdx.exporter.errors import InvalidBundle, StorageError, TargetRefusal, quoted
+from qdx.exporter.errors import InvalidBundle, StorageError, TargetRefusal, first_line, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ def quantize_with_nncf(
             nncf.ValidationError,
             nncf.UnsupportedModelError,
         ) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            reason = first_line(error, otherwise=type(error).__name__)
             raise TargetRefusal(
                 f"{quoted(source.name)}: NNCF refuses: {reason}",
                 hint="other settings under `nncf`, or quantizer `qdx`",

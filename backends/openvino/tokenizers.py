@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdx.backends.openvino.package import openvino
-from qdx.exporter.errors import StorageError
+from qdx.exporter.errors import StorageError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +49,7 @@ def add_tokenizers(
         try:
             model = _converted(tokenizer)
         except Exception as error:  # noqa: BLE001  # the converter fails in many ways
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error, otherwise=type(error).__name__)
             notes.append(f"{name}: no {MODEL_FILE}, which OpenVINO GenAI wants: {reason}")
         else:
             _save(model, bundle / name / MODEL_FILE)

@@ -21,7 +21,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from qdx.exporter.capture.cost import bounded_tensors, check_parameter_count
 from qdx.exporter.capture.folder import Component, PipelineFolder, resolve_class
 from qdx.exporter.capture.offline import offline
-from qdx.exporter.errors import InvalidModel, QdxError
+from qdx.exporter.errors import InvalidModel, QdxError, first_line
 from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
     except (
         Exception
     ) as error:  # a library's constructor may raise anything on a broken configuration
-        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise InvalidModel(f"{where}: {component.class_name} cannot be built from its files: {reason}",
                            hint="the files are damaged or belong to another class or version") from error  # fmt: skip
 

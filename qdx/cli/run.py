@@ -13,7 +13,7 @@ import typer
 from qdx.cli.options import AsJson, Bundle, Call, Force, read_call
 from qdx.cli.output import emit, say
 from qdx.cli.progress import progress_bars
-from qdx.exporter.errors import StorageError, UsageError, quoted
+from qdx.exporter.errors import StorageError, UsageError, first_line, quoted
 
 __all__ = ["command"]
 
@@ -142,7 +142,7 @@ def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
     try:
         result = pipeline(**arguments, generator=generator)
     except _WRONG_ARGUMENTS as error:
-        reason = (str(error).strip() or "no message").splitlines()[0]
+        reason = first_line(error)
         raise UsageError(
             f"{type(pipeline).__name__} rejects the call: {type(error).__name__}: {reason}",
             hint="check the types and the values of the arguments, also those of --call",

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -26,21 +25,23 @@ from qdx.exporter.calibrate.timesteps import boundaries_for, group_of, timestep_
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.capture.arguments import complete_call, load_images
 from qdx.exporter.capture.materialize import fill_weights
+from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
-from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line, quoted
+from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.safetensors_file import open_checkpoint
 from qdx.exporter.graph.weights import load_buffers
 from qdx.exporter.progress import SILENT
 from qdx.prompts import prompts_record, read_prompts, sample_calls
 from qdx.rehearsal import MethodSchedule, rehearse
+from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import attach
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.capture.skeleton import Skeleton
-    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.settings import Calibration
     from qdx.exporter.progress import Progress, Task
@@ -129,10 +130,9 @@ def calibrate(
 
 
 @dataclass
-class _Run:
+class _Run(GraphRunner):
     """A graph in the place of a component's method: computes, and tells its recorder what it is at."""
 
-    graph: Graph
     recorder: Recorder
     guidance: GuidanceTracker
     schedule: MethodSchedule | None
@@ -141,35 +141,25 @@ class _Run:
     sample: str = ""
     task: Task | None = None
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """As the graph declares them."""
-        return self.graph.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """As the graph declares them."""
-        return self.graph.outputs
-
     def begin(self, task: Task, sample: str) -> None:
         """Starts the next sample."""
         self.task, self.sample = task, sample
 
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Runs the graph once."""
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         group, rows, occasion = 0, ALL_ROWS, self.sample
         if self.schedule is not None and self.schedule.input is not None:
-            timestep = timestep_of(tensors[self.schedule.input])
+            timestep = timestep_of(inputs[self.schedule.input])
             group = group_of(timestep, self.boundaries)
-            rows = self.guidance.rows(timestep, tensors, self.graph.where)
+            rows = self.guidance.rows(timestep, inputs, self.graph.where)
             occasion = f"timestep {timestep:g} of {self.sample}"
         if self.observer is not None:
-            self.observer(self.graph.where, group, inputs)
-        found = self.recorder.run(tensors, group=group, rows=rows, occasion=occasion)
+            arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+            self.observer(self.graph.where, group, arrays)
+        found = self.recorder.run(inputs, group=group, rows=rows, occasion=occasion)
         if self.task is not None:
             self.task.advance()
-        return {name: np.asarray(value.detach()) for name, value in found.items()}
+        return found
 
     def finish(self) -> GraphRanges:
         """What was recorded."""
@@ -260,24 +250,18 @@ def _call(skeleton: Skeleton, call: dict[str, Any], seed: int) -> None:
     arguments = dict(call)
     if "generator" in inspect.signature(skeleton.pipeline.__call__).parameters:
         arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
-    try:
-        # Some pipelines also draw from the global state.
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            skeleton.pipeline(**arguments)
-    except (QdxError, MemoryError):
-        raise
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"calibration: {skeleton.folder.pipeline_class} rejects the call: {first_line(error)}",
-            hint="give arguments with --call and prompts with --calib that the pipeline takes",
-        ) from error
-    except Exception as error:  # the pipeline's own Python may raise anything
-        raise InvalidModel(
-            f"{quoted(skeleton.folder.path)}: calibration: {skeleton.folder.pipeline_class} failed: "
-            f"{type(error).__name__}: {first_line(error)}",
-            hint="check that the folder makes pictures in diffusers with this call",
-        ) from error
+    name = skeleton.folder.pipeline_class
+    errors = pipeline_errors(
+        skeleton.folder,
+        rejected=f"calibration: {name} rejects the call",
+        failed=f"calibration: {name} failed",
+        call_hint="give arguments with --call and prompts with --calib that the pipeline takes",
+        model_hint="check that the folder makes pictures in diffusers with this call",
+    )
+    # Some pipelines also draw from the global state.
+    with errors, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        skeleton.pipeline(**arguments)
 
 
 @contextmanager

@@ -49,6 +49,16 @@ class TargetMethod:
         Raises:
             UsageError: A tensor is missing, unknown, or of a shape that the artifact does not take.
         """
+        arrays = {name: tensor.numpy() for name, tensor in self.adapted(tensors).items()}
+        results = self.runner(arrays)
+        return {port.field: torch.from_numpy(results[port.name]) for port in self.outputs}
+
+    def adapted(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the artifact is given for the tensors of a call, by its own names.
+
+        Raises:
+            UsageError: As for the call.
+        """
         known = {port.argument for port in self.inputs}
         extra = sorted(tensors.keys() - known)
         missing = sorted(known - tensors.keys())
@@ -58,13 +68,9 @@ class TargetMethod:
                 f"`{self.where}`: {what} of the artifact, which takes {', '.join(sorted(known))}",
                 hint="export again with --call arguments like those of this run",
             )
-        arrays = {
-            port.name: self._adapted(tensors[port.argument], port).numpy() for port in self.inputs
-        }
-        results = self.runner(arrays)
-        return {port.field: torch.from_numpy(results[port.name]) for port in self.outputs}
+        return {port.name: self._fitted(tensors[port.argument], port) for port in self.inputs}
 
-    def _adapted(self, tensor: torch.Tensor, port: InputPort) -> torch.Tensor:
+    def _fitted(self, tensor: torch.Tensor, port: InputPort) -> torch.Tensor:
         dtype = getattr(torch, port.dtype)
         if tensor.is_floating_point() and not dtype.is_floating_point:
             self._check_integral(tensor, port)

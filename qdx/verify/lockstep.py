@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 
 from qdx.backends.lockstep import quantizers
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from qdx.backends.lockstep import Lockstep
     from qdx.bundle.reader import Bundle
-    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.graph import Graph
     from qdx.exporter.progress import Progress
     from qdx.runtime.methods import TargetMethod
     from qdx.verify.quantized import QuantizedModel
@@ -122,36 +121,12 @@ def measure_in_lockstep(
             calls = records[where].calls
             picked = sorted({i * (len(calls) - 1) // (_CALLS - 1) for i in range(_CALLS)})
             for call in (calls[i] for i in picked if calls):
-                inputs = {
-                    argument: torch.from_numpy(array)
-                    for argument, array in _given(as_method(method, graph), call.inputs).items()
-                }
-                arrays = _given(method, call.inputs)
+                inputs = as_method(method, graph).adapted(call.inputs)
+                arrays = {n: tensor.numpy() for n, tensor in method.adapted(call.inputs).items()}
                 result = compare_in_lockstep(graph, inputs, artifact, arrays, names)
                 found.append(LockstepCall(where, call.index, result))
             task.advance(1)
     return tuple(found)
-
-
-def _given(method: TargetMethod, inputs: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
-    """A call's inputs as the method hands them to what computes it."""
-    catcher = _Catcher(method)
-    replace(method, runner=catcher)(inputs)
-    return catcher.caught
-
-
-class _Catcher:
-    """Keeps the inputs that a method hands on, and computes nothing."""
-
-    def __init__(self, method: TargetMethod) -> None:
-        self.inputs: tuple[TensorSpec, ...] = method.runner.inputs
-        self.outputs: tuple[TensorSpec, ...] = method.runner.outputs
-        self.caught: dict[str, NDArray[Any]] = {}
-        self._names = [port.name for port in method.outputs]
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        self.caught = {name: array.copy() for name, array in inputs.items()}
-        return {name: np.zeros(1, dtype=np.float32) for name in self._names}
 
 
 def quantizer_shapes(graph: Graph) -> dict[str, tuple[int | None, ...]]:

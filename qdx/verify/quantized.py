@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Final
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
@@ -18,6 +15,7 @@ from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.progress import SILENT
 from qdx.quantization import plan_graphs, read_recipe, rebuilt
+from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
@@ -29,10 +27,8 @@ from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from qdx.bundle.reader import Bundle
-    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.graph import Graph
     from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema import Plan
     from qdx.exporter.progress import Progress
@@ -177,14 +173,12 @@ def localize_worst(
     where = result.where
     recorded = next(one for one in records[where].calls if one.index == call.index)
     graph = model.quantized[where]
-    catcher = _InputCatcher(graph)
-    replace(as_method(methods[where], graph), runner=catcher)(recorded.inputs)
     rungs = {rung.name: rung for rung in call.rungs}
     return localize(
         WeightCache().attach(model.prepared[where]),
         graph,
         model.recipes[where],
-        catcher.caught,
+        as_method(methods[where], graph).adapted(recorded.inputs),
         index=call.index,
         enters=stage_of(rungs[QUANTIZED].float_sqnr_db, rungs[ARTIFACT].float_sqnr_db),
         progress=progress,
@@ -208,42 +202,8 @@ def as_method(method: TargetMethod, graph: Graph) -> TargetMethod:
             port.model_copy(update={"name": name})
             for port, name in zip(method.outputs, outputs, strict=True)
         ),
-        runner=_GraphRunner(graph),
+        runner=GraphRunner(graph),
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _GraphRunner:
-    """A graph in PyTorch behind the interface of an opened artifact."""
-
-    graph: Graph
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """As the graph declares them."""
-        return self.graph.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """As the graph declares them."""
-        return self.graph.outputs
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs the graph once."""
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        return {n: np.asarray(value.detach()) for n, value in self.graph.run(tensors).items()}
-
-
-class _InputCatcher(_GraphRunner):
-    """Keeps the inputs that a method adapts to its graph, and computes nothing."""
-
-    caught: Mapping[str, torch.Tensor]
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Takes the inputs and answers in zeros."""
-        caught = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
-        object.__setattr__(self, "caught", caught)
-        return {spec.name: np.zeros(1, dtype=np.float32) for spec in self.graph.outputs}
 
 
 def _recipes(bundle: Bundle) -> Iterable[tuple[str, Recipe]]:

@@ -19,8 +19,8 @@ from qdx.exporter.capture.calls import bind, choose_variant, constants, name_lea
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.skeleton import build_skeleton
-from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line
 from qdx.exporter.graph.weights import load_buffers
 from qdx.runtime.pipeline import output_template
 
@@ -105,28 +105,22 @@ def rehearse(
         return map_tensors(templates[key], lambda t: torch.zeros(tuple(t.shape), dtype=t.dtype))
 
     name = skeleton.folder.pipeline_class
-    try:
-        with (
-            intercept(skeleton.modules, answer),
-            bounded_tensors(),
-            torch.no_grad(),
-            torch.random.fork_rng(devices=[]),
-        ):
-            torch.manual_seed(0)
-            skeleton.pipeline(**call)
-    except QdxError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"{name} rejects the call: {first_line(error)}",
-            hint="give arguments with --call, and steps in the plan, that the pipeline takes",
-        ) from error
-    except Exception as error:  # the pipeline's own Python may raise anything
-        raise InvalidModel(
-            f"`{skeleton.folder.path}`: the rehearsal of {name} failed: "
-            f"{type(error).__name__}: {first_line(error)}",
-            hint="check that the folder runs in diffusers with as many steps",
-        ) from error
+    errors = pipeline_errors(
+        skeleton.folder,
+        rejected=f"{name} rejects the call",
+        failed=f"the rehearsal of {name} failed",
+        call_hint="give arguments with --call, and steps in the plan, that the pipeline takes",
+        model_hint="check that the folder runs in diffusers with as many steps",
+    )
+    with (
+        errors,
+        intercept(skeleton.modules, answer),
+        bounded_tensors(),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        torch.manual_seed(0)
+        skeleton.pipeline(**call)
     methods = {where: _schedule(calls, fixed[where]) for where, calls in seen.items()}
     times = sum(len(calls) for calls in seen.values())
     return Rehearsal(frozenset(components), times, methods)

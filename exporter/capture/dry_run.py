@@ -18,8 +18,9 @@ from torch.utils import _pytree as pytree
 from qdx.exporter.capture.calls import CallRecord, bind, describe
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.distributions import map_tensors
+from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.skeleton import Skeleton
-from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line
+from qdx.exporter.errors import InvalidModel
 
 # Classes whose methods are plumbing (loading, hooks, device moves), never a component's computation.
 _PLUMBING = ("ModelMixin", "ConfigMixin", "PreTrainedModel", "Module", "PushToHubMixin")
@@ -61,23 +62,17 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
             return torch.empty(tuple(value.shape), dtype=value.dtype)  # inside the mode: a fake
         return value
 
-    try:
-        with intercept(skeleton.modules, answer), bounded_tensors(), torch.random.fork_rng():
-            skeleton.pipeline(**call)
-    except QdxError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"{skeleton.folder.pipeline_class} rejects the call: {first_line(error)}",
-            hint="name the pipeline's arguments with --call, for example "
-            '--call \'{"prompt": "a red circle", "height": 512, "width": 512}\'',
-        ) from error
-    except Exception as error:  # the pipeline's own Python may raise anything
-        raise InvalidModel(
-            f"`{skeleton.folder.path}`: the dry run of {skeleton.folder.pipeline_class} failed: "
-            f"{type(error).__name__}: {first_line(error)}",
-            hint="check that the folder runs in diffusers, and choose its arguments with --call",
-        ) from error
+    name = skeleton.folder.pipeline_class
+    errors = pipeline_errors(
+        skeleton.folder,
+        rejected=f"{name} rejects the call",
+        failed=f"the dry run of {name} failed",
+        call_hint="name the pipeline's arguments with --call, for example "
+        '--call \'{"prompt": "a red circle", "height": 512, "width": 512}\'',
+        model_hint="check that the folder runs in diffusers, and choose its arguments with --call",
+    )
+    with errors, intercept(skeleton.modules, answer), bounded_tensors(), torch.random.fork_rng():
+        skeleton.pipeline(**call)
     if not records:
         raise InvalidModel(f"`{skeleton.folder.path}`: the pipeline called none of its components")
     return records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -64,7 +64,7 @@ class _Insertion:
         self._activations: dict[tuple[str, ActivationQuantization], tuple[Node, Node | None]] = {}
         self._weights: dict[str, tuple[Node, Node, Node | None]] = {}
         self._groups: dict[tuple[float, ...], Node] = {}
-        self._prologue: Node | None = None
+        self._prologue = _Prologue()
         self._constants = 0
 
     def run(self, placement: Placement) -> Graph:
@@ -105,7 +105,7 @@ class _Insertion:
         factor, group, value = None, None, source
         if quantization.groups is not None:
             group = self._group_index(quantization.groups.boundaries)
-        chain = _Chain(self, source, like)
+        chain = self._chain(source, like)
         if quantization.groups is not None:
             assert group is not None
             factor = chain.call(aten.index_select.default, self._table(quantization.groups.ratios), 0, group)  # fmt: skip
@@ -136,6 +136,9 @@ class _Insertion:
             value = chain.call(aten.clamp.default, value, low, high)
         return value
 
+    def _chain(self, after: Node, like: Node | None) -> _Chain:
+        return _Chain(self._editor, self._prologue, after, like)
+
     def _table(self, values: Sequence[float]) -> Node:
         self._constants += 1
         name = f"qdx_group_table_{self._constants}"
@@ -150,7 +153,7 @@ class _Insertion:
                 f"qdx_group_boundaries_{self._constants}",
                 torch.tensor(boundaries, dtype=torch.float32),
             )
-            chain = _Chain(self, timestep, None)
+            chain = self._chain(timestep, None)
             flat = chain.call(aten.reshape.default, timestep, [-1])
             first = chain.call(aten.slice.Tensor, flat, 0, 0, 1)
             number = chain.call(aten._to_copy.default, first, dtype=torch.float32)  # noqa: SLF001
@@ -173,7 +176,7 @@ class _Insertion:
         bias = node.args[_BIAS] if has_bias else None
         if bias is not None:
             node.update_arg(_BIAS, None)
-        chain = _Chain(self, node, node)
+        chain = self._chain(node, node)
         result = node
         for factor in factors:
             result = chain.call(aten.mul.Tensor, result, factor)
@@ -230,20 +233,27 @@ class _Insertion:
         node.update_arg(index, weight)
 
 
-class _Chain:
-    """Nodes added one after another behind a node; behind all earlier ones of that kind at the start."""
+@dataclass
+class _Prologue:
+    """What was inserted at the start of a graph, behind its inputs: the last node of it."""
 
-    def __init__(self, insertion: _Insertion, after: Node, like: Node | None) -> None:
-        self._insertion = insertion
+    last: Node | None = None
+
+
+class _Chain:
+    """Nodes added one after another behind a node; behind the prologue if that node is an input."""
+
+    def __init__(
+        self, editor: ProgramEditor, prologue: _Prologue, after: Node, like: Node | None
+    ) -> None:
+        self._editor = editor
         self._like = like
-        self._starts = after.op == "placeholder"
-        self._after = (insertion._prologue or after) if self._starts else after  # noqa: SLF001
+        self._prologue = prologue if after.op == "placeholder" else _Prologue()
+        self._after = self._prologue.last or after
 
     def call(self, op: Any, *args: Any, **kwargs: Any) -> Node:
-        editor = self._insertion._editor  # noqa: SLF001
-        self._after = editor.call(op, args, kwargs, after=self._after, like=self._like)
-        if self._starts:
-            self._insertion._prologue = self._after  # noqa: SLF001
+        self._after = self._editor.call(op, args, kwargs, after=self._after, like=self._like)
+        self._prologue.last = self._after
         return self._after
 
 

@@ -168,17 +168,10 @@ class _SiteRules:
         return float(values.min()), float(values.max())
 
     def _weight(self, weights: Weights) -> WeightQuantization:
-        block = weights.block or 0
-        axis = self._reduced_axis() if block else self._output_axis()
-        return WeightQuantization(
-            dtype=weights.dtype,
-            granularity=weights.granularity,
-            axis=0 if weights.granularity == "tensor" else axis,
-            block=block,
-            symmetric=weights.symmetric,
-            observer=weights.observer,
-            reduce_range=weights.reduce_range,
-        )
+        if weights.granularity == "tensor":
+            return WeightQuantization.of(weights, axis=0)
+        axis = self._reduced_axis() if weights.block else self._output_axis()
+        return WeightQuantization.of(weights, axis)
 
     def _output_axis(self) -> int:
         return 1 if self._site.op == "matmul" else 0

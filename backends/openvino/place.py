@@ -107,15 +107,7 @@ def _weight(site: Site, resolution: SiteResolution) -> WeightQuantization | None
     if scheme is None:
         return None
     blocked = scheme.granularity == "block"
-    return WeightQuantization(
-        dtype=scheme.dtype,
-        granularity=scheme.granularity,
-        axis=_reduced_axis(site) if blocked else _channel_axis(site),
-        block=scheme.block or 0,
-        symmetric=scheme.symmetric,
-        observer=scheme.observer,
-        reduce_range=scheme.reduce_range,
-    )
+    return WeightQuantization.of(scheme, _reduced_axis(site) if blocked else _channel_axis(site))
 
 
 def _channel_axis(site: Site) -> int:

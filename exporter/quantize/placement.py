@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdx.exporter.plan.scheme import Weights
 
 __all__ = [
     "ActivationQuantization",
@@ -79,6 +82,19 @@ class WeightQuantization:
     symmetric: bool = True
     observer: str = "minmax"
     reduce_range: bool = False
+
+    @classmethod
+    def of(cls, scheme: Weights, axis: int) -> WeightQuantization:
+        """The quantizer of a weight for which a plan asks a scheme."""
+        return cls(
+            dtype=scheme.dtype,
+            granularity=scheme.granularity,
+            axis=axis,
+            block=scheme.block or 0,
+            symmetric=scheme.symmetric,
+            observer=scheme.observer,
+            reduce_range=scheme.reduce_range,
+        )
 
 
 @dataclass(frozen=True)

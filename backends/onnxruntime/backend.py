@@ -58,7 +58,7 @@ class OnnxRuntimeBackend:
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> Runner:
         """Opens `model.onnx`."""
-        from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
+        from qdx.backends.onnx.session import OnnxRuntimeRunner
 
         return OnnxRuntimeRunner(folder / "model.onnx", options, threads=threads)
 
@@ -79,7 +79,7 @@ class OnnxRuntimeBackend:
         threads: int | None = None,
     ) -> Lockstep:
         """Opens the model in segments."""
-        from qdx.backends.onnxruntime.lockstep import OnnxRuntimeLockstep
+        from qdx.backends.onnx.lockstep import OnnxRuntimeLockstep
 
         return OnnxRuntimeLockstep(folder / "model.onnx", options, shapes, threads=threads)
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.onnxruntime.audit import audit
 from qdx.backends.onnxruntime.lower import lower
 from qdx.backends.onnxruntime.place import place
-from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.site import Site

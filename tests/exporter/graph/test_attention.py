@@ -123,8 +123,8 @@ def opened_unet() -> tuple[Graph, dict[str, torch.Tensor], torch.Tensor]:
 def test_onnxruntime_takes_open_attention(
     opened_unet: tuple[Graph, dict[str, torch.Tensor], torch.Tensor], tmp_path: Path
 ) -> None:
+    from qdx.backends.onnx.session import OnnxRuntimeRunner
     from qdx.backends.onnxruntime.lower import lower
-    from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
 
     graph, inputs, expected = opened_unet
     lower(graph, "float32", tmp_path)

@@ -1,4 +1,4 @@
-"""`model.onnx` cut open at the quantizers of its inputs; see `qdx.backends.lockstep`."""
+"""An ONNX file cut open at the quantizers of its inputs; see `qdx.backends.lockstep`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from qdx.backends.lockstep import Values, quantizer_of
-from qdx.backends.onnxruntime.package import onnxruntime
-from qdx.backends.onnxruntime.run import session_options
+from qdx.backends.onnx.package import onnxruntime
+from qdx.backends.onnx.session import session_options
 from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["OnnxRuntimeLockstep"]

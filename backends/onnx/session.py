@@ -1,4 +1,4 @@
-"""Runs `model.onnx` in ONNX Runtime with pinned options."""
+"""An ONNX file in ONNX Runtime, with pinned options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qdx.backends.contract import check_inputs
-from qdx.backends.onnxruntime.package import onnxruntime
+from qdx.backends.onnx.package import onnxruntime
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.graph import TensorSpec
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.onnxruntime.lower import lower
-from qdx.backends.onnxruntime.run import OnnxRuntimeRunner
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
 from qdx.exporter.graph.graph import Graph, TensorSpec
 from tests.backends.tracing import block_inputs, sqnr_db

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 import qdx
-from benchmarks.pipelines import make_pipeline
+from benchmarks.pipelines import HEADS, make_pipeline
 from benchmarks.quantized_peers import PEERS, arrays
 from qdx.backends.registry import get_backend
 from qdx.bench.bench import bench
@@ -79,8 +79,8 @@ def main() -> int:
     """Exports what is not there yet, measures, prints a table and writes the figures."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    work: Path = arguments.work
-    source = make_pipeline(work / "pipeline")
+    work: Path = arguments.work / arguments.heads
+    source = make_pipeline(work / "pipeline", arguments.heads)
     runtimes = list(PEERS) if arguments.runtime == "both" else [arguments.runtime]
     rows: list[Row] = []
     reports = {}
@@ -222,6 +222,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=Path("build/quantized_speed"), help="where artifacts are kept"
     )
+    parser.add_argument("--heads", choices=HEADS, default="8-heads", help="of the UNet's attention")
     parser.add_argument("--runtime", choices=[*PEERS, "both"], default="both")
     parser.add_argument("--plan", type=Path, help="instead of the preset w8a8")
     parser.add_argument("--rounds", type=int, default=15)

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.session import OnnxRuntimeRunner
-from qdx.backends.onnxruntime.site_names import SiteNames
+from qdx.backends.onnx.site_names import SiteNames
 from qdx.exporter.errors import InvalidBundle, first_line, quoted
 from qdx.exporter.graph.graph import TensorSpec
 

@@ -1,0 +1,1 @@
+"""TensorRT: rules for its models, engines and their records, and running them."""

@@ -1,0 +1,85 @@
+"""Every rule accepts something and rejects something, with its message."""
+
+from __future__ import annotations
+
+import re
+
+import onnx_ir as ir
+import pytest
+
+from qdx.backends.tensorrt.lint import RULES, DeviceFacts, Severity, lint
+from tests.backends.tensorrt.lint import operator_cases, placement_cases, quantizer_cases
+from tests.backends.tensorrt.lint.models import broken, faults, linear
+
+CASES = {**quantizer_cases.CASES, **operator_cases.CASES, **placement_cases.CASES}
+
+
+def test_every_rule_has_cases():
+    assert sorted(rule.name for rule in RULES) == sorted(CASES)
+    assert all(rejected for _, rejected, *_ in CASES.values())
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_accepted(rule):
+    accepted, _, *facts = CASES[rule]
+
+    assert faults(accepted, rule, *facts) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "model", "message", "facts"),
+    [
+        pytest.param(rule, model, message, facts, id=f"{rule}-{index}")
+        for rule, (_, rejected, *_) in CASES.items()
+        for index, (model, message, *facts) in enumerate(rejected)
+    ],
+)
+def test_rejected(rule, model, message, facts):
+    found = faults(model, rule, *facts)
+
+    assert found
+    assert re.search(message, found[0])
+
+
+def test_a_right_model_breaks_nothing():
+    assert broken(linear()) == []
+
+
+def test_findings_name_rule_severity_node_and_next_step():
+    (finding,) = lint(linear(sizes=(8, 64)))
+
+    assert (finding.rule, finding.severity) == ("small-product", Severity.WARNING)
+    assert finding.node == "MatMul y"
+    assert finding.message.endswith("expected at least 16 of each")
+    assert finding.hint == "keep it in float"
+
+
+def test_errors_come_before_warnings():
+    model = linear(sizes=(8, 64), scale=0)
+
+    assert broken(model) == ["scale-not-positive", "small-product"]
+
+
+def test_rules_say_what_must_hold_in_a_line():
+    assert all(rule.says.endswith(".") for rule in RULES)
+    assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_weights_are_not_read():
+    model = linear()
+
+    def read():
+        raise AssertionError("a weight was read")
+
+    weight = model.graph.initializers["w"]
+    weight.const_value = ir.LazyTensor(
+        read, dtype=ir.DataType.INT8, shape=ir.Shape([32, 64]), name="w"
+    )
+
+    assert broken(model, DeviceFacts(compute_capability=(8, 9), refit=True)) == ["refit"]
+
+
+def test_two_level_scales_break_no_rule_of_scales():
+    model = quantizer_cases.two_levels()
+
+    assert broken(model) == []

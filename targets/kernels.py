@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from qdx.exporter.plan.feasibility import Offer, Request
-from qdx.exporter.plan.scheme import InputsDtype, WeightsDtype
+from qdx.exporter.plan.scheme import InputsDtype, TableDtype, WeightsDtype
 
 __all__ = ["Kernel", "offer_of"]
 
@@ -19,8 +19,11 @@ Operations = Annotated[
 ]
 WeightsDtypes = Annotated[tuple[WeightsDtype | Literal["none"], ...], _Loose, Field(min_length=1)]
 WeightsGranularities = Annotated[
-    tuple[Literal["tensor", "channel", "block"], ...], _Loose, Field(min_length=1)
+    tuple[Literal["tensor", "channel", "block", "grouped_channel"], ...],
+    _Loose,
+    Field(min_length=1),
 ]
+TableDtypes = Annotated[tuple[TableDtype, ...], _Loose, Field(min_length=1)]
 InputsDtypes = Annotated[tuple[InputsDtype, ...], _Loose, Field(min_length=1)]
 InputsGranularities = Annotated[
     tuple[Literal["tensor", "token", "timestep"], ...], _Loose, Field(min_length=1)
@@ -34,13 +37,16 @@ class Kernel(BaseModel):
         op: Operations.
         weights: Types of the weight; `none` for operations without one, float types for one that
             is not quantized.
-        weight_granularity: What shares a scale of the weight.
+        weight_granularity: What shares a scale or the table of the weight.
         weight_symmetric: Whether the weight is symmetric.
+        weight_tables: Types of the values of palettes.
         whole_blocks: Blocks must divide the dimension that the operation reduces.
         inputs: Types of the inputs; `float32` where they are not quantized.
         input_granularity: What shares a scale of the inputs; `timestep` for groups of timesteps.
         input_symmetric: Whether the inputs are symmetric.
         stored: Type that holds the weight, where it is wider than the asked one.
+        scales: Type that holds scales of weights: `float32`, or `storage` for that of the component's float
+            weights.
         form: What the target makes of it.
         why: The reason in words.
         slower: Why it is no faster than the float operation, as measured; None where it is faster.
@@ -53,11 +59,13 @@ class Kernel(BaseModel):
     weights: WeightsDtypes | None = None
     weight_granularity: WeightsGranularities | None = None
     weight_symmetric: bool | None = None
+    weight_tables: TableDtypes | None = None
     whole_blocks: bool = False
     inputs: InputsDtypes | None = None
     input_granularity: InputsGranularities | None = None
     input_symmetric: bool | None = None
     stored: Literal["int8", "uint8"] | None = None
+    scales: Literal["float32", "storage"] = "float32"
     form: Literal["native", "decomposed", "simulated", "stored", "refused"]
     why: Annotated[str, Field(min_length=1)]
     slower: Annotated[str, Field(min_length=1)] | None = None
@@ -73,7 +81,7 @@ class Kernel(BaseModel):
         """What the row says of a request that it carries."""
         limit = self.slower_below_macs
         slower = self.slower if limit is None or request.macs < limit else None
-        return Offer(self.form, self.why, self.stored, slower)
+        return Offer(self.form, self.why, self.stored, slower, self.scales)
 
     def carries(self, request: Request) -> bool:
         """Whether the row speaks of a request."""
@@ -88,12 +96,14 @@ class Kernel(BaseModel):
         if scheme is None or not scheme.quantized:
             dtype = "none" if scheme is None else scheme.dtype
             # What is not quantized has no scale that a column could speak of.
-            return _holds(self.weights, dtype) and self.weight_granularity is None
+            unscaled = self.weight_granularity is None and self.weight_tables is None
+            return _holds(self.weights, dtype) and unscaled
         if self.whole_blocks and scheme.block and request.reduced % scheme.block:
             return False
         return (
             _holds(self.weights, scheme.dtype)
             and _holds(self.weight_granularity, scheme.granularity)
+            and (self.weight_tables is None or scheme.lut_dtype in self.weight_tables)
             and self.weight_symmetric in {None, scheme.symmetric}
         )
 

@@ -59,6 +59,11 @@ class Site:
         return prod(self.weight_shape) if self.weight is not None else 0
 
     @property
+    def output_axis(self) -> int:
+        """Dimension of the weight with output channels: the second of transposed convolutions and stored matrices."""
+        return 1 if self.op == "matmul" or "transpose" in self.op else 0
+
+    @property
     def is_attention_product(self) -> bool:
         """Whether it is one of the two products of attention, which can be quantized once that is opened."""
         return self.op in ATTENTION_PRODUCTS

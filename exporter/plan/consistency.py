@@ -8,6 +8,7 @@ from typing import Final
 
 from qdx.exporter.errors import quoted
 from qdx.exporter.plan.consistency_nncf import nncf_faults
+from qdx.exporter.plan.consistency_palettes import palette_faults
 from qdx.exporter.plan.fault import Fault, KeyPath
 from qdx.exporter.plan.rule import Rule
 from qdx.exporter.plan.schema import Plan, dotted
@@ -63,6 +64,15 @@ def _weights(weights: Weights, path: KeyPath) -> Iterator[Fault]:
             yield Fault((*path, key), f"`{key}` means nothing for {weights.dtype}",
                         "float weights have no scale; give `dtype` alone")  # fmt: skip
         return
+    if weights.palette_bits:
+        yield from palette_faults(weights, path)
+        return
+    for key in sorted({"group", "lut_dtype"} & given):
+        yield Fault((*path, key), f"`{key}` means nothing for {weights.dtype}",
+                    "it belongs to palettes, such as `palette6`")  # fmt: skip
+    if weights.granularity == "grouped_channel":
+        yield Fault((*path, "granularity"), f"granularity `grouped_channel` for {weights.dtype}",
+                    "groups of channels share the table of a palette; scales are by `channel` or `block`")  # fmt: skip
     if (weights.granularity == "block") != (weights.block is not None):
         if weights.block is None:
             yield Fault((*path, "granularity"), "granularity `block` without `block`",

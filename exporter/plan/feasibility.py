@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from qdx.exporter.plan.scheme import Inputs, Weights
 
-__all__ = ["Form", "Offer", "PlanTarget", "Request"]
+__all__ = ["Form", "Offer", "PlanTarget", "Request", "computed_in"]
 
 Form = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
 """What a target makes of a site.
@@ -45,9 +45,7 @@ class Request:
         parts = []
         if self.weights is not None:
             scheme = self.weights
-            detail = f"block {scheme.block}" if scheme.block else scheme.granularity
-            asymmetric = "" if scheme.symmetric else ", asymmetric"
-            extra = f" ({detail}{asymmetric})" if scheme.quantized else ""
+            extra = f" ({_detail(scheme)})" if scheme.quantized else ""
             parts.append(f"{scheme.dtype} weights{extra}")
         if self.inputs is None:
             parts.append("float inputs")
@@ -56,6 +54,15 @@ class Request:
             asymmetric = "" if self.inputs.symmetric else ", asymmetric"
             parts.append(f"{self.inputs.dtype} inputs ({detail}{asymmetric})")
         return f"{self.op} with {' and '.join(parts)}"
+
+
+def _detail(scheme: Weights) -> str:
+    """What shares a scale or table, and what is uncommon about it."""
+    if scheme.palette_bits:
+        shared = f"groups of {scheme.group} channels" if scheme.group else scheme.granularity
+        return f"{shared}, {scheme.lut_dtype} values" if scheme.lut_dtype else shared
+    shared = f"block {scheme.block}" if scheme.block else scheme.granularity
+    return shared if scheme.symmetric else f"{shared}, asymmetric"
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,15 @@ class Offer:
         why: The reason in words.
         stored: Type that holds the weights, where it is wider than the asked one.
         slower: Why it is no faster than the float operation; None where it is faster.
+        scales: Type that holds scales of weights: `float32`, or `storage` for that of the component's float
+            weights.
     """
 
     form: Form
     why: str
     stored: str | None = None
     slower: str | None = None
+    scales: Literal["float32", "storage"] = "float32"
 
 
 class PlanTarget(Protocol):
@@ -88,7 +98,7 @@ class PlanTarget(Protocol):
 
     @property
     def compute_dtype(self) -> str:
-        """Type in which operations run that are not quantized."""
+        """Type in which operations run that are not quantized; `storage` for that of a component's weights."""
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -100,3 +110,8 @@ class PlanTarget(Protocol):
 
     def offer(self, request: Request) -> Offer:
         """Says what the target makes of an operation in low precision."""
+
+
+def computed_in(target: PlanTarget, storage_dtype: str) -> str:
+    """The type in which a target runs what is not quantized of a component with these float weights."""
+    return storage_dtype if target.compute_dtype == "storage" else target.compute_dtype

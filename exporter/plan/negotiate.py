@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Final
 
 from qdx.exporter.graph.site import Site
-from qdx.exporter.plan.feasibility import Offer, PlanTarget, Request
+from qdx.exporter.plan.feasibility import Offer, PlanTarget, Request, computed_in
 from qdx.exporter.plan.resolution import InputsByTimestep
-from qdx.exporter.plan.scheme import Inputs, Weights
+from qdx.exporter.plan.scheme import FLOAT_DTYPES, Inputs, Weights
 
 __all__ = ["Negotiation", "Outcome", "Wish"]
 
@@ -67,6 +68,7 @@ class Negotiation:
 
     def outcome(self, wish: Wish) -> Outcome:
         """Says what becomes of a wish."""
+        wish = replace(wish, weights=self._with_table_dtype(wish.weights))
         fixed = self._conflict(wish) or self._float(wish)
         weights, offer = (wish.weights, fixed) if fixed else self._negotiated(wish)
         return Outcome(weights, wish.inputs, offer)
@@ -74,6 +76,13 @@ class Negotiation:
     def _conflict(self, wish: Wish) -> Offer | None:
         """What no target could do."""
         weights = wish.weights
+        table = None if weights is None else weights.lut_dtype
+        if table in FLOAT_DTYPES and table != self.storage:
+            return Offer(
+                "refused",
+                f"a palette of {table} values in a component that stores its float weights as {self.storage}: "
+                "floats of a component have one type",
+            )
         if weights is not None and not weights.quantized and weights.dtype != self.storage:
             return Offer(
                 "refused",
@@ -97,7 +106,7 @@ class Negotiation:
         weights = wish.weights
         if wish.inputs is not None or (weights is not None and weights.quantized):
             return None
-        computed = f"computed in {self.target.compute_dtype}"
+        computed = f"computed in {computed_in(self.target, self.storage)}"
         if weights is None:
             return Offer("float", computed)
         return Offer("float", f"stored in {weights.dtype}; {computed}")
@@ -109,6 +118,8 @@ class Negotiation:
         divide a channel, they are halved until they do: shorter blocks are never less exact.
         """
         asked, reduced = wish.weights, self._reduced
+        if asked is not None and asked.group is not None:
+            return self._grouped(asked, asked.group, wish)
         if asked is None or asked.block is None or len(self.site.weight_shape) != _MATRIX_RANK:
             return asked, self._offer(asked, wish)
         if asked.block >= reduced:
@@ -125,6 +136,34 @@ class Negotiation:
             return asked, first
         reason = f"blocks of {block}, because {asked.block} does not divide its {reduced} inputs"
         return weights, _because(offer, reason)
+
+    def _grouped(self, asked: Weights, group: int, wish: Wish) -> tuple[Weights, Offer]:
+        """The same for groups of channels: those of all channels are the tensor, and others divide them.
+
+        Smaller groups are never less exact.
+        """
+        channels = self._channels
+        if group >= channels:
+            weights = asked.model_copy(update={"granularity": "tensor", "group": None})
+            return weights, _because(self._offer(weights, wish), "one group holds all channels")
+        fitting = gcd(group, channels)  # sizes are powers of two, so it is one of them
+        weights = asked.model_copy(update={"group": fitting})
+        offer = self._offer(weights, wish)
+        if fitting == group or offer.form == "refused":
+            return weights, offer
+        reason = f"groups of {fitting}, because {group} does not divide its {channels} channels"
+        return weights, _because(offer, reason)
+
+    def _with_table_dtype(self, weights: Weights | None) -> Weights | None:
+        """The type of a palette's values written out."""
+        if weights is None or not weights.palette_bits or weights.lut_dtype is not None:
+            return weights
+        return weights.model_copy(update={"lut_dtype": self.storage})
+
+    @property
+    def _channels(self) -> int:
+        """Number of output channels of the weight; 0 without one."""
+        return self.site.weight_shape[self.site.output_axis] if self.site.weight_shape else 0
 
     @property
     def _reduced(self) -> int:

@@ -58,6 +58,7 @@ class SiteResolution:
             the target carries narrow values in a wider type; empty without weights.
         form: What the target makes of it.
         why: The reason in words.
+        scale_dtype: Type that holds the scales of a quantized weight in the artifact.
     """
 
     where: str
@@ -71,6 +72,7 @@ class SiteResolution:
     stored_dtype: str
     form: Form
     why: str
+    scale_dtype: str = "float32"
 
     @property
     def key(self) -> str:

@@ -63,6 +63,7 @@ def resolve_site(
         weights=weights,
         inputs=outcome.inputs,
         stored_dtype="" if weights is None else offer.stored or weights.dtype,
+        scale_dtype=request.storage if offer.scales == "storage" else offer.scales,
         form=offer.form,
         why=offer.why,
     )

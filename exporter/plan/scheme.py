@@ -8,12 +8,36 @@ from pydantic import Field
 
 from qdx.exporter.plan.model import PlanModel
 
-__all__ = ["FLOAT_DTYPES", "FloatDtype", "Inputs", "InputsDtype", "Weights", "WeightsDtype", "bits"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "FloatDtype",
+    "Inputs",
+    "InputsDtype",
+    "TableDtype",
+    "Weights",
+    "WeightsDtype",
+    "bits",
+    "palette_bits",
+]
 
 FloatDtype = Literal["float32", "float16", "bfloat16"]
 WeightsDtype = Literal[
-    "float32", "float16", "bfloat16", "int8", "uint8", "int4", "uint4", "float8_e4m3fn"
+    "float32",
+    "float16",
+    "bfloat16",
+    "int8",
+    "uint8",
+    "int4",
+    "uint4",
+    "float8_e4m3fn",
+    "palette8",
+    "palette6",
+    "palette4",
+    "palette3",
+    "palette2",
+    "palette1",
 ]
+TableDtype = Literal["float32", "float16", "int8"]
 InputsDtype = Literal["float32", "int8", "uint8", "int5", "uint5", "int4", "uint4"]
 
 FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
@@ -29,11 +53,17 @@ _BITS: Final = {
     "int4": 4,
     "uint4": 4,
 }
+_PALETTE: Final = "palette"
 
 
 def bits(dtype: str) -> int:
     """Returns the number of bits of one value of a dtype of plans."""
-    return _BITS[dtype]
+    return palette_bits(dtype) or _BITS[dtype]
+
+
+def palette_bits(dtype: str) -> int:
+    """Returns the number of bits of an index into a palette; 0 for a dtype that is none."""
+    return int(dtype.removeprefix(_PALETTE)) if dtype.startswith(_PALETTE) else 0
 
 
 class Weights(PlanModel):
@@ -44,10 +74,15 @@ class Weights(PlanModel):
 
     Attributes:
         dtype: The stored type. Float types hold the values themselves, rounded to nearest, ties to
-            even; the others hold multiples of a scale.
+            even; integers and float8 hold multiples of a scale; palettes hold indices of so many bits
+            into a table of values.
         granularity: What shares a scale: the whole `tensor`, an output `channel`, or a `block` of
-            consecutive elements along the dimension that the operation reduces.
+            consecutive elements along the dimension that the operation reduces. What shares the table of
+            a palette: the whole `tensor`, or a `grouped_channel`, that is `group` output channels.
         block: Elements of a block; given exactly with granularity `block`.
+        group: Channels that share a table; given exactly with granularity `grouped_channel`.
+        lut_dtype: Type of a palette's values: float, or `int8` with a scale for each table. None takes the
+            type in which the component stores its float weights.
         symmetric: Zero is stored as zero (the middle for unsigned types); otherwise each scale has a
             zero point.
         observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least
@@ -58,8 +93,10 @@ class Weights(PlanModel):
     """
 
     dtype: WeightsDtype
-    granularity: Literal["tensor", "channel", "block"] = "channel"
+    granularity: Literal["tensor", "channel", "block", "grouped_channel"] = "channel"
     block: Literal[16, 32, 64, 128, 256] | None = None
+    group: Literal[1, 2, 4, 8, 16, 32, 64, 128] | None = None
+    lut_dtype: TableDtype | None = None
     symmetric: bool = True
     observer: Literal["minmax", "mse"] = "minmax"
     rounding: Literal["nearest"] = "nearest"
@@ -67,8 +104,13 @@ class Weights(PlanModel):
 
     @property
     def quantized(self) -> bool:
-        """Whether the stored values are multiples of a scale."""
+        """Whether the stored values stand for others: multiples of a scale, or indices into a table."""
         return self.dtype not in FLOAT_DTYPES
+
+    @property
+    def palette_bits(self) -> int:
+        """Bits of an index into a palette; 0 for what is none."""
+        return palette_bits(self.dtype)
 
 
 class Inputs(PlanModel):

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
 
+from qdx.exporter.graph.site import Site
 from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
 from qdx.exporter.plan.scheme import Weights, bits
 
 __all__ = ["Totals", "component_totals", "precision_of", "totals_of", "weight_bytes"]
-
-_SCALE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Totals:
         operations: Number of sites.
         quantized: Number of those whose weight or inputs are quantized.
         elements: Number of weight elements.
-        weight_bytes: Their bytes in the artifact, with scales (float32) and zero points.
+        weight_bytes: Their bytes in the artifact, with scales, zero points and tables.
         float32_bytes: Their bytes in float32.
         macs: Multiply-accumulates of one call of each graph.
         macs_by_precision: The same by `precision_of`.
@@ -43,7 +42,7 @@ class Totals:
 
     @property
     def bits_per_weight(self) -> float:
-        """Average bits of a weight element, scales included; 0 without weights."""
+        """Average bits of a weight element, scales and tables included; 0 without weights."""
         return 8 * self.weight_bytes / self.elements if self.elements else 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +107,10 @@ def precision_of(resolution: SiteResolution) -> str:
 
 
 def weight_bytes(resolution: SiteResolution) -> int:
-    """Returns the bytes of a site's weight in the artifact, with scales and zero points; 0 without."""
+    """Returns the bytes of a site's weight in the artifact, with scales, zero points and tables; 0 without.
+
+    A palette takes its indices, and for each table 2 ** bits values and, where these are int8, a scale.
+    """
     scheme, site = resolution.weights, resolution.site
     if scheme is None or site.weight is None:
         return 0
@@ -116,9 +118,23 @@ def weight_bytes(resolution: SiteResolution) -> int:
     values = ceil(site.weight_elements * width / 8)
     if not scheme.quantized:
         return values
+    scale_bytes = bits(resolution.scale_dtype) // 8
+    if scheme.palette_bits:
+        return values + _tables(scheme, site) * _table_bytes(scheme, scale_bytes)
     scales = _scales(scheme, site.weight_shape)
     zero_points = 0 if scheme.symmetric else ceil(scales * width / 8)
-    return values + scales * _SCALE_BYTES + zero_points
+    return values + scales * scale_bytes + zero_points
+
+
+def _tables(scheme: Weights, site: Site) -> int:
+    return site.weight_shape[site.output_axis] // scheme.group if scheme.group else 1
+
+
+def _table_bytes(scheme: Weights, scale_bytes: int) -> int:
+    """Bytes of one table; before resolving, where its type is open, those of float16."""
+    table = scheme.lut_dtype or "float16"
+    scale = scale_bytes if table == "int8" else 0
+    return 2**scheme.palette_bits * bits(table) // 8 + scale
 
 
 def _scales(scheme: Weights, shape: tuple[int, ...]) -> int:

@@ -16,11 +16,14 @@ _WIDTH: Final = 100
 
 
 def weights_words(scheme: Weights | None) -> str:
-    """Returns a scheme of weights in a few words, such as `int4 block 32`."""
+    """Returns a scheme of weights in a few words, such as `int4 block 32` or `palette4 group 16, int8`."""
     if scheme is None:
         return "-"
     if not scheme.quantized:
         return scheme.dtype
+    if scheme.palette_bits:
+        shared = f"group {scheme.group}" if scheme.group else scheme.granularity
+        return f"{scheme.dtype} {', '.join(filter(None, [shared, scheme.lut_dtype]))}"
     shared = f"block {scheme.block}" if scheme.block else scheme.granularity
     marks = [shared, "" if scheme.symmetric else "asymmetric", "7 bits" * scheme.reduce_range]
     return f"{scheme.dtype} {', '.join(filter(None, marks))}"

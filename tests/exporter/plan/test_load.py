@@ -30,7 +30,8 @@ GOOD = """{
 FAULTS = [
     ('"float16"', '"int3"',
      ("`w.json:4:52`: `rules[0].weights.dtype` is `int3`, expected `float32`, `float16`, `bfloat16`, `int8`, "
-     "`uint8`, `int4`, `uint4` or `float8_e4m3fn`\n\n"
+     "`uint8`, `int4`, `uint4`, `float8_e4m3fn`, `palette8`, `palette6`, `palette4`, `palette3`, `palette2` or "
+     "`palette1`\n\n"
      "hint: did you mean `int8`?")),
     ('"rules"', '"rulez"',
      ("`w.json:1:1`: key `rules` is missing in the plan\n"

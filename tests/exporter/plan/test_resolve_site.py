@@ -244,6 +244,61 @@ def test_blocks_that_never_divide_are_refused():
     assert unet(rule, sites=sites, target=load_target("onnxruntime"))["a"].form == "native"
 
 
+# Palettes
+
+
+def palette(shape, *, storage=None, **scheme):
+    rules = [{"weights": {"dtype": storage}}] if storage else []
+    rule = {"select": {"op": "linear"}, "weights": {"dtype": "palette4", **scheme}}
+    sites = {"unet.forward": (site("a", shape=shape),)}
+    return unet(*rules, rule, sites=sites)["a"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "asked", "group", "why"),
+    [
+        (64, 16, 16, ""),
+        (24, 16, 8, "; groups of 8, because 16 does not divide its 24 channels"),
+        (37, 16, 1, "; groups of 1, because 16 does not divide its 37 channels"),
+        (16, 16, None, "; one group holds all channels"),
+        (4, 16, None, "; one group holds all channels"),
+    ],
+)
+def test_groups_are_halved_until_they_divide(channels, asked, group, why):
+    found = palette((channels, 8), granularity="grouped_channel", group=asked)
+
+    assert (found.asked_weights.group, found.weights.group) == (asked, group)
+    assert found.weights.granularity == ("grouped_channel" if group else "tensor")
+    assert found.why == "toasted" + why
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_values_of_a_palette_are_stored_like_the_floats_of_the_component(storage):
+    found = palette((64, 8), storage=storage, granularity="tensor")
+
+    assert (found.asked_weights.lut_dtype, found.weights.lut_dtype) == (None, storage)
+    assert palette((64, 8), storage=storage, granularity="tensor", lut_dtype="int8").weights.lut_dtype == "int8"  # fmt: skip
+
+
+def test_values_of_a_palette_in_another_float_type_are_refused():
+    with pytest.raises(TargetRefusal, match="a palette of float32 values in a component that stores its float weights as float16"):  # fmt: skip
+        palette((64, 8), storage="float16", granularity="tensor", lut_dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("onnxruntime", "no operator of ONNX holds a weight as indices"),
+        ("openvino", "no kernel of the runtime takes a weight as indices"),
+    ],
+)
+@pytest.mark.parametrize("inputs", [{}, {"inputs": INT8}])
+def test_palettes_are_refused_where_nothing_holds_them(target, why, inputs):
+    rule = {"select": {"component": "unet", "op": ["conv2d", "linear"]}, "weights": {"dtype": "palette6", "granularity": "tensor"}, **inputs}  # fmt: skip
+    with pytest.raises(TargetRefusal, match=rf"palette6 weights \(tensor, float32 values\).*{why}"):
+        unet(rule, target=load_target(target))
+
+
 # Timesteps
 
 TEN = {"timestep_groups": 10}

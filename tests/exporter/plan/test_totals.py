@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 
 from qdx.exporter.plan import resolve
+from qdx.exporter.plan.feasibility import Offer
 from qdx.exporter.plan.totals import component_totals, precision_of, totals_of, weight_bytes
 from qdx.targets import load_target
 from tests.exporter.plan.plans import SITES, plan_of, site
@@ -31,6 +34,54 @@ def one(weights, shape=(4, 64), inputs=None, op="linear"):
 )  # fmt: skip
 def test_bytes_of_a_weight(weights, expected):
     assert expected == weight_bytes(one(weights))
+
+
+class Anything:
+    """A target that stores whatever is asked, scales like float weights."""
+
+    name = "anything"
+    storage_dtypes = ("float32", "float16")
+    compute_dtype = "float16"
+    refused = MappingProxyType({})
+    quantizers = ("qdx",)
+
+    def offer(self, request):
+        return Offer("stored", "anything", scales="storage")
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize(
+    ("granularity", "tables"),
+    [({"granularity": "tensor"}, 1), ({"granularity": "grouped_channel", "group": 16}, 4)],
+)
+@pytest.mark.parametrize("lut_dtype", [None, "int8"])
+def test_bytes_of_a_palette_are_indices_and_tables(storage, bits, granularity, tables, lut_dtype):
+    rules = (
+        {"weights": {"dtype": storage}},
+        {
+            "select": {"op": "conv2d"},
+            "weights": {"dtype": f"palette{bits}", "lut_dtype": lut_dtype, **granularity},
+        },
+    )
+    sites = {"unet.forward": (site("a", "conv2d", shape=(64, 8, 3, 3)),)}
+    found = resolve(plan_of(*rules), ["unet"], Anything(), sites).site("unet.forward", "a")
+
+    width = 4 if storage == "float32" else 2
+    table = 2**bits * width if lut_dtype is None else 2**bits + width
+    assert weight_bytes(found) == 64 * 8 * 9 * bits / 8 + tables * table
+    assert precision_of(found) == f"palette{bits} x float32"
+
+
+def test_scales_stored_like_float_weights_take_their_bytes():
+    rules = (
+        {"weights": {"dtype": "float16"}},
+        {"select": {"op": "linear"}, "weights": {"dtype": "int8"}},
+    )
+    sites = {"unet.forward": (site("a", shape=(4, 64)),)}
+    found = resolve(plan_of(*rules), ["unet"], Anything(), sites).site("unet.forward", "a")
+
+    assert weight_bytes(found) == 256 + 4 * 2
 
 
 def test_the_last_block_may_be_short():

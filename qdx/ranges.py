@@ -18,6 +18,7 @@ from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.plan.feasibility import Offer
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
+from qdx.exporter.plan.timestep_groups import differing_groups
 from qdx.exporter.progress import SILENT
 from qdx.exporter.quantize.smoothing import choose_factors, smoothed
 from qdx.traced import trace_pipeline
@@ -252,10 +253,9 @@ def _filled(factors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _check_groups(ranges: Ranges, resolved: ResolvedPlan, where: str) -> None:
     """Rules that depend on the timestep count the groups of the plan: they must be those recorded."""
-    segments = [part for site in resolved.quantized(where) for part in site.segments]
-    expected = resolved.plan.calibration.timestep_groups
-    found = len(ranges.groups(where)) + 1
-    if found != expected and any(groups is not None for groups, _ in segments):
+    differing = differing_groups(resolved, ranges, where)
+    if differing is not None:
+        found, expected = differing
         raise InvalidInput(
             f"ranges: {quoted(where)} was recorded in {found} groups of timesteps, expected {expected}",
             hint="calibrate again with this plan, with at least as many steps",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from qdx.exporter.plan.resolution import ResolvedPlan
 
-__all__ = ["RecordedGroups", "check_groups"]
+__all__ = ["RecordedGroups", "check_groups", "differing_groups"]
 
 
 class RecordedGroups(Protocol):
@@ -19,6 +19,23 @@ class RecordedGroups(Protocol):
 
     def groups(self, where: str) -> Sequence[float]:
         """Boundaries between the groups of a graph; one fewer than there are groups."""
+
+
+def differing_groups(
+    resolved: ResolvedPlan, ranges: RecordedGroups, where: str
+) -> tuple[int, int] | None:
+    """How many groups were recorded for a graph and how many the plan has, where scales count on them.
+
+    None where the numbers agree, and where no scale depends on the timestep.
+    """
+    grouped = any(
+        groups is not None for site in resolved.sites.get(where, ()) for groups, _ in site.segments
+    )
+    if not grouped:
+        return None
+    recorded = len(ranges.groups(where)) + 1
+    wanted = resolved.plan.calibration.timestep_groups
+    return None if recorded == wanted else (recorded, wanted)
 
 
 def check_groups(resolved: ResolvedPlan, ranges: RecordedGroups | None, where: str) -> None:
@@ -35,15 +52,10 @@ def check_groups(resolved: ResolvedPlan, ranges: RecordedGroups | None, where: s
     Raises:
         UsageError: With the numbers and the way out.
     """
-    grouped = any(
-        groups is not None for site in resolved.sites.get(where, ()) for groups, _ in site.segments
-    )
-    if not grouped or ranges is None:
+    differing = None if ranges is None else differing_groups(resolved, ranges, where)
+    if differing is None:
         return
-    recorded = len(ranges.groups(where)) + 1
-    wanted = resolved.plan.calibration.timestep_groups
-    if recorded == wanted:
-        return
+    recorded, wanted = differing
     words = f"{quoted(where)}: scales by timestep, in {wanted} groups, and {recorded} were recorded"
     if recorded > wanted:
         raise UsageError(words, hint="calibrate with this plan; the ranges are another's")

@@ -1,0 +1,8 @@
+"""Core ML: `lower` writes packages, `mil` computes what they say, `run` opens them, `refuse` says what cannot be done.
+
+Importing this imports `coremltools`, silently; see `package`.
+"""
+
+from __future__ import annotations
+
+from qdx.backends.coreml import package as package

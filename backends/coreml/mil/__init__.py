@@ -1,0 +1,1 @@
+"""Reads Core ML packages and computes what they say, without Apple's framework."""

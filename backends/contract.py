@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,27 @@ class KernelExecution:
     precision: str
     sites: tuple[str, ...] = ()
     time_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How much of an artifact's way to its device a run on this machine proves.
+
+    Attributes:
+        status: `device-verified` where the target's own runtime executes the artifact here, and
+            `artifact-verified` where something else computes what the artifact says.
+        executed_by: What computes it.
+        unproved: What is left unproved, as a sentence's end; empty for a device.
+    """
+
+    status: Literal["device-verified", "artifact-verified"]
+    executed_by: str
+    unproved: str = ""
+
+    def __str__(self) -> str:
+        """`artifact-verified: executed by ONNX Runtime 1.32.0; unproved: the compiler's kernels`."""
+        left = f"; unproved: {self.unproved}" if self.unproved else ""
+        return f"{self.status}: executed by {self.executed_by}{left}"
 
 
 class Runner(Protocol):
@@ -175,6 +196,9 @@ class Backend(Protocol):
         Raises:
             InvalidBundle: The runtime cannot read the files.
         """
+
+    def proof(self) -> Proof:
+        """What a run of its artifacts proves on this machine."""
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages that lower and run."""

@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdx.backends.contract import Proof
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -82,6 +84,10 @@ class OnnxRuntimeBackend:
         from qdx.backends.onnx.lockstep import OnnxRuntimeLockstep
 
         return OnnxRuntimeLockstep(folder / "model.onnx", options, shapes, threads=threads)
+
+    def proof(self) -> Proof:
+        """ONNX Runtime itself runs here."""
+        return Proof("device-verified", f"ONNX Runtime {version('onnxruntime')}")
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and onnxruntime."""

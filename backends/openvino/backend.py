@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdx.backends.contract import Proof
 from qdx.backends.openvino.tokenizers import PACKAGE as TOKENIZERS_PACKAGE
 from qdx.backends.openvino.tokenizers import add_tokenizers
 
@@ -85,6 +86,10 @@ class OpenVinoBackend:
         from qdx.backends.openvino.lockstep import OpenVinoLockstep
 
         return OpenVinoLockstep(folder / "openvino_model.xml", options, shapes, threads=threads)
+
+    def proof(self) -> Proof:
+        """OpenVINO itself runs here."""
+        return Proof("device-verified", f"OpenVINO {version('openvino')}")
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript, openvino, and openvino-tokenizers if installed."""

@@ -20,10 +20,14 @@ def junit_xml(report: Report) -> bytes:
     failed = sum(not gate.ok for gate in gates)
     counts = f'tests="{len(gates)}" failures="{failed}" errors="0" skipped="0"'
     cases = "".join(_case(gate, suite) for gate in gates)
+    proof = (
+        f'    <properties>\n      <property name="proof" value="{_escaped(str(report.proof))}"/>\n'
+        "    </properties>\n"
+    )
     text = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<testsuites name="qdx verify" {counts}>\n'
-        f'  <testsuite name="{suite}" {counts}>\n{cases}  </testsuite>\n'
+        f'  <testsuite name="{suite}" {counts}>\n{proof}{cases}  </testsuite>\n'
         "</testsuites>\n"
     )
     return text.encode("utf-8")

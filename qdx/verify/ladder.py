@@ -203,6 +203,7 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
         bundle=bundle.path.name,
         target=manifest.target.name,
         runtime=manifest.target.runtime,
+        proof=get_backend(manifest.target.runtime).proof(),
         plan=job.plan.name or "unnamed",
         seed=runs.specs[0].seed,
         steps=runs.specs[0].call.get("num_inference_steps"),

@@ -147,6 +147,10 @@ def _calls(where: str, calls: Iterable[Mapping[str, Any]]) -> str:
 
 def _run(data: Mapping[str, Any]) -> str:
     rows = {name: data[name] for name in ("target", "runtime", "plan", "seed", "steps")}
+    rows |= {
+        name.replace("_", " "): data["proof"][name]
+        for name in ("status", "executed_by", "unproved")
+    }
     rows["call"] = json.dumps(data["call"], ensure_ascii=False, sort_keys=True)
     rows |= data["versions"]
     return _table(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from qdx.backends.contract import Proof
 from qdx.verify.audit import AuditResult, audit_to_json
 from qdx.verify.components import CallResult, MethodResult, summary
 from qdx.verify.coverage import Coverage
@@ -32,7 +33,8 @@ class Report:
     Attributes:
         bundle: Name of the bundle's folder.
         target: Name of the target.
-        runtime: The runtime that ran the artifact.
+        runtime: The runtime that the artifact is for.
+        proof: What ran it here, and what that proves.
         plan: Name of the plan whose gates were applied.
         seed: Of the noise.
         steps: Denoising steps; None for pipelines without.
@@ -52,6 +54,7 @@ class Report:
     bundle: str
     target: str
     runtime: str
+    proof: Proof
     plan: str
     seed: int
     steps: int | None
@@ -81,6 +84,7 @@ class Report:
             "bundle": self.bundle,
             "target": self.target,
             "runtime": self.runtime,
+            "proof": asdict(self.proof),
             "plan": self.plan,
             "seed": self.seed,
             "steps": self.steps,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qdx.backends.contract import Proof
 from qdx.exporter.errors import StorageError, UsageError
 from qdx.exporter.files import load_json
 from qdx.exporter.plan.load import load_plan
@@ -43,6 +44,7 @@ def make_report(
         bundle="shapes-openvino",
         target="openvino",
         runtime="openvino",
+        proof=Proof("artifact-verified", "an <interpreter>", "the device's kernels"),
         plan="float16",
         seed=0,
         steps=20,
@@ -320,3 +322,14 @@ def test_no_place_of_this_machine_gets_into_a_report(tmp_path):
 
 def test_json_of_a_report_is_plain_data():
     assert json.loads(json.dumps(GOOD.to_json(), allow_nan=False)) == GOOD.to_json()
+
+
+def test_every_form_says_what_ran_the_artifact_and_what_that_leaves_unproved(tmp_path):
+    proof = "artifact-verified: executed by an <interpreter>; unproved: the device's kernels"
+    write_report(GOOD, tmp_path)
+    assert read(tmp_path / "report.json")["proof"]["status"] == "artifact-verified"
+    assert proof in str(GOOD)
+    suite = ET.fromstring(junit_xml(GOOD)).find("testsuite")
+    assert suite is not None
+    assert suite.find("properties/property").get("value") == proof
+    assert "an &lt;interpreter&gt;" in (tmp_path / "report.html").read_text()

@@ -164,8 +164,12 @@ class _Run(GraphRunner):
     def finish(self) -> GraphRanges:
         """What was recorded."""
         timesteps = self.schedule.timesteps if self.schedule is not None else ()
+        timestep_input = self.schedule.input if self.schedule is not None else None
         ports = {key: dict(ports) for key, ports in self.recorder.ports.items()}
-        return GraphRanges(timesteps, self.boundaries, self.recorder.finish(), ports)
+        tensors = self.recorder.finish()
+        return GraphRanges(
+            timesteps, self.boundaries, tensors, ports, timestep_input=timestep_input
+        )
 
 
 def _runs(

@@ -113,7 +113,11 @@ def choose_recipe(
             for placed in placement.sites
             if placed.weight is not None and "input" in known[placed.key].ports
         }
-    return graph, Recipe(placement, opened, smoothing, means, table)
+    timestep_input = None
+    if placement.by_timestep:
+        assert ranges is not None
+        timestep_input = ranges.timestep_input(graph.where)
+    return graph, Recipe(placement, opened, smoothing, means, table, timestep_input)
 
 
 def _with_time_table(

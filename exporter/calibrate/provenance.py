@@ -95,6 +95,7 @@ class GraphRecord(_Record):
         axes: Their dimension, likewise; null where they were not observed.
         ports: Which activation it is, by port, by key of the site.
         smoothed: Number of factors by key of the sites to smooth; 0 for those that cannot be.
+        timestep_input: Name of the graph's input that tells the timestep; null without one.
     """
 
     timesteps: Timesteps
@@ -105,6 +106,7 @@ class GraphRecord(_Record):
     axes: tuple[Annotated[int, Field(ge=0, le=16)] | None, ...]
     ports: dict[Key, dict[Key, Annotated[int, Field(ge=0)]]]
     smoothed: dict[Key, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    timestep_input: Key | None
 
     @property
     def groups(self) -> int:
@@ -123,6 +125,8 @@ class GraphRecord(_Record):
             )
         if not all(one > other for one, other in pairwise(self.boundaries)):
             raise ValueError("boundaries do not fall")
+        if self.boundaries and self.timestep_input is None:
+            raise ValueError("groups of timesteps without an input that tells the timestep")
         largest = max((i for ports in self.ports.values() for i in ports.values()), default=-1)
         if largest >= len(self.channels):
             raise ValueError(f"a port names activation {largest} of {len(self.channels)}")

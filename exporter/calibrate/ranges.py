@@ -31,6 +31,7 @@ class GraphRanges:
         ports: Index into `tensors` by port, by key of the site.
         factors: By which the inputs of sites were divided, float32 [input channels] by key of the site;
             empty tensors for sites that cannot be smoothed, and none at all without smoothing.
+        timestep_input: Name of the graph's input that tells the timestep; None for a component without one.
     """
 
     timesteps: tuple[float, ...]
@@ -38,6 +39,7 @@ class GraphRanges:
     tensors: tuple[TensorStatistics, ...] = field(repr=False)
     ports: Mapping[str, Mapping[str, int]] = field(repr=False)
     factors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    timestep_input: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ class Ranges:
     def timesteps(self, where: str) -> tuple[float, ...]:
         """The timesteps of the schedule in the order in which they came; empty without a schedule."""
         return self._graph(where).timesteps
+
+    def timestep_input(self, where: str) -> str | None:
+        """Name of the graph's input that tells the timestep; None for a component without one."""
+        return self._graph(where).timestep_input
 
     def partition(
         self, where: str, parts: int

@@ -54,6 +54,7 @@ def dump(ranges: Ranges) -> bytes:
             axes=tuple(one.axis for one in graph.tensors),
             ports={key: dict(ports) for key, ports in graph.ports.items()},
             smoothed={key: len(factors) for key, factors in sorted(graph.factors.items())},
+            timestep_input=graph.timestep_input,
         )
         tensors |= {f"{where}.{name}": value for name, value in _stacked(graph).items()}
         if graph.factors:
@@ -151,7 +152,9 @@ def _graph(file: SafetensorsFile, where: str, record: GraphRecord) -> GraphRange
         for index in range(count)
     )
     factors = _factors(file, where, record) if record.smoothed else {}
-    return GraphRanges(record.timesteps, record.boundaries, tensors, record.ports, factors)
+    return GraphRanges(
+        record.timesteps, record.boundaries, tensors, record.ports, factors, record.timestep_input
+    )
 
 
 def _factors(file: SafetensorsFile, where: str, record: GraphRecord) -> dict[str, torch.Tensor]:

@@ -68,6 +68,12 @@ class Graph:
         return self._lifted(InputKind.PARAMETER)
 
     @property
+    def placeholders(self) -> dict[str, str]:
+        """Placeholder name by input name."""
+        names = self.program.graph_signature.user_inputs
+        return {spec.name: str(name) for spec, name in zip(self.inputs, names, strict=True)}
+
+    @property
     def buffers(self) -> dict[str, torch.Tensor]:
         """Real values of buffers and lifted constants by placeholder name."""
         return {

@@ -33,16 +33,18 @@ _TOKEN_MAXIMUM: Final = 127.0
 _TOKEN_FLOOR: Final = 1e-12
 _BIAS: Final = 2
 """Argument index of the bias of linear operations and convolutions."""
-_TIMESTEPS: Final = ("timestep", "timesteps", "t")
 
 
-def insert(graph: Graph, sites: Sequence[Site], placement: Placement) -> Graph:
+def insert(
+    graph: Graph, sites: Sequence[Site], placement: Placement, timestep_input: str | None = None
+) -> Graph:
     """Inserts a placement's quantizers.
 
     Args:
         graph: The float graph.
         sites: Its sites.
         placement: What stands where.
+        timestep_input: Name of the graph's input that tells the timestep; None where no scale depends on it.
 
     Returns:
         A graph whose program holds `qdx` operators and whose quantized weights are integers, derived
@@ -51,14 +53,15 @@ def insert(graph: Graph, sites: Sequence[Site], placement: Placement) -> Graph:
     Raises:
         InternalError: The placement names a site or a timestep that the graph does not have.
     """
-    return _Insertion(graph, sites).run(placement)
+    return _Insertion(graph, sites, timestep_input).run(placement)
 
 
 class _Insertion:
     """One graph under work; quantizers of the same tensor with the same numbers are shared."""
 
-    def __init__(self, graph: Graph, sites: Sequence[Site]) -> None:
+    def __init__(self, graph: Graph, sites: Sequence[Site], timestep_input: str | None) -> None:
         self._graph = graph
+        self._timestep_input = timestep_input
         self._sites = {site.key: site for site in sites}
         self._editor = ProgramEditor(graph)
         self._activations: dict[tuple[str, ActivationQuantization], tuple[Node, Node | None]] = {}
@@ -155,19 +158,19 @@ class _Insertion:
             )
             chain = self._chain(timestep, None)
             flat = chain.call(aten.reshape.default, timestep, [-1])
-            first = chain.call(aten.slice.Tensor, flat, 0, 0, 1)
-            number = chain.call(aten._to_copy.default, first, dtype=torch.float32)  # noqa: SLF001
+            each = chain.call(aten._to_copy.default, flat, dtype=torch.float32)  # noqa: SLF001
+            # Of a batch the largest, as calibration counts it.
+            number = chain.call(aten.amax.default, each, [0], True)
             passed = chain.call(aten.le.Tensor, number, limits)
             counted = chain.call(aten._to_copy.default, passed, dtype=torch.int64)  # noqa: SLF001
             self._groups[boundaries] = chain.call(aten.sum.dim_IntList, counted, [0], True)
         return self._groups[boundaries]
 
     def _timestep(self) -> Node:
-        names = self._graph.program.graph_signature.user_inputs
-        for spec, placeholder in zip(self._graph.inputs, names, strict=True):
-            if spec.name in _TIMESTEPS:
-                return self._editor.node(str(placeholder))
-        raise InternalError(f"`{self._graph.where}`: no timestep among its inputs")
+        placeholder = self._graph.placeholders.get(self._timestep_input or "")
+        if placeholder is None:
+            raise InternalError(f"`{self._graph.where}`: no timestep among its inputs")
+        return self._editor.node(placeholder)
 
     def _rescale(self, node: Node, site: Site, factors: Sequence[Node]) -> None:
         """The result multiplied by the factors of its inputs, before the bias is added."""

@@ -129,6 +129,12 @@ class Placement:
     where: str
     sites: tuple[SitePlacement, ...]
 
+    @property
+    def by_timestep(self) -> bool:
+        """Whether a scale depends on the timestep."""
+        quantizers = (each for site in self.sites for each in (*site.inputs.values(), site.output))
+        return any(each is not None and each.groups is not None for each in quantizers)
+
     def to_json(self) -> dict[str, Any]:
         """The placement as plain JSON data, without what is left at its default."""
         return {"where": self.where, "sites": [_site_to_json(site) for site in self.sites]}

@@ -49,6 +49,7 @@ class Recipe:
         means: Mean of each input channel by site key, float32 [input channels], for the correction of
             biases; empty for no correction.
         time_table: The schedule of a precomputed time embedding; None where it is computed.
+        timestep_input: Name of the graph's input that tells the timestep; None where no scale depends on it.
     """
 
     placement: Placement
@@ -56,6 +57,7 @@ class Recipe:
     smoothing: _Tensors = field(default_factory=dict, repr=False)
     means: _Tensors = field(default_factory=dict, repr=False)
     time_table: TimeTable | None = None
+    timestep_input: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON data, without its tensors."""
@@ -70,6 +72,8 @@ class Recipe:
         if self.time_table is not None:
             table = self.time_table
             data["time_table"] = {"input": table.input, "timesteps": list(table.timesteps)}
+        if self.timestep_input is not None:
+            data["timestep_input"] = self.timestep_input
         return data
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -96,6 +100,7 @@ class Recipe:
             _by_key(data, tensors, FACTORS),
             _by_key(data, tensors, MEANS),
             None if table is None else TimeTable(table["input"], tuple(table["timesteps"])),
+            data.get("timestep_input"),
         )
 
 
@@ -132,7 +137,7 @@ def quantized_graph(graph: Graph, recipe: Recipe) -> Graph:
     if recipe.means:
         weights = {placed.key: placed.weight for placed in recipe.placement.sites if placed.weight}
         graph = bias_corrected(graph, find_sites(graph), weights, recipe.means)
-    return insert(graph, find_sites(graph), recipe.placement)
+    return insert(graph, find_sites(graph), recipe.placement, recipe.timestep_input)
 
 
 def _by_key(data: Mapping[str, Any], tensors: _Tensors, name: str) -> dict[str, torch.Tensor]:

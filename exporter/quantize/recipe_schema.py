@@ -102,6 +102,11 @@ class _Placement(_Record):
             raise ValueError("each site once")
         return self
 
+    @property
+    def by_timestep(self) -> bool:
+        quantizers = (each for site in self.sites for each in (*site.inputs.values(), site.output))
+        return any(each is not None and each.groups is not None for each in quantizers)
+
 
 class _TimeTable(_Record):
     input: Key
@@ -121,6 +126,13 @@ class _Recipe(_Record):
     smoothing: Sizes = Field(default_factory=dict)
     means: Sizes = Field(default_factory=dict)
     time_table: _TimeTable | None = None
+    timestep_input: Key | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> _Recipe:
+        if self.placement.by_timestep != (self.timestep_input is not None):
+            raise ValueError("a timestep_input where scales depend on the timestep, and only there")
+        return self
 
 
 def check_recipe(data: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -47,9 +47,10 @@ def precomputed_time_embedding(graph: Graph, timesteps: torch.Tensor, timestep_i
     """
     if not timesteps.numel():
         raise InternalError(f"`{graph.where}`: no timesteps for a table")
-    placeholder = _placeholder(graph, timestep_input)
+    if timestep_input not in graph.placeholders:
+        raise InternalError(f"`{graph.where}`: no input `{timestep_input}`")
     editor = ProgramEditor(graph)
-    source = editor.node(placeholder)
+    source = editor.node(graph.placeholders[timestep_input])
     if source.meta["val"].dim() > 1:
         reason = f"input `{timestep_input}` has {source.meta['val'].dim()} dimensions"
         raise TargetRefusal(
@@ -69,14 +70,6 @@ def precomputed_time_embedding(graph: Graph, timesteps: torch.Tensor, timestep_i
     for node in frontier:
         node.replace_all_uses_with(tables.rows(node, values[node]))
     return editor.finish()
-
-
-def _placeholder(graph: Graph, name: str) -> str:
-    signature = graph.program.graph_signature
-    for spec, placeholder in zip(graph.inputs, signature.user_inputs, strict=True):
-        if spec.name == name:
-            return str(placeholder)
-    raise InternalError(f"`{graph.where}`: no input `{name}`")
 
 
 class _Tables:

@@ -80,10 +80,9 @@ class Walk:
     ) -> None:
         self._pair = pair
         self._chosen = chosen
-        names = pair.base.program.graph_signature.user_inputs
         self._values: dict[str, Any] = {
-            str(name): inputs[spec.name].clone()
-            for spec, name in zip(pair.base.inputs, names, strict=True)
+            placeholder: inputs[name].clone()
+            for name, placeholder in pair.base.placeholders.items()
         }
         self._inputs = frozenset(self._values)
         self._base_reads = _Reader(pair.base)

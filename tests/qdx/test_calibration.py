@@ -89,6 +89,8 @@ def test_groups_cover_all_steps(sd, recorded):
     values = math.prod(sd.graphs["unet.forward"].inputs[0].shape)
     assert counts == [2 * 3 * values, 2 * 2 * values]
     assert recorded.groups("vae.decode") == ()
+    assert recorded.timestep_input("unet.forward") == "timestep"
+    assert recorded.timestep_input("vae.decode") is None
     assert recorded.statistics("vae.decode", "decoder.conv_in", "input").groups == 1
 
 

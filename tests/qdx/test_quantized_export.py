@@ -68,6 +68,15 @@ def test_the_stored_recipe_rebuilds_what_the_artifact_computes(smallest, tmp_pat
     assert sqnr_db(quantized, artifact) > 25
 
 
+def test_scales_by_timestep_name_the_input_that_tells_it(smallest, tmp_path):
+    export(smallest, tmp_path, plan({**STATIC, "inputs": {"dtype": "int8", "timestep_groups": 2}}))
+    bundle = read_bundle(tmp_path / "onnxruntime")
+    recipe, *_, quantized, artifact = unet_calls(smallest, bundle, "onnxruntime")
+    assert recipe.timestep_input == "timestep"
+    assert recipe.placement.by_timestep
+    assert sqnr_db(quantized, artifact) > 25
+
+
 def test_bias_correction_of_weights_alone_takes_ranges_too(smallest, tmp_path):
     export(smallest, tmp_path, plan(WEIGHTS, bias_correction=True))
     recipe = read_recipe(tmp_path / "onnxruntime" / "unet")

@@ -24,6 +24,7 @@ TAMPERED = {
     "bounds": (lambda d: activation(d).update(bounds=[-200, 3]), "rising bounds"),
     "a dtype": (lambda d: activation(d).update(dtype="int64"), "dtype"),
     "groups": (lambda d: activation(d).update(groups={"boundaries": [5.0], "ratios": [1.0]}), "each of 2 groups"),
+    "a timestep": (lambda d: d.update(timestep_input="timestep"), "a timestep_input where"),
     "a site twice": (lambda d: d["placement"]["sites"].append(d["placement"]["sites"][0]), "each site once"),
     "an axis": (lambda d: d["placement"]["sites"][0]["weight"].update(axis=-9), "axis"),
     "a block": (lambda d: d["placement"]["sites"][0]["weight"].update(block=7), "block"),

@@ -124,7 +124,7 @@ def lowered(
     placement = change(
         place(opened, sites(opened), plan, ranges, load_target("onnxruntime"))  # type: ignore[arg-type]
     )
-    quantized = insert(opened, sites(opened), placement)
+    quantized = insert(opened, sites(opened), placement, "timestep")
     lower(quantized, "float32", folder)
     return Lowered(quantized, folder, placement)
 

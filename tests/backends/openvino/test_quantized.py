@@ -73,7 +73,7 @@ def quantized(graph: Graph, folder: Path, wants: Wants, ranges: Any = None) -> L
     opened = open_attention(graph, products)
     ranges = ranges or FixedRanges()
     placement = place(opened, sites(opened), plan, ranges, TARGET)
-    lowered = insert(opened, sites(opened), placement)
+    lowered = insert(opened, sites(opened), placement, "timestep")
     lower(lowered, "float32", folder)
     return Lowered(lowered, folder, placement)
 

@@ -75,7 +75,9 @@ def recorded(samples=3):
     generator = torch.Generator().manual_seed(1)
     for number in range(samples):
         recorder.run({"x": torch.randn(2, 5, 4, generator=generator)}, group=number % 2)
-    found = GraphRanges((9.0, 1.0), BOUNDARIES, recorder.finish(), recorder.ports)
+    found = GraphRanges(
+        (9.0, 1.0), BOUNDARIES, recorder.finish(), recorder.ports, timestep_input="sigma"
+    )
     return Ranges({"unet.forward": found}, provenance()), sites
 
 

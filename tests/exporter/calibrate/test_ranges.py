@@ -38,6 +38,7 @@ def test_a_file_holds_the_same_to_the_bit(ranges, saved):
         assert one.range("mse", bits=4) == other.range("mse", bits=4)
         assert torch.equal(one.channel_mean, other.channel_mean)
     assert loaded.groups("unet.forward") == BOUNDARIES
+    assert loaded.timestep_input("unet.forward") == "sigma"
     assert loaded.timesteps("unet.forward") == (9.0, 1.0)
 
 

@@ -55,7 +55,7 @@ def traced() -> tuple[Graph, Layers]:
 
 
 def quantized(graph: Graph, *placed: SitePlacement) -> Graph:
-    return insert(graph, sites(graph), Placement(graph.where, placed))
+    return insert(graph, sites(graph), Placement(graph.where, placed), "timestep")
 
 
 def result(graph: Graph, given: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -127,6 +127,30 @@ def test_a_group_has_bounds_of_its_own(traced: tuple[Graph, Layers]) -> None:
     image = rounded(given["image"]).clamp(-0.1, 0.2)
     expected = (module.a(given["x"]) * module.b(given["x"])).sum() + module.conv(image)
     torch.testing.assert_close(result(found, given), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_largest_timestep_of_a_batch_tells_the_group_whatever_its_input_is_called() -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.a(x) + sigma[:, None] * 0
+            return result
+
+    given = {"x": inputs()["x"][:3], "sigma": torch.tensor([20.0, 900.0, 400.0])}
+    graph, module = graph_of(Other, given)
+    placed = SitePlacement("a", {0: replace(UNIT, groups=TimestepGroups((500.0,), (2.0, 0.5)))})
+    placement = Placement(graph.where, (placed,))
+    found = insert(graph, sites(graph), placement, "sigma")
+
+    for sigma, ratio in ((given["sigma"], 2.0), (given["sigma"] / 2, 0.5)):
+        expected = module.a(rounded(given["x"] / ratio) * ratio)
+        actual = result(found, {**given, "sigma": sigma})
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(InternalError, match="no timestep among its inputs"):
+        insert(graph, sites(graph), placement, "timestep")
 
 
 def test_each_token_has_its_scale(traced: tuple[Graph, Layers]) -> None:

@@ -49,7 +49,8 @@ def weighted(graph):
 
 
 def recipe_of(graph, place) -> Recipe:
-    return Recipe(Placement(graph.where, tuple(place(site) for site in weighted(graph))))
+    placement = Placement(graph.where, tuple(place(site) for site in weighted(graph)))
+    return Recipe(placement, timestep_input="timestep" if placement.by_timestep else None)
 
 
 KINDS = {

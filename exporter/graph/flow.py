@@ -34,7 +34,7 @@ def words(text: str) -> frozenset[str]:
 
 
 _KEEPS_WHOLE: Final = words(
-    "alias clone contiguous dequantize dequantize_tensor detach flatten movedim permute quantize "
+    "alias clone contiguous dequantize dequantize_tensor detach flatten lut movedim permute quantize "
     "quantize_tensor reshape squeeze t to transpose type_as unsqueeze view _to_copy _unsafe_view"
 )
 """Operators whose result has every element of their first argument once, moved or cast."""

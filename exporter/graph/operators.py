@@ -1,14 +1,17 @@
-"""The operators `qdx::quantize` and `qdx::dequantize` in PyTorch, as ONNX defines QuantizeLinear 21.
+"""The operators `qdx::quantize` and `qdx::dequantize` in PyTorch, as ONNX defines QuantizeLinear 21, and `qdx::lut`.
 
 q = saturate(round_half_to_even(x / scale) + zero_point), x = (q - zero_point) * scale; see
-https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html. Four-bit integers live in eight-bit tensors.
+https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html. Four-bit integers live in eight-bit tensors, and so do
+the indices of palettes.
 """
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["CONTAINERS", "dequantize", "dequantize_tensor", "quantize", "quantize_tensor"]
+from qdx.exporter.errors import InternalError
+
+__all__ = ["CONTAINERS", "dequantize", "dequantize_tensor", "lut", "quantize", "quantize_tensor"]
 
 FLOAT8 = "float8_e4m3fn"
 CONTAINERS: dict[str, torch.dtype] = {
@@ -121,6 +124,46 @@ def _(
 ) -> torch.Tensor:
     del scale, zero_point, axis, block, dtype
     return torch.empty_like(q, dtype=torch.float32)
+
+
+@torch.library.custom_op("qdx::lut", mutates_args=())
+def lut(indices: torch.Tensor, tables: torch.Tensor, axis: int, bits: int) -> torch.Tensor:
+    """Looks values up in tables, one for each group of consecutive positions of an axis.
+
+    Args:
+        indices: uint8, any shape, each below 2 ** bits.
+        tables: [groups, 2 ** bits], any dtype; the number of groups divides the size of `axis`, and one group is
+            the whole tensor.
+        axis: The dimension that groups divide.
+        bits: Bits of an index, 1 to 8.
+
+    Returns:
+        The tables' dtype, of the indices' shape.
+    """
+    _check_tables(indices, tables, axis, bits)
+    groups = len(tables)
+    places = indices.to(torch.int32)
+    if groups > 1:
+        size = [1] * indices.dim()
+        size[axis] = -1
+        first = torch.arange(groups, dtype=torch.int32) << bits
+        width = indices.shape[axis] // groups
+        places += first.repeat_interleave(width).reshape(size)
+    return tables.reshape(-1).index_select(0, places.reshape(-1)).reshape(indices.shape)
+
+
+@lut.register_fake
+def _(indices: torch.Tensor, tables: torch.Tensor, axis: int, bits: int) -> torch.Tensor:
+    _check_tables(indices, tables, axis, bits)
+    return torch.empty_like(indices, dtype=tables.dtype)
+
+
+def _check_tables(indices: torch.Tensor, tables: torch.Tensor, axis: int, bits: int) -> None:
+    groups, fits = len(tables), tuple(tables.shape[1:]) == (1 << bits,)
+    if not fits or (groups != 1 and (not groups or indices.shape[axis] % groups)):
+        raise InternalError(
+            f"tables {list(tables.shape)} of {bits} bits do not fit axis {axis} of {list(indices.shape)}"
+        )
 
 
 def _spread(parameter: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from qdx.exporter.plan.scheme import Weights
@@ -17,6 +17,8 @@ __all__ = [
     "TimestepGroups",
     "WeightQuantization",
 ]
+
+_PALETTE: Final = "palette"
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,15 @@ class WeightQuantization:
     """The quantizer of one weight.
 
     Attributes:
-        dtype: `int8`, `uint8`, `int4`, `uint4` or `float8_e4m3fn`.
-        granularity: `tensor`, `channel` or `block`.
-        axis: Dimension of output channels (`channel`) or the one that blocks divide (`block`).
+        dtype: `int8`, `uint8`, `int4`, `uint4`, `float8_e4m3fn`, or a palette such as `palette6`.
+        granularity: `tensor`, `channel` or `block`; for palettes `tensor` or `grouped_channel`.
+        axis: Dimension of output channels (`channel`, `grouped_channel`) or the one that blocks divide (`block`).
         block: Elements of a block along `axis`; 0 for the others.
         symmetric: The zero point is zero (the middle for unsigned dtypes).
         observer: `minmax` or `mse`.
         reduce_range: Seven bits instead of eight, for processors whose pair sums saturate.
+        group: Channels along `axis` that share a palette's table; 0 for the others.
+        lut_dtype: Type of a palette's values: `float32`, `float16` or `int8`; empty for the others.
     """
 
     dtype: str
@@ -82,6 +86,13 @@ class WeightQuantization:
     symmetric: bool = True
     observer: str = "minmax"
     reduce_range: bool = False
+    group: int = 0
+    lut_dtype: str = ""
+
+    @property
+    def palette_bits(self) -> int:
+        """Bits of an index into a palette; 0 for what is none."""
+        return int(self.dtype[len(_PALETTE) :]) if self.dtype.startswith(_PALETTE) else 0
 
     @classmethod
     def of(cls, scheme: Weights, axis: int) -> WeightQuantization:
@@ -94,6 +105,8 @@ class WeightQuantization:
             symmetric=scheme.symmetric,
             observer=scheme.observer,
             reduce_range=scheme.reduce_range,
+            group=scheme.group or 0,
+            lut_dtype=scheme.lut_dtype or "",
         )
 
 

@@ -1,6 +1,8 @@
-"""A weight as rows that share a scale: by tensor, by channel or by block."""
+"""A weight as rows that share a scale or a table: by tensor, by channel, by block or by group of channels."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import torch
 
@@ -9,12 +11,14 @@ from qdx.exporter.quantize.placement import WeightQuantization
 
 __all__ = ["Layout"]
 
+_BY_CHANNEL: Final = ("channel", "grouped_channel")
+
 
 class Layout:
     """A weight as rows that have one scale each, and back."""
 
     def __init__(self, shape: tuple[int, ...], quantization: WeightQuantization) -> None:
-        known = {"tensor", "channel", "block"}
+        known = {"tensor", "channel", "block", "grouped_channel"}
         rank = len(shape)
         axis, block = quantization.axis, quantization.block
         blocked = quantization.granularity == "block"
@@ -25,6 +29,10 @@ class Layout:
         self._granularity = quantization.granularity
         self._block = block
         self._axis = axis % rank if rank else 0
+        self._group = quantization.group
+        grouped = quantization.granularity == "grouped_channel"
+        if (self._group > 0) != grouped or (grouped and shape[self._axis] % self._group):
+            raise InternalError(f"{quantization} does not fit the shape {list(shape)}")
 
     @property
     def parameter_shape(self) -> tuple[int, ...]:
@@ -32,6 +40,10 @@ class Layout:
         if self._granularity == "tensor":
             return ()
         size = self._shape[self._axis]
+        if self._granularity == "grouped_channel":
+            ones = [1] * len(self._shape)
+            ones[self._axis] = size // self._group
+            return tuple(ones)
         if self._granularity == "channel":
             return (size,)
         return (*self._shape[: self._axis], -(-size // self._block), *self._shape[self._axis + 1 :])
@@ -43,9 +55,9 @@ class Layout:
         """
         if self._granularity == "tensor":
             return weight.reshape(1, -1)
-        if self._granularity == "channel":
+        if self._granularity in _BY_CHANNEL:
             moved = weight.movedim(self._axis, 0)
-            return moved.reshape(len(moved), -1)
+            return moved.reshape(len(moved) // max(1, self._group), -1)
         moved = weight.movedim(self._axis, -1)
         missing = -moved.shape[-1] % self._block
         if missing:
@@ -56,7 +68,7 @@ class Layout:
         """The weight's shape, from rows."""
         if self._granularity == "tensor":
             return rows.reshape(self._shape)
-        if self._granularity == "channel":
+        if self._granularity in _BY_CHANNEL:
             size = self._shape[self._axis]
             others = self._shape[: self._axis] + self._shape[self._axis + 1 :]
             return rows.reshape(size, *others).movedim(0, self._axis)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from qdx.exporter.errors import InternalError
 from qdx.exporter.graph import operators
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -193,3 +194,35 @@ def test_shapes_and_dtypes_are_known_without_values() -> None:
             y = ops.dequantize(q, scale, zero, 1, 4, dtype)
             assert (y.shape, y.dtype) == (x.shape, torch.float32)
             assert ops.dequantize_tensor(q, 1.0, 0).dtype == torch.float32
+
+
+# Tables
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
+@pytest.mark.parametrize(
+    ("shape", "axis", "groups"), [((3, 4), 0, 1), ((6, 4), 0, 3), ((2, 6, 3), 1, 2), ((5,), 0, 5), ((), 0, 1)]
+)  # fmt: skip
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_each_position_takes_the_table_of_its_group(shape, axis, groups, bits, dtype) -> None:
+    generator = np.random.default_rng(bits)
+    indices = generator.integers(0, 2**bits, shape).astype(np.uint8)
+    tables = torch.arange(groups * 2**bits).reshape(groups, -1).sub(100).to(dtype)
+    found = ops.lut(torch.from_numpy(np.asarray(indices)), tables, axis, bits)
+
+    assert (found.dtype, tuple(found.shape)) == (dtype, shape)
+    for place in np.ndindex(shape):
+        group = place[axis] * groups // shape[axis] if shape else 0
+        assert found[place] == tables[group, int(indices[place])]
+
+
+@pytest.mark.parametrize("tables", [(2, 8), (3, 16), (0, 16), (16,), (2, 16, 1)])
+def test_tables_that_do_not_fit_are_refused(tables) -> None:
+    indices = torch.zeros(4, 6, dtype=torch.uint8)
+    with pytest.raises(InternalError, match="do not fit axis 0"):
+        ops.lut(indices, torch.zeros(tables), 0, 4)
+
+
+def test_tables_are_traced_like_they_are_computed() -> None:
+    indices = torch.zeros(4, 6, dtype=torch.uint8)
+    torch.library.opcheck(ops.lut.default, (indices, torch.zeros(2, 16), 0, 4))

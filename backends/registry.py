@@ -24,7 +24,19 @@ def _openvino() -> Backend:
     return OpenVinoBackend()
 
 
-_BACKENDS: dict[str, Callable[[], Backend]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+def _coreml() -> Backend:
+    from qdx.backends.coreml.backend import CoreMlBackend
+
+    return CoreMlBackend()
+
+
+_BACKENDS: dict[str, Callable[[], Backend]] = {
+    "coreml": _coreml,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+_PACKAGES = {"coreml": "coremltools"}
+"""The package to import, where it is not named like the runtime."""
 
 
 def get_backend(runtime: str) -> Backend:
@@ -38,8 +50,9 @@ def get_backend(runtime: str) -> Backend:
         raise UsageError(
             f"`{runtime}`: no such runtime, expected one of {', '.join(sorted(_BACKENDS))}"
         )
-    if find_spec(runtime) is None:
+    package = _PACKAGES.get(runtime, runtime)
+    if find_spec(package) is None:
         raise RuntimeMissing(
-            f"`{runtime}` is not installed", hint=f'run `pip install "qdx[{runtime}]"`'
+            f"`{package}` is not installed", hint=f'run `pip install "qdx[{runtime}]"`'
         )
     return _BACKENDS[runtime]()

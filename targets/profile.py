@@ -1,6 +1,7 @@
 """Target profiles: what a runtime on a device can do, and how its ecosystem names things.
 
-A profile is data in a TOML file beside this module. Nothing here imports a runtime.
+A profile is data in a TOML file beside this module; `extends` names another whose keys it takes over.
+Nothing here imports a runtime.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 
@@ -21,7 +22,7 @@ from qdx.exporter.files import read_text
 from qdx.exporter.plan.feasibility import Offer, Request
 from qdx.targets.kernels import Kernel, offer_of
 
-__all__ = ["Layout", "Port", "PortChange", "TargetProfile", "list_targets", "load_target"]
+__all__ = ["Layout", "Limits", "Port", "PortChange", "TargetProfile", "list_targets", "load_target"]
 
 _FOLDER: Final = Path(__file__).parent
 _KEY: Final = re.compile(r"[a-z0-9_*?]+\.[a-z0-9_*?]+\.[A-Za-z0-9_*?.]+")
@@ -77,6 +78,7 @@ class Layout(_Model):
     Attributes:
         model_file: File name of the model in a component's folder.
         external_data_file: File name of the weights beside it.
+        dot: What stands for the dots of nested tensors' names, where those may not be.
         folders: Folder by `component.method`, where it is not the default.
         dtypes: Declared element type by traced element type, where they differ.
         inputs: Changes of inputs.
@@ -85,6 +87,7 @@ class Layout(_Model):
 
     model_file: str
     external_data_file: str | None = None
+    dot: Annotated[str, Field(pattern=r"^[._]$")] = "."
     folders: Mapping[str, str] = {}
     dtypes: Mapping[Dtype, Dtype] = {}
     inputs: Mapping[str, PortChange] = {}
@@ -122,12 +125,29 @@ class Layout(_Model):
             fits = (c for pattern, c in table.items() if _matches(key, pattern))
             change = next(fits, PortChange())
         declared = {str(traced): str(kept) for traced, kept in self.dtypes.items()}
-        return Port(change.name or name, change.dtype or declared.get(dtype, dtype), change.rank)
+        own = name.replace(".", self.dot)
+        return Port(change.name or own, change.dtype or declared.get(dtype, dtype), change.rank)
 
 
 def _matches(key: str, pattern: str) -> bool:
     pairs = zip(key.split(".", 2), pattern.split(".", 2), strict=True)
     return all(fnmatchcase(part, glob) for part, glob in pairs)
+
+
+class Limits(_Model):
+    """What a runtime on a device takes, beside types; None or empty is no limit.
+
+    Attributes:
+        rank: Most dimensions of a tensor.
+        dynamic_shapes: Why shapes must be fixed.
+        weights_bytes: Most bytes of weights in one file.
+        weights_bytes_why: The reason of that.
+    """
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    dynamic_shapes: str | None = None
+    weights_bytes: Annotated[int, Field(ge=1)] | None = None
+    weights_bytes_why: str = ""
 
 
 class TargetProfile(_Model):
@@ -142,27 +162,32 @@ class TargetProfile(_Model):
         distributions: Packages that provide the runtime, the usual one first.
         description: One line.
         storage_dtypes: Types in which weights can be stored.
-        compute_dtype: Type in which operations run, and of all float inputs and outputs.
+        compute_dtype: Type in which operations run; `storage` for that in which a component's weights are
+            stored.
+        deployment_target: The oldest system that reads the artifacts, where that decides what they hold.
         refused: For types that cannot be stored, the reason.
         quantizers: Quantizers that can make its artifacts.
         kernels: What runs in low precision, and how; the first row that fits decides.
         options: The runtime's own options that change numerics, pinned.
+        limits: What it takes, beside types.
         layout: Names and types that the ecosystem's loaders expect.
     """
 
     schema_: Literal["qdx.target/1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    runtime: Literal["onnxruntime", "openvino"]
+    runtime: Literal["onnxruntime", "openvino", "coreml"]
     device: str
     extra: str
     distributions: Names
     description: str
     storage_dtypes: Dtypes
-    compute_dtype: Dtype
+    compute_dtype: Dtype | Literal["storage"]
+    deployment_target: Annotated[str, Field(pattern=r"^[a-zA-Z]+[0-9]+$")] | None = None
     refused: Mapping[str, str] = {}
     quantizers: Quantizers = ("qdx",)
     kernels: Kernels = ()
     options: Mapping[str, str] = {}
+    limits: Limits = Limits()
     layout: Layout
 
     def offer(self, request: Request) -> Offer:
@@ -188,13 +213,32 @@ def load_target(name: str) -> TargetProfile:
             f"--target: {quoted(name)} is not a target; there are {', '.join(names)}",
             hint=f"did you mean `{guess[0]}`?" if guess else "`qdx targets` describes them",
         )
-    path = _FOLDER / f"{name}.toml"
-    # Installers may link files of a package into place.
-    text = read_text(path, allow_hard_links=True)
     try:
-        profile = TargetProfile.model_validate(tomllib.loads(text))
+        profile = TargetProfile.model_validate(_data(name))
     except (tomllib.TOMLDecodeError, ValidationError) as bad:
-        raise InternalError(f"{quoted(path.name)}: not a target profile: {bad}") from bad
+        raise InternalError(f"{quoted(f'{name}.toml')}: not a target profile: {bad}") from bad
     if profile.name != name:
-        raise InternalError(f"{quoted(path.name)}: its name is {quoted(profile.name)}")
+        raise InternalError(f"{quoted(f'{name}.toml')}: its name is {quoted(profile.name)}")
     return profile
+
+
+def _data(name: str) -> dict[str, Any]:
+    """The content of a profile's file upon that of the one that it extends."""
+    # Installers may link files of a package into place.
+    data = tomllib.loads(read_text(_FOLDER / f"{name}.toml", allow_hard_links=True))
+    base = data.pop("extends", None)
+    return data if base is None else _upon(_data(base), data)
+
+
+def _upon(base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """A profile's data in which one's own keys replace the base's; kernels come before the base's."""
+    merged = dict(base)
+    for key, value in data.items():
+        under = base.get(key)
+        if key == "kernels" and under is not None:
+            merged[key] = [*value, *under]
+        elif isinstance(value, dict) and isinstance(under, dict):
+            merged[key] = {**under, **value}
+        else:
+            merged[key] = value
+    return merged

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qdx.exporter.errors import InvalidPlan, Refusal, TargetRefusal, quoted
 from qdx.exporter.graph.site import Site
 from qdx.exporter.plan.faster import compared_macs
-from qdx.exporter.plan.feasibility import PlanTarget
+from qdx.exporter.plan.feasibility import PlanTarget, computed_in
 from qdx.exporter.plan.reach import check_reach
 from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
 from qdx.exporter.plan.resolve_site import GraphRequest, resolve_site, with_shared_weights
@@ -155,8 +155,9 @@ def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:
 def _component(plan: Plan, name: str, index: int | None, target: PlanTarget) -> Resolution:
     rule = None if index is None else plan.rules[index].asked_weights
     asked = "float32" if rule is None else rule.dtype
-    why = _why(asked, target.compute_dtype, default=index is None)
-    return Resolution(name, asked, name_of(plan, index), asked, target.compute_dtype, why)
+    computed = computed_in(target, asked)
+    why = _why(asked, computed, default=index is None)
+    return Resolution(name, asked, name_of(plan, index), asked, computed, why)
 
 
 def _check_quantizer(plan: Plan, target: PlanTarget) -> None:

@@ -10,12 +10,15 @@ from qdx.backends.registry import get_backend
 from qdx.exporter.errors import RuntimeMissing, UsageError
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_backends_by_name(runtime: str) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "package"),
+    [("coreml", "coremltools"), ("onnxruntime", "onnxruntime"), ("openvino", "openvino")],
+)
+def test_backends_by_name(runtime: str, package: str) -> None:
     backend = get_backend(runtime)
 
     assert runtime == backend.name
-    assert runtime in backend.versions()
+    assert package in backend.versions()
 
 
 def test_missing_runtime_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +35,7 @@ def test_missing_runtime_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_unknown_runtime() -> None:
     with pytest.raises(
-        UsageError, match="`tvm`: no such runtime, expected one of onnxruntime, openvino"
+        UsageError, match="`tvm`: no such runtime, expected one of coreml, onnxruntime, openvino"
     ):
         get_backend("tvm")
 

@@ -24,11 +24,17 @@ def port(target, direction, key, dtype):
 
 
 def test_targets_are_listed():
-    assert list_targets() == ALL
+    assert list(list_targets()) == sorted(path.stem for path in FOLDER.glob("*.toml"))
+    assert set(ALL) <= set(list_targets())
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_each_target_is_named_like_its_file(name):
+    assert name == load_target(name).name
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_each_target_loads_and_is_named_like_its_file(name):
+def test_a_runtime_s_own_target_is_named_like_it(name):
     profile = load_target(name)
 
     assert (name, name, "CPU") == (profile.name, profile.runtime, profile.device)
@@ -50,7 +56,8 @@ def test_an_unknown_target_is_refused_with_a_guess():
         load_target("openvion")
 
     assert str(caught.value) == (
-        "--target: `openvion` is not a target; there are onnxruntime, openvino\n\nhint: did you mean `openvino`?"
+        f"--target: `openvion` is not a target; there are {', '.join(list_targets())}"
+        "\n\nhint: did you mean `openvino`?"
     )
 
 
@@ -190,6 +197,30 @@ def test_an_exact_key_comes_before_a_glob():
 def test_a_faulty_profile_is_refused(change):
     with pytest.raises(ValidationError):
         TargetProfile.model_validate(raw("openvino") | change)
+
+
+def test_a_profile_may_extend_another(tmp_path, monkeypatch):
+    base = raw("openvino")
+    (tmp_path / "openvino.toml").write_text((FOLDER / "openvino.toml").read_text())
+    (tmp_path / "small.toml").write_text(
+        'extends = "openvino"\nname = "small"\n[limits]\nrank = 5\n[options]\nNEW = "1"\n'
+        '[[kernels]]\nop = ["conv2d"]\nform = "refused"\nwhy = "small"\n'
+    )
+    monkeypatch.setattr(profile_module, "_FOLDER", tmp_path)
+    profile = load_target("small")
+
+    assert ("small", "openvino", 5) == (profile.name, profile.runtime, profile.limits.rank)
+    assert profile.options == {**base["options"], "NEW": "1"}
+    assert profile.kernels[0].why == "small"
+    assert len(profile.kernels) == 1 + len(base["kernels"])
+
+
+def test_nested_names_are_joined_as_the_layout_says():
+    data = raw("openvino")
+    data["layout"]["dot"] = "_"
+    layout = TargetProfile.model_validate(data).layout
+
+    assert layout.output("x", "forward", "hidden_states.3", "float32").name == "hidden_states_3"
 
 
 @pytest.mark.parametrize("key", ["timestep", "unet.timestep", "unet.forward.", "unet forward.x.y"])

@@ -1,0 +1,101 @@
+"""Core ML as a `Backend`."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qdx.backends.contract import Proof
+from qdx.exporter.errors import TargetRefusal, quoted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
+    from qdx.backends.lockstep import Lockstep
+    from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.quantize.placement import Placement
+    from qdx.targets.profile import TargetProfile
+
+
+class CoreMlBackend:
+    """Lowers to ML program packages; see `qdx.backends.contract.Backend`."""
+
+    name = "coreml"
+
+    def place(
+        self,
+        graph: Graph,
+        sites: Sequence[Site],
+        resolved: ResolvedPlan,
+        ranges: Ranges | None,
+        profile: TargetProfile,
+    ) -> Placement:
+        """Core ML's kernels decide nothing of a placement yet: its profile offers none."""
+        del sites, resolved, ranges
+        raise TargetRefusal(f"`{graph.where}`: `{profile.name}` quantizes nothing yet")
+
+    def lower(
+        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+    ) -> LoweredFiles:
+        """Writes `model.mlpackage`."""
+        from qdx.backends.coreml.lower import lower
+        from qdx.backends.layout import graph_in_layout
+
+        return lower(graph_in_layout(graph, profile.layout), storage_dtype, profile, folder)
+
+    def add_helpers(
+        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
+    ) -> tuple[str, ...]:
+        """Core ML has no files of its own beside packages."""
+        del tokenizers, bundle
+        return ()
+
+    def open(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> Runner:
+        """Opens `model.mlpackage`."""
+        from qdx.backends.coreml.run import CoreMlRunner
+
+        return CoreMlRunner(folder, options, threads=threads)
+
+    def open_lockstep(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        shapes: Mapping[str, tuple[int | None, ...]],
+        *,
+        threads: int | None = None,
+    ) -> Lockstep:
+        """Programs are not cut open yet."""
+        del options, shapes, threads
+        raise TargetRefusal(f"{quoted(folder.name)}: Core ML programs are not cut open yet")
+
+    def audit(
+        self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
+    ) -> tuple[KernelExecution, ...]:
+        """Core ML tells what runs where on Apple's systems alone."""
+        del options, threads
+        raise TargetRefusal(f"{quoted(folder.name)}: Core ML tells what runs where on a Mac alone")
+
+    def proof(self) -> Proof:
+        """Core ML runs on Apple's systems; elsewhere the interpreter computes what the package says."""
+        if sys.platform == "darwin":
+            return Proof("device-verified", f"Core ML of macOS {platform.mac_ver()[0]}")
+        return Proof(
+            "artifact-verified",
+            "the interpreter of qdx",
+            "what Apple's compiler and kernels make of the package",
+        )
+
+    def versions(self) -> dict[str, str]:
+        """Versions of torch and coremltools."""
+        from qdx.backends.coreml.package import versions
+
+        return versions()

@@ -1,0 +1,57 @@
+"""Packages on the disk: the same program is the same bytes, on any day and in any folder."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+from qdx.exporter.errors import StorageError
+from qdx.exporter.files import dump_json
+
+__all__ = ["MODEL_PATH", "WEIGHTS_FOLDER", "write_package"]
+
+_AUTHOR: Final = "com.apple.CoreML"
+WEIGHTS_FOLDER: Final = f"Data/{_AUTHOR}/weights"
+MODEL_PATH: Final = f"Data/{_AUTHOR}/model.mlmodel"
+_NAMESPACE: Final = uuid.UUID("6f1c6a0e-8a0c-5d0e-9d8a-0d4c5b1f7a53")
+
+
+def write_package(model: Any, package: Path) -> None:
+    """Writes what belongs beside the weights, which lie in the package already.
+
+    Args:
+        model: The specification; its metadata is replaced.
+        package: The package's folder.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    model.description.metadata.Clear()
+    items = {
+        f"{_AUTHOR}/model.mlmodel": "CoreML Model Specification",
+        f"{_AUTHOR}/weights": "CoreML Model Weights",
+    }
+    manifest = {
+        "fileFormatVersion": "1.0.0",
+        "itemInfoEntries": {
+            _identifier(path): {
+                "author": _AUTHOR,
+                "description": description,
+                "name": path.rpartition("/")[2],
+                "path": path,
+            }
+            for path, description in items.items()
+        },
+        "rootModelIdentifier": _identifier(next(iter(items))),
+    }
+    try:
+        (package / MODEL_PATH).write_bytes(model.SerializeToString(deterministic=True))
+        (package / "Manifest.json").write_bytes(dump_json(manifest))
+    except OSError as error:
+        raise StorageError(f"`{package.name}`: {error.strerror}") from error
+
+
+def _identifier(path: str) -> str:
+    """An item's identifier: unique in its package is all that it must be."""
+    return str(uuid.uuid5(_NAMESPACE, path)).upper()

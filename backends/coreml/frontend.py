@@ -1,0 +1,99 @@
+"""From a traced program to a MIL program: coremltools' converter with our weights and operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from coremltools import TensorType
+from coremltools.converters.mil.frontend.torch import ops
+from coremltools.converters.mil.frontend.torch.converter import TorchConverter
+from coremltools.converters.mil.mil import Builder, Program
+
+from qdx.backends.coreml.converters import register_operators
+from qdx.backends.coreml.stored_weights import as_array
+from qdx.exporter.errors import QdxError, Refusal, TargetRefusal, first_line
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.weights import LazyWeight
+
+__all__ = ["translate"]
+
+_TYPES = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "int32": np.int32,
+    "int64": np.int32,
+    "bool": np.int32,
+}
+
+
+def translate(graph: Graph, specification: int) -> Program:
+    """Translates a graph; large weights stay unread.
+
+    Args:
+        graph: Its specs name and type the inputs and outputs.
+        specification: Version of the specification, which decides the operators that there are.
+
+    Returns:
+        A `coremltools` program, typed float32.
+
+    Raises:
+        TargetRefusal: An operator has no translation.
+    """
+    register_operators()
+    try:
+        program = graph.program.run_decompositions({})
+        converter = _Converter(
+            program,
+            [_tensor_type(spec) for spec in graph.inputs],
+            [_tensor_type(spec, output=True) for spec in graph.outputs],
+            opset_version=specification,
+        )
+        converter.weights = {key: graph.weights[name] for key, name in graph.parameters.items()}
+        with _without_bars():
+            return converter.convert()
+    except QdxError:
+        raise
+    except Exception as error:  # converters of operators raise whatever they meet
+        words = first_line(error, otherwise=type(error).__name__)
+        reason = f"an operator could not be translated to Core ML: {words}"
+        raise TargetRefusal(
+            f"`{graph.where}`: {reason}",
+            refusals=(Refusal(graph.where, reason),),
+            hint="leave the component out: name the others with --components, it then runs in PyTorch",
+        ) from error
+
+
+def _tensor_type(spec: TensorSpec, *, output: bool = False) -> TensorType:
+    """The declaration of an input or output; an output's shape follows from the program."""
+    return TensorType(
+        name=spec.name, dtype=_TYPES[spec.dtype], **({} if output else {"shape": spec.shape})
+    )
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The converter without its progress bar, which it draws whatever its logger is told."""
+    bar = ops._tqdm  # noqa: SLF001  # no option turns it off
+    ops._tqdm = lambda nodes, **_: nodes  # noqa: SLF001
+    try:
+        yield
+    finally:
+        ops._tqdm = bar  # noqa: SLF001
+
+
+class _Converter(TorchConverter):  # type: ignore[misc]
+    """The converter of exported programs, with parameters that are fake in the program."""
+
+    weights: Mapping[str, LazyWeight]
+
+    def _add_const(self, name: str, val: Any) -> None:
+        weight = self.weights.get(name)
+        if weight is None:
+            super()._add_const(name, val)
+        else:
+            self.context.add(Builder.const(val=as_array(weight), name=name))

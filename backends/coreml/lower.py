@@ -1,0 +1,73 @@
+"""A graph to a Core ML package, by coremltools' converter, one large weight in memory at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import coremltools
+from coremltools.converters.mil.backend.mil.load import load
+from coremltools.converters.mil.mil import Program
+
+from qdx.backends.contract import LoweredFiles
+from qdx.backends.coreml.canonical import WEIGHTS_FOLDER, write_package
+from qdx.backends.coreml.frontend import translate
+from qdx.backends.coreml.package import quiet
+from qdx.backends.coreml.passes import run_passes
+from qdx.backends.coreml.refuse import check_program, check_request
+from qdx.exporter.errors import StorageError
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["PACKAGE", "lower"]
+
+PACKAGE: Final = "model.mlpackage"
+
+
+def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+    """Writes the component into `folder`.
+
+    A float16 program has float16 weights and operations; a float32 one never runs on the Neural Engine.
+
+    Raises:
+        StorageError: The disk refused.
+        TargetRefusal: The target cannot do what the graph or the dtype asks.
+    """
+    check_request(graph, storage_dtype, profile)
+    package = folder / PACKAGE
+    weights = package / WEIGHTS_FOLDER
+    try:
+        weights.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(f"`{PACKAGE}`: {error.strerror}") from error
+    specification = specification_of(profile)
+    with quiet():
+        program = translate(graph, specification)
+        run_passes(program, float16=storage_dtype == "float16")
+        check_program(program, graph, profile)
+        write_package(_serialized(program, specification, weights), package)
+    return LoweredFiles(
+        package, tuple(path for path in sorted(package.rglob("*")) if path.is_file())
+    )
+
+
+def specification_of(profile: TargetProfile) -> int:
+    """The version of the specification that a deployment target reads."""
+    assert profile.deployment_target is not None
+    return int(coremltools.target[profile.deployment_target].value)
+
+
+def _serialized(program: Program, specification: int, weights: Path) -> Any:
+    """The specification; its weights are written into a folder on the way."""
+    try:
+        return load(
+            program,
+            weights_dir=str(weights),
+            specification_version=specification,
+            convert_from="pytorch",
+            convert_to="mlprogram",
+        )
+    except (OSError, RuntimeError) as error:  # the writer of weights raises the latter
+        raise StorageError(f"`{PACKAGE}`: its weights could not be written: {error}") from error

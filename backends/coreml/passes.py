@@ -1,0 +1,41 @@
+"""The passes of a conversion, in coremltools' order, and running them without a word."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coremltools.converters.mil.mil import Program
+from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline
+from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+from qdx.backends.coreml.precision import type_float16
+
+__all__ = ["run_passes"]
+
+_PIPELINES: Final = ("frontend_pytorch", "default", "backend_mlprogram")
+_NARROWING: Final = "common::add_fp16_cast"
+_LEFT_OUT: Final = frozenset(
+    {
+        # Compares the values of all constants that look alike, and rounds while it does: constants that
+        # differ by less than 1e-12 become one. Tied weights are one constant from the start.
+        "common::const_deduplication",
+    }
+)
+_LEFT_OUT_IN_FLOAT32: Final = frozenset({"common::add_int16_cast"})
+
+
+def run_passes(program: Program, *, float16: bool) -> None:
+    """Simplifies a translated program and types it, in place.
+
+    Args:
+        program: As the frontend made it.
+        float16: Whether it becomes float16, except where that would be wrong; float32 otherwise.
+    """
+    for name in (one for each in _PIPELINES for one in PassPipeline.get_pipeline(each).passes):
+        if name in _LEFT_OUT or (not float16 and name in _LEFT_OUT_IN_FLOAT32):
+            continue
+        if name != _NARROWING:
+            PASS_REGISTRY[name](program)
+        elif float16:
+            type_float16(program)
+    program.validate()

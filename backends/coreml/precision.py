@@ -1,0 +1,115 @@
+"""Float16 as the type of a program, except where it would be wrong.
+
+A program that asks for float16 runs on the Neural Engine; what stays float32 runs elsewhere, so the
+exceptions follow from rules on what a value is, and are few:
+
+* Arguments of sine and cosine that are computed from inputs and constants by arithmetic alone: positions
+  and timesteps. At a timestep of 981 float16 has steps of one half, and the embedding is off by 0.3.
+* Weights with scales below 2**-14, where float16 loses bits, and the operation that takes them.
+
+Constants beyond float16 that stand for infinity, as in masks of attention, become -40000: adding a score
+to the end of the range would reach infinity again, and infinities make softmax not-a-number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
+
+from qdx.backends.coreml.stored_weights import StoredWeight
+
+__all__ = ["kept_float32", "type_float16"]
+
+_PERIODIC: Final = frozenset({"sin", "cos"})
+_WEIGHTED: Final = frozenset(
+    {"conv", "conv_transpose", "linear", "matmul", "einsum", "gather", "layer_norm", "batch_norm",
+     "scaled_dot_product_attention", "reduce_mean", "reduce_sum", "softmax"}
+)  # fmt: skip
+_INFINITE: Final = 1e38
+_MASKED: Final = 4e4
+_LARGEST: Final = 65504.0
+_BOUNDS: Final = frozenset({"clip", "minimum", "maximum"})
+_SMALLEST_NORMAL: Final = 2.0**-14
+
+
+def type_float16(program: Any) -> None:
+    """Types a program float16, in place; inputs and outputs keep their types."""
+    for function in program.functions.values():
+        kept = kept_float32(function)
+        _Float16(lambda op, kept=kept: op.name not in kept)(program)
+
+
+def kept_float32(function: Any) -> frozenset[str]:
+    """Names of the operations that stay float32."""
+    kept: set[str] = set()
+    for op in function.operations:
+        if op.op_type in _PERIODIC:
+            kept |= _position(op)
+        if _has_small_scale(op):
+            kept |= {op.name, *(user.name for user in op.outputs[0].child_ops)}
+    return frozenset(kept)
+
+
+def _position(op: Any) -> set[str]:
+    """The operations that compute an argument from inputs and constants; none where weights take part."""
+    found: set[str] = set()
+    pending = [op]
+    while pending:
+        current = pending.pop()
+        if current.name in found:
+            continue
+        if current.op_type in _WEIGHTED:
+            return set()
+        found.add(current.name)
+        makers = (value.op for value in _inputs(current))
+        pending += [maker for maker in makers if maker is not None and maker.op_type != "const"]
+    return found
+
+
+def _inputs(op: Any) -> list[Any]:
+    found: list[Any] = []
+    for value in op.inputs.values():
+        found += value if isinstance(value, list | tuple) else [value]
+    return found
+
+
+def _has_small_scale(op: Any) -> bool:
+    if not op.op_type.startswith("constexpr_") or "scale" not in op.inputs:
+        return False
+    scale = np.abs(np.asarray(op.inputs["scale"].val))
+    return bool(((scale > 0) & (scale < _SMALLEST_NORMAL)).any())
+
+
+class _Float16(FP16ComputePrecision):  # type: ignore[misc]
+    """The converter's change of types, without looks at weights, and with finite masks."""
+
+    @staticmethod
+    def fp16_overflow(op: Any) -> bool:
+        """Whether a constant that means a number, not infinity, does not fit; weights are checked when read."""
+        for value in _inputs(op):
+            if value.op is None or value.op.op_type != "const":
+                continue
+            if isinstance(value.val, StoredWeight) or not value.is_tensor_or_scalar_of(
+                dtype="fp32"
+            ):
+                continue
+            magnitude = np.abs(np.asarray(value.val))
+            if bool(((magnitude > _LARGEST) & (magnitude < _INFINITE)).any()):
+                return True
+        return False
+
+    def _check_underflow_to_zero(self, new_var: Any, var: Any) -> None:
+        if not isinstance(var.val, StoredWeight):
+            super()._check_underflow_to_zero(new_var, var)
+
+    def _check_overflow_to_inf(self, new_var: Any, var: Any) -> None:
+        if new_var.val is None or var.val is None or isinstance(var.val, StoredWeight):
+            return
+        narrow = np.asarray(new_var.val)
+        if np.isfinite(narrow).all():
+            return
+        bound = _LARGEST if any(op.op_type in _BOUNDS for op in var.child_ops) else _MASKED
+        finite = np.nan_to_num(narrow, nan=np.nan, posinf=bound, neginf=-bound).astype(np.float16)
+        new_var._sym_val.val = finite[()] if np.isscalar(new_var.val) else finite  # noqa: SLF001

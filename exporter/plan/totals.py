@@ -134,7 +134,7 @@ def _table_bytes(scheme: Weights, scale_bytes: int) -> int:
     """Bytes of one table; before resolving, where its type is open, those of float16."""
     table = scheme.lut_dtype or "float16"
     scale = scale_bytes if table == "int8" else 0
-    return 2**scheme.palette_bits * bits(table) // 8 + scale
+    return (1 << scheme.palette_bits) * bits(table) // 8 + scale
 
 
 def _scales(scheme: Weights, shape: tuple[int, ...]) -> int:

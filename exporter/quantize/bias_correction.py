@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.editing import ProgramEditor
-from qdx.exporter.quantize.weights import quantize_weight
+from qdx.exporter.quantize.palettes import stored_values
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -109,7 +109,7 @@ def _corrected(
     def load() -> torch.Tensor:
         if not known:
             values = weight.read(torch.float32)
-            dequantized = quantize_weight(values, quantization).dequantized()
+            dequantized = stored_values(values, quantization)
             error = mean_output_error(values, dequantized, mean.to(torch.float32))
             known.append(bias.read(torch.float32) + error)
         return known[0]

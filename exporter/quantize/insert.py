@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -12,7 +12,7 @@ from torch.fx import Node
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph import operators
 from qdx.exporter.graph.editing import ProgramEditor
-from qdx.exporter.quantize.weights import derived_weights
+from qdx.exporter.quantize.insert_weights import WeightInsertion, label
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         ActivationQuantization,
         Placement,
         SitePlacement,
-        WeightQuantization,
     )
 
 __all__ = ["insert"]
@@ -65,7 +64,7 @@ class _Insertion:
         self._sites = {site.key: site for site in sites}
         self._editor = ProgramEditor(graph)
         self._activations: dict[tuple[str, ActivationQuantization], tuple[Node, Node | None]] = {}
-        self._weights: dict[str, tuple[Node, Node, Node | None]] = {}
+        self._stored = WeightInsertion(self._editor, graph.weights)
         self._groups: dict[tuple[float, ...], Node] = {}
         self._prologue = _Prologue()
         self._constants = 0
@@ -79,7 +78,8 @@ class _Insertion:
             site = self._sites[placed.key]
             node = self._editor.node(site.node)
             if placed.weight is not None:
-                self._quantize_weight(node, site, placed.weight, weights[placed.key])
+                assert site.weight is not None, site.key
+                self._stored.quantize(node, site.weight, placed.weight, weights[placed.key])
             self._place(node, site, placed)
         return self._editor.finish()
 
@@ -201,39 +201,8 @@ class _Insertion:
             assert weight is not None, key
             users = self._editor.parameter(weight).users
             alone = all(by_node.get(user.name) == quantization for user in users)
-            names[key] = weight if alone else f"{weight}_{_label(quantization)}"
+            names[key] = weight if alone else f"{weight}_{label(quantization)}"
         return names
-
-    def _quantize_weight(
-        self, node: Node, site: Site, quantization: WeightQuantization, name: str
-    ) -> None:
-        assert site.weight is not None, site.key
-        original = self._editor.parameter(site.weight)
-        index = node.args.index(original)
-        if name not in self._weights:
-            lazy = derived_weights(self._graph.weights[site.weight], quantization)
-            if name == site.weight:
-                values = self._editor.set_parameter(name, lazy[""])
-            else:
-                values = self._editor.add_parameter(replace(lazy[""], name=name))
-            scale = self._editor.add_parameter(
-                replace(lazy[".scale"], name=f"{name}_scale", quantized="float32")
-            )
-            zero_point = None
-            if not _zero_is_zero(quantization):
-                zero_point = self._editor.add_parameter(
-                    replace(lazy[".zero_point"], name=f"{name}_zero_point")
-                )
-            self._weights[name] = values, scale, zero_point
-        # Right before its consumer: a graph that runs node by node holds one weight at a time.
-        axis, block, dtype = quantization.axis, quantization.block, quantization.dtype
-        weight = self._editor.call(
-            ops.dequantize.default,
-            [*self._weights[name], axis, block, dtype],
-            before=node,
-            like=node,
-        )
-        node.update_arg(index, weight)
 
 
 @dataclass
@@ -266,17 +235,3 @@ def _token_scale(chain: _Chain, value: Node) -> Node:
     peak = chain.call(aten.amax.default, magnitude, [-1], True)
     scale = chain.call(aten.div.Tensor, peak, _TOKEN_MAXIMUM)
     return chain.call(aten.clamp_min.default, scale, _TOKEN_FLOOR)
-
-
-def _zero_is_zero(quantization: WeightQuantization) -> bool:
-    return quantization.symmetric and not quantization.dtype.startswith("u")
-
-
-def _label(quantization: WeightQuantization) -> str:
-    parts = (
-        quantization.dtype,
-        quantization.granularity,
-        str(quantization.axis),
-        quantization.block,
-    )
-    return "_".join(str(part) for part in parts if part)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
 
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.operators import dequantize, lut
+from qdx.exporter.graph.weights import LazyWeight
 from qdx.exporter.quantize.palette_rows import nearest_entries, row_centres
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.rows import Layout
+from qdx.exporter.quantize.weights import quantize_weight
 
-__all__ = ["Palette", "palettize"]
+__all__ = ["Palette", "derived_palette", "palettize", "stored_values"]
 
 _STEPS: Final = 127
 """Of tables of int8 on either side of zero."""
@@ -40,10 +43,10 @@ class Palette:
     def dequantized(self) -> torch.Tensor:
         """The float32 values that the indices stand for, of the weight's shape."""
         asked = self.quantization
-        values = lut(self.indices, self.table, asked.axis, asked.palette_bits)
-        if self.scale is None:
-            return values
-        return dequantize(values, self.scale, None, asked.axis, asked.group, "int8")
+        values: torch.Tensor = lut(self.indices, self.table, asked.axis, asked.palette_bits)
+        if self.scale is not None:
+            values = dequantize(values, self.scale, None, asked.axis, asked.group, "int8")
+        return values
 
 
 def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette:
@@ -62,20 +65,116 @@ def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette
     """
     layout = Layout(tuple(weight.shape), quantization)
     rows = layout.rows(weight.to(torch.float32))
-    if not rows.numel():
-        tables = torch.zeros(len(rows), 2**quantization.palette_bits, dtype=torch.float64)
+    return _palette(layout, _tables(rows, quantization), rows, quantization)
+
+
+def stored_values(weight: torch.Tensor, quantization: WeightQuantization) -> torch.Tensor:
+    """The float32 values that a quantized weight stands for, whatever its quantizer."""
+    if quantization.palette_bits:
+        return palettize(weight, quantization).dequantized()
+    return quantize_weight(weight, quantization).dequantized()
+
+
+def derived_palette(weight: LazyWeight, quantization: WeightQuantization) -> dict[str, LazyWeight]:
+    """The indices, the tables and, where these are int8, the scales of a lazy weight, by suffix.
+
+    The float weight is read when one of them is. Tables and scales are small and stay; indices are found
+    again in each reading.
+
+    Args:
+        weight: The float weight.
+        quantization: A palette.
+
+    Returns:
+        The indices under "", the tables under ".table" and the scales under ".scale".
+    """
+    layout = Layout(weight.shape, quantization)
+    number = layout.row_count
+    integers = quantization.lut_dtype == "int8"
+    source = _Source(weight, quantization)
+    shapes = {
+        "": (weight.shape, torch.uint8, quantization.dtype),
+        ".table": (
+            (number, 2**quantization.palette_bits),
+            torch.int8 if integers else torch.float32,
+            quantization.lut_dtype,
+        ),
+    }
+    if integers:
+        shapes[".scale"] = (layout.parameter_shape, torch.float32, "float32")
+    return {
+        suffix: LazyWeight(weight.name + suffix, shape, dtype, partial(source.read, suffix), name)
+        for suffix, (shape, dtype, name) in shapes.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Tables of rows: as `Palette.table`, and the scales as float32 [groups, 1]."""
+
+    table: torch.Tensor
+    scale: torch.Tensor | None
+
+    @property
+    def values(self) -> torch.Tensor:
+        """float32 [groups, entries]."""
+        values = self.table.to(torch.float32)
+        return values if self.scale is None else values * self.scale
+
+
+class _Source:
+    """What the lazy parts of one palette are read from."""
+
+    def __init__(self, weight: LazyWeight, quantization: WeightQuantization) -> None:
+        self._weight = weight
+        self._quantization = quantization
+        self._layout = Layout(weight.shape, quantization)
+        self._known: _Tables | None = None
+
+    def read(self, suffix: str) -> torch.Tensor:
+        rows = None
+        if self._known is None or not suffix:
+            rows = self._layout.rows(self._weight.read(torch.float32))
+        if self._known is None:
+            assert rows is not None
+            self._known = self._named(rows)
+        tables = self._known
+        if suffix == ".table":
+            return tables.table
+        if suffix == ".scale":
+            assert tables.scale is not None, self._weight.name
+            return self._layout.parameter(tables.scale)
+        assert rows is not None
+        return _palette(self._layout, tables, rows, self._quantization).indices
+
+    def _named(self, rows: torch.Tensor) -> _Tables:
+        try:
+            return _tables(rows, self._quantization)
+        except InvalidModel as error:
+            raise InvalidModel(f"`{self._weight.name}`: {error.message}", hint=error.hint) from None
+
+
+def _tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tables:
+    """The tables of rows, in the type in which they are stored."""
+    number = 2**quantization.palette_bits
+    if rows.numel():
+        centres = row_centres(rows, number)
     else:
-        tables = row_centres(rows, 2**quantization.palette_bits)
-    if quantization.lut_dtype == "int8":
-        scale = _scales(tables)
-        table = (tables / scale.double()).round_().clamp_(-_STEPS, _STEPS).to(torch.int8)
-        values = table.to(torch.float32) * scale
-        parameter: torch.Tensor | None = layout.parameter(scale)
-    else:
-        table = values = _rounded(tables, quantization.lut_dtype)
-        parameter = None
-    indices = layout.restored(nearest_entries(rows, values)).contiguous()
-    return Palette(indices, table, parameter, quantization)
+        centres = torch.zeros(len(rows), number, dtype=torch.float64)
+    if quantization.lut_dtype != "int8":
+        return _Tables(_rounded(centres, quantization.lut_dtype), None)
+    scale = _scales(centres)
+    table = (centres / scale.double()).round_().clamp_(-_STEPS, _STEPS).to(torch.int8)
+    return _Tables(table, scale)
+
+
+def _palette(
+    layout: Layout, tables: _Tables, rows: torch.Tensor, quantization: WeightQuantization
+) -> Palette:
+    """The nearest entries of tables for the elements of rows."""
+    indices = layout.restored(nearest_entries(rows, tables.values)).contiguous()
+    scale = None if tables.scale is None else layout.parameter(tables.scale)
+    return Palette(indices, tables.table, scale, quantization)
 
 
 def _rounded(tables: torch.Tensor, dtype: str) -> torch.Tensor:

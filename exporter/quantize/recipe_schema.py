@@ -25,6 +25,19 @@ Key = Annotated[str, Field(min_length=1, max_length=512)]
 Positive = Annotated[float, Field(gt=0, le=torch.finfo(torch.float32).max)]
 Bounds = Annotated[tuple[int, ...], Field(min_length=2, max_length=2)]
 Sizes = dict[Key, Annotated[int, Field(ge=0, le=2**31)]]
+WeightDtype = Literal[
+    "int8",
+    "uint8",
+    "int4",
+    "uint4",
+    "float8_e4m3fn",
+    "palette8",
+    "palette6",
+    "palette4",
+    "palette3",
+    "palette2",
+    "palette1",
+]
 Argument = Annotated[str, Field(pattern=r"^[0-7]$")]
 
 
@@ -70,18 +83,29 @@ class _Activation(_Record):
 
 
 class _Weight(_Record):
-    dtype: Literal["int8", "uint8", "int4", "uint4", "float8_e4m3fn"]
-    granularity: Literal["tensor", "channel", "block"] = "channel"
+    dtype: WeightDtype
+    granularity: Literal["tensor", "channel", "block", "grouped_channel"] = "channel"
     axis: Annotated[int, Field(ge=0, le=7)] = 0
     block: Annotated[int, Field(ge=0, le=2**20)] = 0
     symmetric: bool = True
     observer: Literal["minmax", "mse"] = "minmax"
     reduce_range: bool = False
+    group: Annotated[int, Field(ge=0, le=2**20)] = 0
+    lut_dtype: Literal["", "float32", "float16", "int8"] = ""
 
     @model_validator(mode="after")
     def _check(self) -> _Weight:
+        palette = self.dtype.startswith("palette")
         if (self.granularity == "block") != (self.block > 0):
             raise ValueError("a block size where there are blocks, and only there")
+        if (self.granularity == "grouped_channel") != (self.group > 0):
+            raise ValueError("a group size where there are groups, and only there")
+        if palette != (self.lut_dtype != "") or (palette and not self.symmetric):
+            raise ValueError("a type of values for palettes, and no zero point")
+        if palette and self.granularity in {"channel", "block"}:
+            raise ValueError("a palette's table for the tensor or for groups of channels")
+        if self.group and not palette:
+            raise ValueError("groups of channels for palettes alone")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Final
 
 import torch
@@ -33,6 +34,11 @@ class Layout:
         grouped = quantization.granularity == "grouped_channel"
         if (self._group > 0) != grouped or (grouped and shape[self._axis] % self._group):
             raise InternalError(f"{quantization} does not fit the shape {list(shape)}")
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return prod(self.parameter_shape)
 
     @property
     def parameter_shape(self) -> tuple[int, ...]:

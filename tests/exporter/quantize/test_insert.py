@@ -12,6 +12,7 @@ from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.quantize.insert import insert
+from qdx.exporter.quantize.palettes import palettize
 from qdx.exporter.quantize.placement import (
     ActivationQuantization,
     Placement,
@@ -177,3 +178,46 @@ def test_a_result_is_rounded_for_everything_behind(traced: tuple[Graph, Layers])
 def test_a_site_that_is_not_there_is_an_error(traced: tuple[Graph, Layers]) -> None:
     with pytest.raises(InternalError, match="no site `nowhere`"):
         quantized(traced[0], SitePlacement("nowhere", {0: UNIT}))
+
+
+PALETTES = [
+    WeightQuantization("palette4", "tensor", lut_dtype="float16"),
+    WeightQuantization("palette3", "grouped_channel", group=2, lut_dtype="float32"),
+    WeightQuantization("palette2", "tensor", lut_dtype="int8"),
+    WeightQuantization("palette6", "grouped_channel", group=1, lut_dtype="int8"),
+]
+
+
+@pytest.mark.parametrize("asked", PALETTES, ids=str)
+def test_weights_become_indices_and_tables(
+    asked: WeightQuantization, traced: tuple[Graph, Layers]
+) -> None:
+    graph, module = traced
+    found = quantized(graph, SitePlacement("a", weight=asked))
+    integers = asked.lut_dtype == "int8"
+    names = {name for name in found.weights if name.startswith("a.weight")}
+
+    assert names == {"a.weight", "a.weight_table"} | ({"a.weight_scale"} if integers else set())
+    kinds = [found.weights[name].quantized for name in ("a.weight", "a.weight_table")]
+    assert kinds == [asked.dtype, asked.lut_dtype]
+    given = inputs()
+    stored = palettize(module.a.weight.detach(), asked).dequantized()
+    linear = torch.nn.functional.linear(given["x"], stored, module.a.bias)
+    expected = (linear * module.b(given["x"])).sum() + module.conv(given["image"])
+    torch.testing.assert_close(result(found, given), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_palette_of_a_convolution_goes_by_its_output_channels(
+    traced: tuple[Graph, Layers],
+) -> None:
+    graph, module = traced
+    asked = WeightQuantization("palette1", "grouped_channel", group=1, lut_dtype="int8")
+    found = quantized(graph, SitePlacement("conv", {0: UNIT}, asked))
+
+    assert found.weights["conv.weight_table"].shape == (3, 2)
+    assert found.weights["conv.weight_scale"].shape == (3, 1, 1, 1)
+    given = inputs()
+    stored = palettize(module.conv.weight.detach(), asked).dequantized()
+    convolved = torch.nn.functional.conv2d(rounded(given["image"]), stored, module.conv.bias)
+    expected = (module.a(given["x"]) * module.b(given["x"])).sum() + convolved
+    torch.testing.assert_close(result(found, given), expected, rtol=1e-5, atol=1e-5)

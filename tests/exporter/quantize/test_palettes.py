@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdx.exporter.errors import InternalError, InvalidModel
+from qdx.exporter.graph.weights import LazyWeight
 from qdx.exporter.quantize import palette_rows
-from qdx.exporter.quantize.palettes import palettize
+from qdx.exporter.quantize.palettes import derived_palette, palettize, stored_values
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.weights import quantize_weight
 from tests.backends.tracing import sqnr_db
@@ -300,3 +301,58 @@ def test_860_million_weights_take_less_than_three_minutes_on_one_core() -> None:
     elements = sum(weight.numel() for weight in weights)
 
     assert spent_s / elements * 860e6 < 180
+
+
+# Lazy parts
+
+
+def lazy(weight, reads):
+    def load():
+        reads.append(1)
+        return weight
+
+    return LazyWeight("some.weight", tuple(weight.shape), torch.float32, load)
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS, ids=str)
+@pytest.mark.parametrize("lut_dtype", TABLES)
+def test_lazy_parts_are_those_of_the_palette_and_declare_what_they_hold(
+    grouping, lut_dtype
+) -> None:
+    weight, asked = random(6, 6, 3), palette(4, *grouping, lut_dtype)
+    parts = derived_palette(lazy(weight, []), asked)
+    whole = palettize(weight, asked)
+    expected = {"": whole.indices, ".table": whole.table, ".scale": whole.scale}
+
+    assert set(parts) == {suffix for suffix, part in expected.items() if part is not None}
+    assert {s: part.quantized for s, part in parts.items()} | {".scale": "float32"} == {
+        "": "palette4", ".table": lut_dtype, ".scale": "float32"
+    }  # fmt: skip
+    for suffix, part in parts.items():
+        assert part.name == f"some.weight{suffix}"
+        assert (part.shape, part.dtype) == (tuple(part.load().shape), part.load().dtype)
+        assert torch.equal(part.load(), expected[suffix])
+
+
+def test_tables_are_chosen_once_and_small_parts_stay() -> None:
+    reads: list[int] = []
+    parts = derived_palette(lazy(random(40, 40), reads), palette(lut_dtype="int8"))
+    for suffix in (".table", ".scale", ".table"):
+        parts[suffix].load()
+    assert len(reads) == 1
+    parts[""].load()
+    assert len(reads) == 2
+
+
+def test_a_damaged_weight_is_named() -> None:
+    parts = derived_palette(lazy(torch.tensor([math.nan]), []), palette())
+    with pytest.raises(InvalidModel, match=r"`some\.weight`: holds NaN"):
+        parts[".table"].load()
+
+
+@pytest.mark.parametrize("asked", [palette(2), WeightQuantization("int4", "tensor")], ids=str)
+def test_what_is_stored_in_the_place_of_a_weight(asked) -> None:
+    weight = random(8, 8)
+    quantize = palettize if asked.palette_bits else quantize_weight
+
+    assert torch.equal(stored_values(weight, asked), quantize(weight, asked).dequantized())

@@ -27,6 +27,10 @@ PLACEMENT = Placement(
             WeightQuantization("int4", "block", 1, 32, observer="mse", reduce_range=True),
             ActivationQuantization("uint8", 0.125, 128),
         ),
+        SitePlacement(
+            "palette",
+            weight=WeightQuantization("palette4", "grouped_channel", group=16, lut_dtype="int8"),
+        ),
         SitePlacement("weights alone", weight=WeightQuantization("uint8", symmetric=False)),
     ),
 )  # fmt: skip

@@ -13,10 +13,10 @@ from qdx.exporter.quantize.dtypes import QuantizedDtype, quantized_dtype
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.scales import SMALLEST_SCALE
 
-__all__ = ["Grid", "row_qparams"]
+__all__ = ["Grid", "row_qparams", "runs_of_rows"]
 
 _CHUNK_ELEMENTS: Final = 1 << 22
-"""Elements that the search for scales holds in copies at once: 16 MiB in float32."""
+"""Elements that quantizing holds in float32 copies at once: 16 MiB each."""
 _COARSE_RATIOS: Final = tuple(0.05 * step for step in range(20, 5, -1))
 _FINE_STEPS: Final = tuple(0.01 * step for step in (1, -1, 2, -2))
 
@@ -58,6 +58,13 @@ class Grid:
         return cls(kind, kind.minimum, kind.maximum, None)
 
 
+def runs_of_rows(rows: torch.Tensor) -> Iterator[slice]:
+    """Runs of whole rows within the limit of copies, at least one row each."""
+    height = max(1, _CHUNK_ELEMENTS // max(1, rows.shape[1]))
+    for start in range(0, len(rows), height):
+        yield slice(start, start + height)
+
+
 def row_qparams(
     rows: torch.Tensor, grid: Grid, *, observer: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,9 +88,8 @@ def row_qparams(
     if observer != "mse":
         raise InternalError(f"`{observer}` is not an observer of weights")
     ratio = torch.empty_like(low)
-    for start, chunk in _chunks(rows):
-        part = slice(start, start + len(chunk))
-        ratio[part] = _best_ratio(chunk, low[part], high[part], grid)
+    for run in runs_of_rows(rows):
+        ratio[run] = _best_ratio(rows[run], low[run], high[run], grid)
     return _affine(low * ratio, high * ratio, grid)
 
 
@@ -140,10 +146,3 @@ def _squared_error(
         error = values.mul_(scale).sub_(columns).square_()
         total += error.sum(dim=1, keepdim=True, dtype=torch.float64)
     return total
-
-
-def _chunks(rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Runs of whole rows within the limit, at least one row each, with the index of the first."""
-    height = max(1, _CHUNK_ELEMENTS // max(1, rows.shape[1]))
-    for start in range(0, len(rows), height):
-        yield start, rows[start : start + height]

@@ -12,7 +12,7 @@ from qdx.exporter.graph.weights import LazyWeight
 from qdx.exporter.quantize.dtypes import quantized_dtype
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.rows import Layout
-from qdx.exporter.quantize.weight_scales import Grid, row_qparams
+from qdx.exporter.quantize.weight_scales import Grid, row_qparams, runs_of_rows
 
 __all__ = [
     "QuantizedTensor",
@@ -27,8 +27,8 @@ __all__ = [
 class Rounding(Protocol):
     """How a weight divided by its scales becomes whole numbers.
 
-    The argument has the weight's shape and may be overwritten. A learned rounding knows the weight that
-    it was learned for, and decides for each element between the whole numbers on either side.
+    The argument is float32, has the weight's shape and may be overwritten. A learned rounding knows the
+    weight that it was learned for, and decides for each element between the whole numbers on either side.
     """
 
     def __call__(self, scaled: torch.Tensor, /) -> torch.Tensor:
@@ -75,8 +75,11 @@ def quantize_weight(
     [-63, 63]. A channel or block of zeros gets the scale 1. The observer `mse` shrinks the range of each
     channel or block to the ratio with the least mean squared error.
 
+    Computed in float32, some rows at a time: copies of the whole weight would cost more than the rest of
+    an export.
+
     Args:
-        weight: float32, any shape.
+        weight: Any shape and float dtype.
         quantization: The dtype, the granularity and the observer.
         rounding: How scaled weights become whole numbers; float8 rounds to its own values.
 
@@ -87,13 +90,20 @@ def quantize_weight(
     layout = Layout(tuple(weight.shape), quantization)
     rows = layout.rows(weight)
     grid = Grid.of(quantization)
-    scale, zero_point = row_qparams(rows, grid, observer=quantization.observer)
-    scaled = rows / scale
-    if not grid.kind.is_float:
-        scaled = layout.rows(rounding(layout.restored(scaled)))
-        scaled += zero_point
     container: torch.dtype = getattr(torch, grid.kind.container)
-    values = scaled.clamp_(grid.minimum, grid.maximum).to(container)
+    values = torch.empty(rows.shape, dtype=container)
+    scale, zero_point = torch.empty(len(rows), 1), torch.empty(len(rows), 1)
+    # One that was learned goes by the weight's shape, so it takes all rows at once.
+    learned = rounding is not nearest and not grid.kind.is_float
+    for run in [slice(None)] if learned else runs_of_rows(rows):
+        part = rows[run].to(torch.float32)
+        scale[run], zero_point[run] = row_qparams(part, grid, observer=quantization.observer)
+        scaled = part / scale[run]
+        if learned:
+            scaled = layout.rows(rounding(layout.restored(scaled)))
+        if not grid.kind.is_float:
+            scaled = nearest(scaled).add_(zero_point[run])
+        values[run] = scaled.clamp_(grid.minimum, grid.maximum).to(container)
     return QuantizedTensor(
         layout.restored(values).contiguous(),
         layout.parameter(scale),
@@ -111,7 +121,7 @@ def derived_weights(
     """The integers, the scales and the zero points of a lazy weight, as lazy weights by suffix.
 
     The float weight is read when one of them is. The last weight's result is kept until another weight
-    is read, so that the three, read one after the other, cost one pass; small scales stay.
+    is read, so that the three, read one after the other, cost one pass.
 
     Args:
         weight: The float weight.
@@ -153,7 +163,11 @@ def scaled_channels(weight: torch.Tensor, factors: torch.Tensor) -> torch.Tensor
 
 
 class _Source:
-    """What the three lazy parts of one weight are read from."""
+    """What the three lazy parts of one weight are read from.
+
+    No part stays when the next weight is read, not even its few scales: the heap cannot give back the
+    memory of large tensors that was freed around small ones.
+    """
 
     _latest: tuple[_Source, QuantizedTensor] | None = None
     """The last one read, of all weights."""
@@ -180,7 +194,7 @@ class _Source:
         return parts.get(suffix, quantized.zero_point)
 
     def _quantized(self) -> QuantizedTensor:
-        weight = self._weight.read(torch.float32)
+        weight = self._weight.load()
         try:
             return quantize_weight(weight, self._quantization, rounding=self._rounding)
         except InvalidModel as error:

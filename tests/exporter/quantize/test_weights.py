@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qdx.exporter.errors import InternalError, InvalidModel
 from qdx.exporter.graph import operators
@@ -262,6 +263,35 @@ def test_one_pass_for_three_reads_and_one_weight_in_memory() -> None:
     assert readers[0].reads == 2
     derived[0][""].read()
     assert readers[0].reads == 2
+
+
+class LargestFloat(TorchDispatchMode):
+    """Notes the size of the largest float32 or float64 tensor that an operator returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.dtype in {torch.float32, torch.float64}:
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("observer", ["minmax", "mse"])
+@pytest.mark.parametrize("granularity", [("channel", 0, 0), ("channel", 1, 0), ("block", 1, 16)])
+def test_float_copies_are_of_some_rows_at_a_time(monkeypatch, granularity, observer) -> None:
+    weight = torch.randn(96, 160).half()
+    asked = quantization("int4", *granularity, symmetric=False, observer=observer)
+    whole = quantize_weight(weight.float(), asked)
+    monkeypatch.setattr(weight_scales, "_CHUNK_ELEMENTS", 1000)
+    parts = derived_weights(Reader(weight).lazy(), asked)
+    with LargestFloat() as largest:
+        values = parts[""].read()
+    assert largest.elements <= 1000
+    assert torch.equal(values, whole.values)
+    assert torch.equal(parts[".scale"].read(), whole.scale)
+    assert torch.equal(parts[".zero_point"].read(), whole.zero_point)
 
 
 def test_the_name_of_a_weight_that_is_not_finite_is_told() -> None:

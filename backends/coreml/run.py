@@ -19,7 +19,7 @@ from qdx.backends.contract import check_inputs
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.program import MilProgram
 from qdx.backends.coreml.mil.reader import read_package
-from qdx.backends.coreml.package import quiet, submodule
+from qdx.backends.coreml.package import quiet
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 from qdx.exporter.files import safe_child
 
@@ -99,7 +99,8 @@ def _compute_units(options: Mapping[str, str]) -> str:
 
 def _framework_model(program: MilProgram, units: str) -> Any:
     """The framework's model as a function of named arrays; on macOS alone."""
-    coremltools = submodule("coremltools")
+    import coremltools
+
     with quiet():
         try:
             model = coremltools.models.MLModel(

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from coremltools.proto.Model_pb2 import Model
+from google.protobuf.message import DecodeError
+
 from qdx.backends.coreml.mil.blob import WeightFile
 from qdx.backends.coreml.mil.face import face
 from qdx.backends.coreml.mil.program import (
@@ -21,7 +24,6 @@ from qdx.backends.coreml.mil.program import (
     MilValue,
 )
 from qdx.backends.coreml.mil.values import OpenFile, constant_from_message, type_from_message
-from qdx.backends.coreml.package import submodule
 from qdx.exporter.errors import InvalidBundle, first_line, quoted
 from qdx.exporter.files import load_json, read_bytes, safe_child
 from qdx.exporter.limits import (
@@ -49,11 +51,10 @@ def read_package(path: Path | str) -> MilProgram:
     folder = Path(path)
     file = _program_file(folder)
     raw = read_bytes(file, MIL_PROGRAM_LIMIT_BYTES, error=InvalidBundle)
-    model = submodule("coremltools.proto.Model_pb2").Model()
-    decode_error = submodule("google.protobuf.message").DecodeError
+    model = Model()
     try:
         model.ParseFromString(raw)
-    except decode_error as bad:
+    except DecodeError as bad:
         raise InvalidBundle(f"{quoted(file)}: not a Core ML model, {first_line(bad)}") from None
     kind = model.WhichOneof("Type")
     if kind != "mlProgram":

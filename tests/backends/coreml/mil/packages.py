@@ -1,0 +1,129 @@
+"""Packages made with coremltools' own builder, and what the interpreter makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+import torch
+from coremltools.converters.mil import Builder as mb  # noqa: N813
+from coremltools.converters.mil.mil import types
+
+from qdx.backends.coreml.mil.interpreter import Interpreter
+from qdx.backends.coreml.mil.reader import read_package
+from qdx.backends.coreml.package import quiet
+
+_DTYPES = {
+    torch.float16: "fp16",
+    torch.float32: "fp32",
+    torch.int32: "int32",
+    torch.int8: "int8",
+    torch.uint8: "uint8",
+    torch.int16: "int16",
+    torch.bool: "bool",
+}
+# What a package takes and gives; all else is cast inside.
+_FACE = {torch.float16, torch.float32, torch.int32}
+
+
+# The converter collects garbage each time, which takes half a second where torch and diffusers are
+# imported: what is there already need not be looked through again.
+gc.freeze()
+
+
+def save(
+    build: Callable[..., Any],
+    inputs: dict[str, torch.Tensor],
+    path: Path,
+    *,
+    target: str = "iOS18",
+) -> Path:
+    """Writes a package of a function that is given variables by name and returns one or several."""
+    target_version = getattr(ct.target, target)
+    specs = [
+        mb.TensorSpec(x.shape, getattr(types, _DTYPES[_face(x.dtype)])) for x in inputs.values()
+    ]
+
+    # The builder reads the function's own parameters, so it gets as many as there are inputs.
+    def body(*given: Any) -> Any:
+        variables = dict(zip(inputs, given, strict=True))
+        cast = {
+            name: value
+            if inputs[name].dtype in _FACE
+            else mb.cast(x=value, dtype=_DTYPES[inputs[name].dtype])
+            for name, value in variables.items()
+        }
+        made = build(mb, **cast)
+        made = list(made) if isinstance(made, (list, tuple)) else [made]
+        results = [_given(value, f"out{i}") for i, value in enumerate(made)]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    namespace: dict[str, Any] = {"body": body}
+    names = ", ".join(inputs)
+    exec(f"def function({names}): return body({names})", namespace)
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
+        program = mb.program(input_specs=specs, opset_version=target_version)(namespace["function"])
+        model = ct.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=target_version,
+            compute_precision=ct.precision.FLOAT32,
+            pass_pipeline=ct.PassPipeline.EMPTY,
+            skip_model_load=True,
+        )
+        model.save(str(path))
+    return path
+
+
+def run(
+    build: Callable[..., Any],
+    inputs: dict[str, torch.Tensor],
+    *,
+    target: str = "iOS18",
+) -> list[torch.Tensor]:
+    """What the interpreter computes of such a function, through a package."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = save(build, inputs, Path(folder) / "model.mlpackage", target=target)
+        arrays = {name: x.to(_face(x.dtype)).numpy() for name, x in inputs.items()}
+        program = read_package(path)
+        results = Interpreter(program).run(arrays)
+        return [torch.from_numpy(results[spec.name]) for spec in program.outputs]
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor, *, tolerance: float = 1e-6) -> None:
+    """Of the same shape and, up to a share of the largest value, the same values."""
+    assert tuple(found.shape) == tuple(expected.shape)
+    wanted = expected.to(found.dtype) if expected.dtype == torch.bool else expected
+    scale = max(1.0, float(wanted.double().abs().max())) if wanted.numel() else 1.0
+    torch.testing.assert_close(
+        found.double(), wanted.double(), rtol=tolerance, atol=tolerance * scale, equal_nan=True
+    )
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Normal numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def integers(low: int, high: int, *shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Uniform integers, `high` excluded."""
+    return np.random.default_rng(seed).integers(low, high, shape)
+
+
+def _face(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype in _FACE else torch.int32
+
+
+def _given(value: Any, name: str) -> Any:
+    """An output's own name, and its type where a package cannot give it."""
+    allowed = (types.fp16, types.fp32, types.int32)
+    if value.dtype in allowed:
+        return mb.identity(x=value, name=name)
+    return mb.cast(x=value, dtype="int32", name=name)

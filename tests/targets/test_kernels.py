@@ -26,11 +26,15 @@ F8 = Weights(dtype="float8_e4m3fn")
 F32 = Weights(dtype="float32")
 
 
+CPUS = ("onnxruntime", "openvino")
+"""Targets that share most of what they do."""
+
+
 def form(target, op, weights, inputs=None, **more):
     return load_target(target).offer(Request(op, weights, inputs, reduced=64, **more)).form
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("target", CPUS)
 @pytest.mark.parametrize(
     ("op", "weights", "inputs", "expected"),
     [
@@ -79,7 +83,7 @@ def test_forms_that_differ(op, weights, inputs, onnxruntime, openvino):
     assert form("openvino", op, weights, inputs) == openvino
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("target", CPUS)
 @pytest.mark.parametrize("op", ["conv2d", "linear", "qk"])
 def test_groups_of_timesteps_are_decomposed(target, op):
     weights = None if op == "qk" else W8
@@ -99,12 +103,14 @@ def test_blocks_that_do_not_divide():
 @pytest.mark.parametrize("target", list_targets())
 def test_every_row_decides_something(target):
     """A row that an earlier one covers would be a rule that nobody reads."""
+    own = tomllib.loads((FOLDER / f"{target}.toml").read_text()).get("kernels", [])
     kernels = load_target(target).kernels
     reached = set()
     for request in requests():
         reached.add(next((n for n, kernel in enumerate(kernels) if kernel.carries(request)), None))
 
-    assert set(range(len(kernels))) <= reached
+    # Rows that were taken over from another target stand behind; its own ones may cover them.
+    assert set(range(len(own))) <= reached
 
 
 def requests():
@@ -114,13 +120,18 @@ def requests():
         for dtype in ("int8", "uint8", "int4", "uint4", "float8_e4m3fn")
         for granularity in ("tensor", "channel", "block")
         for symmetric in (True, False)
+    ] + [
+        Weights(dtype=f"palette{bits}", granularity="grouped_channel" if group else "tensor", group=group, lut_dtype=table)
+        for bits in (3, 4)
+        for group in (None, 16)
+        for table in ("float16", "int8")
     ]  # fmt: skip
     inputs = [None, TOKEN] + [
         Inputs(dtype=dtype, symmetric=symmetric)
         for dtype in ("int8", "uint8", "int5", "uint5", "int4", "uint4")
         for symmetric in (True, False)
     ]
-    for op in ("conv2d", "linear", "qk", "pv"):
+    for op in ("conv1d", "conv2d", "linear", "qk", "pv"):
         for weights in floats + quantized:
             for scheme in inputs:
                 for by_timestep in (False, True):
@@ -174,10 +185,10 @@ def test_where_no_row_fits_the_reason_is_said(op, words):
 
 
 def test_nncf_makes_openvino_s_artifacts_only():
-    assert {name: load_target(name).quantizers for name in list_targets()} == {
-        "onnxruntime": ("qdx",),
-        "openvino": ("qdx", "nncf"),
-    }
+    assert [name for name in list_targets() if load_target(name).quantizers != ("qdx",)] == [
+        "openvino"
+    ]
+    assert load_target("openvino").quantizers == ("qdx", "nncf")
 
 
 def test_requests_are_named_by_what_is_asked():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.plan import list_presets, load_plan, resolve
 from qdx.exporter.plan.load import preset_text
 from qdx.exporter.plan.totals import totals_of
@@ -11,6 +12,11 @@ from qdx.targets import list_targets, load_target
 from tests.exporter.plan.plans import SITES, site
 
 FLOAT = ("bfloat16", "float16", "float32")
+TARGETS = [
+    name
+    for name in list_targets()
+    if load_target(name).runtime in {"coreml", "onnxruntime", "openvino"}
+]
 TRANSFORMER = {
     "transformer.forward": (
         site("x_embedder", role="first"),
@@ -28,7 +34,10 @@ def resolved(preset, target, sites):
 
 
 def test_presets_are_listed():
-    assert list_presets() == ("bfloat16", "float16", "float32", "w4", "w8", "w8a8")
+    assert list_presets() == (
+        "bfloat16", "float16", "float32", "palette4", "palette6",
+        "w4", "w4-float16", "w8", "w8-float16", "w8a8", "w8a8-float16",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -55,6 +64,11 @@ def test_float_presets_ask_one_type(name):
         ("w8", 25, 20, 0.7),
         ("w4", 10, 12, 0.4),
         ("w8a8", 25, 20, 0.7),
+        ("w8-float16", 25, 20, 0.7),
+        ("w4-float16", 10, 12, 0.4),
+        ("w8a8-float16", 25, 20, 0.7),
+        ("palette6", 15, 15, 0.5),
+        ("palette4", 8, 10, 0.3),
     ],
 )
 def test_gates_of_the_presets_are_the_specified_ones(name, sqnr_db, psnr_db, ssim):
@@ -78,27 +92,80 @@ def test_presets_of_weights_lower_exactly(name):
     assert load_plan(name).gates.lowering.sqnr_db_min == 60
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("name", ["w8", "w4", "w8a8"])
+def test_presets_for_programs_in_float16_ask_the_same_of_low_precision(name):
+    plain, half = load_plan(name), load_plan(f"{name}-float16")
+
+    assert half.rules[0].asked_weights.dtype == "float16"
+    for one, other in zip(plain.rules, half.rules[1:], strict=True):
+        assert (one.id, one.select, one.inputs, one.when) == (other.id, other.select, other.inputs, other.when)  # fmt: skip
+        asked = one.asked_weights
+        assert other.asked_weights == (
+            asked if asked is None or asked.quantized else half.rules[0].asked_weights
+        )
+    assert half.gates.lowering.sqnr_db_min < plain.gates.lowering.sqnr_db_min
+
+
+REFUSED = {
+    ("coreml", "bfloat16"): "no bfloat16",
+    **{(runtime, f"palette{bits}"): "as indices into a table" for runtime in ("onnxruntime", "openvino") for bits in (4, 6)},
+}  # fmt: skip
+"""By runtime and preset, with the reason."""
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", list_presets())
 @pytest.mark.parametrize("sites", [SITES, TRANSFORMER], ids=["unet", "transformer"])
-def test_every_preset_can_be_had_on_every_target(name, target, sites):
-    assert resolved(name, target, sites)
+def test_every_preset_can_be_had_or_is_refused_with_the_reason(name, target, sites):
+    reason = REFUSED.get((load_target(target).runtime, name)) or REFUSED.get((target, name))
+    if reason is None:
+        assert resolved(name, target, sites)
+        return
+    with pytest.raises(TargetRefusal, match=reason):
+        resolved(name, target, sites)
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("target", ["coreml"])
+@pytest.mark.parametrize("sites", [SITES, TRANSFORMER], ids=["unet", "transformer"])
+def test_palettes_leave_the_autoencoder_float(target, sites):
+    for name, dtypes in (("palette6", {"palette6"}), ("palette4", {"palette6", "palette4"})):
+        found = resolved(name, target, sites).sites
+        stored = {r.weights.dtype for where, graph in found.items() for r in graph if r.quantized_weights}  # fmt: skip
+
+        assert stored == dtypes
+        assert {r.weights.dtype for r in found["vae.decode"]} == {"float16"}
+
+
+@pytest.mark.parametrize("target", ["coreml"])
+def test_palette4_takes_four_bits_but_for_the_ends(target):
+    whole = resolved("palette4", target, SITES)
+    found = {r.key: r.weights.dtype for r in whole.sites["unet.forward"] if r.weights}
+
+    assert found == {
+        "conv_in": "palette6",
+        "time_embedding.linear_1": "palette6",
+        "down_blocks.0.norm": "float16",
+        "down_blocks.0.conv": "palette4",
+        "down_blocks.0.attn.to_q": "palette4",
+        "mid_block.ff": "palette4",
+        "conv_out": "palette6",
+    }
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
     sites = resolved("w8a8", target, SITES).sites["unet.forward"]
     weighted = [r for r in sites if r.site.weight]
 
     assert totals_of(weighted).low_precision_share > 0.9
-    assert {r.form for r in weighted} == {"native", "float"}
+    assert {r.form for r in weighted} - {"stored"} == {"native", "float"}
     float_roles = {r.site.role for r in weighted if r.form == "float"}
     assert float_roles == {"first", "last", "norm"}
     inputs = next(r.inputs for r in weighted if r.inputs is not None)
     assert (inputs.dtype, inputs.symmetric, inputs.observer) == ("int8", False, "mse")
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("target", TARGETS)
 def test_w8a8_keeps_the_inputs_of_shortcuts_and_of_the_timestep_float(target):
     sites = {
         "unet.forward": (
@@ -110,10 +177,11 @@ def test_w8a8_keeps_the_inputs_of_shortcuts_and_of_the_timestep_float(target):
 
     assert (found["up.conv_shortcut"].form, found["up.conv_shortcut"].inputs) == ("float", None)
     time = found["time_embedding.linear_1"]
-    assert (time.form, time.inputs, time.weights.dtype) == ("native", None, "int8")
+    stored = "stored" if target.startswith("coreml") else "native"
+    assert (time.form, time.inputs, time.weights.dtype) == (stored, None, "int8")
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("target", TARGETS)
 def test_w8a8_leaves_the_autoencoder_and_small_attention_float(target):
     whole = resolved("w8a8", target, SITES)
 
@@ -121,7 +189,9 @@ def test_w8a8_leaves_the_autoencoder_and_small_attention_float(target):
     assert whole.site("unet.forward", "down_blocks.0.attn.qk").form == "float"
 
 
-@pytest.mark.parametrize(("target", "form"), [("onnxruntime", "float"), ("openvino", "native")])
+@pytest.mark.parametrize(
+    ("target", "form"), [("onnxruntime", "float"), ("openvino", "native"), ("coreml", "float")]
+)
 def test_w8a8_takes_large_attention_where_it_is_faster(target, form):
     large = (*SITES["unet.forward"], *(site(f"a.{op}", op, macs=10**8) for op in ("qk", "pv")))
     found = resolved("w8a8", target, {"unet.forward": large})
@@ -130,14 +200,14 @@ def test_w8a8_takes_large_attention_where_it_is_faster(target, form):
     assert found.site("unet.forward", "down_blocks.0.attn.qk").form == "float"
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("target", TARGETS)
 def test_w8a8_serves_denoisers_without_attention(target):
     sites = tuple(s for s in SITES["unet.forward"] if s.op not in {"qk", "pv"})
 
     assert resolved("w8a8", target, {"unet.forward": sites})
 
 
-@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("target", TARGETS)
 def test_w4_takes_four_bits_for_linear_operations_only(target):
     whole = resolved("w4", target, SITES)
     found = {r.key: r.weights.dtype for r in whole.sites["unet.forward"] if r.weights}

@@ -1,0 +1,100 @@
+"""Where quantizers stand in Core ML's programs.
+
+Only inputs are quantized: each quantizer stands right before its operation, and operations with the same input
+share it. A program knows `quantize` with one scale for a tensor, as int8 around zero or as uint8 with a zero point;
+so a plan's symmetric inputs become int8 and its other ones uint8, which hold the same values as the type asked for.
+Weights are integers with scales by tensor, output channel or block, or palettes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from qdx.exporter.errors import InternalError
+from qdx.exporter.quantize.activations import activation_quantization
+from qdx.exporter.quantize.placement import (
+    ActivationQuantization,
+    Placement,
+    SitePlacement,
+    WeightQuantization,
+)
+
+if TYPE_CHECKING:
+    from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["place"]
+
+_PROBABILITIES: Final = "probs"
+
+
+def place(
+    graph: Graph,
+    sites: Sequence[Site],
+    resolved: ResolvedPlan,
+    ranges: Ranges | None,
+    profile: TargetProfile,
+) -> Placement:
+    """Chooses the quantizers of one graph.
+
+    Args:
+        graph: With attention opened where its products are quantized.
+        sites: Of that graph.
+        resolved: What becomes of each site.
+        ranges: Recorded ranges of the inputs; None where only weights are quantized.
+        profile: The target.
+
+    Raises:
+        InvalidInput: The range of a quantized input was not recorded.
+    """
+    del profile  # what it can do is in the resolution already
+    known = {site.key: site for site in sites}
+    placed = [
+        SitePlacement(
+            resolution.key,
+            inputs=_inputs(graph.where, known[resolution.key], resolution, ranges),
+            weight=_weight(known[resolution.key], resolution),
+        )
+        for resolution in resolved.quantized(graph.where)
+        if resolution.key in known and resolution.form not in {"float", "refused"}
+    ]
+    return Placement(graph.where, tuple(placed))
+
+
+def _inputs(
+    where: str, site: Site, resolution: SiteResolution, ranges: Ranges | None
+) -> Mapping[int, ActivationQuantization]:
+    """The quantizers of a site's inputs by argument index."""
+    segments = resolution.segments
+    if not segments:
+        return MappingProxyType({})
+    scheme = segments[0][1]
+    if ranges is None or len(segments) > 1 or scheme.mode == "dynamic":
+        raise InternalError(f"`{where}.{site.key}`: inputs whose scales are no constants")
+    found = {}
+    for port, index in site.ports.items():
+        # All levels for what is never negative; its zero point is the lowest.
+        symmetric = scheme.symmetric and port != _PROBABILITIES
+        found[index] = activation_quantization(
+            [(None, scheme.model_copy(update={"symmetric": symmetric}))],
+            ranges.statistics(where, site.key, port),
+            ranges.groups(where),
+            signed=symmetric,
+            symmetric=False,
+        )
+    return MappingProxyType(found)
+
+
+def _weight(site: Site, resolution: SiteResolution) -> WeightQuantization | None:
+    scheme = resolution.quantized_weights
+    if scheme is None:
+        return None
+    if scheme.granularity == "tensor":
+        return WeightQuantization.of(scheme, axis=0)
+    blocked = scheme.granularity == "block"
+    return WeightQuantization.of(scheme, 1 - site.output_axis if blocked else site.output_axis)

@@ -16,6 +16,7 @@ __all__ = [
     "ICudaEngine",
     "IExecutionContext",
     "ILogger",
+    "IProfiler",
     "LayerInformationFormat",
     "Member",
     "OnnxParserRefitter",
@@ -87,8 +88,17 @@ class EngineInspector(Protocol):
         """Returns a description of all layers."""
 
 
+class IProfiler(Protocol):
+    """Receives times of layers; derived classes define `report_layer_time`."""
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        """Takes the time of one layer in one run, in milliseconds."""
+
+
 class IExecutionContext(Protocol):
     """Runs an engine."""
+
+    profiler: IProfiler
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         """Chooses a profile."""

@@ -25,6 +25,7 @@ class TensorRt(Protocol):
     DataType: api.DataType
     HardwareCompatibilityLevel: build_api.HardwareCompatibilityLevel
     ILogger: type[api.ILogger]
+    IProfiler: type[api.IProfiler]
     LayerInformationFormat: api.LayerInformationFormat
     MemoryPoolType: build_api.MemoryPoolType
     NetworkDefinitionCreationFlag: build_api.NetworkDefinitionCreationFlag

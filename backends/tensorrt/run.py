@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdx.backends.contract import check_inputs
+from qdx.backends.tensorrt import api
 from qdx.backends.tensorrt.arrays import DTYPES, array_of, tensor_of, torch_dtype
 from qdx.backends.tensorrt.inspect_engine import Layer, parse_layers
 from qdx.backends.tensorrt.load import LoadedEngine, load_engine, new_context, run_options
-from qdx.exporter.errors import InternalError, InvalidBundle, UsageError, quoted
+from qdx.exporter.errors import InternalError, InvalidBundle, UsageError, first_line, quoted
 from qdx.exporter.graph.graph import TensorSpec
 
 if TYPE_CHECKING:
@@ -88,6 +91,40 @@ class TensorRtRunner:
         text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
         return parse_layers(text, where=self._loaded.record.engine)
 
+    def layer_times_ms(self, inputs: Mapping[str, NDArray[Any]], runs: int) -> dict[str, float]:
+        """Runs several times and returns the median time of each layer, in milliseconds.
+
+        The runner must be opened with `cuda_graph` off: a replay reports no times.
+
+        Raises:
+            UsageError: It was opened otherwise, or the inputs are not the engine's.
+        """
+        if self._options.cuda_graph:
+            raise UsageError("times of layers need `cuda_graph` off")
+        found: dict[str, list[float]] = defaultdict(list)
+
+        def report(own: Any, layer_name: str, ms: float) -> None:
+            del own
+            found[layer_name].append(ms)
+
+        self(inputs)  # what is set up once is not timed
+        base = self._loaded.trt.IProfiler
+        self._profiler: api.IProfiler = type("LayerTimes", (base,), {"report_layer_time": report})()
+        self._context.profiler = self._profiler
+        for _ in range(runs):
+            self(inputs)
+        return {name: statistics.median(times) for name, times in found.items()}
+
+    def usual_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns shapes that the engine takes: those its kernels were chosen for."""
+        engine = self._loaded.engine
+        return {
+            spec.name: tuple(engine.get_tensor_profile_shape(spec.name, 0)[1])
+            if spec.name in self._moving
+            else tuple(size for size in spec.shape if isinstance(size, int))
+            for spec in self.inputs
+        }
+
     def _shape(self, name: str) -> tuple[int, ...] | None:
         found = self._buffers.get(name)
         return None if found is None else tuple(found.shape)
@@ -106,8 +143,15 @@ class TensorRtRunner:
 
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            self._execute()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._execute()
+        except RuntimeError as error:
+            raise UsageError(
+                f"{quoted(self._loaded.record.engine)}: cannot be recorded as a CUDA graph: "
+                f"{first_line(error)}",
+                hint="set the option `cuda_graph` to off",
+            ) from error
         return graph
 
     def _execute(self) -> None:

@@ -109,6 +109,8 @@ def operand(value: ir.Value | None) -> Operand:
         ):
             break
         if node.op_type == "DequantizeLinear":
+            if len(node.inputs) < 2:
+                break  # no operator of ONNX; the rules are for those that are
             return Operand(value, node, tuple(passed), rooted_in_constant(value))
         passed.append(node)
         current = node.inputs[0]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from qdx.backends.contract import KernelExecution
+from qdx.backends.tensorrt.engine_audit import sites_by_node
 from qdx.backends.tensorrt.inspect_engine import executions, parse_layers
 from qdx.exporter.errors import InvalidBundle
 
@@ -104,3 +105,12 @@ def test_layers_become_executions_by_site():
 def test_other_descriptions_are_refused(description, message):
     with pytest.raises(InvalidBundle, match=message):
         parse_layers(description)
+
+
+def test_products_alone_compute_sites(onnx_folder):
+    found = sites_by_node(onnx_folder / "model.onnx")
+
+    assert {"to_q", "to_k", "to_v", "to_out", "proj", "ff", "conv_in"} <= {
+        site for sites in found.values() for site in sites
+    }
+    assert all(name.rsplit("/")[-1].startswith(("MatMul", "Gemm", "Conv")) for name in found)

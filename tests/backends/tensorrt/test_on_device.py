@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from qdx.backends.tensorrt.build import build_engine
+from qdx.backends.tensorrt.engine_audit import audit_engine
 from qdx.backends.tensorrt.package import compute_capability, tensorrt
 from qdx.backends.tensorrt.produce import check_model, produce_engine
 from qdx.backends.tensorrt.recipe import BuildRecipe, InputShapes
@@ -86,13 +87,14 @@ def test_a_stripped_engine_takes_its_weights_from_the_model(device, tmp_path):
 
 
 @pytest.mark.gpu
-def test_the_engine_tells_of_its_integer_kernel(device, tmp_path):
-    folder = saved(tmp_path, BuildRecipe())
+def test_the_engine_tells_of_its_integer_kernel_and_its_time(device, tmp_path):
+    folder = saved(tmp_path, BuildRecipe(profiles=(MOVING,)), rows="rows")
     produce_engine(folder, folder)
 
-    layers = TensorRtRunner(folder, {}).layers()
+    executed = audit_engine(folder, {})
 
-    assert "int8" in {layer.precision for layer in layers}
+    assert "int8" in {each.precision for each in executed}
+    assert sum(each.time_share for each in executed) == pytest.approx(1)
 
 
 @pytest.mark.gpu

@@ -37,9 +37,10 @@ class CoreMlBackend:
         ranges: Ranges | None,
         profile: TargetProfile,
     ) -> Placement:
-        """Core ML's kernels decide nothing of a placement yet: its profile offers none."""
-        del sites, resolved, ranges
-        raise TargetRefusal(f"`{graph.where}`: `{profile.name}` quantizes nothing yet")
+        """Quantizers of inputs by tensor, and weights as integers or palettes; see `place`."""
+        from qdx.backends.coreml.place import place
+
+        return place(graph, sites, resolved, ranges, profile)
 
     def lower(
         self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path

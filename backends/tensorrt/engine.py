@@ -47,7 +47,6 @@ class EngineRecord(BaseModel):
         recipe: How it was built.
         timing_cache_sha256: Digest of the timing cache that the build began with; None without one.
         build_s: How long the build took, in seconds.
-        warnings: What TensorRT warned of.
     """
 
     model_config = ConfigDict(
@@ -65,7 +64,6 @@ class EngineRecord(BaseModel):
     recipe: BuildRecipe
     timing_cache_sha256: Sha256 | None = None
     build_s: Annotated[float, Field(ge=0)] = 0.0
-    warnings: tuple[str, ...] = ()
 
     @field_validator("engine")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +19,24 @@ from qdx.exporter.errors import InvalidBundle, Refusal, StorageError, TargetRefu
 from qdx.exporter.files import read_bytes, safe_child, sha256_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["check_model", "produce_engine", "read_recipe"]
+__all__ = ["Produced", "check_model", "produce_engine", "read_recipe"]
 
 _CHUNK_BYTES: Final = 1 << 24
+
+
+@dataclass(frozen=True)
+class Produced:
+    """What making an engine gave, beside the files.
+
+    Attributes:
+        record: What `engine.json` holds.
+        timing_cache: For the next build on this version and device.
+        warnings: What TensorRT warned of.
+    """
+
+    record: EngineRecord
+    timing_cache: bytes
+    warnings: tuple[str, ...]
 
 
 def read_recipe(folder: Path) -> BuildRecipe:
@@ -37,7 +53,7 @@ def read_recipe(folder: Path) -> BuildRecipe:
 
 def produce_engine(
     folder: Path, output: Path, *, timing_cache: bytes = b"", device: int = 0
-) -> tuple[EngineRecord, bytes]:
+) -> Produced:
     """Builds the engine of a component for a device at hand, and records it.
 
     Args:
@@ -47,7 +63,8 @@ def produce_engine(
         device: Number of the device.
 
     Returns:
-        The record, and the timing cache for the next build.
+        The record, the timing cache for the next build, and what TensorRT warned of, which may name what is on
+        this machine and is therefore not recorded.
 
     Raises:
         InvalidBundle: The recipe is missing, malformed or does not fit the model.
@@ -77,10 +94,9 @@ def produce_engine(
         recipe=recipe,
         timing_cache_sha256=hashlib.sha256(timing_cache).hexdigest() if timing_cache else None,
         build_s=round(built.build_s, 3),
-        warnings=tuple(line.text for line in built.log),
     )
     _write(output / RECORD_NAME, record.to_json())
-    return record, built.timing_cache
+    return Produced(record, built.timing_cache, tuple(line.text for line in built.log))
 
 
 def check_model(

@@ -51,15 +51,15 @@ def expected(folder, x):
 @pytest.mark.parametrize("graph", ["on", "off"])
 def test_a_static_engine_gives_the_numbers_of_the_file(device, tmp_path, graph):
     folder = saved(tmp_path, BuildRecipe())
-    record, cache = produce_engine(folder, folder)
+    made = produce_engine(folder, folder)
     runner = TensorRtRunner(folder, {"cuda_graph": graph})
 
     for _ in range(3):
         np.testing.assert_allclose(
             runner({"x": numbers(16)})["y"], expected(folder, numbers(16)), rtol=1e-4, atol=1e-4
         )
-    assert record.compute_capability == device
-    assert cache
+    assert made.record.compute_capability == device
+    assert made.timing_cache
 
 
 @pytest.mark.gpu
@@ -100,11 +100,11 @@ def test_the_engine_tells_of_its_integer_kernel_and_its_time(device, tmp_path):
 @pytest.mark.gpu
 def test_a_timing_cache_is_taken_again(device, tmp_path):
     folder = saved(tmp_path, BuildRecipe())
-    first, cache = produce_engine(folder, folder)
-    second, _ = produce_engine(folder, folder, timing_cache=cache)
+    first = produce_engine(folder, folder)
+    second = produce_engine(folder, folder, timing_cache=first.timing_cache)
 
-    assert first.timing_cache_sha256 is None
-    assert second.timing_cache_sha256 is not None
+    assert first.record.timing_cache_sha256 is None
+    assert second.record.timing_cache_sha256 is not None
 
 
 @pytest.mark.gpu

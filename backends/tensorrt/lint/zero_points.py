@@ -36,10 +36,11 @@ def absent(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
         if each.zero_point is not None or _is_scale_of_another(each):
             continue
         if each.quantizes or each.narrow_type in _EIGHT_BITS:
+            reason = ": ONNX means uint8, TensorRT int8" if each.quantizes else ""
             yield Fault(
                 name_of(each.node),
-                "has no zero point: ONNX means uint8, TensorRT int8; expected one of 0",
-                "write the zero point in the quantized type",
+                f"has no zero point{reason}; expected one of 0 in the quantized type",
+                "write the zero point",
             )
 
 

@@ -5,6 +5,7 @@ Every export runs in a fork of this process, in which the libraries are loaded a
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -41,6 +42,8 @@ def steps(smallest, tmp_path_factory):
 
 def start(body) -> int:
     """Starts a fork that runs a function and leaves with its result; returns its process id."""
+    # What earlier tests left of sessions in cycles would hang a fork that frees it: their threads are not there.
+    gc.collect()
     child = os.fork()
     if child == 0:
         status = 99

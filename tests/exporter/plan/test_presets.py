@@ -17,6 +17,9 @@ TARGETS = [
     for name in list_targets()
     if load_target(name).runtime in {"coreml", "onnxruntime", "openvino"}
 ]
+COREML = [name for name in TARGETS if load_target(name).runtime == "coreml"]
+EIGHT_BITS = [name for name in TARGETS if name not in {"coreml-ios16", "mac-gpu"}]
+BLOCKS = ["coreml", "mac-gpu", "onnxruntime", "openvino"]
 TRANSFORMER = {
     "transformer.forward": (
         site("x_embedder", role="first"),
@@ -108,9 +111,12 @@ def test_presets_for_programs_in_float16_ask_the_same_of_low_precision(name):
 
 REFUSED = {
     ("coreml", "bfloat16"): "no bfloat16",
+    **{(target, name): "from iOS 18" for target in ("coreml-ios16", "coreml-ios17", "iphone-a16") for name in ("w4", "w4-float16")},
+    **{("iphone-a17", name): "one scale for a weight" for name in ("w4", "w4-float16")},
+    **{("coreml-ios16", name): "from iOS 17" for name in ("w8a8", "w8a8-float16")},
     **{(runtime, f"palette{bits}"): "as indices into a table" for runtime in ("onnxruntime", "openvino") for bits in (4, 6)},
 }  # fmt: skip
-"""By runtime and preset, with the reason."""
+"""By runtime or target and preset, with the reason."""
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -125,7 +131,7 @@ def test_every_preset_can_be_had_or_is_refused_with_the_reason(name, target, sit
         resolved(name, target, sites)
 
 
-@pytest.mark.parametrize("target", ["coreml"])
+@pytest.mark.parametrize("target", COREML)
 @pytest.mark.parametrize("sites", [SITES, TRANSFORMER], ids=["unet", "transformer"])
 def test_palettes_leave_the_autoencoder_float(target, sites):
     for name, dtypes in (("palette6", {"palette6"}), ("palette4", {"palette6", "palette4"})):
@@ -136,7 +142,7 @@ def test_palettes_leave_the_autoencoder_float(target, sites):
         assert {r.weights.dtype for r in found["vae.decode"]} == {"float16"}
 
 
-@pytest.mark.parametrize("target", ["coreml"])
+@pytest.mark.parametrize("target", COREML)
 def test_palette4_takes_four_bits_but_for_the_ends(target):
     whole = resolved("palette4", target, SITES)
     found = {r.key: r.weights.dtype for r in whole.sites["unet.forward"] if r.weights}
@@ -152,7 +158,7 @@ def test_palette4_takes_four_bits_but_for_the_ends(target):
     }
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EIGHT_BITS)
 def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
     sites = resolved("w8a8", target, SITES).sites["unet.forward"]
     weighted = [r for r in sites if r.site.weight]
@@ -165,7 +171,7 @@ def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
     assert (inputs.dtype, inputs.symmetric, inputs.observer) == ("int8", False, "mse")
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EIGHT_BITS)
 def test_w8a8_keeps_the_inputs_of_shortcuts_and_of_the_timestep_float(target):
     sites = {
         "unet.forward": (
@@ -177,11 +183,11 @@ def test_w8a8_keeps_the_inputs_of_shortcuts_and_of_the_timestep_float(target):
 
     assert (found["up.conv_shortcut"].form, found["up.conv_shortcut"].inputs) == ("float", None)
     time = found["time_embedding.linear_1"]
-    stored = "stored" if target.startswith("coreml") else "native"
+    stored = "stored" if target in COREML else "native"
     assert (time.form, time.inputs, time.weights.dtype) == (stored, None, "int8")
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EIGHT_BITS)
 def test_w8a8_leaves_the_autoencoder_and_small_attention_float(target):
     whole = resolved("w8a8", target, SITES)
 
@@ -200,14 +206,14 @@ def test_w8a8_takes_large_attention_where_it_is_faster(target, form):
     assert found.site("unet.forward", "down_blocks.0.attn.qk").form == "float"
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EIGHT_BITS)
 def test_w8a8_serves_denoisers_without_attention(target):
     sites = tuple(s for s in SITES["unet.forward"] if s.op not in {"qk", "pv"})
 
     assert resolved("w8a8", target, {"unet.forward": sites})
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", BLOCKS)
 def test_w4_takes_four_bits_for_linear_operations_only(target):
     whole = resolved("w4", target, SITES)
     found = {r.key: r.weights.dtype for r in whole.sites["unet.forward"] if r.weights}

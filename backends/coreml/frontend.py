@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from coremltools import TensorType
+from coremltools.converters.mil.converter import _reset_conversion_state
 from coremltools.converters.mil.frontend.torch import ops
 from coremltools.converters.mil.frontend.torch.converter import TorchConverter
 from coremltools.converters.mil.mil import Builder, Program
 
-from qdx.backends.coreml.converters import register_operators
+from qdx.backends.coreml import converters
+from qdx.backends.coreml.folding import constant_values
 from qdx.backends.coreml.stored_weights import as_array
 from qdx.exporter.errors import QdxError, Refusal, TargetRefusal, first_line
 
@@ -44,7 +47,8 @@ def translate(graph: Graph, specification: int) -> Program:
     Raises:
         TargetRefusal: An operator has no translation.
     """
-    register_operators()
+    assert converters  # importing the module registers them
+    _reset_conversion_state()  # names are counted up for the life of a process
     try:
         program = graph.program.run_decompositions({})
         converter = _Converter(
@@ -54,6 +58,7 @@ def translate(graph: Graph, specification: int) -> Program:
             opset_version=specification,
         )
         converter.weights = {key: graph.weights[name] for key, name in graph.parameters.items()}
+        converter.fold(constant_values(program, graph.buffers))
         with _without_bars():
             return converter.convert()
     except QdxError:
@@ -75,6 +80,17 @@ def _tensor_type(spec: TensorSpec, *, output: bool = False) -> TensorType:
     )
 
 
+def _names(*arguments: Any) -> Iterator[str]:
+    """The names among the arguments of an operation, however nested."""
+    for argument in arguments:
+        if isinstance(argument, str):
+            yield argument
+        elif isinstance(argument, list | tuple):
+            yield from _names(*argument)
+        elif isinstance(argument, dict):
+            yield from _names(*argument.values())
+
+
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """The converter without its progress bar, which it draws whatever its logger is told."""
@@ -90,6 +106,14 @@ class _Converter(TorchConverter):  # type: ignore[misc]
     """The converter of exported programs, with parameters that are fake in the program."""
 
     weights: Mapping[str, LazyWeight]
+
+    def fold(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Puts values in the place of the operations that compute them."""
+        nodes = [node for node in self.graph.nodes if node.name not in values]
+        used = {name for node in nodes for name in _names(node.inputs, node.kwinputs or {})}
+        used |= set(self.graph.outputs)
+        self.graph.nodes = nodes
+        self.graph.params |= {name: value for name, value in values.items() if name in used}
 
     def _add_const(self, name: str, val: Any) -> None:
         weight = self.weights.get(name)

@@ -86,6 +86,11 @@ class StoredWeight(np.ndarray[Any, Any]):
             return StoredWeight.of(self.name, self.shape, wanted, self._read)
         return self.read().astype(dtype, *args, **kwargs)
 
+    def seen_as(self, dtype: Any) -> StoredWeight:
+        """The weight with the metadata of a numpy type of its own size, still unread."""
+        assert self._read is not None
+        return StoredWeight.of(self.name, self.shape, dtype, self._read)
+
     def flatten(self, order: Any = "C") -> NDArray[Any]:
         """The values in one dimension."""
         return self.read().flatten(order)
@@ -102,6 +107,9 @@ class StoredWeight(np.ndarray[Any, Any]):
         return self.read()[key]
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if ufunc in {np.equal, np.not_equal} and len({_identity(value) for value in inputs}) == 1:
+            # Converters compare constants with themselves, to see that a rewrite changed nothing.
+            return np.broadcast_to(ufunc is np.equal, self.shape)
         return getattr(ufunc, method)(*(_read(value) for value in inputs), **kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -121,6 +129,13 @@ def as_array(weight: LazyWeight, dtype: Any = None) -> NDArray[Any]:
     if math.prod(weight.shape) >= _LARGE_ELEMENTS:
         return StoredWeight.of(weight.name, weight.shape, wanted, weight.load)
     return StoredWeight.of(weight.name, weight.shape, wanted, weight.load).read()
+
+
+def _identity(value: Any) -> Any:
+    """What two arrays share that read the same weight in the same type."""
+    if isinstance(value, StoredWeight) and value._read is not None:  # noqa: SLF001
+        return value._read, value.dtype, value.shape  # noqa: SLF001
+    return id(value)
 
 
 def _read(value: Any) -> Any:

@@ -227,6 +227,15 @@ def test_schemes_in_words():
         plan_words.weights_words(weights(granularity="block", block=32, symmetric=False))
         == "int8 block 32, asymmetric"
     )
+    palette = {
+        "dtype": "palette4",
+        "granularity": "grouped_channel",
+        "group": 16,
+        "lut_dtype": "int8",
+    }
+    assert plan_words.weights_words(weights(**palette)) == "palette4 group 16, int8"
+    plain = weights(dtype="palette6", granularity="tensor")
+    assert plan_words.weights_words(plain) == "palette6 tensor"
     inputs = plan_of({"inputs": {"dtype": "uint8", "symmetric": False}}).rules[0].inputs
     assert plan_words.inputs_words(range(2, 5), inputs) == "groups 2-4: uint8 tensor, asymmetric"
 

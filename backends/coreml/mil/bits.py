@@ -43,7 +43,7 @@ def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.ui
 
     Args:
         data: Bytes, shape [ceil(count * bits / 8)]; what lies behind the last element is ignored.
-        bits: Of an element, 1 to 8.
+        bits: Of an element: 1, 2, 3, 4, 6 or 8.
         count: Elements.
 
     Returns:
@@ -56,8 +56,8 @@ def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.ui
         raise ValueError(f"{data.size} bytes for {count} elements of {bits} bits")
     if bits == 8:
         return data.copy()
-    # The fewest bytes that hold whole elements: 1, or 3 for elements of 3 and 6 bits.
-    width = _bytes_of_group(bits)
+    # The fewest bytes that hold whole elements.
+    width = 3 if bits % 3 == 0 else 1
     per_group = 8 * width // bits
     groups = -(-data.size // width)
     out = np.empty((groups, per_group), np.uint8)
@@ -70,10 +70,6 @@ def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.ui
             shifted: NDArray[Any] = words >> np.uint32(bits * index)
             out[start : start + len(part), index] = shifted & np.uint32((1 << bits) - 1)
     return out.reshape(-1)[:count]
-
-
-def _bytes_of_group(bits: int) -> int:
-    return next(width for width in (1, 3, 5, 7) if 8 * width % bits == 0)
 
 
 def _group(data: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

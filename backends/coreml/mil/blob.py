@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from qdx.backends.coreml.mil.bits import unpack
 from qdx.backends.coreml.mil.dtypes import BY_BLOB_CODE, MilType
+from qdx.backends.coreml.mil.where import Where
 from qdx.exporter.errors import InvalidBundle, StorageError, quoted
 from qdx.exporter.files import open_regular
 
@@ -95,37 +96,40 @@ class WeightFile:
         if version != _VERSION:
             raise self._invalid(f"format version {version}, expected {_VERSION}")
 
-    def find(self, entry_bytes: int, kind: MilType, count: int, name: str) -> Blob:
+    def find(self, entry_bytes: int, kind: MilType, count: int, where: Where) -> Blob:
         """Finds an entry and compares it with what the program says of it.
 
         Args:
             entry_bytes: Where its description starts.
             kind: The elements that the program declares.
             count: How many elements the program declares.
-            name: Of the constant, for messages.
+            where: The constant, for messages.
 
         Raises:
             InvalidBundle: There is no such entry, it differs from the declaration, or its data
                 leaves the file.
         """
-        where = f"constant {quoted(name)} at {entry_bytes}"
-        if entry_bytes % _ALIGNMENT_BYTES or not (
-            _ALIGNMENT_BYTES <= entry_bytes <= self.size_bytes - _ALIGNMENT_BYTES
-        ):
-            raise self._invalid(f"{where}: no entry starts there, the file has {self.size_bytes}")
+        last = self.size_bytes - _ALIGNMENT_BYTES
+        if entry_bytes % _ALIGNMENT_BYTES or not _ALIGNMENT_BYTES <= entry_bytes <= last:
+            raise self._wrong(
+                where, entry_bytes, f"no entry starts there, of {self.size_bytes} bytes"
+            )
         raw = self.read(entry_bytes, _ENTRY.size).tobytes()
         sentinel, code, size, offset, unused_bits = _ENTRY.unpack(raw)
         if sentinel != _SENTINEL:
-            raise self._invalid(f"{where}: no entry starts there, found 0x{sentinel:08x}")
+            raise self._wrong(where, entry_bytes, f"no entry starts there, found 0x{sentinel:08x}")
         if code != kind.blob_code:
             found = BY_BLOB_CODE[code].name if code in BY_BLOB_CODE else f"type {code}"
-            raise self._invalid(f"{where}: holds {found}, the program declares {kind.name}")
+            raise self._wrong(
+                where, entry_bytes, f"holds {found}, the program declares {kind.name}"
+            )
         expected = kind.size_bytes(count)
         if size != expected or unused_bits != 8 * expected - kind.bits * count:
-            raise self._invalid(f"{where}: {size} bytes, expected {expected} for {count} elements")
+            reason = f"{size} bytes, expected {expected} for {count} elements"
+            raise self._wrong(where, entry_bytes, reason)
         if offset % _ALIGNMENT_BYTES or not _ALIGNMENT_BYTES <= offset <= self.size_bytes - size:
-            message = f"{where}: {size} bytes of data from {offset}"
-            raise self._invalid(f"{message}, the file has {self.size_bytes}")
+            reason = f"{size} bytes of data from {offset}, the file has {self.size_bytes}"
+            raise self._wrong(where, entry_bytes, reason)
         return Blob(kind, count, entry_bytes, offset, size, self)
 
     def read(self, offset_bytes: int, size_bytes: int) -> NDArray[np.uint8]:
@@ -146,3 +150,6 @@ class WeightFile:
 
     def _invalid(self, reason: str) -> InvalidBundle:
         return InvalidBundle(f"{quoted(self.path)}: {reason}")
+
+    def _wrong(self, where: Where, entry_bytes: int, reason: str) -> InvalidBundle:
+        return InvalidBundle(f"{where}: at {entry_bytes} of {quoted(self.path.name)}: {reason}")

@@ -24,6 +24,7 @@ from qdx.backends.coreml.mil.program import (
     MilValue,
 )
 from qdx.backends.coreml.mil.values import OpenFile, constant_from_message, type_from_message
+from qdx.backends.coreml.mil.where import Where
 from qdx.exporter.errors import InvalidBundle, first_line, quoted
 from qdx.exporter.files import load_json, read_bytes, safe_child
 from qdx.exporter.limits import (
@@ -107,13 +108,12 @@ class _Files:
 def _functions(program: Any, file: Path) -> dict[str, MilFunction]:
     open_file = _Files(file)
     return {
-        name: _function(name, message, open_file, str(file))
+        name: _function(name, message, open_file, Where(str(file)).at("function", name))
         for name, message in sorted(program.functions.items())
     }
 
 
-def _function(name: str, message: Any, open_file: OpenFile, file: str) -> MilFunction:
-    where = f"{quoted(file)}: function {quoted(name)}"
+def _function(name: str, message: Any, open_file: OpenFile, where: Where) -> MilFunction:
     if message.opset not in message.block_specializations:
         raise InvalidBundle(f"{where}: has no block for its opset {quoted(message.opset)}")
     block = message.block_specializations[message.opset]
@@ -128,26 +128,26 @@ def _function(name: str, message: Any, open_file: OpenFile, file: str) -> MilFun
     )
 
 
-def _values(messages: Any, where: str) -> tuple[MilValue, ...]:
+def _values(messages: Any, where: Where) -> tuple[MilValue, ...]:
     return tuple(
         MilValue(
             _checked_name(item.name, where),
-            type_from_message(item.type, f"{where}: {quoted(item.name)}"),
+            type_from_message(item.type, where.at("value", item.name)),
         )
         for item in messages
     )
 
 
-def _checked_name(name: str, where: str) -> str:
+def _checked_name(name: str, where: Where) -> str:
     if not name or len(name) > TENSOR_NAME_LIMIT:
         raise InvalidBundle(f"{where}: a value is named {quoted(name)}, expected a name")
     return name
 
 
-def _operation(message: Any, where: str, open_file: OpenFile) -> MilOperation:
+def _operation(message: Any, where: Where, open_file: OpenFile) -> MilOperation:
     kind = message.type
     name = _name(message, kind)
-    where = f"{where}: operation {quoted(name)} ({quoted(kind)})"
+    where = where.at(kind, name)
     inputs: dict[str, tuple[MilOperand, ...]] = dict(_arguments(message, where, open_file))
     # Before iOS 18, what a constant is computed from are attributes.
     attributes = _attributes(message, where, open_file) if _is_constant(kind) else {}
@@ -172,27 +172,27 @@ def _name(message: Any, kind: str) -> str:
 
 
 def _arguments(
-    message: Any, where: str, open_file: OpenFile
+    message: Any, where: Where, open_file: OpenFile
 ) -> Iterator[tuple[str, tuple[MilOperand, ...]]]:
     for key, argument in message.inputs.items():
         yield (
             key,
             tuple(
-                _operand(binding, f"{where}, {quoted(key)}", open_file)
+                _operand(binding, where.at("argument", key), open_file)
                 for binding in argument.arguments
             ),
         )
 
 
-def _operand(binding: Any, where: str, open_file: OpenFile) -> MilOperand:
+def _operand(binding: Any, where: Where, open_file: OpenFile) -> MilOperand:
     if binding.WhichOneof("binding") == "value":
         return constant_from_message(binding.value, where, open_file)
     return _checked_name(binding.name, where)
 
 
-def _attributes(message: Any, where: str, open_file: OpenFile) -> Mapping[str, MilConstant]:
+def _attributes(message: Any, where: Where, open_file: OpenFile) -> Mapping[str, MilConstant]:
     return {
-        key: constant_from_message(value, f"{where}, {quoted(key)}", open_file)
+        key: constant_from_message(value, where.at("argument", key), open_file)
         for key, value in message.attributes.items()
         if key != "name"
     }

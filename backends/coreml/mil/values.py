@@ -13,6 +13,7 @@ from qdx.backends.coreml.mil.bits import unpack
 from qdx.backends.coreml.mil.blob import WeightFile
 from qdx.backends.coreml.mil.dtypes import BY_CODE, STRING, MilType
 from qdx.backends.coreml.mil.program import MilConstant, TensorType
+from qdx.backends.coreml.mil.where import Where
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.limits import MIL_ELEMENTS_LIMIT, TENSOR_RANK_LIMIT
 
@@ -33,7 +34,7 @@ _FIELDS: Final = {
 }
 
 
-def type_from_message(message: Any, where: str) -> TensorType:
+def type_from_message(message: Any, where: Where) -> TensorType:
     """Reads a `ValueType`.
 
     Args:
@@ -63,7 +64,7 @@ def type_from_message(message: Any, where: str) -> TensorType:
     return TensorType(element, shape)
 
 
-def constant_from_message(message: Any, where: str, open_file: OpenFile) -> MilConstant:
+def constant_from_message(message: Any, where: Where, open_file: OpenFile) -> MilConstant:
     """Reads a `Value`: what is in the program at once, what lies in a weight file when asked for.
 
     Args:
@@ -105,7 +106,7 @@ def constant_from_message(message: Any, where: str, open_file: OpenFile) -> MilC
     return MilConstant(declared, _from_numbers(values, declared.kind, where))
 
 
-def _from_bytes(data: bytes, kind: MilType, count: int, where: str) -> NDArray[Any]:
+def _from_bytes(data: bytes, kind: MilType, count: int, where: Where) -> NDArray[Any]:
     if len(data) != kind.size_bytes(count):
         raise InvalidBundle(
             f"{where}: has {len(data)} bytes, expected {kind.size_bytes(count)} for {count} of {kind.name}"
@@ -113,7 +114,7 @@ def _from_bytes(data: bytes, kind: MilType, count: int, where: str) -> NDArray[A
     return unpack(np.frombuffer(data, np.uint8).copy(), kind, count)
 
 
-def _from_numbers(values: Any, kind: MilType, where: str) -> NDArray[Any]:
+def _from_numbers(values: Any, kind: MilType, where: Where) -> NDArray[Any]:
     numbers = np.array(values, np.int64 if kind.storage.kind in "iu" else kind.storage)
     if kind.storage.kind in "iu" and numbers.size:
         limits = np.iinfo(kind.storage)

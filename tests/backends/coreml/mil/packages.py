@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
+from coremltools.proto.Model_pb2 import Model
 
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
@@ -127,3 +129,59 @@ def _given(value: Any, name: str) -> Any:
     if value.dtype in allowed:
         return mb.identity(x=value, name=name)
     return mb.cast(x=value, dtype="int32", name=name)
+
+
+def program_file(package: Path) -> Path:
+    return package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+
+
+def weight_file(package: Path) -> Path:
+    return program_file(package).parent / "weights" / "weight.bin"
+
+
+def edit(package: Path, change: Callable[[Any], None]) -> Path:
+    """Changes the protobuf model of a package in place."""
+    model = Model()
+    model.ParseFromString(program_file(package).read_bytes())
+    change(model)
+    program_file(package).write_bytes(model.SerializeToString(deterministic=True))
+    return package
+
+
+def operations(model: Any) -> Any:
+    """The operations of a model's main function."""
+    function = model.mlProgram.functions["main"]
+    return function.block_specializations[function.opset].operations
+
+
+def sqnr_db(reference: torch.Tensor, found: Any) -> float:
+    """Signal to noise ratio in decibels."""
+    signal = reference.detach().double()
+    noise = float((signal - torch.as_tensor(found).double()).square().sum())
+    return math.inf if noise == 0 else 10 * math.log10(float(signal.square().sum()) / noise)
+
+
+def converted(
+    module: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    path: Path,
+    *,
+    target: str = "iOS18",
+    precision: str = "FLOAT16",
+) -> Path:
+    """Writes the package of a PyTorch module as coremltools converts it; its output is `y`."""
+    program = torch.export.export(module.eval(), tuple(inputs.values()), strict=False)
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
+        model = ct.convert(
+            program.run_decompositions({}),
+            minimum_deployment_target=getattr(ct.target, target),
+            compute_precision=getattr(ct.precision, precision),
+            inputs=[
+                ct.TensorType(name=name, shape=x.shape, dtype=x.numpy().dtype)
+                for name, x in inputs.items()
+            ],
+            outputs=[ct.TensorType(name="y")],
+            skip_model_load=True,
+        )
+        model.save(str(path))
+    return path

@@ -20,7 +20,8 @@ class WeightCache:
     """A budget that several graphs share.
 
     What is read first stays: a graph uses its weights in turns, so that dropping the least recently used one
-    would drop each just before it is needed.
+    would drop each just before it is needed. The first that does not fit ends this: the heap cannot give back
+    the memory of large tensors that was freed around small ones that still fit.
 
     Args:
         limit_bytes: The budget.
@@ -49,6 +50,8 @@ class WeightCache:
             if tensor.nbytes <= self._left_bytes:
                 self._left_bytes -= tensor.nbytes
                 kept = tensor
+            else:
+                self._left_bytes = 0
             return tensor
 
         return load

@@ -15,7 +15,7 @@ from qdx.exporter.calibrate.taps import Recorder, taps_of
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.site import Site
-from qdx.exporter.graph.weights import Weights
+from qdx.exporter.graph.weights import LazyWeight, Weights
 from tests.exporter.calibrate.recording import Network, graph_of, nodes_of, traced
 
 X = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3))
@@ -158,3 +158,20 @@ def test_cached_weights_are_read_once_within_the_budget(limit_bytes, reads):
     assert set(counts.values()) == {reads}
     assert torch.equal(outputs[0], outputs[2])
     assert torch.equal(outputs[0], graph.run({"x": X})["y"])
+
+
+def test_no_small_weight_stays_behind_a_large_one_that_did_not_fit():
+    _, graph, _ = traced()
+    reads = []
+
+    def weight(name, size):
+        return LazyWeight(
+            name, (size,), torch.float32, lambda: reads.append(name) or torch.zeros(size)
+        )
+
+    weights = {name: weight(name, size) for name, size in (("a", 4), ("large", 100), ("b", 4))}
+    cached = WeightCache(64).attach(dataclasses.replace(graph, weights=Weights(weights))).weights
+    for _ in range(2):
+        for name in weights:
+            cached[name].read()
+    assert reads == ["a", "large", "b", "large", "b"]

@@ -30,13 +30,21 @@ def _coreml() -> Backend:
     return CoreMlBackend()
 
 
+def _tensorrt() -> Backend:
+    from qdx.backends.tensorrt.backend import TensorRtBackend
+
+    return TensorRtBackend()
+
+
 _BACKENDS: dict[str, Callable[[], Backend]] = {
     "coreml": _coreml,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "tensorrt": _tensorrt,
 }
-_PACKAGES = {"coreml": "coremltools"}
-"""The package to import, where it is not named like the runtime."""
+_NEEDS = {"coreml": ("coremltools", "coreml"), "tensorrt": ("onnxruntime", "onnxruntime")}
+"""The package to import and the extra that installs it, where they are not named like the runtime. Models for
+TensorRT are made and verified without it; only what builds and runs engines asks for it."""
 
 
 def get_backend(runtime: str) -> Backend:
@@ -50,9 +58,9 @@ def get_backend(runtime: str) -> Backend:
         raise UsageError(
             f"`{runtime}`: no such runtime, expected one of {', '.join(sorted(_BACKENDS))}"
         )
-    package = _PACKAGES.get(runtime, runtime)
+    package, extra = _NEEDS.get(runtime, (runtime, runtime))
     if find_spec(package) is None:
         raise RuntimeMissing(
-            f"`{package}` is not installed", hint=f'run `pip install "qdx[{runtime}]"`'
+            f"`{package}` is not installed", hint=f'run `pip install "qdx[{extra}]"`'
         )
     return _BACKENDS[runtime]()

@@ -79,6 +79,7 @@ class Layout(_Model):
         model_file: File name of the model in a component's folder.
         external_data_file: File name of the weights beside it.
         dot: What stands for the dots of nested tensors' names, where those may not be.
+        scalars: Whether inputs without dimensions may be; otherwise they have one, of length one.
         folders: Folder by `component.method`, where it is not the default.
         dtypes: Declared element type by traced element type, where they differ.
         inputs: Changes of inputs.
@@ -88,6 +89,7 @@ class Layout(_Model):
     model_file: str
     external_data_file: str | None = None
     dot: Annotated[str, Field(pattern=r"^[._]$")] = "."
+    scalars: bool = True
     folders: Mapping[str, str] = {}
     dtypes: Mapping[Dtype, Dtype] = {}
     inputs: Mapping[str, PortChange] = {}
@@ -165,6 +167,9 @@ class TargetProfile(_Model):
         compute_dtype: Type in which operations run; `storage` for that in which a component's weights are
             stored.
         deployment_target: The oldest system that reads the artifacts, where that decides what they hold.
+        runtime_versions: Versions of the runtime that the artifacts are for, such as `>=10.12,<12`, where they
+            decide what these hold.
+        compute_capability: Of an NVIDIA device, the least that it may have; None for any.
         refused: For types that cannot be stored, the reason.
         quantizers: Quantizers that can make its artifacts.
         kernels: What runs in low precision, and how; the first row that fits decides.
@@ -175,7 +180,7 @@ class TargetProfile(_Model):
 
     schema_: Literal["qdx.target/1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    runtime: Literal["onnxruntime", "openvino", "coreml"]
+    runtime: Literal["onnxruntime", "openvino", "coreml", "tensorrt"]
     device: str
     extra: str
     distributions: Names
@@ -183,6 +188,8 @@ class TargetProfile(_Model):
     storage_dtypes: Dtypes
     compute_dtype: Dtype | Literal["storage"]
     deployment_target: Annotated[str, Field(pattern=r"^[a-zA-Z]+[0-9]+$")] | None = None
+    runtime_versions: Annotated[str, Field(pattern=r"^>=[0-9.]+(,<[0-9.]+)?$")] | None = None
+    compute_capability: Annotated[tuple[int, int], Strict(strict=False)] | None = None
     refused: Mapping[str, str] = {}
     quantizers: Quantizers = ("qdx",)
     kernels: Kernels = ()

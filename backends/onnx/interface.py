@@ -61,6 +61,7 @@ def _adapt_input(model: ir.Model, value: ir.Value, spec: TensorSpec, where: str)
     if value.dtype != wanted:
         chain.append(ir.node("Cast", [current], {"to": value.dtype}))
         current = chain[-1].outputs[0]
+        current.type, current.shape = value.type, shape
     if len(shape) != len(traced_shape):
         chain.append(_resize_rank(model, current, tuple(traced_shape), spec, where))
         current = chain[-1].outputs[0]

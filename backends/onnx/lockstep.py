@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -67,7 +68,10 @@ class OnnxRuntimeLockstep:
         given = {_GIVEN + name: values[name] for name in self.quantizers}
         names = [*self._outputs, *dict.fromkeys(self._sources.values())]
         results = dict(zip(names, self._session.run(names, {**inputs, **given}), strict=True))
-        own = {name: results[source] for name, source in self._sources.items()}
+        own = {
+            name: results[source].astype(np.float32, copy=False)
+            for name, source in self._sources.items()
+        }
         return {name: results[name] for name in self._outputs}, own
 
 
@@ -76,6 +80,8 @@ def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -
     producers = {name: node for node in proto.graph.node for name in node.output}
     exposed = {value.name for value in proto.graph.output}
     sources: dict[str, str] = {}
+    halves = {one.name for one in proto.graph.initializer if one.data_type == TensorProto.FLOAT16}
+    scales: list[tuple[onnx.NodeProto, str]] = []
     for node in proto.graph.node:
         name = quantizer_of(node.name) if node.op_type == "QuantizeLinear" else None
         producer = producers.get(node.input[0]) if name is not None else None
@@ -88,4 +94,14 @@ def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -
         kind = helper.make_tensor_value_info(_GIVEN + name, TensorProto.FLOAT, shapes[name])
         proto.graph.input.append(kind)
         node.input[0] = _GIVEN + name
+        if (
+            node.input[1] in halves
+        ):  # given float32, a quantizer rounds it as the quantized graph does
+            scales.append((node, node.input[1]))
+    for node, scale in scales:
+        node.input[1] = f"{scale}/float"
+    casts = dict.fromkeys(scale for _, scale in scales)
+    for scale in reversed(casts):
+        cast = helper.make_node("Cast", [scale], [f"{scale}/float"], to=TensorProto.FLOAT)
+        proto.graph.node.insert(0, cast)
     return sources

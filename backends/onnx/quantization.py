@@ -16,9 +16,11 @@ from qdx.exporter.graph import operators
 # A value of the graph under construction: an `onnx_ir.Value` that onnxscript can compute with.
 Value = Any
 
-_Integer = type[np.int8] | type[np.uint8]
-
-_ACTIVATIONS: dict[str, _Integer] = {"int8": np.int8, "uint8": np.uint8}
+_ACTIVATIONS = {
+    "int8": ir.DataType.INT8,
+    "uint8": ir.DataType.UINT8,
+    "float8_e4m3fn": ir.DataType.FLOAT8E4M3FN,
+}
 
 
 def quantization_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -34,7 +36,8 @@ def quantization_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]
         return op.QuantizeLinear(x, *_parameters(op, scale, zero_point, _ACTIVATIONS[dtype]))
 
     def dequantize_tensor(q: Value, scale: float, zero_point: int) -> Value:
-        dtype: _Integer = np.uint8 if q.dtype == ir.DataType.UINT8 else np.int8
+        known = q.dtype in _ACTIVATIONS.values()
+        dtype = q.dtype if known else ir.DataType.INT8
         return op.DequantizeLinear(q, *_parameters(op, scale, zero_point, dtype))
 
     def quantize(
@@ -59,10 +62,12 @@ def quantization_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]
     }
 
 
-def _parameters(op: Opset, scale: float, zero_point: int, dtype: _Integer) -> tuple[Value, Value]:
+def _parameters(
+    op: Opset, scale: float, zero_point: int, dtype: ir.DataType
+) -> tuple[Value, Value]:
     return (
         op.Constant(value=ir.tensor(np.asarray(scale, dtype=np.float32))),
-        op.Constant(value=ir.tensor(np.asarray(zero_point, dtype=dtype))),
+        op.Constant(value=ir.Tensor(np.asarray(zero_point, dtype=dtype.numpy()), dtype=dtype)),
     )
 
 

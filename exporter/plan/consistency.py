@@ -102,10 +102,24 @@ def _inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
         key = "percentile" if inputs.percentile is not None else "observer"
         yield Fault((*path, key), "`percentile` and observer `percentile` belong together",
                     'such as `"observer": "percentile", "percentile": 0.9999`')  # fmt: skip
+    if inputs.dtype == "float8_e4m3fn":
+        yield from _float8_inputs(inputs, path)
     if inputs.timestep_groups > 1 and _whole_carrier(inputs):
         yield Fault((*path, "timestep_groups"), "scales by timestep with `symmetric` false in eight bits",
                     "a zero point of eight bits is the same at all timesteps; be symmetric, or take fewer bits")  # fmt: skip
     yield from _dynamic(inputs, path)
+
+
+def _float8_inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
+    if not inputs.symmetric:
+        yield Fault((*path, "symmetric"), "float8_e4m3fn has no zero point",
+                    "leave `symmetric` out")  # fmt: skip
+    if inputs.observer == "mse":
+        yield Fault((*path, "observer"), "observer `mse` for float8_e4m3fn",
+                    "its error is that of integers; float8_e4m3fn takes `minmax` or `percentile`")  # fmt: skip
+    if inputs.timestep_groups > 1:
+        yield Fault((*path, "timestep_groups"), "scales by timestep for float8_e4m3fn",
+                    "its exponents follow the range; leave `timestep_groups` out")  # fmt: skip
 
 
 def _whole_carrier(inputs: Inputs) -> bool:

@@ -90,7 +90,12 @@ class Negotiation:
                 f"{self.storage}: float weights of a component have one type",
             )
         kinds = {
-            (scheme.quantized, scheme.dtype.startswith("u"), scheme.mode, scheme.symmetric)
+            (
+                scheme.quantized,
+                scheme.dtype.startswith(("u", "float8")) and scheme.dtype[0],
+                scheme.mode,
+                scheme.symmetric,
+            )
             for scheme in wish.schemes
         }
         if len(kinds) > 1:

@@ -38,7 +38,7 @@ WeightsDtype = Literal[
     "palette1",
 ]
 TableDtype = Literal["float32", "float16", "int8"]
-InputsDtype = Literal["float32", "int8", "uint8", "int5", "uint5", "int4", "uint4"]
+InputsDtype = Literal["float32", "int8", "uint8", "float8_e4m3fn", "int5", "uint5", "int4", "uint4"]
 
 FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
 _BITS: Final = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorRanges", "activation_quantization"]
 
 _CARRIER_BITS: Final = 8
+_FLOAT8: Final = "float8_e4m3fn"
 
 
 class TensorRanges(Protocol):
@@ -41,7 +42,7 @@ def activation_quantization(
     signed: bool,
     symmetric: bool,
 ) -> ActivationQuantization:
-    """The quantizer of one activation, carried by eight-bit integers.
+    """The quantizer of one activation, carried by eight-bit integers, or in eight-bit floats.
 
     A dtype of fewer bits keeps its own scale and clips to its own bounds inside the carrier, so the
     values are those of the smaller dtype while an eight-bit kernel runs.
@@ -56,6 +57,8 @@ def activation_quantization(
     first = segments[0][1]
     if first.mode == "dynamic":
         return ActivationQuantization("int8", 1.0, 0, token=True)
+    if first.dtype == _FLOAT8:
+        return _float8(first, ranges)
     carrier = quantized_dtype("int8" if signed else "uint8")
     choice = _Choice(ranges, carrier, symmetric=symmetric)
     everything = choice.parameters(first, None)
@@ -77,6 +80,13 @@ def activation_quantization(
         tuple(choice.bounds(inputs, parameters) for inputs, parameters in each),
     )
     return ActivationQuantization(carrier.name, reference, carrier.middle, None, shared)
+
+
+def _float8(inputs: Inputs, ranges: TensorRanges) -> ActivationQuantization:
+    """The greatest magnitude becomes the dtype's greatest value."""
+    low, high = ranges.range(inputs.observer, percentile=inputs.percentile, symmetric=True)
+    parameters = choose_qparams(low, high, quantized_dtype(_FLOAT8), symmetric=True)
+    return ActivationQuantization(_FLOAT8, parameters.scale, 0)
 
 
 class _Choice:

@@ -46,7 +46,7 @@ class ActivationQuantization:
     """The quantizer of one activation, one scale for the whole tensor.
 
     Attributes:
-        dtype: `int8` or `uint8`.
+        dtype: `int8`, `uint8` or `float8_e4m3fn`.
         scale: float32 value.
         zero_point: In the dtype's range.
         bounds: The least and greatest integer that may occur, for simulated dtypes of fewer bits; None

@@ -61,7 +61,7 @@ class _Groups(_Record):
 
 
 class _Activation(_Record):
-    dtype: Literal["int8", "uint8"]
+    dtype: Literal["int8", "uint8", "float8_e4m3fn"]
     scale: Positive
     zero_point: int
     bounds: Bounds | None = None
@@ -77,6 +77,8 @@ class _Activation(_Record):
         for low, high in (*pairs, *([self.bounds] if self.bounds else [])):
             if not dtype.minimum <= low <= high <= dtype.maximum:
                 raise ValueError(f"rising bounds within {dtype.minimum} to {dtype.maximum}")
+        if dtype.is_float and (self.zero_point or self.bounds or self.groups or self.token):
+            raise ValueError(f"a scale alone for {self.dtype}")
         if self.token and (self.scale != 1 or self.groups is not None):
             raise ValueError("scale 1 and no groups where scales come from tokens")
         return self

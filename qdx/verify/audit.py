@@ -31,6 +31,7 @@ DENOMINATOR: Final = (
     "what is executed counts the planned products of attention too"
 )
 _FLOATS: Final = ("float", "bfloat")
+_FLOAT8: Final = "float8"
 _PRODUCTS: Final = ("qk", "pv", "matmul")
 
 
@@ -214,7 +215,8 @@ def _why_not(kernels: Sequence[KernelExecution]) -> str:
 
 
 def _is_float(kernel: KernelExecution) -> bool:
-    return not kernel.precision or kernel.precision.startswith(_FLOATS)
+    precision = kernel.precision
+    return not precision or (precision.startswith(_FLOATS) and not precision.startswith(_FLOAT8))
 
 
 def _time_share(kernels: Sequence[KernelExecution]) -> float | None:

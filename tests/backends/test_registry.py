@@ -12,7 +12,12 @@ from qdx.exporter.errors import RuntimeMissing, UsageError
 
 @pytest.mark.parametrize(
     ("runtime", "package"),
-    [("coreml", "coremltools"), ("onnxruntime", "onnxruntime"), ("openvino", "openvino")],
+    [
+        ("coreml", "coremltools"),
+        ("onnxruntime", "onnxruntime"),
+        ("openvino", "openvino"),
+        ("tensorrt", "onnxruntime"),
+    ],
 )
 def test_backends_by_name(runtime: str, package: str) -> None:
     backend = get_backend(runtime)

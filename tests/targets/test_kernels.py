@@ -126,7 +126,7 @@ def requests():
         for group in (None, 16)
         for table in ("float16", "int8")
     ]  # fmt: skip
-    inputs = [None, TOKEN] + [
+    inputs = [None, TOKEN, Inputs(dtype="float8_e4m3fn")] + [
         Inputs(dtype=dtype, symmetric=symmetric)
         for dtype in ("int8", "uint8", "int5", "uint5", "int4", "uint4")
         for symmetric in (True, False)

@@ -38,8 +38,8 @@ def resolved(preset, target, sites):
 
 def test_presets_are_listed():
     assert list_presets() == (
-        "bfloat16", "float16", "float32", "palette4", "palette6",
-        "w4", "w4-float16", "w8", "w8-float16", "w8a8", "w8a8-float16",
+        "bfloat16", "float16", "float32", "fp8", "palette4", "palette6",
+        "w4", "w4-float16", "w8", "w8-float16", "w8a8", "w8a8-float16", "w8a8-symmetric",
     )  # fmt: skip
 
 
@@ -70,6 +70,8 @@ def test_float_presets_ask_one_type(name):
         ("w8-float16", 25, 20, 0.7),
         ("w4-float16", 10, 12, 0.4),
         ("w8a8-float16", 25, 20, 0.7),
+        ("w8a8-symmetric", 20, 20, 0.7),
+        ("fp8", 15, 20, 0.7),
         ("palette6", 15, 15, 0.5),
         ("palette4", 8, 10, 0.3),
     ],
@@ -88,6 +90,15 @@ def test_w8a8_carries_the_gates_of_low_precision():
     assert gates.audit.executed_share_min == 0.95
     assert (gates.conditioning.ratio_min, gates.conditioning.ratio_max) == (0.9, 1.1)
     assert (gates.coverage.timesteps_share_min, gates.coverage.branches) == (1, "both")
+
+
+@pytest.mark.parametrize("name", ["w8a8-symmetric", "fp8"])
+def test_presets_for_runtimes_without_zero_points_ask_for_none(name):
+    plan = load_plan(name)
+
+    assert all(rule.inputs.symmetric for rule in plan.rules if rule.inputs is not None)
+    assert plan.gates.lowering.sqnr_db_min == 45
+    assert plan.gates.audit.executed_share_min == 0.95
 
 
 @pytest.mark.parametrize("name", ["w8", "w4"])
@@ -113,8 +124,12 @@ REFUSED = {
     ("coreml", "bfloat16"): "no bfloat16",
     **{(target, name): "from iOS 18" for target in ("coreml-ios16", "coreml-ios17", "iphone-a16") for name in ("w4", "w4-float16")},
     **{("iphone-a17", name): "one scale for a weight" for name in ("w4", "w4-float16")},
-    **{("coreml-ios16", name): "from iOS 17" for name in ("w8a8", "w8a8-float16")},
-    **{(runtime, f"palette{bits}"): "as indices into a table" for runtime in ("onnxruntime", "openvino") for bits in (4, 6)},
+    **{("coreml-ios16", name): "from iOS 17" for name in ("w8a8", "w8a8-float16", "w8a8-symmetric")},
+    **{("tensorrt", name): "no zero points" for name in ("w8a8", "w8a8-float16")},
+    ("tensorrt", "bfloat16"): "could not be verified",
+    **{(target, "fp8"): "compute capability 8.9" for target in ("tensorrt-ampere", "jetson-orin")},
+    **{(runtime, "fp8"): "no kernel|needs|float8" for runtime in ("onnxruntime", "openvino", "coreml")},
+    **{(runtime, f"palette{bits}"): "as indices into a table" for runtime in ("onnxruntime", "openvino", "tensorrt") for bits in (4, 6)},
 }  # fmt: skip
 """By runtime or target and preset, with the reason."""
 

@@ -1,0 +1,80 @@
+"""A graph to an explicitly quantized, fully typed `model.onnx` for TensorRT, with its weights beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import onnx_ir as ir
+
+from qdx.backends.contract import LoweredFiles
+from qdx.backends.onnx.four_bits import widen_four_bits
+from qdx.backends.onnx.lowering import model_from_graph, write_model
+from qdx.backends.onnx.translations import Forms
+from qdx.backends.tensorrt.doubles import narrow_doubles
+from qdx.backends.tensorrt.lint import DeviceFacts, Severity, lint
+from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe
+from qdx.backends.tensorrt.typed import type_model
+from qdx.backends.tensorrt.zero_points import write_zero_points
+from qdx.exporter.errors import InternalError, Refusal, TargetRefusal
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.graph import Graph
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["DATA_FILE", "MODEL_FILE", "lower", "typed_model"]
+
+MODEL_FILE: Final = "model.onnx"
+DATA_FILE: Final = "model.onnx_data"
+FORMS: Final = Forms(opset=21, group_norm_operator=True)
+"""Opset 21 has four-bit types, blocks and scales in sixteen bits; its group norm is read from TensorRT 10.9 on."""
+
+_HALVES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+
+
+def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+    """Writes the component into `folder`, with the recipe by which its engine is built.
+
+    Args:
+        graph: Float or quantized.
+        compute_dtype: Type of what is not quantized: float32 or float16.
+        profile: The target.
+        folder: Exists.
+
+    Raises:
+        StorageError: The disk refused.
+        TargetRefusal: The model breaks a rule of the target, an operator has no form in ONNX, or a weight does not
+            fit the type.
+    """
+    model = typed_model(graph, compute_dtype)
+    recipe = BuildRecipe(model=MODEL_FILE, versions=str(profile.runtime_versions))
+    _check(model, graph.where, DeviceFacts(recipe.version_range, profile.compute_capability))
+    write_model(model, folder / MODEL_FILE, external_data=DATA_FILE)
+    (folder / RECIPE_NAME).write_bytes(recipe.to_json())
+    others = [folder / RECIPE_NAME]
+    if (folder / DATA_FILE).exists():
+        others.append(folder / DATA_FILE)
+    return LoweredFiles(folder / MODEL_FILE, tuple(others))
+
+
+def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
+    """The model before it is checked and written, its weights lazy."""
+    model = model_from_graph(graph, FORMS, bound_passes=(widen_four_bits, write_zero_points))
+    narrow_doubles(model)
+    if compute_dtype in _HALVES:
+        type_model(model, _HALVES[compute_dtype])
+    elif compute_dtype != "float32":
+        raise InternalError(f"`{graph.where}`: no form in {compute_dtype}")
+    return model
+
+
+def _check(model: ir.Model, where: str, facts: DeviceFacts) -> None:
+    broken = [one for one in lint(model, facts) if one.severity is Severity.ERROR]
+    if broken:
+        raise TargetRefusal(
+            f"`{where}`: breaks {len(broken)} rules of TensorRT {facts.versions}",
+            refusals=tuple(
+                Refusal(f"{where}: {one.node}", f"{one.rule}: {one.message}", one.hint)
+                for one in broken
+            ),
+        )

@@ -1,0 +1,111 @@
+"""Where quantizers stand for TensorRT.
+
+Inputs of weighted operations are quantized, right before them; TensorRT moves quantizers back over what commutes with
+them, and fuses one behind an operation into it. Everything is symmetric: activations by tensor, weights by channel or
+block. Operations with the same input share its quantizer, so q, k and v have one scale. Nothing stands around norms,
+activation functions and softmax. Scales are numbers of the type that the component computes in, because a strongly
+typed network converts none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from qdx.exporter.errors import InvalidInput
+from qdx.exporter.quantize.activations import activation_quantization
+from qdx.exporter.quantize.placement import (
+    ActivationQuantization,
+    Placement,
+    SitePlacement,
+    WeightQuantization,
+)
+
+if TYPE_CHECKING:
+    from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["place"]
+
+_HALF: Final = "float16"
+
+
+def place(
+    graph: Graph,
+    sites: Sequence[Site],
+    resolved: ResolvedPlan,
+    ranges: Ranges | None,
+    profile: TargetProfile,
+) -> Placement:
+    """Chooses the quantizers of one graph.
+
+    Args:
+        graph: The float graph.
+        sites: Of that graph.
+        resolved: What becomes of each site.
+        ranges: Recorded ranges of the inputs; None where only weights are quantized.
+        profile: The target.
+
+    Raises:
+        InvalidInput: The range of a quantized input was not recorded, or its scale is no float16.
+    """
+    del profile  # what it can do is in the resolution already
+    known = {site.key: site for site in sites}
+    half = resolved.storage_dtype(graph.component) == _HALF
+    placed = []
+    for resolution in resolved.quantized(graph.where):
+        if resolution.key in known and resolution.form not in {"float", "refused"}:
+            site = known[resolution.key]
+            inputs = _inputs(graph.where, site, resolution, ranges)
+            if half:
+                inputs = {i: _in_half(graph.where, site, one) for i, one in inputs.items()}
+            placed.append(SitePlacement(site.key, inputs=inputs, weight=_weight(site, resolution)))
+    return Placement(graph.where, tuple(placed))
+
+
+def _inputs(
+    where: str, site: Site, resolution: SiteResolution, ranges: Ranges | None
+) -> dict[int, ActivationQuantization]:
+    segments = resolution.segments
+    if not any(inputs.quantized for _, inputs in segments):
+        return {}
+    assert ranges is not None
+    groups = ranges.groups(where)
+    return {
+        index: activation_quantization(
+            segments,
+            ranges.statistics(where, site.key, port),
+            groups,
+            signed=True,
+            symmetric=True,
+        )
+        for port, index in site.ports.items()
+    }
+
+
+def _in_half(
+    where: str, site: Site, quantization: ActivationQuantization
+) -> ActivationQuantization:
+    scale = float(np.float16(quantization.scale))
+    if not 0 < scale < np.inf:
+        raise InvalidInput(
+            f"`{where}`: the scale {quantization.scale:g} of the input of `{site.key}` is no float16",
+            hint="keep the operation, or the component, in float32",
+        )
+    return replace(quantization, scale=scale)
+
+
+def _weight(site: Site, resolution: SiteResolution) -> WeightQuantization | None:
+    scheme = resolution.quantized_weights
+    if scheme is None:
+        return None
+    channels = 1 if "transpose" in site.op else 0
+    return WeightQuantization.of(
+        scheme, 1 - channels if scheme.granularity == "block" else channels
+    )

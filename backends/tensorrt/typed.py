@@ -1,0 +1,194 @@
+"""A float32 ONNX model typed in sixteen bits, every cast written out: strongly typed networks convert nothing themselves.
+
+Computed in float32 whatever the plan says, because sixteen bits spoil them:
+
+- what leads to a sine or cosine: a timestep near 1000 in float16 is off by a quarter, and so is the angle;
+- the mean of squares of a norm written in elementary operations: the square of 256 is beyond float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from onnx_ir.tensor_adapters import TorchTensor
+
+from qdx.backends.onnx.weights import narrowed
+from qdx.exporter.errors import InternalError
+
+__all__ = ["type_model"]
+
+_FLOAT: Final = ir.DataType.FLOAT
+_TORCH: Final = {ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
+_NUMPY: Final = {ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
+_ANGLES: Final = frozenset({"Sin", "Cos"})
+_PRODUCTS: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Softmax"})
+"""Where the way back from an angle ends: angles are made of positions and timesteps, not of activations."""
+_SQUARES: Final = frozenset({"Mul", "Pow"})
+_ROOTS: Final = frozenset({"Add", "Sqrt", "Reciprocal", "Pow", "Div", "Mul"})
+_FLOAT32_PORTS: Final = {"Resize": (1, 2)}
+"""Inputs that the operator set declares as float32."""
+
+
+def type_model(model: ir.Model, half: ir.DataType) -> None:
+    """Types a model in place; inputs and outputs keep their types behind casts.
+
+    Args:
+        model: Computes in float32; its weights are bound and its values named.
+        half: FLOAT16 or BFLOAT16.
+
+    Raises:
+        InternalError: The type of a value is not known.
+        TargetRefusal: A weight does not fit float16; when it is read.
+    """
+    _Typing(model, half).run()
+
+
+class _Typing:
+    """One model under work; a value is cast to a type once."""
+
+    def __init__(self, model: ir.Model, half: ir.DataType) -> None:
+        self._model = model
+        self._half = half
+        self._kept = frozenset(map(id, _float32_nodes(model)))
+        self._casts: dict[tuple[int, ir.DataType], ir.Value] = {}
+
+    def run(self) -> None:
+        nodes = list(self._model.graph)
+        self._narrow_initializers()
+        for node in nodes:
+            self._type_node(node)
+        for index, value in enumerate(self._model.graph.outputs):
+            if value.dtype == self._half:
+                self._model.graph.outputs[index] = self._output(value)
+
+    def _type_node(self, node: ir.Node) -> None:
+        wanted = _FLOAT if id(node) in self._kept else self._half
+        fixed = _FLOAT32_PORTS.get(node.op_type, ())
+        for index, value in enumerate(node.inputs):
+            if value is None or value.dtype not in {_FLOAT, self._half}:
+                continue
+            own = _FLOAT if index in fixed else wanted
+            if value.dtype != own:
+                node.replace_input_with(index, self._cast(value, own, before=node))
+        if wanted == self._half:
+            self._narrow_attributes(node)
+        for value in node.outputs:
+            if value.dtype is None and value.uses():
+                raise InternalError(f"`{node.name}`: the type of its output is not known")
+            if value.dtype == _FLOAT:
+                value.dtype = wanted
+
+    def _narrow_attributes(self, node: ir.Node) -> None:
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == _FLOAT:
+            node.attributes["to"] = ir.AttrInt64("to", self._half)
+        filled = node.attributes.get("value") if node.op_type == "ConstantOfShape" else None
+        if filled is not None and filled.as_tensor().dtype == _FLOAT:
+            tensor = self._narrow_array(filled.as_tensor().numpy())
+            node.attributes["value"] = ir.AttrTensor("value", tensor)
+
+    def _narrow_initializers(self) -> None:
+        """Stores in sixteen bits what only nodes in sixteen bits read."""
+        for value in self._model.graph.initializers.values():
+            if value.dtype != _FLOAT or not all(
+                self._reads_half(use.node, use.idx) for use in value.uses()
+            ):
+                continue
+            tensor = value.const_value
+            if isinstance(tensor, ir.LazyTensor):
+                value.const_value = self._narrow_lazily(tensor)
+            elif tensor is not None:
+                value.const_value = self._narrow_array(tensor.numpy(), value.name)
+            value.dtype = self._half
+
+    def _reads_half(self, node: ir.Node, index: int) -> bool:
+        return id(node) not in self._kept and index not in _FLOAT32_PORTS.get(node.op_type, ())
+
+    def _narrow_lazily(self, tensor: ir.LazyTensor) -> ir.LazyTensor:
+        name, half = tensor.name or "", self._half
+
+        def read() -> ir.TensorProtocol:
+            wide = torch.from_numpy(np.array(tensor.numpy()))
+            return TorchTensor(narrowed(name, wide, _TORCH[half]), name=name)
+
+        return ir.LazyTensor(read, dtype=half, shape=ir.Shape(tensor.shape), name=name)
+
+    def _narrow_array(self, values: NDArray[Any], name: str | None = None) -> ir.TensorProtocol:
+        """A constant; masks of the least float32 become the least number of the type."""
+        limit = torch.finfo(_TORCH[self._half]).max
+        finite = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
+        return ir.Tensor(finite.astype(_NUMPY[self._half]), dtype=self._half, name=name)
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType, *, before: ir.Node) -> ir.Value:
+        key = (id(value), dtype)
+        if key not in self._casts:
+            node = _cast_node(value, dtype)
+            producer = value.producer()
+            if producer is None:
+                first = next(iter(self._model.graph), before)
+                self._model.graph.insert_before(first, node)
+            else:
+                self._model.graph.insert_after(producer, node)
+            self._casts[key] = node.outputs[0]
+        return self._casts[key]
+
+    def _output(self, value: ir.Value) -> ir.Value:
+        """The output under its name in float32; what computes it gets another name."""
+        name = value.name
+        value.name = f"{name}/{self._half.name.lower()}"
+        node = _cast_node(value, _FLOAT)
+        node.outputs[0].name = name
+        self._model.graph.append(node)
+        return node.outputs[0]
+
+
+def _cast_node(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    name = f"{value.name}/Cast_{dtype.name.lower()}"
+    node = ir.node("Cast", [value], {"to": dtype}, name=name)
+    result = node.outputs[0]
+    result.name, result.shape, result.dtype = name, value.shape, dtype
+    return node
+
+
+def _float32_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    for node in model.graph:
+        if node.op_type in _ANGLES:
+            yield node
+            yield from _before(node.inputs)
+        elif node.op_type == "ReduceMean":
+            yield from _mean_of_squares(node)
+
+
+def _before(values: Iterable[ir.Value | None]) -> Iterator[ir.Node]:
+    """The nodes that compute values, back to products, inputs and weights."""
+    pending, seen = list(values), set()
+    while pending:
+        value = pending.pop()
+        node = None if value is None else value.producer()
+        if node is None or id(node) in seen or node.op_type in _PRODUCTS:
+            continue
+        seen.add(id(node))
+        yield node
+        pending += node.inputs
+
+
+def _mean_of_squares(mean: ir.Node) -> Iterator[ir.Node]:
+    """A mean of squares, the square before it, and the root and division behind it."""
+    square = None if mean.inputs[0] is None else mean.inputs[0].producer()
+    if square is None or square.op_type not in _SQUARES:
+        return
+    if square.op_type == "Mul" and square.inputs[0] is not square.inputs[1]:
+        return
+    yield square
+    node: ir.Node | None = mean
+    while node is not None:
+        yield node
+        users = [use.node for use in node.outputs[0].uses()]
+        if node.op_type in {"Div", "Mul"} or len(users) != 1 or users[0].op_type not in _ROOTS:
+            return
+        node = users[0]

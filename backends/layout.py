@@ -23,7 +23,8 @@ def graph_in_layout(graph: Graph, layout: Layout) -> Graph:
     at = (graph.component, without_variant(graph.method))
     dynamic = bool(graph.dynamic_symbols)
     inputs = tuple(
-        _placed(s, layout.input(*at, s.name, s.dtype), dynamic=dynamic) for s in graph.inputs
+        _placed(s, layout.input(*at, s.name, s.dtype), dynamic=dynamic, scalars=layout.scalars)
+        for s in graph.inputs
     )
     taken = {spec.name for spec in inputs}
     outputs = (
@@ -39,11 +40,11 @@ def graph_in_layout(graph: Graph, layout: Layout) -> Graph:
     )
 
 
-def _placed(spec: TensorSpec, port: Port, *, dynamic: bool) -> TensorSpec:
+def _placed(spec: TensorSpec, port: Port, *, dynamic: bool, scalars: bool = True) -> TensorSpec:
     shape = spec.shape
     if port.rank == 0:
         shape = ()
-    elif port.rank == 1 and not shape:
+    elif not shape and (port.rank == 1 or not scalars):
         shape = (1,)
     if port.rank == 1 and dynamic and shape == (1,):
         shape = (f"{port.name}_0",)

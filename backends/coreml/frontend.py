@@ -14,7 +14,7 @@ from coremltools.converters.mil.frontend.torch import ops
 from coremltools.converters.mil.frontend.torch.converter import TorchConverter
 from coremltools.converters.mil.mil import Builder, Program
 
-from qdx.backends.coreml import converters
+from qdx.backends.coreml.converters import register_operators
 from qdx.backends.coreml.folding import constant_values
 from qdx.backends.coreml.stored_weights import as_array
 from qdx.exporter.errors import QdxError, Refusal, TargetRefusal, first_line
@@ -47,7 +47,7 @@ def translate(graph: Graph, specification: int) -> Program:
     Raises:
         TargetRefusal: An operator has no translation.
     """
-    assert converters  # importing the module registers them
+    register_operators()
     _reset_conversion_state()  # names are counted up for the life of a process
     try:
         program = graph.program.run_decompositions({})

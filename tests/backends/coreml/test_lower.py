@@ -1,0 +1,201 @@
+"""Graphs become ML program packages that compute what PyTorch computes, and say so in their types."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qdx.backends.coreml.backend import CoreMlBackend
+from qdx.backends.coreml.mil.program import MilProgram
+from qdx.backends.coreml.mil.reader import read_package
+from qdx.backends.coreml.run import CoreMlRunner
+from qdx.exporter.errors import TargetRefusal
+from qdx.exporter.graph.graph import Graph
+from qdx.targets import load_target
+from tests.backends.tracing import block_inputs, graph_of, sqnr_db
+
+ROOT = Path(__file__).parents[3]
+
+
+def lowered(graph: Graph, folder: Path, dtype: str = "float16", target: str = "coreml") -> Path:
+    folder.mkdir(exist_ok=True)
+    CoreMlBackend().lower(graph, dtype, load_target(target), folder)
+    return folder
+
+
+def program_of(folder: Path) -> MilProgram:
+    return read_package(folder / "model.mlpackage")
+
+
+def arrays(inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray[Any, Any]]:
+    """As Core ML takes them: no scalars, no 64-bit integers."""
+    found = {name: np.atleast_1d(value.numpy()) for name, value in inputs.items()}
+    return {
+        name: value.astype(np.int32) if value.dtype == np.int64 else value
+        for name, value in found.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lowered(block[0], tmp_path_factory.mktemp("coreml"))
+
+
+def test_a_float16_program_computes_what_pytorch_computes(
+    block: tuple[Graph, nn.Module], folder: Path
+) -> None:
+    inputs = block_inputs()
+
+    assert sqnr_db(block[1](**inputs), CoreMlRunner(folder, {})(arrays(inputs))["y"]) > 50
+
+
+def test_a_float32_program_does_so_to_its_last_bits(
+    block: tuple[Graph, nn.Module], tmp_path: Path
+) -> None:
+    inputs = block_inputs()
+    runner = CoreMlRunner(lowered(block[0], tmp_path, "float32"), {})
+
+    assert sqnr_db(block[1](**inputs), runner(arrays(inputs))["y"]) > 120
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["coreml-ios16", "coreml-ios17"])
+def test_older_systems_have_programs_of_their_own(
+    block: tuple[Graph, nn.Module], tmp_path: Path, target: str
+) -> None:
+    inputs = block_inputs()
+    folder = lowered(block[0], tmp_path, target=target)
+
+    assert sqnr_db(block[1](**inputs), CoreMlRunner(folder, {})(arrays(inputs))["y"]) > 50
+    assert load_target(target).deployment_target == f"iOS{target[-2:]}"
+
+
+def test_the_face_is_the_layout_s(folder: Path) -> None:
+    runner = CoreMlRunner(folder, {})
+
+    assert {spec.name: (spec.dtype, spec.shape) for spec in runner.inputs} == {
+        "x": ("float32", (2, 4, 8, 8)),
+        "t": ("int32", (1,)),
+        "context": ("float32", (2, 5, 16)),
+    }
+    assert [(spec.name, spec.dtype) for spec in runner.outputs] == [("y", "float32")]
+
+
+def test_nothing_of_this_machine_or_day_is_inside(folder: Path) -> None:
+    package = folder / "model.mlpackage"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    model = (package / "Data/com.apple.CoreML/model.mlmodel").read_bytes()
+
+    assert files == {
+        "Manifest.json",
+        "Data/com.apple.CoreML/model.mlmodel",
+        "Data/com.apple.CoreML/weights/weight.bin",
+    }
+    for words in (b"/tmp", str(ROOT).encode(), b"coremltools", b"torch"):
+        assert words not in model
+    manifest = json.loads((package / "Manifest.json").read_text())
+    assert manifest["rootModelIdentifier"] in manifest["itemInfoEntries"]
+
+
+def test_weights_have_the_type_of_the_program(folder: Path, block: tuple[Graph, nn.Module]) -> None:
+    weights = folder / "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+    floats = sum(parameter.numel() for parameter in block[1].parameters())
+
+    assert weights.stat().st_size < 2 * floats + 16384
+
+
+def test_composites_stay_one_operation(folder: Path) -> None:
+    kinds = Counter(op.kind for op in program_of(folder).main.operations)
+
+    assert kinds["scaled_dot_product_attention"] == 1
+    assert kinds["linear"] >= 7
+    assert kinds["matmul"] == kinds["softmax"] == 0
+
+
+_SCRIPT = """
+import hashlib, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from qdx.backends.coreml.backend import CoreMlBackend
+from qdx.targets import load_target
+from tests.backends.tracing import Block, block_inputs, graph_of
+folder = Path(sys.argv[2])
+graph, _ = graph_of(Block, block_inputs())
+CoreMlBackend().lower(graph, "float16", load_target("coreml"), folder)
+for path in sorted(folder.rglob("*")):
+    if path.is_file():
+        sys.stdout.write(hashlib.sha256(path.read_bytes()).hexdigest() + " " + path.relative_to(folder).as_posix() + "\\n")
+"""
+
+
+def test_same_graph_same_bytes(
+    folder: Path, block: tuple[Graph, nn.Module], tmp_path: Path
+) -> None:
+    again = lowered(block[0], tmp_path)
+
+    for path in (folder / "model.mlpackage").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (again / path.relative_to(folder)).read_bytes()
+
+
+@pytest.mark.slow
+def test_same_graph_same_bytes_whatever_the_process_and_silently(tmp_path: Path) -> None:
+    digests = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", _SCRIPT, str(ROOT), str(folder)],
+            cwd=folder,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        digests.append(done.stdout)
+        assert done.stderr == ""
+
+    assert digests[0] == digests[1]
+    assert len(digests[0].splitlines()) == 3
+
+
+def test_the_logger_of_coremltools_keeps_its_level(folder: Path) -> None:
+    del folder
+
+    assert logging.getLogger("coremltools").level == logging.NOTSET
+
+
+class Approximated(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.gelu(x, approximate="tanh")
+
+
+def test_keywords_of_operators_are_heeded(tmp_path: Path) -> None:
+    inputs = {"x": torch.linspace(-3, 3, 64).reshape(1, 64)}
+    graph, module = graph_of(Approximated, inputs)
+    runner = CoreMlRunner(lowered(graph, tmp_path, "float32"), {})
+
+    assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 120
+
+
+class Unknown(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.i0(x)
+
+
+def test_an_operator_without_a_translation_is_refused(tmp_path: Path) -> None:
+    graph, _ = graph_of(Unknown, {"x": torch.ones(1, 4)})
+
+    with pytest.raises(TargetRefusal, match=r"could not be translated to Core ML.*i0"):
+        lowered(graph, tmp_path)

@@ -1,0 +1,97 @@
+"""Float16 where it is right: positions stay float32, masks stay finite, magnitudes that do not fit are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qdx.backends.coreml.mil.interpreter import Interpreter
+from qdx.backends.coreml.run import CoreMlRunner
+from qdx.exporter.errors import TargetRefusal
+from tests.backends.coreml.test_lower import arrays, lowered, program_of
+from tests.backends.tracing import graph_of, sqnr_db
+
+
+def types_of(folder: Path) -> dict[str, str]:
+    """Element type of the results of each kind of operation."""
+    return {op.kind: op.outputs[0].type.kind.name for op in program_of(folder).main.operations}
+
+
+class Embedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 8)
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        frequencies = torch.exp(-torch.arange(16) / 16 * 9.2)
+        angles = t[:, None] * frequencies
+        return self.linear(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+def test_arguments_of_sines_stay_float32(tmp_path: Path) -> None:
+    inputs = {"t": torch.tensor([981.0])}
+    graph, module = graph_of(Embedding, inputs)
+    folder = lowered(graph, tmp_path)
+    kinds = types_of(folder)
+    assert {kinds["sin"], kinds["cos"], kinds["mul"]} == {"float32"}
+    assert kinds["linear"] == "float16"
+    assert sqnr_db(module(**inputs), CoreMlRunner(folder, {})(arrays(inputs))["y"]) > 60
+
+
+class Snake(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).sin()
+
+
+def test_sines_of_what_weights_made_do_not(tmp_path: Path) -> None:
+    graph, _ = graph_of(Snake, {"x": torch.ones(1, 8)})
+    kinds = types_of(lowered(graph, tmp_path))
+
+    assert kinds["sin"] == "float16"
+
+
+class Masked(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lowest = torch.full((4, 4), torch.finfo(torch.float32).min).triu(1)
+        infinite = torch.full((4, 4), -torch.inf).triu(3)
+        return (x + lowest + infinite).softmax(-1)
+
+
+def test_masks_stay_finite(tmp_path: Path) -> None:
+    inputs = {"x": torch.full((4, 4), -3000.0)}
+    graph, module = graph_of(Masked, inputs)
+    seen: list[np.ndarray] = []
+    folder = lowered(graph, tmp_path)
+    result = CoreMlRunner(folder, {})(arrays(inputs))["y"]
+    Interpreter(program_of(folder)).run(
+        arrays(inputs), observe=lambda _, value: seen.append(np.asarray(value))
+    )
+
+    assert all(np.isfinite(value).all() for value in seen if value.dtype.kind == "f")
+    assert sqnr_db(module(**inputs), result) > 60
+
+
+class Enormous(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(256, 256)
+        with torch.no_grad():
+            self.linear.weight[3, 5] = 1e6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+def test_a_weight_beyond_float16_is_refused_by_name(tmp_path: Path) -> None:
+    graph, _ = graph_of(Enormous, {"x": torch.ones(1, 256)})
+
+    with pytest.raises(TargetRefusal, match=r"`linear.weight`: magnitude 1e\+06 does not fit"):
+        lowered(graph, tmp_path)

@@ -7,13 +7,18 @@ is in float32, and what the program declares for the result rounds it.
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qdx.backends.coreml.mil.arguments import axis_of, bounded, ints
 from qdx.backends.coreml.mil.bits import unpack_bits
 from qdx.backends.coreml.mil.registry import operation
+
+_TAKEN_ELEMENTS: Final = 1 << 18
 
 
 @operation("constexpr_cast", moves=True)
@@ -65,7 +70,7 @@ def constexpr_lut_to_dense(
     if shape is not None:
         sizes = bounded(ints(shape, []))
         codes = _unpacked(indices, _bits(lut.numel()), sizes)
-        return lut.reshape(-1).index_select(0, codes.int()).reshape(sizes)
+        return _looked_up(codes, lut.reshape(1, -1, 1), None).reshape(sizes)
     return _looked_up(indices, lut, vector_axis)
 
 
@@ -136,21 +141,33 @@ def _looked_up(indices: Tensor, lut: Tensor, vector_axis: Tensor | None) -> Tens
     """
     entries, size = lut.shape[-2:]
     _bits(entries)
-    groups = list(lut.shape[:-2])
-    blocks = _blocks(list(indices.shape), groups)
-    tables = lut.reshape(-1, size)
+    groups = lut.shape[:-2]
+    widths = _blocks(list(indices.shape), list(groups))[1::2]
     if int(indices.max()) >= entries:
         raise ValueError(f"index {int(indices.max())} into a table of {entries} entries")
-    # Index of an element in all tables laid end to end: that of its table's start, plus its own.
-    start = torch.arange(0, len(tables), entries, dtype=torch.int32).reshape(groups)
-    position = indices.int().reshape(blocks) + _one_per_block(start)
-    found = tables.index_select(0, position.reshape(-1)).reshape(*indices.shape, size)
+    codes, tables = indices.numpy(), lut.numpy()
+    found = np.empty((*codes.shape, size), tables.dtype)
+    # One table at a time: indices stay bytes, instead of positions in all tables.
+    for group in np.ndindex(*groups):
+        block = tuple(
+            slice(g * width, (g + 1) * width) for g, width in zip(group, widths, strict=True)
+        )
+        _take(tables[group], codes[block], found[block])
+    dense = torch.from_numpy(found)
     if size == 1:
-        return found.squeeze(-1)
+        return dense.squeeze(-1)
     if vector_axis is None:
         raise ValueError("entries of several elements without `vector_axis`")
     axis = axis_of(vector_axis, 0, indices.ndim)
-    return found.movedim(-1, axis + 1).flatten(axis, axis + 1)
+    return dense.movedim(-1, axis + 1).flatten(axis, axis + 1)
+
+
+def _take(table: NDArray[Any], codes: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    """Writes `table[codes]`, in parts: numpy widens indices to eight bytes on the way."""
+    rows = max(1, _TAKEN_ELEMENTS * len(codes) // codes.size)
+    for start in range(0, len(codes), rows):
+        part = slice(start, start + rows)
+        out[part] = table.take(codes[part], axis=0)
 
 
 def _blocks(shape: list[int], counts: list[int]) -> list[int]:

@@ -87,6 +87,23 @@ def scatter_nd(
     return _put(data, _positions(data, indices), updates, mode)
 
 
+@operation("scatter_along_axis", ignores=_UNCHECKED)
+def scatter_along_axis(
+    data: Tensor,
+    indices: Tensor,
+    updates: Tensor,
+    axis: Tensor | None = None,
+    mode: str = "add",
+) -> Tensor:
+    along = axis_of(axis, 0, data.ndim)
+    index = _from_front(indices, data.shape[along])
+    if mode == "update":
+        return data.scatter(along, index, updates)
+    if mode not in {"add", "sub"}:
+        raise ValueError(f"mode {mode}")
+    return data.scatter_add(along, index, updates if mode == "add" else -updates)
+
+
 @operation("argsort", ignores=frozenset({"output_dtype"}))
 def argsort(
     x: Tensor,

@@ -115,6 +115,21 @@ def test_updates_of_one_place_add_up():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("mode", ["update", "add", "sub"])
+def test_scatter_along_an_axis(mode):
+    index, updates = positions(*[[[0] * 6, [3] * 6]] * 4), random(4, 2, 6, seed=1)
+
+    (found,) = run(
+        lambda mb, x, i, u: mb.scatter_along_axis(data=x, indices=i, updates=u, axis=1, mode=mode),
+        {"x": X, "i": index, "u": updates},
+    )
+
+    expected = X.clone()
+    before = 0.0 if mode == "update" else X[:, [0, 3]]
+    expected[:, [0, 3]] = before + (-updates if mode == "sub" else updates)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("ascending", [False, True])
 def test_order(ascending):
     x = random(3, 7)

@@ -13,7 +13,7 @@ import qdx
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
-from qdx.export_notes import float_notes, table_notes
+from qdx.export_notes import build_notes, float_notes, table_notes
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
@@ -159,7 +159,13 @@ def export(
         size,
         skeleton.omitted,
         source.left_out,
-        (*timestep_notes, *float_notes(planned.resolved), *table_notes(entries), *helper_notes),
+        (
+            *timestep_notes,
+            *float_notes(planned.resolved),
+            *table_notes(entries),
+            *helper_notes,
+            *build_notes(profile),
+        ),
     )
 
 

@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.targets.profile import TargetProfile
 
-__all__ = ["float_notes", "table_notes"]
+__all__ = ["build_notes", "float_notes", "table_notes"]
+
+
+def build_notes(profile: TargetProfile) -> tuple[str, ...]:
+    """Says so where a bundle is finished on another machine."""
+    if profile.runtime != "tensorrt":
+        return ()
+    note = (
+        "`qdx build` finishes the bundle on the machine with the GPU; without engines, ONNX Runtime computes what "
+        "its files say"
+    )
+    return (note,)
 
 
 def float_notes(resolved: ResolvedPlan) -> tuple[str, ...]:

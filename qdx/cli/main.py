@@ -23,7 +23,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from qdx import __version__
-from qdx.cli import bench, calibrate, export, inspect, plan, run, targets, verify
+from qdx.cli import bench, build, calibrate, export, inspect, plan, run, targets, verify
 from qdx.cli.output import say
 from qdx.exporter.errors import QdxError, quoted
 
@@ -58,6 +58,7 @@ app: Final = typer.Typer(
 )
 app.command("export")(export.command)
 app.command("calibrate")(calibrate.command)
+app.command("build")(build.command)
 app.command("verify")(verify.command)
 app.command("run")(run.command)
 app.command("bench")(bench.command)

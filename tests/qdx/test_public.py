@@ -14,7 +14,7 @@ from tests.layers import ROOT
 
 
 def test_the_names():
-    assert qdx.__all__ == ["__version__", "calibrate", "export", "open", "verify"]
+    assert qdx.__all__ == ["__version__", "build", "calibrate", "export", "open", "verify"]
     assert set(qdx.__all__) <= set(dir(qdx))
 
 

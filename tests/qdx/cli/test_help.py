@@ -11,6 +11,7 @@ COMMANDS = [
     (),
     ("export",),
     ("calibrate",),
+    ("build",),
     ("verify",),
     ("run",),
     ("bench",),

@@ -1,0 +1,94 @@
+"""Finishing a TensorRT bundle: what is refused before any work, and, with a device, engines in the bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+import qdx
+from qdx.backends.tensorrt.package import compute_capability, tensorrt
+from qdx.exporter.errors import RuntimeMissing, UsageError
+from tests.qdx.bundle.bundles import write
+from tests.qdx.quantizing import files
+
+CALL = {"num_inference_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def exported(smallest, tmp_path_factory):
+    output = tmp_path_factory.mktemp("tensorrt") / "bundle"
+    return qdx.export(smallest, target="tensorrt", plan="float16", output=output, call=CALL)
+
+
+@pytest.fixture
+def bundle(exported, tmp_path):
+    return shutil.copytree(exported.bundle, tmp_path / "bundle")
+
+
+@pytest.fixture
+def nothing_here():
+    """Skips where engines could be built."""
+    try:
+        tensorrt()
+        compute_capability()
+    except RuntimeMissing:
+        return
+    pytest.skip("TensorRT and a device are here")
+
+
+@pytest.fixture
+def device():
+    """Skips where engines cannot be built, and says why."""
+    try:
+        tensorrt()
+        return compute_capability()
+    except RuntimeMissing as missing:
+        pytest.skip(missing.message)
+
+
+def test_the_export_says_what_finishes_the_bundle(exported):
+    assert any("`qdx build` finishes the bundle" in note for note in exported.notes)
+
+
+def test_without_tensorrt_or_a_device_the_reason_and_the_next_step_are_told(nothing_here, bundle):
+    from tests.qdx.quantizing import run_command
+
+    before = files(bundle)
+    done = run_command("build", bundle)
+
+    assert done.status == 4
+    assert "tensorrt" in done.err
+    assert "hint: " in done.err
+    assert files(bundle) == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_bundles_for_other_targets_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="for `onnxruntime`, expected one for TensorRT"):
+        qdx.build(write(tmp_path / "bundle"))
+
+
+def test_a_timing_cache_in_the_bundle_is_refused(bundle):
+    with pytest.raises(UsageError, match="expected a file elsewhere"):
+        qdx.build(bundle, timing_cache=bundle / "times")
+
+
+@pytest.mark.gpu
+def test_engines_are_built_listed_and_run(device, bundle, tmp_path, smallest):
+    cache = tmp_path / "times"
+    built = qdx.build(bundle, timing_cache=cache)
+
+    manifest = json.loads((bundle / "qdx.json").read_text())
+    listed = {record["path"]: record["sha256"] for record in manifest["files"]}
+    assert listed["unet/model.engine"] == built.engines["unet"].sha256
+    assert "unet/engine.json" in listed
+    assert cache.stat().st_size
+    with pytest.raises(UsageError, match="holds engines already"):
+        qdx.build(bundle)
+    again = qdx.build(bundle, timing_cache=cache, force=True)
+    assert again.engines["unet"].timing_cache_sha256 is not None
+    report = qdx.verify(bundle, model=smallest)
+    assert report.ok
+    assert report.proof.status == "device-verified"

@@ -166,5 +166,7 @@ def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:
             shape = ()
         elif port.rank == 1 and tensor.dim() == 0:
             shape = (1,)
-        fitted[name] = torch.empty(shape, dtype=getattr(torch, port.dtype), device="meta")
+        # A mask of another type would mean something else to the model; the lowering converts it.
+        dtype = tensor.dtype if tensor.dtype == torch.bool else getattr(torch, port.dtype)
+        fitted[name] = torch.empty(shape, dtype=dtype, device="meta")
     return record.with_tensors(fitted)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from coremltools.converters.mil.frontend.torch.ops import _get_inputs, _get_kwinputs
+from coremltools.converters.mil.frontend.torch.ops import cat
 from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # its name in every converter
 from coremltools.converters.mil.mil import types
@@ -27,6 +27,12 @@ def register_operators() -> None:
     }.items():
         register_torch_op(converter, torch_alias=[f"qdx::{name}"])
     register_torch_op(gelu, override=True)
+    kinds = [
+        f"{start}{n}d" for start in ("upsample_nearest", "_upsample_nearest_exact") for n in (2, 3)
+    ]
+    missing = [f"{kind}.vec" for kind in kinds if kind != "upsample_nearest2d"]
+    register_torch_op(_upsample_nearest, torch_alias=missing)
+    register_torch_op(_concatenate, torch_alias=["concatenate"])
 
 
 def _quantize_tensor(context: Any, node: Any) -> None:
@@ -72,7 +78,37 @@ def _lut(context: Any, node: Any) -> None:
 
 def gelu(context: Any, node: Any) -> None:
     """The approximation is a keyword, which coremltools' own converter does not look at."""
-    (x,) = _get_inputs(context, node, expected=1)
-    approximate = _get_kwinputs(context, node, "approximate", default=["none"])[0]
+    # Not looked up as a binding is: a tensor may be named like the value.
+    ((approximate,), source) = (node.kwinputs or {}).get("approximate", ("none",)), node.inputs[0]
     mode = {"none": "EXACT", "tanh": "TANH_APPROXIMATION"}[approximate]
-    context.add(mb.gelu(x=x, mode=mode, name=node.name))
+    context.add(mb.gelu(x=context[source], mode=mode, name=node.name))
+
+
+def _concatenate(context: Any, node: Any) -> None:
+    """An alias of `cat` that decompositions leave."""
+    cat(context, node)
+
+
+def _upsample_nearest(context: Any, node: Any) -> None:
+    """Each element repeated along two or three dimensions; with whole factors exact and inexact are the same."""
+    x, sizes = context[node.inputs[0]], tuple(node.meta["val"].shape)
+    factors = [wanted / size for wanted, size in zip(sizes[2:], x.shape[2:], strict=True)]
+    if any(factor != int(factor) for factor in factors):
+        raise ValueError(f"nearest neighbours with factors that are not whole: {factors}")
+    *depth, height, width = map(float, factors)
+    planes = mb.reshape(x=x, shape=(-1, *x.shape[-3:])) if depth else x
+    name = None if depth else node.name
+    planes = mb.upsample_nearest_neighbor(
+        x=planes, scale_factor_height=height, scale_factor_width=width, **_named(name)
+    )
+    if depth:
+        rows = mb.reshape(x=planes, shape=(1, -1, x.shape[2], sizes[3] * sizes[4]))
+        rows = mb.upsample_nearest_neighbor(
+            x=rows, scale_factor_height=depth[0], scale_factor_width=1.0
+        )
+        planes = mb.reshape(x=rows, shape=sizes, name=node.name)
+    context.add(planes, node.name)
+
+
+def _named(name: str | None) -> dict[str, str]:
+    return {} if name is None else {"name": name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from coremltools.converters.mil.converter import _reset_conversion_state
 from coremltools.converters.mil.frontend.torch import ops
 from coremltools.converters.mil.frontend.torch.converter import TorchConverter
 from coremltools.converters.mil.mil import Builder, Program
+from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 
 from qdx.backends.coreml.converters import register_operators
 from qdx.backends.coreml.folding import constant_values
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph, TensorSpec
     from qdx.exporter.graph.weights import LazyWeight
 
-__all__ = ["translate"]
+__all__ = ["decomposed", "translate"]
 
 _TYPES = {
     "float32": np.float32,
@@ -34,11 +36,16 @@ _TYPES = {
 }
 
 
+def decomposed(graph: Graph) -> Graph:
+    """The graph as the converter takes it: functional, its composite operators whole."""
+    return replace(graph, program=graph.program.run_decompositions({}))
+
+
 def translate(graph: Graph, specification: int) -> Program:
     """Translates a graph; large weights stay unread.
 
     Args:
-        graph: Its specs name and type the inputs and outputs.
+        graph: Decomposed; its specs name and type the inputs and outputs.
         specification: Version of the specification, which decides the operators that there are.
 
     Returns:
@@ -50,15 +57,14 @@ def translate(graph: Graph, specification: int) -> Program:
     register_operators()
     _reset_conversion_state()  # names are counted up for the life of a process
     try:
-        program = graph.program.run_decompositions({})
         converter = _Converter(
-            program,
+            graph.program,
             [_tensor_type(spec) for spec in graph.inputs],
             [_tensor_type(spec, output=True) for spec in graph.outputs],
             opset_version=specification,
         )
         converter.weights = {key: graph.weights[name] for key, name in graph.parameters.items()}
-        converter.fold(constant_values(program, graph.buffers))
+        converter.fold(constant_values(graph.program, graph.buffers))
         with _without_bars():
             return converter.convert()
     except QdxError:
@@ -114,6 +120,19 @@ class _Converter(TorchConverter):  # type: ignore[misc]
         used |= set(self.graph.outputs)
         self.graph.nodes = nodes
         self.graph.params |= {name: value for name, value in values.items() if name in used}
+
+    def convert_const(self) -> None:
+        """Adds the constants, and what keeps an output apart from an input that it passes on."""
+        super().convert_const()
+        for index, name in enumerate(self.graph.outputs):
+            if name in self.graph.inputs:
+                passed = f"{name}_passed_on"
+                with Builder.scope(
+                    ScopeInfo(source=ScopeSource.EXIR_STACK_TRACE, data=[None]),
+                    ScopeInfo(source=ScopeSource.EXIR_DEBUG_HANDLE, data=[None]),
+                ):
+                    self.context.add(Builder.identity(x=self.context[name], name=passed))
+                self.graph.outputs[index] = passed
 
     def _add_const(self, name: str, val: Any) -> None:
         weight = self.weights.get(name)

@@ -7,8 +7,8 @@ exceptions follow from rules on what a value is, and are few:
   and timesteps. At a timestep of 981 float16 has steps of one half, and the embedding is off by 0.3.
 * Weights with scales below 2**-14, where float16 loses bits, and the operation that takes them.
 
-Constants beyond float16 that stand for infinity, as in masks of attention, become -40000: adding a score
-to the end of the range would reach infinity again, and infinities make softmax not-a-number.
+Constants beyond float16 that stand for infinity, as in masks of attention, become -30000: two such
+masks and a score add up to less than float16 ends at, and infinities make softmax not-a-number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WEIGHTED: Final = frozenset(
      "scaled_dot_product_attention", "reduce_mean", "reduce_sum", "softmax"}
 )  # fmt: skip
 _INFINITE: Final = 1e38
-_MASKED: Final = 4e4
+_MASKED: Final = 3e4
 _LARGEST: Final = 65504.0
 _BOUNDS: Final = frozenset({"clip", "minimum", "maximum"})
 _SMALLEST_NORMAL: Final = 2.0**-14

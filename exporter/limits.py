@@ -52,5 +52,7 @@ PROMPT_LIMIT: Final = 4096
 # A Core ML package. The program itself holds no weights: that of a large denoiser has some megabytes.
 MIL_PROGRAM_LIMIT_BYTES: Final = 64 * MIB
 MIL_OPERATIONS_LIMIT: Final = 200_000
+# Compressed weights within compressed weights: a sparse palette of quantized entries has three.
+MIL_NESTED_LIMIT: Final = 4
 # Of one value.
 MIL_ELEMENTS_LIMIT: Final = 2**33

@@ -19,7 +19,7 @@ from qdx.backends.coreml.mil.lazy import Budget
 from qdx.backends.coreml.mil.prepare import Source, Step, prepare
 from qdx.backends.coreml.mil.program import MilFunction, MilProgram
 from qdx.backends.coreml.mil.settle import compute, settled
-from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.graph import TensorSpec
 
 __all__ = ["KEPT_BYTES", "Interpreter", "Observer"]
@@ -80,11 +80,10 @@ class Interpreter:
             for step in self._plan.steps:
                 _run(step, values, observe)
         constants = self._plan.constants
-        found = {
-            name: values[name] if name in values else constants[name]()
+        return {
+            name: _array(values[name] if name in values else constants[name](), name)
             for name in self._plan.outputs
         }
-        return {name: np.array(tensor.numpy()) for name, tensor in found.items()}
 
 
 def _run(step: Step, values: dict[str, torch.Tensor], observe: Observer | None) -> None:
@@ -101,6 +100,12 @@ def _run(step: Step, values: dict[str, torch.Tensor], observe: Observer | None) 
         values[output.name] = result if observe is None else _seen(output.name, result, observe)
     for name in step.frees:
         values.pop(name, None)
+
+
+def _array(value: Any, name: str) -> NDArray[Any]:
+    if not isinstance(value, torch.Tensor):
+        raise InvalidBundle(f"output {quoted(name)} is a text, expected a tensor")
+    return np.array(value.numpy())
 
 
 def _seen(name: str, value: torch.Tensor, observe: Observer) -> torch.Tensor:

@@ -37,10 +37,14 @@ class Lazy:
         make: Reads or computes it: a tensor or a text.
         size_bytes: Of what `make` returns.
         budget: What it may be kept from; the same for all constants of a program.
+        depth: How many operations it is computed by, one within the other.
     """
 
-    def __init__(self, make: Callable[[], Any], size_bytes: int, budget: Budget) -> None:
+    def __init__(
+        self, make: Callable[[], Any], size_bytes: int, budget: Budget, *, depth: int = 0
+    ) -> None:
         self.make = make
+        self.depth = depth
         self._size_bytes = size_bytes
         self._budget = budget
         self._kept: Any = None

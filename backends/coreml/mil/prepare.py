@@ -14,6 +14,7 @@ from qdx.backends.coreml.mil.program import MilFunction, MilOperation, MilValue
 from qdx.backends.coreml.mil.registry import Kernel, kernels
 from qdx.backends.coreml.mil.settle import compute, settled
 from qdx.exporter.errors import InvalidBundle, Refusal, TargetRefusal, quoted
+from qdx.exporter.limits import MIL_NESTED_LIMIT
 
 __all__ = ["Plan", "Source", "Step", "prepare"]
 
@@ -113,10 +114,11 @@ def _refuse_unknown(function: MilFunction) -> None:
 
 
 def _constant(operation: MilOperation, budget: Budget) -> dict[str, Lazy]:
-    (value,) = operation.inputs.get("val", (None,))
-    if value is None or isinstance(value, str) or len(operation.outputs) != 1:
+    given = operation.inputs.get("val", ())
+    values = [value for value in given if not isinstance(value, str)]
+    if len(given) != 1 or len(values) != 1 or len(operation.outputs) != 1:
         raise InvalidBundle(f"{operation}: has no value, expected a constant")
-    (output,) = operation.outputs
+    (value,), (output,) = values, operation.outputs
     if value.type != output.type:
         raise InvalidBundle(f"{operation}: is {value.type}, declared as {output.type}")
     return {output.name: stored(value, budget)}
@@ -160,9 +162,13 @@ def _computed(
     budget: Budget,
 ) -> dict[str, Lazy]:
     """What a compile-time operation gives: computed when its reader runs, from constants that are not kept."""
+    depth = 1
     for name, source in arguments:
         if not isinstance(source, Lazy):
             raise InvalidBundle(f"{operation}: {quoted(name)} is not a constant")
+        depth = max(depth, source.depth + 1)
+    if depth > MIL_NESTED_LIMIT:
+        raise InvalidBundle(f"{operation}: is nested {depth} deep, expected {MIL_NESTED_LIMIT}")
 
     def results() -> tuple[torch.Tensor, ...]:
         made: dict[str, Any] = {
@@ -171,7 +177,8 @@ def _computed(
         return settled(operation, compute(operation, kernel, made))
 
     def result(index: int) -> Lazy:
-        return Lazy(lambda: results()[index], tensor_bytes(operation.outputs[index].type), budget)
+        size_bytes = tensor_bytes(operation.outputs[index].type)
+        return Lazy(lambda: results()[index], size_bytes, budget, depth=depth)
 
     return {output.name: result(index) for index, output in enumerate(operation.outputs)}
 

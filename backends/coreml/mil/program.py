@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qdx.backends.coreml.mil.blob import Blob
 from qdx.backends.coreml.mil.dtypes import MilType
+from qdx.exporter.errors import quoted
 from qdx.exporter.graph.graph import TensorSpec
 
 __all__ = [
@@ -115,7 +116,8 @@ class MilOperation:
             yield from (operand for operand in operands if isinstance(operand, str))
 
     def __str__(self) -> str:
-        return f"{self.kind} `{self.name}`"
+        kind = self.kind if self.kind.isidentifier() else quoted(self.kind)
+        return f"{kind} {quoted(self.name)}"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,10 @@ class Kernel:
             if name not in self.ignored
         }
         result = self.function(**used)
-        return result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple) else (result,)
+        if not all(isinstance(item, torch.Tensor) for item in results):
+            raise TypeError("a text, expected a tensor")  # which an operation passed through
+        return results
 
 
 def operation(

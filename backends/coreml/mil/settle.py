@@ -13,6 +13,16 @@ from qdx.exporter.errors import InvalidBundle, first_line
 
 __all__ = ["compute", "settled"]
 
+# What torch, numpy and Python raise of arguments of wrong sizes, ranks, types and texts.
+_FAILURES: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _INTEGERS: Final = {torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64}
 
 
@@ -26,7 +36,7 @@ def compute(
     """
     try:
         return kernel(arguments)
-    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as bad:
+    except _FAILURES as bad:
         raise InvalidBundle(f"{operation}: cannot be computed, {first_line(bad)}") from bad
 
 

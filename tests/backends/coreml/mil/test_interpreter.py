@@ -193,10 +193,10 @@ class TestConstants:
         assert reads == first
         for result in results:
             np.testing.assert_allclose(
-                result["out0"], X @ self.WEIGHT.T @ self.WEIGHT, rtol=1e-4, atol=1e-4
+                result["out0"], GIVEN["x"] @ self.WEIGHT.T @ self.WEIGHT, rtol=1e-4, atol=1e-4
             )
             np.testing.assert_allclose(
-                result["out1"], X @ (0.5 * self.CODES.T), rtol=1e-5, atol=1e-5
+                result["out1"], GIVEN["x"] @ (0.5 * self.CODES.T), rtol=1e-5, atol=1e-5
             )
 
     def test_what_does_not_fit_is_read_each_time_and_is_the_same(self, program, reads):

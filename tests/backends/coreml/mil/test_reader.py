@@ -161,6 +161,24 @@ FAULTS = {
 }
 
 
+def constant_with_two_values(model):
+    (op, *_) = (op for op in operations(model) if op.type == "const")
+    value = op.attributes.pop("val")
+    for _ in range(2):
+        op.inputs["val"].arguments.add().value.CopyFrom(value)
+
+
+def text_for_a_tensor(model):
+    name = operations(model)[-1].attributes["name"]
+    operations(model)[-1].inputs["x"].arguments[0].value.CopyFrom(name)
+
+
+FAULTS |= {
+    "a constant with two values": constant_with_two_values,
+    "a text for a tensor": text_for_a_tensor,
+}
+
+
 def blob(model):
     return next(
         op.attributes["val"]
@@ -174,7 +192,7 @@ def test_malformed_programs_are_refused(package, fault):
     edit(package, FAULTS[fault])
 
     with pytest.raises(InvalidBundle):
-        Interpreter(read_package(package))
+        Interpreter(read_package(package)).run({"x": INPUTS["x"].numpy()})
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
@@ -225,3 +243,28 @@ def test_immediate_values_are_those_of_their_type(package):
 
     with pytest.raises(InvalidBundle, match="has 5 elements, expected 4"):
         read_package(edit(package, change))
+
+
+def test_weights_nested_without_end_are_refused(package):
+    def build(mb, x):
+        half = np.float16([[1.0, 2.0], [3.0, 4.0]])
+        return mb.add(x=x, y=mb.constexpr_cast(source_val=half, output_dtype="fp32"))
+
+    save(build, {"x": torch.zeros(2, 2)}, package)
+
+    def change(model):
+        place, cast = next(
+            (i, op) for i, op in enumerate(operations(model)) if op.type == "constexpr_cast"
+        )
+        made = [type(cast).FromString(cast.SerializeToString()) for _ in range(5000)]
+        for index, op in enumerate(made):
+            op.outputs[0].name = f"nested_{index}"
+            if index:
+                op.inputs["source_val"].arguments[0].name = f"nested_{index - 1}"
+        rest = [type(cast).FromString(op.SerializeToString()) for op in operations(model)]
+        rest[place].inputs["source_val"].arguments[0].name = "nested_4999"
+        del operations(model)[:]
+        operations(model).extend([*rest[:place], *made, *rest[place:]])
+
+    with pytest.raises(InvalidBundle, match="nested 5 deep"):
+        Interpreter(read_package(edit(package, change)))

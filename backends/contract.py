@@ -186,6 +186,7 @@ class Backend(Protocol):
 
         Raises:
             InvalidBundle: The runtime cannot read the files.
+            UnknownQuantizer: They have a quantizer that the graph has not.
         """
 
     def audit(
@@ -197,8 +198,12 @@ class Backend(Protocol):
             InvalidBundle: The runtime cannot read the files.
         """
 
-    def proof(self) -> Proof:
-        """What a run of its artifacts proves on this machine."""
+    def proof(self, folders: Sequence[Path]) -> Proof:
+        """What a run of artifacts proves on this machine.
+
+        Args:
+            folders: Folders that `lower` wrote, and that run together.
+        """
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages that lower and run."""

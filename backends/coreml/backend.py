@@ -85,8 +85,9 @@ class CoreMlBackend:
         del options, threads
         raise TargetRefusal(f"{quoted(folder.name)}: Core ML tells what runs where on a Mac alone")
 
-    def proof(self) -> Proof:
+    def proof(self, folders: Sequence[Path]) -> Proof:
         """Core ML runs on Apple's systems; elsewhere the interpreter computes what the package says."""
+        del folders
         if sys.platform == "darwin":
             return Proof("device-verified", f"Core ML of macOS {platform.mac_ver()[0]}")
         return Proof(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
+from qdx.exporter.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 
 _LITERALLY = {"graph_optimization_level": "disable"}
 """ONNX Runtime then executes every quantizer as it stands in the file."""
+_ENGINE = "engine"
+"""Our own option: off opens the file even where there is an engine."""
 
 
 class TensorRtBackend:
     """Lowers to explicitly quantized, fully typed ONNX; see `qdx.backends.contract.Backend`.
 
-    Where no engine was built, the files run in ONNX Runtime, which computes what they say: all that
-    it leaves unproved is NVIDIA's compiler.
+    A folder with an engine runs in TensorRT alone: where that cannot be, it is an error. Where no engine was built,
+    or the option `engine` is off, the files run in ONNX Runtime, which computes what they say: all that it leaves
+    unproved is NVIDIA's compiler.
     """
 
     name = "tensorrt"
@@ -66,20 +70,30 @@ class TensorRtBackend:
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> Runner:
-        """Opens `model.onnx` in ONNX Runtime, every quantizer executed literally."""
+        """Opens the engine; where none was built, `model.onnx` in ONNX Runtime, every quantizer executed literally."""
+        own = _run_options(folder, options)
+        if own is not None:
+            from qdx.backends.tensorrt.run import TensorRtRunner
+
+            return TensorRtRunner(folder, own)
         from qdx.backends.onnx.session import OnnxRuntimeRunner
         from qdx.backends.tensorrt.lower import MODEL_FILE
 
-        return OnnxRuntimeRunner(folder / MODEL_FILE, {**options, **_LITERALLY}, threads=threads)
+        return OnnxRuntimeRunner(folder / MODEL_FILE, _LITERALLY, threads=threads)
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> tuple[KernelExecution, ...]:
-        """The precisions that `model.onnx` asks for; see `qdx.backends.tensorrt.audit`."""
+        """The kernels of the engine; where none was built, the precisions that `model.onnx` asks for."""
+        own = _run_options(folder, options)
+        if own is not None:
+            from qdx.backends.tensorrt.engine_audit import audit_engine
+
+            return audit_engine(folder, own)
         from qdx.backends.tensorrt.audit import audit_model
         from qdx.backends.tensorrt.lower import MODEL_FILE
 
-        del options, threads
+        del threads
         return audit_model(folder / MODEL_FILE)
 
     def open_lockstep(
@@ -90,16 +104,21 @@ class TensorRtBackend:
         *,
         threads: int | None = None,
     ) -> Lockstep:
-        """Opens the model in segments, in ONNX Runtime."""
+        """Opens the model in segments, in ONNX Runtime; an engine cannot be cut."""
         from qdx.backends.onnx.lockstep import OnnxRuntimeLockstep
         from qdx.backends.tensorrt.lower import MODEL_FILE
 
-        return OnnxRuntimeLockstep(
-            folder / MODEL_FILE, {**options, **_LITERALLY}, shapes, threads=threads
-        )
+        del options
+        return OnnxRuntimeLockstep(folder / MODEL_FILE, _LITERALLY, shapes, threads=threads)
 
-    def proof(self) -> Proof:
-        """Without an engine, ONNX Runtime executes the file."""
+    def proof(self, folders: Sequence[Path]) -> Proof:
+        """TensorRT executes engines; where one is missing, ONNX Runtime executes the file."""
+        from qdx.backends.tensorrt.engine import has_engine
+
+        if folders and all(has_engine(folder) for folder in folders):
+            from qdx.backends.tensorrt.package import device_name, installed_version
+
+            return Proof("device-verified", f"TensorRT {installed_version()[0]} on {device_name()}")
         return Proof(
             "artifact-verified",
             f"ONNX Runtime {version('onnxruntime')}, every quantizer as it stands in the file",
@@ -112,3 +131,20 @@ class TensorRtBackend:
             package: version(package)
             for package in ("torch", "onnx-ir", "onnxscript", "onnxruntime")
         }
+
+
+def _run_options(folder: Path, options: Mapping[str, str]) -> dict[str, str] | None:
+    """Options of running the folder's engine; None where ONNX Runtime takes its place.
+
+    Raises:
+        InvalidBundle: The engine is there without its record, or the other way round.
+        UsageError: An option has no such value.
+    """
+    from qdx.backends.tensorrt.engine import has_engine
+
+    wanted = options.get(_ENGINE, "on")
+    if wanted not in {"on", "off"}:
+        raise UsageError(f"`{_ENGINE}`: got {quoted(wanted)}, expected on or off")
+    if wanted == "off" or not has_engine(folder):
+        return None
+    return {name: value for name, value in options.items() if name != _ENGINE}

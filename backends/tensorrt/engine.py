@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from qdx.backends.tensorrt.recipe import BuildRecipe, parse_record
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, quoted
-from qdx.exporter.files import check_relative, dump_json, read_bytes, safe_child
+from qdx.exporter.files import check_relative, dump_json, read_bytes, safe_child, sha256_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "RECORD_NAME",
     "EngineRecord",
     "check_runs_here",
+    "check_sources",
+    "has_engine",
     "parse_engine_record",
     "read_engine",
     "read_record",
@@ -85,6 +88,38 @@ def parse_engine_record(data: bytes, *, source: str) -> EngineRecord:
         InvalidBundle: With line and column.
     """
     return parse_record(EngineRecord, data, SCHEMA, source=source)
+
+
+def has_engine(folder: Path) -> bool:
+    """Whether an engine was built in a component's folder.
+
+    Raises:
+        InvalidBundle: The engine is there without its record, or the other way round.
+    """
+    present = [name for name in (ENGINE_NAME, RECORD_NAME) if os.path.lexists(folder / name)]
+    if len(present) == 1:
+        other = RECORD_NAME if present == [ENGINE_NAME] else ENGINE_NAME
+        raise InvalidBundle(
+            f"{quoted(folder / present[0])}: without {quoted(other)}, expected both or none",
+            hint="build the engine again with `qdx build --force`",
+        )
+    return bool(present)
+
+
+def check_sources(folder: Path, record: EngineRecord) -> None:
+    """Compares the files beside an engine with those that it was built from.
+
+    Raises:
+        InvalidBundle: One is another one: the engine is of another model, or of another state of this one.
+        StorageError: If reading fails.
+    """
+    for source, digest in record.sources.items():
+        path = safe_child(folder, source, error=InvalidBundle)
+        if sha256_file(path, error=InvalidBundle) != digest:
+            raise InvalidBundle(
+                f"{quoted(path)}: not what the engine beside it was built from",
+                hint="build the engine again with `qdx build --force`",
+            )
 
 
 def read_record(folder: Path) -> EngineRecord:

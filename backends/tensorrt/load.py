@@ -9,11 +9,16 @@ from typing import Final
 
 from qdx.backends.tensorrt import api
 from qdx.backends.tensorrt.build import parser_refusals
-from qdx.backends.tensorrt.engine import EngineRecord, check_runs_here, read_engine, read_record
+from qdx.backends.tensorrt.engine import (
+    EngineRecord,
+    check_runs_here,
+    check_sources,
+    read_engine,
+    read_record,
+)
 from qdx.backends.tensorrt.log import Log, started
 from qdx.backends.tensorrt.package import TensorRt, compute_capability, tensorrt
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, TargetRefusal, UsageError, quoted
-from qdx.exporter.files import safe_child, sha256_file
 
 __all__ = ["LoadedEngine", "RunOptions", "load_engine", "new_context", "run_options"]
 
@@ -90,15 +95,23 @@ def load_engine(folder: Path, options: RunOptions) -> LoadedEngine:
         options: How it is run.
 
     Raises:
-        InvalidBundle: The record or the engine is missing, altered or malformed.
+        InvalidBundle: The record or the engine is missing, altered, malformed, or of another model.
         RuntimeMissing: TensorRT or the device is missing, or the engine is for another one.
         TargetRefusal: The weights of the model do not fit the engine.
         UsageError: The engine cannot stream its weights.
     """
+    # What is wrong with the files comes first: no other machine would help.
     record = read_record(folder)
-    trt = tensorrt()
-    check_runs_here(record, trt.__version__, compute_capability(options.device))
+    check_sources(folder, record)
     plan = read_engine(folder, record)
+    try:
+        trt = tensorrt()
+        check_runs_here(record, trt.__version__, compute_capability(options.device))
+    except RuntimeMissing as missing:
+        raise RuntimeMissing(
+            f"{quoted(folder.name)}: holds an engine, which cannot run here: {missing.message}",
+            hint=missing.hint,
+        ) from missing
     log = Log()
     logger = log.logger(trt)
     trt.init_libnvinfer_plugins(logger, "")
@@ -146,12 +159,6 @@ def _refit(
 ) -> None:
     """Puts the weights of the model into an engine that was built without them."""
     name = record.recipe.model
-    for source, digest in record.sources.items():
-        if _digest(folder, source) != digest:
-            raise InvalidBundle(
-                f"{quoted(source)}: not what the engine was built from",
-                hint="build the engine again",
-            )
     refitter = trt.Refitter(engine, logger)
     parser = trt.OnnxParserRefitter(refitter, logger)
     if not parser.refit_from_file(str(folder / name)):
@@ -166,10 +173,6 @@ def _refit(
             f"{quoted(record.engine)}: {len(missing)} weights are missing from the model",
             hint="build the engine again",
         )
-
-
-def _digest(folder: Path, name: str) -> str:
-    return sha256_file(safe_child(folder, name, error=InvalidBundle), error=InvalidBundle)
 
 
 def _stream(engine: api.ICudaEngine, record: EngineRecord, budget_bytes: int) -> None:

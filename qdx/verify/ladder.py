@@ -35,6 +35,7 @@ from qdx.verify.samples import Made, RunResult, RunSpec, Samples, latent_sqnr_db
 from qdx.verify.score import Score, load_score
 
 if TYPE_CHECKING:
+    from qdx.backends.contract import Proof
     from qdx.exporter.plan.schema import Plan
     from qdx.runtime.methods import TargetMethod
 
@@ -203,7 +204,7 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
         bundle=bundle.path.name,
         target=manifest.target.name,
         runtime=manifest.target.runtime,
-        proof=get_backend(manifest.target.runtime).proof(),
+        proof=_proof(bundle),
         plan=job.plan.name or "unnamed",
         seed=runs.specs[0].seed,
         steps=runs.specs[0].call.get("num_inference_steps"),
@@ -243,6 +244,14 @@ def _check_outside(report: Path, bundle: Path) -> None:
         raise UsageError(
             f"--report: {quoted(report)} lies in {quoted(bundle)}, expected a folder elsewhere"
         )
+
+
+def _proof(bundle: Bundle) -> Proof:
+    """What the runs prove, of all artifacts together."""
+    components = bundle.manifest.components.values()
+    folders = dict.fromkeys(m.folder for one in components for m in one.methods.values())
+    backend = get_backend(bundle.manifest.target.runtime)
+    return backend.proof([bundle.path / folder for folder in folders])
 
 
 def _versions(runtime: str) -> dict[str, str]:

@@ -46,7 +46,8 @@ __all__ = [
 
 # What turns a runtime's own optimizations off; runtimes that cannot are not listed.
 _UNOPTIMIZED_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
-    "onnxruntime": {"graph_optimization_level": "disable"}
+    "onnxruntime": {"graph_optimization_level": "disable"},
+    "tensorrt": {"engine": "off"},  # ONNX Runtime then computes what the file says
 }
 
 
@@ -143,11 +144,13 @@ def middle_rungs(
             continue
         rungs = [Rung(QUANTIZED, as_method(methods[where], graph))]
         switched_off = _UNOPTIMIZED_OPTIONS.get(manifest.target.runtime)
-        if switched_off is not None:
-            component, _, method = where.partition(".")
-            folder = bundle.path / manifest.components[component].methods[method].folder
+        component, _, method = where.partition(".")
+        folder = bundle.path / manifest.components[component].methods[method].folder
+        backend = get_backend(manifest.target.runtime)
+        # What the artifact's own runtime does not execute is not optimized by it.
+        if switched_off is not None and backend.proof([folder]).status == "device-verified":
             options = {**checked_options(manifest), **switched_off}
-            runner = get_backend(manifest.target.runtime).open(folder, options)
+            runner = backend.open(folder, options)
             rungs.append(Rung(UNOPTIMIZED, replace(methods[where], runner=runner)))
         found[where] = tuple(rungs)
     return found

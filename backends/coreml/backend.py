@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
-from qdx.exporter.errors import TargetRefusal, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,16 +73,20 @@ class CoreMlBackend:
         *,
         threads: int | None = None,
     ) -> Lockstep:
-        """Programs are not cut open yet."""
-        del options, shapes, threads
-        raise TargetRefusal(f"{quoted(folder.name)}: Core ML programs are not cut open yet")
+        """Opens the package in segments, in the interpreter."""
+        from qdx.backends.coreml.lockstep import CoreMlLockstep
+
+        del options  # compute units, which the interpreter has not
+        return CoreMlLockstep(folder, shapes, threads=threads)
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> tuple[KernelExecution, ...]:
-        """Core ML tells what runs where on Apple's systems alone."""
+        """The precisions that the package gives to its operations; see `qdx.backends.coreml.audit`."""
+        from qdx.backends.coreml.audit import audit
+
         del options, threads
-        raise TargetRefusal(f"{quoted(folder.name)}: Core ML tells what runs where on a Mac alone")
+        return audit(folder)
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """Core ML runs on Apple's systems; elsewhere the interpreter computes what the package says."""

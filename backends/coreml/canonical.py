@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,17 +18,19 @@ MODEL_PATH: Final = f"Data/{_AUTHOR}/model.mlmodel"
 _NAMESPACE: Final = uuid.UUID("6f1c6a0e-8a0c-5d0e-9d8a-0d4c5b1f7a53")
 
 
-def write_package(model: Any, package: Path) -> None:
+def write_package(model: Any, package: Path, metadata: Mapping[str, str]) -> None:
     """Writes what belongs beside the weights, which lie in the package already.
 
     Args:
         model: The specification; its metadata is replaced.
         package: The package's folder.
+        metadata: Texts that the package carries, by key.
 
     Raises:
         StorageError: The disk refused.
     """
     model.description.metadata.Clear()
+    model.description.metadata.userDefined.update(metadata)
     items = {
         f"{_AUTHOR}/model.mlmodel": "CoreML Model Specification",
         f"{_AUTHOR}/weights": "CoreML Model Weights",

@@ -11,10 +11,11 @@ from coremltools.converters.mil.mil import Program
 
 from qdx.backends.contract import LoweredFiles
 from qdx.backends.coreml.canonical import WEIGHTS_FOLDER, write_package
-from qdx.backends.coreml.frontend import translate
+from qdx.backends.coreml.frontend import decomposed, translate
 from qdx.backends.coreml.package import quiet
 from qdx.backends.coreml.passes import run_passes
 from qdx.backends.coreml.refuse import check_program, check_request
+from qdx.backends.coreml.site_names import METADATA_KEY, site_table
 from qdx.exporter.errors import StorageError
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
         raise StorageError(f"`{PACKAGE}`: {error.strerror}") from error
     specification = specification_of(profile)
     with quiet():
+        graph = decomposed(graph)
         program = translate(graph, specification)
         run_passes(program, float16=storage_dtype == "float16")
         check_program(program, graph, profile)
-        write_package(_serialized(program, specification, weights), package)
+        model = _serialized(program, specification, weights)
+        write_package(model, package, {METADATA_KEY: site_table(graph)})
     return LoweredFiles(
         package, tuple(path for path in sorted(package.rglob("*")) if path.is_file())
     )

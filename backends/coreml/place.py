@@ -1,7 +1,7 @@
 """Where quantizers stand in Core ML's programs.
 
 Only inputs are quantized: each quantizer stands right before its operation, and operations with the same input
-share it. A program knows `quantize` with one scale for a tensor, as int8 around zero or as uint8 with a zero point;
+share it. A program in float16 has scales of that type, so they are rounded to it here. A program knows `quantize` with one scale for a tensor, as int8 around zero or as uint8 with a zero point;
 so a plan's symmetric inputs become int8 and its other ones uint8, which hold the same values as the type asked for.
 Weights are integers with scales by tensor, output channel or block, or palettes.
 """
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.errors import InternalError
-from qdx.exporter.quantize.activations import activation_quantization
+from qdx.exporter.quantize.activations import activation_quantization, in_float16
 from qdx.exporter.quantize.placement import (
     ActivationQuantization,
     Placement,
@@ -54,10 +54,11 @@ def place(
     """
     del profile  # what it can do is in the resolution already
     known = {site.key: site for site in sites}
+    half = resolved.storage_dtype(graph.component) == "float16"
     placed = [
         SitePlacement(
             resolution.key,
-            inputs=_inputs(graph.where, known[resolution.key], resolution, ranges),
+            inputs=_inputs(graph.where, known[resolution.key], resolution, ranges, half=half),
             weight=_weight(known[resolution.key], resolution),
         )
         for resolution in resolved.quantized(graph.where)
@@ -67,7 +68,7 @@ def place(
 
 
 def _inputs(
-    where: str, site: Site, resolution: SiteResolution, ranges: Ranges | None
+    where: str, site: Site, resolution: SiteResolution, ranges: Ranges | None, *, half: bool
 ) -> Mapping[int, ActivationQuantization]:
     """The quantizers of a site's inputs by argument index."""
     segments = resolution.segments
@@ -80,13 +81,14 @@ def _inputs(
     for port, index in site.ports.items():
         # All levels for what is never negative; its zero point is the lowest.
         symmetric = scheme.symmetric and port != _PROBABILITIES
-        found[index] = activation_quantization(
+        quantization = activation_quantization(
             [(None, scheme.model_copy(update={"symmetric": symmetric}))],
             ranges.statistics(where, site.key, port),
             ranges.groups(where),
             signed=symmetric,
             symmetric=False,
         )
+        found[index] = in_float16(quantization, f"`{where}.{site.key}`") if half else quantization
     return MappingProxyType(found)
 
 

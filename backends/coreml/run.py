@@ -23,7 +23,7 @@ from qdx.backends.coreml.package import quiet
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 from qdx.exporter.files import safe_child
 
-__all__ = ["CoreMlRunner", "package_of"]
+__all__ = ["CoreMlRunner", "package_of", "torch_threads"]
 
 _ENDING: Final = ".mlpackage"
 # coremltools' names of what may compute a model.
@@ -65,7 +65,7 @@ class CoreMlRunner:
             UsageError: A name, dtype or shape is not the package's.
         """
         check_inputs(self.inputs, inputs)
-        with _torch_threads(self._threads):
+        with torch_threads(self._threads):
             results = self._model(inputs)
         return {spec.name: np.asarray(results[spec.name], spec.dtype) for spec in self.outputs}
 
@@ -113,8 +113,8 @@ def _framework_model(program: MilProgram, units: str) -> Any:
 
 
 @contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    """The number of threads belongs to the whole process, so it is set for one call alone."""
+def torch_threads(count: int | None) -> Iterator[None]:
+    """A number of threads for one call: it belongs to the whole process. None leaves it."""
     import torch
 
     before = torch.get_num_threads()

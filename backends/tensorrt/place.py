@@ -10,13 +10,9 @@ typed network converts none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from qdx.exporter.errors import InvalidInput
-from qdx.exporter.quantize.activations import activation_quantization
+from qdx.exporter.quantize.activations import activation_quantization, in_float16
 from qdx.exporter.quantize.placement import (
     ActivationQuantization,
     Placement,
@@ -64,7 +60,8 @@ def place(
             site = known[resolution.key]
             inputs = _inputs(graph.where, site, resolution, ranges)
             if half:
-                inputs = {i: _in_half(graph.where, site, one) for i, one in inputs.items()}
+                what = f"`{graph.where}.{site.key}`"
+                inputs = {i: in_float16(one, what) for i, one in inputs.items()}
             placed.append(SitePlacement(site.key, inputs=inputs, weight=_weight(site, resolution)))
     return Placement(graph.where, tuple(placed))
 
@@ -87,18 +84,6 @@ def _inputs(
         )
         for port, index in site.ports.items()
     }
-
-
-def _in_half(
-    where: str, site: Site, quantization: ActivationQuantization
-) -> ActivationQuantization:
-    scale = float(np.float16(quantization.scale))
-    if not 0 < scale < np.inf:
-        raise InvalidInput(
-            f"`{where}`: the scale {quantization.scale:g} of the input of `{site.key}` is no float16",
-            hint="keep the operation, or the component, in float32",
-        )
-    return replace(quantization, scale=scale)
 
 
 def _weight(site: Site, resolution: SiteResolution) -> WeightQuantization | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from qdx.exporter.errors import InvalidInput
 from qdx.exporter.quantize.dtypes import QuantizedDtype, quantized_dtype
 from qdx.exporter.quantize.placement import ActivationQuantization, TimestepGroups
 from qdx.exporter.quantize.scales import QParams, choose_qparams
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.observers import Observer
     from qdx.exporter.plan.scheme import Inputs
 
-__all__ = ["TensorRanges", "activation_quantization"]
+__all__ = ["TensorRanges", "activation_quantization", "in_float16"]
 
 _CARRIER_BITS: Final = 8
 _FLOAT8: Final = "float8_e4m3fn"
@@ -87,6 +90,30 @@ def _float8(inputs: Inputs, ranges: TensorRanges) -> ActivationQuantization:
     low, high = ranges.range(inputs.observer, percentile=inputs.percentile, symmetric=True)
     parameters = choose_qparams(low, high, quantized_dtype(_FLOAT8), symmetric=True)
     return ActivationQuantization(_FLOAT8, parameters.scale, 0)
+
+
+def in_float16(quantization: ActivationQuantization, what: str) -> ActivationQuantization:
+    """The quantizer with a scale that float16 holds, for graphs that are computed in it.
+
+    Args:
+        quantization: Its scale is a float32 value.
+        what: Whose activation it is, for the message.
+
+    Raises:
+        InvalidInput: The scale is too small or too large.
+    """
+    if quantization.token:
+        return quantization
+    try:
+        (scale,) = struct.unpack("e", struct.pack("e", quantization.scale))  # ties to even
+    except OverflowError:
+        scale = 0.0
+    if scale <= 0:
+        raise InvalidInput(
+            f"{what}: a scale of {quantization.scale:g} is none that float16 holds",
+            hint="keep the operation's inputs, or the component, in float32",
+        )
+    return replace(quantization, scale=scale)
 
 
 class _Choice:

@@ -1,0 +1,114 @@
+"""Packages of quantized graphs: cut open at their quantizers, and audited operation by operation."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from qdx.backends.coreml.audit import audit
+from qdx.backends.coreml.backend import CoreMlBackend
+from qdx.backends.lockstep import quantizers
+from qdx.exporter.graph.graph import Graph
+from qdx.exporter.graph.interpreter import run
+from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan import plan_from_json, resolve
+from qdx.exporter.quantize.insert import insert
+from qdx.targets import load_target
+from tests.backends.onnxruntime.quantized import FixedRanges
+from tests.backends.tracing import graph_of, sqnr_db
+
+pytest.importorskip("coremltools")
+
+GATES = {"component": {"sqnr_db_min": 10}, "pipeline": {"psnr_db_min": 10, "ssim_min": 0.1}}
+INPUTS = {"x": torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1))}
+
+
+class Layers(nn.Module):
+    """A linear operation called twice, so that its second call is a site of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 16, 3, padding=1)
+        self.twice = nn.Linear(16, 16)
+        self.kept = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.conv(torch.tanh(x)).flatten(2).transpose(1, 2)
+        return self.kept(self.twice(torch.tanh(self.twice(tokens))))
+
+
+def lowered(folder: Path, *, storage: str = "float16", scale: float = 1.0) -> Graph:
+    """The quantized graph whose package lies in the folder; a planted fault multiplies the package's scales."""
+    profile, backend = load_target("coreml"), CoreMlBackend()
+    rules: list[dict[str, Any]] = [
+        {"weights": {"dtype": storage}},
+        {
+            "select": {"name": ["conv", "twice*"]},
+            "weights": {"dtype": "int8"},
+            "inputs": {"dtype": "int8", "symmetric": False},
+        },
+    ]
+    plan = plan_from_json({"schema": "qdx.plan/1", "rules": rules, "gates": GATES}, source="p.json")
+    graph = graph_of(Layers, INPUTS)[0]
+    resolved = resolve(plan, ["block"], profile, {graph.where: sites(graph)})
+
+    def quantized(factor: float) -> Graph:
+        ranges: Any = FixedRanges(-2 * factor, 2 * factor)
+        return insert(
+            graph, sites(graph), backend.place(graph, sites(graph), resolved, ranges, profile)
+        )
+
+    backend.lower(quantized(scale), storage, profile, folder)
+    return quantized(1.0)
+
+
+def compare(graph: Graph, folder: Path) -> dict[str, float]:
+    """Decibels of what each segment gives, by the quantizer or output that it is for."""
+    nodes = quantizers(graph)
+    shapes = {name: tuple(node.meta["val"].shape) for name, node in nodes.items()}
+    artifact = CoreMlBackend().open_lockstep(folder, load_target("coreml").options, shapes)
+    wanted: dict[str, torch.Tensor] = {}
+    observe = {
+        nodes[name].all_input_nodes[0].name: partial(wanted.__setitem__, name)
+        for name in artifact.quantizers
+    }
+    expected = run(graph, INPUTS, observe=observe)["y"]
+    outputs, own = artifact(
+        {name: x.numpy() for name, x in INPUTS.items()},
+        {name: value.numpy() for name, value in wanted.items()},
+    )
+    return {"y": sqnr_db(expected, outputs["y"])} | {
+        name: sqnr_db(value, own[name]) for name, value in wanted.items()
+    }
+
+
+@pytest.mark.parametrize(("storage", "least_db"), [("float32", 110), ("float16", 55)])
+def test_each_segment_computes_what_the_graph_does(
+    tmp_path: Path, storage: str, least_db: float
+) -> None:
+    found = compare(lowered(tmp_path, storage=storage), tmp_path)
+
+    assert set(found) == {"quantize_tensor", "quantize_tensor_1", "quantize_tensor_2", "y"}
+    assert min(found.values()) > least_db
+
+
+def test_a_scale_off_by_two_shows_where_it_is(tmp_path: Path) -> None:
+    assert min(compare(lowered(tmp_path, scale=2.0), tmp_path).values()) < 45
+
+
+def test_the_audit_names_sites_and_precisions(tmp_path: Path) -> None:
+    lowered(tmp_path)
+
+    found = {one.sites: (one.kind.split()[0], one.precision) for one in audit(tmp_path)}
+
+    assert found == {
+        ("conv",): ("conv", "int8"),
+        ("twice",): ("linear", "int8"),
+        ("twice#2",): ("linear", "int8"),
+        ("kept",): ("linear", "float16"),
+    }

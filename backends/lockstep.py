@@ -15,16 +15,33 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import torch
 from numpy.typing import NDArray
 
+from qdx.exporter.errors import InvalidBundle, quoted
+
 if TYPE_CHECKING:
     from torch.fx import Node
 
     from qdx.exporter.graph.graph import Graph
 
-__all__ = ["Lockstep", "Values", "quantizer_of", "quantizers"]
+__all__ = ["Lockstep", "UnknownQuantizer", "Values", "quantizer_of", "quantizers", "shape_of"]
 
 Values = dict[str, NDArray[Any]]
 
 _QUANTIZER: Final = re.compile(r"(?:.*/)?(?:de)?(quantize_tensor(?:_\d+)?)\Z")
+
+
+class UnknownQuantizer(InvalidBundle):
+    """An artifact has a quantizer that the quantized graph has not: it is the artifact of another graph.
+
+    Attributes:
+        name: The quantizer.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{quoted(name)}: the artifact has this quantizer, and its recipe of quantization has not",
+            hint="export again",
+        )
+        self.name = name
 
 
 class Lockstep(Protocol):
@@ -68,3 +85,19 @@ def quantizer_of(name: str) -> str | None:
     """
     found = _QUANTIZER.fullmatch(name)
     return found[1] if found else None
+
+
+def shape_of(name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[int | None, ...]:
+    """The shape in the graph of what a quantizer of an artifact is given.
+
+    Args:
+        name: As `quantizer_of` gives it.
+        shapes: Of all quantizers of the graph.
+
+    Raises:
+        UnknownQuantizer: The graph has none of this name. Those before it may be others' too then, since
+            they are numbered.
+    """
+    if name not in shapes:
+        raise UnknownQuantizer(name)
+    return shapes[name]

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from qdx.backends.lockstep import Values, quantizer_of
+from qdx.backends.lockstep import Values, quantizer_of, shape_of
 from qdx.backends.onnx.package import onnxruntime
 from qdx.backends.onnx.session import session_options
 from qdx.exporter.errors import InvalidBundle, quoted
@@ -44,7 +44,7 @@ class OnnxRuntimeLockstep:
             threads: Threads inside an operator; ONNX Runtime's default where None.
 
         Raises:
-            InvalidBundle: ONNX Runtime cannot read the model.
+            InvalidBundle: ONNX Runtime cannot read the model, or it has a quantizer that the graph has not.
         """
         proto = onnx.load(str(model), load_external_data=False)
         self._outputs = [value.name for value in proto.graph.output]
@@ -84,14 +84,17 @@ def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -
     scales: list[tuple[onnx.NodeProto, str]] = []
     for node in proto.graph.node:
         name = quantizer_of(node.name) if node.op_type == "QuantizeLinear" else None
-        producer = producers.get(node.input[0]) if name is not None else None
-        if name is None or producer is None or producer.op_type == _FUSED_WITH_OUTPUT:
+        if name is None:
+            continue
+        shape = shape_of(name, shapes)
+        producer = producers.get(node.input[0])
+        if producer is None or producer.op_type == _FUSED_WITH_OUTPUT:
             continue
         sources[name] = node.input[0]
         if node.input[0] not in exposed:
             exposed.add(node.input[0])
             proto.graph.output.append(helper.make_empty_tensor_value_info(node.input[0]))
-        kind = helper.make_tensor_value_info(_GIVEN + name, TensorProto.FLOAT, shapes[name])
+        kind = helper.make_tensor_value_info(_GIVEN + name, TensorProto.FLOAT, shape)
         proto.graph.input.append(kind)
         node.input[0] = _GIVEN + name
         if (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdx.backends.lockstep import Values, quantizer_of
+from qdx.backends.lockstep import Values, quantizer_of, shape_of
 from qdx.backends.openvino.package import openvino
 from qdx.exporter.errors import InvalidBundle, quoted
 
@@ -36,7 +36,7 @@ class OpenVinoLockstep:
             threads: Processor threads; OpenVINO's default where None.
 
         Raises:
-            InvalidBundle: OpenVINO cannot read or compile it.
+            InvalidBundle: OpenVINO cannot read or compile it, or it has a quantizer that the graph has not.
         """
         core = openvino().Core()
         properties: dict[str, Any] = dict(options)
@@ -80,10 +80,11 @@ def _cut(model: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[str,
         name = quantizer_of(node.get_friendly_name())
         if name is None or node.get_type_name() != "FakeQuantize":
             continue
+        shape = shape_of(name, shapes)
         source = node.input_value(0)
         if source.get_node().get_type_name() in {"Parameter", "Transpose"}:
             continue
-        if _shape(source) != shapes[name] or _rescales(node):
+        if _shape(source) != shape or _rescales(node):
             continue
         parameter = ov.opset13.parameter(source.get_partial_shape(), ov.Type.f32)
         node.input(0).replace_source_output(parameter.output(0))

@@ -12,7 +12,7 @@ from qdx.verify.components import CallResult, MethodResult
 from qdx.verify.coverage import Coverage
 from qdx.verify.gates import Gate, at_least, at_most
 from qdx.verify.lockstep import LockstepCall
-from qdx.verify.metrics import worst_of
+from qdx.verify.metrics import or_least, worst_of
 from qdx.verify.picture import PipelineResult
 from qdx.verify.samples import Samples
 
@@ -111,7 +111,7 @@ def _lowering_gates(contract: Gates, evidence: Evidence) -> list[Gate]:
     gates = []
     for where in sorted(evidence.quantized):
         calls = [call for call in evidence.lockstep if call.where == where]
-        worst = min(calls, key=lambda call: call.result.worst[1], default=None)
+        worst = min(calls, key=lambda call: or_least(call.result.worst[1]), default=None)
         note = "" if worst is None else f"worst at {worst.result.worst[0]}, call {worst.index}"
         value = worst_of(call.sqnr_db for call in calls) if calls else None
         gates.append(at_least(f"{where}.lowering.sqnr_db", value, bound, note=note))

@@ -6,6 +6,7 @@ whole runs are compared too, see `qdx.verify.rungs`.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from qdx.backends.lockstep import quantizers
+from qdx.backends.lockstep import UnknownQuantizer, quantizers
 from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.graph.interpreter import run
@@ -37,6 +38,7 @@ __all__ = [
     "LockstepResult",
     "compare_in_lockstep",
     "measure_in_lockstep",
+    "not_comparable",
     "quantizer_shapes",
 ]
 
@@ -109,24 +111,35 @@ def measure_in_lockstep(
             component, _, name = where.partition(".")
             entry = bundle.manifest.components[component].methods[name]
             graph, method = model.quantized[where], methods[where]
-            artifact = get_backend(bundle.manifest.target.runtime).open_lockstep(
-                bundle.path / entry.folder,
-                checked_options(bundle.manifest),
-                quantizer_shapes(graph),
-            )
+            calls = records[where].calls
+            picked = sorted({i * (len(calls) - 1) // (_CALLS - 1) for i in range(_CALLS)})
+            chosen = [calls[i] for i in picked if calls]
+            try:
+                artifact = get_backend(bundle.manifest.target.runtime).open_lockstep(
+                    bundle.path / entry.folder,
+                    checked_options(bundle.manifest),
+                    quantizer_shapes(graph),
+                )
+            except UnknownQuantizer as error:
+                found += [LockstepCall(where, call.index, not_comparable(error)) for call in chosen]
+                task.advance(1)
+                continue
             names = {
                 spec.name: port.name
                 for spec, port in zip(graph.outputs, method.outputs, strict=True)
             }
-            calls = records[where].calls
-            picked = sorted({i * (len(calls) - 1) // (_CALLS - 1) for i in range(_CALLS)})
-            for call in (calls[i] for i in picked if calls):
+            for call in chosen:
                 inputs = as_method(method, graph).adapted(call.inputs)
                 arrays = {n: tensor.numpy() for n, tensor in method.adapted(call.inputs).items()}
                 result = compare_in_lockstep(graph, inputs, artifact, arrays, names)
                 found.append(LockstepCall(where, call.index, result))
             task.advance(1)
     return tuple(found)
+
+
+def not_comparable(unknown: UnknownQuantizer) -> LockstepResult:
+    """What is found of an artifact with a quantizer that the graph has not: no number, and its name."""
+    return LockstepResult({f"{unknown.name}, which the artifact alone has": math.nan})
 
 
 def quantizer_shapes(graph: Graph) -> dict[str, tuple[int | None, ...]]:

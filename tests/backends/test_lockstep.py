@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.backends.lockstep import quantizer_of, quantizers
+from qdx.backends.lockstep import UnknownQuantizer, quantizer_of, quantizers
 from qdx.backends.registry import get_backend
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.sites import sites
@@ -80,6 +80,28 @@ def test_a_coarser_quantizer_is_found_behind_its_operation(
     )
 
     assert found.worst[1] < LEAST_DB
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_quantizer_that_the_graph_has_not_is_named(
+    block: tuple[Graph, nn.Module], target: str, tmp_path: Path
+) -> None:
+    def apart(site: SitePlacement) -> SitePlacement:
+        if site.key != "to_v":
+            return site
+        other = {i: replace(q, scale=2 * q.scale) for i, q in site.inputs.items()}
+        return replace(site, inputs=other)
+
+    graph, backend, profile = block[0], get_backend(target), load_target(target)
+    placement = placed(graph, target)
+    shared = insert(graph, sites(graph), placement)  # `to_k` and `to_v` have one quantizer
+    made = insert(graph, sites(graph), replace(placement, sites=tuple(map(apart, placement.sites))))
+    assert len(quantizers(made)) == len(quantizers(shared)) + 1
+    backend.lower(made, "float32", profile, tmp_path)
+
+    with pytest.raises(UnknownQuantizer) as caught:
+        backend.open_lockstep(tmp_path, profile.options, quantizer_shapes(shared))
+    assert caught.value.name == f"quantize_tensor_{len(quantizers(shared))}"
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -15,9 +15,11 @@ from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.tensorrt.lower import lower, typed_model
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.graph import Graph
+from qdx.targets import load_target
 from qdx.verify.metrics import sqnr_db
 from tests.backends.tracing import graph_of
 
+PROFILE = load_target("tensorrt")
 LITERALLY = {"graph_optimization_level": "disable"}
 
 
@@ -57,7 +59,7 @@ class Block(nn.Module):
 
 
 def _run(graph: Graph, dtype: str, folder: Path, **inputs: torch.Tensor) -> torch.Tensor:
-    files = lower(graph, dtype, folder)
+    files = lower(graph, dtype, PROFILE, folder)
     onnx.checker.check_model(str(files.model), full_check=True)
     runner = OnnxRuntimeRunner(files.model, LITERALLY, threads=1)
     return torch.from_numpy(runner({name: x.numpy() for name, x in inputs.items()})["y"])
@@ -91,7 +93,7 @@ def test_weights_are_stored_in_half_the_bytes(tmp_path: Path) -> None:
     for dtype in ("float32", "float16"):
         folder = tmp_path / dtype
         folder.mkdir()
-        sizes[dtype] = sum(path.stat().st_size for path in lower(graph, dtype, folder).paths)
+        sizes[dtype] = sum(path.stat().st_size for path in lower(graph, dtype, PROFILE, folder).paths)
     assert sizes["float16"] < 0.55 * sizes["float32"]
 
 
@@ -136,7 +138,7 @@ def test_a_weight_beyond_float16_is_refused_with_its_name(tmp_path: Path) -> Non
 
     graph, _ = graph_of(Loud, {"input": torch.randn(2, 8)})
     with pytest.raises(TargetRefusal, match=r"weight.*magnitude 1e\+06.*float16"):
-        lower(graph, "float16", tmp_path)
+        lower(graph, "float16", PROFILE, tmp_path)
 
 
 def test_float32_is_left_as_it_is(tmp_path: Path) -> None:

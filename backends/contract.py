@@ -28,10 +28,12 @@ class LoweredFiles:
     Attributes:
         model: The file that the runtime opens.
         others: Files it refers to, such as external data.
+        notes: What is right and may still run slower, or less precisely, than it could; a line each.
     """
 
     model: Path
     others: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -131,7 +131,7 @@ def export(
         call, timed = schedules(source, call)
     job = _Job(source, planned, recorded_ranges, timed, profile, backend)
     with BundleWriter(output, force=force) as writer:
-        entries = _lower_all(job, writer.staging, progress)
+        entries, notes = _lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
         helper_notes = backend.add_helpers(
             _tokenizers(skeleton, helpers, writer.staging), writer.staging
@@ -164,6 +164,7 @@ def export(
             *float_notes(planned.resolved),
             *table_notes(entries),
             *helper_notes,
+            *notes,
             *build_notes(profile),
         ),
     )
@@ -212,9 +213,12 @@ def _calibration(ranges: Ranges | None) -> dict[str, Any] | None:
     return {**ranges.provenance.model_dump(mode="json"), "coverage": coverage(ranges)}
 
 
-def _lower_all(job: _Job, staging: Path, progress: Progress) -> dict[str, Any]:
-    """Traces and lowers every chosen call; returns the manifest's `components`."""
+def _lower_all(
+    job: _Job, staging: Path, progress: Progress
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Traces and lowers every chosen call; returns the manifest's `components`, and the backend's notes."""
     entries: dict[str, Any] = {}
+    notes: list[str] = []
     with progress.task("lowering", len(job.source.chosen)) as task:
         for record in job.source.chosen.values():
             component = job.source.folder.components[record.component]
@@ -222,13 +226,14 @@ def _lower_all(job: _Job, staging: Path, progress: Progress) -> dict[str, Any]:
                 record.component,
                 {"library": component.library, "class": component.class_name, "methods": {}},
             )
-            entry["methods"][record.key] = _lower(job, record, staging)
+            entry["methods"][record.key], own = _lower(job, record, staging)
+            notes += own
             task.advance(1)
-    return entries
+    return entries, tuple(notes)
 
 
-def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
-    """Traces and lowers one call into its folder; returns the manifest's entry of the method."""
+def _lower(job: _Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Traces and lowers one call into its folder; returns the manifest's entry of the method, and notes."""
     name, layout = record.component, job.profile.layout
     graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
     schedule = job.schedules.get(record.where)
@@ -241,14 +246,14 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
     make_folder(folder)
     storage_dtype = job.planned.resolved.storage_dtype(name)
     lowered = floats if recipe is None else quantized_graph(floats, recipe)
-    job.backend.lower(lowered, storage_dtype, job.profile, folder)
+    notes = job.backend.lower(lowered, storage_dtype, job.profile, folder).notes
     if recipe is not None:
         write_recipe(recipe, folder)
     config = job.source.folder.components[name].config
     write_file(folder / "config.json", dump_json(portable(config)))
     write_buffers(job.source.skeleton.modules[name], folder)
     face = graph_in_layout(graph, layout)
-    return {
+    entry = {
         "folder": relative,
         "inputs": [
             {
@@ -275,6 +280,7 @@ def _lower(job: _Job, record: CallRecord, staging: Path) -> dict[str, Any]:
         ],
         "constants": record.constants(),
     }
+    return entry, notes
 
 
 def _tokenizers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,11 +13,11 @@ from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.tensorrt.doubles import narrow_doubles
-from qdx.backends.tensorrt.lint import DeviceFacts, Severity, lint
+from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe
 from qdx.backends.tensorrt.typed import type_model
 from qdx.backends.tensorrt.zero_points import write_zero_points
-from qdx.exporter.errors import InternalError, Refusal, TargetRefusal
+from qdx.exporter.errors import InternalError, Refusal, TargetRefusal, quoted
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -48,13 +49,14 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
     """
     model = typed_model(graph, compute_dtype)
     recipe = BuildRecipe(model=MODEL_FILE, versions=str(profile.runtime_versions))
-    _check(model, graph.where, DeviceFacts(recipe.version_range, profile.compute_capability))
+    facts = DeviceFacts(recipe.version_range, profile.compute_capability)
+    notes = _notes(_checked(model, graph.where, facts), graph.where)
     write_model(model, folder / MODEL_FILE, external_data=DATA_FILE)
     (folder / RECIPE_NAME).write_bytes(recipe.to_json())
     others = [folder / RECIPE_NAME]
     if (folder / DATA_FILE).exists():
         others.append(folder / DATA_FILE)
-    return LoweredFiles(folder / MODEL_FILE, tuple(others))
+    return LoweredFiles(folder / MODEL_FILE, tuple(others), notes)
 
 
 def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
@@ -68,8 +70,10 @@ def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     return model
 
 
-def _check(model: ir.Model, where: str, facts: DeviceFacts) -> None:
-    broken = [one for one in lint(model, facts) if one.severity is Severity.ERROR]
+def _checked(model: ir.Model, where: str, facts: DeviceFacts) -> tuple[Finding, ...]:
+    """The warnings about a model; refuses one that breaks a rule."""
+    found = lint(model, facts)
+    broken = [one for one in found if one.severity is Severity.ERROR]
     if broken:
         raise TargetRefusal(
             f"`{where}`: breaks {len(broken)} rules of TensorRT {facts.versions}",
@@ -78,3 +82,15 @@ def _check(model: ir.Model, where: str, facts: DeviceFacts) -> None:
                 for one in broken
             ),
         )
+    return found
+
+
+def _notes(warnings: tuple[Finding, ...], where: str) -> tuple[str, ...]:
+    """A line for each rule; `qdx inspect --lint` lists every breach."""
+    by_rule: dict[str, list[Finding]] = defaultdict(list)
+    for one in warnings:
+        by_rule[one.rule].append(one)
+    return tuple(
+        f"`{where}`: {rule}, {len(found)} of it, at {quoted(found[0].node)} for one: {found[0].message}"
+        for rule, found in by_rule.items()
+    )

@@ -11,15 +11,22 @@ import onnx_ir as ir
 
 from qdx.backends.tensorrt.build import BuiltEngine, build_engine
 from qdx.backends.tensorrt.engine import ENGINE_NAME, RECORD_NAME, EngineRecord
-from qdx.backends.tensorrt.lint import DeviceFacts, Severity, lint
+from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.package import compute_capability, device_name, installed_version
 from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe, parse_recipe
 from qdx.backends.tensorrt.versions import Version, VersionRange
-from qdx.exporter.errors import InvalidBundle, Refusal, StorageError, TargetRefusal, quoted
+from qdx.exporter.errors import (
+    InvalidBundle,
+    Refusal,
+    StorageError,
+    TargetRefusal,
+    first_line,
+    quoted,
+)
 from qdx.exporter.files import read_bytes, safe_child, sha256_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Produced", "check_model", "produce_engine", "read_recipe"]
+__all__ = ["Produced", "check_model", "lint_file", "produce_engine", "read_recipe"]
 
 _CHUNK_BYTES: Final = 1 << 24
 
@@ -108,13 +115,28 @@ def check_model(
         TargetRefusal: With each rule that is broken; warnings are none.
     """
     facts = DeviceFacts(VersionRange(version), capability, recipe.refit == "any")
-    broken = [f for f in lint(ir.load(model), facts) if f.severity is Severity.ERROR]
+    broken = [f for f in lint_file(model, facts) if f.severity is Severity.ERROR]
     if broken:
         raise TargetRefusal(
             f"{quoted(model.name)}: breaks {len(broken)} rules of TensorRT {version}",
             refusals=tuple(Refusal(f.node, f"{f.rule}: {f.message}", f.hint) for f in broken),
             hint="export again for this version and device",
         )
+
+
+def lint_file(model: Path, facts: DeviceFacts) -> tuple[Finding, ...]:
+    """Checks a file against every rule; its weights are not read.
+
+    Raises:
+        InvalidBundle: It is missing, or no ONNX model.
+    """
+    try:
+        loaded = ir.load(model)
+    except Exception as error:  # those of the protobuf library and of the file system share no base
+        raise InvalidBundle(
+            f"{quoted(model)}: no ONNX model: {first_line(error)}", hint="export again"
+        ) from error
+    return lint(loaded, facts)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qdx.cli.lint import show_findings
 from qdx.cli.options import AsJson, Call, read_call
 from qdx.cli.output import emit, plain, size, table, visible
+from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
@@ -31,10 +33,21 @@ def command(
     sites: Annotated[
         bool, typer.Option("--sites", help="Trace a pipeline and list what a plan can address.")
     ] = False,
+    lint: Annotated[
+        bool,
+        typer.Option("--lint", help="What a TensorRT bundle breaks of the rules of its target."),
+    ] = False,
     call: Call = None,
     as_json: AsJson = False,
 ) -> None:
     """Show components, types and sizes."""
+    if lint:
+        if sites:
+            raise UsageError(
+                "--sites and --lint: one is of a pipeline, one of a bundle", hint="give one"
+            )
+        show_findings(path, as_json=as_json)
+        return
     if sites:
         data = _describe_sites(path, read_call(call) or {})
         emit(data, as_json=as_json, text=_sites_text(data))

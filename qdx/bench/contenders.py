@@ -47,7 +47,7 @@ class Contender:
             return None if own is None else self.path / own.folder
         model = _profiles()[self.runtime].layout.model_file
         places = (self.path / record.folder, self.path)
-        return next((place for place in places if (place / model).is_file()), None)
+        return next((place for place in places if (place / model).exists()), None)
 
 
 def methods_of(manifest: Manifest) -> dict[str, MethodRecord]:
@@ -121,7 +121,7 @@ def _runtime_of(path: Path) -> str:
     found = [
         runtime
         for runtime, name in files.items()
-        if (path / name).is_file() or any(path.glob(f"*/{name}"))
+        if (path / name).exists() or any(path.glob(f"*/{name}"))
     ]
     if not found:
         raise UsageError(

@@ -129,46 +129,54 @@ def test_ranges_of_the_last_step_alone_fail(plan, ranges, right, tmp_path):
     assert worst < gate(right[0], "unet.sqnr_db").value - 3
 
 
-def with_scale(recipe, factor):
-    """A recipe whose quantizer in the middle has another scale."""
+SHARED, OWN = "mid_block.attentions.0.to_v", "mid_block.attentions.0.to_out.0"
+
+
+def with_scale(recipe, factor, key=SHARED):
+    """A recipe in which the input of one site has another scale."""
     sites = list(recipe.placement.sites)
-    number = next(i for i in range(len(sites) // 2, len(sites)) if sites[i].inputs)
+    number = next(i for i, site in enumerate(sites) if site.key == key)
     index, input_ = next(iter(sites[number].inputs.items()))
     scale = input_.scale * factor
     inputs = {**sites[number].inputs, index: replace(input_, scale=scale)}
     sites[number] = replace(sites[number], inputs=inputs)
     placement = Placement(recipe.placement.where, tuple(sites))
-    return replace(recipe, placement=placement), sites[number].key
+    return replace(recipe, placement=placement)
 
 
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [(OWN, "worst at mid_block."), (SHARED, "which the artifact alone has")],
+    ids=["own", "shared"],
+)
 def test_one_scale_off_by_two_in_the_artifact_alone_fails_at_lowering(
-    plan, ranges, tmp_path, monkeypatch
+    plan, ranges, tmp_path, monkeypatch, key, note
 ):
+    """Where queries, keys and values share a quantizer, another scale makes one more."""
     monkeypatch.setattr(
-        exporting, "quantized_graph", lambda g, r: quantized_graph(g, with_scale(r, 2)[0])
+        exporting, "quantized_graph", lambda g, r: quantized_graph(g, with_scale(r, 2, key))
     )
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
+    lowering = gate(report, "unet.forward.lowering.sqnr_db")
 
-    assert "unet.lowering.sqnr_db" in failed(report)
+    assert not lowering.ok
+    assert note in lowering.note
 
 
 def test_one_scale_off_by_half_in_the_recipe_is_localized(plan, ranges, tmp_path, monkeypatch):
     chosen = exporting.choose_recipe
-    keys = []
 
     def wrong(*arguments):
         floats, recipe = chosen(*arguments)
-        recipe, key = with_scale(recipe, 0.5)
-        keys.append(key)
-        return floats, recipe
+        return floats, with_scale(recipe, 0.5)
 
     monkeypatch.setattr(exporting, "choose_recipe", wrong)
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
 
     assert "unet.sqnr_db" in failed(report)
-    assert "unet.lowering.sqnr_db" not in failed(report)
+    assert "unet.forward.lowering.sqnr_db" not in failed(report)
     assert report.localization.enters == "quantization"
-    assert report.localization.ranked[0].key == keys[0]
+    assert report.localization.ranked[0].key == SHARED
 
 
 def test_one_weight_of_zeros_fails(plan, ranges, tmp_path, monkeypatch):
@@ -183,7 +191,7 @@ def test_one_weight_of_zeros_fails(plan, ranges, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "quantized_graph", zeroed)
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
 
-    assert {"unet.sqnr_db", "unet.lowering.sqnr_db"} <= failed(report)
+    assert {"unet.sqnr_db", "unet.forward.lowering.sqnr_db"} <= failed(report)
     assert report.localization.enters == "lowering"
 
 
@@ -193,7 +201,7 @@ def test_a_rung_without_the_runtimes_optimizations(plan, ranges, tmp_path):
     (result,) = report.methods
 
     assert [rung.name for rung in result.calls[0].rungs] == ["quantized", "unoptimized", "artifact"]
-    assert gate(report, "unet.lowering.sqnr_db").value > 60, str(report)
+    assert gate(report, "unet.forward.lowering.sqnr_db").value > 60, str(report)
 
 
 def test_calibration_of_one_branch_fails_where_the_pipeline_has_two(plan, tmp_path):

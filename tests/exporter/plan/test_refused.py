@@ -16,6 +16,7 @@ from qdx.exporter.errors import InvalidPlan
 from qdx.exporter.plan import parse_plan
 
 LIMIT_S = 2.0
+"""Of processor time, which other processes on the machine do not add to."""
 BASE = {
     "schema": "qdx.plan/1",
     "rules": [
@@ -324,13 +325,20 @@ def test_there_are_enough():
     assert len(CASES) >= 150
 
 
+def compute(seconds):
+    """Takes processor time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 def check(qdx_check, text, words, folder, capsys):
     """What every refused plan must show."""
     path = folder / "p.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    begin = time.perf_counter()
+    begin = time.process_time()
     status = qdx_check(["plan", "check", str(path)])
-    elapsed_s = time.perf_counter() - begin
+    elapsed_s = time.process_time() - begin
     out, err = capsys.readouterr()
     assert (status, out) == (2, "")
     assert words in err
@@ -350,7 +358,7 @@ def test_it_is_refused(text, words, tmp_path, capsys):
     [
         lambda _: 0,
         lambda _: 70,
-        lambda a: time.sleep(LIMIT_S + 0.1) or run_command(a),
+        lambda a: compute(LIMIT_S + 0.1) or run_command(a),
         lambda a: sys.stdout.write("a table") and run_command(a),
         lambda _: run_command(["plan", "check", "none"]),
     ],
@@ -363,9 +371,9 @@ def test_a_check_that_does_less_is_seen(careless, tmp_path, capsys):
 
 
 RUN = (
-    "import sys, time; begin = time.perf_counter(); from qdx.cli.main import run_command; "
+    "import sys, time; from qdx.cli.main import run_command; "
     "status = run_command(['plan', 'check', sys.argv[1]]); "
-    "print(status, sorted({'torch', 'numpy', 'onnx'} & sys.modules.keys()), time.perf_counter() - begin < 2)"
+    "print(status, sorted({'torch', 'numpy', 'onnx'} & sys.modules.keys()), time.process_time() < 2)"
 )
 
 

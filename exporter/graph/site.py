@@ -36,7 +36,8 @@ class Site:
         weight: Fully qualified name of its weight parameter; None without one.
         weight_shape: The weight's shape, empty without one.
         ports: Argument index of every quantizable input by name: `input` for weighted operations,
-            `query` and `key`, `probs` and `value` for the products of attention.
+            `query` and `key`, `probs` and `value` for the products of attention, `input` and `other`
+            for other products of two activations.
         channel_axis: Dimension of the first port along which the operation reduces: 1 for a
             convolution, -1 for a linear operation.
     """
@@ -67,6 +68,11 @@ class Site:
     def is_attention_product(self) -> bool:
         """Whether it is one of the two products of attention, which can be quantized once that is opened."""
         return self.op in ATTENTION_PRODUCTS
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it multiplies two activations; `matmul` may also have a stored matrix."""
+        return self.is_attention_product or (self.op == "matmul" and self.weight is None)
 
     def to_json(self) -> dict[str, Any]:
         """The site as plain JSON data."""

@@ -28,11 +28,10 @@ __all__ = [
 
 DENOMINATOR: Final = (
     "multiply-accumulates of convolutions and linear operations, one call of each graph of the component; "
-    "what is executed counts the planned products of attention too"
+    "what is executed counts the planned products of activations too"
 )
 _FLOATS: Final = ("float", "bfloat")
 _FLOAT8: Final = "float8"
-_PRODUCTS: Final = ("qk", "pv", "matmul")
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ class AuditResult:
 
     Attributes:
         component: Its name in the pipeline.
-        total_macs: Of operations with weights.
+        total_macs: Of operations with weights, stored or computed.
         planned_macs: Those of them whose inputs and weights the plan has in low precision on this target.
-        products_macs: Products of attention, which have no weights, planned in low precision.
+        products_macs: Products of two activations, attention's and others, planned in low precision.
         executed_macs: Those of all planned ones that ran in low-precision kernels.
         time_share: Part of the measured time that low-precision kernels took, over the graphs that have any
             planned; None where no time was measured.
@@ -195,7 +194,8 @@ def low_precision(resolution: SiteResolution) -> bool:
 
 
 def _weighted(resolution: SiteResolution) -> bool:
-    return resolution.site.op not in _PRODUCTS
+    """Whether a site multiplies by a weight, which weight normalization, say, may compute."""
+    return not resolution.site.is_product
 
 
 def _by_site(executions: Iterable[KernelExecution]) -> dict[str, list[KernelExecution]]:

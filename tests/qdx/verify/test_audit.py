@@ -6,14 +6,24 @@ from types import SimpleNamespace
 import pytest
 
 from qdx.backends.contract import KernelExecution
+from qdx.exporter.graph.site import Site
 from qdx.verify.audit import audit_result, audit_to_json
 
 
-def site(key, macs=100, form="native", *, quantized=True, weights=True):
+def site(key, macs=100, form="native", *, op=None, quantized=True, weights=True):
     return SimpleNamespace(
         key=key,
         form=form,
-        site=SimpleNamespace(macs=macs, op="linear" if weights else "qk"),
+        site=Site(
+            key,
+            key,
+            key,
+            op or ("linear" if weights else "qk"),
+            "other",
+            "",
+            macs,
+            weight=f"{key}.weight" if weights else None,
+        ),
         segments=("int8",) if quantized else (),
         weights=SimpleNamespace(quantized=quantized) if weights else None,
     )
@@ -74,6 +84,22 @@ def test_products_of_attention_are_no_part_of_the_planned_share_but_must_be_exec
 
     assert found.planned_share == 1
     assert found.executed_share == pytest.approx(0.25)
+
+
+def test_a_matmul_by_a_stored_matrix_has_weights_and_one_of_two_activations_has_none():
+    found = audit(
+        [site("a", 100, op="matmul"), site("a.matmul", 300, op="matmul", weights=False)],
+        [kernel("int8", "a", "a.matmul")],
+    )
+
+    assert (found.total_macs, found.planned_macs, found.products_macs) == (100, 100, 300)
+    assert found.planned_share == 1
+
+
+def test_a_convolution_whose_weight_is_computed_counts_among_those_with_weights():
+    found = audit([site("a", op="conv2d", weights=False)], [kernel("int8", "a")])
+
+    assert (found.total_macs, found.products_macs) == (100, 0)
 
 
 def test_components_are_added_up():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from qdx.verify.audit import DENOMINATOR
 from qdx.verify.charts import bars, curves
+from qdx.verify.figures import figure, percent
 from qdx.verify.report import clean
 from qdx.verify.rungs import QUANTIZED
 
@@ -78,7 +78,7 @@ def _conditioning(methods: Sequence[MethodResult]) -> list[str]:
             continue
         ratios = {"artifact / reference": [(step.index, step.ratio) for step in found.steps]}
         parts.append(
-            f"<p>{_text(result.where)}: {_number(found.ratio_min)} to {_number(found.ratio_max)} of the "
+            f"<p>{_text(result.where)}: {figure(found.ratio_min)} to {figure(found.ratio_max)} of the "
             "reference's spread of (conditional &minus; unconditional).</p>"
         )
         parts.append(curves(f"Strength of guidance of {result.where}", "ratio over calls", ratios))
@@ -91,9 +91,9 @@ def _audit(report: Report) -> list[str]:
     rows = [
         (
             audit.component,
-            _percent(audit.planned_share),
-            _percent(audit.executed_share),
-            "-" if audit.time_share is None else _percent(audit.time_share),
+            percent(audit.planned_share),
+            percent(audit.executed_share),
+            percent(audit.time_share),
         )
         for audit in report.audits
     ]
@@ -121,19 +121,19 @@ def _samples(samples: Samples | None) -> list[str]:
         f"{samples.score}, drop": samples.score_drop,
     }
     rows = [
-        (name, _number(one.mean), _number(one.low), _number(one.high))
+        (name, figure(one.mean), figure(one.low), figure(one.high))
         for name, one in figures.items()
         if one is not None
     ]
     runs = [
         (
             str(run.spec),
-            _number(run.sqnr_db),
-            _number(run.latent_sqnr_db),
-            _number(run.pipeline.psnr_db),
-            _number(run.pipeline.ssim),
-            _number(run.reference_score),
-            _number(run.artifact_score),
+            figure(run.sqnr_db),
+            figure(run.latent_sqnr_db),
+            figure(run.pipeline.psnr_db),
+            figure(run.pipeline.ssim),
+            figure(run.reference_score),
+            figure(run.artifact_score),
         )
         for run in samples.runs
     ]
@@ -154,9 +154,9 @@ def _localization(found: Localization | None) -> list[str]:
             site.key,
             site.op,
             site.role,
-            _number(site.local_sqnr_db),
-            _number(site.alone_sqnr_db),
-            _number(site.cumulative_sqnr_db),
+            figure(site.local_sqnr_db),
+            figure(site.alone_sqnr_db),
+            figure(site.cumulative_sqnr_db),
         )
         for site in ranked
     ]
@@ -187,14 +187,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
 
 
 def _text(value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from qdx.verify import metrics
+from qdx.verify.figures import figure, percent
 from qdx.verify.report import clean
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _gates(report: Report) -> str:
     rows = [
         (
             gate.name,
-            _number(gate.value),
+            figure(gate.value),
             f"{gate.sense} {gate.bound:g}",
             "ok" if gate.ok else f"FAILED  {gate.note}".rstrip(),
         )
@@ -54,8 +55,8 @@ def _rungs(methods: Sequence[MethodResult]) -> str:
             rows.append((
                 result.where,
                 name,
-                _number(metrics.worst_of(rung.float_sqnr_db for _, rung in rungs)),
-                _number(metrics.worst_of(rung.previous_sqnr_db for _, rung in rungs)),
+                figure(metrics.worst_of(rung.float_sqnr_db for _, rung in rungs)),
+                figure(metrics.worst_of(rung.previous_sqnr_db for _, rung in rungs)),
                 f"{worst[0]} of {len(rungs)}",
             ))  # fmt: skip
     columns = ("least SQNR, dB", "rung", "to float", "to previous", "worst call")
@@ -69,7 +70,7 @@ def _conditioning(methods: Sequence[MethodResult]) -> str:
         if found is None or not any(len(call.rungs) > 1 for call in result.calls):
             continue
         if found.steps:
-            low, high = _number(found.ratio_min), _number(found.ratio_max)
+            low, high = figure(found.ratio_min), figure(found.ratio_max)
             lines.append(f"guidance of {result.where}: {low} to {high} of the reference's strength")
         else:
             lines.append(f"guidance of {result.where}: {found.note}")
@@ -79,8 +80,8 @@ def _conditioning(methods: Sequence[MethodResult]) -> str:
 def _audit(audits: Sequence[AuditResult]) -> str:
     lines = []
     for audit in audits:
-        planned, executed = _percent(audit.planned_share), _percent(audit.executed_share)
-        time = "" if audit.time_share is None else f", {_percent(audit.time_share)} of the time"
+        planned, executed = percent(audit.planned_share), percent(audit.executed_share)
+        time = "" if audit.time_share is None else f", {percent(audit.time_share)} of the time"
         lines.append(
             f"{audit.component}: {planned} of convolutions and linear operations planned in low precision, "
             f"{executed} of what is planned executed so{time}"
@@ -119,9 +120,9 @@ def _localization(found: Localization | None) -> str:
         (
             site.key,
             site.op,
-            _number(site.local_sqnr_db),
-            _number(site.alone_sqnr_db),
-            _percent(site.share if site.share is not None else math.nan),
+            figure(site.local_sqnr_db),
+            figure(site.alone_sqnr_db),
+            percent(site.share),
         )
         for site in found.ranked[:_SITES_SHOWN]
     ]
@@ -134,8 +135,8 @@ def _localization(found: Localization | None) -> str:
 
 def _interval(one: Interval) -> tuple[str, str]:
     if not math.isfinite(one.low):
-        return _number(one.mean), "-"
-    return _number(one.mean), f"{_number(one.low)} to {_number(one.high)}"
+        return figure(one.mean), "-"
+    return figure(one.mean), f"{figure(one.low)} to {figure(one.high)}"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -145,11 +146,3 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "-"

@@ -22,7 +22,7 @@ from qdx.backends.coreml.mil.program import (
 )
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.run import package_of, torch_threads
-from qdx.backends.lockstep import Values
+from qdx.backends.lockstep import Values, shape_of
 
 __all__ = ["CoreMlLockstep"]
 
@@ -53,7 +53,7 @@ class CoreMlLockstep:
             threads: Processor threads of the interpreter; torch's setting where None.
 
         Raises:
-            InvalidBundle: The package cannot be read.
+            InvalidBundle: The package cannot be read, or it has a quantizer that the graph has not.
             TargetRefusal: The interpreter lacks operations of the program.
         """
         program = read_package(package_of(folder))
@@ -79,7 +79,9 @@ def _cut(
 ) -> tuple[MilFunction, dict[str, str]]:
     """The function whose quantizers are inputs' and whose sources are results; sources by quantizer."""
     sources = dict(_quantizers(function))
-    given = tuple(MilValue(_GIVEN + name, TensorType(_FLOAT32, shapes[name])) for name in sources)
+    given = tuple(
+        MilValue(_GIVEN + name, TensorType(_FLOAT32, shape_of(name, shapes))) for name in sources
+    )
     operations = tuple(_fed(operation) for operation in function.operations)
     outputs = tuple(dict.fromkeys([*function.outputs, *sources.values()]))
     return (

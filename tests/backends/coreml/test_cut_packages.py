@@ -12,7 +12,7 @@ from torch import nn
 
 from qdx.backends.coreml.audit import audit
 from qdx.backends.coreml.backend import CoreMlBackend
-from qdx.backends.lockstep import quantizers
+from qdx.backends.lockstep import UnknownQuantizer, quantizers
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.interpreter import run
 from qdx.exporter.graph.sites import sites
@@ -112,3 +112,14 @@ def test_the_audit_names_sites_and_precisions(tmp_path: Path) -> None:
         ("twice#2",): ("linear", "int8"),
         ("kept",): ("linear", "float16"),
     }
+
+
+def test_a_quantizer_that_the_graph_has_not_is_named(tmp_path: Path) -> None:
+    nodes = quantizers(lowered(tmp_path))
+    known = {name: tuple(node.meta["val"].shape) for name, node in nodes.items()}
+    last = list(known)[-1]
+    del known[last]
+
+    with pytest.raises(UnknownQuantizer) as caught:
+        CoreMlBackend().open_lockstep(tmp_path, load_target("coreml").options, known)
+    assert caught.value.name == last

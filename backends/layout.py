@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qdx.exporter.graph.graph import without_variant
+from qdx.exporter.graph.graph import OpenSize, without_variant
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph, TensorSpec
     from qdx.targets.profile import Layout, Port
+
+
+_BATCH = "batch"
+"""What tracing calls the first dimension of the first input."""
 
 
 def graph_in_layout(graph: Graph, layout: Layout) -> Graph:
@@ -27,12 +31,18 @@ def graph_in_layout(graph: Graph, layout: Layout) -> Graph:
         for s in graph.inputs
     )
     taken = {spec.name for spec in inputs}
+    sizes = dict(graph.sizes)
+    if sizes:
+        batch = sizes.get(_BATCH, OpenSize(1, 1, 1))
+        own = {size for spec in inputs for size in spec.shape if isinstance(size, str)}
+        sizes |= dict.fromkeys(own - sizes.keys(), OpenSize(1, 1, batch.largest))
     outputs = (
         _placed(s, layout.output(*at, s.name, s.dtype), dynamic=False) for s in graph.outputs
     )
     return replace(
         graph,
         inputs=inputs,
+        sizes=sizes,
         outputs=tuple(
             replace(spec, name=f"out_{spec.name}") if spec.name in taken else spec
             for spec in outputs

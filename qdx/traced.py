@@ -12,6 +12,7 @@ import torch
 
 from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
+from qdx.exporter.capture.sizes import open_sizes
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.errors import UsageError
@@ -66,7 +67,12 @@ class TracedPipeline:
         if profile is None:
             return trace(self.skeleton, record, weights)
         fitted = _fit_to_layout(record, profile)
-        return trace(self.skeleton, fitted, weights, moving=self.captured.moving.get(where))
+        moving = self.captured.moving.get(where)
+        graph = trace(self.skeleton, fitted, weights, moving=moving)
+        if not moving:
+            return graph
+        usual = _fit_to_layout(self.captured.usual[where], profile)
+        return replace(graph, sizes=open_sizes(graph.inputs, _shapes(usual), _shapes(fitted)))
 
     @cached_property
     def source_digests(self) -> Mapping[str, str]:
@@ -152,6 +158,10 @@ def _without_unused(skeleton: Skeleton, captured: Capture) -> Skeleton:
         if name not in called
     }
     return replace(skeleton, omitted={**skeleton.omitted, **unused})
+
+
+def _shapes(record: CallRecord) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in record.tensors().items()}
 
 
 def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:

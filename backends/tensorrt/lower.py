@@ -14,6 +14,7 @@ from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.tensorrt.doubles import narrow_doubles
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
+from qdx.backends.tensorrt.profiles import profiles
 from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe
 from qdx.backends.tensorrt.typed import type_model
 from qdx.backends.tensorrt.zero_points import write_zero_points
@@ -48,7 +49,9 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
             fit the type.
     """
     model = typed_model(graph, compute_dtype)
-    recipe = BuildRecipe(model=MODEL_FILE, versions=str(profile.runtime_versions))
+    recipe = BuildRecipe(
+        model=MODEL_FILE, versions=str(profile.runtime_versions), profiles=profiles(graph)
+    )
     facts = DeviceFacts(recipe.version_range, profile.compute_capability)
     notes = _notes(_checked(model, graph.where, facts), graph.where)
     write_model(model, folder / MODEL_FILE, external_data=DATA_FILE)

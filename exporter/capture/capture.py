@@ -22,10 +22,12 @@ class Capture:
         calls: One record per component and method, in order of first use; for dynamic shapes with the
             example sizes of the second dry run, in which no moving dimension is 1.
         moving: Per `component.method`, the dimensions that differ between the dry runs.
+        usual: For dynamic shapes, the records of the first dry run, with the sizes of the user's call.
     """
 
     calls: dict[str, CallRecord]
     moving: dict[str, Moving]
+    usual: dict[str, CallRecord]
 
 
 def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capture:
@@ -38,14 +40,15 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
     records = dry_run(skeleton, first_call)
     calls = one_call_each(records)
     if shapes == "static":
-        return Capture(calls, {})
+        return Capture(calls, {}, {})
     second = other_call(skeleton.pipeline, first_call, _picture_size(skeleton, records))
     second_records = dry_run(skeleton, second)
     others = one_call_each(
         [*second_records, *records]
     )  # numbers that move between the runs move, too
     moving = {where: _moving(calls[where], others[where]) for where in calls if where in others}
-    return Capture({where: others.get(where, record) for where, record in calls.items()}, moving)
+    seconds = {where: others.get(where, record) for where, record in calls.items()}
+    return Capture(seconds, moving, calls)
 
 
 def _moving(one: CallRecord, other: CallRecord) -> Moving:

@@ -31,6 +31,21 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
 
+@dataclass(frozen=True)
+class OpenSize:
+    """What an open dimension is meant to be.
+
+    Attributes:
+        smallest: The least size.
+        usual: That of the call which the graph was made for.
+        largest: The greatest size.
+    """
+
+    smallest: int
+    usual: int
+    largest: int
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """`float32` for `torch.float32`."""
     return str(dtype).removeprefix("torch.")
@@ -48,6 +63,7 @@ class Graph:
         inputs: In the order of the program's user inputs.
         outputs: In the order of the program's user outputs.
         weights: The parameters' bytes, by fully qualified name.
+        sizes: What the open dimensions of the inputs are meant to be, by their symbols; empty where nobody said.
     """
 
     component: str
@@ -56,6 +72,7 @@ class Graph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     weights: Weights = field(repr=False)
+    sizes: Mapping[str, OpenSize] = field(default_factory=dict)
 
     @property
     def where(self) -> str:

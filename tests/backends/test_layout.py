@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from qdx.backends.layout import graph_in_layout
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.graph import OpenSize, TensorSpec
 from qdx.targets.profile import load_target
 
 
@@ -16,6 +16,7 @@ class Face:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     dynamic_symbols: tuple[str, ...] = ()
+    sizes: dict[str, OpenSize] = field(default_factory=dict)
 
 
 @pytest.mark.parametrize("method", ["forward", "forward_2"])
@@ -52,3 +53,20 @@ def test_one_timestep_for_the_batch_is_open_where_the_graph_is_dynamic() -> None
     placed = graph_in_layout(traced, load_target("openvino").layout)  # type: ignore[arg-type, type-var]
 
     assert placed.inputs[1].shape == ("timestep_0",)
+
+
+def test_as_many_timesteps_are_meant_as_the_batch_is_long():
+    graph = Face(
+        "unet",
+        "forward",
+        (
+            TensorSpec("sample", "float32", ("batch", 4)),
+            TensorSpec("timestep", "int64", ()),
+        ),
+        (),
+        ("batch",),
+        {"batch": OpenSize(1, 2, 4)},
+    )
+    placed = graph_in_layout(graph, load_target("tensorrt").layout)
+
+    assert placed.sizes == {"batch": OpenSize(1, 2, 4), "timestep_0": OpenSize(1, 1, 4)}

@@ -15,6 +15,7 @@ from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
 from qdx.export_notes import build_notes, float_notes, table_notes
 from qdx.exporter.calibrate.coverage import coverage
+from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.files import dump_json
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import Backend
-    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.calls import CallRecord
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
@@ -114,6 +114,8 @@ def export(
         from qdx.nncf import check_nncf
 
         check_nncf(intent, profile, ranges)
+    if ranges is not None:
+        Ranges.check_file(ranges)  # the rest of it is read once the graphs are known
     source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)

@@ -165,6 +165,18 @@ class Ranges:
 
         save(self, Path(path))
 
+    @staticmethod
+    def check_file(path: Path | str) -> None:
+        """Refuses what is no file of ranges by its header alone.
+
+        Raises:
+            InvalidInput: The file is missing, or its header is damaged, another's or of another version.
+            StorageError: Reading failed.
+        """
+        from qdx.exporter.calibrate.ranges_file import check_header
+
+        check_header(Path(path))
+
     @classmethod
     def load(cls, path: Path | str) -> Ranges:
         """Reads a file that `save` wrote, or refuses it.

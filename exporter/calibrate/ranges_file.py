@@ -7,7 +7,8 @@ kept of channels as [groups, channels of all activations in a row].
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from qdx.exporter.calibrate.statistics import TensorStatistics
 from qdx.exporter.errors import InvalidInput, StorageError, quoted
 from qdx.exporter.graph.safetensors_file import SafetensorsFile
 
-__all__ = ["dump", "load", "save"]
+__all__ = ["check_header", "dump", "load", "save"]
 
 _SCALARS: Final = {
     "count": torch.int64,
@@ -83,8 +84,28 @@ def save(ranges: Ranges, path: Path) -> None:
         raise
 
 
+def check_header(path: Path) -> None:
+    """Checks that the file is one of ranges, without reading its numbers."""
+    with _opened(path):
+        pass
+
+
 def load(path: Path) -> Ranges:
     """Reads and checks the file."""
+    with _opened(path) as (file, contents):
+        graphs = {where: _graph(file, where, record) for where, record in contents.graphs.items()}
+        expected = {f"{where}.{name}" for where in graphs for name in (*_SCALARS, *_CHANNELS, "histogram")}  # fmt: skip
+        expected |= {f"{where}.{_FACTORS}" for where, graph in graphs.items() if graph.factors}
+        if extra := sorted(file.tensors.keys() - expected):
+            raise InvalidInput(
+                f"{quoted(path)}: tensor {quoted(extra[0])} is not expected", hint=_HINT
+            )
+        return Ranges(graphs, contents.provenance)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[SafetensorsFile, Contents]]:
+    """The open file and what its header says."""
     try:
         file = SafetensorsFile(path)
     except InvalidInput as error:
@@ -96,15 +117,7 @@ def load(path: Path) -> Ranges:
                 f"{quoted(path)}: not a file of ranges, expected one with {SCHEMA} in its metadata",
                 hint=_NO_RANGES,
             )
-        contents = Contents.parse(text, str(path))
-        graphs = {where: _graph(file, where, record) for where, record in contents.graphs.items()}
-        expected = {f"{where}.{name}" for where in graphs for name in (*_SCALARS, *_CHANNELS, "histogram")}  # fmt: skip
-        expected |= {f"{where}.{_FACTORS}" for where, graph in graphs.items() if graph.factors}
-        if extra := sorted(file.tensors.keys() - expected):
-            raise InvalidInput(
-                f"{quoted(path)}: tensor {quoted(extra[0])} is not expected", hint=_HINT
-            )
-        return Ranges(graphs, contents.provenance)
+        yield file, Contents.parse(text, str(path))
     finally:
         file.close()
 

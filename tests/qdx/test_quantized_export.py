@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save
 
 import qdx
+import qdx.export as exporting
 from qdx.bundle import read_bundle
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.errors import InvalidInput, UsageError
@@ -27,6 +29,14 @@ OPTIONS = {
         "time_embedding": "precompute",
     },
 }
+
+
+SAFETENSORS = save({"weight": torch.zeros(2)})
+
+
+def unwanted(*_, **__):
+    """In place of what must not be reached."""
+    raise AssertionError
 
 
 def unet_calls(model, bundle, target):
@@ -205,6 +215,18 @@ class TestRangesFile:
             InvalidInput, match=r"site `conv_in` of `unet.forward` was not recorded"
         ):
             export(smallest, tmp_path, value, ranges=tmp_path / "ranges")
+
+    @pytest.mark.parametrize(
+        "junk", [None, b"", b"junk " * 20, SAFETENSORS], ids=["missing", "empty", "text", "weights"]
+    )
+    def test_a_file_of_something_else_is_refused_before_the_pipeline_is_read(
+        self, tmp_path, monkeypatch, junk
+    ):
+        monkeypatch.setattr(exporting, "trace_pipeline", unwanted)
+        if junk is not None:
+            (tmp_path / "junk").write_bytes(junk)
+        with pytest.raises(InvalidInput, match="junk"):
+            export(tmp_path / "no model", tmp_path, plan(), ranges=tmp_path / "junk")
 
     def test_a_plan_without_need_of_ranges_says_so(self, smallest, tmp_path):
         path = write_plan(tmp_path, plan(WEIGHTS))

@@ -7,7 +7,7 @@ node with late weights, so that memory holds a share of the weights and never th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.settings import Calibration
+    from qdx.exporter.plan.timestep_groups import RecordedGroups
     from qdx.exporter.progress import Progress, Task
 
 __all__ = ["Observer", "calibrate", "read_prompts"]
@@ -65,6 +66,7 @@ def calibrate(
     progress: Progress = SILENT,
     task_name: str = "calibrating",
     observer: Observer | None = None,
+    check: Callable[[RecordedGroups], None] | None = None,
 ) -> Ranges:
     """Records the ranges of every site's inputs and output over real runs of the pipeline.
 
@@ -85,6 +87,8 @@ def calibrate(
         progress: Told of every call of a component.
         task_name: What it is told that this is.
         observer: Told of every call of a graph. The arrays are the pipeline's: they change after the call.
+        check: Told of the groups of timesteps that will be recorded, before anything computes; what it
+            raises ends the calibration.
 
     Raises:
         UsageError: The pipeline takes no prompts, no number of steps, or not this call.
@@ -99,9 +103,12 @@ def calibrate(
         with progress.task("rehearsing the schedule"):
             _read_buffers(skeleton, graphs)
             plan = rehearse(skeleton, calls[0], inputs)
+        groups = _Groups.of(graphs, plan.methods, settings)
+        if check is not None:
+            check(groups)
         for name in plan.components - {graph.component for graph in graphs.values()}:
             fill_weights(skeleton.modules[name], skeleton, name)
-        runs = _runs(graphs, sites, plan.methods, settings, observer)
+        runs = _runs(graphs, sites, plan.methods, groups, settings, observer)
         total = plan.times_called * len(calls)
         with progress.task(task_name, total) as task, _attached(skeleton, runs, plan.methods):
             for number, one in enumerate(calls):
@@ -127,6 +134,31 @@ def calibrate(
         },
     )
     return Ranges({where: run.finish() for where, run in runs.items()}, provenance)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of timesteps of each graph, as `RecordedGroups` wants them."""
+
+    boundaries: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        graphs: Iterable[str],
+        schedules: Mapping[str, MethodSchedule],
+        settings: Calibration,
+    ) -> _Groups:
+        """Those of a schedule."""
+        timesteps = {where: one.timesteps for where, one in schedules.items()}
+        return cls({
+            where: boundaries_for(timesteps.get(where) or (0.0,), settings.timestep_groups)
+            for where in graphs
+        })  # fmt: skip
+
+    def groups(self, where: str) -> tuple[float, ...]:
+        """Boundaries between the groups of a graph."""
+        return self.boundaries[where]
 
 
 @dataclass
@@ -176,19 +208,18 @@ def _runs(
     graphs: Mapping[str, Graph],
     sites: Mapping[str, Sequence[Site]],
     schedules: Mapping[str, MethodSchedule],
+    groups: _Groups,
     settings: Calibration,
     observer: Observer | None,
 ) -> dict[str, _Run]:
     cache = WeightCache()
     runs: dict[str, _Run] = {}
     for where, graph in graphs.items():
-        schedule = schedules.get(where)
-        timesteps = schedule.timesteps if schedule is not None else ()
-        boundaries = boundaries_for(timesteps or (0.0,), settings.timestep_groups)
+        boundaries = groups.groups(where)
         kept = cache.attach(graph)
         recorder = Recorder(kept, sites.get(where, ()), len(boundaries) + 1)
         tracker = GuidanceTracker(settings.branches)
-        runs[where] = _Run(kept, recorder, tracker, schedule, boundaries, observer)
+        runs[where] = _Run(kept, recorder, tracker, schedules.get(where), boundaries, observer)
     return runs
 
 

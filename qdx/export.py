@@ -204,7 +204,9 @@ def _ranges(
         return None
     if file is None:
         plan = planned.resolved.plan
-        return record_ranges(source, plan, call, prompts=prompts, progress=progress)
+        return record_ranges(
+            source, plan, call, prompts=prompts, resolved=planned.resolved, progress=progress
+        )
     return load_ranges(file, source, planned.resolved, planned.sites)
 
 

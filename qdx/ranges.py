@@ -18,7 +18,7 @@ from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.plan.feasibility import Offer
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
-from qdx.exporter.plan.timestep_groups import differing_groups
+from qdx.exporter.plan.timestep_groups import check_groups, differing_groups
 from qdx.exporter.progress import SILENT
 from qdx.exporter.quantize.smoothing import choose_factors, smoothed
 from qdx.traced import trace_pipeline
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.feasibility import Request
     from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema import Plan
+    from qdx.exporter.plan.timestep_groups import RecordedGroups
     from qdx.exporter.progress import Progress
     from qdx.traced import TracedPipeline
 
@@ -84,6 +85,7 @@ def record_ranges(
     call: dict[str, Any],
     *,
     prompts: Sequence[str] | None = None,
+    resolved: ResolvedPlan | None = None,
     threads: int = 1,
     progress: Progress = SILENT,
 ) -> Ranges:
@@ -98,11 +100,14 @@ def record_ranges(
         plan: The plan.
         call: The pipeline call, its images loaded.
         prompts: Prompts to calibrate with; None keeps the call's.
+        resolved: What becomes of the plan on the one target that the ranges are for; None where any
+            may use them.
         threads: Threads that PyTorch computes with.
         progress: Told of every call of a component.
 
     Raises:
-        UsageError: The plan needs no ranges, or the pipeline does not take the call or the prompts.
+        UsageError: The plan needs no ranges, or scales of more groups of timesteps than a component has;
+            or the pipeline does not take the call or the prompts.
         InvalidModel: An activation is NaN or infinite.
     """
     given = source
@@ -117,9 +122,14 @@ def record_ranges(
             f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
             hint="export with it as it is",
         )
+
+    def check(groups: RecordedGroups) -> None:
+        for where in wanted:
+            check_groups(asked if resolved is None else resolved, groups, where)
+
     options: dict[str, Any] = {
         "call": call, "settings": plan.calibration, "digests": given.source_digests, "prompts": prompts,
-        "threads": threads, "progress": progress,
+        "threads": threads, "progress": progress, "check": check,
     }  # fmt: skip
     factors: dict[str, dict[str, torch.Tensor]] = {}
     if plan.options.smoothing is not None:

@@ -39,14 +39,14 @@ def differing_groups(
 
 
 def check_groups(resolved: ResolvedPlan, ranges: RecordedGroups | None, where: str) -> None:
-    """Checks that a graph whose scales depend on the timestep has all groups of the plan recorded.
+    """Checks that a graph whose scales depend on the timestep has all groups of the plan recorded, or will have.
 
     A schedule of fewer distinct timesteps than groups cannot fill them all, and a file of ranges may
     come from another plan.
 
     Args:
         resolved: What becomes of the sites.
-        ranges: What calibration recorded; None where nothing was.
+        ranges: What calibration recorded or will record; None where nothing is.
         where: `component.method` of the graph.
 
     Raises:
@@ -56,7 +56,7 @@ def check_groups(resolved: ResolvedPlan, ranges: RecordedGroups | None, where: s
     if differing is None:
         return
     recorded, wanted = differing
-    words = f"{quoted(where)}: scales by timestep, in {wanted} groups, and {recorded} were recorded"
+    words = f"{quoted(where)}: scales by timestep, in {wanted} groups, and calibration tells {recorded} apart"
     if recorded > wanted:
         raise UsageError(words, hint="calibrate with this plan; the ranges are another's")
     if recorded == 1:

@@ -235,6 +235,49 @@ class TestRangesFile:
         assert list(tmp_path.iterdir()) == [path]
 
 
+class TestGroupsThatCalibrationCannotFill:
+    """They are refused before anything computes."""
+
+    @pytest.fixture(autouse=True)
+    def no_computing(self, monkeypatch):
+        monkeypatch.setattr("qdx.calibration._Run.run", unwanted)
+
+    def refused(self, model, folder, value, **arguments):
+        """What an export and `calibrate` say; both the same."""
+        path = write_plan(folder, value)
+        with pytest.raises(UsageError) as one:
+            export(model, folder, value, **arguments)
+        with pytest.raises(UsageError) as other:
+            qdx.calibrate(model, plan=path, output=folder / "ranges", call=arguments["call"])
+        assert str(one.value) == str(other.value)
+        assert list(folder.iterdir()) == [path]
+        return str(one.value)
+
+    def test_of_a_component_without_timesteps(self, tiny_sd, tmp_path):
+        value = plan({**STATIC, "inputs": {"dtype": "int8", "timestep_groups": 2}})
+        value["rules"][0]["select"]["component"] = ["unet", "text_encoder"]
+        call = {"prompt": "a", "height": 16, "width": 16, "num_inference_steps": 2}
+
+        words = self.refused(tiny_sd, tmp_path, value, call=call)
+
+        assert (
+            "`text_encoder.forward`: scales by timestep, in 2 groups, and calibration tells 1 apart"
+            in words
+        )
+        assert "leave its component out of the rule" in words
+
+    def test_of_a_schedule_of_fewer_steps(self, smallest, tmp_path):
+        value = plan({**STATIC, "inputs": {"dtype": "int8", "timestep_groups": 5}})
+        value["calibration"] = {"samples": 1, "timestep_groups": 5}
+
+        words = self.refused(smallest, tmp_path, value, call=dict(CALL))
+
+        assert (
+            "`unet.forward`: scales by timestep, in 5 groups, and calibration tells 3 apart"
+            in words
+        )
+
+
 def test_dynamic_shapes_take_ranges_of_the_call_s_own(smallest, tmp_path):
     export(smallest, tmp_path, plan(smoothing={"alpha": 0.5}), shapes="dynamic")
     bundle = read_bundle(tmp_path / "onnxruntime")

@@ -39,7 +39,7 @@ def test_fewer_are_refused_with_the_way_out(recorded):
         check_groups(resolved(timestep_groups=5), Recorded(recorded), "unet.forward")
 
     assert str(caught.value).startswith(
-        f"`unet.forward`: scales by timestep, in 10 groups, and {recorded} were recorded"
+        f"`unet.forward`: scales by timestep, in 10 groups, and calibration tells {recorded} apart"
     )
     assert "10 steps or more (`calibration.steps` in the plan)" in caught.value.hint
     other_way = f"to {recorded} or fewer" if recorded > 1 else "leave its component out of the rule"

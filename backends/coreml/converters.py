@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from coremltools.converters.mil.frontend.torch.ops import cat
+from coremltools.converters.mil.frontend.torch.ops import _get_inputs, cat
 from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # its name in every converter
 from coremltools.converters.mil.mil import types
@@ -27,6 +27,8 @@ def register_operators() -> None:
     }.items():
         register_torch_op(converter, torch_alias=[f"qdx::{name}"])
     register_torch_op(gelu, override=True)
+    register_torch_op(group_norm, override=True)
+    register_torch_op(rms_norm, override=True)
     kinds = [
         f"{start}{n}d" for start in ("upsample_nearest", "_upsample_nearest_exact") for n in (2, 3)
     ]
@@ -82,6 +84,47 @@ def gelu(context: Any, node: Any) -> None:
     ((approximate,), source) = (node.kwinputs or {}).get("approximate", ("none",)), node.inputs[0]
     mode = {"none": "EXACT", "tanh": "TANH_APPROXIMATION"}[approximate]
     context.add(mb.gelu(x=context[source], mode=mode, name=node.name))
+
+
+def group_norm(context: Any, node: Any) -> None:
+    """One norm over each group, as an operation of its own.
+
+    coremltools writes it out in squares and means, which end at 65504 in float16; a norm does not round inside.
+    """
+    x, groups = _get_inputs(context, node, min_expected=2)[:2]
+    weight, bias = _optional(context, node, 2, "weight"), _optional(context, node, 3, "bias")
+    epsilon = _optional(context, node, 4, "eps")
+    grouped = mb.reshape(x=x, shape=(x.shape[0], int(groups.val), -1))
+    least = np.float32(1e-5 if epsilon is None else epsilon)
+    normal = mb.layer_norm(x=grouped, axes=[2], epsilon=least)
+    result = mb.reshape(x=normal, shape=tuple(x.shape))
+    along = (1, x.shape[1], *[1] * (len(x.shape) - 2))
+    if weight is not None:
+        result = mb.mul(x=result, y=mb.reshape(x=weight, shape=along))
+    if bias is not None:
+        result = mb.add(x=result, y=mb.reshape(x=bias, shape=along))
+    context.add(result, node.name)
+
+
+def rms_norm(context: Any, node: Any) -> None:
+    """The root of the mean square, over the last dimensions; coremltools asks for a number that may be left out."""
+    x, shape = _get_inputs(context, node, min_expected=2)[:2]
+    weight, epsilon = _optional(context, node, 2, "weight"), _optional(context, node, 3, "eps")
+    least = np.float32(np.finfo(np.float32).eps if epsilon is None else epsilon)
+    axes = list(range(-len(np.atleast_1d(shape.val)), 0))
+    mean = mb.reduce_mean(x=mb.square(x=x), axes=axes, keep_dims=True)
+    result = mb.mul(x=x, y=mb.rsqrt(x=mean, epsilon=least))
+    if weight is not None:
+        result = mb.mul(x=result, y=weight)
+    context.add(result, node.name)
+
+
+def _optional(context: Any, node: Any, position: int, name: str) -> Any:
+    """An argument given by position, by name or not at all: a value of the program, or a number."""
+    given = node.inputs[position] if position < len(node.inputs) else None
+    if name in (node.kwinputs or {}):
+        (given,) = node.kwinputs[name]
+    return context[given] if isinstance(given, str) else given
 
 
 def _concatenate(context: Any, node: Any) -> None:

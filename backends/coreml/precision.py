@@ -5,6 +5,8 @@ exceptions follow from rules on what a value is, and are few:
 
 * Arguments of sine and cosine that are computed from inputs and constants by arithmetic alone: positions
   and timesteps. At a timestep of 981 float16 has steps of one half, and the embedding is off by 0.3.
+* The mean of squares of a norm that is written out, with the square and the root: the square of 256 is
+  beyond float16.
 * Weights with scales below 2**-14, where float16 loses bits, and the operation that takes them.
 
 Constants beyond float16 that stand for infinity, as in masks of attention, become -30000: two such
@@ -27,6 +29,7 @@ _WEIGHTED: Final = frozenset(
     {"conv", "conv_transpose", "linear", "matmul", "einsum", "gather", "layer_norm", "batch_norm",
      "scaled_dot_product_attention", "reduce_mean", "reduce_sum", "softmax"}
 )  # fmt: skip
+_ROOTS: Final = frozenset({"add", "sqrt", "rsqrt", "inverse"})
 _INFINITE: Final = 1e38
 _MASKED: Final = 3e4
 _LARGEST: Final = 65504.0
@@ -47,6 +50,8 @@ def kept_float32(function: Any) -> frozenset[str]:
     for op in function.operations:
         if op.op_type in _PERIODIC:
             kept |= _position(op)
+        if op.op_type == "reduce_mean":
+            kept |= _mean_of_squares(op)
         if _has_small_scale(op):
             kept |= {op.name, *(user.name for user in op.outputs[0].child_ops)}
     return frozenset(kept)
@@ -66,6 +71,28 @@ def _position(op: Any) -> set[str]:
         makers = (value.op for value in _inputs(current))
         pending += [maker for maker in makers if maker is not None and maker.op_type != "const"]
     return found
+
+
+def _mean_of_squares(mean: Any) -> set[str]:
+    """A mean of squares, the square before it and what leads to the root behind it; none for other means."""
+    square = mean.inputs["x"].op
+    if square is None or not _squares(square):
+        return set()
+    found = {square.name, mean.name}
+    current = mean
+    while len(current.outputs[0].child_ops) == 1:
+        (current,) = current.outputs[0].child_ops
+        if current.op_type not in _ROOTS:
+            break
+        found.add(current.name)
+    return found
+
+
+def _squares(op: Any) -> bool:
+    if op.op_type == "mul":
+        return op.inputs["x"] is op.inputs["y"]
+    power = op.inputs["y"].val if op.op_type == "pow" else None
+    return op.op_type == "square" or (power is not None and np.size(power) == 1 and power == 2)
 
 
 def _inputs(op: Any) -> list[Any]:

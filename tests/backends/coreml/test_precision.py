@@ -95,3 +95,54 @@ def test_a_weight_beyond_float16_is_refused_by_name(tmp_path: Path) -> None:
 
     with pytest.raises(TargetRefusal, match=r"`linear.weight`: magnitude 1e\+06 does not fit"):
         lowered(graph, tmp_path)
+
+
+class RootMeanSquare(nn.Module):
+    """As transformers write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(x)
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+NORMS = {
+    "written out": (RootMeanSquare, (4, 32)),
+    "root mean square": (lambda: Named(nn.RMSNorm(32)), (4, 32)),
+    "group": (lambda: Named(nn.GroupNorm(4, 32)), (1, 32, 2, 2)),
+}
+
+
+class Named(nn.Module):
+    """A module whose input is called `x`."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.inner(x)
+        return result
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_of_what_has_squares_beyond_float16_are_right(norm: str, tmp_path: Path) -> None:
+    make, shape = NORMS[norm]
+    inputs = {"x": torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 900}
+    graph, module = graph_of(make, inputs)
+    folder = lowered(graph, tmp_path)
+
+    found = CoreMlRunner(folder, {})(arrays(inputs))["y"]
+    assert np.isfinite(found).all()
+    assert sqnr_db(module(**inputs), found) > 55
+
+
+def test_only_the_square_and_its_mean_stay_float32(tmp_path: Path) -> None:
+    graph, _ = graph_of(RootMeanSquare, {"x": torch.randn(4, 32)})
+    kinds = types_of(lowered(graph, tmp_path))
+
+    assert {kinds["reduce_mean"], kinds["rsqrt"]} == {"float32"}
+    assert (kinds["linear"], kinds["mul"]) == ("float16", "float16")

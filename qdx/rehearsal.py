@@ -6,7 +6,7 @@ It tells which components a call uses, how often, at which timesteps, and with w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,13 @@ import torch
 
 from qdx.exporter.calibrate.timesteps import timestep_input, timestep_of
 from qdx.exporter.capture.arguments import complete_call
-from qdx.exporter.capture.calls import bind, choose_variant, constants, name_leaves
+from qdx.exporter.capture.calls import LiveCall, constants
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.distributions import map_tensors
-from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.capture.dry_run import fake_output, intercept
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.graph.weights import load_buffers
-from qdx.runtime.pipeline import output_template
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.skeleton import Skeleton
@@ -80,17 +79,9 @@ def rehearse(
     fixed: dict[str, dict[str, Any]] = {}
     templates: dict[tuple[str, str], Any] = {}
 
-    def answer(
-        name: str,
-        method: str,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        components.add(name)
-        arguments = bind(original, args, kwargs)
-        leaves = name_leaves(arguments)
-        where = choose_variant(graphs, f"{name}.{method}", leaves)
+    def answer(call: LiveCall) -> Any:
+        components.add(call.component)
+        arguments, leaves, where = call.arguments, call.leaves, call.variant(graphs)
         if where is not None:
             scalars = {key: leaves[key] for key in graphs[where] if _is_scalar(leaves.get(key))}
             seen.setdefault(where, []).append(
@@ -99,9 +90,9 @@ def rehearse(
             numbers = {k: v for k, v in constants(arguments).items() if k not in graphs[where]}
             fixed.setdefault(where, numbers)
         shapes = {k: tuple(v.shape) for k, v in leaves.items() if isinstance(v, torch.Tensor)}
-        key = (f"{name}.{method}", repr((shapes, arguments.get("return_dict"))))
+        key = (call.where, repr((shapes, arguments.get("return_dict"))))
         if key not in templates:
-            templates[key] = output_template(skeleton, original, arguments)
+            templates[key] = fake_output(skeleton, call)
         return map_tensors(templates[key], lambda t: torch.zeros(tuple(t.shape), dtype=t.dtype))
 
     name = skeleton.folder.pipeline_class

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -58,6 +59,41 @@ class CallRecord:
     def with_tensors(self, tensors: dict[str, torch.Tensor]) -> CallRecord:
         """The same call with the tensors of these names replaced."""
         return replace(self, arguments=substitute(self.arguments, tensors))
+
+
+@dataclass(frozen=True)
+class LiveCall:
+    """One call of one method of one component, while a pipeline makes it.
+
+    Attributes:
+        component: The pipeline's name for it.
+        method: The method.
+        original: The bound method, which the caller meant.
+        arguments: By parameter name, see `bind`.
+    """
+
+    component: str
+    method: str
+    original: Callable[..., Any]
+    arguments: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """`unet.forward`, without the suffix of a variant."""
+        return f"{self.component}.{self.method}"
+
+    @cached_property
+    def leaves(self) -> dict[str, Any]:
+        """The arguments' leaves, see `name_leaves`."""
+        return name_leaves(self.arguments)
+
+    def variant(self, inputs: Mapping[str, AbstractSet[str]]) -> str | None:
+        """The graph that the call belongs to, see `choose_variant`."""
+        return choose_variant(inputs, self.where, self.leaves)
+
+    def compute(self) -> Any:
+        """What the method itself answers."""
+        return self.original(**self.arguments)
 
 
 def constants(arguments: dict[str, Any]) -> dict[str, Any]:

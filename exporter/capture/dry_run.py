@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from qdx.exporter.capture.calls import CallRecord, bind, describe
+from qdx.exporter.capture.calls import CallRecord, LiveCall, bind, describe
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
@@ -42,25 +42,13 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     """
     records: list[CallRecord] = []
 
-    def answer(
-        name: str,
-        method: str,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        arguments = bind(original, args, kwargs)
-        records.append(CallRecord(name, method, pytree.tree_map(describe, arguments)))
-        with skeleton.mode, torch.no_grad():
-            output = original(**pytree.tree_map(_fake, arguments))
+    def answer(call: LiveCall) -> Any:
+        arguments = pytree.tree_map(describe, call.arguments)
+        records.append(CallRecord(call.component, call.method, arguments))
         return map_tensors(
-            output, lambda tensor: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype)
+            fake_output(skeleton, call),
+            lambda tensor: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype),
         )
-
-    def _fake(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return torch.empty(tuple(value.shape), dtype=value.dtype)  # inside the mode: a fake
-        return value
 
     name = skeleton.folder.pipeline_class
     errors = pipeline_errors(
@@ -78,7 +66,19 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     return records
 
 
-Answer = Callable[[str, str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+def fake_output(skeleton: Skeleton, call: LiveCall) -> Any:
+    """What a method returns, with fake tensors: its structure, and the shapes in it."""
+
+    def fake(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return torch.empty(tuple(value.shape), dtype=value.dtype)  # inside the mode: a fake
+        return value
+
+    with skeleton.mode, torch.no_grad():
+        return call.original(**pytree.tree_map(fake, call.arguments))
+
+
+Answer = Callable[[LiveCall], Any]
 
 
 @contextmanager
@@ -96,8 +96,7 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
 
     Args:
         modules: Components by name; nothing else of them changes.
-        answer: Gets component, method, the original bound method, and the arguments; its result is
-            what the caller sees.
+        answer: Gets the call; its result is what the caller sees.
 
     Returns:
         A function that undoes it.
@@ -111,7 +110,7 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
                 return original(*args, **kwargs)
             depth += 1
             try:
-                return answer(name, method, original, args, kwargs)
+                return answer(LiveCall(name, method, original, bind(original, args, kwargs)))
             finally:
                 depth -= 1
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
-from qdx.exporter.capture.calls import bind, choose_variant, constants, name_leaves
+from qdx.exporter.capture.calls import LiveCall, constants
 from qdx.exporter.capture.distributions import fill_output
-from qdx.exporter.capture.dry_run import route
+from qdx.exporter.capture.dry_run import fake_output, route
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
@@ -137,51 +136,36 @@ def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[
     components = {where.split(".")[0] for where in methods}
     modules = {name: module for name, module in skeleton.modules.items() if name in components}
 
-    def answer(
-        name: str,
-        method: str,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        arguments = bind(original, args, kwargs)
-        target = choose_method(methods, f"{name}.{method}", arguments)
-        tensors = _tensors(target, arguments)
-        key = (target.where, repr(arguments.get("return_dict")))
+    inputs = {where: {port.argument for port in one.inputs} for where, one in methods.items()}
+
+    def answer(call: LiveCall) -> Any:
+        where = call.variant(inputs)
+        if where is None:
+            raise UsageError(f"`{call.where}`: is not in the bundle, which holds {', '.join(methods)}",
+                             hint="export again with a --call that uses it")  # fmt: skip
+        target = methods[where]
+        tensors = _tensors(target, call)
+        key = (where, repr(call.arguments.get("return_dict")))
         if key not in templates:
-            templates[key] = output_template(skeleton, original, arguments)
+            templates[key] = fake_output(skeleton, call)
         return fill_output(templates[key], list(target(tensors).values()))
 
     return route(modules, answer)
 
 
-def choose_method(
-    methods: Mapping[str, TargetMethod], where: str, arguments: dict[str, Any]
-) -> TargetMethod:
-    """The method, or its variant that takes just the tensors of this call.
-
-    Raises:
-        UsageError: The bundle does not hold the method.
-    """
-    inputs = {key: {port.argument for port in method.inputs} for key, method in methods.items()}
-    chosen = choose_variant(inputs, where, name_leaves(arguments))
-    if chosen is None:
-        raise UsageError(f"`{where}`: is not in the bundle, which holds {', '.join(methods)}",
-                         hint="export again with a --call that uses it")  # fmt: skip
-    return methods[chosen]
-
-
-def _tensors(target: TargetMethod, arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _tensors(target: TargetMethod, call: LiveCall) -> dict[str, torch.Tensor]:
     """The call's tensors by name; refuses constants that differ from those of the export."""
     numbers = {port.argument for port in target.inputs}
-    leaves = name_leaves(arguments)
+    leaves = call.leaves
     tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, torch.Tensor)}
     tensors |= {
         name: torch.tensor(leaves[name])
         for name in numbers
         if isinstance(leaves.get(name), int | float)
     }
-    given = {name: value for name, value in constants(arguments).items() if name not in tensors}
+    given = {
+        name: value for name, value in constants(call.arguments).items() if name not in tensors
+    }
     if given != target.constants:
         name = next(
             n for n in {**given, **target.constants} if given.get(n) != target.constants.get(n)
@@ -192,19 +176,3 @@ def _tensors(target: TargetMethod, arguments: dict[str, Any]) -> dict[str, torch
             hint="export again with a --call like this one",
         )
     return tensors
-
-
-def output_template(
-    skeleton: Skeleton, original: Callable[..., Any], arguments: dict[str, Any]
-) -> Any:
-    """What the method returns, with fake tensors: its structure is filled with the target's results."""
-
-    def fake(value: Any) -> Any:
-        return (
-            torch.empty(tuple(value.shape), dtype=value.dtype)
-            if isinstance(value, torch.Tensor)
-            else value
-        )
-
-    with skeleton.mode, torch.no_grad():
-        return original(**pytree.tree_map(fake, arguments))

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 
-from qdx.exporter.capture.calls import bind, choose_variant, name_leaves
+from qdx.exporter.capture.calls import LiveCall
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
 
@@ -86,18 +86,10 @@ def record_calls(
     """
     kept: dict[str, _Spaced] = {}
 
-    def answer(
-        name: str,
-        method: str,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        arguments = bind(original, args, kwargs)
-        leaves = name_leaves(arguments)
-        where = choose_variant(graphs, f"{name}.{method}", leaves) or f"{name}.{method}"
-        inputs = _as_tensors(leaves, graphs.get(where, frozenset()))
-        output, result = _call_by_fields(original, arguments)
+    def answer(call: LiveCall) -> Any:
+        where = call.variant(graphs) or call.where
+        inputs = _as_tensors(call.leaves, graphs.get(where, frozenset()))
+        output, result = _call_by_fields(call)
         outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
         kept.setdefault(where, _Spaced(keeps.get(where, keep))).add(inputs, outputs)
         return result
@@ -121,16 +113,16 @@ def _as_tensors(leaves: dict[str, Any], numbers: AbstractSet[str]) -> dict[str, 
     return found
 
 
-def _call_by_fields(original: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, Any]:
+def _call_by_fields(call: LiveCall) -> tuple[Any, Any]:
     """Calls a method so that its outputs have names; what it says, and what the caller wants.
 
     Pipelines like to ask for bare tuples, in which the fields have lost their names.
     """
-    wants_tuple = arguments.get("return_dict") is False
-    if not wants_tuple or "return_dict" not in inspect.signature(original).parameters:
-        output = original(**arguments)
+    wants_tuple = call.arguments.get("return_dict") is False
+    if not wants_tuple or "return_dict" not in inspect.signature(call.original).parameters:
+        output = call.compute()
         return output, output
-    output = original(**{**arguments, "return_dict": True})
+    output = call.original(**{**call.arguments, "return_dict": True})
     return output, output.to_tuple() if hasattr(output, "to_tuple") else output
 
 

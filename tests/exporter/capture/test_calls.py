@@ -7,6 +7,7 @@ import torch
 
 from qdx.exporter.capture.calls import (
     CallRecord,
+    LiveCall,
     bind,
     choose_variant,
     name_leaves,
@@ -105,3 +106,20 @@ def test_a_number_counts_where_the_graph_takes_one() -> None:
 
 def _record(**arguments: object) -> CallRecord:
     return CallRecord("unet", "forward", arguments)
+
+
+def test_a_live_call_knows_its_leaves_its_graph_and_its_answer() -> None:
+    def forward(
+        sample: torch.Tensor, timestep: int, *, scale: float = 1.0, **more: torch.Tensor
+    ) -> torch.Tensor:
+        return sample * timestep * scale + more["bias"]
+
+    sample, bias = torch.full((2,), 3.0), torch.ones(2)
+    call = LiveCall("unet", "forward", forward, bind(forward, (sample, 2), {"bias": bias}))
+
+    assert call.where == "unet.forward"
+    assert call.leaves == {"sample": sample, "timestep": 2, "bias": bias}
+    graphs = {"unet.forward": {"sample"}, "unet.forward_2": {"sample", "timestep", "bias"}}
+    assert call.variant(graphs) == "unet.forward_2"
+    assert call.variant({"vae.decode": {"sample"}}) is None
+    assert call.compute().tolist() == [7.0, 7.0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qdx.exporter.capture.arguments import complete_call
-from qdx.exporter.capture.calls import CallRecord, bind, name_leaves, one_call_each
+from qdx.exporter.capture.calls import CallRecord, LiveCall, one_call_each
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.folder import read_pipeline_folder
@@ -64,14 +64,14 @@ def _real_calls(
     loaded = load_pipeline(folder)
     calls: list[tuple[CallRecord, dict[str, Any], list[torch.Tensor]]] = []
 
-    def answer(component: str, method: str, original: Any, args: Any, kwargs: Any) -> Any:
-        arguments = bind(original, args, kwargs)
+    def answer(call: LiveCall) -> Any:
         with torch.no_grad():
-            output = original(*args, **kwargs)
-        leaves = dict(name_leaves(arguments))
-        tensors = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in leaves.items()}
+            output = call.compute()
+        leaves = call.leaves.items()
+        tensors = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in leaves}
         values = [value.clone() for value in flatten_output(output).values()]
-        calls.append((CallRecord(component, method, arguments), tensors, values))
+        record = CallRecord(call.component, call.method, call.arguments)
+        calls.append((record, tensors, values))
         return output
 
     with intercept(loaded.modules, answer):

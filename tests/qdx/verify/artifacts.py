@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qdx.exporter.capture.arguments import complete_call
-from qdx.exporter.capture.calls import bind, substitute
+from qdx.exporter.capture.calls import substitute
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.folder import read_pipeline_folder
@@ -67,9 +67,9 @@ def _arguments(skeleton: Any, call: dict[str, Any]) -> dict[str, dict[str, Any]]
     """The first arguments of every method, to be filled with other tensors."""
     found: dict[str, dict[str, Any]] = {}
 
-    def answer(name, method, original, args, kwargs):
-        found.setdefault(f"{name}.{method}", bind(original, args, kwargs))
-        return original(*args, **kwargs)
+    def answer(call):
+        found.setdefault(call.where, call.arguments)
+        return call.compute()
 
     with intercept(skeleton.modules, answer):
         generate(skeleton.pipeline, call, seed=1)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from qdx.exporter.capture.calls import bind
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.errors import InternalError, UsageError
@@ -155,9 +154,9 @@ def with_component(reference, where, change):
     """What the pipeline makes when one method's outputs go through `change`."""
     component, _, method = where.partition(".")
 
-    def answer(_name, called, original, args, kwargs):
-        output = original(**bind(original, args, kwargs))
-        return map_tensors(output, change) if called == method else output
+    def answer(call):
+        output = call.compute()
+        return map_tensors(output, change) if call.method == method else output
 
     with intercept({component: reference.modules[component]}, answer):
         return attempt(reference.pipeline, reference.call, seed=0)

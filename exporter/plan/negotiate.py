@@ -119,8 +119,8 @@ class Negotiation:
     def _negotiated(self, wish: Wish) -> tuple[Weights | None, Offer]:
         """The scheme of the weight that the target can carry out, and what it makes of it.
 
-        A block as long as a channel is a channel. Where a target wants whole blocks and they do not
-        divide a channel, they are halved until they do: shorter blocks are never less exact.
+        A block as long as a channel is a channel, unless the target has blocks alone. Where a target wants whole
+        blocks and they do not divide a channel, they are halved until they do: shorter blocks are never less exact.
         """
         asked, reduced = wish.weights, self._reduced
         if asked is not None and asked.group is not None:
@@ -129,7 +129,9 @@ class Negotiation:
             return asked, self._offer(asked, wish)
         if asked.block >= reduced:
             weights = asked.model_copy(update={"granularity": "channel", "block": None})
-            return weights, _because(self._offer(weights, wish), "one block holds a channel")
+            offer = self._offer(weights, wish)
+            if offer.form != "refused":
+                return weights, _because(offer, "one block holds a channel")
         first = offer = self._offer(asked, wish)
         weights = asked
         block: int = asked.block

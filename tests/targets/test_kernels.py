@@ -100,6 +100,28 @@ def test_blocks_that_do_not_divide():
     assert (offer.form, offer.why) == ("refused", "blocks of 32 do not divide its 40 inputs")
 
 
+@pytest.mark.parametrize(
+    ("op", "weights", "inputs", "why"),
+    [
+        ("conv2d", BLOCKS, None, "only matrix products read 4-bit weights"),
+        ("linear", W4, None, "a scale for each block"),
+        ("linear", BLOCKS, A8, "inputs in sixteen bits"),
+        ("linear", Weights(dtype="uint8"), None, "have a sign"),
+        ("linear", U8, None, "weights are symmetric"),
+        ("linear", Weights(dtype="int8", granularity="block", block=32), None, "those of channels"),
+        ("linear", W8, ASYMMETRIC, "inputs are symmetric"),
+        ("linear", W8, TOKEN, "one for each tensor"),
+        ("pv", None, Inputs(dtype="float8_e4m3fn"), "pattern of its own"),
+        ("linear", Weights(dtype="palette4", granularity="tensor"), None, "table"),
+    ],
+)
+def test_what_tensorrt_cannot_do_is_refused_with_the_reason(op, weights, inputs, why):
+    offer = load_target("tensorrt").offer(Request(op, weights, inputs, reduced=64))
+
+    assert offer.form == "refused"
+    assert why in offer.why
+
+
 @pytest.mark.parametrize("target", list_targets())
 def test_every_row_decides_something(target):
     """A row that an earlier one covers would be a rule that nobody reads."""

@@ -234,6 +234,21 @@ def test_blocks_are_halved_until_they_divide(inputs, asked, block, why):
     assert found.why == "matrix product with compressed weights" + why
 
 
+def test_blocks_stay_blocks_where_the_target_has_no_channels_of_four_bits():
+    scheme = {"dtype": "int4", "granularity": "block", "block": 128}
+    rule = {"select": {"op": "linear"}, "weights": scheme}
+    found = {
+        inputs: unet(
+            rule,
+            sites={"unet.forward": (site("a", shape=(64, inputs)),)},
+            target=load_target("tensorrt"),
+        )["a"].weights.block
+        for inputs in (32, 96, 128)
+    }
+
+    assert found == {32: 32, 96: 32, 128: 128}
+
+
 def test_blocks_that_never_divide_are_refused():
     scheme = {"dtype": "int4", "granularity": "block", "block": 32}
     rule = {"select": {"op": "linear"}, "weights": scheme}

@@ -17,6 +17,7 @@ import torch
 from qdx.backends.lockstep import UnknownQuantizer, quantizers
 from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
+from qdx.exporter.errors import InvalidBundle, first_line
 from qdx.exporter.graph.interpreter import run
 from qdx.exporter.progress import SILENT
 from qdx.verify.metrics import finite_or_none, sqnr_db, worst_of
@@ -120,7 +121,7 @@ def measure_in_lockstep(
                     checked_options(bundle.manifest),
                     quantizer_shapes(graph),
                 )
-            except UnknownQuantizer as error:
+            except InvalidBundle as error:  # it ran whole, so what does not fit is the graph
                 found += [LockstepCall(where, call.index, not_comparable(error)) for call in chosen]
                 task.advance(1)
                 continue
@@ -137,9 +138,11 @@ def measure_in_lockstep(
     return tuple(found)
 
 
-def not_comparable(unknown: UnknownQuantizer) -> LockstepResult:
-    """What is found of an artifact with a quantizer that the graph has not: no number, and its name."""
-    return LockstepResult({f"{unknown.name}, which the artifact alone has": math.nan})
+def not_comparable(error: InvalidBundle) -> LockstepResult:
+    """What is found of an artifact that cannot be cut where the graph is: no number, and why."""
+    if isinstance(error, UnknownQuantizer):
+        return LockstepResult({f"{error.name}, which the artifact alone has": math.nan})
+    return LockstepResult({first_line(error): math.nan})
 
 
 def quantizer_shapes(graph: Graph) -> dict[str, tuple[int | None, ...]]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from qdx.backends.lockstep import UnknownQuantizer
+from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.plan.gates import LoweringGates
 from qdx.exporter.plan.load import load_plan
 from qdx.verify import lockstep
@@ -27,15 +28,20 @@ def lowering_gate(*calls):
     return next(gate for gate in gates if gate.name == "unet.forward.lowering.sqnr_db")
 
 
-class Other:
-    """A backend of artifacts with one quantizer too many."""
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [
+        (UnknownQuantizer("quantize_tensor_8"), "quantize_tensor_8, which the artifact alone has"),
+        (InvalidBundle("`model.onnx`: cannot be cut", hint="-"), "`model.onnx`: cannot be cut"),
+    ],
+)
+def test_an_artifact_that_cannot_be_cut_as_the_graph_fails_at_the_gate(
+    tmp_path, monkeypatch, error, note
+):
+    def refuse(*_):
+        raise error
 
-    def open_lockstep(self, *_):
-        raise UnknownQuantizer("quantize_tensor_8")
-
-
-def test_an_artifact_with_another_quantizer_fails_at_the_gate_that_names_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(lockstep, "get_backend", lambda _: Other())
+    monkeypatch.setattr(lockstep, "get_backend", lambda _: SimpleNamespace(open_lockstep=refuse))
     monkeypatch.setattr(lockstep, "checked_options", lambda _: {})
     monkeypatch.setattr(lockstep, "quantizer_shapes", lambda _: {})
     entry = SimpleNamespace(methods={"forward": SimpleNamespace(folder="unet")})
@@ -55,7 +61,7 @@ def test_an_artifact_with_another_quantizer_fails_at_the_gate_that_names_it(tmp_
     assert all(call.to_json()["sqnr_db"] is None for call in found)
     assert not gate.ok
     assert gate.value is None
-    assert "quantize_tensor_8, which the artifact alone has" in gate.note
+    assert gate.note == f"worst at {note}, call 0"
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -1,0 +1,171 @@
+"""Floats of 4 and 8 bits in blocks with scales of their own: NVFP4 and MXFP8.
+
+NVFP4 is 4-bit floats (E2M1) in blocks of 16. Each block has a scale in 8-bit floats (E4M3), and the whole tensor one in
+float32, chosen so that the largest scale of a block is the largest number of E4M3. MXFP8 is 8-bit floats (E4M3) in
+blocks of 32, each with a power of two (E8M0) for a scale; see the OCP Microscaling Formats specification 1.0.
+Blocks lie along the last dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import torch
+
+from qdx.exporter.errors import InternalError, InvalidModel
+
+__all__ = [
+    "FLOAT4_VALUES",
+    "MXFP8_BLOCK",
+    "NVFP4_BLOCK",
+    "Mxfp8",
+    "Nvfp4",
+    "mxfp8_bytes",
+    "nvfp4_bytes",
+    "quantize_mxfp8",
+    "quantize_nvfp4",
+]
+
+NVFP4_BLOCK: Final = 16
+MXFP8_BLOCK: Final = 32
+FLOAT4_VALUES: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Magnitudes by code; bit 3 of a code is the sign."""
+_FLOAT4_MAX: Final = 6.0
+_FLOAT8_MAX: Final = 448.0
+_FLOAT8_LEAST: Final = 2.0**-9
+_BIAS: Final = 127
+_MIDPOINTS: Final = tuple((a + b) / 2 for a, b in pairwise(FLOAT4_VALUES))
+_SIGN: Final = 8
+
+
+@dataclass(frozen=True)
+class Nvfp4:
+    """A tensor in NVFP4.
+
+    Attributes:
+        codes: [..., K / 2] uint8, two elements in a byte, the first one in its low half.
+        block_scales: [..., K / 16] float8_e4m3fn, greater than zero.
+        scale: Scalar float32, greater than zero.
+    """
+
+    codes: torch.Tensor
+    block_scales: torch.Tensor
+    scale: torch.Tensor
+
+    def dequantized(self) -> torch.Tensor:
+        """The values in float32, [..., K]: element x block scale x scale."""
+        halves = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(-2).long()
+        table = torch.tensor(FLOAT4_VALUES)
+        values = table[halves % _SIGN] * torch.where(halves >= _SIGN, -1.0, 1.0)
+        blocks = _blocks(values, NVFP4_BLOCK)
+        scales = self.block_scales.to(torch.float32) * self.scale
+        return (blocks * scales[..., None]).flatten(-2)
+
+
+@dataclass(frozen=True)
+class Mxfp8:
+    """A tensor in MXFP8.
+
+    Attributes:
+        values: [..., K] float8_e4m3fn.
+        exponents: [..., K / 32] uint8; a block's scale is 2 to the power of this less 127.
+    """
+
+    values: torch.Tensor
+    exponents: torch.Tensor
+
+    def dequantized(self) -> torch.Tensor:
+        """The values in float32, [..., K]."""
+        blocks = _blocks(self.values.to(torch.float32), MXFP8_BLOCK)
+        return torch.ldexp(blocks, self._powers()[..., None]).flatten(-2)
+
+    def _powers(self) -> torch.Tensor:
+        return self.exponents.to(torch.int32) - _BIAS
+
+
+def quantize_nvfp4(weight: torch.Tensor) -> Nvfp4:
+    """Quantizes to NVFP4: scale = amax / (6 x 448), block scale = E4M3(block's amax / 6 / scale).
+
+    Rounded to nearest, ties to even, in float32. A block whose scale would be zero gets the least of E4M3, so that
+    every scale is greater than zero.
+
+    Args:
+        weight: [..., K] of any float dtype; K is a multiple of 16.
+
+    Raises:
+        InvalidModel: The weight holds NaN or infinity.
+        InternalError: K is no multiple of 16.
+    """
+    blocks = _finite_blocks(weight, NVFP4_BLOCK)
+    scale = blocks.abs().amax() / (_FLOAT4_MAX * _FLOAT8_MAX) if blocks.numel() else torch.ones(())
+    if scale == 0:
+        scale = torch.ones(())  # of zeros, or of numbers that float32 cannot divide so far
+    largest = blocks.abs().amax(dim=-1)
+    wanted = (largest / _FLOAT4_MAX / scale).clamp(_FLOAT8_LEAST, _FLOAT8_MAX)
+    block_scales = wanted.to(torch.float8_e4m3fn)
+    steps = block_scales.to(torch.float32) * scale
+    # A product below float32's numbers would divide by zero; what it scales is below them too.
+    scaled = torch.where(steps[..., None] > 0, blocks / steps[..., None], torch.zeros(()))
+    codes = _float4(scaled).flatten(-2)
+    return Nvfp4(codes[..., ::2] | (codes[..., 1::2] << 4), block_scales, scale)
+
+
+def quantize_mxfp8(weight: torch.Tensor) -> Mxfp8:
+    """Quantizes to MXFP8: a block's scale is the least power of two that keeps its amax within 448.
+
+    Elements are rounded to nearest, ties to even. The scale of zeros is 1.
+
+    Args:
+        weight: [..., K] of any float dtype; K is a multiple of 32.
+
+    Raises:
+        InvalidModel: The weight holds NaN or infinity.
+        InternalError: K is no multiple of 32.
+    """
+    blocks = _finite_blocks(weight, MXFP8_BLOCK)
+    largest = blocks.abs().amax(dim=-1)
+    fraction, exponent = torch.frexp(largest)  # fraction in [0.5, 1): 448 is 0.875 x 2^9
+    powers = exponent - 9 + (fraction > _FLOAT8_MAX / 512)
+    powers = torch.where(largest > 0, powers, torch.zeros_like(powers)).clamp(-_BIAS, _BIAS)
+    values = torch.ldexp(blocks.double(), -powers[..., None]).clamp(-_FLOAT8_MAX, _FLOAT8_MAX)
+    return Mxfp8(
+        values.float().to(torch.float8_e4m3fn).flatten(-2), (powers + _BIAS).to(torch.uint8)
+    )
+
+
+def nvfp4_bytes(shape: Sequence[int]) -> int:
+    """Bytes of a tensor in NVFP4: half a byte an element, one a block, four for the tensor."""
+    count = math.prod(shape)
+    return count // 2 + count // NVFP4_BLOCK + 4
+
+
+def mxfp8_bytes(shape: Sequence[int]) -> int:
+    """Bytes of a tensor in MXFP8: one an element and one a block."""
+    count = math.prod(shape)
+    return count + count // MXFP8_BLOCK
+
+
+def _blocks(values: torch.Tensor, block: int) -> torch.Tensor:
+    if not values.dim() or values.shape[-1] % block:
+        raise InternalError(f"blocks of {block} do not divide the shape {list(values.shape)}")
+    return values.unflatten(-1, (-1, block)) if values.shape[-1] else values[..., None]
+
+
+def _finite_blocks(weight: torch.Tensor, block: int) -> torch.Tensor:
+    blocks = _blocks(weight.to(torch.float32), block)
+    if not bool(torch.isfinite(blocks).all()):
+        raise InvalidModel("holds NaN or infinity, expected finite weights")
+    return blocks
+
+
+def _float4(values: torch.Tensor) -> torch.Tensor:
+    """Codes of the nearest 4-bit floats, uint8; of two equally near ones, that of the even code."""
+    limits = torch.tensor(_MIDPOINTS)
+    size = values.abs()
+    below, above = torch.bucketize(size, limits), torch.bucketize(size, limits, right=True)
+    codes = torch.where(below % 2 == 0, below, above)
+    return (codes + _SIGN * torch.signbit(values)).to(torch.uint8)

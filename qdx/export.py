@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import qdx
-from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
 from qdx.export_notes import build_notes, float_notes, table_notes
@@ -18,18 +17,13 @@ from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
-from qdx.exporter.files import dump_json
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
-from qdx.exporter.quantize.recipe import quantized_graph
-from qdx.helper_files import copy_helpers, make_folder, portable, write_buffers, write_file
-from qdx.quantization import (
-    PlannedGraphs,
-    choose_recipe,
-    plan_graphs,
-    write_recipe,
-)
+from qdx.helper_files import copy_helpers
+from qdx.lowering import Job, lower_all
+from qdx.packages import open_layout, write_resources
+from qdx.quantization import PlannedGraphs, plan_graphs
 from qdx.ranges import load_ranges, needs_ranges, record_ranges
 from qdx.rehearsal import schedules
 from qdx.targets.profile import load_target
@@ -39,8 +33,6 @@ from qdx.traced import trace_pipeline
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from qdx.backends.contract import Backend
-    from qdx.exporter.capture.calls import CallRecord
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.schema import Plan
@@ -82,6 +74,7 @@ def export(
     shapes: Shapes = "static",
     ranges: Path | None = None,
     prompts: Sequence[str] | None = None,
+    layout: str | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> ExportResult:
@@ -98,6 +91,7 @@ def export(
         shapes: `static` fixes the call's sizes, `dynamic` leaves open what moves between two calls.
         ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
+        layout: The layout of an application's own packages, such as `swift`; None for the target's.
         force: Replace an existing bundle, atomically.
         progress: Shows the steps.
 
@@ -116,7 +110,10 @@ def export(
         check_nncf(intent, profile, ranges)
     if ranges is not None:
         Ranges.check_file(ranges)  # the rest of it is read once the graphs are known
+    packages = None if layout is None else open_layout(layout, profile, model, shapes)
     source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
+    if packages is not None:
+        packages.check(source)
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
@@ -131,13 +128,15 @@ def export(
     timed: Mapping[str, MethodSchedule] = {}
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
-    job = _Job(source, planned, recorded_ranges, timed, profile, backend)
+    job = Job(source, planned, recorded_ranges, timed, profile, backend, packages)
     with BundleWriter(output, force=force) as writer:
-        entries, notes = _lower_all(job, writer.staging, progress)
+        entries, notes = lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
         helper_notes = backend.add_helpers(
             _tokenizers(skeleton, helpers, writer.staging), writer.staging
         )
+        if packages is not None:
+            write_resources(packages, writer.staging)
         with progress.task("writing the bundle"):
             writer.commit({
                 "schema": "qdx.bundle/1",
@@ -153,6 +152,7 @@ def export(
                 "omitted": skeleton.omitted,
                 "left_out": list(source.left_out),
                 "versions": {**backend.versions(), "torch": torch.__version__},
+                **({} if packages is None else {"layout": packages.layout.name}),
             })  # fmt: skip
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     return ExportResult(
@@ -170,18 +170,6 @@ def export(
             *build_notes(profile),
         ),
     )
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What lowering needs to know of an export."""
-
-    source: TracedPipeline
-    planned: PlannedGraphs
-    ranges: Ranges | None
-    schedules: Mapping[str, MethodSchedule]
-    profile: TargetProfile
-    backend: Backend
 
 
 def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> PlannedGraphs:
@@ -215,76 +203,6 @@ def _calibration(ranges: Ranges | None) -> dict[str, Any] | None:
     if ranges is None:
         return None
     return {**ranges.provenance.model_dump(mode="json"), "coverage": coverage(ranges)}
-
-
-def _lower_all(
-    job: _Job, staging: Path, progress: Progress
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Traces and lowers every chosen call; returns the manifest's `components`, and the backend's notes."""
-    entries: dict[str, Any] = {}
-    notes: list[str] = []
-    with progress.task("lowering", len(job.source.chosen)) as task:
-        for record in job.source.chosen.values():
-            component = job.source.folder.components[record.component]
-            entry = entries.setdefault(
-                record.component,
-                {"library": component.library, "class": component.class_name, "methods": {}},
-            )
-            entry["methods"][record.key], own = _lower(job, record, staging)
-            notes += own
-            task.advance(1)
-    return entries, tuple(notes)
-
-
-def _lower(job: _Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Traces and lowers one call into its folder; returns the manifest's entry of the method, and notes."""
-    name, layout = record.component, job.profile.layout
-    graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
-    schedule = job.schedules.get(record.where)
-    floats, recipe = choose_recipe(
-        graph, job.planned.resolved, job.ranges, job.backend, job.profile, schedule
-    )
-    table = None if recipe is None else recipe.time_table
-    relative = layout.folder(name, record.key)
-    folder = staging / relative
-    make_folder(folder)
-    storage_dtype = job.planned.resolved.storage_dtype(name)
-    lowered = floats if recipe is None else quantized_graph(floats, recipe)
-    notes = job.backend.lower(lowered, storage_dtype, job.profile, folder).notes
-    if recipe is not None:
-        write_recipe(recipe, folder)
-    config = job.source.folder.components[name].config
-    write_file(folder / "config.json", dump_json(portable(config)))
-    write_buffers(job.source.skeleton.modules[name], folder)
-    face = graph_in_layout(graph, layout)
-    entry = {
-        "folder": relative,
-        "inputs": [
-            {
-                "argument": traced.name,
-                "name": port.name,
-                "dtype": port.dtype,
-                "shape": list(port.shape),
-                **(
-                    {"values": list(table.timesteps)}
-                    if table and table.input == traced.name
-                    else {}
-                ),
-            }
-            for traced, port in zip(graph.inputs, face.inputs, strict=True)
-        ],
-        "outputs": [
-            {
-                "field": traced.name,
-                "name": port.name,
-                "dtype": port.dtype,
-                "shape": list(port.shape),
-            }
-            for traced, port in zip(graph.outputs, face.outputs, strict=True)
-        ],
-        "constants": record.constants(),
-    }
-    return entry, notes
 
 
 def _tokenizers(

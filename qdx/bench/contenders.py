@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qdx.bundle.manifest import MANIFEST_NAME, Manifest, MethodRecord
+from qdx.bundle.own_layout import check_own_layout
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.errors import UsageError, quoted
@@ -90,6 +91,7 @@ def _read(text: str) -> Contender:
         raise UsageError(f"{quoted(path)}: not a folder, expected a bundle or exported models")
     if (path / MANIFEST_NAME).exists():
         bundle = read_bundle(path)
+        check_own_layout(bundle.manifest, bundle.path)
         own = bundle.manifest.target.runtime
         if runtime not in {None, own}:
             raise UsageError(f"{quoted(path)}: a bundle for {own}, not for {runtime}")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
+from qdx.exporter.form import Form
 from qdx.exporter.limits import BUNDLE_FILES_LIMIT, RANGES_TIMESTEPS_LIMIT
 
 __all__ = [
@@ -62,6 +63,7 @@ class InputPort(_Record):
         dtype: Of the artifact, for example `float32`.
         shape: Sizes; text is a dynamic dimension.
         values: All that it may hold, such as the timesteps of a table; empty for any.
+        form: How the artifact's array lies, where that is not as the component takes it.
     """
 
     argument: str
@@ -69,6 +71,7 @@ class InputPort(_Record):
     dtype: Dtype
     shape: tuple[Dimension, ...]
     values: Annotated[tuple[float, ...], Field(max_length=RANGES_TIMESTEPS_LIMIT)] = ()
+    form: Form | None = None
 
 
 class OutputPort(_Record):
@@ -88,12 +91,21 @@ class OutputPort(_Record):
 
 
 class MethodRecord(_Record):
-    """One method of a component, compiled into one folder of the bundle."""
+    """One method of a component, compiled into one folder of the bundle.
+
+    Attributes:
+        folder: Holds what belongs to it.
+        inputs: Of the artifact.
+        outputs: Of the artifact.
+        constants: Arguments that the method was traced with.
+        artifact: The artifact, where a layout has it elsewhere than in `folder`.
+    """
 
     folder: str
     inputs: tuple[InputPort, ...]
     outputs: tuple[OutputPort, ...]
     constants: dict[str, JsonValue] = Field(default_factory=dict)
+    artifact: str | None = None
 
 
 class ComponentRecord(_Record):
@@ -150,6 +162,7 @@ class Manifest(_Record):
         omitted: Components that no bundle carries, each with the reason.
         left_out: Components that this export was told to leave to PyTorch.
         versions: Of the libraries that took part.
+        layout: The layout that was asked for; None for the target's own.
         files: Every file but `qdx.json`, sorted by path.
     """
 
@@ -166,6 +179,7 @@ class Manifest(_Record):
     left_out: tuple[Name, ...] = ()
     calibration: dict[str, JsonValue] | None = None
     versions: dict[str, str]
+    layout: Name | None = None
     files: tuple[FileRecord, ...]
 
     @model_validator(mode="after")
@@ -174,11 +188,14 @@ class Manifest(_Record):
         _check_file_names(paths)
         for name, component in self.components.items():
             for method, record in component.methods.items():
-                check_relative(record.folder, error=InvalidBundle)
-                if not any(path.startswith(f"{record.folder}/") for path in paths):
-                    where = quoted(f"{name}.{method}")
-                    message = f"{where}: folder {quoted(record.folder)} holds no file"
-                    raise InvalidBundle(f"{message}, expected the artifact")
+                for folder in (record.folder, record.artifact):
+                    if folder is None:
+                        continue
+                    check_relative(folder, error=InvalidBundle)
+                    if not any(path.startswith(f"{folder}/") for path in paths):
+                        where = quoted(f"{name}.{method}")
+                        message = f"{where}: folder {quoted(folder)} holds no file"
+                        raise InvalidBundle(f"{message}, expected the artifact")
         return self
 
     @model_validator(mode="after")

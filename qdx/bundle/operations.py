@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,14 +57,15 @@ def own_tree(root: Path) -> Tree:
     return tree
 
 
-def seal(root: Path, relative: str, mode: int) -> dict[str, Any]:
-    """Hashes and syncs one file through one descriptor, and returns its record."""
+def seal(root: Path, relative: str, umask: int) -> dict[str, Any]:
+    """Hashes and syncs one file through one descriptor, and returns its record; a script stays one."""
     with operation(f"seal {relative}", root / relative), open_regular(root / relative) as file:
         digest, size_bytes = hashlib.sha256(), 0
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             size_bytes += len(chunk)
-        os.fchmod(file.fileno(), mode)
+        runs = os.fstat(file.fileno()).st_mode & stat.S_IXUSR
+        os.fchmod(file.fileno(), (0o777 if runs else 0o666) & ~umask)
         os.fsync(file.fileno())
     return {"path": relative, "sha256": digest.hexdigest(), "size_bytes": size_bytes}
 

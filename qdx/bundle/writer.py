@@ -137,7 +137,7 @@ class BundleWriter:
             raise InternalError("a bundle is committed once, and its writer lists the files")
         root, umask = self.staging, current_umask()
         tree = own_tree(root)
-        files = [seal(root, path, 0o666 & ~umask) for path in tree.files]
+        files = [seal(root, path, umask) for path in tree.files]
         data = _manifest_bytes({"schema": SCHEMA, **manifest, "files": files})
         write_manifest(root / MANIFEST_NAME, data, 0o666 & ~umask)
         for folder in [*reversed(tree.folders), ""]:

@@ -39,6 +39,14 @@ def command(
         Path | None,
         typer.Option("--ranges", metavar="FILE", help="Ranges that `qdx calibrate` recorded."),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            metavar="LAYOUT",
+            help="`swift`: Core ML packages for Apple's ml-stable-diffusion.",
+        ),
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,9 +55,12 @@ def command(
     # The target and the plan are checked before anything heavy is imported.
     from qdx.exporter.plan import load_plan
     from qdx.targets import load_target
+    from qdx.targets.layouts import load_layout
 
-    load_target(target)
+    profile = load_target(target)
     load_plan(plan)
+    if layout is not None:
+        load_layout(layout, profile)
 
     from qdx.calibration import read_prompts
     from qdx.export import export
@@ -67,6 +78,7 @@ def command(
             shapes=shapes,
             ranges=ranges,
             prompts=None if prompts is None else read_prompts(prompts),
+            layout=layout,
             force=force,
             progress=progress,
         )

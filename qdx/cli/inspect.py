@@ -132,8 +132,10 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
     stored = {row["component"]: row["becomes"] for row in manifest["resolution"]}
     components = []
     for name, component in manifest["components"].items():
-        folders = [method["folder"] for method in component["methods"].values()]
-        of_it = [file for file in manifest["files"] if file["path"].split("/")[0] in folders]
+        methods = component["methods"].values()
+        folders = [method["artifact"] or method["folder"] for method in methods]
+        places = tuple(f"{place}/" for place in (*folders, *(m["folder"] for m in methods)))
+        of_it = [file for file in manifest["files"] if file["path"].startswith(places)]
         components.append(
             {
                 "component": name,
@@ -149,6 +151,7 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
         "target": manifest["target"]["name"],
         "plan": manifest["plan"].get("name"),
         "shapes": manifest["shapes"],
+        "layout": manifest["layout"],
         "components": components,
         "size_bytes": sum(file["size_bytes"] for file in manifest["files"]),
         "versions": manifest["versions"],
@@ -163,6 +166,7 @@ def _bundle_text(data: dict[str, Any]) -> str:
     head = (
         f"{visible(data['pipeline_class'])} for {visible(data['target'])}, "
         f"plan {visible(data['plan'] or 'without a name')}, {data['shapes']} shapes, {size(data['size_bytes'])}"
+        + (f", layout {visible(data['layout'])}" if data["layout"] else "")
     )
     return f"{head}\n\n{table(('component', 'class', 'folders', 'weights', 'size'), rows)}"
 

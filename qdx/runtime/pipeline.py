@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qdx.backends.registry import get_backend
+from qdx.bundle.own_layout import check_own_layout
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.capture.calls import LiveCall, constants
@@ -51,9 +52,10 @@ def open_bundle(
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The model is not the one that the bundle was exported from.
         RuntimeMissing: The runtime is not installed.
-        UsageError: The bundle lacks components and `model` is not given.
+        UsageError: The bundle lacks components and `model` is not given, or it is for an application.
     """
     bundle = read_bundle(path)
+    check_own_layout(bundle.manifest, bundle.path)
     skeleton = open_skeleton(bundle, model=model, progress=progress)
     attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
     return skeleton.pipeline

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import qdx
 from qdx.backends.registry import get_backend
+from qdx.bundle.own_layout import check_own_layout
 from qdx.bundle.reader import Bundle, read_bundle
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
@@ -95,6 +96,7 @@ def verify(
         _check_outside(destination, Path(bundle))
     opened = read_bundle(bundle)
     manifest = opened.manifest
+    check_own_layout(manifest, opened.path)
     plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
     folder = read_pipeline_folder(model)
     check_source(manifest.source.files, folder.path, progress=progress)

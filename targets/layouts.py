@@ -1,0 +1,148 @@
+"""Layouts beside a target's own: what the loaders of one application look for, as data.
+
+A layout is a TOML file in the folder `layouts`. It knows families of pipelines, and for each the packages
+that its application loads: their names, and the names, types and shapes of what goes in and comes out.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, Strict, ValidationError
+
+from qdx.exporter.errors import InternalError, Refusal, TargetRefusal, UsageError, quoted
+from qdx.exporter.files import read_text
+from qdx.exporter.form import Form
+from qdx.targets.profile import Dtype, Names, TargetProfile, _Model
+
+__all__ = ["Family", "Package", "PackagePort", "PackagesLayout", "list_layouts", "load_layout"]
+
+_FOLDER: Final = Path(__file__).parent / "layouts"
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Shape = Annotated[tuple[int | Literal["*"], ...], Strict(strict=False)]
+
+
+class PackagePort(_Model):
+    """An input or output of a package.
+
+    Attributes:
+        name: Its name in the package.
+        dtype: Its element type; `storage` for that of the component's weights.
+        form: How it is laid out, where that is not as it was traced.
+        shape: Its sizes; `*` is any.
+    """
+
+    name: Name
+    dtype: Dtype | Literal["storage"] = "float32"
+    form: Form | None = None
+    shape: Shape
+
+
+class Package(_Model):
+    """One package and its ports by traced name; `hidden_states.-2` counts from the end.
+
+    Attributes:
+        package: Its file name, without the ending.
+        inputs: All that it takes.
+        outputs: What it gives, in this order; other outputs of the method are left out.
+    """
+
+    package: Name
+    inputs: Mapping[str, PackagePort]
+    outputs: Mapping[str, PackagePort]
+
+
+class Family(_Model):
+    """Pipelines that an application runs with the same packages.
+
+    Attributes:
+        pipelines: Classes of diffusers.
+        tokenizer: The component whose vocabulary the application reads.
+        hint: How to export such a pipeline.
+        refused: Components that the application does not load, each with the reason.
+        packages: By `component.method`.
+    """
+
+    pipelines: Names
+    tokenizer: Name
+    hint: str
+    refused: Mapping[str, str] = {}
+    packages: Mapping[str, Package]
+
+
+class PackagesLayout(_Model):
+    """What an application loads.
+
+    Attributes:
+        schema_: The format, `qdx.layout/1`; the key in TOML is `schema`.
+        name: What `--layout` takes.
+        runtime: The backend that makes the packages.
+        description: The application, as a noun.
+        folder: The folder of a bundle that holds what it loads.
+        script: The file beside the layout that makes this folder ready for the application.
+        families: By name.
+    """
+
+    schema_: Literal["qdx.layout/1"] = Field(alias="schema")
+    name: Name
+    runtime: str
+    description: str
+    folder: Name
+    script: str
+    families: Mapping[str, Family]
+
+    def family(self, pipeline_class: str) -> Family:
+        """The family that a pipeline belongs to.
+
+        Raises:
+            TargetRefusal: The application does not run such pipelines.
+        """
+        for family in self.families.values():
+            if pipeline_class in family.pipelines:
+                return family
+        known = ", ".join(name for family in self.families.values() for name in family.pipelines)
+        reason = f"{self.description} runs {known}"
+        raise TargetRefusal(
+            f"--layout {self.name}: {quoted(pipeline_class)} has no such layout, {reason}",
+            refusals=(Refusal(pipeline_class, reason),),
+            hint="export without --layout: one package for each component, in diffusers' order",
+        )
+
+    def script_text(self) -> str:
+        """The script that makes the folder ready for the application."""
+        return read_text(_FOLDER / self.script, allow_hard_links=True)
+
+
+def list_layouts() -> tuple[str, ...]:
+    """The names that `--layout` takes, sorted."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+
+
+def load_layout(name: str, profile: TargetProfile) -> PackagesLayout:
+    """Reads a layout for a target.
+
+    Raises:
+        UsageError: There is none of that name, or it is for another runtime.
+    """
+    names = list_layouts()
+    if name not in names:
+        raise UsageError(
+            f"--layout: {quoted(name)} is not a layout; there are {', '.join(names)}",
+            hint="leave the option out for one artifact for each component, in diffusers' order",
+        )
+    try:
+        text = read_text(_FOLDER / f"{name}.toml", allow_hard_links=True)
+        layout = PackagesLayout.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as bad:
+        raise InternalError(f"{quoted(f'{name}.toml')}: not a layout: {bad}") from bad
+    if layout.runtime != profile.runtime:
+        raise UsageError(
+            f"--layout {name}: is for targets of {quoted(layout.runtime)}, "
+            f"{quoted(profile.name)} is one of {quoted(profile.runtime)}",
+            hint=f"choose a target such as `{layout.runtime}`, or leave --layout out",
+        )
+    return layout

@@ -152,7 +152,7 @@ def mxfp8_bytes(shape: Sequence[int]) -> int:
 def _blocks(values: torch.Tensor, block: int) -> torch.Tensor:
     if not values.dim() or values.shape[-1] % block:
         raise InternalError(f"blocks of {block} do not divide the shape {list(values.shape)}")
-    return values.unflatten(-1, (-1, block)) if values.shape[-1] else values[..., None]
+    return values.reshape(*values.shape[:-1], values.shape[-1] // block, block)
 
 
 def _finite_blocks(weight: torch.Tensor, block: int) -> torch.Tensor:

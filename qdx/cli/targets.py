@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from qdx.targets import TargetProfile
 
 __all__ = ["command"]
+
+_ENGINES: Final = "built by `qdx build` on the machine with the GPU; export and verify need neither it nor TensorRT"
 
 
 def command(
@@ -62,10 +64,14 @@ def _installed(distributions: tuple[str, ...]) -> str | None:
 
 
 def _as_text(data: dict[str, Any]) -> str:
+    capability = data["compute_capability"]
     rows = [
         ("target", data["name"]),
         ("description", data["description"]),
         ("installed", data["installed"] or f"no: {data['install']}"),
+        *((("versions", data["runtime_versions"]),) if data["runtime_versions"] else ()),
+        *((("compute capability", ".".join(map(str, capability))),) if capability else ()),
+        *((("engines", _ENGINES),) if data["runtime"] == "tensorrt" else ()),
         ("weights", ", ".join(data["storage_dtypes"])),
         *((f"not {dtype}", reason) for dtype, reason in data["refused"].items()),
         ("computes", data["compute_dtype"]),

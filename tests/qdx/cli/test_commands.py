@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qdx.exporter.progress import SILENT
-from qdx.targets import load_target
+from qdx.targets import list_targets, load_target
 
 
 def stand_in(monkeypatch, module_name, **functions):
@@ -46,14 +46,23 @@ def test_targets_as_a_table(qdx):
     lines = qdx("targets").out.splitlines()
 
     assert lines[0].split() == ["target", "installed", "description", "weights"]
-    assert [line.split()[0] for line in lines[1:]] == ["onnxruntime", "openvino"]
+    assert [line.split()[0] for line in lines[1:]] == list(list_targets())
 
 
 def test_targets_as_json(qdx):
-    found = json.loads(qdx("targets", "--json").out)
+    found = {one["name"]: one for one in json.loads(qdx("targets", "--json").out)}
 
-    assert [one["name"] for one in found] == ["onnxruntime", "openvino"]
-    assert found[1]["install"] == 'pip install "qdx[openvino]"'
+    assert list(found) == list(list_targets())
+    assert found["openvino"]["install"] == 'pip install "qdx[openvino]"'
+
+
+def test_a_target_for_gpus_says_what_it_is_for_and_what_builds_its_engines(qdx):
+    rows = dict(line.split("  ", 1) for line in qdx("targets", "tensorrt-ada").out.splitlines())
+    rows = {name: value.strip() for name, value in rows.items()}
+
+    assert rows["versions"] == ">=10.12,<12"
+    assert rows["compute capability"] == "8.9"
+    assert "`qdx build`" in rows["engines"]
 
 
 def test_one_target(qdx):

@@ -27,10 +27,12 @@ MANIFEST = {
     "resolution": [{"component": "unet", "becomes": "float16"}, {"component": "vae", "becomes": "float16"}],
     "source": {"pipeline_class": "StableDiffusionPipeline", "files": {}},
     "shapes": "dynamic",
+    "layout": None,
     "components": {
-        "unet": {"class": "UNet2DConditionModel", "library": "diffusers", "methods": {"forward": {"folder": "unet"}}},
+        "unet": {"class": "UNet2DConditionModel", "library": "diffusers", "methods": {"forward": {"folder": "unet", "artifact": None}}},
         "vae": {"class": "AutoencoderKL", "library": "diffusers",
-                "methods": {"encode": {"folder": "vae_encoder"}, "decode": {"folder": "vae_decoder"}}},
+                "methods": {"encode": {"folder": "vae_encoder", "artifact": None},
+                            "decode": {"folder": "vae_decoder", "artifact": None}}},
     },
     "versions": {"qdx": "0.1.0"},
     "files": [
@@ -251,6 +253,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "shapes": "static",
                 "ranges": None,
                 "prompts": None,
+                "layout": None,
                 "force": True,
                 "progress": SILENT,
             },

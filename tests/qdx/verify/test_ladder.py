@@ -65,7 +65,7 @@ def test_an_old_report_stays_until_bundle_and_model_were_read(old_report, tmp_pa
 def test_a_verification_that_ends_early_leaves_no_old_report(
     old_report, ddpm, tmp_path, monkeypatch
 ):
-    manifest = SimpleNamespace(plan={}, source=SimpleNamespace(files={}))
+    manifest = SimpleNamespace(plan={}, layout=None, source=SimpleNamespace(files={}))
     bundle = SimpleNamespace(path=tmp_path / "bundle", manifest=manifest)
     monkeypatch.setattr(ladder, "read_bundle", lambda _: bundle)
     monkeypatch.setattr(ladder, "plan_from_json", lambda *_, **__: None)

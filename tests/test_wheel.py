@@ -13,7 +13,7 @@ import pytest
 from tests.layers import PARTS, ROOT
 
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DATA = {".py", ".toml", ".json", ".typed"}
+DATA = {".py", ".toml", ".json", ".sh", ".typed"}
 
 
 def package_of(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +12,32 @@ from typing import Any, Final
 from qdx.exporter.errors import StorageError
 from qdx.exporter.files import dump_json
 
-__all__ = ["MODEL_PATH", "WEIGHTS_FOLDER", "write_package"]
+__all__ = ["MODEL_PATH", "WEIGHTS_FOLDER", "name_constants", "write_package"]
 
 _AUTHOR: Final = "com.apple.CoreML"
 WEIGHTS_FOLDER: Final = f"Data/{_AUTHOR}/weights"
 MODEL_PATH: Final = f"Data/{_AUTHOR}/model.mlmodel"
 _NAMESPACE: Final = uuid.UUID("6f1c6a0e-8a0c-5d0e-9d8a-0d4c5b1f7a53")
+_NUMBERED: Final = re.compile(r"const_[0-9]+(_to_[a-z0-9]+)?")
+
+
+def name_constants(program: Any) -> None:
+    """Numbers constants without a name of their own in the order of the program, in place.
+
+    coremltools numbers them as it makes them, and one of its passes goes through sets of objects: its order is
+    that of their addresses.
+    """
+    for function in program.functions.values():
+        operations = list(function.operations)
+        numbered = [
+            op for op in operations if op.op_type == "const" and _NUMBERED.fullmatch(op.name)
+        ]
+        taken = {name for op in operations for name in (op.name, *(v.name for v in op.outputs))}
+        taken |= set(function.inputs)
+        free = (name for count in itertools.count() if (name := f"constant_{count}") not in taken)
+        for op, name in zip(numbered, free, strict=False):
+            op.name = name
+            op.outputs[0].name = name
 
 
 def write_package(model: Any, package: Path, metadata: Mapping[str, str]) -> None:

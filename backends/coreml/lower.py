@@ -10,7 +10,7 @@ from coremltools.converters.mil.backend.mil.load import load
 from coremltools.converters.mil.mil import Program
 
 from qdx.backends.contract import LoweredFiles
-from qdx.backends.coreml.canonical import WEIGHTS_FOLDER, write_package
+from qdx.backends.coreml.canonical import WEIGHTS_FOLDER, name_constants, write_package
 from qdx.backends.coreml.frontend import decomposed, translate
 from qdx.backends.coreml.package import quiet
 from qdx.backends.coreml.passes import run_passes
@@ -48,6 +48,7 @@ def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
         graph = decomposed(graph)
         program = translate(graph, specification)
         run_passes(program, float16=storage_dtype == "float16")
+        name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)
         write_package(model, package, {METADATA_KEY: site_table(graph)})

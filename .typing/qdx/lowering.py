@@ -1,0 +1,1 @@
+../../qdx/lowering.py

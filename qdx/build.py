@@ -111,7 +111,7 @@ def method_folders(bundle: Bundle) -> tuple[str, ...]:
     if target.runtime != _RUNTIME:
         raise UsageError(
             f"{quoted(bundle.path)}: a bundle for {quoted(target.name)}, expected one for TensorRT",
-            hint="bundles for other targets are complete; export with --target tensorrt",
+            hint="only models for TensorRT have rules to check and engines to build; bundles for other targets are complete",
         )
     methods = (
         method
@@ -134,14 +134,14 @@ def engine_paths(bundle: Bundle) -> tuple[str, ...]:
 
 
 def _check_models(bundle: Bundle, folders: tuple[str, ...], device: int) -> None:
-    """Checks that TensorRT and the device are there, and every model's rules for them."""
+    """Checks the recipes, that TensorRT and the device are there, and every model's rules for them."""
     from qdx.backends.tensorrt.package import compute_capability, installed_version
     from qdx.backends.tensorrt.produce import check_model, read_recipe
 
+    recipes = {folder: read_recipe(bundle.path / folder) for folder in folders}
     _, version = installed_version()
     capability = compute_capability(device)
-    for folder in folders:
-        recipe = read_recipe(bundle.path / folder)
+    for folder, recipe in recipes.items():
         check_model(bundle.path / folder / recipe.model, recipe, version, capability)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import pytest
 
 import qdx
 from qdx.backends.tensorrt.package import compute_capability, tensorrt
-from qdx.exporter.errors import RuntimeMissing, UsageError
+from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
 from tests.qdx.bundle.bundles import write
 from tests.qdx.quantizing import files
 
@@ -63,6 +64,22 @@ def test_without_tensorrt_or_a_device_the_reason_and_the_next_step_are_told(noth
     assert "hint: " in done.err
     assert files(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"schema": 5}', '{"schema": "qdx.tensorrt.build/1", "model": "../../x.onnx"}']
+)
+def test_a_recipe_that_no_export_writes_is_refused_before_tensorrt_is_asked_for(bundle, text):
+    recipe = next(bundle.rglob("build.json"))
+    recipe.write_text(text)
+    path = bundle / "qdx.json"
+    manifest = json.loads(path.read_text())
+    (record,) = (r for r in manifest["files"] if bundle / r["path"] == recipe)
+    record["size_bytes"], record["sha256"] = len(text), hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(manifest))
+
+    with pytest.raises(InvalidBundle, match=r"build\.json"):
+        qdx.build(bundle)
 
 
 def test_bundles_for_other_targets_are_refused(tmp_path):

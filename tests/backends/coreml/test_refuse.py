@@ -31,13 +31,21 @@ def test_types_that_core_ml_does_not_store(block: tuple[Graph, nn.Module], tmp_p
     assert "weights asked in bfloat16, Core ML stores float16, float32" in str(error)
 
 
-@pytest.mark.parametrize("target", ["iphone-a16", "iphone-a17"])
-def test_open_sizes_on_the_neural_engine(
-    dynamic_block: tuple[Graph, nn.Module], tmp_path: Path, target: str
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("iphone-a16", "do not run on the Neural Engine"),
+        ("iphone-a17", "do not run on the Neural Engine"),
+        ("coreml", "each open size needs bounds"),
+        ("mac-gpu", "each open size needs bounds"),
+    ],
+)
+def test_open_sizes(
+    dynamic_block: tuple[Graph, nn.Module], tmp_path: Path, target: str, reason: str
 ) -> None:
     error = refused(dynamic_block[0], tmp_path, target)
 
-    assert "do not run on the Neural Engine" in str(error)
+    assert reason in str(error)
     assert "--shapes static" in (error.hint or "")
 
 

@@ -20,7 +20,7 @@ from tests.tiny import FAMILIES, Family, build
 UNTRANSLATED = {"qwenimage"}
 LOWERED = [name for name in FAMILIES if name not in UNTRANSLATED]
 # Video autoencoders, in which the converter to Core ML makes tensors of six dimensions, or of none.
-WITHOUT_COREML = {"cogvideox", "ltx", "wan"}
+WITHOUT_COREML = {"ltx", "wan"}
 PSNR_DB_MIN = 60.0
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from qdx.bundle.manifest import MANIFEST_NAME, Manifest, MethodRecord
 from qdx.bundle.own_layout import check_own_layout
@@ -15,6 +16,9 @@ from qdx.exporter.errors import UsageError, quoted
 from qdx.targets import TargetProfile, list_targets, load_target
 
 __all__ = ["Contender", "methods_of", "read_contenders"]
+
+
+_OF_BUNDLES: Final = frozenset({"tensorrt"})
 
 
 @dataclass(frozen=True)
@@ -138,9 +142,13 @@ def _runtime_of(path: Path) -> str:
 
 
 def _profiles() -> dict[str, TargetProfile]:
-    """The first target of each runtime."""
-    found: dict[str, TargetProfile] = {}
-    for name in list_targets():
-        profile = load_target(name)
-        found.setdefault(profile.runtime, profile)
-    return found
+    """The usual target of each runtime that opens what other tools wrote.
+
+    An ONNX file of another tool is one for ONNX Runtime: TensorRT runs engines, of bundles alone.
+    """
+    profiles = (load_target(name) for name in list_targets())
+    return {
+        profile.runtime: profile
+        for profile in profiles
+        if profile.name == profile.runtime and profile.runtime not in _OF_BUNDLES
+    }

@@ -18,13 +18,17 @@ from qdx.exporter.errors import (
     TargetRefusal,
     UsageError,
 )
+from qdx.exporter.plan.load import list_presets
+from qdx.targets import list_targets
 
-PRESETS = "the presets are `bfloat16`, `float16`, `float32`, `w4`, `w8` or `w8a8`"
+_NAMES = [f"`{name}`" for name in list_presets()]
+PRESETS = f"the presets are {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
+TARGETS = f"there are {', '.join(list_targets())}"
 
 TRANSCRIPTS = [
     (["exprot"], "error: No such command 'exprot'"),
     (["targets", "openvion"],
-     "error: --target: `openvion` is not a target; there are onnxruntime, openvino\n\nhint: did you mean `openvino`?\n"),
+     f"error: --target: `openvion` is not a target; {TARGETS}\n\nhint: did you mean `openvino`?\n"),
     (["targets", "--no-such"], "error: No such option: --no-such\n\nhint: try `qdx targets --help`\n"),
     (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: try `qdx plan check --help`\n"),
     (["plan", "check", "float61"], f"error: `float61`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
@@ -43,7 +47,7 @@ TRANSCRIPTS = [
     (["export"], "error: Missing argument 'MODEL'\n\nhint: try `qdx export --help`\n"),
     (["export", "m", "-o", "o"], "error: Missing option '--target'\n\nhint: try `qdx export --help`\n"),
     (["export", "m", "--target", "toaster", "-o", "o"],
-     "error: --target: `toaster` is not a target; there are onnxruntime, openvino\n\nhint: `qdx targets` describes them\n"),
+     f"error: --target: `toaster` is not a target; {TARGETS}\n\nhint: `qdx targets` describes them\n"),
     (["export", "m", "--target", "openvino", "--plan", "int3", "-o", "o"],
      f"error: `int3`: neither a preset nor a file; {PRESETS}\n\nhint: "),
     (["export", "m", "--target", "openvino", "-o", "o", "--shapes", "odd"], "error: Invalid value for '--shapes'"),

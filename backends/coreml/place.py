@@ -53,16 +53,14 @@ def place(
         InvalidInput: The range of a quantized input was not recorded.
     """
     del profile  # what it can do is in the resolution already
-    known = {site.key: site for site in sites}
     half = resolved.storage_dtype(graph.component) == "float16"
     placed = [
         SitePlacement(
-            resolution.key,
-            inputs=_inputs(graph.where, known[resolution.key], resolution, ranges, half=half),
-            weight=_weight(known[resolution.key], resolution),
+            site.key,
+            inputs=_inputs(graph.where, site, resolution, ranges, half=half),
+            weight=_weight(site, resolution),
         )
-        for resolution in resolved.quantized(graph.where)
-        if resolution.key in known and resolution.form not in {"float", "refused"}
+        for site, resolution in resolved.placed(graph.where, sites)
     ]
     return Placement(graph.where, tuple(placed))
 
@@ -94,9 +92,4 @@ def _inputs(
 
 def _weight(site: Site, resolution: SiteResolution) -> WeightQuantization | None:
     scheme = resolution.quantized_weights
-    if scheme is None:
-        return None
-    if scheme.granularity == "tensor":
-        return WeightQuantization.of(scheme, axis=0)
-    blocked = scheme.granularity == "block"
-    return WeightQuantization.of(scheme, 1 - site.output_axis if blocked else site.output_axis)
+    return None if scheme is None else WeightQuantization.of(scheme, site.output_axis)

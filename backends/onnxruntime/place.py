@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
-    from qdx.exporter.plan.scheme import Weights
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["place"]
@@ -65,14 +64,10 @@ def place(
     """
     del profile  # what it can do is in the resolution already
     nodes = {node.name: node for node in graph.program.graph.nodes}
-    here = {site.key: site for site in sites}
-    placed = []
-    for resolution in resolved.quantized(graph.where):
-        site = here.get(resolution.key)
-        if site is None or resolution.form in {"float", "refused"}:
-            continue
-        rules = _SiteRules(graph, site, resolution, nodes[site.node], ranges)
-        placed.append(rules.placement())
+    placed = [
+        _SiteRules(graph, site, resolution, nodes[site.node], ranges).placement()
+        for site, resolution in resolved.placed(graph.where, sites)
+    ]
     return Placement(graph.where, tuple(placed))
 
 
@@ -107,7 +102,9 @@ class _SiteRules:
         return SitePlacement(
             key=self._site.key,
             inputs=MappingProxyType(inputs),
-            weight=None if weights is None else self._weight(weights),
+            weight=None
+            if weights is None
+            else WeightQuantization.of(weights, self._site.output_axis),
             output=self._output(next(iter(inputs.values()))) if answers_in_bits else None,
         )
 
@@ -166,18 +163,6 @@ class _SiteRules:
             return 0.0, 0.0
         values = self._graph.weights[name].read(torch.float32)
         return float(values.min()), float(values.max())
-
-    def _weight(self, weights: Weights) -> WeightQuantization:
-        if weights.granularity == "tensor":
-            return WeightQuantization.of(weights, axis=0)
-        axis = self._reduced_axis() if weights.block else self._output_axis()
-        return WeightQuantization.of(weights, axis)
-
-    def _output_axis(self) -> int:
-        return 1 if self._site.op == "matmul" else 0
-
-    def _reduced_axis(self) -> int:
-        return 0 if self._site.op == "matmul" else 1
 
 
 def _answers_in_float(node: Node) -> bool:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["place"]
 
 _PROBABILITIES: Final = "probs"
-_MATRIX: Final = "matmul"
-"""A product with a weight stored as [in, out]."""
 
 
 def place(
@@ -57,11 +55,9 @@ def place(
         InvalidInput: The range of a quantized input was not recorded.
     """
     del profile  # what it can do is in the resolution already
-    known = {site.key: site for site in sites}
     placed = [
-        _site(graph.where, known[resolution.key], resolution, ranges)
-        for resolution in resolved.quantized(graph.where)
-        if resolution.key in known and resolution.form not in {"float", "refused"}
+        _site(graph.where, site, resolution, ranges)
+        for site, resolution in resolved.placed(graph.where, sites)
     ]
     return Placement(graph.where, tuple(placed))
 
@@ -74,7 +70,9 @@ def _site(
     if any(inputs_.quantized for _, inputs_ in segments):
         for port, index in site.ports.items():
             inputs[index] = _input(where, site, port, segments, ranges)
-    return SitePlacement(site.key, inputs=inputs, weight=_weight(site, resolution))
+    scheme = resolution.quantized_weights
+    weight = None if scheme is None else WeightQuantization.of(scheme, site.output_axis)
+    return SitePlacement(site.key, inputs=inputs, weight=weight)
 
 
 def _input(
@@ -100,20 +98,3 @@ def _input(
         signed=signed,
         symmetric=False,
     )
-
-
-def _weight(site: Site, resolution: SiteResolution) -> WeightQuantization | None:
-    scheme = resolution.quantized_weights
-    if scheme is None:
-        return None
-    blocked = scheme.granularity == "block"
-    return WeightQuantization.of(scheme, _reduced_axis(site) if blocked else _channel_axis(site))
-
-
-def _channel_axis(site: Site) -> int:
-    """The dimension of output channels: the second of transposed convolutions and stored matrices."""
-    return 1 if site.op == _MATRIX or "transpose" in site.op else 0
-
-
-def _reduced_axis(site: Site) -> int:
-    return 1 - _channel_axis(site)

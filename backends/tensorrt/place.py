@@ -52,17 +52,16 @@ def place(
         InvalidInput: The range of a quantized input was not recorded, or its scale is no float16.
     """
     del profile  # what it can do is in the resolution already
-    known = {site.key: site for site in sites}
     half = resolved.storage_dtype(graph.component) == _HALF
     placed = []
-    for resolution in resolved.quantized(graph.where):
-        if resolution.key in known and resolution.form not in {"float", "refused"}:
-            site = known[resolution.key]
-            inputs = _inputs(graph.where, site, resolution, ranges)
-            if half:
-                what = f"`{graph.where}.{site.key}`"
-                inputs = {i: in_float16(one, what) for i, one in inputs.items()}
-            placed.append(SitePlacement(site.key, inputs=inputs, weight=_weight(site, resolution)))
+    for site, resolution in resolved.placed(graph.where, sites):
+        inputs = _inputs(graph.where, site, resolution, ranges)
+        if half:
+            what = f"`{graph.where}.{site.key}`"
+            inputs = {i: in_float16(one, what) for i, one in inputs.items()}
+        scheme = resolution.quantized_weights
+        weight = None if scheme is None else WeightQuantization.of(scheme, site.output_axis)
+        placed.append(SitePlacement(site.key, inputs=inputs, weight=weight))
     return Placement(graph.where, tuple(placed))
 
 
@@ -84,13 +83,3 @@ def _inputs(
         )
         for port, index in site.ports.items()
     }
-
-
-def _weight(site: Site, resolution: SiteResolution) -> WeightQuantization | None:
-    scheme = resolution.quantized_weights
-    if scheme is None:
-        return None
-    channels = 1 if "transpose" in site.op else 0
-    return WeightQuantization.of(
-        scheme, 1 - channels if scheme.granularity == "block" else channels
-    )

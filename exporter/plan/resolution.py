@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -157,6 +157,18 @@ class ResolvedPlan:
         return tuple(
             r for r in self.sites.get(where, ()) if r.quantized_weights is not None or r.segments
         )
+
+    def placed(self, where: str, sites: Sequence[Site]) -> Iterator[tuple[Site, SiteResolution]]:
+        """Yields what a target quantizes in one graph: those of its sites, with what becomes of them, in the plan's order.
+
+        Args:
+            where: The graph.
+            sites: Of the graph as it is placed, in which attention may have been opened.
+        """
+        known = {site.key: site for site in sites}
+        for resolution in self.quantized(where):
+            if resolution.key in known and resolution.form not in {"float", "refused"}:
+                yield known[resolution.key], resolution
 
     def quantized_products(self, where: str) -> tuple[str, ...]:
         """Returns the keys of a graph's attention products whose inputs are quantized, in its order."""

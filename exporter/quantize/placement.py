@@ -95,8 +95,14 @@ class WeightQuantization:
         return int(self.dtype[len(_PALETTE) :]) if self.dtype.startswith(_PALETTE) else 0
 
     @classmethod
-    def of(cls, scheme: Weights, axis: int) -> WeightQuantization:
-        """The quantizer of a weight for which a plan asks a scheme."""
+    def of(cls, scheme: Weights, output_axis: int) -> WeightQuantization:
+        """The quantizer of a weight for which a plan asks a scheme.
+
+        Args:
+            scheme: What is asked.
+            output_axis: Dimension of output channels, 0 or 1; blocks divide the other one, which is reduced.
+        """
+        axis = {"tensor": 0, "block": 1 - output_axis}.get(scheme.granularity, output_axis)
         return cls(
             dtype=scheme.dtype,
             granularity=scheme.granularity,

@@ -8,12 +8,14 @@ from coremltools.converters.mil.mil import Program
 from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline
 from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
+from qdx.backends.coreml.low_rank import LowRank
 from qdx.backends.coreml.precision import type_float16
 
 __all__ = ["run_passes"]
 
 _PIPELINES: Final = ("frontend_pytorch", "default", "backend_mlprogram")
 _NARROWING: Final = "common::add_fp16_cast"
+_LOWERING_RANKS: Final = "common::expand_high_rank_reshape_and_transpose"
 _LEFT_OUT: Final = frozenset(
     {
         # Compares the values of all constants that look alike, and rounds while it does: constants that
@@ -34,7 +36,10 @@ def run_passes(program: Program, *, float16: bool) -> None:
     for name in (one for each in _PIPELINES for one in PassPipeline.get_pipeline(each).passes):
         if name in _LEFT_OUT or (not float16 and name in _LEFT_OUT_IN_FLOAT32):
             continue
-        if name != _NARROWING:
+        if name == _LOWERING_RANKS:
+            LowRank()(program)
+            PASS_REGISTRY["common::merge_consecutive_reshapes"](program)
+        elif name != _NARROWING:
             PASS_REGISTRY[name](program)
         elif float16:
             type_float16(program)

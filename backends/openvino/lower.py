@@ -17,6 +17,7 @@ from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.openvino.gated_linear import split_gated_linears
+from qdx.backends.openvino.group_norm import norms_by_channel
 from qdx.backends.openvino.package import openvino
 from qdx.backends.openvino.refuse import storage_refusal
 from qdx.backends.openvino.site_names import site_names, write_site_names
@@ -57,6 +58,7 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
         write_site_names(converted, names)
         try:
             kept = split_gated_linears(converted)
+            norms_by_channel(converted)
             settle_names(converted, frozenset(names.operations))
             kept += narrow_weights(converted, graph, storage_dtype, Path(temporary) / "narrow")
             ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=False)

@@ -14,9 +14,11 @@ from qdx.backends.coreml.canonical import WEIGHTS_FOLDER, name_constants, write_
 from qdx.backends.coreml.frontend import decomposed, translate
 from qdx.backends.coreml.package import quiet
 from qdx.backends.coreml.passes import run_passes
+from qdx.backends.coreml.precision import reads_noise
 from qdx.backends.coreml.refuse import check_program, check_request
 from qdx.backends.coreml.site_names import METADATA_KEY, site_table
 from qdx.exporter.errors import StorageError
+from qdx.exporter.graph.sites import sites
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -47,11 +49,12 @@ def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
     with quiet():
         graph = decomposed(graph)
         program = translate(graph, specification)
-        run_passes(program, float16=storage_dtype == "float16")
+        found = sites(graph)
+        run_passes(program, float16=storage_dtype == "float16", exact=reads_noise(found))
         name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)
-        write_package(model, package, {METADATA_KEY: site_table(graph)})
+        write_package(model, package, {METADATA_KEY: site_table(found)})
     return LoweredFiles(
         package, tuple(path for path in sorted(package.rglob("*")) if path.is_file())
     )

@@ -26,12 +26,13 @@ _LEFT_OUT: Final = frozenset(
 _LEFT_OUT_IN_FLOAT32: Final = frozenset({"common::add_int16_cast"})
 
 
-def run_passes(program: Program, *, float16: bool) -> None:
+def run_passes(program: Program, *, float16: bool, exact: frozenset[str]) -> None:
     """Simplifies a translated program and types it, in place.
 
     Args:
         program: As the frontend made it.
         float16: Whether it becomes float16, except where that would be wrong; float32 otherwise.
+        exact: Nodes that read their input as it is given, see `reads_noise`.
     """
     for name in (one for each in _PIPELINES for one in PassPipeline.get_pipeline(each).passes):
         if name in _LEFT_OUT or (not float16 and name in _LEFT_OUT_IN_FLOAT32):
@@ -42,5 +43,5 @@ def run_passes(program: Program, *, float16: bool) -> None:
         elif name != _NARROWING:
             PASS_REGISTRY[name](program)
         elif float16:
-            type_float16(program)
+            type_float16(program, exact)
     program.validate()

@@ -7,6 +7,8 @@ exceptions follow from rules on what a value is, and are few:
   and timesteps. At a timestep of 981 float16 has steps of one half, and the embedding is off by 0.3.
 * The mean of squares of a norm that is written out, with the square and the root: the square of 256 is
   beyond float16.
+* The first operations of a denoiser whose input is given in float32: late in a schedule the noise that it looks
+  for is a few hundredths of the picture, and float16 rounds a picture by a few thousandths of that.
 * Weights with scales below 2**-14, where float16 loses bits, and the operation that takes them.
 
 Constants beyond float16 that stand for infinity, as in masks of attention, become -30000: two such
@@ -15,14 +17,18 @@ masks and a score add up to less than float16 ends at, and infinities make softm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
 
+from qdx.backends.coreml.site_names import node_of
 from qdx.backends.coreml.stored_weights import StoredWeight
+from qdx.exporter.graph.site import Site
 
-__all__ = ["kept_float32", "type_float16"]
+__all__ = ["kept_float32", "reads_noise", "type_float16"]
 
 _PERIODIC: Final = frozenset({"sin", "cos"})
 _WEIGHTED: Final = frozenset(
@@ -37,17 +43,35 @@ _BOUNDS: Final = frozenset({"clip", "minimum", "maximum"})
 _SMALLEST_NORMAL: Final = 2.0**-14
 
 
-def type_float16(program: Any) -> None:
-    """Types a program float16, in place; inputs and outputs keep their types."""
+def reads_noise(sites: Sequence[Site]) -> frozenset[str]:
+    """Nodes of the sites that read a denoiser's main input; none where nothing depends on a timestep.
+
+    Args:
+        sites: Of the graph as it is converted.
+    """
+    if not any(site.role == "time_embed" for site in sites):
+        return frozenset()
+    return frozenset(site.node for site in sites if site.role == "first")
+
+
+def type_float16(program: Any, exact: frozenset[str]) -> None:
+    """Types a program float16, in place; inputs and outputs keep their types.
+
+    Args:
+        program: Typed float32.
+        exact: Nodes that read their input as it is given, see `reads_noise`.
+    """
     for function in program.functions.values():
-        kept = kept_float32(function)
+        kept = kept_float32(function, exact)
         _Float16(lambda op, kept=kept: op.name not in kept)(program)
 
 
-def kept_float32(function: Any) -> frozenset[str]:
-    """Names of the operations that stay float32."""
+def kept_float32(function: Any, exact: frozenset[str]) -> frozenset[str]:
+    """Names of the operations that stay float32; `exact` as for `type_float16`."""
     kept: set[str] = set()
     for op in function.operations:
+        if node_of(op.name, exact) is not None:
+            kept |= _from_input(op)
         if op.op_type in _PERIODIC:
             kept |= _position(op)
         if op.op_type == "reduce_mean":
@@ -70,6 +94,23 @@ def _position(op: Any) -> set[str]:
         found.add(current.name)
         makers = (value.op for value in _inputs(current))
         pending += [maker for maker in makers if maker is not None and maker.op_type != "const"]
+    return found
+
+
+def _from_input(op: Any) -> set[str]:
+    """An operation, its weight and what leads to it from the inputs; none where these are rounded already."""
+    found: set[str] = set()
+    pending = [op]
+    while pending:
+        current = pending.pop()
+        if current.op_type == "quantize":
+            return set()
+        found.add(current.name)
+        for value in _inputs(current):
+            if value.op is None and value.dtype != types.fp32:
+                return set()
+            if value.op is not None and value.op.op_type != "const":
+                pending.append(value.op)
     return found
 
 

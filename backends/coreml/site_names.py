@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.files import dump_json, parse_json
-from qdx.exporter.graph.sites import sites
 
 if TYPE_CHECKING:
     from qdx.backends.coreml.mil.program import MilProgram
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
 
-__all__ = ["METADATA_KEY", "SiteNames", "site_table"]
+__all__ = ["METADATA_KEY", "SiteNames", "node_of", "site_table"]
 
 METADATA_KEY: Final = "qdx.sites"
 _ADDED: Final = re.compile(r"(?:_cast_fp\d+|_0)*\Z")
 """What typing a program, and making names unique, append to the name of an operation."""
 
 
-def site_table(graph: Graph) -> str:
+def site_table(sites: Sequence[Site]) -> str:
     """The keys of sites by the names of the operations that compute them, as text.
 
     Args:
-        graph: As it is converted.
+        sites: Of the graph as it is converted.
     """
     table: dict[str, list[str]] = {}
-    for site in sites(graph):
+    for site in sites:
         table.setdefault(site.node, []).append(site.key)
     return dump_json(table).decode()
+
+
+def node_of(operation: str, nodes: Collection[str]) -> str | None:
+    """Which of a graph's nodes an operation computes, by its name; None for none of them."""
+    name = operation
+    while name not in nodes:
+        shorter = _ADDED.sub("", name, count=1)
+        if shorter == name:
+            return None
+        name = shorter
+    return name
 
 
 class SiteNames:
@@ -55,10 +65,5 @@ class SiteNames:
 
     def sites(self, operation: str) -> tuple[str, ...]:
         """The keys of the sites that an operation computes; none for other operations."""
-        name = operation
-        while name not in self._sites:
-            shorter = _ADDED.sub("", name, count=1)
-            if shorter == name:
-                return ()
-            name = shorter
-        return self._sites[name]
+        node = node_of(operation, self._sites)
+        return () if node is None else self._sites[node]

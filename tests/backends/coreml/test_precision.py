@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import TargetRefusal
+from qdx.exporter.graph.face import Port, with_face
+from qdx.targets import load_target
+from qdx.targets.profile import Layout
 from tests.backends.coreml.test_lower import arrays, lowered, program_of
 from tests.backends.tracing import graph_of, sqnr_db
 
@@ -40,6 +44,64 @@ def test_arguments_of_sines_stay_float32(tmp_path: Path) -> None:
     assert {kinds["sin"], kinds["cos"], kinds["mul"]} == {"float32"}
     assert kinds["linear"] == "float16"
     assert sqnr_db(module(**inputs), CoreMlRunner(folder, {})(arrays(inputs))["y"]) > 60
+
+
+class Denoiser(nn.Module):
+    """A picture and a timestep to a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(4, 8, 3, padding=1)
+        self.time = nn.Linear(1, 8)
+        self.conv_out = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        hidden = self.conv_in(x) + self.time(t)[:, :, None, None]
+        return self.conv_out(nn.functional.silu(hidden))
+
+
+class Decoder(nn.Module):
+    """The same without a timestep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(4, 8, 3, padding=1)
+        self.conv_out = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv_out(nn.functional.silu(self.conv_in(x)))
+
+
+def first_and_last(folder: Path) -> list[str]:
+    """Types of the two convolutions."""
+    operations = program_of(folder).main.operations
+    return [op.outputs[0].type.kind.name for op in operations if op.kind == "conv"]
+
+
+def test_what_looks_for_noise_reads_its_input_as_it_is_given(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(1, 4, 8, 8), "t": torch.ones(1, 1)}
+    graph, module = graph_of(Denoiser, inputs)
+    folder = lowered(graph, tmp_path)
+
+    assert first_and_last(folder) == ["float32", "float16"]
+    assert sqnr_db(module(**inputs), CoreMlRunner(folder, {})(arrays(inputs))["y"]) > 60
+
+
+def test_nothing_is_gained_where_it_is_given_rounded(tmp_path: Path) -> None:
+    graph, _ = graph_of(Denoiser, {"x": torch.randn(1, 4, 8, 8), "t": torch.ones(1, 1)})
+    ports = {"x": Port("x", "float16"), "t": Port("t", "float32")}
+    half = with_face(graph, ports, {"y": Port("y", "float32")})
+    target = load_target("coreml")
+    plain = target.model_copy(update={"layout": Layout(model_file="model.mlpackage")})
+    CoreMlBackend().lower(half, "float16", plain, tmp_path)
+
+    assert first_and_last(tmp_path) == ["float16", "float16"]
+
+
+def test_nothing_looks_for_noise_without_a_timestep(tmp_path: Path) -> None:
+    graph, _ = graph_of(Decoder, {"x": torch.randn(1, 4, 8, 8)})
+
+    assert first_and_last(lowered(graph, tmp_path)) == ["float16", "float16"]
 
 
 class Snake(nn.Module):

@@ -9,6 +9,7 @@ two can be compared to the precision of their arithmetic.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.quantize.block_operators import BLOCK_QUANTIZERS
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -26,7 +28,7 @@ __all__ = ["Lockstep", "UnknownQuantizer", "Values", "quantizer_of", "quantizers
 
 Values = dict[str, NDArray[Any]]
 
-_QUANTIZER: Final = re.compile(r"(?:.*/)?(?:de)?(quantize_tensor(?:_\d+)?)\Z")
+_QUANTIZER: Final = re.compile(r"(?:.*/)?(?:de)?(quantize_(?:tensor|nvfp4|mxfp8)(?:_\d+)?)\Z")
 
 
 class UnknownQuantizer(InvalidBundle):
@@ -70,11 +72,21 @@ class Lockstep(Protocol):
 def quantizers(graph: Graph) -> dict[str, Node]:
     """The quantizers of activations in a quantized graph, under the names that artifacts know them by.
 
-    Artifacts number them in the order of execution, which is what torch's exporter does.
+    Artifacts number those of a kind in the order of execution, which is what torch's exporter does.
     """
-    operator = torch.ops.qdx.quantize_tensor.default
-    nodes = [node for node in graph.program.graph.nodes if node.target is operator]
-    return {f"quantize_tensor_{i}" if i else "quantize_tensor": n for i, n in enumerate(nodes)}
+    kinds: dict[Any, str] = {
+        torch.ops.qdx.quantize_tensor.default: "quantize_tensor",
+        **{operator: kind for kind, operator in BLOCK_QUANTIZERS.items()},
+    }
+    numbers: Counter[str] = Counter()
+    found = {}
+    for node in graph.program.graph.nodes:
+        if node.target in kinds:
+            kind = kinds[node.target]
+            number = numbers[kind]
+            found[f"{kind}_{number}" if number else kind] = node
+            numbers[kind] += 1
+    return found
 
 
 def quantizer_of(name: str) -> str | None:

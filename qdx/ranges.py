@@ -229,7 +229,7 @@ def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:
         if any(
             options.bias_correction
             or any(
-                inputs.quantized and (inputs.mode == "static" or options.smoothing is not None)
+                inputs.calibrated or (inputs.quantized and options.smoothing is not None)
                 for _, inputs in site.segments
             )
             for site in resolved.quantized(where)

@@ -26,7 +26,7 @@ WeightsGranularities = Annotated[
 TableDtypes = Annotated[tuple[TableDtype, ...], _Loose, Field(min_length=1)]
 InputsDtypes = Annotated[tuple[InputsDtype, ...], _Loose, Field(min_length=1)]
 InputsGranularities = Annotated[
-    tuple[Literal["tensor", "token", "timestep"], ...], _Loose, Field(min_length=1)
+    tuple[Literal["tensor", "token", "block", "timestep"], ...], _Loose, Field(min_length=1)
 ]
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from qdx.backends.lockstep import Values, quantizer_of, shape_of
 from qdx.backends.onnx.package import onnxruntime
-from qdx.backends.onnx.session import session_options
+from qdx.backends.onnx.session import DATA_FOLDER, Rewrite, session_options
 from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["OnnxRuntimeLockstep"]
@@ -21,7 +21,8 @@ __all__ = ["OnnxRuntimeLockstep"]
 _FUSED_WITH_OUTPUT: Final = "Conv"
 """Its eight-bit kernel needs the quantizer of its result, which is therefore not cut off."""
 _GIVEN: Final = "given/"
-_DATA_FOLDER: Final = "session.model_external_initializers_file_folder_path"
+_QUANTIZERS: Final = ("QuantizeLinear", "DynamicQuantize")
+"""How the names of operators end that quantize."""
 
 
 class OnnxRuntimeLockstep:
@@ -34,6 +35,7 @@ class OnnxRuntimeLockstep:
         shapes: Mapping[str, tuple[int | None, ...]],
         *,
         threads: int | None = None,
+        rewrite: Rewrite | None = None,
     ) -> None:
         """Opens the model.
 
@@ -42,16 +44,19 @@ class OnnxRuntimeLockstep:
             options: As for `OnnxRuntimeRunner`.
             shapes: Shape of each quantizer's input; None for sizes that are open.
             threads: Threads inside an operator; ONNX Runtime's default where None.
+            rewrite: What becomes of the model before it is cut; None to leave it.
 
         Raises:
             InvalidBundle: ONNX Runtime cannot read the model, or it has a quantizer that the graph has not.
         """
         proto = onnx.load(str(model), load_external_data=False)
+        if rewrite is not None:
+            rewrite(proto)
         self._outputs = [value.name for value in proto.graph.output]
         self._sources = _cut(proto, shapes)
         self.quantizers = tuple(self._sources)
         settings = session_options(options, threads)
-        settings.add_session_config_entry(_DATA_FOLDER, str(model.parent.resolve()))
+        settings.add_session_config_entry(DATA_FOLDER, str(model.parent.resolve()))
         try:
             self._session = onnxruntime().InferenceSession(
                 proto.SerializeToString(), settings, providers=["CPUExecutionProvider"]
@@ -83,7 +88,7 @@ def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -
     halves = {one.name for one in proto.graph.initializer if one.data_type == TensorProto.FLOAT16}
     scales: list[tuple[onnx.NodeProto, str]] = []
     for node in proto.graph.node:
-        name = quantizer_of(node.name) if node.op_type == "QuantizeLinear" else None
+        name = quantizer_of(node.name) if node.op_type.endswith(_QUANTIZERS) else None
         if name is None:
             continue
         shape = shape_of(name, shapes)
@@ -97,10 +102,8 @@ def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -
         kind = helper.make_tensor_value_info(_GIVEN + name, TensorProto.FLOAT, shape)
         proto.graph.input.append(kind)
         node.input[0] = _GIVEN + name
-        if (
-            node.input[1] in halves
-        ):  # given float32, a quantizer rounds it as the quantized graph does
-            scales.append((node, node.input[1]))
+        # Given float32, a quantizer rounds it as the quantized graph does.
+        scales += [(node, scale) for scale in node.input[1:2] if scale in halves]
     for node, scale in scales:
         node.input[1] = f"{scale}/float"
     casts = dict.fromkeys(scale for _, scale in scales)

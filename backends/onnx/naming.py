@@ -7,6 +7,8 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from qdx.backends.lockstep import quantizer_of
+
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"  # of weights and buffers, not of literals
 _WRAPPER = "module"  # the tracing wrapper's attribute that holds the component
@@ -80,9 +82,9 @@ def _unique(name: str, used: Counter[str], taken: set[str | None]) -> str:
 
 
 def _kind(node: ir.Node) -> str:
-    if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and _SCOPES in node.metadata_props:
+    if "uantize" in node.op_type and _SCOPES in node.metadata_props:
         name = str(ast.literal_eval(node.metadata_props[_SCOPES])[-1])
-        if name.removeprefix("de").startswith("quantize_tensor"):
+        if quantizer_of(name) is not None:
             return name
     return node.op_type
 

@@ -83,8 +83,8 @@ def move_transposes_to_integers(model: ir.Model) -> None:
         dequantize = node.inputs[0].producer()
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
             continue
-        if dequantize.inputs[0] is None or not dequantize.inputs[0].is_initializer():
-            continue
+        if not all(value is None or value.is_initializer() for value in dequantize.inputs):
+            continue  # an activation, or a weight whose scales are dequantized too
         _move(model, node, dequantize)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import onnx
 from numpy.typing import NDArray
 
 from qdx.backends.contract import check_inputs
@@ -31,6 +32,10 @@ _LEVELS = {
 }
 _LEVEL_OPTION = "graph_optimization_level"
 _ERRORS_ONLY = 3
+DATA_FOLDER: Final = "session.model_external_initializers_file_folder_path"
+
+Rewrite = Callable[[onnx.ModelProto], None]
+"""Changes a model in memory; external data stays where it is."""
 
 
 class OnnxRuntimeRunner:
@@ -43,6 +48,7 @@ class OnnxRuntimeRunner:
         *,
         threads: int | None = None,
         profile_in: Path | None = None,
+        rewrite: Rewrite | None = None,
     ) -> None:
         """Opens the model.
 
@@ -52,6 +58,7 @@ class OnnxRuntimeRunner:
                 configuration entries by their names in ONNX Runtime, such as `session.set_denormal_as_zero`.
             threads: Threads inside an operator; ONNX Runtime's default where None.
             profile_in: A folder for the profile that `end_profile` ends; None for none.
+            rewrite: What becomes of the model before it is opened; None to open the file itself.
 
         Raises:
             InvalidBundle: ONNX Runtime cannot read the model.
@@ -62,8 +69,14 @@ class OnnxRuntimeRunner:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile_in / "profile")
         try:
+            opened: str | bytes = str(model)
+            if rewrite is not None:
+                proto = onnx.load(model, load_external_data=False)
+                rewrite(proto)
+                settings.add_session_config_entry(DATA_FOLDER, str(model.parent.resolve()))
+                opened = proto.SerializeToString()
             self._session = ort.InferenceSession(
-                str(model), settings, providers=["CPUExecutionProvider"]
+                opened, settings, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors share no base but Exception
             raise InvalidBundle(

@@ -23,6 +23,7 @@ _ON_THE_WAY: Final = frozenset(
         "QuantizeLinear",
         "Reshape",
         "Sub",
+        "TRT_MXFP8DequantizeLinear",
         "Transpose",
         "Where",
     ]

@@ -7,9 +7,10 @@ Everything else is translated by torch's own exporter. The forms were chosen by 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,14 @@ class Forms:
         opset: Version of the standard operator set.
         group_norm_operator: GroupNormalization as one operator, instead of InstanceNormalization
             over the groups followed by the affine part.
+        translations: Of operators that this runtime alone has a form for.
     """
 
     opset: int = 21
     group_norm_operator: bool = False
+    translations: Mapping[Callable[..., Any], Callable[..., Any]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 def translation_table(forms: Forms) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -51,6 +56,7 @@ def translation_table(forms: Forms) -> dict[Callable[..., Any], Callable[..., An
         **_split_table(op),
         **_identity_table(op),
         **quantization_table(op),
+        **forms.translations,
     }
 
 

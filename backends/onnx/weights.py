@@ -29,6 +29,7 @@ _DTYPES = {
 _FOUR_BITS = {
     "int4": (ir.DataType.INT4, ml_dtypes.int4),
     "uint4": (ir.DataType.UINT4, ml_dtypes.uint4),
+    "float4_e2m1fn": (ir.DataType.FLOAT4E2M1, ml_dtypes.float4_e2m1fn),
 }
 """Dtypes of four bits, which torch holds in eight."""
 
@@ -127,6 +128,8 @@ def _reader(
             converted = converted.permute(permutation)
         if weight.quantized in _FOUR_BITS:
             kind, element = _FOUR_BITS[weight.quantized]
+            if converted.is_floating_point():
+                converted = converted.to(torch.float32)  # NumPy has no torch's 8-bit floats
             return ir.Tensor(converted.numpy().astype(element), dtype=kind, name=weight.name)
         return TorchTensor(converted.contiguous(), name=weight.name)
 

@@ -7,6 +7,7 @@ shapes at hand is known to the builder alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.site_names import SiteNames
+from qdx.backends.tensorrt.lint.products import operand
 
 __all__ = ["audit_model"]
 
@@ -24,11 +26,23 @@ def audit_model(model: Path) -> tuple[KernelExecution, ...]:
     """The operations of a model file that the lowering wrote; weights stay on disk."""
     names = SiteNames(model)
     found = []
+    additions: Counter[str] = Counter()
     for node in ir.load(model).graph:
+        name = str(node.name)
         if node.op_type in _COMPUTES:
-            name = str(node.name)
             found.append(KernelExecution(name, node.op_type, _precision(node), names.sites(name)))
+        elif node.op_type == "Add" and (narrow := _quantized_branch(node)) is not None:
+            key = f"{name.rpartition('/')[0]}.add".removeprefix(".")
+            additions[key] += 1
+            number = "" if additions[key] == 1 else f"#{additions[key]}"
+            found.append(KernelExecution(name, node.op_type, _name(narrow), (f"{key}{number}",)))
     return tuple(found)
+
+
+def _quantized_branch(node: ir.Node) -> ir.DataType | None:
+    """The type of the one branch of a residual addition that comes from a dequantizer."""
+    kinds = [_narrow_type(value) for value in node.inputs]
+    return next((kind for kind in kinds if kind is not None), None) if None in kinds else None
 
 
 def _precision(node: ir.Node) -> str:
@@ -40,17 +54,16 @@ def _precision(node: ir.Node) -> str:
 
 
 def _narrow_type(value: ir.Value | None) -> ir.DataType | None:
-    producer = None if value is None else value.producer()
-    if producer is None or producer.op_type != "DequantizeLinear":
-        return None
-    integers = producer.inputs[0]
-    return None if integers is None else integers.dtype
+    """The type of what a dequantizer gives an operation, which blocks of floats reach through casts and turns."""
+    found = operand(value)
+    return found.narrow_type if not found.passed or found.in_blocks_of_floats else None
 
 
 def _name(dtype: ir.DataType | None) -> str:
     names = {
         ir.DataType.FLOAT: "float32",
         ir.DataType.FLOAT8E4M3FN: "float8_e4m3fn",
+        ir.DataType.FLOAT4E2M1: "float4_e2m1fn",
         None: "unknown",
     }
     return names.get(dtype) or str(dtype.name).lower() if dtype is not None else "unknown"

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
-from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
+    from qdx.backends.onnx.session import Rewrite
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
@@ -79,7 +80,8 @@ class TensorRtBackend:
         from qdx.backends.onnx.session import OnnxRuntimeRunner
         from qdx.backends.tensorrt.lower import MODEL_FILE
 
-        return OnnxRuntimeRunner(folder / MODEL_FILE, _LITERALLY, threads=threads)
+        model = folder / MODEL_FILE
+        return OnnxRuntimeRunner(model, _LITERALLY, threads=threads, rewrite=_rewrite(model))
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
@@ -109,7 +111,10 @@ class TensorRtBackend:
         from qdx.backends.tensorrt.lower import MODEL_FILE
 
         del options
-        return OnnxRuntimeLockstep(folder / MODEL_FILE, _LITERALLY, shapes, threads=threads)
+        model = folder / MODEL_FILE
+        return OnnxRuntimeLockstep(
+            model, _LITERALLY, shapes, threads=threads, rewrite=_rewrite(model)
+        )
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """TensorRT executes engines; where one is missing, ONNX Runtime executes the file."""
@@ -119,9 +124,14 @@ class TensorRtBackend:
             from qdx.backends.tensorrt.package import device_name, installed_version
 
             return Proof("device-verified", f"TensorRT {installed_version()[0]} on {device_name()}")
+        from qdx.backends.tensorrt.lower import MODEL_FILE
+
+        literal = "every quantizer as it stands in the file"
+        if any(_rewrite(folder / MODEL_FILE) is not None for folder in folders):
+            literal += ", TensorRT's own operators by their definitions in standard ones"
         return Proof(
             "artifact-verified",
-            f"ONNX Runtime {version('onnxruntime')}, every quantizer as it stands in the file",
+            f"ONNX Runtime {version('onnxruntime')}, {literal}",
             "what TensorRT's compiler makes of the file",
         )
 
@@ -131,6 +141,25 @@ class TensorRtBackend:
             package: version(package)
             for package in ("torch", "onnx-ir", "onnxscript", "onnxruntime")
         }
+
+
+def _rewrite(model: Path) -> Rewrite | None:
+    """What makes a model executable in ONNX Runtime; None where it is as it stands.
+
+    Raises:
+        InvalidBundle: It cannot be read.
+    """
+    import onnx
+
+    from qdx.backends.tensorrt.executable import has_own_operators, make_executable
+
+    try:
+        proto = onnx.load(model, load_external_data=False)
+    except Exception as error:  # those of the protobuf library and of the file system share no base
+        raise InvalidBundle(
+            f"{quoted(model)}: no ONNX model: {first_line(error)}", hint="export again"
+        ) from error
+    return make_executable if has_own_operators(proto) else None
 
 
 def _run_options(folder: Path, options: Mapping[str, str]) -> dict[str, str] | None:

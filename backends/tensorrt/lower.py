@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.tensorrt.doubles import narrow_doubles
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
+from qdx.backends.tensorrt.operators import TRANSLATIONS, complete_types, has_float4
 from qdx.backends.tensorrt.profiles import profiles
 from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe
 from qdx.backends.tensorrt.typed import type_model
@@ -28,8 +30,9 @@ __all__ = ["DATA_FILE", "MODEL_FILE", "lower", "typed_model"]
 
 MODEL_FILE: Final = "model.onnx"
 DATA_FILE: Final = "model.onnx_data"
-FORMS: Final = Forms(opset=21, group_norm_operator=True)
-"""Opset 21 has four-bit types, blocks and scales in sixteen bits; its group norm is read from TensorRT 10.9 on."""
+FORMS: Final = Forms(opset=21, group_norm_operator=True, translations=TRANSLATIONS)
+"""Opset 21 has four-bit integers, blocks and scales in sixteen bits; its group norm is read from TensorRT 10.9 on."""
+_FLOAT4_OPSET: Final = 23
 
 _HALVES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
@@ -64,7 +67,9 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
 
 def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     """The model before it is checked and written, its weights lazy."""
-    model = model_from_graph(graph, FORMS, bound_passes=(widen_four_bits, write_zero_points))
+    forms = replace(FORMS, opset=_FLOAT4_OPSET) if has_float4(graph.program) else FORMS
+    passes = (complete_types, widen_four_bits, write_zero_points)
+    model = model_from_graph(graph, forms, bound_passes=passes)
     narrow_doubles(model)
     if compute_dtype in _HALVES:
         type_model(model, _HALVES[compute_dtype])

@@ -2,9 +2,13 @@
 
 Inputs of weighted operations are quantized, right before them; TensorRT moves quantizers back over what commutes with
 them, and fuses one behind an operation into it. Everything is symmetric: activations by tensor, weights by channel or
-block. Operations with the same input share its quantizer, so q, k and v have one scale. Nothing stands around norms,
-activation functions and softmax. Scales are numbers of the type that the component computes in, because a strongly
-typed network converts none.
+block, and both by block in blocks of floats. Operations with the same input share its quantizer, so q, k and v have one
+scale. Nothing stands around norms, activation functions and softmax. Scales are numbers of the type that the component
+computes in, because a strongly typed network converts none.
+
+In residual additions the branch is quantized that meets a product: where a quantizer follows the sum, one kernel then
+multiplies, adds and gives integers. The products of attention in 8-bit floats have the quantizers that the fused kernel
+is known by; the scale of their probabilities stands for 1, which none exceeds.
 """
 
 from __future__ import annotations
@@ -74,6 +78,9 @@ def _inputs(
     assert ranges is not None
     groups = ranges.groups(where)
     return {
+    if not segments[0][1].calibrated:
+        scales = activation_quantization(segments, None, (), signed=True, symmetric=True)
+        return dict.fromkeys(site.ports.values(), scales)
         index: activation_quantization(
             segments,
             ranges.statistics(where, site.key, port),

@@ -3,7 +3,10 @@
 Computed in float32 whatever the plan says, because sixteen bits spoil them:
 
 - what leads to a sine or cosine: a timestep near 1000 in float16 is off by a quarter, and so is the angle;
-- the mean of squares of a norm written in elementary operations: the square of 256 is beyond float16.
+- the mean of squares of a norm written in elementary operations: the square of 256 is beyond float16;
+- what reads 4-bit floats back: the scale of the tensor is smaller than float16's numbers.
+
+Products of activations in 8-bit floats are too: their fused kernel adds up in float32, and is known by these casts.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from onnx_ir.tensor_adapters import TorchTensor
 
 from qdx.backends.onnx.weights import narrowed
+from qdx.backends.tensorrt.operators import FP4_QUANTIZE
 from qdx.exporter.errors import InternalError
 
 __all__ = ["type_model"]
@@ -29,10 +33,12 @@ _NUMPY: Final = {ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: ml_dtype
 _ANGLES: Final = frozenset({"Sin", "Cos"})
 _PRODUCTS: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Softmax"})
 """Where the way back from an angle ends: angles are made of positions and timesteps, not of activations."""
+_TURN: Final = "Transpose"
+"""Of a weight in 4-bit floats: as wide as what it turns."""
 _SQUARES: Final = frozenset({"Mul", "Pow"})
 _ROOTS: Final = frozenset({"Add", "Sqrt", "Reciprocal", "Pow", "Div", "Mul"})
-_FLOAT32_PORTS: Final = {"Resize": (1, 2)}
-"""Inputs that the operator set declares as float32."""
+_FLOAT32_PORTS: Final = {"Resize": (1, 2), FP4_QUANTIZE: (1,)}
+"""Inputs that the operators declare as float32."""
 
 
 def type_model(model: ir.Model, half: ir.DataType) -> None:
@@ -85,8 +91,10 @@ class _Typing:
                 value.dtype = wanted
 
     def _narrow_attributes(self, node: ir.Node) -> None:
-        if node.op_type == "Cast" and node.attributes["to"].as_int() == _FLOAT:
-            node.attributes["to"] = ir.AttrInt64("to", self._half)
+        for name in ("to", "output_dtype"):
+            asked = node.attributes.get(name)
+            if asked is not None and asked.as_int() == _FLOAT:
+                node.attributes[name] = ir.AttrInt64(name, self._half)
         filled = node.attributes.get("value") if node.op_type == "ConstantOfShape" else None
         if filled is not None and filled.as_tensor().dtype == _FLOAT:
             tensor = self._narrow_array(filled.as_tensor().numpy())
@@ -162,6 +170,27 @@ def _float32_nodes(model: ir.Model) -> Iterator[ir.Node]:
             yield from _before(node.inputs)
         elif node.op_type == "ReduceMean":
             yield from _mean_of_squares(node)
+        elif node.op_type == "MatMul" and all(map(_is_float8_activation, node.inputs)):
+            yield node
+        elif node.op_type == "DequantizeLinear" and _in_float4(node):
+            yield node
+            yield from (use.node for use in node.outputs[0].uses() if use.node.op_type == _TURN)
+            scales = None if node.inputs[1] is None else node.inputs[1].producer()
+            if scales is not None:
+                yield scales
+
+
+def _in_float4(node: ir.Node) -> bool:
+    return node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.FLOAT4E2M1
+
+
+def _is_float8_activation(value: ir.Value | None) -> bool:
+    """Whether a value is an activation, dequantized from 8-bit floats."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear":
+        return False
+    data = node.inputs[0]
+    return data is not None and data.dtype == ir.DataType.FLOAT8E4M3FN and not data.is_initializer()
 
 
 def _before(values: Iterable[ir.Value | None]) -> Iterator[ir.Node]:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from qdx.backends.tensorrt.operators import scales_blocks
+
 __all__ = ["write_zero_points"]
 
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def write_zero_points(model: ir.Model) -> None:
-    """Gives every dequantizer of a stored weight that has none a zero point of zeros, in place."""
+    """Gives every dequantizer of a stored weight that has none a zero point of zeros, in place.
+
+    4-bit floats and their scales have none: there is one way to read them.
+    """
     shared: dict[tuple[ir.DataType, tuple[int, ...]], ir.Value] = {}
     for node in model.graph:
         if node.op_type not in _QUANTIZERS or (len(node.inputs) > 2 and node.inputs[2] is not None):
             continue
         integers, scale = node.inputs[:2]
         assert integers is not None
+        if integers.dtype == ir.DataType.FLOAT4E2M1 or scales_blocks(node):
+            continue
         assert integers.dtype is not None
         assert scale is not None
         assert scale.shape is not None

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from qdx.exporter.errors import quoted
+from qdx.exporter.plan.consistency_block_floats import block_inputs_faults, block_weights_faults
 from qdx.exporter.plan.consistency_nncf import nncf_faults
 from qdx.exporter.plan.consistency_palettes import palette_faults
 from qdx.exporter.plan.fault import Fault, KeyPath
 from qdx.exporter.plan.rule import Rule
 from qdx.exporter.plan.schema import Plan, dotted
-from qdx.exporter.plan.scheme import Inputs, Weights, bits
+from qdx.exporter.plan.scheme import BLOCK_FLOATS, Inputs, Weights, bits
 
 __all__ = ["contradictions"]
 
@@ -70,6 +71,9 @@ def _weights(weights: Weights, path: KeyPath) -> Iterator[Fault]:
     for key in sorted({"group", "lut_dtype"} & given):
         yield Fault((*path, key), f"`{key}` means nothing for {weights.dtype}",
                     "it belongs to palettes, such as `palette6`")  # fmt: skip
+    if weights.dtype in BLOCK_FLOATS:
+        yield from block_weights_faults(weights, path)
+        return
     if weights.granularity == "grouped_channel":
         yield Fault((*path, "granularity"), f"granularity `grouped_channel` for {weights.dtype}",
                     "groups of channels share the table of a palette; scales are by `channel` or `block`")  # fmt: skip
@@ -102,6 +106,9 @@ def _inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
         key = "percentile" if inputs.percentile is not None else "observer"
         yield Fault((*path, key), "`percentile` and observer `percentile` belong together",
                     'such as `"observer": "percentile", "percentile": 0.9999`')  # fmt: skip
+    if inputs.dtype in BLOCK_FLOATS:
+        yield from block_inputs_faults(inputs, path)
+        return
     if inputs.dtype == "float8_e4m3fn":
         yield from _float8_inputs(inputs, path)
     if inputs.timestep_groups > 1 and _whole_carrier(inputs):
@@ -128,6 +135,10 @@ def _whole_carrier(inputs: Inputs) -> bool:
 
 
 def _dynamic(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
+    if inputs.granularity == "block":
+        yield Fault((*path, "granularity"), f"granularity `block` for {inputs.dtype} inputs",
+                    f"blocks of inputs are those of {' and '.join(BLOCK_FLOATS)}")  # fmt: skip
+        return
     if (inputs.granularity == "token") != (inputs.mode == "dynamic"):
         key = "granularity" if inputs.granularity == "token" else "mode"
         yield Fault((*path, key), f"granularity `{inputs.granularity}` with mode `{inputs.mode}`",
@@ -196,7 +207,7 @@ class _Asked:
     """What a plan asks for anywhere."""
 
     weights: bool
-    static_inputs: bool
+    calibrated_inputs: bool
     inputs: bool
 
 
@@ -204,7 +215,7 @@ def _asked(plan: Plan) -> _Asked:
     inputs = [rule.inputs for rule in plan.rules if rule.inputs and rule.inputs.quantized]
     return _Asked(
         weights=any(rule.weights and rule.weights.quantized for rule in plan.rules),
-        static_inputs=any(part.mode == "static" for part in inputs),
+        calibrated_inputs=any(part.calibrated for part in inputs),
         inputs=bool(inputs),
     )
 
@@ -230,7 +241,7 @@ def _gates(plan: Plan) -> Iterator[Fault]:
     coverage = plan.gates.coverage
     if coverage is None:
         return
-    if not asked.static_inputs and nncf not in {"ptq", "hybrid"}:
+    if not asked.calibrated_inputs and nncf not in {"ptq", "hybrid"}:
         yield Fault(("gates", "coverage"), "`coverage`, and nothing is calibrated",
                     "leave the gate out of plans without static inputs")  # fmt: skip
     if coverage.branches == "both" and plan.calibration.branches != "both":

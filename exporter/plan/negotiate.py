@@ -10,7 +10,7 @@ from typing import Final
 from qdx.exporter.graph.site import Site
 from qdx.exporter.plan.feasibility import Offer, PlanTarget, Request, computed_in
 from qdx.exporter.plan.resolution import InputsByTimestep
-from qdx.exporter.plan.scheme import FLOAT_DTYPES, Inputs, Weights
+from qdx.exporter.plan.scheme import BLOCK_FLOATS, FLOAT_DTYPES, Inputs, Weights
 
 __all__ = ["Negotiation", "Outcome", "Wish"]
 
@@ -121,11 +121,14 @@ class Negotiation:
 
         A block as long as a channel is a channel, unless the target has blocks alone. Where a target wants whole
         blocks and they do not divide a channel, they are halved until they do: shorter blocks are never less exact.
+        Formats of floats in blocks have one size.
         """
         asked, reduced = wish.weights, self._reduced
         if asked is not None and asked.group is not None:
             return self._grouped(asked, asked.group, wish)
         if asked is None or asked.block is None or len(self.site.weight_shape) != _MATRIX_RANK:
+            return asked, self._offer(asked, wish)
+        if asked.dtype in BLOCK_FLOATS:
             return asked, self._offer(asked, wish)
         if asked.block >= reduced:
             weights = asked.model_copy(update={"granularity": "channel", "block": None})

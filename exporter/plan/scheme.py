@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -9,6 +11,7 @@ from pydantic import Field
 from qdx.exporter.plan.model import PlanModel
 
 __all__ = [
+    "BLOCK_FLOATS",
     "FLOAT_DTYPES",
     "FloatDtype",
     "Inputs",
@@ -30,6 +33,8 @@ WeightsDtype = Literal[
     "int4",
     "uint4",
     "float8_e4m3fn",
+    "nvfp4",
+    "mxfp8",
     "palette8",
     "palette6",
     "palette4",
@@ -38,14 +43,29 @@ WeightsDtype = Literal[
     "palette1",
 ]
 TableDtype = Literal["float32", "float16", "int8"]
-InputsDtype = Literal["float32", "int8", "uint8", "float8_e4m3fn", "int5", "uint5", "int4", "uint4"]
+InputsDtype = Literal[
+    "float32",
+    "int8",
+    "uint8",
+    "float8_e4m3fn",
+    "nvfp4",
+    "mxfp8",
+    "int5",
+    "uint5",
+    "int4",
+    "uint4",
+]
 
 FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
+BLOCK_FLOATS: Final[Mapping[str, int]] = MappingProxyType({"nvfp4": 16, "mxfp8": 32})
+"""Formats of floats in blocks that have scales of their own, with the elements of a block."""
 _BITS: Final = {
     "float32": 32,
     "float16": 16,
     "bfloat16": 16,
     "float8_e4m3fn": 8,
+    "nvfp4": 4,
+    "mxfp8": 8,
     "int8": 8,
     "uint8": 8,
     "int5": 5,
@@ -75,7 +95,8 @@ class Weights(PlanModel):
     Attributes:
         dtype: The stored type. Float types hold the values themselves, rounded to nearest, ties to
             even; integers and float8 hold multiples of a scale; palettes hold indices of so many bits
-            into a table of values.
+            into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
+            one of the tensor in float32, `mxfp8` 8-bit floats in blocks of 32 with powers of two.
         granularity: What shares a scale: the whole `tensor`, an output `channel`, or a `block` of
             consecutive elements along the dimension that the operation reduces. What shares the table of
             a palette: the whole `tensor`, or a `grouped_channel`, that is `group` output channels.
@@ -119,9 +140,10 @@ class Inputs(PlanModel):
     Attributes:
         dtype: `float32` leaves them alone. Types of five and four bits are carried by eight: the
             values are clipped to the range of the narrow type.
-        granularity: What shares a scale: the whole `tensor`, or each `token` (all channels of one
-            position), which needs mode `dynamic`.
-        mode: `static` scales come from calibration, `dynamic` ones from the values at run time.
+        granularity: What shares a scale: the whole `tensor`, or in mode `dynamic` each `token` (all
+            channels of one position) or, in `nvfp4` and `mxfp8`, a `block` of channels.
+        mode: `static` scales come from calibration, `dynamic` ones from the values at run time; the scale
+            of the whole tensor that `nvfp4` has beside those of blocks comes from calibration.
         symmetric: Zero is stored as zero (the middle for unsigned types).
         observer: How a static range is chosen from the calibrated values: all of them (`minmax`), a
             `percentile`, or the range of least squared error (`mse`).
@@ -131,7 +153,7 @@ class Inputs(PlanModel):
     """
 
     dtype: InputsDtype
-    granularity: Literal["tensor", "token"] = "tensor"
+    granularity: Literal["tensor", "token", "block"] = "tensor"
     mode: Literal["static", "dynamic"] = "static"
     symmetric: bool = True
     observer: Literal["minmax", "percentile", "mse"] = "minmax"
@@ -142,3 +164,8 @@ class Inputs(PlanModel):
     def quantized(self) -> bool:
         """Whether the inputs are quantized at all."""
         return self.dtype != "float32"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a scale comes from calibration."""
+        return self.quantized and (self.mode == "static" or self.dtype == "nvfp4")

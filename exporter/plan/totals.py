@@ -10,7 +10,7 @@ from typing import Any
 
 from qdx.exporter.graph.site import Site
 from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
-from qdx.exporter.plan.scheme import Weights, bits
+from qdx.exporter.plan.scheme import BLOCK_FLOATS, Weights, bits
 
 __all__ = ["Totals", "component_totals", "precision_of", "totals_of", "weight_bytes"]
 
@@ -109,7 +109,8 @@ def precision_of(resolution: SiteResolution) -> str:
 def weight_bytes(resolution: SiteResolution) -> int:
     """Returns the bytes of a site's weight in the artifact, with scales, zero points and tables; 0 without.
 
-    A palette takes its indices, and for each table 2 ** bits values and, where these are int8, a scale.
+    A palette takes its indices, and for each table 2 ** bits values and, where these are int8, a scale. Floats in
+    blocks have a byte for the scale of each block, and NVFP4 four for that of the tensor.
     """
     scheme, site = resolution.weights, resolution.site
     if scheme is None or site.weight is None:
@@ -122,6 +123,8 @@ def weight_bytes(resolution: SiteResolution) -> int:
     if scheme.palette_bits:
         return values + _tables(scheme, site) * _table_bytes(scheme, scale_bytes)
     scales = _scales(scheme, site.weight_shape)
+    if scheme.dtype in BLOCK_FLOATS:
+        return values + scales + (4 if scheme.dtype == "nvfp4" else 0)
     zero_points = 0 if scheme.symmetric else ceil(scales * width / 8)
     return values + scales * scale_bytes + zero_points
 

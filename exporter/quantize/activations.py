@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["TensorRanges", "activation_quantization", "in_float16"]
 
 _CARRIER_BITS: Final = 8
-_FLOAT8: Final = "float8_e4m3fn"
 
 
 class TensorRanges(Protocol):
@@ -39,29 +38,30 @@ class TensorRanges(Protocol):
 
 def activation_quantization(
     segments: Sequence[tuple[range | None, Inputs]],
-    ranges: TensorRanges,
+    ranges: TensorRanges | None,
     boundaries: Sequence[float],
     *,
     signed: bool,
     symmetric: bool,
 ) -> ActivationQuantization:
-    """The quantizer of one activation, carried by eight-bit integers, or in eight-bit floats.
+    """The quantizer of one activation, carried by eight-bit integers, or in floats of eight or four bits.
 
     A dtype of fewer bits keeps its own scale and clips to its own bounds inside the carrier, so the
     values are those of the smaller dtype while an eight-bit kernel runs.
 
     Args:
         segments: What the plan asks for, by ranges of recorded timestep groups; None stands for all.
-        ranges: What calibration recorded.
+        ranges: What calibration recorded; None where no scale comes from it.
         boundaries: The recorded timestep groups' boundaries, in falling order.
         signed: The carrier is int8, otherwise uint8.
         symmetric: The kernel wants the zero point in the middle; otherwise each plan's wish holds.
     """
     first = segments[0][1]
-    if first.mode == "dynamic":
-        return ActivationQuantization("int8", 1.0, 0, token=True)
-    if first.dtype == _FLOAT8:
-        return _float8(first, ranges)
+    if not first.calibrated:
+        return ActivationQuantization(first.dtype, 1.0, 0, token=first.granularity == "token")
+    assert ranges is not None
+    if quantized_dtype(first.dtype).is_float:
+        return _float(first, ranges)
     carrier = quantized_dtype("int8" if signed else "uint8")
     choice = _Choice(ranges, carrier, symmetric=symmetric)
     everything = choice.parameters(first, None)
@@ -85,11 +85,11 @@ def activation_quantization(
     return ActivationQuantization(carrier.name, reference, carrier.middle, None, shared)
 
 
-def _float8(inputs: Inputs, ranges: TensorRanges) -> ActivationQuantization:
+def _float(inputs: Inputs, ranges: TensorRanges) -> ActivationQuantization:
     """The greatest magnitude becomes the dtype's greatest value."""
     low, high = ranges.range(inputs.observer, percentile=inputs.percentile, symmetric=True)
-    parameters = choose_qparams(low, high, quantized_dtype(_FLOAT8), symmetric=True)
-    return ActivationQuantization(_FLOAT8, parameters.scale, 0)
+    parameters = choose_qparams(low, high, quantized_dtype(inputs.dtype), symmetric=True)
+    return ActivationQuantization(inputs.dtype, parameters.scale, 0)
 
 
 def in_float16(quantization: ActivationQuantization, what: str) -> ActivationQuantization:
@@ -102,8 +102,8 @@ def in_float16(quantization: ActivationQuantization, what: str) -> ActivationQua
     Raises:
         InvalidInput: The scale is too small or too large.
     """
-    if quantization.token:
-        return quantization
+    if quantization.token or quantization.block_floats:
+        return quantization  # scales at run time, and one in float32
     try:
         (scale,) = struct.unpack("e", struct.pack("e", quantization.scale))  # ties to even
     except OverflowError:

@@ -16,16 +16,19 @@ from typing import Final
 
 import torch
 
-from qdx.exporter.errors import InternalError, InvalidModel
+from qdx.exporter.errors import InternalError
 
 __all__ = [
+    "FLOAT4_MAX",
     "FLOAT4_VALUES",
+    "FLOAT8_MAX",
     "MXFP8_BLOCK",
     "NVFP4_BLOCK",
     "Mxfp8",
     "Nvfp4",
     "mxfp8_bytes",
     "nvfp4_bytes",
+    "nvfp4_scale",
     "quantize_mxfp8",
     "quantize_nvfp4",
 ]
@@ -33,13 +36,12 @@ __all__ = [
 NVFP4_BLOCK: Final = 16
 MXFP8_BLOCK: Final = 32
 FLOAT4_VALUES: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-"""Magnitudes by code; bit 3 of a code is the sign."""
-_FLOAT4_MAX: Final = 6.0
-_FLOAT8_MAX: Final = 448.0
+"""Magnitudes of E2M1 by code, sign aside."""
+FLOAT4_MAX: Final = 6.0
+FLOAT8_MAX: Final = 448.0
 _FLOAT8_LEAST: Final = 2.0**-9
 _BIAS: Final = 127
 _MIDPOINTS: Final = tuple((a + b) / 2 for a, b in pairwise(FLOAT4_VALUES))
-_SIGN: Final = 8
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,18 @@ class Nvfp4:
     """A tensor in NVFP4.
 
     Attributes:
-        codes: [..., K / 2] uint8, two elements in a byte, the first one in its low half.
+        elements: [..., K] float8_e4m3fn, which holds every number of E2M1.
         block_scales: [..., K / 16] float8_e4m3fn, greater than zero.
         scale: Scalar float32, greater than zero.
     """
 
-    codes: torch.Tensor
+    elements: torch.Tensor
     block_scales: torch.Tensor
     scale: torch.Tensor
 
     def dequantized(self) -> torch.Tensor:
-        """The values in float32, [..., K]: element x block scale x scale."""
-        halves = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(-2).long()
-        table = torch.tensor(FLOAT4_VALUES)
-        values = table[halves % _SIGN] * torch.where(halves >= _SIGN, -1.0, 1.0)
-        blocks = _blocks(values, NVFP4_BLOCK)
+        """The values in float32, [..., K]: element x (block scale x scale)."""
+        blocks = _blocks(self.elements.to(torch.float32), NVFP4_BLOCK)
         scales = self.block_scales.to(torch.float32) * self.scale
         return (blocks * scales[..., None]).flatten(-2)
 
@@ -71,69 +70,72 @@ class Mxfp8:
     """A tensor in MXFP8.
 
     Attributes:
-        values: [..., K] float8_e4m3fn.
+        elements: [..., K] float8_e4m3fn.
         exponents: [..., K / 32] uint8; a block's scale is 2 to the power of this less 127.
     """
 
-    values: torch.Tensor
+    elements: torch.Tensor
     exponents: torch.Tensor
 
     def dequantized(self) -> torch.Tensor:
         """The values in float32, [..., K]."""
-        blocks = _blocks(self.values.to(torch.float32), MXFP8_BLOCK)
-        return torch.ldexp(blocks, self._powers()[..., None]).flatten(-2)
-
-    def _powers(self) -> torch.Tensor:
-        return self.exponents.to(torch.int32) - _BIAS
+        blocks = _blocks(self.elements.to(torch.float32), MXFP8_BLOCK)
+        powers = self.exponents.to(torch.int32) - _BIAS
+        return torch.ldexp(blocks, powers[..., None]).flatten(-2)
 
 
-def quantize_nvfp4(weight: torch.Tensor) -> Nvfp4:
+def nvfp4_scale(values: torch.Tensor) -> torch.Tensor:
+    """The scale of a tensor in NVFP4, scalar float32: amax / (6 x 448), and 1 for zeros."""
+    if not values.numel():
+        return torch.ones(())
+    scale = values.abs().amax().to(torch.float32) / (FLOAT4_MAX * FLOAT8_MAX)
+    # Of zeros, or of numbers that float32 cannot divide so far.
+    return torch.where(scale == 0, torch.ones(()), scale)
+
+
+def quantize_nvfp4(values: torch.Tensor, scale: torch.Tensor | None = None) -> Nvfp4:
     """Quantizes to NVFP4: scale = amax / (6 x 448), block scale = E4M3(block's amax / 6 / scale).
 
     Rounded to nearest, ties to even, in float32. A block whose scale would be zero gets the least of E4M3, so that
     every scale is greater than zero.
 
     Args:
-        weight: [..., K] of any float dtype; K is a multiple of 16.
+        values: [..., K] of any float dtype; K is a multiple of 16.
+        scale: Scalar float32, of values that were seen before; larger ones are clipped. None for that of these.
 
     Raises:
-        InvalidModel: The weight holds NaN or infinity.
         InternalError: K is no multiple of 16.
     """
-    blocks = _finite_blocks(weight, NVFP4_BLOCK)
-    scale = blocks.abs().amax() / (_FLOAT4_MAX * _FLOAT8_MAX) if blocks.numel() else torch.ones(())
-    if scale == 0:
-        scale = torch.ones(())  # of zeros, or of numbers that float32 cannot divide so far
+    blocks = _blocks(values.to(torch.float32), NVFP4_BLOCK)
+    scale = nvfp4_scale(blocks) if scale is None else scale
     largest = blocks.abs().amax(dim=-1)
-    wanted = (largest / _FLOAT4_MAX / scale).clamp(_FLOAT8_LEAST, _FLOAT8_MAX)
+    wanted = (largest / FLOAT4_MAX / scale).clamp(_FLOAT8_LEAST, FLOAT8_MAX)
     block_scales = wanted.to(torch.float8_e4m3fn)
     steps = block_scales.to(torch.float32) * scale
     # A product below float32's numbers would divide by zero; what it scales is below them too.
-    scaled = torch.where(steps[..., None] > 0, blocks / steps[..., None], torch.zeros(()))
-    codes = _float4(scaled).flatten(-2)
-    return Nvfp4(codes[..., ::2] | (codes[..., 1::2] << 4), block_scales, scale)
+    scaled = torch.where(steps[..., None] == 0, torch.zeros(()), blocks / steps[..., None])
+    return Nvfp4(_float4(scaled).to(torch.float8_e4m3fn).flatten(-2), block_scales, scale)
 
 
-def quantize_mxfp8(weight: torch.Tensor) -> Mxfp8:
+def quantize_mxfp8(values: torch.Tensor) -> Mxfp8:
     """Quantizes to MXFP8: a block's scale is the least power of two that keeps its amax within 448.
 
     Elements are rounded to nearest, ties to even. The scale of zeros is 1.
 
     Args:
-        weight: [..., K] of any float dtype; K is a multiple of 32.
+        values: [..., K] of any float dtype; K is a multiple of 32.
 
     Raises:
-        InvalidModel: The weight holds NaN or infinity.
         InternalError: K is no multiple of 32.
     """
-    blocks = _finite_blocks(weight, MXFP8_BLOCK)
+    blocks = _blocks(values.to(torch.float32), MXFP8_BLOCK)
     largest = blocks.abs().amax(dim=-1)
     fraction, exponent = torch.frexp(largest)  # fraction in [0.5, 1): 448 is 0.875 x 2^9
-    powers = exponent - 9 + (fraction > _FLOAT8_MAX / 512)
+    powers = exponent - 9 + (fraction > FLOAT8_MAX / 512)
     powers = torch.where(largest > 0, powers, torch.zeros_like(powers)).clamp(-_BIAS, _BIAS)
-    values = torch.ldexp(blocks.double(), -powers[..., None]).clamp(-_FLOAT8_MAX, _FLOAT8_MAX)
+    scaled = torch.ldexp(blocks.double(), -powers[..., None]).clamp(-FLOAT8_MAX, FLOAT8_MAX)
     return Mxfp8(
-        values.float().to(torch.float8_e4m3fn).flatten(-2), (powers + _BIAS).to(torch.uint8)
+        scaled.float().to(torch.float8_e4m3fn).flatten(-2), (powers + _BIAS).to(torch.uint8)
     )
 
 
@@ -155,17 +157,10 @@ def _blocks(values: torch.Tensor, block: int) -> torch.Tensor:
     return values.reshape(*values.shape[:-1], values.shape[-1] // block, block)
 
 
-def _finite_blocks(weight: torch.Tensor, block: int) -> torch.Tensor:
-    blocks = _blocks(weight.to(torch.float32), block)
-    if not bool(torch.isfinite(blocks).all()):
-        raise InvalidModel("holds NaN or infinity, expected finite weights")
-    return blocks
-
-
 def _float4(values: torch.Tensor) -> torch.Tensor:
-    """Codes of the nearest 4-bit floats, uint8; of two equally near ones, that of the even code."""
-    limits = torch.tensor(_MIDPOINTS)
+    """The nearest 4-bit floats, in float32; of two equally near ones, that of the even code."""
+    limits, table = torch.tensor(_MIDPOINTS), torch.tensor(FLOAT4_VALUES)
     size = values.abs()
     below, above = torch.bucketize(size, limits), torch.bucketize(size, limits, right=True)
-    codes = torch.where(below % 2 == 0, below, above)
-    return (codes + _SIGN * torch.signbit(values)).to(torch.uint8)
+    nearest = table[torch.where(below % 2 == 0, below, above)]
+    return torch.where(values.isnan(), values, torch.copysign(nearest, values))

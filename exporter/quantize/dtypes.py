@@ -35,7 +35,7 @@ class QuantizedDtype:
     @property
     def is_float(self) -> bool:
         """Whether its values have exponents; such a dtype has no zero point."""
-        return self.name.startswith("float")
+        return self.container.startswith("float")
 
     @property
     def middle(self) -> int:
@@ -53,6 +53,9 @@ DTYPES: Final = {
         QuantizedDtype("int5", -16, 15, 5, signed=True, container="int8", simulated=True),
         QuantizedDtype("uint5", 0, 31, 5, signed=False, container="uint8", simulated=True),
         QuantizedDtype("float8_e4m3fn", -448, 448, 8, signed=True, container="float8_e4m3fn"),
+        # The largest element, 6, times the largest scale of a block, 448.
+        QuantizedDtype("nvfp4", -2688, 2688, 4, signed=True, container="float8_e4m3fn"),
+        QuantizedDtype("mxfp8", -448, 448, 8, signed=True, container="float8_e4m3fn"),
     )
 }
 """Every quantized dtype by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from torch.fx import Node
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph import operators
 from qdx.exporter.graph.editing import ProgramEditor
+from qdx.exporter.quantize.block_floats import NVFP4_BLOCK
 from qdx.exporter.quantize.insert_weights import WeightInsertion, label
 
 if TYPE_CHECKING:
@@ -109,6 +111,9 @@ class _Insertion:
         if quantization.groups is not None:
             group = self._group_index(quantization.groups.boundaries)
         chain = self._chain(source, like)
+        if quantization.block_floats:
+            self._activations[key] = self._blocks(chain, source, quantization), None
+            return self._activations[key]
         if quantization.groups is not None:
             assert group is not None
             factor = chain.call(aten.index_select.default, self._table(quantization.groups.ratios), 0, group)  # fmt: skip
@@ -122,6 +127,22 @@ class _Insertion:
         result = chain.call(ops.dequantize_tensor.default, integers, *numbers)
         self._activations[key] = result, factor
         return result, factor
+
+    def _blocks(self, chain: _Chain, value: Node, quantization: ActivationQuantization) -> Node:
+        """The tensor behind a quantizer that computes the scales of blocks."""
+        if quantization.dtype == "mxfp8":
+            both = chain.call(ops.quantize_mxfp8.default, value)
+            elements, exponents = (chain.call(operator.getitem, both, i) for i in range(2))
+            return chain.call(ops.dequantize_mxfp8.default, elements, exponents)
+        self._constants += 1
+        name = f"qdx_tensor_scale_{self._constants}"
+        scale = self._editor.add_constant(name, torch.tensor(quantization.scale))
+        both = chain.call(ops.quantize_nvfp4.default, value, scale)
+        elements, block_scales = (chain.call(operator.getitem, both, i) for i in range(2))
+        outer = (scale, None, -1, 0, "float8_e4m3fn")
+        scales = chain.call(ops.dequantize.default, block_scales, *outer)
+        inner = (scales, None, -1, NVFP4_BLOCK, "float4_e2m1fn")
+        return chain.call(ops.dequantize.default, elements, *inner)
 
     def _bounded(
         self, chain: _Chain, value: Node, quantization: ActivationQuantization, group: Node | None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from qdx.exporter.graph import operators
+from qdx.exporter.quantize import block_operators
+from qdx.exporter.quantize.block_weights import derived_blocks
 from qdx.exporter.quantize.palettes import derived_palette
 from qdx.exporter.quantize.weights import derived_weights
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WeightInsertion", "label"]
 
-assert operators.CONTAINERS  # importing the module registers the operators
+assert operators.CONTAINERS  # importing the modules registers the operators
+assert block_operators.BLOCK_QUANTIZERS
 ops: Final = torch.ops.qdx
 
 _TABLE: Final = ".table"
@@ -52,7 +55,11 @@ class WeightInsertion:
         if name not in self._stored:
             self._stored[name] = self._store(weight, quantization, name)
         # Right before its consumer: a graph that runs node by node holds one weight at a time.
-        read = _palette if quantization.palette_bits else _integers
+        read = _integers
+        if quantization.palette_bits:
+            read = _palette
+        elif quantization.block_floats:
+            read = _blocks
         node.update_arg(index, read(self._editor, node, self._stored[name], quantization))
 
     def _store(self, weight: str, quantization: WeightQuantization, name: str) -> dict[str, Node]:
@@ -60,6 +67,8 @@ class WeightInsertion:
         source = self._weights[weight]
         if quantization.palette_bits:
             parts = derived_palette(source, quantization)
+        elif quantization.block_floats:
+            parts = derived_blocks(source, quantization)
         else:
             parts = derived_weights(source, quantization)
             if _zero_is_zero(quantization):
@@ -105,6 +114,19 @@ def _palette(
         return values
     how = [parts[_SCALE], None, axis, group, "int8"]
     return editor.call(ops.dequantize.default, [values, *how], before=node, like=node)
+
+
+def _blocks(
+    editor: ProgramEditor, node: Node, parts: Mapping[str, Node], quantization: WeightQuantization
+) -> Node:
+    if quantization.dtype == "mxfp8":
+        given = [parts[""], parts[".exponent"]]
+        return editor.call(ops.dequantize_mxfp8.default, given, before=node, like=node)
+    axis, block = quantization.axis, quantization.block
+    outer = [parts[".block_scale"], parts[_SCALE], None, axis, 0, "float8_e4m3fn"]
+    scales = editor.call(ops.dequantize.default, outer, before=node, like=node)
+    inner = [parts[""], scales, None, axis, block, "float4_e2m1fn"]
+    return editor.call(ops.dequantize.default, inner, before=node, like=node)
 
 
 def _zero_is_zero(quantization: WeightQuantization) -> bool:

@@ -11,6 +11,7 @@ import torch
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.operators import dequantize, lut
 from qdx.exporter.graph.weights import LazyWeight
+from qdx.exporter.quantize.block_weights import block_weight
 from qdx.exporter.quantize.palette_rows import nearest_entries, row_centres
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.rows import Layout
@@ -72,6 +73,8 @@ def stored_values(weight: torch.Tensor, quantization: WeightQuantization) -> tor
     """The float32 values that a quantized weight stands for, whatever its quantizer."""
     if quantization.palette_bits:
         return palettize(weight, quantization).dequantized()
+    if quantization.block_floats:
+        return block_weight(weight, quantization).dequantized()
     return quantize_weight(weight, quantization).dequantized()
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.exporter.plan.scheme import BLOCK_FLOATS
+
 if TYPE_CHECKING:
     from qdx.exporter.plan.scheme import Weights
 
@@ -45,9 +47,11 @@ class TimestepGroups:
 class ActivationQuantization:
     """The quantizer of one activation, one scale for the whole tensor.
 
+    Floats in blocks have scales of their own, computed at run time.
+
     Attributes:
-        dtype: `int8`, `uint8` or `float8_e4m3fn`.
-        scale: float32 value.
+        dtype: `int8`, `uint8`, `float8_e4m3fn`, `nvfp4` or `mxfp8`.
+        scale: float32 value; 1 for `mxfp8`.
         zero_point: In the dtype's range.
         bounds: The least and greatest integer that may occur, for simulated dtypes of fewer bits; None
             for the dtype's own.
@@ -62,13 +66,18 @@ class ActivationQuantization:
     groups: TimestepGroups | None = None
     token: bool = False
 
+    @property
+    def block_floats(self) -> bool:
+        """Whether it is a format of floats in blocks."""
+        return self.dtype in BLOCK_FLOATS
+
 
 @dataclass(frozen=True)
 class WeightQuantization:
     """The quantizer of one weight.
 
     Attributes:
-        dtype: `int8`, `uint8`, `int4`, `uint4`, `float8_e4m3fn`, or a palette such as `palette6`.
+        dtype: `int8`, `uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, or a palette such as `palette6`.
         granularity: `tensor`, `channel` or `block`; for palettes `tensor` or `grouped_channel`.
         axis: Dimension of output channels (`channel`, `grouped_channel`) or the one that blocks divide (`block`).
         block: Elements of a block along `axis`; 0 for the others.
@@ -88,6 +97,11 @@ class WeightQuantization:
     reduce_range: bool = False
     group: int = 0
     lut_dtype: str = ""
+
+    @property
+    def block_floats(self) -> bool:
+        """Whether it is a format of floats in blocks."""
+        return self.dtype in BLOCK_FLOATS
 
     @property
     def palette_bits(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qdx.exporter.limits import RANGES_TENSORS_LIMIT, RANGES_TIMESTEPS_LIMIT
+from qdx.exporter.plan.scheme import BLOCK_FLOATS
 from qdx.exporter.quantize.dtypes import DTYPES
 from qdx.exporter.strict_json import dump_json
 
@@ -31,6 +32,8 @@ WeightDtype = Literal[
     "int4",
     "uint4",
     "float8_e4m3fn",
+    "nvfp4",
+    "mxfp8",
     "palette8",
     "palette6",
     "palette4",
@@ -61,7 +64,7 @@ class _Groups(_Record):
 
 
 class _Activation(_Record):
-    dtype: Literal["int8", "uint8", "float8_e4m3fn"]
+    dtype: Literal["int8", "uint8", "float8_e4m3fn", "nvfp4", "mxfp8"]
     scale: Positive
     zero_point: int
     bounds: Bounds | None = None
@@ -79,6 +82,8 @@ class _Activation(_Record):
                 raise ValueError(f"rising bounds within {dtype.minimum} to {dtype.maximum}")
         if dtype.is_float and (self.zero_point or self.bounds or self.groups or self.token):
             raise ValueError(f"a scale alone for {self.dtype}")
+        if self.dtype == "mxfp8" and self.scale != 1:
+            raise ValueError("scale 1 where scales come from blocks alone")
         if self.token and (self.scale != 1 or self.groups is not None):
             raise ValueError("scale 1 and no groups where scales come from tokens")
         return self
@@ -98,6 +103,8 @@ class _Weight(_Record):
     @model_validator(mode="after")
     def _check(self) -> _Weight:
         palette = self.dtype.startswith("palette")
+        if self.dtype in BLOCK_FLOATS and self.block != BLOCK_FLOATS[self.dtype]:
+            raise ValueError(f"blocks of {BLOCK_FLOATS[self.dtype]} for {self.dtype}")
         if (self.granularity == "block") != (self.block > 0):
             raise ValueError("a block size where there are blocks, and only there")
         if (self.granularity == "grouped_channel") != (self.group > 0):

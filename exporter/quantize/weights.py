@@ -7,8 +7,8 @@ from typing import Protocol
 
 import torch
 
-from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.weights import LazyWeight
+from qdx.exporter.quantize.derived import DerivedParts
 from qdx.exporter.quantize.dtypes import quantized_dtype
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.rows import Layout
@@ -133,12 +133,17 @@ def derived_weights(
     """
     shape = Layout(weight.shape, quantization).parameter_shape
     container: torch.dtype = getattr(torch, quantized_dtype(quantization.dtype).container)
-    source = _Source(weight, quantization, rounding)
+
+    def quantized(loaded: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = quantize_weight(loaded, quantization, rounding=rounding)
+        return {"": found.values, ".scale": found.scale, ".zero_point": found.zero_point}
+
+    source = DerivedParts(weight, quantized)
 
     def part(suffix: str, shape: tuple[int, ...], dtype: torch.dtype) -> LazyWeight:
-        quantized = "float32" if suffix == ".scale" else quantization.dtype
+        stands_for = "float32" if suffix == ".scale" else quantization.dtype
         return LazyWeight(
-            weight.name + suffix, shape, dtype, lambda: source.read(suffix), quantized
+            weight.name + suffix, shape, dtype, lambda: source.read(suffix), stands_for
         )
 
     return {
@@ -160,42 +165,3 @@ def scaled_channels(weight: torch.Tensor, factors: torch.Tensor) -> torch.Tensor
     spread = factors.to(torch.float32).reshape(groups, 1, weight.shape[1], *rest)
     parts = weight.to(torch.float32).reshape(groups, -1, *weight.shape[1:])
     return (parts * spread).reshape(weight.shape)
-
-
-class _Source:
-    """What the three lazy parts of one weight are read from.
-
-    No part stays when the next weight is read, not even its few scales: the heap cannot give back the
-    memory of large tensors that was freed around small ones.
-    """
-
-    _latest: tuple[_Source, QuantizedTensor] | None = None
-    """The last one read, of all weights."""
-
-    def __init__(
-        self,
-        weight: LazyWeight,
-        quantization: WeightQuantization,
-        rounding: Rounding,
-    ) -> None:
-        self._weight = weight
-        self._quantization = quantization
-        self._rounding = rounding
-
-    def read(self, suffix: str) -> torch.Tensor:
-        latest = _Source._latest
-        if latest is not None and latest[0] is self:
-            quantized = latest[1]
-        else:
-            _Source._latest = latest = None  # before the next one is read: never two in memory
-            quantized = self._quantized()
-            _Source._latest = (self, quantized)
-        parts = {"": quantized.values, ".scale": quantized.scale}
-        return parts.get(suffix, quantized.zero_point)
-
-    def _quantized(self) -> QuantizedTensor:
-        weight = self._weight.load()
-        try:
-            return quantize_weight(weight, self._quantization, rounding=self._rounding)
-        except InvalidModel as error:
-            raise InvalidModel(f"`{self._weight.name}`: {error.message}", hint=error.hint) from None

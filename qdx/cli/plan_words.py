@@ -83,7 +83,8 @@ def _asked_inputs(scheme: Inputs) -> str:
     if not scheme.quantized:
         return scheme.dtype
     observed = f"{scheme.observer} {scheme.percentile or ''}".strip()
-    marks = ["dynamic" if scheme.mode == "dynamic" else f"range by {observed}"]
+    marks = ["dynamic"] if scheme.mode == "dynamic" else []
+    marks += [f"range by {observed}"] if scheme.calibrated else []
     if scheme.timestep_groups > 1:
         marks.append(f"{scheme.timestep_groups} groups of timesteps")
     return ", ".join([inputs_words(None, scheme), *marks])

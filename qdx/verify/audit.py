@@ -31,7 +31,7 @@ DENOMINATOR: Final = (
     "what is executed counts the planned products of activations too"
 )
 _FLOATS: Final = ("float", "bfloat")
-_FLOAT8: Final = "float8"
+_NARROW_FLOATS: Final = ("float8", "float4")
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,9 @@ def _why_not(kernels: Sequence[KernelExecution]) -> str:
 
 def _is_float(kernel: KernelExecution) -> bool:
     precision = kernel.precision
-    return not precision or (precision.startswith(_FLOATS) and not precision.startswith(_FLOAT8))
+    return not precision or (
+        precision.startswith(_FLOATS) and not precision.startswith(_NARROW_FLOATS)
+    )
 
 
 def _time_share(kernels: Sequence[KernelExecution]) -> float | None:

@@ -21,6 +21,7 @@ __all__ = [
     "softmax_scale",
 ]
 
+_NARROW: Final = EIGHT_BITS | {ir.DataType.FLOAT4E2M1}
 _LEAST_SIZE: Final = 16
 _LARGEST_FLOAT8_KERNEL: Final = 32
 _FUSED_TOKENS: Final = 512
@@ -33,7 +34,7 @@ def small_product(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
     """A quantized product has at least 16 inputs and outputs, and more than one row."""
     del facts
     for each in products(subject):
-        if each.narrow_type not in EIGHT_BITS or not each.weighted:
+        if each.narrow_type not in _NARROW or not each.weighted:
             continue
         sizes = each.reduced_and_outputs
         if sizes is not None and min(sizes) < _LEAST_SIZE:

@@ -11,7 +11,15 @@ from qdx.backends.tensorrt.lint.findings import DeviceFacts, Fault, name_of
 from qdx.backends.tensorrt.lint.products import EIGHT_BITS, Operand, Product, operand, products
 from qdx.backends.tensorrt.lint.subject import Quantizer, Subject, constant_of
 
-__all__ = ["lonely_quantizer", "one_operand", "refit", "requantized", "residual", "weight_path"]
+__all__ = [
+    "lonely_quantizer",
+    "mixed_formats",
+    "one_operand",
+    "refit",
+    "requantized",
+    "residual",
+    "weight_path",
+]
 
 _FLOAT_ONLY: Final = frozenset(
     [
@@ -50,6 +58,19 @@ def one_operand(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
             )
 
 
+def mixed_formats(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
+    """Both operands of a product are quantized in the same format."""
+    del facts
+    for each in products(subject):
+        left, right = each.left.format, each.right.format
+        if left and right and left != right:
+            yield Fault(
+                name_of(each.node),
+                f"multiplies {left} by {right}, so that it computes in float; expected one format",
+                "quantize both operands alike",
+            )
+
+
 def weight_path(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
     """The dequantizer of a weight feeds its product directly."""
     del facts
@@ -57,8 +78,8 @@ def weight_path(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
         for side in (each.left, each.right):
             if not side.constant or side.dequantizer is None:
                 continue
-            # Scales of FP4 have two levels in float32, and a Cast behind them.
-            free = {"Cast"} if side.narrow_type == ir.DataType.FLOAT4E2M1 else set()
+            # Blocks of floats lie along the last axis, which a MatMul does not reduce; NVFP4 is read in float32.
+            free = {"Cast", "Transpose"} if side.in_blocks_of_floats else set()
             between = [node.op_type for node in side.passed if node.op_type not in free]
             if between:
                 yield Fault(

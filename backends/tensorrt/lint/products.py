@@ -16,6 +16,7 @@ from qdx.backends.tensorrt.lint.subject import (
     rooted_in_constant,
     sizes_of,
 )
+from qdx.backends.tensorrt.operators import DOMAIN, MXFP8_DEQUANTIZE
 
 __all__ = ["EIGHT_BITS", "Operand", "Product", "operand", "products"]
 
@@ -45,6 +46,21 @@ class Operand:
         node = self.dequantizer
         data = None if node is None else node.inputs[0]
         return None if data is None else data.dtype
+
+    @property
+    def format(self) -> str:
+        """`NVFP4`, `MXFP8`, or else the name of the type that it is quantized to; empty where it is not."""
+        node, kind = self.dequantizer, self.narrow_type
+        if node is not None and node.op_type == MXFP8_DEQUANTIZE:
+            return "MXFP8"
+        if kind == ir.DataType.FLOAT4E2M1:
+            return "NVFP4"
+        return "" if kind is None else kind.name
+
+    @property
+    def in_blocks_of_floats(self) -> bool:
+        """Whether it is in NVFP4 or MXFP8."""
+        return self.format in {"NVFP4", "MXFP8"}
 
 
 @dataclass(frozen=True)
@@ -102,19 +118,24 @@ def operand(value: ir.Value | None) -> Operand:
     current = value
     while current is not None:
         node = current.producer()
-        if (
-            node is None
-            or node.op_type not in {*MOVES, "DequantizeLinear"}
-            or not is_standard(node)
-        ):
+        if node is None or not (_moves(node) or _dequantizes(node)):
             break
-        if node.op_type == "DequantizeLinear":
+        if _dequantizes(node):
             if len(node.inputs) < 2:
                 break  # no operator of ONNX; the rules are for those that are
             return Operand(value, node, tuple(passed), rooted_in_constant(value))
         passed.append(node)
         current = node.inputs[0]
     return Operand(value, None, tuple(passed), rooted_in_constant(value))
+
+
+def _moves(node: ir.Node) -> bool:
+    return node.op_type in MOVES and is_standard(node)
+
+
+def _dequantizes(node: ir.Node) -> bool:
+    standard = node.op_type == "DequantizeLinear" and is_standard(node)
+    return standard or (node.domain, node.op_type) == (DOMAIN, MXFP8_DEQUANTIZE)
 
 
 def products(subject: Subject) -> Iterator[Product]:

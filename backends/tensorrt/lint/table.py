@@ -7,6 +7,7 @@ from typing import Final
 import onnx_ir as ir
 
 from qdx.backends.tensorrt.lint import (
+    block_floats,
     element_types,
     formats,
     granularity,
@@ -40,6 +41,10 @@ _ERRORS: Final[tuple[tuple[str, Check], ...]] = (
     ("format-opset", formats.format_opset),
     ("format-version", formats.format_version),
     ("float8-device", formats.float8_device),
+    ("block-quantizer", block_floats.block_quantizer),
+    ("block-exponents", block_floats.block_exponents),
+    ("block-device", block_floats.block_device),
+    ("tensor-scale", block_floats.tensor_scale),
     ("integer-operator", operators.integer_operator),
     ("operator-version", operators.operator_version),
     ("operator-form", operators.operator_form),
@@ -54,6 +59,7 @@ _WARNINGS: Final[tuple[tuple[str, Check], ...]] = (
     ("float4-device", formats.float4_device),
     ("unknown-type", element_types.unknown_type),
     ("one-operand", placement.one_operand),
+    ("mixed-formats", placement.mixed_formats),
     ("weight-path", placement.weight_path),
     ("lonely-quantizer", placement.lonely_quantizer),
     ("residual", placement.residual),

@@ -12,7 +12,8 @@ from typing import Final
 import onnx_ir as ir
 
 from qdx.backends.tensorrt.lint.findings import DeviceFacts, Fault, name_of
-from qdx.backends.tensorrt.lint.subject import Quantizer, Subject, constant_of, sizes_of
+from qdx.backends.tensorrt.lint.subject import Subject, constant_of, sizes_of
+from qdx.backends.tensorrt.operators import scales_blocks
 
 __all__ = ["absent", "not_constant", "not_zero", "quantized_type", "size"]
 
@@ -33,7 +34,7 @@ def absent(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
     """No quantizer of eight bits leaves its zero point out."""
     del facts
     for each in subject.quantizers:
-        if each.zero_point is not None or _is_scale_of_another(each):
+        if each.zero_point is not None or (not each.quantizes and scales_blocks(each.node)):
             continue
         if each.quantizes or each.narrow_type in _EIGHT_BITS:
             reason = ": ONNX means uint8, TensorRT int8" if each.quantizes else ""
@@ -102,14 +103,6 @@ def size(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
                 f"zero point of shape {list(zeros)} for a scale of shape {list(scales)}, "
                 "expected the same",
             )
-
-
-def _is_scale_of_another(each: Quantizer) -> bool:
-    """Whether a dequantizer only makes scales, as the second level of blocks does."""
-    uses = [] if each.quantizes else list(each.node.outputs[0].uses())
-    return bool(uses) and all(
-        use.idx == 1 and use.node.op_type == "DequantizeLinear" for use in uses
-    )
 
 
 def _volume(sizes: tuple[int, ...]) -> int:

@@ -23,6 +23,7 @@ BLOCKS = ["coreml", "mac-gpu", "onnxruntime", "openvino"]
 TRANSFORMER = {
     "transformer.forward": (
         site("x_embedder", role="first"),
+        site("time_embed.linear_1", role="time_embed", macs=1),
         site("blocks.0.attn.to_q", role="attn.q", macs=9000),
         site("proj_out", role="last", shape=(16, 64)),
     ),
@@ -38,7 +39,7 @@ def resolved(preset, target, sites):
 
 def test_presets_are_listed():
     assert list_presets() == (
-        "bfloat16", "float16", "float32", "fp8", "palette4", "palette6",
+        "bfloat16", "float16", "float32", "fp8", "mxfp8", "nvfp4", "palette4", "palette6",
         "w4", "w4-float16", "w8", "w8-float16", "w8a8", "w8a8-float16", "w8a8-symmetric",
     )  # fmt: skip
 
@@ -72,6 +73,8 @@ def test_float_presets_ask_one_type(name):
         ("w8a8-float16", 25, 20, 0.7),
         ("w8a8-symmetric", 20, 20, 0.7),
         ("fp8", 15, 20, 0.7),
+        ("mxfp8", 15, 20, 0.7),
+        ("nvfp4", 8, 12, 0.4),
         ("palette6", 15, 15, 0.5),
         ("palette4", 8, 10, 0.3),
     ],
@@ -129,6 +132,7 @@ REFUSED = {
     ("tensorrt", "bfloat16"): "could not be verified",
     **{(target, "fp8"): "compute capability 8.9" for target in ("tensorrt-ampere", "jetson-orin")},
     **{(runtime, "fp8"): "no kernel|needs|float8" for runtime in ("onnxruntime", "openvino", "coreml")},
+    **{(runtime, name): "tensorrt-blackwell" for runtime in ("onnxruntime", "openvino", "coreml") for name in ("mxfp8", "nvfp4")},
     **{(runtime, f"palette{bits}"): "as indices into a table" for runtime in ("onnxruntime", "openvino", "tensorrt") for bits in (4, 6)},
 }  # fmt: skip
 """By runtime or target and preset, with the reason."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from qdx.exporter.errors import InternalError, InvalidModel
+from qdx.exporter.errors import InternalError
 from qdx.exporter.quantize.block_floats import (
     FLOAT4_VALUES,
     mxfp8_bytes,
@@ -94,24 +94,30 @@ def test_ties_go_to_the_even_code_as_in_the_other_implementation():
     block = np.concatenate([ties, -ties, [6.0, -6.0]]).astype(np.float32)
     found = quantize_nvfp4(torch.from_numpy(448 * block))
 
-    codes = np.stack([found.codes.numpy() & 15, found.codes.numpy() >> 4], axis=-1).reshape(-1)
     assert float(found.scale) == 1
-    assert codes.tolist() == block.astype(ml_dtypes.float4_e2m1fn).view(np.uint8).tolist()
+    assert torch.equal(found.block_scales.float(), torch.tensor([448.0]))
+    assert found.elements.float().tolist() == block.astype(ml_dtypes.float4_e2m1fn).tolist()
 
 
-def test_the_first_element_of_a_pair_is_in_the_low_half():
-    block = torch.zeros(16)
-    block[0], block[1] = 6.0, -3.0
+@settings(max_examples=60, deadline=None)
+@given(weights(16), st.floats(2.0**-10, 2.0**10, width=32))
+def test_nvfp4_of_a_given_scale_clips_what_is_larger(values, scale):
+    found = quantize_nvfp4(torch.from_numpy(values), torch.tensor(scale))
+    blocks = values.astype(float).reshape(*values.shape[:-1], -1, 16)
+    wanted = np.clip(np.abs(blocks).max(axis=-1) / 6 / scale, 2.0**-9, 448)
+    scales = found.block_scales.double().numpy()
+    steps = (scales * scale)[..., None]
+    restored = found.dequantized().double().numpy().reshape(blocks.shape)
 
-    assert quantize_nvfp4(block).codes[0] == 7 | (5 | 8) << 4
+    assert (np.abs(scales - wanted) <= nearest_error(wanted, FLOAT8) + 1e-4 * wanted).all()
+    error = np.abs(np.clip(blocks / steps, -6, 6) - restored / steps)
+    assert (error <= nearest_error(np.clip(blocks / steps, -6, 6), FLOAT4) + 1e-5).all()
 
 
 @pytest.mark.parametrize(("quantize", "block"), [(quantize_nvfp4, 16), (quantize_mxfp8, 32)])
-def test_zeros_stay_zeros_and_what_is_not_finite_is_refused(quantize, block):
+def test_zeros_stay_zeros_and_nan_stays_nan(quantize, block):
     assert not quantize(torch.zeros(2, block)).dequantized().any()
-    for value in (math.nan, math.inf):
-        with pytest.raises(InvalidModel, match="NaN or infinity"):
-            quantize(torch.full((block,), value))
+    assert quantize(torch.full((block,), math.nan)).dequantized().isnan().all()
     with pytest.raises(InternalError, match="do not divide"):
         quantize(torch.zeros(block + 1))
 
@@ -140,10 +146,10 @@ def test_sizes_are_those_of_what_is_stored():
     weight = torch.randn(6, 96)
     four, eight = quantize_nvfp4(weight), quantize_mxfp8(weight)
 
-    assert nvfp4_bytes(weight.shape) == sum(
-        part.numel() * part.element_size() for part in (four.codes, four.block_scales, four.scale)
+    assert nvfp4_bytes(weight.shape) == (
+        four.elements.numel() // 2 + four.block_scales.nbytes + four.scale.nbytes
     )
     assert mxfp8_bytes(weight.shape) == sum(
-        part.numel() * part.element_size() for part in (eight.values, eight.exponents)
+        part.numel() * part.element_size() for part in (eight.elements, eight.exponents)
     )
     assert nvfp4_bytes((1024, 1024)) * 8 / 1024**2 == pytest.approx(4.5, abs=1e-4)

@@ -8,10 +8,20 @@ import onnx_ir as ir
 import pytest
 
 from qdx.backends.tensorrt.lint import RULES, DeviceFacts, Severity, lint
-from tests.backends.tensorrt.lint import operator_cases, placement_cases, quantizer_cases
+from tests.backends.tensorrt.lint import (
+    block_cases,
+    operator_cases,
+    placement_cases,
+    quantizer_cases,
+)
 from tests.backends.tensorrt.lint.models import broken, faults, linear
 
-CASES = {**quantizer_cases.CASES, **operator_cases.CASES, **placement_cases.CASES}
+CASES = {
+    **quantizer_cases.CASES,
+    **operator_cases.CASES,
+    **placement_cases.CASES,
+    **block_cases.CASES,
+}
 
 
 def test_every_rule_has_cases():
@@ -83,3 +93,8 @@ def test_two_level_scales_break_no_rule_of_scales():
     model = quantizer_cases.two_levels()
 
     assert broken(model) == []
+
+
+@pytest.mark.parametrize("model", [block_cases.nvfp4(), block_cases.mxfp8()], ids=["nvfp4", "mxfp8"])
+def test_products_in_blocks_of_floats_break_nothing(model):
+    assert broken(model, block_cases.BLACKWELL) == []

@@ -1,0 +1,364 @@
+"""NVFP4 and MXFP8 for TensorRT: files that say what the graph computes, proved without TensorRT's operators.
+
+ONNX Runtime executes the file's own nodes, TensorRT's operators among them by functions of standard operators. The
+functions themselves are held to a reference in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import nn
+
+from qdx.backends.lockstep import quantizers
+from qdx.backends.onnx.session import ort
+from qdx.backends.registry import get_backend
+from qdx.backends.tensorrt.executable import make_executable
+from qdx.backends.tensorrt.lint import DeviceFacts
+from qdx.backends.tensorrt.produce import lint_file
+from qdx.exporter.errors import TargetRefusal
+from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.scheme import Inputs, Weights
+from qdx.exporter.quantize.block_floats import mxfp8_bytes, nvfp4_bytes
+from qdx.exporter.quantize.insert import insert
+from qdx.targets import load_target
+from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
+from qdx.verify.metrics import sqnr_db
+from tests.backends.onnxruntime.quantized import FixedRanges, resolved
+from tests.backends.tracing import block_inputs, graph_of
+
+BACKEND, PROFILE = get_backend("tensorrt"), load_target("tensorrt-blackwell")
+BLOCKS = {"nvfp4": 16, "mxfp8": 32}
+LOCKSTEP_DB, WHOLE_DB = 45, 60
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A quantized graph and its artifact."""
+
+    graph: object
+    folder: Path
+
+    @property
+    def model(self):
+        return ir.load(self.folder / "model.onnx")
+
+    @property
+    def file(self):
+        return onnx.load(self.folder / "model.onnx", load_external_data=False)
+
+    def broken(self):
+        facts = DeviceFacts(compute_capability=PROFILE.compute_capability)
+        return {one.rule for one in lint_file(self.folder / "model.onnx", facts)}
+
+    def lockstep_db(self, inputs):
+        shapes = quantizer_shapes(self.graph)
+        artifact = BACKEND.open_lockstep(self.folder, {}, shapes, threads=1)
+        arrays = {name: value.numpy() for name, value in inputs.items()}
+        result = compare_in_lockstep(self.graph, inputs, artifact, arrays, {"y": "y"})
+        return result.worst[1], len(artifact.quantizers)
+
+    def whole_db(self, inputs):
+        runner = BACKEND.open(self.folder, {}, threads=1)
+        found = runner({name: value.numpy() for name, value in inputs.items()})["y"]
+        return sqnr_db(next(iter(self.graph.run(inputs).values())), torch.from_numpy(found))
+
+
+def wanted(name, *, inputs=True):
+    """A format for every linear layer whose inputs are whole blocks, on both sides or for weights alone."""
+    weights = Weights(dtype=name, granularity="block", block=BLOCKS[name])
+    given = Inputs(dtype=name, granularity="block", mode="dynamic") if inputs else None
+
+    def of(site):
+        fits = site.op == "linear" and site.weight_shape[1] % BLOCKS[name] == 0
+        return (weights, given) if fits else (None, None)
+
+    return of
+
+
+def lowered(graph, folder, name, stored="float16", *, inputs=True):
+    plan = replace(
+        resolved(graph, wanted(name, inputs=inputs)),
+        components=(SimpleNamespace(component="block", becomes=stored),),
+    )
+    ranges = FixedRanges() if name == "nvfp4" and inputs else None
+    made = insert(graph, sites(graph), BACKEND.place(graph, sites(graph), plan, ranges, PROFILE))
+    folder.mkdir(exist_ok=True)
+    BACKEND.lower(made, stored, PROFILE, folder)
+    return Lowered(made, folder)
+
+
+HOW = (("float16", True), ("float32", True), ("float16", False))
+MADE = [(name, *how) for name in BLOCKS for how in HOW]
+
+
+@pytest.fixture(
+    scope="module", params=MADE, ids=lambda one: f"{one[0]}-{one[1]}{'' if one[2] else '-weights'}"
+)
+def artifact(request, block, tmp_path_factory):
+    name, stored, inputs = request.param
+    return lowered(block[0], tmp_path_factory.mktemp("lowered"), name, stored, inputs=inputs)
+
+
+def test_no_rule_is_broken(artifact):
+    allowed = set() if quantizers(artifact.graph) else {"one-operand"}
+
+    assert artifact.broken() <= allowed
+
+
+def test_the_checker_of_onnx_reads_the_file_and_the_types_behind_its_operators(artifact):
+    onnx.checker.check_model(str(artifact.folder / "model.onnx"), full_check=True)
+    whole = onnx.load(artifact.folder / "model.onnx")
+    make_executable(whole)
+    onnx.checker.check_model(whole, full_check=True)
+
+
+def test_it_computes_what_the_graph_computes(artifact):
+    if quantizers(artifact.graph):
+        worst_db, cuts = artifact.lockstep_db(block_inputs())
+        assert cuts >= 4
+        assert worst_db >= LOCKSTEP_DB
+    else:
+        assert artifact.whole_db(block_inputs()) >= WHOLE_DB
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_form_is_the_one_that_the_parser_reads(block, tmp_path, name):
+    made = lowered(block[0], tmp_path, name)
+    model, site = made.model, {"nvfp4": "to_q", "mxfp8": "to_out"}[name]
+    product = next(n for n in model.graph if n.name == f"{site}/MatMul")
+    chain, node = [], product
+    while node is not None:
+        chain.append(node.op_type)
+        node = node.inputs[1 if node is product else 0].producer()
+    quantizer = next(n for n in model.graph if n.op_type.endswith("DynamicQuantize"))
+    read = ["DequantizeLinear"] if name == "nvfp4" else ["TRT_MXFP8DequantizeLinear"]
+
+    assert chain == ["MatMul", *(["Cast"] if name == "nvfp4" else []), "Transpose", *read]
+    assert model.opset_imports[""] == {"nvfp4": 23, "mxfp8": 21}[name]
+    assert quantizer.attributes["block_size"].as_int() == BLOCKS[name]
+    assert quantizer.attributes["axis"].as_int() == -1
+    if name == "nvfp4":
+        scale = quantizer.inputs[1]
+        assert (scale.dtype, float(scale.const_value.numpy())) == (
+            ir.DataType.FLOAT,
+            pytest.approx(4.0 / (6 * 448)),
+        )
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_sizes_are_arbitrarily_near_theory_and_bytes_do_not_change(tmp_path, name):
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(512, 1024, bias=False)
+            self.second = nn.Linear(1024, 512, bias=False)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    graph, _ = graph_of(Wide, {"x": torch.randn(1, 4, 512)})
+    folders = [lowered(graph, tmp_path / str(i), name).folder for i in range(2)]
+    files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
+    bytes_of = {"nvfp4": nvfp4_bytes, "mxfp8": mxfp8_bytes}[name]
+    theory = bytes_of((1024, 512)) + bytes_of((512, 1024))
+
+    assert files[0] == files[1]
+    assert sum(map(len, files[0].values())) == pytest.approx(theory, rel=0.03)
+    assert theory * 8 / 2**20 == pytest.approx({"nvfp4": 4.5, "mxfp8": 8.25}[name], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_sizes_may_be_open(dynamic_block, tmp_path, name):
+    made = lowered(dynamic_block[0], tmp_path, name, "float32")
+
+    assert made.broken() == set()
+    for batch, size in ((2, 8), (3, 4)):
+        assert made.lockstep_db(block_inputs(batch=batch, size=size))[0] >= LOCKSTEP_DB
+
+
+def test_four_dimensions_are_refused_with_the_reason(tmp_path):
+    graph, _ = graph_of(lambda: nn.Linear(32, 32), {"input": torch.randn(1, 4, 4, 32)})
+
+    with pytest.raises(TargetRefusal) as refused:
+        lowered(graph, tmp_path, "nvfp4")
+    (one,) = refused.value.refusals
+    assert "4 dimensions, expected two or three" in one.reason
+
+
+def test_the_proof_says_what_stands_in_for_the_operators(block, tmp_path):
+    made = lowered(block[0], tmp_path, "mxfp8")
+    proof = BACKEND.proof([made.folder])
+
+    assert proof.status == "artifact-verified"
+    assert "TensorRT's own operators by their definitions" in proof.executed_by
+
+
+@pytest.mark.parametrize(("name", "kind"), [("nvfp4", "float4_e2m1fn"), ("mxfp8", "float8_e4m3fn")])
+def test_the_audit_names_the_type_of_both_factors(block, tmp_path, name, kind):
+    made = lowered(block[0], tmp_path, name)
+    found = {key: one.precision for one in BACKEND.audit(made.folder, {}) for key in one.sites}
+
+    assert {found[key] for key in ("to_q", "to_out", "proj", "ff")} == {kind}
+    assert found["conv_in"] == "float16"
+
+
+# Planted faults
+
+
+def first(model, op_type):
+    return next(node for node in model.graph.node if node.op_type == op_type)
+
+
+def set_initializer(model, name, change):
+    tensor = next(each for each in model.graph.initializer if each.name == name)
+    packed = tensor.data_type == onnx.TensorProto.FLOAT4E2M1
+    raw = np.frombuffer(tensor.raw_data, np.uint8) if packed else onnx.numpy_helper.to_array(tensor)
+    tensor.raw_data = change(raw.copy()).tobytes()
+
+
+def double_tensor_scale(model):
+    set_initializer(model, first(model, "TRT_FP4DynamicQuantize").input[1], lambda a: a * 2)
+
+
+def swap_halves(model):
+    set_initializer(model, "to_q.weight", lambda a: (a << 4) | (a >> 4))
+
+
+def next_power(model):
+    set_initializer(model, "to_q.weight_exponent", lambda a: a + np.uint8(1))
+
+
+def swap_block_scales(model):
+    set_initializer(model, "to_q.weight_block_scale", lambda a: a[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "fault"),
+    [("nvfp4", True, double_tensor_scale), ("nvfp4", False, swap_halves),
+     ("nvfp4", False, swap_block_scales), ("mxfp8", False, next_power)],
+)  # fmt: skip
+def test_a_planted_fault_is_found(block, tmp_path, name, inputs, fault):
+    made = lowered(block[0], tmp_path, name, inputs=inputs)
+    model = onnx.load(made.folder / "model.onnx")
+    fault(model)
+    onnx.save(model, made.folder / "model.onnx")
+
+    if inputs:
+        assert made.lockstep_db(block_inputs())[0] < LOCKSTEP_DB
+    else:
+        assert made.whole_db(block_inputs()) < WHOLE_DB
+
+
+# The functions that stand for TensorRT's operators, against float64
+
+
+NUMBERS = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
+
+
+def function_session(op_type, block):
+    """One node of TensorRT's, its elements and scales as float32 beside each other."""
+    value = onnx.helper.make_tensor_value_info
+    given = [value("x", onnx.TensorProto.FLOAT, [None, None])]
+    if op_type == "TRT_FP4DynamicQuantize":
+        given.append(value("scale", onnx.TensorProto.FLOAT, []))
+    nodes = [
+        onnx.helper.make_node(
+            op_type, [each.name for each in given], ["q", "s"], domain="trt", block_size=block
+        ),
+        onnx.helper.make_node("Cast", ["q"], ["elements"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Cast", ["s"], ["scales"], to=onnx.TensorProto.FLOAT),
+    ]
+    answers = [value(n, onnx.TensorProto.FLOAT, [None, None]) for n in ("elements", "scales")]
+    graph = onnx.helper.make_graph(nodes, "g", given, answers)
+    opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("trt", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    make_executable(model)
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+FP4 = function_session("TRT_FP4DynamicQuantize", 16)
+MXFP8 = function_session("TRT_MXFP8DynamicQuantize", 32)
+
+
+def matrices(block):
+    shapes = st.tuples(st.integers(1, 3), st.integers(1, 3)).map(lambda s: (s[0], block * s[1]))
+    return arrays.arrays(np.float32, shapes, elements=NUMBERS)
+
+
+def nearest(values, kind):
+    """float64 values as the nearest numbers of a type, ties to even, by its table alone."""
+    codes = np.arange(16 if kind is ml_dtypes.float4_e2m1fn else 256, dtype=np.uint8)
+    table = codes.view(kind).astype(np.float64)
+    known = np.isfinite(table) & (codes < len(codes) // 2)
+    table, codes = table[known], codes[known]
+    away = np.abs(np.abs(values)[..., None] - table)
+    best = away == away.min(axis=-1, keepdims=True)
+    even = best & (codes % 2 == 0)
+    chosen = np.where(even.any(axis=-1), even.argmax(axis=-1), best.argmax(axis=-1))
+    return np.copysign(table[chosen], values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices(16), st.floats(2.0**-10, 2.0**10, width=32))
+def test_the_function_of_fp4_is_its_definition(x, scale):
+    elements, scales = FP4.run(None, {"x": x, "scale": np.float32(scale)})
+    blocks = x.astype(np.float64).reshape(len(x), -1, 16)
+    wanted = np.clip(np.abs(blocks).max(axis=-1) / 6 / scale, 2.0**-9, 448)
+    steps = (scales.astype(np.float64) * scale)[..., None]
+    ratios = np.clip(blocks / steps, -6, 6)
+
+    # A quotient in float32 may fall on the other side of a tie.
+    apart = np.abs(scales - nearest(wanted, ml_dtypes.float8_e4m3fn)) / wanted
+    assert ((apart < 1e-9) | (np.abs(wanted - scales) / wanted <= 2.0**-4 * 1.0001)).all()
+    assert (np.abs(elements.reshape(blocks.shape) - ratios) <= np.abs(
+        nearest(ratios, ml_dtypes.float4_e2m1fn) - ratios) + 1e-5).all()  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices(32))
+def test_the_function_of_mxfp8_is_its_definition(x):
+    elements, exponents = MXFP8.run(None, {"x": x})
+    blocks = x.astype(np.float64).reshape(len(x), -1, 32)
+    largest = np.abs(blocks).max(axis=-1)
+    powers = [[math.ceil(math.log2(v / 448)) if v else 0 for v in row] for row in largest]
+    # A logarithm in float64 may be just beyond a whole number.
+    powers = np.array(powers)
+    powers = (
+        powers
+        + (largest > 448 * 2.0**powers)
+        - ((largest <= 448 * 2.0 ** (powers - 1)) & (largest > 0))
+    )
+    ratios = blocks / 2.0 ** powers[..., None]
+
+    assert exponents.tolist() == (powers + 127).tolist()
+    assert (
+        elements.reshape(blocks.shape).tolist() == nearest(ratios, ml_dtypes.float8_e4m3fn).tolist()
+    )
+
+
+@pytest.mark.parametrize("exact", [448.0, 448 * 2.0**-20, 448 * 2.0**90, 2.0**-126, 3e38])
+def test_powers_of_two_are_exact_at_their_ends(exact):
+    exact = np.float32(exact)
+    for largest in (
+        exact,
+        np.nextafter(exact, np.float32(np.inf)),
+        np.nextafter(exact, np.float32(0)),
+    ):
+        x = np.zeros((1, 32), np.float32)
+        x[0, 0] = largest
+        (power,) = MXFP8.run(None, {"x": x})[1][0] - 127
+        assert float(largest) <= 448 * 2.0**power
+        assert float(largest) > 448 * 2.0 ** (power - 1)

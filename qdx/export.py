@@ -12,7 +12,7 @@ import torch
 import qdx
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
-from qdx.export_notes import build_notes, float_notes, table_notes
+from qdx.export_notes import build_notes, float_notes, table_notes, unit_notes
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
@@ -164,6 +164,7 @@ def export(
         (
             *timestep_notes,
             *float_notes(planned.resolved),
+            *unit_notes(planned.resolved, profile, entries),
             *table_notes(entries),
             *helper_notes,
             *notes,

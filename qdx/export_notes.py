@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdx.exporter.plan.resolution import ResolvedPlan
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["build_notes", "float_notes", "table_notes"]
+__all__ = ["build_notes", "float_notes", "table_notes", "unit_notes"]
 
 
 def build_notes(profile: TargetProfile) -> tuple[str, ...]:
@@ -19,6 +19,28 @@ def build_notes(profile: TargetProfile) -> tuple[str, ...]:
     note = (
         "`qdx build` finishes the bundle on the machine with the GPU; without engines, ONNX Runtime computes what "
         "its files say"
+    )
+    return (note,)
+
+
+def unit_notes(
+    resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
+) -> tuple[str, ...]:
+    """Says so where a component can never run on the Neural Engine, on a target that has one.
+
+    Args:
+        resolved: What becomes of the plan.
+        profile: The target.
+        exported: Names of the components that are exported.
+    """
+    if profile.runtime != "coreml" or profile.device == "CPU_AND_GPU":
+        return ()
+    whole = [f"`{name}`" for name in exported if resolved.storage_dtype(name) == "float32"]
+    if not whole:
+        return ()
+    note = (
+        f"{', '.join(whole)}: float32 never runs on the Neural Engine; plans that store float16 do: `float16`, "
+        "`palette6`, `w8-float16`"
     )
     return (note,)
 

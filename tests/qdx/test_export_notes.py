@@ -1,0 +1,27 @@
+"""What an export says beside its result."""
+
+from __future__ import annotations
+
+import pytest
+
+from qdx.export_notes import unit_notes
+from qdx.exporter.plan import load_plan, resolve
+from qdx.targets import load_target
+
+
+@pytest.mark.parametrize(
+    ("target", "plan", "said"),
+    [
+        ("coreml", "float32", True),
+        ("iphone-a17", "w8", True),
+        ("coreml", "float16", False),
+        ("mac-gpu", "float32", False),
+        ("openvino", "float32", False),
+    ],
+)
+def test_float32_never_runs_on_the_neural_engine(target: str, plan: str, said: bool) -> None:
+    profile = load_target(target)
+    resolved = resolve(load_plan(plan), ["unet", "vae"], profile)
+    notes = unit_notes(resolved, profile, ["unet"])
+
+    assert [note.startswith("`unet`: float32 never runs") for note in notes] == [True] * said

@@ -18,8 +18,9 @@ hint says what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from qdx.exporter.limits import QUOTE_LIMIT
 
@@ -66,6 +67,23 @@ def _visible(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+_NAMED_PLACES: Final = 3
+"""How many places with the same reason a message names; `refusals` has all of them."""
+
+
+def _by_reason(refusals: Sequence[Refusal]) -> list[str]:
+    """A line for each reason, with the first places where it holds."""
+    sites: dict[str, list[str]] = {}
+    for refusal in refusals:
+        sites.setdefault(refusal.reason, []).append(quoted(refusal.site))
+    lines = []
+    for reason, places in sites.items():
+        more = len(places) - _NAMED_PLACES
+        words = ", ".join(places[:_NAMED_PLACES]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"{words}: {reason}")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -134,7 +152,7 @@ class TargetRefusal(QdxError):  # noqa: N818
 
     Args:
         message: A summary of one line.
-        refusals: Each thing refused, in graph order.
+        refusals: Each thing refused, in graph order; the text names the first places of each reason.
         hint: The next step, or None.
     """
 
@@ -147,7 +165,7 @@ class TargetRefusal(QdxError):  # noqa: N818
         self.refusals = refusals
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  {refusal}" for refusal in self.refusals)]
+        lines = [self.message, *(f"  {line}" for line in _by_reason(self.refusals))]
         text = "\n".join(lines)
         return text if self.hint is None else f"{text}\n\nhint: {self.hint}"
 

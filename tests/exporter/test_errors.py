@@ -54,6 +54,16 @@ def test_refusals_are_listed_in_order():
     )
 
 
+def test_refusals_with_the_same_reason_share_a_line():
+    refusals = tuple(Refusal(f"unet.{name}", "no int4") for name in "abcde")
+    refusals = (*refusals[:2], Refusal("vae", "no float8"), *refusals[2:])
+    error = TargetRefusal("6 refused", refusals=refusals)
+    assert error.refusals == refusals
+    assert str(error) == (
+        "6 refused\n  `unet.a`, `unet.b`, `unet.c` and 2 more: no int4\n  `vae`: no float8"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -35,7 +35,7 @@ class CoreMlRunner:
     """A package opened for many calls.
 
     Args:
-        folder: Holds one package.
+        folder: Holds one package, or is one.
         options: `compute_units` alone, by coremltools' names; the interpreter has no such units and
             computes the same for all of them.
         threads: Processor threads of the interpreter; torch's setting where None.
@@ -71,11 +71,13 @@ class CoreMlRunner:
 
 
 def package_of(folder: Path) -> Path:
-    """The one package in a component's folder.
+    """The one package in a component's folder, or the folder itself where it is one.
 
     Raises:
         InvalidBundle: There is none, or there are several.
     """
+    if folder.suffix == _ENDING:
+        return folder
     found = sorted(path.name for path in folder.iterdir() if path.suffix == _ENDING)
     if len(found) != 1:
         names = ", ".join(map(quoted, found)) or "no package"

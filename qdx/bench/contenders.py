@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from qdx.bundle.manifest import MANIFEST_NAME, Manifest, MethodRecord
-from qdx.bundle.own_layout import check_own_layout
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.errors import UsageError, quoted
@@ -95,7 +94,11 @@ def _read(text: str) -> Contender:
         raise UsageError(f"{quoted(path)}: not a folder, expected a bundle or exported models")
     if (path / MANIFEST_NAME).exists():
         bundle = read_bundle(path)
-        check_own_layout(bundle.manifest, bundle.path)
+        if bundle.manifest.layout is not None:
+            raise UsageError(
+                f"{quoted(path)}: is in the layout {quoted(bundle.manifest.layout)} of an application",
+                hint="export again without --layout: that bundle holds the same graphs",
+            )
         own = bundle.manifest.target.runtime
         if runtime not in {None, own}:
             raise UsageError(f"{quoted(path)}: a bundle for {own}, not for {runtime}")

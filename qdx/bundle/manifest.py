@@ -107,6 +107,11 @@ class MethodRecord(_Record):
     constants: dict[str, JsonValue] = Field(default_factory=dict)
     artifact: str | None = None
 
+    @property
+    def opened(self) -> str:
+        """What a backend opens: the artifact, or the folder that holds it."""
+        return self.folder if self.artifact is None else self.artifact
+
 
 class ComponentRecord(_Record):
     """One component of the pipeline; `class_name` is `class` in the file."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from qdx.exporter.errors import UsageError
+from qdx.exporter.graph.forms import apply, to_artifact
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Runner
@@ -76,6 +77,8 @@ class TargetMethod:
             self._check_integral(tensor, port)
         tensor = tensor.detach().to("cpu", dtype)
         rank = len(port.shape)
+        if port.form is not None:
+            tensor = self._laid_out(tensor, port)
         if rank == 0 and tensor.dim() == 1:
             if not bool((tensor == tensor[0]).all()):
                 raise UsageError(
@@ -88,6 +91,21 @@ class TargetMethod:
         self._check_shape(tensor, port)
         self._check_values(tensor, port)
         return tensor.contiguous()
+
+    def _laid_out(self, tensor: torch.Tensor, port: InputPort) -> torch.Tensor:
+        assert port.form is not None
+        batch = port.shape[0] if port.shape else 1
+        try:
+            steps = to_artifact(
+                port.form, tuple(tensor.shape), batch if isinstance(batch, int) else 1
+            )
+            return apply(steps, tensor)
+        except (RuntimeError, ValueError):
+            raise UsageError(
+                f"`{self.where}`: `{port.argument}` has shape {list(tensor.shape)}, the artifact takes it as "
+                f"{list(port.shape)}",
+                hint="call it with the sizes of the export",
+            ) from None
 
     def _check_shape(self, tensor: torch.Tensor, port: InputPort) -> None:
         fits = tensor.dim() == len(port.shape) and all(

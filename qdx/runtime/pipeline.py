@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qdx.backends.registry import get_backend
-from qdx.bundle.own_layout import check_own_layout
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.capture.calls import LiveCall, constants
-from qdx.exporter.capture.distributions import fill_output
+from qdx.exporter.capture.distributions import fill_output, flatten_output
 from qdx.exporter.capture.dry_run import fake_output, route
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
@@ -52,10 +51,9 @@ def open_bundle(
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The model is not the one that the bundle was exported from.
         RuntimeMissing: The runtime is not installed.
-        UsageError: The bundle lacks components and `model` is not given, or it is for an application.
+        UsageError: The bundle lacks components and `model` is not given.
     """
     bundle = read_bundle(path)
-    check_own_layout(bundle.manifest, bundle.path)
     skeleton = open_skeleton(bundle, model=model, progress=progress)
     attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
     return skeleton.pipeline
@@ -76,7 +74,7 @@ def open_methods(
     ]
     with progress.task(f"opening on {manifest.target.runtime}", len(entries)) as task:
         for where, entry in entries:
-            runner = backend.open(bundle.path / entry.folder, options, threads=threads)
+            runner = backend.open(bundle.path / entry.opened, options, threads=threads)
             methods[where] = TargetMethod(
                 where, tuple(entry.inputs), tuple(entry.outputs), entry.constants, runner
             )
@@ -150,9 +148,20 @@ def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[
         key = (where, repr(call.arguments.get("return_dict")))
         if key not in templates:
             templates[key] = fake_output(skeleton, call)
-        return fill_output(templates[key], list(target(tensors).values()))
+        return fill_output(templates[key], _all_fields(templates[key], target(tensors)))
 
     return route(modules, answer)
+
+
+def _all_fields(template: Any, found: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors of an output in order; not-a-number for what an application's packages leave out."""
+    fields = flatten_output(template)
+    if not found.keys() <= fields.keys():
+        return list(found.values())  # a bare tuple, in which fields have no names
+    return [
+        found[name] if name in found else torch.full(tuple(field.shape), torch.nan)
+        for name, field in fields.items()
+    ]
 
 
 def _tensors(target: TargetMethod, call: LiveCall) -> dict[str, torch.Tensor]:

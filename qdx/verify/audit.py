@@ -125,7 +125,7 @@ def audit_bundle(
     with progress.task("auditing kernels", len(planned)) as task:
         for where in planned:
             component, _, method = where.partition(".")
-            folder = bundle.path / manifest.components[component].methods[method].folder
+            folder = bundle.path / manifest.components[component].methods[method].opened
             executions[where] = backend.audit(folder, options)
             task.advance(1)
     components = dict.fromkeys(where.partition(".")[0] for where in planned)

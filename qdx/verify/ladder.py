@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import qdx
 from qdx.backends.registry import get_backend
-from qdx.bundle.own_layout import check_own_layout
 from qdx.bundle.reader import Bundle, read_bundle
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
@@ -96,7 +95,6 @@ def verify(
         _check_outside(destination, Path(bundle))
     opened = read_bundle(bundle)
     manifest = opened.manifest
-    check_own_layout(manifest, opened.path)
     plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
     folder = read_pipeline_folder(model)
     check_source(manifest.source.files, folder.path, progress=progress)
@@ -251,9 +249,9 @@ def _check_outside(report: Path, bundle: Path) -> None:
 def _proof(bundle: Bundle) -> Proof:
     """What the runs prove, of all artifacts together."""
     components = bundle.manifest.components.values()
-    folders = dict.fromkeys(m.folder for one in components for m in one.methods.values())
+    opened = dict.fromkeys(m.opened for one in components for m in one.methods.values())
     backend = get_backend(bundle.manifest.target.runtime)
-    return backend.proof([bundle.path / folder for folder in folders])
+    return backend.proof([bundle.path / path for path in opened])
 
 
 def _versions(runtime: str) -> dict[str, str]:

@@ -117,7 +117,7 @@ def measure_in_lockstep(
             chosen = [calls[i] for i in picked if calls]
             try:
                 artifact = get_backend(bundle.manifest.target.runtime).open_lockstep(
-                    bundle.path / entry.folder,
+                    bundle.path / entry.opened,
                     checked_options(bundle.manifest),
                     quantizer_shapes(graph),
                 )
@@ -125,10 +125,7 @@ def measure_in_lockstep(
                 found += [LockstepCall(where, call.index, not_comparable(error)) for call in chosen]
                 task.advance(1)
                 continue
-            names = {
-                spec.name: port.name
-                for spec, port in zip(graph.outputs, method.outputs, strict=True)
-            }
+            names = {port.field: port.name for port in method.outputs}
             for call in chosen:
                 inputs = as_method(method, graph).adapted(call.inputs)
                 arrays = {n: tensor.numpy() for n, tensor in method.adapted(call.inputs).items()}
@@ -170,7 +167,7 @@ def compare_in_lockstep(
         inputs: Of the graph.
         artifact: The same, lowered.
         arrays: The same inputs by the artifact's names.
-        output_names: The artifact's name of each of the graph's outputs.
+        output_names: The artifact's name of each of the graph's outputs that it has.
     """
     nodes = quantizers(graph)
     values: dict[str, torch.Tensor] = {}
@@ -187,8 +184,8 @@ def compare_in_lockstep(
         expected = values[sources[name]]
         result = torch.from_numpy(value).reshape(expected.shape)
         found[f"{_module_of(nodes[name])}:{name}"] = sqnr_db(expected, result)
-    for name, output in outputs.items():
-        found[name] = sqnr_db(output, torch.from_numpy(results[output_names[name]]))
+    for name, own_name in output_names.items():
+        found[name] = sqnr_db(outputs[name], torch.from_numpy(results[own_name]))
     return LockstepResult(found)
 
 

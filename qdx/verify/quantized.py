@@ -145,7 +145,7 @@ def middle_rungs(
         rungs = [Rung(QUANTIZED, as_method(methods[where], graph))]
         switched_off = _UNOPTIMIZED_OPTIONS.get(manifest.target.runtime)
         component, _, method = where.partition(".")
-        folder = bundle.path / manifest.components[component].methods[method].folder
+        folder = bundle.path / manifest.components[component].methods[method].opened
         backend = get_backend(manifest.target.runtime)
         # What the artifact's own runtime does not execute is not optimized by it.
         if switched_off is not None and backend.proof([folder]).status == "device-verified":
@@ -191,20 +191,16 @@ def localize_worst(
 def as_method(method: TargetMethod, graph: Graph) -> TargetMethod:
     """A target's method computed by a graph in PyTorch; it adapts the pipeline's tensors likewise."""
     inputs = {spec.name: spec for spec in graph.inputs}
-    outputs = [spec.name for spec in graph.outputs]
     return replace(
         method,
         inputs=tuple(
             port.model_copy(
                 update={"name": port.argument, "dtype": inputs[port.argument].dtype,
-                        "shape": inputs[port.argument].shape}
+                        "shape": inputs[port.argument].shape, "form": None}
             )
             for port in method.inputs
         ),
-        outputs=tuple(
-            port.model_copy(update={"name": name})
-            for port, name in zip(method.outputs, outputs, strict=True)
-        ),
+        outputs=tuple(port.model_copy(update={"name": port.field}) for port in method.outputs),
         runner=GraphRunner(graph),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -61,6 +61,16 @@ class MethodRecord:
 
     times_called: int
     calls: tuple[RecordedCall, ...]
+
+    def only(self, fields: AbstractSet[str] | None) -> MethodRecord:
+        """The same with these outputs alone; None for all."""
+        if fields is None:
+            return self
+        calls = (
+            replace(call, outputs={k: v for k, v in call.outputs.items() if k in fields})
+            for call in self.calls
+        )
+        return replace(self, calls=tuple(calls))
 
 
 def record_calls(

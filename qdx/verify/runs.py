@@ -61,6 +61,12 @@ class Reference:
         self._whole_schedule = any(
             port.values for method in methods.values() for port in method.inputs
         )
+        # An application's packages leave out what it does not read.
+        self._fields = {
+            where: {port.field for port in method.outputs}
+            for where, method in methods.items()
+            if bundle.manifest.layout is not None
+        }
         self._keeps = keeps
         self._progress = progress
 
@@ -103,7 +109,8 @@ class Reference:
             except (TypeError, ValueError) as error:
                 name = type(self.pipeline).__name__
                 raise UsageError(f"{name} rejects the call: {error}") from error
-        return Made(products, trajectory.final), records
+        kept = {where: record.only(self._fields.get(where)) for where, record in records.items()}
+        return Made(products, trajectory.final), kept
 
     def run_at_other_shape(self, spec: RunSpec, products: Products) -> dict[str, MethodRecord]:
         """A short run at another batch and size, on record."""

@@ -19,8 +19,6 @@ from tests.tiny import FAMILIES, Family, build
 # Rotary embeddings in complex numbers, which torch's exporter to ONNX does not decompose.
 UNTRANSLATED = {"qwenimage"}
 LOWERED = [name for name in FAMILIES if name not in UNTRANSLATED]
-# Video autoencoders, in which the converter to Core ML makes tensors of six dimensions, or of none.
-WITHOUT_COREML = {"ltx", "wan"}
 PSNR_DB_MIN = 60.0
 
 
@@ -32,7 +30,6 @@ PSNR_DB_MIN = 60.0
         )
         for name in LOWERED
         for target in ("onnxruntime", "openvino", "coreml")
-        if (target, name in WITHOUT_COREML) != ("coreml", True)
     ],
 )
 def test_an_artifact_draws_what_pytorch_draws(name: str, target: str, tmp_path: Path) -> None:
@@ -41,7 +38,7 @@ def test_an_artifact_draws_what_pytorch_draws(name: str, target: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["coreml", "coreml-ios17"])
-@pytest.mark.parametrize("name", [name for name in LOWERED if name not in WITHOUT_COREML])
+@pytest.mark.parametrize("name", LOWERED)
 def test_a_program_in_float16_draws_nearly_that(name: str, target: str, tmp_path: Path) -> None:
     _check(FAMILIES[name], target, "static", tmp_path, plan="float16", psnr_db_min=35)
 

@@ -12,14 +12,16 @@ import torch
 
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
+from qdx.bench.contenders import read_contenders
 from qdx.bundle import read_bundle
 from qdx.export import export
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.graph.forms import apply, to_artifact
-from qdx.runtime import open_bundle
+from qdx.runtime.pipeline import _all_fields
 from qdx.targets import load_target
 from qdx.traced import trace_pipeline
+from qdx.verify import verify
 from tests import tiny
 from tests.backends.tracing import sqnr_db
 
@@ -194,9 +196,27 @@ def test_the_manifest_lists_everything_and_inspect_shows_it(
     assert all(one["size_bytes"] > 20_000 for one in described["components"])
 
 
-def test_running_it_here_is_refused_with_the_next_step(made: tuple[str, Path, Path]) -> None:
+def test_it_is_verified_here_as_the_application_calls_it(made: tuple[str, Path, Path]) -> None:
+    _, model, bundle = made
+    report = verify(bundle, model=model)
+    least = {result.where: min(call.sqnr_db for call in result.calls) for result in report.methods}
+
+    # Tiny random weights round to 52 to 63 dB in float16, in either layout alike.
+    assert {where for where, found in least.items() if not found > 50} == set()
+    assert report.pipeline.psnr_db > 35
+
+
+def test_what_the_application_does_not_read_is_no_number() -> None:
+    template = {"first": torch.zeros(2), "second": torch.zeros(3)}
+    made = _all_fields(template, {"second": torch.ones(3)})
+
+    assert made[0].isnan().all()
+    assert made[1].equal(torch.ones(3))
+
+
+def test_timing_it_here_is_refused(made: tuple[str, Path, Path]) -> None:
     with pytest.raises(UsageError, match="layout `swift`") as refused:
-        open_bundle(made[2])
+        read_contenders([str(made[2])])
 
     assert "without --layout" in str(refused.value)
 

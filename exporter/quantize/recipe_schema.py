@@ -103,8 +103,9 @@ class _Weight(_Record):
     @model_validator(mode="after")
     def _check(self) -> _Weight:
         palette = self.dtype.startswith("palette")
-        if self.dtype in BLOCK_FLOATS and self.block != BLOCK_FLOATS[self.dtype]:
-            raise ValueError(f"blocks of {BLOCK_FLOATS[self.dtype]} for {self.dtype}")
+        block = BLOCK_FLOATS.get(self.dtype)
+        if block is not None and (self.block, self.axis) != (block, 1):
+            raise ValueError(f"blocks of {block} along axis 1 for {self.dtype}")
         if (self.granularity == "block") != (self.block > 0):
             raise ValueError("a block size where there are blocks, and only there")
         if (self.granularity == "grouped_channel") != (self.group > 0):

@@ -94,7 +94,8 @@ def block_device(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
 def _division_fault(node: ir.Node, block: int) -> str | None:
     """What is wrong with the blocks of an operator; sizes that are not known are not judged."""
     shape = None if node.inputs[0] is None else node.inputs[0].shape
-    axis, found = attribute(node, "axis", -1), attribute(node, "block_size", block)
+    axis = attribute(node, "axis", -1 if node.op_type == MXFP8_QUANTIZE else 1)
+    found = attribute(node, "block_size", block)
     if found != block:
         return f"blocks of {found}, expected {block}"
     if shape is None:

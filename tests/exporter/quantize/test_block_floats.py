@@ -20,27 +20,14 @@ from qdx.exporter.quantize.block_floats import (
     quantize_mxfp8,
     quantize_nvfp4,
 )
+from tests.exporter.quantize.number_tables import FLOAT4, FLOAT8, nearest_error
 
-FLOAT8 = np.sort(
-    np.unique(
-        np.array(
-            [v for v in np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(float)
-             if np.isfinite(v)]
-        )
-    )
-)  # fmt: skip
-FLOAT4 = np.array(sorted({*FLOAT4_VALUES, *(-v for v in FLOAT4_VALUES)}))
 NUMBERS = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
 
 
 def weights(block):
     shapes = st.tuples(st.integers(1, 3), st.integers(1, 3)).map(lambda s: (s[0], block * s[1]))
     return arrays.arrays(np.float32, shapes, elements=NUMBERS)
-
-
-def nearest_error(values, table):
-    """Distance from each value to the nearest number of a table, in float64."""
-    return np.abs(values[..., None] - table).min(axis=-1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,6 +73,10 @@ def test_mxfp8_takes_the_least_power_of_two_that_clips_nothing(weight):
     error = np.abs(blocks - found.dequantized().double().numpy().reshape(blocks.shape))
     least = nearest_error(blocks / steps[..., None], FLOAT8) * steps[..., None]
     assert (error <= least + 1e-6 * steps[..., None]).all()
+
+
+def test_the_numbers_of_e2m1_are_those_of_the_other_implementation():
+    assert sorted({*FLOAT4_VALUES, *(-v for v in FLOAT4_VALUES)}) == FLOAT4.tolist()
 
 
 def test_ties_go_to_the_even_code_as_in_the_other_implementation():

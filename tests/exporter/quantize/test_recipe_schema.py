@@ -16,6 +16,8 @@ def recipe(**weight):
     "weight",
     [
         {"dtype": "int8"},
+        {"dtype": "nvfp4", "granularity": "block", "axis": 1, "block": 16},
+        {"dtype": "mxfp8", "granularity": "block", "axis": 1, "block": 32},
         {"dtype": "palette6", "granularity": "tensor", "lut_dtype": "float16"},
         {"dtype": "palette4", "granularity": "grouped_channel", "axis": 1, "group": 16, "lut_dtype": "int8"},
     ],
@@ -37,9 +39,33 @@ def test_what_an_export_writes_is_taken(weight) -> None:
         ({"dtype": "palette4", "granularity": "grouped_channel", "lut_dtype": "int8"}, "a group size"),
         ({"dtype": "palette4", "granularity": "tensor", "group": 2, "lut_dtype": "int8"}, "a group size"),
         ({"dtype": "int8", "granularity": "grouped_channel", "group": 2}, "for palettes alone"),
+        ({"dtype": "nvfp4", "granularity": "block", "axis": 1, "block": 32}, "blocks of 16 along axis 1"),
+        ({"dtype": "mxfp8", "granularity": "block", "axis": 0, "block": 32}, "blocks of 32 along axis 1"),
+        ({"dtype": "nvfp4"}, "blocks of 16"),
         ({"dtype": "palette4", "granularity": "grouped_channel", "group": -1, "lut_dtype": "int8"}, "group"),
     ],
 )  # fmt: skip
 def test_what_no_export_writes_is_refused(weight, words) -> None:
     with pytest.raises(ValueError, match=words):
         check_recipe(recipe(**weight), {})
+
+
+@pytest.mark.parametrize(
+    ("activation", "words"),
+    [
+        ({"dtype": "nvfp4", "scale": 0.5, "zero_point": 0}, None),
+        ({"dtype": "mxfp8", "scale": 1.0, "zero_point": 0}, None),
+        ({"dtype": "mxfp8", "scale": 0.5, "zero_point": 0}, "scale 1"),
+        ({"dtype": "nvfp4", "scale": 0.5, "zero_point": 1}, "a scale alone"),
+        ({"dtype": "nvfp4", "scale": 0.5, "zero_point": 0, "bounds": [-7, 7]}, "a scale alone"),
+        ({"dtype": "mxfp8", "scale": 1.0, "zero_point": 0, "token": True}, "a scale alone"),
+    ],
+)
+def test_activations_in_blocks_of_floats_have_one_scale_or_none(activation, words) -> None:
+    stored = recipe(dtype="int8")
+    stored["placement"]["sites"][0]["inputs"] = {"0": activation}
+    if words is None:
+        check_recipe(stored, {})
+        return
+    with pytest.raises(ValueError, match=words):
+        check_recipe(stored, {})

@@ -11,8 +11,9 @@ SCALE = constant("float", 0.01)
 
 def nvfp4(*, shape="4,32", axis=-1, block=16, s=SCALE, scale="s", right="fp4", **more):
     """A product in NVFP4: its activation quantized at run time, its weight stored."""
+    along = "" if axis is None else f"axis = {axis}, "
     body = (
-        f"e, b = trt.TRT_FP4DynamicQuantize<axis = {axis}, block_size = {block}, scale_type = 17>(x, {scale})\n"
+        f"e, b = trt.TRT_FP4DynamicQuantize<{along}block_size = {block}, scale_type = 17>(x, {scale})\n"
         "d = DequantizeLinear(b, s)\nk = DequantizeLinear<axis = -1, block_size = 16>(e, d)\n"
         + (
             "v = DequantizeLinear(wb, s)\nm = DequantizeLinear<axis = 0, block_size = 16>(w, v)\n"
@@ -61,6 +62,8 @@ CASES = {
         [
             (nvfp4(block=32), "blocks of 32, expected 16"),
             (nvfp4(axis=0), "along axis 0, expected the last one"),
+            (nvfp4(shape="2,32,32", axis=1), "along axis 1, expected the last one"),
+            (nvfp4(shape="2,32,32", axis=None), "along axis 1, expected the last one"),
             (nvfp4(shape="4,40"), "40 numbers along the last axis, expected a multiple of 16"),
             (nvfp4(shape="1,2,4,32"), "4 dimensions, expected two or three"),
             (mxfp8(block=16), "blocks of 16, expected 32"),

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from qdx.backends.tensorrt.lint import RULES, DeviceFacts, Severity, lint
+from qdx.backends.tensorrt.versions import VersionRange
 from tests.backends.tensorrt.lint import (
     block_cases,
     operator_cases,
@@ -95,6 +96,22 @@ def test_two_level_scales_break_no_rule_of_scales():
     assert broken(model) == []
 
 
-@pytest.mark.parametrize("model", [block_cases.nvfp4(), block_cases.mxfp8()], ids=["nvfp4", "mxfp8"])
+@pytest.mark.parametrize(
+    "model", [block_cases.nvfp4(), block_cases.mxfp8()], ids=["nvfp4", "mxfp8"]
+)
 def test_products_in_blocks_of_floats_break_nothing(model):
     assert broken(model, block_cases.BLACKWELL) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "versions", "rules"),
+    [
+        (block_cases.nvfp4(), ">=10.7,<12", {"operator-version", "format-version"}),
+        (block_cases.mxfp8(), ">=10.11,<12", {"operator-version"}),
+    ],
+    ids=["nvfp4", "mxfp8"],
+)
+def test_older_versions_do_not_read_blocks_of_floats(model, versions, rules):
+    facts = DeviceFacts(VersionRange.parse(versions), block_cases.BLACKWELL.compute_capability)
+
+    assert set(broken(model, facts)) == rules

@@ -1,0 +1,123 @@
+"""Float16 packages for Core ML against PyTorch, family by family, in the interpreter.
+
+    python -m benchmarks.coreml_families
+    python -m benchmarks.coreml_families sd3 flux --targets coreml
+
+Tiny pipelines with random weights. Every call that the components get in a run of the float pipeline is replayed on
+the package. Of all their outputs the least SQNR and the least PSNR count,
+
+    SQNR = 20 log10(rms(reference) / rms(error))        PSNR = 20 log10(max |reference| / rms(error))
+
+the latter as Core ML's own tools for diffusion models report it; then the same of what the whole pipelines make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import qdx
+from qdx.bench.calls import reference_calls
+from qdx.bundle.reader import read_bundle
+from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.materialize import load_pipeline
+from qdx.runtime.pipeline import open_methods
+from qdx.verify.metrics import psnr_db, sqnr_db, worst_of
+
+TARGETS: Final = ("coreml", "coreml-ios17")
+UNTRANSLATED: Final = frozenset({"qwenimage"})
+_STEPS: Final = 2
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Two metrics of one comparison, or the least of several, in decibels."""
+
+    sqnr_db: float
+    psnr_db: float
+
+    @classmethod
+    def of(cls, reference: Tensor, output: Tensor) -> Fidelity:
+        """Measures one output."""
+        peak = float(reference.detach().double().abs().max())
+        return cls(sqnr_db(reference, output), psnr_db(reference, output, peak=peak))
+
+    @classmethod
+    def least(cls, found: Sequence[Fidelity]) -> Fidelity:
+        """The least of each; NaN where one is NaN."""
+        return cls(worst_of(f.sqnr_db for f in found), worst_of(f.psnr_db for f in found))
+
+    def __str__(self) -> str:
+        return f"{self.sqnr_db:.1f}, {self.psnr_db:.1f}"
+
+
+def measure(name: str, target: str, folder: Path) -> tuple[Fidelity, Fidelity]:
+    """The components of a family, and what its pipeline makes.
+
+    Args:
+        name: Of the family.
+        target: Name of the target.
+        folder: Takes model and bundle.
+    """
+    from tests.tiny import FAMILIES, build
+
+    family = FAMILIES[name]
+    model, bundle = build(name, folder / "model"), folder / "bundle"
+    qdx.export(model, target=target, plan="float16", output=bundle, call=family.arguments())
+    opened = read_bundle(bundle)
+    methods = open_methods(opened)
+    calls = reference_calls(opened.manifest, model, steps=_STEPS)
+    components = [
+        Fidelity.of(reference, methods[where](dict(inputs))[field])
+        for where, method in calls.items()
+        for inputs, outputs in zip(method.inputs, method.outputs, strict=True)
+        for field, reference in outputs.items()
+    ]
+    reference, artifact = load_pipeline(read_pipeline_folder(model)).pipeline, qdx.open(bundle)
+    products = []
+    for pipeline in (reference, artifact):
+        output = pipeline(
+            **family.arguments(), generator=torch.Generator().manual_seed(1), output_type="np"
+        )
+        products.append(torch.from_numpy(np.asarray(getattr(output, family.output))))
+    return Fidelity.least(components), Fidelity.of(*products)
+
+
+def rows(names: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+    """The table, line by line as it is measured."""
+    heads = [f"{target}, {what}" for target in targets for what in ("components", "pipeline")]
+    yield "| SQNR, PSNR in dB | " + " | ".join(heads) + " |"
+    yield "|---" * (1 + len(heads)) + "|"
+    for name in names:
+        cells = []
+        for target in targets:
+            with TemporaryDirectory() as folder:
+                cells += [str(one) for one in measure(name, target, Path(folder))]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Measures and says the table."""
+    from tests.tiny import FAMILIES
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("families", nargs="*", help="all without")
+    parser.add_argument("--targets", nargs="+", default=TARGETS)
+    options = parser.parse_args()
+    names = options.families or [name for name in FAMILIES if name not in UNTRANSLATED]
+    for line in rows(names, options.targets):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qdx.exporter.errors import InvalidPlan, Refusal, TargetRefusal, quoted
 from qdx.exporter.graph.site import Site
 from qdx.exporter.plan.faster import compared_macs
 from qdx.exporter.plan.feasibility import PlanTarget, computed_in
+from qdx.exporter.plan.load import list_presets, load_plan
 from qdx.exporter.plan.reach import check_reach
 from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
 from qdx.exporter.plan.resolve_site import GraphRequest, resolve_site, with_shared_weights
@@ -92,6 +93,36 @@ def examine(
         InvalidPlan: As `resolve`.
         TargetRefusal: The target's artifacts cannot be made by the plan's quantizer.
     """
+    names = tuple(components)
+    examination = _examined(plan, names, target, sites)
+    if not examination.refusals or sites is None:
+        return examination
+    fitting = [quoted(name) for name in list_presets() if _fits(name, names, target, sites)]
+    if not fitting:
+        return examination
+    return replace(
+        examination, hint=f"presets that fit are {', '.join(fitting)}; {examination.hint}"
+    )
+
+
+def _fits(
+    preset: str, components: Sequence[str], target: PlanTarget, sites: Mapping[str, Sequence[Site]]
+) -> bool:
+    """Whether a preset quantizes something here, and nothing that the target refuses."""
+    try:
+        examination = _examined(load_plan(preset), components, target, sites)
+    except InvalidPlan:  # a rule of its own matches nothing here
+        return False
+    resolved = examination.resolved
+    return not examination.refusals and any(resolved.quantized(where) for where in sites)
+
+
+def _examined(
+    plan: Plan,
+    components: Iterable[str],
+    target: PlanTarget,
+    sites: Mapping[str, Sequence[Site]] | None,
+) -> Examination:
     _check_quantizer(plan, target)
     names = tuple(dict.fromkeys(components))
     storage = {name: storage_rule(plan, name) for name in names}

@@ -251,3 +251,15 @@ def test_w4_takes_four_bits_for_linear_operations_only(target):
 
 def test_the_text_of_a_preset_is_the_plan():
     assert '"id": "w8a8"' in preset_text("w8a8")
+
+
+def test_a_refused_preset_names_those_that_fit():
+    with pytest.raises(TargetRefusal) as caught:
+        resolved("w8a8", "tensorrt-ampere", SITES)
+
+    hint = caught.value.hint
+    assert hint.startswith("presets that fit are ")
+    names = hint.partition(";")[0]
+    assert "`w8a8-symmetric`" in names
+    assert not [name for name in ("`w8a8`", "`fp8`", "`palette6`", "`float16`") if name in names]
+    assert resolved("w8a8-symmetric", "tensorrt-ampere", SITES).sites

@@ -102,8 +102,7 @@ def test_all_that_a_target_cannot_store_is_refused_with_the_reason():
     assert caught.value.exit_code == 3
     assert str(caught.value) == (
         "`toaster` cannot do what the plan asks for 2 components\n"
-        "  `text_encoder`: weights in bfloat16 (rules[0]): its compiler reads no bfloat16\n"
-        "  `unet`: weights in bfloat16 (rules[0]): its compiler reads no bfloat16\n\n"
+        "  `text_encoder`, `unet`: weights in bfloat16 (rules[0]): its compiler reads no bfloat16\n\n"
         "hint: choose another type for these components or another target; `toaster` stores float32, float16"
     )
 

@@ -98,7 +98,7 @@ FAILURES = [
     (InvalidModel("a\x1b[2Jb\x9b", hint="c\rd"), 2, "error: a\\x1b[2Jb\\x9b\n\nhint: c\\rd\n"),
     (InvalidBundle("bad"), 2, "error: bad\n"),
     (TargetRefusal("two things", refusals=(Refusal("unet.a", "no"), Refusal("unet.b", "no"))), 3,
-     "error: two things\n  `unet.a`: no\n  `unet.b`: no\n"),
+     "error: two things\n  `unet.a`, `unet.b`: no\n"),
     (RuntimeMissing("openvino is not installed", hint='pip install "qdx[openvino]"'), 4,
      'error: openvino is not installed\n\nhint: pip install "qdx[openvino]"\n'),
     (StorageError("disk full"), 5, "error: disk full\n"),

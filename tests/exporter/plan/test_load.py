@@ -30,7 +30,7 @@ GOOD = """{
 FAULTS = [
     ('"float16"', '"int3"',
      ("`w.json:4:52`: `rules[0].weights.dtype` is `int3`, expected `float32`, `float16`, `bfloat16`, `int8`, "
-     "`uint8`, `int4`, `uint4`, `float8_e4m3fn`, `palette8`, `palette6`, `palette4`, `palette3`, `palette2` or "
+     "`uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, `palette8`, `palette6`, `palette4`, `palette3`, `palette2` or "
      "`palette1`\n\n"
      "hint: did you mean `int8`?")),
     ('"rules"', '"rulez"',
@@ -128,7 +128,7 @@ def test_an_unknown_preset_is_refused_with_a_guess():
 
     assert str(caught.value) == (
         "`flaot16`: neither a preset nor a file; the presets are `bfloat16`, `float16`, `float32`, "
-        "`fp8`, `palette4`, `palette6`, `w4`, `w4-float16`, `w8`, `w8-float16`, `w8a8`, `w8a8-float16` "
+        "`fp8`, `mxfp8`, `nvfp4`, `palette4`, `palette6`, `w4`, `w4-float16`, `w8`, `w8-float16`, `w8a8`, `w8a8-float16` "
         "or `w8a8-symmetric`\n\n"
         "hint: did you mean `float16`?"
     )

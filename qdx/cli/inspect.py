@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qdx.cli.engines import describe_engines, engines_text
 from qdx.cli.lint import show_findings
 from qdx.cli.options import AsJson, Call, read_call
 from qdx.cli.output import emit, plain, size, table, visible
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "describe_bundle", "weighted_components"]
 
 _MANIFEST: Final = "qdx.json"
+_TENSORRT: Final = "tensorrt"
 # Only neural networks keep their configuration under this name.
 _NETWORK_CONFIG: Final = "config.json"
 
@@ -56,6 +58,9 @@ def command(
         from qdx.bundle import read_bundle
 
         data = describe_bundle(read_bundle(path))
+        if data["runtime"] == _TENSORRT:
+            folders = [folder for one in data["components"] for folder in one["folders"]]
+            data["engines"] = describe_engines(path, folders)
         emit(data, as_json=as_json, text=_bundle_text(data))
         return
     from qdx.exporter.capture.folder import read_pipeline_folder
@@ -149,6 +154,7 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
         "kind": "bundle",
         "pipeline_class": manifest["source"]["pipeline_class"],
         "target": manifest["target"]["name"],
+        "runtime": manifest["target"]["runtime"],
         "plan": manifest["plan"].get("name"),
         "shapes": manifest["shapes"],
         "layout": manifest["layout"],
@@ -168,7 +174,10 @@ def _bundle_text(data: dict[str, Any]) -> str:
         f"plan {visible(data['plan'] or 'without a name')}, {data['shapes']} shapes, {size(data['size_bytes'])}"
         + (f", layout {visible(data['layout'])}" if data["layout"] else "")
     )
-    return f"{head}\n\n{table(('component', 'class', 'folders', 'weights', 'size'), rows)}"
+    parts = [head, table(("component", "class", "folders", "weights", "size"), rows)]
+    if "engines" in data:
+        parts.append(engines_text(data["engines"]))
+    return "\n\n".join(parts)
 
 
 def _describe_model(folder: PipelineFolder) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from qdx.exporter.progress import SILENT
 from qdx.targets import list_targets, load_target
+from tests.backends.tensorrt.test_engine import PLAN, record
 
 
 def stand_in(monkeypatch, module_name, **functions):
@@ -177,6 +178,29 @@ def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
     )
 
 
+def test_inspecting_a_bundle_for_tensorrt_shows_its_engines(qdx, tmp_path, monkeypatch):
+    manifest = {
+        **MANIFEST,
+        "target": {"name": "tensorrt-ada", "runtime": "tensorrt", "options": {}},
+    }
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=manifest))
+    (tmp_path / "qdx.json").write_text("{}")
+    for folder in ("unet", "vae_encoder", "vae_decoder"):
+        (tmp_path / folder).mkdir()
+
+    assert "no engines yet: `qdx build`" in qdx("inspect", tmp_path).out
+
+    (tmp_path / "unet" / "model.engine").write_bytes(PLAN)
+    (tmp_path / "unet" / "engine.json").write_bytes(record().to_json())
+    rows = [line.split() for line in qdx("inspect", tmp_path).out.splitlines()[-3:]]
+    assert rows[0] == ["unet", "11.4.0.106", "8.9", "NVIDIA", "L40S", "9", "B"]
+    assert rows[1][0] == "vae_encoder"
+    assert set(rows[1][1:]) == {"-"}
+
+    (tmp_path / "unet" / "engine.json").unlink()
+    assert qdx("inspect", tmp_path).status == 2
+
+
 EVIL = "x\x1b]0;title\x07\n\x9b2J"
 
 
@@ -187,7 +211,7 @@ def test_names_in_a_bundle_reach_the_terminal_without_control_characters(
         **MANIFEST,
         "plan": {"name": EVIL},
         "source": {"pipeline_class": EVIL},
-        "target": {"name": EVIL},
+        "target": {"name": EVIL, "runtime": EVIL},
         "resolution": [{"component": "unet", "becomes": EVIL}],
         "components": {EVIL: {"class": EVIL, "library": EVIL, "methods": {}}},
     }

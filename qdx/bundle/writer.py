@@ -85,7 +85,12 @@ class BundleWriter:
             raise UsageError(f"{quoted(path)}: not a name, expected an output folder")
         if not path.parent.is_dir():
             message = f"{quoted(path.parent)}: not a folder, expected the parent of the output"
-            raise StorageError(message, hint=f"make it first: mkdir -p {path.parent}")
+            ancestors = (path.parent, *path.parent.parents)
+            nearest = next(each for each in ancestors if os.path.lexists(each))
+            hint = f"make it first: mkdir -p {path.parent}"
+            if not nearest.is_dir():
+                hint = f"{quoted(nearest)} is in the way; choose another output"
+            raise StorageError(message, hint=hint)
         if not os.access(path.parent, os.W_OK | os.X_OK):
             message = f"{quoted(path.parent)}: not writable, expected the parent of the output"
             raise StorageError(message, hint=HINTS[errno.EACCES])

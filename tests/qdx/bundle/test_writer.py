@@ -507,6 +507,13 @@ def test_a_missing_parent_is_a_storage_error(tmp_path):
     assert "mkdir -p" in caught.value.hint
 
 
+def test_an_output_below_a_file_is_no_folder_to_make(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError) as caught:
+        BundleWriter.check(tmp_path / "file" / "sub" / "out")
+    assert caught.value.hint == f"`{tmp_path}/file` is in the way; choose another output"
+
+
 def test_a_parent_that_is_a_file_is_a_storage_error(tmp_path):
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(StorageError):

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qdx.backends.contract import KernelExecution
-from qdx.backends.coreml.mil.reader import read_package
-from qdx.backends.coreml.run import package_of
+from qdx.backends.coreml.artifact import read_artifact
 from qdx.backends.coreml.site_names import SiteNames
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def audit(folder: Path) -> tuple[KernelExecution, ...]:
     Raises:
         InvalidBundle: The package cannot be read.
     """
-    program = read_package(package_of(folder))
+    program = read_artifact(folder)
     names = SiteNames(program)
     makers = {value.name: one for one in program.main.operations for value in one.outputs}
     found = []

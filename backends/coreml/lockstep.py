@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qdx.backends.coreml.artifact import read_artifact
 from qdx.backends.coreml.mil.dtypes import BY_NAME
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.program import (
@@ -20,8 +21,7 @@ from qdx.backends.coreml.mil.program import (
     MilValue,
     TensorType,
 )
-from qdx.backends.coreml.mil.reader import read_package
-from qdx.backends.coreml.run import package_of, torch_threads
+from qdx.backends.coreml.run import torch_threads
 from qdx.backends.lockstep import Values, shape_of
 
 __all__ = ["CoreMlLockstep"]
@@ -56,7 +56,7 @@ class CoreMlLockstep:
             InvalidBundle: The package cannot be read, or it has a quantizer that the graph has not.
             TargetRefusal: The interpreter lacks operations of the program.
         """
-        program = read_package(package_of(folder))
+        program = read_artifact(folder)
         self._outputs = program.main.outputs
         cut, self._sources = _cut(program.main, shapes)
         self.quantizers = tuple(self._sources)

@@ -16,16 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdx.backends.contract import check_inputs
+from qdx.backends.coreml.artifact import packages_of, read_artifact
 from qdx.backends.coreml.mil.interpreter import Interpreter
-from qdx.backends.coreml.mil.program import MilProgram
-from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.package import quiet
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
-from qdx.exporter.files import safe_child
 
-__all__ = ["CoreMlRunner", "package_of", "torch_threads"]
+__all__ = ["CoreMlRunner", "torch_threads"]
 
-_ENDING: Final = ".mlpackage"
 # coremltools' names of what may compute a model.
 _UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_AND_NE", "CPU_ONLY")
 _OPTION: Final = "compute_units"
@@ -50,11 +47,11 @@ class CoreMlRunner:
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> None:
         units = _compute_units(options)
-        program = read_package(package_of(folder))
+        program = read_artifact(folder)
         self.inputs = program.inputs
         self.outputs = program.outputs
         on_mac = sys.platform == "darwin"
-        self._model = _framework_model(program, units) if on_mac else Interpreter(program).run
+        self._model = _framework_model(folder, units) if on_mac else Interpreter(program).run
         self._threads = None if on_mac else threads
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -68,21 +65,6 @@ class CoreMlRunner:
         with torch_threads(self._threads):
             results = self._model(inputs)
         return {spec.name: np.asarray(results[spec.name], spec.dtype) for spec in self.outputs}
-
-
-def package_of(folder: Path) -> Path:
-    """The one package in a component's folder, or the folder itself where it is one.
-
-    Raises:
-        InvalidBundle: There is none, or there are several.
-    """
-    if folder.suffix == _ENDING:
-        return folder
-    found = sorted(path.name for path in folder.iterdir() if path.suffix == _ENDING)
-    if len(found) != 1:
-        names = ", ".join(map(quoted, found)) or "no package"
-        raise InvalidBundle(f"{quoted(folder)}: holds {names}, expected one `NAME{_ENDING}`")
-    return safe_child(folder, found[0], error=InvalidBundle)
 
 
 def _compute_units(options: Mapping[str, str]) -> str:
@@ -99,19 +81,30 @@ def _compute_units(options: Mapping[str, str]) -> str:
     return units
 
 
-def _framework_model(program: MilProgram, units: str) -> Any:
-    """The framework's model as a function of named arrays; on macOS alone."""
+def _framework_model(folder: Path, units: str) -> Any:
+    """The framework's models, one after the other, as a function of named arrays; on macOS alone."""
     import coremltools
 
-    with quiet():
-        try:
-            model = coremltools.models.MLModel(
-                str(program.path), compute_units=coremltools.ComputeUnit[units]
-            )
-        except Exception as error:
-            message = f"{quoted(program.path)}: Core ML cannot open it, {first_line(error)}"
-            raise InvalidBundle(message) from error
-    return lambda inputs: model.predict(dict(inputs))
+    models = []
+    for package in packages_of(folder):
+        with quiet():
+            try:
+                models.append(
+                    coremltools.models.MLModel(
+                        str(package), compute_units=coremltools.ComputeUnit[units]
+                    )
+                )
+            except Exception as error:
+                message = f"{quoted(package)}: Core ML cannot open it, {first_line(error)}"
+                raise InvalidBundle(message) from error
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        known: dict[str, Any] = dict(inputs)
+        for model in models:
+            known |= model.predict({name: known[name] for name in model.input_description})
+        return known
+
+    return run
 
 
 @contextmanager

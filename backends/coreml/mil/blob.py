@@ -18,9 +18,11 @@ from __future__ import annotations
 import os
 import struct
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ from qdx.backends.coreml.mil.where import Where
 from qdx.exporter.errors import InvalidBundle, StorageError, quoted
 from qdx.exporter.files import open_regular
 
-__all__ = ["Blob", "WeightFile"]
+__all__ = ["Blob", "WeightFile", "WeightFileWriter"]
 
 _ALIGNMENT_BYTES: Final = 64
 _SENTINEL: Final = 0xDEADBEEF
@@ -40,6 +42,7 @@ _HEADER: Final = struct.Struct("<II")
 _ENTRY: Final = struct.Struct("<IIQQQ")
 # Linux reads at most 2 GiB at once.
 _READ_LIMIT_BYTES: Final = 1 << 30
+_COPIED_BYTES: Final = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,13 @@ class WeightFile:
             raise self._wrong(where, entry_bytes, reason)
         return Blob(kind, count, entry_bytes, offset, size, self)
 
+    def entry(self, entry_bytes: int) -> tuple[bytes, int, int]:
+        """A description as it is, bytes of the data, and where they start; of a file that this project wrote."""
+        raw = self.read(entry_bytes, _ALIGNMENT_BYTES).tobytes()
+        sentinel, _, size, offset, _ = _ENTRY.unpack_from(raw)
+        assert sentinel == _SENTINEL
+        return raw, size, offset
+
     def read(self, offset_bytes: int, size_bytes: int) -> NDArray[np.uint8]:
         """Reads bytes into new memory; raises like `Blob.read`."""
         data = np.empty(size_bytes, np.uint8)
@@ -153,3 +163,57 @@ class WeightFile:
 
     def _wrong(self, where: Where, entry_bytes: int, reason: str) -> InvalidBundle:
         return InvalidBundle(f"{where}: at {entry_bytes} of {quoted(self.path.name)}: {reason}")
+
+
+class WeightFileWriter:
+    """A weight file made of entries of another, each written once.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        StorageError: The disk refused, here and in all that follows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        with self._storing():
+            self._file = self._path.open("xb")
+            self._file.write(bytes(_ALIGNMENT_BYTES))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._storing(), self._file:
+            self._file.seek(0)
+            self._file.write(_HEADER.pack(len(self._places), _VERSION))
+
+    def copy(self, source: WeightFile, entry_bytes: int) -> int:
+        """Copies an entry; returns where its description starts now."""
+        if entry_bytes not in self._places:
+            raw, size, offset = source.entry(entry_bytes)
+            with self._storing():
+                start = self._file.tell()
+                data = start + _ALIGNMENT_BYTES
+                self._file.write(_ENTRY.pack(*_moved(raw, data)) + raw[_ENTRY.size :])
+                for done in range(0, size, _COPIED_BYTES):
+                    part = min(_COPIED_BYTES, size - done)
+                    self._file.write(source.read(offset + done, part).tobytes())
+                self._file.write(bytes(-size % _ALIGNMENT_BYTES))
+            self._places[entry_bytes] = start
+        return self._places[entry_bytes]
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{quoted(self._path)}: {error.strerror}") from error
+
+
+def _moved(raw: bytes, offset_bytes: int) -> tuple[int, ...]:
+    """A description's numbers, with another place of the data."""
+    sentinel, code, size, _, unused_bits = _ENTRY.unpack_from(raw)
+    return sentinel, code, size, offset_bytes, unused_bits

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from qdx.backends.coreml.run import CoreMlRunner, package_of
+from qdx.backends.coreml.artifact import packages_of
+from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import InvalidBundle, UsageError
 from qdx.exporter.graph.graph import TensorSpec
 from tests.backends.coreml.mil.packages import random, save
@@ -58,7 +59,7 @@ def test_threads_are_those_of_the_call_alone(folder, monkeypatch):
 
 def test_a_folder_holds_one_package(folder, tmp_path):
     with pytest.raises(InvalidBundle, match="holds no package"):
-        package_of(tmp_path)
+        packages_of(tmp_path)
     for name in ("a.mlpackage", "b.mlpackage"):
         shutil.copytree(folder / "model.mlpackage", tmp_path / name)
 

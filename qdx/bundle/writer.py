@@ -232,13 +232,26 @@ def _check_replaceable(path: Path, *, force: bool) -> None:
         raise storage_error("list", path, bad) from bad
     if is_empty:
         return
+    before = _identity(path)
     try:
         read_listing(path)
     except InvalidBundle as bad:
+        if _identity(path) != before:  # half was read before another run replaced it
+            _check_replaceable(path, force=force)
+            return
         raise UsageError(
             f"{bad.message}: --force replaces complete bundles only",
             hint="choose another output, or remove the folder yourself",
         ) from bad
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name; None where there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _manifest_bytes(manifest: dict[str, Any]) -> bytes:

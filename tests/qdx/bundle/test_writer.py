@@ -16,7 +16,7 @@ from qdx.bundle import operations, writer
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.rename import rename_new
 from qdx.bundle.writer import BundleWriter
-from qdx.exporter.errors import InternalError, QdxError, StorageError, UsageError
+from qdx.exporter.errors import InternalError, InvalidBundle, QdxError, StorageError, UsageError
 from tests.qdx.bundle.bundles import MANIFEST, fill, hidden, snapshot, write
 
 
@@ -365,6 +365,21 @@ def test_of_many_replacing_writers_all_win_in_turn(memory_path):
     read_bundle(output)
     write(output, force=True)
     assert hidden(memory_path) == []
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    output, other = write(tmp_path / "bundle", b"old"), write(tmp_path / "other", b"other")
+    read = writer.read_listing
+
+    def half_read(path):
+        monkeypatch.setattr(writer, "read_listing", read)
+        path.rename(tmp_path / "aside")
+        other.rename(path)
+        raise InvalidBundle("a file of the old bundle is gone")
+
+    monkeypatch.setattr(writer, "read_listing", half_read)
+    write(output, b"new", force=True)
+    assert (output / "unet" / "model.onnx").read_bytes() == b"graph new"
 
 
 def test_a_living_writer_is_left_alone(memory_path):

@@ -57,7 +57,7 @@ def activation_quantization(
         symmetric: The kernel wants the zero point in the middle; otherwise each plan's wish holds.
     """
     first = segments[0][1]
-    if not first.calibrated:
+    if first.quantized and not first.calibrated:
         return ActivationQuantization(first.dtype, 1.0, 0, token=first.granularity == "token")
     assert ranges is not None
     if quantized_dtype(first.dtype).is_float:

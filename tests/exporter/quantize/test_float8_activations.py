@@ -1,11 +1,11 @@
-"""Activations in 8-bit floats: the greatest magnitude becomes the greatest value."""
+"""Activations in floats of 8 and 4 bits: the greatest magnitude becomes the greatest value."""
 
 from __future__ import annotations
 
 import pytest
 
 from qdx.exporter.plan.scheme import Inputs
-from qdx.exporter.quantize.activations import activation_quantization
+from qdx.exporter.quantize.activations import activation_quantization, in_float16
 from qdx.exporter.quantize.placement import ActivationQuantization
 
 
@@ -22,3 +22,20 @@ def test_the_scale_is_the_greatest_magnitude_over_448(signed):
     found = activation_quantization([(None, scheme)], Recorded(), (), signed=signed, symmetric=True)
 
     assert found == ActivationQuantization("float8_e4m3fn", pytest.approx(0.02, rel=1e-7), 0)
+
+
+def in_blocks(dtype):
+    scheme = Inputs(dtype=dtype, granularity="block", mode="dynamic")
+    ranges = Recorded() if scheme.calibrated else None
+    return activation_quantization([(None, scheme)], ranges, (), signed=True, symmetric=True)
+
+
+def test_the_scale_of_a_tensor_in_nvfp4_leaves_room_for_those_of_blocks():
+    found = in_blocks("nvfp4")
+
+    assert found == ActivationQuantization("nvfp4", pytest.approx(8.96 / (6 * 448), rel=1e-7), 0)
+    assert in_float16(found, "it") == found  # it stays in float32
+
+
+def test_mxfp8_needs_no_range():
+    assert in_blocks("mxfp8") == ActivationQuantization("mxfp8", 1.0, 0)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from qdx.exporter.plan.feasibility import Offer, Request
-from qdx.exporter.plan.scheme import InputsDtype, TableDtype, WeightsDtype
+from qdx.exporter.plan.scheme import FloatDtype, InputsDtype, TableDtype, WeightsDtype
 
 __all__ = ["Kernel", "offer_of"]
 
@@ -44,6 +44,9 @@ class Kernel(BaseModel):
         inputs: Types of the inputs; `float32` where they are not quantized.
         input_granularity: What shares a scale of the inputs; `timestep` for groups of timesteps.
         input_symmetric: Whether the inputs are symmetric.
+        head_multiple: What must divide the channels of attention's heads.
+        head_limit: The most channels of a head.
+        storage: Types of the component's float weights.
         stored: Type that holds the weight, where it is wider than the asked one.
         scales: Type that holds scales of weights: `float32`, or `storage` for that of the component's float
             weights.
@@ -64,6 +67,9 @@ class Kernel(BaseModel):
     inputs: InputsDtypes | None = None
     input_granularity: InputsGranularities | None = None
     input_symmetric: bool | None = None
+    head_multiple: Annotated[int, Field(ge=1)] = 1
+    head_limit: Annotated[int, Field(ge=1)] | None = None
+    storage: Annotated[tuple[FloatDtype, ...], _Loose, Field(min_length=1)] | None = None
     stored: Literal["int8", "uint8"] | None = None
     scales: Literal["float32", "storage"] = "float32"
     form: Literal["native", "decomposed", "simulated", "stored", "refused"]
@@ -87,6 +93,9 @@ class Kernel(BaseModel):
         """Whether the row speaks of a request."""
         return (
             request.op in self.op
+            and request.head % self.head_multiple == 0
+            and (self.head_limit is None or request.head <= self.head_limit)
+            and _holds(self.storage, request.storage)
             and self._carries_weights(request)
             and self._carries_inputs(request)
         )

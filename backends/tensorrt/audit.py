@@ -54,9 +54,10 @@ def _precision(node: ir.Node) -> str:
 
 
 def _narrow_type(value: ir.Value | None) -> ir.DataType | None:
-    """The type of what a dequantizer gives an operation, which blocks of floats reach through casts and turns."""
+    """The type of what a dequantizer gives an operation, cast at most; blocks of floats reach it through turns too."""
     found = operand(value)
-    return found.narrow_type if not found.passed or found.in_blocks_of_floats else None
+    cast = all(node.op_type == "Cast" for node in found.passed)
+    return found.narrow_type if cast or found.in_blocks_of_floats else None
 
 
 def _name(dtype: ir.DataType | None) -> str:

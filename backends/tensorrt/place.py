@@ -23,6 +23,7 @@ from qdx.exporter.quantize.placement import (
     SitePlacement,
     WeightQuantization,
 )
+from qdx.exporter.quantize.scales import choose_qparams
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["place"]
 
 _HALF: Final = "float16"
+_FLOAT8: Final = "float8_e4m3fn"
+_PROBABILITIES: Final = "probs"
 
 
 def place(
@@ -75,18 +78,22 @@ def _inputs(
     segments = resolution.segments
     if not any(inputs.quantized for _, inputs in segments):
         return {}
-    assert ranges is not None
-    groups = ranges.groups(where)
-    return {
     if not segments[0][1].calibrated:
         scales = activation_quantization(segments, None, (), signed=True, symmetric=True)
         return dict.fromkeys(site.ports.values(), scales)
-        index: activation_quantization(
+    assert ranges is not None
+    groups = ranges.groups(where)
+    found = {}
+    for port, index in site.ports.items():
+        if port == _PROBABILITIES and segments[0][1].dtype == _FLOAT8:
+            scale = choose_qparams(0, 1, _FLOAT8, symmetric=True).scale
+            found[index] = ActivationQuantization(_FLOAT8, scale, 0)
+            continue
+        found[index] = activation_quantization(
             segments,
             ranges.statistics(where, site.key, port),
             groups,
             signed=True,
             symmetric=True,
         )
-        for port, index in site.ports.items()
-    }
+    return found

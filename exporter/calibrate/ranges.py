@@ -118,7 +118,8 @@ class Ranges:
     def check(self, files: Mapping[str, str], sites: Mapping[str, Sequence[Site]]) -> None:
         """Checks that recorded ranges are those of a model and its sites.
 
-        Products of attention may be missing: they are recorded only for plans that quantize them.
+        Products of attention may be missing: they are recorded only for plans that quantize them. So may residual
+        additions: smoothing can part their sum from what reads it.
 
         Args:
             files: SHA-256 of the model's files by relative path.
@@ -138,7 +139,7 @@ class Ranges:
         for where, expected in sites.items():
             found = self._graph(where).ports.keys()
             keys = {site.key for site in expected}
-            needed = {site.key for site in expected if not site.is_attention_product}
+            needed = {s.key for s in expected if not (s.is_attention_product or s.is_residual)}
             for key in sorted(needed - found):
                 raise InvalidInput(
                     f"ranges: site {quoted(key)} of {quoted(where)} was not recorded", hint=_AGAIN

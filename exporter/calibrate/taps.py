@@ -58,7 +58,8 @@ def taps_of(graph: Graph, sites: Sequence[Site]) -> Taps:
             if isinstance(value, Node) and _is_float(value):
                 # The second operand of a matrix product is reduced along its last dimension but one.
                 axis = site.channel_axis if number == 0 else -2
-                wanted.append((site, port, value, _from_front(axis, value)))
+                own = None if site.is_residual else _from_front(axis, value)
+                wanted.append((site, port, value, own))
         if _is_float(node):
             wanted.append((site, OUTPUT, node, None))
     axes: dict[str, int] = {}

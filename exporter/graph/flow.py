@@ -16,6 +16,7 @@ from qdx.exporter.graph.graph import Graph, fqn
 
 __all__ = [
     "ARITHMETIC",
+    "KEEPS_WHOLE",
     "MOVES",
     "Flow",
     "Module",
@@ -33,13 +34,13 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_KEEPS_WHOLE: Final = words(
+KEEPS_WHOLE: Final = words(
     "alias clone contiguous dequantize dequantize_tensor detach flatten lut movedim permute quantize "
     "quantize_tensor reshape squeeze t to transpose type_as unsqueeze view _to_copy _unsafe_view"
 )
 """Operators whose result has every element of their first argument once, moved or cast."""
 
-MOVES: Final = _KEEPS_WHOLE | words(
+MOVES: Final = KEEPS_WHOLE | words(
     "cat chunk concat concatenate constant_pad_nd copy_ dropout dropout_ empty_like expand expand_as getitem "
     "index index_select narrow pad pixel_shuffle pixel_unshuffle repeat repeat_interleave roll select slice "
     "split split_with_sizes stack tile unbind unflatten view_as_complex view_as_real"
@@ -275,7 +276,7 @@ class Flow:
         while isinstance(node, Node):
             if node.op == "placeholder":
                 return self._parameters.get(node.name)
-            if name_of(node) not in _KEEPS_WHOLE or not node.args:
+            if name_of(node) not in KEEPS_WHOLE or not node.args:
                 return None
             node = node.args[0]
         return None

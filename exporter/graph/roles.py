@@ -2,7 +2,8 @@
 
 No name of a module decides. In the order in which they are asked:
 
-* `norm` and `embedding` by the operator; `other` for a product of two activations.
+* `norm` and `embedding` by the operator; `other` for a product of two activations. Residual additions, which have the
+  role `residual`, are none of what follows.
 * `attn.q`, `attn.k`, `attn.v`: the weighted operations (linear ones and convolutions) nearest before an
   attention, reached through moves, norms and arithmetic such as rotary embeddings. One that several
   arguments come from is `attn.qkv`, `attn.kv` or `attn.qk_in`.

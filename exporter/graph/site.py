@@ -23,23 +23,25 @@ class Site:
 
     Attributes:
         key: Unique in the graph and the same on every target: the module's fully qualified name, with
-            `#2` for its second call; `<attention>.qk` and `<attention>.pv` for the products of attention.
+            `#2` for its second call; `<attention>.qk` and `<attention>.pv` for the products of attention,
+            `<module>.add` for residual additions.
         fqn: Fully qualified name of the module that the operation belongs to.
         node: Name of the operation's node in the graph's program.
-        op: `conv2d`, `linear`, `qk`, `pv`, `group_norm` and the like.
+        op: `conv2d`, `linear`, `qk`, `pv`, `add`, `group_norm` and the like.
         role: What it is for: `first`, `last`, `conv`, `shortcut`, `time_embed`; `attn.q`, `attn.k`,
             `attn.v`, and where one makes several of them `attn.qkv`, `attn.kv`, `attn.qk_in`,
             `attn.qv`; `attn.qk` and `attn.pv` for the products, `attn.out`; `ff.in`, `ff.out`,
-            `norm`, `embedding`, `other`.
+            `norm`, `embedding`, `residual`, `other`.
         stage: Where it stands: `down.0`, `mid`, `up.2`, `block.17`; empty outside of all stages.
         macs: Multiply-accumulates of one call; 0 where there are none to speak of.
         weight: Fully qualified name of its weight parameter; None without one.
         weight_shape: The weight's shape, empty without one.
         ports: Argument index of every quantizable input by name: `input` for weighted operations,
             `query` and `key`, `probs` and `value` for the products of attention, `input` and `other`
-            for other products of two activations.
+            for other products of two activations, `skip` for residual additions.
         channel_axis: Dimension of the first port along which the operation reduces: 1 for a
             convolution, -1 for a linear operation.
+        head: Channels of a head of attention, for its two products; 0 for other operations.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Site:
     weight_shape: tuple[int, ...] = ()
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     channel_axis: int = -1
+    head: int = 0
 
     @property
     def weight_elements(self) -> int:
@@ -68,6 +71,11 @@ class Site:
     def is_attention_product(self) -> bool:
         """Whether it is one of the two products of attention, which can be quantized once that is opened."""
         return self.op in ATTENTION_PRODUCTS
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether it is a residual addition."""
+        return self.op == "add"
 
     @property
     def is_product(self) -> bool:

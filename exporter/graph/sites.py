@@ -14,6 +14,7 @@ from torch.fx import Node
 from qdx.exporter.graph.attention import Attention, find_attention
 from qdx.exporter.graph.flow import Flow, Operation, name_of, numel, shape
 from qdx.exporter.graph.graph import Graph
+from qdx.exporter.graph.residuals import Residual, find_residuals
 from qdx.exporter.graph.roles import find_roles
 from qdx.exporter.graph.site import Site
 from qdx.exporter.graph.stages import find_stages
@@ -38,7 +39,8 @@ def sites(graph: Graph) -> tuple[Site, ...]:
     """Finds every operation that a plan can address.
 
     These are convolutions, linear operations, products of two activations, embeddings and norms that
-    the trace kept whole, and the two products of each attention. An attention that is one node has
+    the trace kept whole, the two products of each attention, and residual additions (`add`) whose sum a weighted
+    operation reads as it is, with the branch that is added as their input `skip`. An attention that is one node has
     both sites there, with the inputs that this node has: `query` and `key` for the first product,
     `value` for the second; `open_attention` makes `probs` exist. Its keys stay.
 
@@ -66,6 +68,8 @@ def sites(graph: Graph) -> tuple[Site, ...]:
     ]
     drafts = [_draft(flow, operation) for operation in operations]
     drafts += [draft for found in attention for draft in _attention_drafts(found)]
+    weighted = [one for one in operations if one.name != "embedding" and one.name not in _NORMS]
+    drafts += [_residual_draft(flow, found) for found in find_residuals(flow, weighted)]
     drafts.sort(key=lambda draft: flow.index[draft.node])
     roles = find_roles(flow, operations, attention)
     stages = find_stages(flow, operations, roles)
@@ -87,6 +91,7 @@ def sites(graph: Graph) -> tuple[Site, ...]:
                 weight_shape=draft.weight_shape,
                 ports=MappingProxyType(dict(draft.ports)),
                 channel_axis=draft.channel_axis,
+                head=draft.head,
             )
         )
     return tuple(found_sites)
@@ -106,6 +111,7 @@ class _Draft:
     weight: str | None = None
     weight_shape: tuple[int, ...] = ()
     channel_axis: int = -1
+    head: int = 0
 
 
 def _operation(flow: Flow, node: Node) -> Operation | None:
@@ -177,6 +183,12 @@ def _macs(operation: Operation) -> int:
     return 0
 
 
+def _residual_draft(flow: Flow, found: Residual) -> _Draft:
+    owner = flow.module(found.node).fqn
+    base = ".".join(filter(None, [owner, "add"]))
+    return _Draft(found.node, owner, base, "add", 0, {"skip": found.skip}, "residual")
+
+
 def _attention_drafts(found: Attention) -> tuple[_Draft, _Draft]:
     query, key, value = (shape(node) for node in (found.query, found.key, found.value))
     rows = prod(query[:-1])
@@ -195,6 +207,7 @@ def _attention_drafts(found: Attention) -> tuple[_Draft, _Draft]:
             rows * columns * query[-1],
             scores_ports,
             "attn.qk",
+            head=query[-1],
         ),
         _Draft(
             found.result,
@@ -204,5 +217,6 @@ def _attention_drafts(found: Attention) -> tuple[_Draft, _Draft]:
             rows * columns * value[-1],
             result_ports,
             "attn.pv",
+            head=value[-1],
         ),
     )

@@ -10,7 +10,7 @@ from qdx.exporter.graph.site import Site
 from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.selection import Decision
 
-__all__ = ["compared_macs", "inputs_only_where_faster", "weights_only_where_faster"]
+__all__ = ["attention_of", "compared_macs", "inputs_only_where_faster", "weights_only_where_faster"]
 
 _PRODUCT: Final = re.compile(r"(?:qk|pv)(?=(?:#\d+)?$)")
 
@@ -25,9 +25,9 @@ def compared_macs(sites: Iterable[Site]) -> Mapping[str, int]:
     smaller: dict[str, int] = {}
     for site in every:
         if site.is_attention_product:
-            attention = _attention(site)
+            attention = attention_of(site)
             smaller[attention] = min(site.macs, smaller.get(attention, site.macs))
-    return {site.key: smaller.get(_attention(site), site.macs) for site in every}
+    return {site.key: smaller.get(attention_of(site), site.macs) for site in every}
 
 
 def weights_only_where_faster(plan: Plan, decision: Decision) -> bool:
@@ -41,6 +41,6 @@ def inputs_only_where_faster(plan: Plan, decision: Decision) -> bool:
     return bool(rules) and all(rule is not None and rule.when == "faster" for rule in rules)
 
 
-def _attention(site: Site) -> str:
-    """A name that both products of an attention share; that of no other site."""
+def attention_of(site: Site) -> str:
+    """Returns a name that both products of an attention share; that of no other site."""
     return _PRODUCT.sub("*", site.key) if site.is_attention_product else site.key

@@ -31,6 +31,8 @@ class Request:
         by_timestep: The inputs have scales that depend on the timestep.
         reduced: Size of the dimension that blocks of weights divide; 0 without a weight.
         macs: Multiply-accumulates of one call, the same for both products of an attention.
+        head: Channels of a head of attention; 0 for other operations.
+        storage: Type of the component's float weights.
     """
 
     op: str
@@ -39,6 +41,8 @@ class Request:
     by_timestep: bool = False
     reduced: int = 0
     macs: int = 0
+    head: int = 0
+    storage: str = "float32"
 
     def __str__(self) -> str:
         """`linear with int4 weights (block 32) and int8 inputs (token)`."""

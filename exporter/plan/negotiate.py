@@ -185,7 +185,16 @@ class Negotiation:
         by_timestep = isinstance(wish.inputs, tuple)
         schemes = wish.inputs if isinstance(wish.inputs, tuple) else ((range(0), wish.inputs),)
         requests = [
-            Request(self.site.op, weights, scheme, by_timestep, self._reduced, self.macs)
+            Request(
+                self.site.op,
+                weights,
+                scheme,
+                by_timestep,
+                self._reduced,
+                self.macs,
+                self.site.head,
+                self.storage,
+            )
             for _, scheme in schemes
         ]
         offers = [(self.target.offer(request), request) for request in requests]

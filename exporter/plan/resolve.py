@@ -12,7 +12,12 @@ from qdx.exporter.plan.feasibility import PlanTarget, computed_in
 from qdx.exporter.plan.load import list_presets, load_plan
 from qdx.exporter.plan.reach import check_reach
 from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
-from qdx.exporter.plan.resolve_site import GraphRequest, resolve_site, with_shared_weights
+from qdx.exporter.plan.resolve_site import (
+    GraphRequest,
+    resolve_site,
+    with_shared_weights,
+    with_whole_attention,
+)
 from qdx.exporter.plan.rule import matches
 from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.selection import Decision, decide, name_of, storage_rule
@@ -155,10 +160,11 @@ def _graph(
     request: GraphRequest, sites: Sequence[Site], decisions: Sequence[Decision]
 ) -> tuple[SiteResolution, ...]:
     macs = compared_macs(sites)
-    return with_shared_weights(
+    resolved = with_shared_weights(
         resolve_site(request, site, decision, macs[site.key])
         for site, decision in zip(sites, decisions, strict=True)
     )
+    return with_whole_attention(resolved)
 
 
 def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Final
 
-from qdx.exporter.graph.site import Site
-from qdx.exporter.plan.faster import inputs_only_where_faster, weights_only_where_faster
+from qdx.exporter.graph.site import ATTENTION_PRODUCTS, Site
+from qdx.exporter.plan.faster import (
+    attention_of,
+    inputs_only_where_faster,
+    weights_only_where_faster,
+)
 from qdx.exporter.plan.feasibility import PlanTarget
 from qdx.exporter.plan.negotiate import Negotiation, Outcome, Wish
 from qdx.exporter.plan.resolution import InputsByTimestep, SiteResolution
@@ -15,7 +21,9 @@ from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.plan.selection import Decision, name_of
 
-__all__ = ["GraphRequest", "resolve_site", "with_shared_weights"]
+__all__ = ["GraphRequest", "resolve_site", "with_shared_weights", "with_whole_attention"]
+
+_FLOAT8: Final = "float8_e4m3fn"
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,20 @@ def with_shared_weights(resolutions: Iterable[SiteResolution]) -> tuple[SiteReso
             resolution = replace(resolution, form="refused", why=why)  # noqa: PLW2901
         checked.append(resolution)
     return tuple(checked)
+
+
+def with_whole_attention(resolutions: Iterable[SiteResolution]) -> tuple[SiteResolution, ...]:
+    """Refuses a product of attention in 8-bit floats whose other product is not: kernels have both, or neither."""
+    sites = tuple(resolutions)
+    narrow = [r for r in sites if r.site.is_attention_product and _in_float8(r)]
+    products = Counter(attention_of(resolution.site) for resolution in narrow)
+    alone = {id(r) for r in narrow if products[attention_of(r.site)] < len(ATTENTION_PRODUCTS)}
+    why = "the other product of its attention is not in 8-bit floats: there is one kernel for both"
+    return tuple(replace(r, form="refused", why=why) if id(r) in alone else r for r in sites)
+
+
+def _in_float8(resolution: SiteResolution) -> bool:
+    return any(inputs.dtype == _FLOAT8 for _, inputs in resolution.segments)
 
 
 def _where_faster(

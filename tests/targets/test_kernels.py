@@ -111,7 +111,8 @@ def test_blocks_that_do_not_divide():
         ("linear", Weights(dtype="int8", granularity="block", block=32), None, "those of channels"),
         ("linear", W8, ASYMMETRIC, "inputs are symmetric"),
         ("linear", W8, TOKEN, "one for each tensor"),
-        ("pv", None, Inputs(dtype="float8_e4m3fn"), "pattern of its own"),
+        ("pv", None, Inputs(dtype="float8_e4m3fn"), "in a component of sixteen bits"),
+        ("add", None, ASYMMETRIC, "inputs are symmetric"),
         ("linear", Weights(dtype="palette4", granularity="tensor"), None, "table"),
     ],
 )
@@ -120,6 +121,23 @@ def test_what_tensorrt_cannot_do_is_refused_with_the_reason(op, weights, inputs,
 
     assert offer.form == "refused"
     assert why in offer.why
+
+
+@pytest.mark.parametrize(
+    ("head", "storage", "expected"),
+    [
+        (64, "float16", "native"),
+        (256, "float16", "native"),
+        (40, "float16", "refused"),
+        (272, "float16", "refused"),
+        (64, "float32", "refused"),
+    ],
+)
+def test_fused_attention_in_8_bit_floats_has_wide_heads_and_sixteen_bits(head, storage, expected):
+    request = Request("qk", None, Inputs(dtype="float8_e4m3fn"), head=head, storage=storage)
+
+    assert load_target("tensorrt-ada").offer(request).form == expected
+    assert load_target("tensorrt-ampere").offer(request).form == "refused"
 
 
 @pytest.mark.parametrize("target", list_targets())
@@ -153,11 +171,12 @@ def requests():
         for dtype in ("int8", "uint8", "int5", "uint5", "int4", "uint4")
         for symmetric in (True, False)
     ]
-    for op in ("conv1d", "conv2d", "linear", "qk", "pv"):
+    for op in ("conv1d", "conv2d", "linear", "qk", "pv", "add"):
         for weights in floats + quantized:
             for scheme in inputs:
                 for by_timestep in (False, True):
                     yield Request(op, weights, scheme, by_timestep, 64)
+    yield Request("qk", None, Inputs(dtype="float8_e4m3fn"), head=64, storage="float16")
 
 
 ROW = {"op": ["linear"], "form": "native", "why": "x"}

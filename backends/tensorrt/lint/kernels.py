@@ -92,7 +92,7 @@ def int8_attention(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
 
 
 def float8_attention(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
-    """Attention in FP8 has heads of a multiple of 16, of at most 256, and scales its query before.
+    """Attention in FP8 has heads of a multiple of 16, of at most 256, scales its query before, and adds up in float32.
 
     The fused kernel wants the factor in front of the first product: none stands between that product
     and the softmax.
@@ -101,6 +101,13 @@ def float8_attention(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
     for each in products(subject):
         if each.weighted or each.convolves or each.narrow_type != ir.DataType.FLOAT8E4M3FN:
             continue
+        sums = each.node.outputs[0].dtype
+        if sums not in {None, ir.DataType.FLOAT}:
+            yield Fault(
+                name_of(each.node),
+                f"adds up in {sums.name}, expected FLOAT",
+                "cast both operands to float32 behind their dequantizers",
+            )
         softmax, scaled = _softmax_behind(each.node)
         if softmax is None:
             continue

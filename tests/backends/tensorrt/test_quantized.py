@@ -79,8 +79,9 @@ def wanted(scheme):
 
 
 def lowered(graph, folder, scheme, stored="float16", change=lambda placement: placement):
+    """A scheme is a name, or a function from a site to its weights and inputs."""
     plan = replace(
-        resolved(graph, wanted(scheme)),
+        resolved(graph, scheme if callable(scheme) else wanted(scheme)),
         components=(SimpleNamespace(component="block", becomes=stored),),
     )
     placement = BACKEND.place(graph, sites(graph), plan, FixedRanges(), PROFILE)
@@ -146,6 +147,64 @@ def test_q_k_and_v_of_one_input_share_its_quantizer(tmp_path):
     model = lowered(graph, tmp_path, "int8").model
 
     assert [node.op_type for node in model.graph].count("QuantizeLinear") == 1
+
+
+class Shrinking(nn.Module):
+    """A residual addition in front of a convolution with a stride."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.end = (nn.Conv2d(32, 32, 3, padding=1) for _ in range(3))
+
+    def forward(self, x):
+        return self.end((x + self.two(torch.relu(self.one(x)))) / 1.0)
+
+
+@pytest.fixture(scope="module")
+def shrinking():
+    return graph_of(Shrinking, {"x": torch.randn(1, 32, 8, 8)})[0]
+
+
+def warnings(made):
+    return [one.rule for one in lint_file(made.folder / "model.onnx", DeviceFacts())]
+
+
+def test_a_residual_branch_in_8_bits_lets_its_sum_be_made_in_8_bits(shrinking, tmp_path):
+    def wants(site):
+        return (W8 if site.weight else None), (A8 if site.op in {"conv2d", "add"} else None)
+
+    x = {"x": torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(1))}
+    made = lowered(shrinking, tmp_path, wants)
+
+    addition = first(made.model, "Add")
+    assert [value.producer().op_type for value in addition.inputs] == ["DequantizeLinear", "Conv"]
+    assert warnings(made) == []
+    assert made.lockstep(x).worst[1] >= LOCKSTEP_DB
+    found = {key: one.precision for one in BACKEND.audit(tmp_path, {}) for key in one.sites}
+    assert found == dict.fromkeys(["one", "two", "add", "end"], "int8")
+
+
+def test_a_float_residual_branch_in_front_of_a_quantizer_is_noticed(shrinking, tmp_path):
+    assert warnings(lowered(shrinking, tmp_path, "int8")) == ["residual"]
+
+
+def test_branches_that_are_joined_have_one_quantizer_behind(tmp_path):
+    """TensorRT moves it in front of the branches, so that all have its scale."""
+
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.end = (nn.Conv2d(32, 32, 1) for _ in range(3))
+
+        def forward(self, x):
+            return self.end(torch.cat([self.one(x), self.two(x)], 2))
+
+    graph, _ = graph_of(Joined, {"x": torch.randn(1, 32, 4, 4)})
+    made = lowered(graph, tmp_path, "int8")
+
+    (joined,) = (node for node in made.model.graph if node.op_type == "Concat")
+    assert [use.node.op_type for use in joined.outputs[0].uses()] == ["QuantizeLinear"]
+    assert warnings(made) == []
 
 
 def test_scales_are_stored_as_the_artifact_computes(block, tmp_path):

@@ -175,3 +175,18 @@ def test_no_small_weight_stays_behind_a_large_one_that_did_not_fit():
         for name in weights:
             cached[name].read()
     assert reads == ["a", "large", "b", "large", "b"]
+
+
+def test_a_residual_branch_is_observed_without_channels():
+    class Residual(nn.Module):
+        def forward(self, x):
+            return torch.relu(x) + x
+
+    graph = graph_of(Residual())
+    (node,) = nodes_of(graph, "add")
+    recorder = Recorder(graph, (Site("add", "", node, "add", "residual", "", ports={"skip": 0}),))
+    recorder.run({"x": X})
+    found = recorder.finish()[recorder.ports["add"]["skip"]]
+
+    assert found.range("minmax") == (0.0, float(X.max()))
+    assert found.channels == 0

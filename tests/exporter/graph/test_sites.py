@@ -20,7 +20,7 @@ FAST = {"sd", "sd3", "flux", "dit", "pixart", "sdxl"}
 ROLES = {
     *("first", "last", "conv", "shortcut", "time_embed", "norm", "embedding", "other"),
     *("attn.q", "attn.k", "attn.v", "attn.kv", "attn.qkv", "attn.qk", "attn.pv", "attn.out"),
-    *("ff.in", "ff.out"),
+    *("ff.in", "ff.out", "residual"),
 }
 
 

@@ -56,6 +56,22 @@ def refusal(*rules, **extras):
     return str(caught.value)
 
 
+def test_attention_is_in_8_bit_floats_with_both_products_or_not_at_all():
+    def forms(*op):
+        rule = {
+            "select": {"component": "unet", "op": list(op)},
+            "inputs": {"dtype": "float8_e4m3fn"},
+        }
+        found = examine(plan_of(rule), ["unet"], Toaster(), {"unet.forward": SITES["unet.forward"]})
+        sites = found.resolved.sites["unet.forward"]
+        return {r.key.rpartition(".")[2]: (r.form, r.why) for r in sites if r.segments}
+
+    assert forms("qk", "pv") == dict.fromkeys(["qk", "pv"], ("native", "toasted"))
+    ((form, why),) = forms("pv").values()
+    assert form == "refused"
+    assert "one kernel for both" in why
+
+
 def test_a_rule_decides_for_what_it_selects_and_the_rest_stays_float():
     found = unet(W8A8)
 

@@ -82,17 +82,20 @@ def convolution(kind="fp8", *, sizes=(32, 32, 3, 3), group=1, constant_kernel=Tr
     )  # fmt: skip
 
 
-def attention(kind="int8", *, tokens="128", head=64, factor="", probability_scale=1 / 127):
+def attention(
+    kind="int8", *, tokens="128", head=64, factor="", probability_scale=1 / 127, number="float"
+):
     """Products of attention with quantizers, the factor before or behind the first product."""
+    cast = {"float": 1, "float16": 10}[number]
     body = (
         ROUND_TRIP.format("q", "qq", "qd") + ROUND_TRIP.format("k", "kq", "kd") + ROUND_TRIP.format("v", "vq", "vd")
         + f"a = MatMul(qd, kd)\n{factor or 'b = Identity(a)'}\np = Softmax<axis = -1>({'b' if factor else 'a'})\n"
-        + "c = Cast<to = 1>(p)\npq = QuantizeLinear(c, ps, z)\npd = DequantizeLinear(pq, ps, z)\ny = MatMul(pd, vd)"
+        + f"c = Cast<to = {cast}>(p)\npq = QuantizeLinear(c, ps, z)\npd = DequantizeLinear(pq, ps, z)\ny = MatMul(pd, vd)"
     )  # fmt: skip
     return model_of(
-        f"float[1,2,{tokens},{head}] q, float[1,2,{head},{tokens}] k, float[1,2,{tokens},{head}] v",
-        f"float[1,2,{tokens},{head}] y", body if factor else body.replace("b = Identity(a)\n", ""),
-        s=constant("float", 0.1), z=constant(kind, 0), ps=constant("float", probability_scale), f=constant("float", 0.125),
+        f"{number}[1,2,{tokens},{head}] q, {number}[1,2,{head},{tokens}] k, {number}[1,2,{tokens},{head}] v",
+        f"{number}[1,2,{tokens},{head}] y", body if factor else body.replace("b = Identity(a)\n", ""),
+        s=constant(number, 0.1), z=constant(kind, 0), ps=constant(number, probability_scale), f=constant(number, 0.125),
     )  # fmt: skip
 
 
@@ -170,6 +173,7 @@ CASES = {
         [
             (attention("fp8", head=40), "heads of 40 in FP8"),
             (attention("fp8", factor="b = Mul(a, f)"), "scaled behind the product"),
+            (attention("fp8", number="float16"), "adds up in FLOAT16, expected FLOAT"),
         ],
     ),
     "softmax-scale": (

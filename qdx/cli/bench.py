@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Call, read_call
+from qdx.cli.options import SEED_LIMIT, AsJson, Call, read_call
 from qdx.cli.output import emit, size, table
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError
@@ -45,7 +45,9 @@ def command(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Processor threads of the runtime.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the inputs.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=SEED_LIMIT, help="Seed of the inputs.")
+    ] = 0,
     call: Call = None,
     as_json: AsJson = False,
 ) -> None:

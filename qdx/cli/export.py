@@ -47,6 +47,10 @@ def command(
             help="`swift`: Core ML packages for Apple's ml-stable-diffusion.",
         ),
     ] = None,
+    halves: Annotated[
+        bool,
+        typer.Option("--halves", help="With --layout: large models as two packages, for iPhones."),
+    ] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +83,7 @@ def command(
             ranges=ranges,
             prompts=None if prompts is None else read_prompts(prompts),
             layout=layout,
+            halves=halves,
             force=force,
             progress=progress,
         )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import load_json, parse_json
 
-__all__ = ["AsJson", "Bundle", "Call", "Force", "Model", "read_call"]
+__all__ = ["SEED_LIMIT", "AsJson", "Bundle", "Call", "Force", "Model", "read_call"]
+
+SEED_LIMIT: Final = 2**64 - 1000
+"""The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that qdx exported.")]

@@ -10,15 +10,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from qdx.cli.options import AsJson, Bundle, Call, Force, read_call
+from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Force, read_call
 from qdx.cli.output import emit, say
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import StorageError, UsageError, first_line, quoted
 
 __all__ = ["command"]
 
-# torch's generator takes no more.
-_SEED_LIMIT: Final = 2**64 - 1
 # What Python code raises when it is given values of a wrong kind; RuntimeError is torch's.
 _WRONG_ARGUMENTS: Final = (
     ArithmeticError,
@@ -45,7 +43,7 @@ def command(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=_SEED_LIMIT, help="Seed of the noise.")
+        int, typer.Option("--seed", min=0, max=SEED_LIMIT, help="Seed of the noise.")
     ] = 0,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     height: Annotated[int | None, typer.Option("--height", min=1, help="In pixels.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Bundle, Call, Model, read_call
+from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Model, read_call
 from qdx.cli.output import emit, plain, say
 from qdx.cli.progress import progress_bars
 
@@ -23,7 +23,9 @@ def command(
             "--report", metavar="DIR", help="Write report.json, junit.xml and report.html."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=SEED_LIMIT, help="Seed of the first noise.")
+    ] = 0,
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, max=1000, help="Number of seeds, for intervals.")
     ] = 1,
@@ -69,7 +71,11 @@ def command(
     if report is not None:
         say(f"wrote {report}")
     # Not `if failed`: whatever is not plainly passed has failed.
-    passed = plain(result).get("ok") is True
-    say("every gate holds" if passed else "a gate failed")
-    if not passed:
-        raise typer.Exit(1)
+    found = plain(result)
+    if found.get("ok") is True:
+        say("every gate holds")
+        return
+    say("a gate failed")
+    if found.get("lockstep") and not localize:
+        say("\nhint: --localize names the operations at which the error enters")
+    raise typer.Exit(1)

@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from PIL import Image
 
+from qdx.cli.options import SEED_LIMIT
 from qdx.exporter.progress import SILENT
 from qdx.targets import list_targets, load_target
 from tests.backends.tensorrt.test_engine import PLAN, record
@@ -278,6 +279,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "ranges": None,
                 "prompts": None,
                 "layout": None,
+                "halves": False,
                 "force": True,
                 "progress": SILENT,
             },
@@ -347,6 +349,24 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
         "call": {"eta": 1},
         "progress": SILENT,
     }
+
+
+def test_a_failed_gate_of_a_quantized_bundle_points_to_the_localization(qdx, monkeypatch):
+    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **__: {"ok": False, "lockstep": [{}]})
+
+    hint = "a gate failed\n\nhint: --localize names the operations at which the error enters\n"
+    assert qdx("verify", "b", "--model", "m").err == hint
+    assert qdx("verify", "b", "--model", "m", "--localize").err == "a gate failed\n"
+
+
+@pytest.mark.parametrize(
+    "command", [("verify", "b", "--model", "m"), ("run", "b", "-o", "o"), ("bench", "b")]
+)
+def test_a_seed_beyond_what_generators_take_is_wrong_usage(qdx, command):
+    done = qdx(*command, "--seed", str(SEED_LIMIT + 1))
+
+    assert done.status == 2
+    assert "--seed" in done.err
 
 
 class Painter:
@@ -506,7 +526,7 @@ def test_a_generator_is_no_plain_value(qdx, painter, tmp_path):
     assert "hint: give --seed" in done.err
 
 
-@pytest.mark.parametrize(("seed", "status"), [(2**64 - 1, 0), (2**64, 2), (2**70, 2)])
+@pytest.mark.parametrize(("seed", "status"), [(SEED_LIMIT, 0), (2**64, 2), (2**70, 2)])
 def test_a_seed_has_64_bits(qdx, painter, tmp_path, seed, status):
     assert qdx("run", "b", "-o", tmp_path / "x.png", "--seed", seed).status == status
 

@@ -17,6 +17,7 @@ from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.errors import UsageError
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
@@ -75,6 +76,7 @@ def export(
     ranges: Path | None = None,
     prompts: Sequence[str] | None = None,
     layout: str | None = None,
+    halves: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> ExportResult:
@@ -92,6 +94,8 @@ def export(
         ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         layout: The layout of an application's own packages, such as `swift`; None for the target's.
+        halves: With a layout: a model comes as two packages where the application takes it so, each with about
+            half of the weights.
         force: Replace an existing bundle, atomically.
         progress: Shows the steps.
 
@@ -110,7 +114,11 @@ def export(
         check_nncf(intent, profile, ranges)
     if ranges is not None:
         Ranges.check_file(ranges)  # the rest of it is read once the graphs are known
-    packages = None if layout is None else open_layout(layout, profile, model, shapes)
+    if halves and layout is None:
+        raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
+    packages = (
+        None if layout is None else open_layout(layout, profile, model, shapes, halved=halves)
+    )
     source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
     if packages is not None:
         packages.check(source)

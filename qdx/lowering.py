@@ -139,7 +139,7 @@ def _artifact(job: Job, graph: Graph, storage_dtype: str, folder: Path, staging:
         fields = tuple(spec.name for spec in graph.outputs)
         return _Made(face.inputs, face.outputs, fields, notes)
     placed = job.packages.place(graph, storage_dtype)
-    profile = job.packages.plain(job.profile)
+    profile = job.packages.plain(graph.where, job.profile)
     files = job.backend.lower(placed.graph, storage_dtype, profile, folder)
     artifact = job.packages.move(graph.where, files.model, staging)
     face = placed.graph

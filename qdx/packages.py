@@ -53,10 +53,12 @@ class Packages:
     Attributes:
         layout: Of the application.
         family: The pipeline's.
+        halved: Whether packages are cut in two where the application takes them so.
     """
 
     layout: PackagesLayout
     family: Family
+    halved: bool = False
 
     def check(self, source: TracedPipeline) -> None:
         """Refuses what shows before anything is lowered.
@@ -116,34 +118,47 @@ class Packages:
                 hint=self.family.hint,
             )
 
-    def plain(self, profile: TargetProfile) -> TargetProfile:
-        """The profile for graphs that have their face already."""
-        layout = Layout(model_file=profile.layout.model_file)
+    def plain(self, where: str, profile: TargetProfile) -> TargetProfile:
+        """The profile for a graph that has its face already."""
+        model = Path(profile.layout.model_file)
+        halves = self.family.packages[where].halves if self.halved else ()
+        layout = Layout(
+            model_file=model.name, halves=tuple(f"{name}{model.suffix}" for name in halves)
+        )
         return profile.model_copy(update={"layout": layout})
 
     def move(self, where: str, artifact: Path, staging: Path) -> str:
-        """Puts a lowered package under its name; returns its path in the bundle.
+        """Puts a lowered package under its name, or two halves beside each other; returns the (first) path in the bundle.
 
         Raises:
             StorageError: The disk refused.
         """
-        name = self.family.packages[where].package
-        relative = f"{self.layout.folder}/{name}{artifact.suffix}"
+        package = self.family.packages[where]
+        names = package.halves if self.halved and package.halves else (package.package,)
+        made = (
+            [artifact]
+            if len(names) == 1
+            else [artifact.with_name(name + artifact.suffix) for name in names]
+        )
+        paths = [f"{self.layout.folder}/{name}{artifact.suffix}" for name in names]
         make_folder(staging / self.layout.folder)
-        try:
-            artifact.rename(staging / relative)
-        except OSError as error:
-            raise StorageError(f"`{relative}`: {error.strerror}") from error
-        return relative
+        for source, relative in zip(made, paths, strict=True):
+            try:
+                source.rename(staging / relative)
+            except OSError as error:
+                raise StorageError(f"`{relative}`: {error.strerror}") from error
+        return paths[0]
 
 
-def open_layout(name: str, profile: TargetProfile, model: Path | str, shapes: Shapes) -> Packages:
-    """The layout of a name for a pipeline folder.
+def open_layout(
+    name: str, profile: TargetProfile, model: Path | str, shapes: Shapes, *, halved: bool = False
+) -> Packages:
+    """The layout of a name for a pipeline folder; `halved` as for `Packages`.
 
     Raises:
         InvalidModel: The folder is not a pipeline.
         TargetRefusal: The application does not run such pipelines.
-        UsageError: There is no such layout for the target, or sizes are asked to be open.
+        UsageError: There is no such layout for the target, sizes are asked to be open, or halves of what has none.
     """
     layout = load_layout(name, profile)
     if shapes != "static":
@@ -151,7 +166,13 @@ def open_layout(name: str, profile: TargetProfile, model: Path | str, shapes: Sh
             f"--layout {name}: its packages have fixed sizes, --shapes is {shapes}",
             hint="leave --shapes out, and export once for each size",
         )
-    return Packages(layout, layout.family(read_pipeline_folder(model).pipeline_class))
+    family = layout.family(read_pipeline_folder(model).pipeline_class)
+    if halved and not any(package.halves for package in family.packages.values()):
+        raise UsageError(
+            f"--halves: {layout.description} takes every package of {', '.join(family.pipelines)} whole",
+            hint="leave the option out",
+        )
+    return Packages(layout, family, halved)
 
 
 def write_resources(packages: Packages, staging: Path) -> None:

@@ -47,11 +47,13 @@ class Package(_Model):
 
     Attributes:
         package: Its file name, without the ending.
+        halves: Those of the two packages that the application takes in its place; empty for none.
         inputs: All that it takes.
         outputs: What it gives, in this order; other outputs of the method are left out.
     """
 
     package: Name
+    halves: Annotated[Names, Field(max_length=2)] = ()
     inputs: Mapping[str, PackagePort]
     outputs: Mapping[str, PackagePort]
 

@@ -78,6 +78,7 @@ class Layout(_Model):
     Attributes:
         model_file: File name of the model in a component's folder.
         external_data_file: File name of the weights beside it.
+        halves: File names of the two models that a model is cut into; empty for one.
         dot: What stands for the dots of nested tensors' names, where those may not be.
         scalars: Whether inputs without dimensions may be; otherwise they have one, of length one.
         folders: Folder by `component.method`, where it is not the default.
@@ -88,6 +89,7 @@ class Layout(_Model):
 
     model_file: str
     external_data_file: str | None = None
+    halves: Names = ()
     dot: Annotated[str, Field(pattern=r"^[._]$")] = "."
     scalars: bool = True
     folders: Mapping[str, str] = {}

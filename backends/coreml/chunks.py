@@ -46,13 +46,20 @@ class Cut:
     crossing_bytes: int
     weights_bytes: tuple[int, int]
 
+    def __str__(self) -> str:
+        first, second = (f"{size / 1e6:,.1f}" for size in self.weights_bytes)
+        return (
+            f"{len(self.crossing)} tensors, {self.crossing_bytes / 1e6:,.1f} MB, go from the first package "
+            f"({first} MB of weights) to the second ({second} MB)"
+        )
+
 
 def cut_package(package: Path, halves: tuple[Path, Path]) -> Cut:
     """Writes two packages that together compute what one does.
 
     Args:
         package: As this backend writes it.
-        halves: The folders to write.
+        halves: The two folders to write.
 
     Raises:
         StorageError: The disk refused.

@@ -22,7 +22,7 @@ from qdx.backends.coreml.mil.program import (
     TensorType,
 )
 from qdx.backends.coreml.run import torch_threads
-from qdx.backends.lockstep import Values, shape_of
+from qdx.backends.lockstep import UnknownQuantizer, Values, shape_of
 
 __all__ = ["CoreMlLockstep"]
 
@@ -96,12 +96,19 @@ def _cut(
 
 
 def _quantizers(function: MilFunction) -> Iterator[tuple[str, str]]:
-    """Names of quantizers with the values that they quantize; inputs of the function are not computed."""
+    """Names of quantizers with the values that they quantize; inputs of the function are not computed.
+
+    Raises:
+        UnknownQuantizer: One has no name that a graph gives.
+    """
     inputs = {value.name for value in function.inputs}
     for operation in function.operations:
-        name = _name(operation)
-        source = operation.inputs["input"][0] if name is not None else None
-        if name is not None and isinstance(source, str) and source not in inputs:
+        if operation.kind != "quantize":
+            continue
+        name, source = _name(operation), operation.inputs["input"][0]
+        if name is None:
+            raise UnknownQuantizer(operation.name)
+        if isinstance(source, str) and source not in inputs:
             yield name, source
 
 

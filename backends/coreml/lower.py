@@ -11,11 +11,12 @@ from coremltools.converters.mil.mil import Program
 
 from qdx.backends.contract import LoweredFiles
 from qdx.backends.coreml.canonical import WEIGHTS_FOLDER, name_constants, write_package
+from qdx.backends.coreml.chunks import cut_package
 from qdx.backends.coreml.frontend import decomposed, translate
 from qdx.backends.coreml.package import quiet
 from qdx.backends.coreml.passes import run_passes
 from qdx.backends.coreml.precision import reads_noise
-from qdx.backends.coreml.refuse import check_program, check_request
+from qdx.backends.coreml.refuse import check_halves, check_program, check_request
 from qdx.backends.coreml.site_names import METADATA_KEY, site_table
 from qdx.exporter.errors import StorageError
 from qdx.exporter.graph.sites import sites
@@ -30,7 +31,7 @@ PACKAGE: Final = "model.mlpackage"
 
 
 def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
-    """Writes the component into `folder`.
+    """Writes the component into `folder`, as one package or as the two of the profile's layout.
 
     A float16 program has float16 weights and operations; a float32 one never runs on the Neural Engine.
 
@@ -55,9 +56,18 @@ def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)
         write_package(model, package, {METADATA_KEY: site_table(found)})
+    if not profile.layout.halves:
+        return LoweredFiles(package, _files(package))
+    first, second = (folder / name for name in profile.layout.halves)
+    cut = cut_package(package, (first, second))
+    check_halves(cut.weights_bytes, graph, profile)
     return LoweredFiles(
-        package, tuple(path for path in sorted(package.rglob("*")) if path.is_file())
+        first, (*_files(first), *_files(second)), notes=(f"`{graph.where}`: {cut}",)
     )
+
+
+def _files(package: Path) -> tuple[Path, ...]:
+    return tuple(path for path in sorted(package.rglob("*")) if path.is_file())
 
 
 def specification_of(profile: TargetProfile) -> int:

@@ -21,6 +21,9 @@ _LEFT_OUT: Final = frozenset(
         # Compares the values of all constants that look alike, and rounds while it does: constants that
         # differ by less than 1e-12 become one. Tied weights are one constant from the start.
         "common::const_deduplication",
+        # Turns unsigned inputs whose zero point happens to be the middle into signed ones, under other names: what
+        # is quantized as what is the plan's to say, and a quantizer is known by its name.
+        "common::nullify_redundant_quantization_zero_point",
     }
 )
 _LEFT_OUT_IN_FLOAT32: Final = frozenset({"common::add_int16_cast"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.errors import Refusal, TargetRefusal
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["check_program", "check_request"]
+__all__ = ["check_halves", "check_program", "check_request"]
 
 _BITS: Final = {"float16": 16, "float32": 32}
 _SHOWN: Final = 8
@@ -41,16 +42,33 @@ def check_request(graph: Graph, storage_dtype: str, profile: TargetProfile) -> N
             hint="export with --shapes static for the sizes that you need",
         )
     size = weights_bytes(graph, storage_dtype)
-    if limits.weights_bytes is not None and size > limits.weights_bytes:
-        reason = (
-            f"{size / 1e6:,.0f} MB of weights, `{profile.name}` takes {limits.weights_bytes / 1e6:,.0f} MB "
-            f"in one file: {limits.weights_bytes_why}"
-        )
-        raise TargetRefusal(
-            f"`{where}`: {reason}",
-            refusals=(Refusal(where, reason),),
-            hint="choose a plan with smaller weights, such as palette6 or palette4",
-        )
+    if profile.layout.halves:
+        size //= 2  # at best
+    _check_size(size, where, profile)
+
+
+def check_halves(sizes: Iterable[int], graph: Graph, profile: TargetProfile) -> None:
+    """Refuses halves of a program, by the bytes of their weights, that are too large still.
+
+    Raises:
+        TargetRefusal: One is larger than a file may be.
+    """
+    _check_size(max(sizes), graph.where, profile)
+
+
+def _check_size(size: int, where: str, profile: TargetProfile) -> None:
+    limits = profile.limits
+    if limits.weights_bytes is None or size <= limits.weights_bytes:
+        return
+    reason = (
+        f"{size / 1e6:,.0f} MB of weights, `{profile.name}` takes {limits.weights_bytes / 1e6:,.0f} MB "
+        f"in one file: {limits.weights_bytes_why}"
+    )
+    raise TargetRefusal(
+        f"`{where}`: {reason}",
+        refusals=(Refusal(where, reason),),
+        hint="choose a plan with smaller weights, such as palette6 or palette4",
+    )
 
 
 def weights_bytes(graph: Graph, storage_dtype: str) -> int:

@@ -18,7 +18,7 @@ from qdx.export import export
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.graph.forms import apply, to_artifact
-from qdx.runtime.pipeline import _all_fields
+from qdx.runtime.pipeline import _all_fields, open_methods
 from qdx.targets import load_target
 from qdx.traced import trace_pipeline
 from qdx.verify import verify
@@ -204,6 +204,39 @@ def test_it_is_verified_here_as_the_application_calls_it(made: tuple[str, Path, 
     # Tiny random weights round to 52 to 63 dB in float16, in either layout alike.
     assert {where for where, found in least.items() if not found > 50} == set()
     assert report.pipeline.psnr_db > 35
+
+
+def test_the_unet_in_two_halves_computes_what_it_does_whole(
+    made: tuple[str, Path, Path], tmp_path: Path
+) -> None:
+    family, model, whole = made
+    if family == "sd3":
+        with pytest.raises(UsageError, match="takes every package of StableDiffusion3Pipeline"):
+            exported(family, model, tmp_path / "halves", halves=True)
+        return
+    bundle = exported(family, model, tmp_path / "halves", halves=True)
+    names = {path.stem for path in (bundle / "Resources").glob("*.mlpackage")}
+    generator = torch.Generator().manual_seed(0)
+    methods = [open_methods(read_bundle(path))["unet.forward"] for path in (whole, bundle)]
+    inputs = {
+        port.argument: torch.randn(spec.shape, generator=generator)
+        for port, spec in zip(methods[0].inputs, plain_unet(model, family), strict=True)
+    }
+    one, other = (method(inputs)["sample"] for method in methods)
+
+    assert names == set(EXPECTED[family]) - {"Unet"} | {"UnetChunk1", "UnetChunk2"}
+    assert one.equal(other)
+
+
+def plain_unet(model: Path, family: str) -> Any:
+    """The inputs of the UNet as it was traced."""
+    source = trace_pipeline(model, load_images(arguments(family)), components=["unet"])
+    return source.graph("unet.forward", load_target("coreml")).inputs
+
+
+def test_halves_are_of_a_layout(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--halves"):
+        export(tmp_path, target="coreml", plan="float16", output=tmp_path / "out", halves=True)
 
 
 def test_what_the_application_does_not_read_is_no_number() -> None:

@@ -42,7 +42,13 @@ class Layers(nn.Module):
         return self.kept(self.twice(torch.tanh(self.twice(tokens))))
 
 
-def lowered(folder: Path, *, storage: str = "float16", scale: float = 1.0) -> Graph:
+MIDDLE = 127 / 64
+"""The upper end of a range from -2 on whose zero point is 128."""
+
+
+def lowered(
+    folder: Path, *, storage: str = "float16", scale: float = 1.0, high: float = 2.0
+) -> Graph:
     """The quantized graph whose package lies in the folder; a planted fault multiplies the package's scales."""
     profile, backend = load_target("coreml"), CoreMlBackend()
     rules: list[dict[str, Any]] = [
@@ -58,7 +64,7 @@ def lowered(folder: Path, *, storage: str = "float16", scale: float = 1.0) -> Gr
     resolved = resolve(plan, ["block"], profile, {graph.where: sites(graph)})
 
     def quantized(factor: float) -> Graph:
-        ranges: Any = FixedRanges(-2 * factor, 2 * factor)
+        ranges: Any = FixedRanges(-2 * factor, high * factor)
         return insert(
             graph, sites(graph), backend.place(graph, sites(graph), resolved, ranges, profile)
         )
@@ -87,11 +93,14 @@ def compare(graph: Graph, folder: Path) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize(("storage", "least_db"), [("float32", 110), ("float16", 55)])
+@pytest.mark.parametrize(
+    ("storage", "high", "least_db"),
+    [("float32", 2.0, 110), ("float16", 2.0, 55), ("float16", MIDDLE, 55)],
+)
 def test_each_segment_computes_what_the_graph_does(
-    tmp_path: Path, storage: str, least_db: float
+    tmp_path: Path, storage: str, high: float, least_db: float
 ) -> None:
-    found = compare(lowered(tmp_path, storage=storage), tmp_path)
+    found = compare(lowered(tmp_path, storage=storage, high=high), tmp_path)
 
     assert set(found) == {"quantize_tensor", "quantize_tensor_1", "quantize_tensor_2", "y"}
     assert min(found.values()) > least_db
@@ -112,6 +121,18 @@ def test_the_audit_names_sites_and_precisions(tmp_path: Path) -> None:
         ("twice#2",): ("linear", "int8"),
         ("kept",): ("linear", "float16"),
     }
+
+
+def test_a_quantizer_under_another_name_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qdx.backends.coreml.passes._LEFT_OUT", frozenset())
+    nodes = quantizers(lowered(tmp_path, high=MIDDLE))
+    known = {name: tuple(node.meta["val"].shape) for name, node in nodes.items()}
+
+    with pytest.raises(UnknownQuantizer) as caught:
+        CoreMlBackend().open_lockstep(tmp_path, load_target("coreml").options, known)
+    assert caught.value.name.startswith("quantize_0")
 
 
 def test_a_quantizer_that_the_graph_has_not_is_named(tmp_path: Path) -> None:

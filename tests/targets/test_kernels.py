@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 import qdx.targets
 from qdx.exporter.plan.feasibility import Request
-from qdx.exporter.plan.scheme import Inputs, Weights
+from qdx.exporter.plan.scheme import BLOCK_FLOATS, Inputs, Weights
 from qdx.targets import TargetProfile, list_targets, load_target
 from qdx.targets.kernels import Kernel, offer_of
 
@@ -165,8 +165,11 @@ def requests():
         for bits in (3, 4)
         for group in (None, 16)
         for table in ("float16", "int8")
+    ] + [
+        Weights(dtype=dtype, granularity="block", block=block) for dtype, block in BLOCK_FLOATS.items()
     ]  # fmt: skip
-    inputs = [None, TOKEN, Inputs(dtype="float8_e4m3fn")] + [
+    blocks = [Inputs(dtype=dtype, granularity="block", mode="dynamic") for dtype in BLOCK_FLOATS]
+    inputs = [None, TOKEN, Inputs(dtype="float8_e4m3fn"), *blocks] + [
         Inputs(dtype=dtype, symmetric=symmetric)
         for dtype in ("int8", "uint8", "int5", "uint5", "int4", "uint4")
         for symmetric in (True, False)

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from qdx.backends.coreml.backend import CoreMlBackend
-from qdx.backends.coreml.refuse import weights_bytes
+from qdx.backends.coreml.refuse import check_halves, check_request, weights_bytes
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.graph import Graph
 from qdx.targets import load_target
+from qdx.targets.profile import Layout
 from tests.backends.tracing import graph_of
 
 
@@ -58,16 +59,31 @@ class Large(nn.Module):
         return self.linear(x)
 
 
-def test_more_weights_than_a_file_may_have(tmp_path: Path) -> None:
+def huge() -> Graph:
+    """A graph with 1.8 GB of weights in float16, unread."""
     graph, _ = graph_of(Large, {"x": torch.ones(1, 64)})
     weight = next(iter(graph.weights.values()))
-    huge = dataclasses.replace(weight, shape=(30_000, 30_000))
-    graph.weights._weights[weight.name] = huge
-    error = refused(graph, tmp_path, "iphone-a17")
+    graph.weights._weights[weight.name] = dataclasses.replace(weight, shape=(30_000, 30_000))
+    return graph
+
+
+def test_more_weights_than_a_file_may_have(tmp_path: Path) -> None:
+    error = refused(huge(), tmp_path, "iphone-a17")
 
     assert "1,800 MB of weights, `iphone-a17` takes 1,000 MB in one file" in str(error)
     assert "palette" in (error.hint or "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_of_two_files_may_have_as_many() -> None:
+    phone = load_target("iphone-a17")
+    halved = phone.model_copy(update={"layout": Layout(model_file="a", halves=("b", "c"))})
+    graph = huge()
+    check_request(graph, "float16", halved)
+    check_halves((10**9, 8 * 10**8), graph, halved)
+
+    with pytest.raises(TargetRefusal, match="1,100 MB of weights"):
+        check_halves((7 * 10**8, 11 * 10**8), graph, halved)
 
 
 def test_weights_count_in_the_bits_that_they_are_stored_in() -> None:

@@ -57,7 +57,7 @@ def site_names(graph: Graph, model: ir.Model) -> SiteNames:
             operations[_path(node)].append(node)
     keys: dict[str, list[str]] = defaultdict(list)
     for site in sites(graph):
-        if site.ports:
+        if site.ports and not site.is_residual:
             keys[site.fqn].append(site.key)
     own: dict[str, str] = {}
     parts: dict[str, set[str]] = defaultdict(set)

@@ -1,9 +1,11 @@
 """What a model file for TensorRT says, in a form that ONNX Runtime executes: the same nodes, the same bytes.
 
 ONNX Runtime has neither TensorRT's operators of floats in blocks nor 4-bit floats. Each of these operators gets a function
-beside the graph, of standard operators, written from its definition: that of `IDynamicQuantizeLayer`, and of the OCP
-Microscaling Formats specification 1.0. Elements in 4-bit floats become 8-bit ones, which hold all of their numbers; stored
-ones are unpacked from the file's own bytes. Everything else stays as it is in the file.
+beside the graph, of standard operators, written from what NVIDIA documents of `IDynamicQuantizeLayer`, `DequantizeLinear`
+and the formats. That leaves open how scales of blocks are rounded: here those of NVFP4 to the nearest, as NVIDIA's
+exporter rounds those of weights, and the powers of two of MXFP8 up, as cuDNN and that exporter do, so that nothing is
+clipped. Elements in 4-bit floats become 8-bit ones, which hold all of their numbers; stored ones are unpacked from the
+file's own bytes. Everything else stays as it is in the file.
 """
 
 from __future__ import annotations

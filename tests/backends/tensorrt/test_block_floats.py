@@ -7,6 +7,7 @@ functions themselves are held to a reference in float64.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,10 +56,6 @@ class Lowered:
     @property
     def model(self):
         return ir.load(self.folder / "model.onnx")
-
-    @property
-    def file(self):
-        return onnx.load(self.folder / "model.onnx", load_external_data=False)
 
     def broken(self):
         facts = DeviceFacts(compute_capability=PROFILE.compute_capability)
@@ -109,12 +106,21 @@ HOW = (("float16", True), ("float32", True), ("float16", False))
 MADE = [(name, *how) for name in BLOCKS for how in HOW]
 
 
-@pytest.fixture(
-    scope="module", params=MADE, ids=lambda one: f"{one[0]}-{one[1]}{'' if one[2] else '-weights'}"
-)
-def artifact(request, block, tmp_path_factory):
+@pytest.fixture(scope="module")
+def made(block, tmp_path_factory):
+    """Makes an artifact of a piece of a UNet, each once."""
+
+    @cache
+    def once(name, stored, inputs):
+        return lowered(block[0], tmp_path_factory.mktemp("lowered"), name, stored, inputs=inputs)
+
+    return lambda name, stored="float16", *, inputs=True: once(name, stored, inputs)
+
+
+@pytest.fixture(params=MADE, ids=lambda one: f"{one[0]}-{one[1]}{'' if one[2] else '-weights'}")
+def artifact(request, made):
     name, stored, inputs = request.param
-    return lowered(block[0], tmp_path_factory.mktemp("lowered"), name, stored, inputs=inputs)
+    return made(name, stored, inputs=inputs)
 
 
 def test_no_rule_is_broken(artifact):
@@ -140,9 +146,8 @@ def test_it_computes_what_the_graph_computes(artifact):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_the_form_is_the_one_that_the_parser_reads(block, tmp_path, name):
-    made = lowered(block[0], tmp_path, name)
-    model, site = made.model, {"nvfp4": "to_q", "mxfp8": "to_out"}[name]
+def test_the_form_is_the_one_that_the_parser_reads(made, name):
+    model, site = made(name).model, {"nvfp4": "to_q", "mxfp8": "to_out"}[name]
     product = next(n for n in model.graph if n.name == f"{site}/MatMul")
     chain, node = [], product
     while node is not None:
@@ -214,18 +219,17 @@ def test_four_dimensions_are_refused_with_the_reason(tmp_path):
     assert "4 dimensions, expected two or three" in one.reason
 
 
-def test_the_proof_says_what_stands_in_for_the_operators(block, tmp_path):
-    made = lowered(block[0], tmp_path, "mxfp8")
-    proof = BACKEND.proof([made.folder])
+def test_the_proof_says_what_stands_in_for_the_operators(made):
+    proof = BACKEND.proof([made("mxfp8").folder])
 
     assert proof.status == "artifact-verified"
     assert "TensorRT's own operators by their definitions" in proof.executed_by
 
 
 @pytest.mark.parametrize(("name", "kind"), [("nvfp4", "float4_e2m1fn"), ("mxfp8", "float8_e4m3fn")])
-def test_the_audit_names_the_type_of_both_factors(block, tmp_path, name, kind):
-    made = lowered(block[0], tmp_path, name)
-    found = {key: one.precision for one in BACKEND.audit(made.folder, {}) for key in one.sites}
+def test_the_audit_names_the_type_of_both_factors(made, name, kind):
+    audit = BACKEND.audit(made(name).folder, {})
+    found = {key: one.precision for one in audit for key in one.sites}
 
     assert {found[key] for key in ("to_q", "to_out", "proj", "ff")} == {kind}
     assert found["conv_in"] == "float16"
@@ -269,16 +273,17 @@ def swap_block_scales(model):
     [("nvfp4", True, other_tensor_scale), ("nvfp4", False, swap_halves),
      ("nvfp4", False, swap_block_scales), ("mxfp8", False, next_power)],
 )  # fmt: skip
-def test_a_planted_fault_is_found(block, tmp_path, name, inputs, fault):
-    made = lowered(block[0], tmp_path, name, inputs=inputs)
-    model = onnx.load(made.folder / "model.onnx")
+def test_a_planted_fault_is_found(made, tmp_path, name, inputs, fault):
+    right = made(name, inputs=inputs)
+    model = onnx.load(right.folder / "model.onnx")
     fault(model)
-    onnx.save(model, made.folder / "model.onnx")
+    onnx.save(model, tmp_path / "model.onnx")
+    wrong = replace(right, folder=tmp_path)
 
     if inputs:
-        assert made.lockstep_db(block_inputs())[0] < LOCKSTEP_DB
+        assert wrong.lockstep_db(block_inputs())[0] < LOCKSTEP_DB
     else:
-        assert made.whole_db(block_inputs()) < WHOLE_DB
+        assert wrong.whole_db(block_inputs()) < WHOLE_DB
 
 
 # The functions that stand for TensorRT's operators, against float64

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 import torch
@@ -19,9 +18,6 @@ import torch
 from qdx.exporter.errors import InternalError
 
 __all__ = [
-    "FLOAT4_MAX",
-    "FLOAT4_VALUES",
-    "FLOAT8_MAX",
     "MXFP8_BLOCK",
     "NVFP4_BLOCK",
     "Mxfp8",
@@ -35,13 +31,10 @@ __all__ = [
 
 NVFP4_BLOCK: Final = 16
 MXFP8_BLOCK: Final = 32
-FLOAT4_VALUES: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-"""Magnitudes of E2M1 by code, sign aside."""
-FLOAT4_MAX: Final = 6.0
-FLOAT8_MAX: Final = 448.0
+_FLOAT4_MAX: Final = 6.0
+_FLOAT8_MAX: Final = 448.0
 _FLOAT8_LEAST: Final = 2.0**-9
 _BIAS: Final = 127
-_MIDPOINTS: Final = tuple((a + b) / 2 for a, b in pairwise(FLOAT4_VALUES))
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ def nvfp4_scale(values: torch.Tensor) -> torch.Tensor:
     """The scale of a tensor in NVFP4, scalar float32: amax / (6 x 448), and 1 for zeros."""
     if not values.numel():
         return torch.ones(())
-    scale = values.abs().amax().to(torch.float32) / (FLOAT4_MAX * FLOAT8_MAX)
+    scale = values.abs().amax().to(torch.float32) / (_FLOAT4_MAX * _FLOAT8_MAX)
     # Of zeros, or of numbers that float32 cannot divide so far.
     return torch.where(scale == 0, torch.ones(()), scale)
 
@@ -109,7 +102,7 @@ def quantize_nvfp4(values: torch.Tensor, scale: torch.Tensor | None = None) -> N
     blocks = _blocks(values.to(torch.float32), NVFP4_BLOCK)
     scale = nvfp4_scale(blocks) if scale is None else scale
     largest = blocks.abs().amax(dim=-1)
-    wanted = (largest / FLOAT4_MAX / scale).clamp(_FLOAT8_LEAST, FLOAT8_MAX)
+    wanted = (largest / _FLOAT4_MAX / scale).clamp(_FLOAT8_LEAST, _FLOAT8_MAX)
     block_scales = wanted.to(torch.float8_e4m3fn)
     steps = block_scales.to(torch.float32) * scale
     # A product below float32's numbers would divide by zero; what it scales is below them too.
@@ -131,12 +124,10 @@ def quantize_mxfp8(values: torch.Tensor) -> Mxfp8:
     blocks = _blocks(values.to(torch.float32), MXFP8_BLOCK)
     largest = blocks.abs().amax(dim=-1)
     fraction, exponent = torch.frexp(largest)  # fraction in [0.5, 1): 448 is 0.875 x 2^9
-    powers = exponent - 9 + (fraction > FLOAT8_MAX / 512)
+    powers = exponent - 9 + (fraction > _FLOAT8_MAX / 512)
     powers = torch.where(largest > 0, powers, torch.zeros_like(powers)).clamp(-_BIAS, _BIAS)
-    scaled = torch.ldexp(blocks.double(), -powers[..., None]).clamp(-FLOAT8_MAX, FLOAT8_MAX)
-    return Mxfp8(
-        scaled.float().to(torch.float8_e4m3fn).flatten(-2), (powers + _BIAS).to(torch.uint8)
-    )
+    scaled = torch.ldexp(blocks, -powers[..., None]).clamp_(-_FLOAT8_MAX, _FLOAT8_MAX)
+    return Mxfp8(scaled.to(torch.float8_e4m3fn).flatten(-2), (powers + _BIAS).to(torch.uint8))
 
 
 def nvfp4_bytes(shape: Sequence[int]) -> int:
@@ -158,9 +149,11 @@ def _blocks(values: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def _float4(values: torch.Tensor) -> torch.Tensor:
-    """The nearest 4-bit floats, in float32; of two equally near ones, that of the even code."""
-    limits, table = torch.tensor(_MIDPOINTS), torch.tensor(FLOAT4_VALUES)
+    """The nearest 4-bit floats, in float32; of two equally near ones, that of the even code.
+
+    They are 0.5 apart below 2, 1 apart below 4, and 2 apart up to 6.
+    """
     size = values.abs()
-    below, above = torch.bucketize(size, limits), torch.bucketize(size, limits, right=True)
-    nearest = table[torch.where(below % 2 == 0, below, above)]
-    return torch.where(values.isnan(), values, torch.copysign(nearest, values))
+    spacing = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
+    nearest = size.div_(spacing).round_().mul_(spacing).clamp_(max=_FLOAT4_MAX)
+    return nearest.copysign_(values)

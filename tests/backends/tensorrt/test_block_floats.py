@@ -346,7 +346,7 @@ def test_the_function_of_mxfp8_is_its_definition(x):
     apart = np.abs(elements.reshape(blocks.shape) - ratios)
 
     assert (largest <= 448 * steps).all()
-    assert ((largest > 448 * steps / 2) | (largest == 0)).all()
+    assert ((largest > 448 * steps / 2) | (largest == 0) | (steps == 2.0**-127)).all()
     assert (steps[largest == 0] == 1).all()
     assert (apart <= nearest_error(ratios, FLOAT8) + 1e-6).all()
 

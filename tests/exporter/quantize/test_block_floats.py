@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as arrays
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.quantize.block_floats import (
-    FLOAT4_VALUES,
     mxfp8_bytes,
     nvfp4_bytes,
     quantize_mxfp8,
@@ -69,14 +68,10 @@ def test_mxfp8_takes_the_least_power_of_two_that_clips_nothing(weight):
     largest = np.abs(blocks).max(axis=-1)
 
     assert (largest <= 448 * steps).all()
-    assert ((largest > 448 * steps / 2) | (largest == 0)).all()
+    assert ((largest > 448 * steps / 2) | (largest == 0) | (steps == 2.0**-127)).all()
     error = np.abs(blocks - found.dequantized().double().numpy().reshape(blocks.shape))
     least = nearest_error(blocks / steps[..., None], FLOAT8) * steps[..., None]
     assert (error <= least + 1e-6 * steps[..., None]).all()
-
-
-def test_the_numbers_of_e2m1_are_those_of_the_other_implementation():
-    assert sorted({*FLOAT4_VALUES, *(-v for v in FLOAT4_VALUES)}) == FLOAT4.tolist()
 
 
 def test_ties_go_to_the_even_code_as_in_the_other_implementation():

@@ -174,8 +174,8 @@ def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:
         for resolution in resolved.components
         if resolution.asked not in target.storage_dtypes
     ]
-    operations = [
-        _site_refusal(resolution)
+    refused = [
+        resolution
         for graph in resolved.sites.values()
         for resolution in graph
         if resolution.form == "refused"
@@ -184,9 +184,16 @@ def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:
         f"choose another type for these components or another target; `{target.name}` stores {stored}"
         if components
         else "a later rule can ask something else of these operations, such as "
-        '`"keep": "float32"`; `qdx targets` describes what there is'
+        f"{_floats_of(resolved, refused)}; `qdx targets` describes what there is"
     )
-    return Examination(resolved, (*components, *operations), hint)
+    return Examination(resolved, (*components, *map(_site_refusal, refused)), hint)
+
+
+def _floats_of(resolved: ResolvedPlan, refused: Iterable[SiteResolution]) -> str:
+    """What keeps these sites float: the types of their components, because a component has one."""
+    owners = [resolution.where.partition(".")[0] for resolution in refused]
+    dtypes = dict.fromkeys(resolved.storage_dtype(owner) for owner in owners)
+    return " or ".join(f'`"keep": "{dtype}"`' for dtype in dtypes)
 
 
 def _component(plan: Plan, name: str, index: int | None, target: PlanTarget) -> Resolution:

@@ -56,6 +56,20 @@ def refusal(*rules, **extras):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_way_out_of_a_refusal_is_the_float_type_of_the_component(dtype):
+    """Any other would be refused in turn: a component has one."""
+
+    def found(**asked):
+        floats = {"select": {"component": "unet"}, "weights": {"dtype": dtype}}
+        linear = {"select": {"component": "unet", "op": "linear"}, **asked}
+        target = Toaster(forms={"int8": "refused"})
+        return examine(plan_of(floats, linear), ["unet", "vae", "text_encoder"], target, SITES)
+
+    assert f'such as `"keep": "{dtype}"`;' in found(inputs=INT8).hint
+    assert not found(keep=dtype).refusals
+
+
 def test_attention_is_in_8_bit_floats_with_both_products_or_not_at_all():
     def forms(*op):
         rule = {

@@ -212,4 +212,9 @@ def make_executable(model: onnx.ModelProto) -> None:
 
 
 def _stored_float4(model: onnx.ModelProto) -> list[TensorProto]:
-    return [each for each in model.graph.initializer if each.data_type == TensorProto.FLOAT4E2M1]
+    """Initializers of 4-bit floats, whose last dimension is in pairs."""
+    return [
+        each
+        for each in model.graph.initializer
+        if each.data_type == TensorProto.FLOAT4E2M1 and each.dims and each.dims[-1] % 2 == 0
+    ]

@@ -9,6 +9,8 @@ exceptions follow from rules on what a value is, and are few:
   beyond float16.
 * The first operations of a denoiser whose input is given in float32: late in a schedule the noise that it looks
   for is a few hundredths of the picture, and float16 rounds a picture by a few thousandths of that.
+* Products of which one part is divided by another, as in linear attention: sums over all tokens, each of which may be
+  beyond float16 where their quotient is small.
 * Weights with scales below 2**-14, where float16 loses bits, and the operation that takes them.
 
 Constants beyond float16 that stand for infinity, as in masks of attention, become -30000: two such
@@ -35,6 +37,9 @@ _WEIGHTED: Final = frozenset(
     {"conv", "conv_transpose", "linear", "matmul", "einsum", "gather", "layer_norm", "batch_norm",
      "scaled_dot_product_attention", "reduce_mean", "reduce_sum", "softmax"}
 )  # fmt: skip
+_PARTS: Final = frozenset(
+    {"slice_by_index", "split", "reshape", "transpose", "expand_dims", "squeeze", "add", "cast"}
+)
 _ROOTS: Final = frozenset({"add", "sqrt", "rsqrt", "inverse"})
 _INFINITE: Final = 1e38
 _MASKED: Final = 3e4
@@ -76,6 +81,8 @@ def kept_float32(function: Any, exact: frozenset[str]) -> frozenset[str]:
             kept |= _position(op)
         if op.op_type == "reduce_mean":
             kept |= _mean_of_squares(op)
+        if op.op_type == "real_div":
+            kept |= _quotient_of_products(op)
         if _has_small_scale(op):
             kept |= {op.name, *(user.name for user in op.outputs[0].child_ops)}
     return frozenset(kept)
@@ -127,6 +134,30 @@ def _mean_of_squares(mean: Any) -> set[str]:
             break
         found.add(current.name)
     return found
+
+
+def _quotient_of_products(division: Any) -> set[str]:
+    """A division of one part of a product by another, and the products; none for other divisions."""
+    found = {division.name}
+    products = [_product(division.inputs[side], found) for side in ("x", "y")]
+    product = products[0]
+    if product is None or product is not products[1]:
+        return set()
+    for side in ("x", "y"):
+        _product(product.inputs[side], found)
+    return found
+
+
+def _product(value: Any, passed: set[str]) -> Any:
+    """The product that a value is a part of, None for other values; it and the moves between are added to `passed`."""
+    names = []
+    while value.op is not None and value.op.op_type in _PARTS:
+        names.append(value.op.name)
+        value = value.op.inputs["x"]
+    if value.op is None or value.op.op_type != "matmul":
+        return None
+    passed.update((*names, value.op.name))
+    return value.op
 
 
 def _squares(op: Any) -> bool:

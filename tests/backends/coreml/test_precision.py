@@ -202,6 +202,31 @@ def test_norms_of_what_has_squares_beyond_float16_are_right(norm: str, tmp_path:
     assert sqnr_db(module(**inputs), found) > 55
 
 
+class LinearAttention(nn.Module):
+    """As Sana's: the sums of weights are a row of the product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.qkv(x).transpose(1, 2).chunk(3, dim=1)
+        value = nn.functional.pad(value, (0, 0, 0, 1), value=1.0)
+        scores = value @ nn.functional.relu(key).transpose(1, 2)
+        sums = scores @ nn.functional.relu(query)
+        return sums[:, :-1] / (sums[:, -1:] + 1e-15)
+
+
+def test_sums_beyond_float16_are_divided_before_they_are_rounded(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(1, 64, 8, generator=torch.Generator().manual_seed(0)) * 90}
+    graph, module = graph_of(LinearAttention, inputs)
+    folder = lowered(graph, tmp_path)
+    kinds = types_of(folder)
+
+    assert (kinds["matmul"], kinds["linear"]) == ("float32", "float16")
+    assert sqnr_db(module(**inputs), CoreMlRunner(folder, {})(arrays(inputs))["y"]) > 55
+
+
 def test_only_the_square_and_its_mean_stay_float32(tmp_path: Path) -> None:
     graph, _ = graph_of(RootMeanSquare, {"x": torch.randn(4, 32)})
     kinds = types_of(lowered(graph, tmp_path))

@@ -140,8 +140,11 @@ def _component(
         )
     folder = safe_child(root, relative)
     if not folder.is_dir():
-        raise InvalidModel(f"{where}: folder `{folder}` is missing",
-                           hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
+        raise InvalidModel(
+            f"{where}: folder `{folder}` is missing",
+            hint="the model folder is incomplete; save or fetch it again, and in a bundle's place give what it "
+            "was exported from",
+        )
     _refuse_links(folder)
     return Component(name, library, class_name, folder, _config(folder))
 

@@ -52,6 +52,15 @@ def test_a_damaged_file(smallest, tmp_path, name, damage):
     assert f"{name}{place}" in done.err
 
 
+def test_a_bundle_or_half_a_model(smallest, tmp_path):
+    """A bundle holds some components under other names, so that it looks like a model that lost a folder."""
+    done = export_of_changed(smallest, lambda model: shutil.rmtree(model / "unet"), tmp_path)
+
+    assert done.status == 2
+    assert "component `unet`: folder" in done.err
+    assert "in a bundle's place give what it was exported from" in done.err
+
+
 @pytest.mark.parametrize(
     "entry",
     [

@@ -6,7 +6,9 @@
 Every graph of a pipeline is lowered with every plan: the rules of TensorRT and ONNX's checker are held against the
 file, and ONNX Runtime computes it. Where inputs are quantized it is cut open at the quantizers, each fed the graph's
 own value. Where they are not, every sixteen-bit number of the file is computed as float32, and the graph's weights are
-rounded as the file's: what remains is what the file says. A pipeline is captured, traced and calibrated once for all.
+rounded as the file's: what remains is what the file says. Operations that the target refuses, such as four bits in blocks
+that do not divide their inputs, are counted, and have weights of 8 bits by one more rule, as the refusal advises. A
+pipeline is captured, traced and calibrated once for all.
 """
 
 from __future__ import annotations
@@ -37,9 +39,10 @@ from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.site import Site
 from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.graph.weights import LazyWeight, Weights
-from qdx.exporter.plan.load import load_plan
+from qdx.exporter.plan.load import load_plan, plan_from_json
 from qdx.exporter.plan.resolution import ResolvedPlan
-from qdx.exporter.plan.resolve import resolve
+from qdx.exporter.plan.resolve import examine, resolve
+from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.settings import Calibration
 from qdx.exporter.quantize.recipe import quantized_graph
 from qdx.quantization import choose_recipe
@@ -59,6 +62,8 @@ SAMPLES: Final[Mapping[str, dict[str, Any]]] = {
     "samples/shapes-mmdit": {"guidance_scale": 4, "max_sequence_length": 16},
 }
 _SAMPLE_CALL: Final = {"prompt": "a red circle left of a blue square", "num_inference_steps": 3}
+_GLOBS: Final = 64
+"""Names in one rule."""
 _BACKEND: Final = get_backend("tensorrt")
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -76,8 +81,9 @@ class Rung:
         sqnr_db: The least of all quantizers and outputs, over the calls that were compared.
         at: Where that is.
         errors: Rules that the file breaks.
-        warnings: How often the file keeps a rule of speed or precision not.
-        refusal: Why there is no file; empty where there is one.
+        warnings: How often a rule of speed or precision is not kept.
+        refused: Operations of the pipeline that the target refused.
+        failure: Why there is no file; empty where there is one.
     """
 
     model: str
@@ -88,13 +94,14 @@ class Rung:
     at: str = ""
     errors: tuple[str, ...] = ()
     warnings: int = 0
-    refusal: str = ""
+    refused: int = 0
+    failure: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether there is a file that keeps every rule and computes what the graph computes."""
         least = QUANTIZED_DB_MIN if self.quantized else FLOAT_DB_MIN
-        return not self.refusal and not self.errors and self.sqnr_db >= least
+        return not self.failure and not self.errors and self.sqnr_db >= least
 
 
 @dataclass(frozen=True)
@@ -142,17 +149,30 @@ def capture(model: Path, call: dict[str, Any], target: str = "tensorrt") -> Capt
 def measure(name: str, captured: Captured, plan: str, work: Path) -> Iterator[Rung]:
     """Lowers every graph of a pipeline with a plan, and compares; those that a quantizing plan leaves float are passed over."""
     intent = load_plan(plan)
-    modules = captured.source.skeleton.modules
-    try:
-        resolved = resolve(intent, modules, captured.profile, captured.sites)
-    except QdxError as error:
-        yield Rung(name, intent.name or plan, "", refusal=_words(error))
-        return
+    resolved, refused = _resolved(intent, captured)
     for where, graph in captured.graphs.items():
         if not intent.quantizes or resolved.quantized(where):
-            folder = work / f"{name.replace('/', '-')}-{plan}-{where}"
+            folder = work / f"{name.replace('/', '-')}-{intent.name}-{where}"
             folder.mkdir(parents=True)
-            yield _rung(Rung(name, intent.name or plan, where), captured, graph, resolved, folder)
+            empty = Rung(name, intent.name or plan, where, refused=refused)
+            yield _rung(empty, captured, graph, resolved, folder)
+
+
+def _resolved(intent: Plan, captured: Captured) -> tuple[ResolvedPlan, int]:
+    """What a plan becomes, refused operations with weights of 8 bits; and how many those are."""
+    modules = captured.source.skeleton.modules
+    found = examine(intent, modules, captured.profile, captured.sites)
+    refused = [r for sites in found.resolved.sites.values() for r in sites if r.form == "refused"]
+    if not refused:
+        return found.check(), 0
+    rules = [
+        {"select": {"component": component, "name": keys}, "weights": {"dtype": "int8"}}
+        for component in dict.fromkeys(r.where.partition(".")[0] for r in refused)
+        for keys in _parts([r.key for r in refused if r.where.startswith(f"{component}.")])
+    ]
+    data = intent.to_json()
+    wider = plan_from_json({**data, "rules": [*data["rules"], *rules]}, source=str(intent.name))
+    return resolve(wider, modules, captured.profile, captured.sites), len(refused)
 
 
 def _rung(
@@ -164,7 +184,7 @@ def _rung(
         made = floats if recipe is None else quantized_graph(floats, recipe)
         file = _BACKEND.lower(made, storage, captured.profile, folder).model
     except QdxError as error:
-        return replace(empty, refusal=_words(error))
+        return replace(empty, failure=_words(error))
     found = lint_file(file, DeviceFacts())
     onnx.checker.check_model(str(file), full_check=True)
     shapes = quantizer_shapes(made)
@@ -188,6 +208,11 @@ def _rung(
         empty, quantized=bool(shapes), sqnr_db=worst[1], at=worst[0], errors=errors,
         warnings=len(found) - len(errors),
     )  # fmt: skip
+
+
+def _parts(keys: Sequence[str]) -> Iterator[list[str]]:
+    """Keys in lists as long as a rule takes."""
+    return ([*keys[i : i + _GLOBS]] for i in range(0, len(keys), _GLOBS))
 
 
 def _rounded(weights: Weights, storage: str) -> Weights:
@@ -240,16 +265,16 @@ def main() -> int:
 
 
 def _row(name: str, plan: str, rungs: Sequence[Rung]) -> str:
-    refusals = [rung for rung in rungs if rung.refusal]
-    if refusals:
-        return f"| {name} | {plan} | {refusals[0].where}: {refusals[0].refusal} |\n"
+    failed = [rung for rung in rungs if rung.failure]
+    if failed:
+        return f"| {name} | {plan} | {failed[0].where}: {failed[0].failure} |\n"
     if not rungs:
         return f"| {name} | {plan} | nothing is quantized |\n"
     worst = min(rungs, key=lambda rung: or_least(rung.sqnr_db))
     errors = [error for rung in rungs for error in rung.errors]
     return (
         f"| {name} | {plan} | {len(rungs)} | {worst.sqnr_db:.1f} | {worst.where} {worst.at} | "
-        f"{'; '.join(errors) or 0} | {sum(rung.warnings for rung in rungs)} |\n"
+        f"{'; '.join(errors) or 0} | {sum(rung.warnings for rung in rungs)} | {worst.refused} |\n"
     )
 
 

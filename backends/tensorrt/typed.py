@@ -4,7 +4,9 @@ Computed in float32 whatever the plan says, because sixteen bits spoil them:
 
 - what leads to a sine or cosine: a timestep near 1000 in float16 is off by a quarter, and so is the angle;
 - the mean of squares of a norm written in elementary operations: the square of 256 is beyond float16;
-- what reads 4-bit floats back: the scale of the tensor is smaller than float16's numbers.
+- what reads 4-bit floats back: the scale of the tensor is smaller than float16's numbers;
+- a division by a sum that a number keeps from zero which is zero in float16, and the sums that lead there: attention
+  without a softmax is such.
 
 Products of activations in 8-bit floats are too: their fused kernel adds up in float32, and is known by these casts.
 """
@@ -37,6 +39,10 @@ _TURN: Final = "Transpose"
 """Of a weight in 4-bit floats: as wide as what it turns."""
 _SQUARES: Final = frozenset({"Mul", "Pow"})
 _ROOTS: Final = frozenset({"Add", "Sqrt", "Reciprocal", "Pow", "Div", "Mul"})
+_GUARDS: Final = frozenset({"Add", "Max", "Clip"})
+_SUMS: Final = frozenset(
+    {"ReduceL2", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt", "Transpose"}
+)
 _FLOAT32_PORTS: Final = {"Resize": (1, 2), FP4_QUANTIZE: (1,)}
 """Inputs that the operators declare as float32."""
 
@@ -172,6 +178,8 @@ def _float32_nodes(model: ir.Model) -> Iterator[ir.Node]:
             yield from _mean_of_squares(node)
         elif node.op_type == "MatMul" and all(map(_is_float8_activation, node.inputs)):
             yield node
+        elif node.op_type == "Div":
+            yield from _guarded_division(node)
         elif node.op_type == "DequantizeLinear" and _in_float4(node):
             yield node
             yield from (use.node for use in node.outputs[0].uses() if use.node.op_type == _TURN)
@@ -191,6 +199,41 @@ def _is_float8_activation(value: ir.Value | None) -> bool:
         return False
     data = node.inputs[0]
     return data is not None and data.dtype == ir.DataType.FLOAT8E4M3FN and not data.is_initializer()
+
+
+def _guarded_division(division: ir.Node) -> Iterator[ir.Node]:
+    """A division, what keeps its denominator from zero, and the sums and products of activations before both."""
+    guard = None if division.inputs[1] is None else division.inputs[1].producer()
+    if guard is None or guard.op_type not in _GUARDS or not any(map(_vanishes, guard.inputs)):
+        return
+    yield division
+    yield guard
+    pending, seen = [division.inputs[0], *guard.inputs], set()
+    while pending:
+        value = pending.pop()
+        node = None if value is None else value.producer()
+        if node is None or id(node) in seen or not _adds_up(node):
+            continue
+        seen.add(id(node))
+        yield node
+        pending += node.inputs
+
+
+def _vanishes(value: ir.Value | None) -> bool:
+    """Whether a value is a number, not zero, that float16 rounds to zero."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    if tensor is None or tensor.size != 1 or tensor.dtype != _FLOAT:
+        return False
+    number = float(np.asarray(tensor.numpy()).reshape(()))
+    return number != 0 and float(np.float16(number)) == 0
+
+
+def _adds_up(node: ir.Node) -> bool:
+    """Whether a node adds up activations, or only moves them."""
+    if node.op_type != "MatMul":
+        return node.op_type in _SUMS
+    makers = [value.producer() for value in node.inputs if value is not None]
+    return all(maker is not None and maker.op_type != "DequantizeLinear" for maker in makers)
 
 
 def _before(values: Iterable[ir.Value | None]) -> Iterator[ir.Node]:

@@ -7,17 +7,23 @@ from typing import Final
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, numpy_helper
 
 __all__ = ["widen"]
 
-_HALVES: Final = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+_HALVES: Final[dict[int, float]] = {
+    TensorProto.FLOAT16: torch.finfo(torch.float16).min,
+    TensorProto.BFLOAT16: torch.finfo(torch.bfloat16).min,
+}
+"""Types of sixteen bits, with the least number of each."""
 
 
 def widen(model: Path, output: Path) -> None:
     """Writes a model whose every sixteen-bit float is a float32 number.
 
-    Weights, scales and constants keep their rounded values; casts between float types become copies.
+    Weights, scales and constants keep their rounded values, but for the least number of the type, which becomes the
+    least of float32; casts between float types become copies.
 
     Args:
         model: A model that `qdx.backends.tensorrt.lower` wrote; its weights are read into memory.
@@ -38,5 +44,8 @@ def widen(model: Path, output: Path) -> None:
 
 def _widen(tensor: TensorProto) -> None:
     if tensor.data_type in _HALVES:
-        values = numpy_helper.to_array(tensor).astype(np.float32)
+        half = numpy_helper.to_array(tensor)
+        # A mask of the least number hides what it is added to in either type, each by its own number.
+        wide = half.astype(np.float32)
+        values = np.where(wide == _HALVES[tensor.data_type], np.finfo(np.float32).min, wide)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

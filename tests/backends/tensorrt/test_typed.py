@@ -120,6 +120,24 @@ def test_squares_beyond_float16_do_not_overflow(tmp_path: Path) -> None:
     assert sqnr_db(module(x), result) > 60
 
 
+def test_attention_without_a_softmax_divides_by_no_zero_and_adds_up_in_float32(
+    tmp_path: Path,
+) -> None:
+    class Linear(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            query, key = torch.relu(x), torch.relu(-x).transpose(1, 2)
+            value = nn.functional.pad(x, (0, 1), value=1.0)
+            result = query @ (key @ value)
+            return result[..., :-1] / (result[..., -1:] + 1e-15)
+
+    x = torch.randn(1, 600, 8) * 40
+    x[0, :2] = -1  # queries of nothing but zeros
+    graph, module = graph_of(Linear, {"x": x})
+    result = _run(graph, "float16", tmp_path, x=x)
+    assert (x.relu() @ x.mul(-1).relu().mT @ x).abs().max() > torch.finfo(torch.float16).max
+    assert sqnr_db(module(x), result) > 60
+
+
 def test_a_mask_of_the_least_float32_stays_finite(tmp_path: Path) -> None:
     class Masked(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

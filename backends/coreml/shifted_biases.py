@@ -55,14 +55,12 @@ def _shift(function: Any, add: Operation) -> None:
         places = _moved(move, output, places)
     if not (places == places[:1]).all():
         return
-    exact = values.copy()
-    exact[np.unique(places)] += np.float32(number)
-    rounded = exact.astype(np.float16).astype(np.float32)
-    values[np.unique(places)] = rounded[np.unique(places)]
+    values[np.unique(places)] += np.float32(number)
+    lost = values - values.astype(np.float16).astype(np.float32)
     shifted = mb.const(val=values, name=f"{bias.name}_shifted", before_op=linear)
     function.replace_uses_of_var_after_op(anchor_op=bias.op, old_var=bias, new_var=shifted)
-    lost = mb.add(x=source, y=(exact - rounded)[places[:1]], before_op=add)
-    function.replace_uses_of_var_after_op(anchor_op=add, old_var=add.outputs[0], new_var=lost)
+    result = mb.add(x=source, y=lost[places[:1]], before_op=add)
+    function.replace_uses_of_var_after_op(anchor_op=add, old_var=add.outputs[0], new_var=result)
     function.remove_ops([add, bias.op])
 
 

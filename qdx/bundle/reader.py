@@ -85,9 +85,15 @@ def read_listing(root: Path) -> tuple[Manifest, bytes]:
 
 def _check_set(root: Path, listed: set[str], present: set[str]) -> None:
     for name in sorted(listed - present):
-        raise InvalidBundle(f"{quoted(root / name)}: missing, expected as listed in the manifest")
+        raise InvalidBundle(
+            f"{quoted(root / name)}: missing, expected as listed in the manifest",
+            hint="copy the whole bundle, or export again",
+        )
     for name in sorted(present - listed - {MANIFEST_NAME}):
-        raise InvalidBundle(f"{quoted(root / name)}: not listed in the manifest, expected no more")
+        raise InvalidBundle(
+            f"{quoted(root / name)}: not listed in the manifest, expected no more",
+            hint="move it out of the bundle",
+        )
 
 
 def _check_size(root: Path, record: FileRecord, size_bytes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.errors import InvalidBundle, StorageError, quoted
 from qdx.exporter.files import check_relative
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Tree", "scan_tree"]
+
+_FOREIGN_HINT: Final = "move it out of the bundle"  # such as what a file browser leaves in folders
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,13 @@ def scan_tree(root: Path) -> Tree:
         except OSError as bad:
             raise StorageError(f"{quoted(root / folder)}: cannot be listed, {bad}") from bad
         if folder and not found:
-            raise InvalidBundle(f"{quoted(root / folder)}: is empty, expected files")
+            raise InvalidBundle(
+                f"{quoted(root / folder)}: is empty, expected files",
+                hint="copy the whole bundle, or move this folder out of it",
+            )
         for name, status in found:
             path = f"{folder}/{name}" if folder else name
-            check_relative(path, error=InvalidBundle)
+            _check_name(root, path)
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path)
                 pending.append(path)
@@ -62,6 +67,13 @@ def scan_tree(root: Path) -> Tree:
             limit = BUNDLE_FILES_LIMIT
             raise InvalidBundle(f"{quoted(root)}: more files than the limit of {limit}")
     return Tree(dict(sorted(files.items())), sorted(folders))
+
+
+def _check_name(root: Path, path: str) -> None:
+    try:
+        check_relative(path, error=InvalidBundle)
+    except InvalidBundle as bad:
+        raise InvalidBundle(f"{quoted(root)}: {bad}", hint=_FOREIGN_HINT) from None
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:

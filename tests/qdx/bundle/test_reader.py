@@ -137,6 +137,24 @@ def test_sabotage_is_refused(bundle, case):
         read_bundle(bundle)
 
 
+@pytest.mark.parametrize(
+    ("damage", "hint"),
+    [
+        (SABOTAGE["missing file"][0], "copy the whole bundle, or export again"),
+        (SABOTAGE["extra empty folder"][0], "copy the whole bundle, or move"),
+        (SABOTAGE["extra file"][0], "move it out of the bundle"),
+        (lambda b: (b / "unet" / ".DS_Store").write_bytes(b""), "move it out of the bundle"),
+    ],
+)
+def test_what_to_do_about_files_that_are_missing_or_foreign(bundle, damage, hint):
+    damage(bundle)
+    with pytest.raises(InvalidBundle) as caught:
+        read_bundle(bundle)
+
+    assert hint in caught.value.hint
+    assert str(bundle) in str(caught.value)
+
+
 def set_file(field, value):
     return lambda m: m["files"][1].update({field: value})
 

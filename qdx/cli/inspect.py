@@ -138,7 +138,7 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
     components = []
     for name, component in manifest["components"].items():
         methods = component["methods"].values()
-        folders = [method["artifact"] or method["folder"] for method in methods]
+        folders = [folder for method in methods for folder in _folders(bundle, method)]
         places = tuple(f"{place}/" for place in (*folders, *(m["folder"] for m in methods)))
         of_it = [file for file in manifest["files"] if file["path"].startswith(places)]
         components.append(
@@ -162,6 +162,16 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
         "size_bytes": sum(file["size_bytes"] for file in manifest["files"]),
         "versions": manifest["versions"],
     }
+
+
+def _folders(bundle: Any, method: dict[str, Any]) -> list[str]:
+    """Where a method's artifact lies: one folder, or the packages that an application runs one after the other."""
+    if method["artifact"] is None:
+        return [method["folder"]]
+    from qdx.backends.coreml.artifact import packages_of
+
+    packages = packages_of(bundle.path / method["artifact"])
+    return [package.relative_to(bundle.path).as_posix() for package in packages]
 
 
 def _bundle_text(data: dict[str, Any]) -> str:

@@ -54,5 +54,9 @@ for package in "$resources"/*.mlpackage; do
     mv -- "$work/$name.mlmodelc" "$output/$name.mlmodelc"
     count=$((count + 1))
 done
+# The Swift package takes two halves before a whole, so none may stay of what this bundle does not hold.
+for name in Unet UnetChunk1 UnetChunk2; do
+    [ -d "$resources/$name.mlpackage" ] || rm -rf -- "${output:?}/$name.mlmodelc"
+done
 cp -- "$resources/vocab.json" "$resources/merges.txt" "$output/"
 printf '%s\n' "$count models in $output"

@@ -14,6 +14,7 @@ from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.bench.contenders import read_contenders
 from qdx.bundle import read_bundle
+from qdx.cli.inspect import describe_bundle
 from qdx.export import export
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.errors import TargetRefusal, UsageError
@@ -183,8 +184,6 @@ def test_the_vocabulary_is_the_tokenizer_s(made: tuple[str, Path, Path]) -> None
 def test_the_manifest_lists_everything_and_inspect_shows_it(
     made: tuple[str, Path, Path],
 ) -> None:
-    from qdx.cli.inspect import describe_bundle
-
     family, _, path = made
     bundle = read_bundle(path)
     described = describe_bundle(bundle)
@@ -226,6 +225,14 @@ def test_the_unet_in_two_halves_computes_what_it_does_whole(
 
     assert names == set(EXPECTED[family]) - {"Unet"} | {"UnetChunk1", "UnetChunk2"}
     assert one.equal(other)
+
+    described = {
+        one["component"]: one for one in describe_bundle(read_bundle(bundle))["components"]
+    }
+    assert {Path(folder).stem for folder in described["unet"]["folders"]} == {
+        "UnetChunk1",
+        "UnetChunk2",
+    }
 
 
 def plain_unet(model: Path, family: str) -> Any:

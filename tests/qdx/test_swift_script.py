@@ -71,6 +71,24 @@ def test_it_makes_the_folder_that_the_package_takes_again_and_again(
     assert sorted(bundle.rglob("*")) == before
 
 
+def test_halves_of_an_earlier_export_are_not_left_to_be_taken_first(
+    bundle: Path, tools: Path
+) -> None:
+    resources, made = bundle / "Resources", Path(f"{bundle}-compiled")
+
+    def models() -> list[str]:
+        assert run(bundle, tools=tools).returncode == 0
+        return sorted(path.stem for path in made.glob("Unet*.mlmodelc"))
+
+    (resources / "Unet.mlpackage").rename(resources / "UnetChunk1.mlpackage")
+    (resources / "UnetChunk2.mlpackage").mkdir()
+    assert models() == ["UnetChunk1", "UnetChunk2"]
+
+    (resources / "UnetChunk1.mlpackage").rename(resources / "Unet.mlpackage")
+    (resources / "UnetChunk2.mlpackage").rmdir()
+    assert models() == ["Unet"]
+
+
 def test_without_its_tools_it_says_what_to_do(bundle: Path) -> None:
     done = run(bundle)
 

@@ -1,0 +1,153 @@
+"""What rounding to float16 costs, operation by operation: a float32 package in the interpreter, single results rounded.
+
+    python -m benchmarks.coreml_rounding samples/shapes unet
+    python -m benchmarks.coreml_rounding samples/shapes-mmdit transformer --step 18
+
+The denoiser's call at one step of a run of 20, guidance 4, with the float pipeline's own inputs. Each line rounds the
+results of one operation, or of all of a kind, and leaves the others in float32; SQNR is against float PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import qdx
+from qdx.backends.coreml.artifact import read_artifact
+from qdx.backends.coreml.mil.interpreter import Interpreter
+from qdx.backends.coreml.mil.program import MilOperation
+from qdx.bench.calls import reference_calls
+from qdx.bundle.reader import read_bundle
+from qdx.runtime.pipeline import open_methods
+from qdx.verify.metrics import sqnr_db
+
+_STEPS: Final = 20
+_CALL: Final = {
+    "prompt": "a red circle left of a blue square",
+    "guidance_scale": 4,
+    "num_inference_steps": _STEPS,
+}
+_SHOWN: Final = 12
+_MOVES: Final = frozenset({"reshape", "transpose", "split", "concat", "slice_by_index", "expand_dims", "squeeze", "tile"})  # fmt: skip
+"""Operations whose results are rounded already where their inputs are."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a component.
+
+    Attributes:
+        program: Computes it.
+        inputs: By the program's names.
+        expected: What float PyTorch answers.
+        output: The program's name of that.
+    """
+
+    program: Interpreter
+    inputs: Mapping[str, NDArray[Any]]
+    expected: torch.Tensor
+    output: str
+
+    def sqnr_db(
+        self, rounded: Collection[str] = (), inputs: Mapping[str, NDArray[Any]] | None = None
+    ) -> float:
+        """With the results of these names rounded."""
+
+        def observe(name: str, value: torch.Tensor) -> torch.Tensor | None:
+            return value.half().float() if name in rounded and value.is_floating_point() else None
+
+        found = self.program.run(self.inputs if inputs is None else inputs, observe)
+        return sqnr_db(self.expected, torch.from_numpy(found[self.output]))
+
+    def with_rounded_inputs(self) -> float:
+        """With the inputs rounded and all else in float32."""
+        floats = {
+            name: array.astype(np.float16).astype(np.float32) if array.dtype.kind == "f" else array
+            for name, array in self.inputs.items()
+        }
+        return self.sqnr_db(inputs=floats)
+
+
+def recorded(
+    model: Path, component: str, step: int, folder: Path
+) -> tuple[Call, list[MilOperation]]:
+    """The call of one step, and the operations of its program.
+
+    Args:
+        model: The pipeline folder.
+        component: The denoiser.
+        step: From 0; -1 for the last.
+        folder: Takes the bundle.
+    """
+    call = {**_CALL, **({"max_sequence_length": 16} if component == "transformer" else {})}
+    bundle = folder / "bundle"
+    qdx.export(
+        model, target="coreml", plan="float32", output=bundle, call=call, components=[component]
+    )
+    opened = read_bundle(bundle)
+    where = f"{component}.forward"
+    method = open_methods(opened)[where]
+    calls = reference_calls(opened.manifest, model, steps=_STEPS, keep=_STEPS)[where]
+    inputs = {n: t.numpy() for n, t in method.adapted(dict(calls.inputs[step])).items()}
+    program = read_artifact(
+        opened.path / opened.manifest.components[component].methods["forward"].opened
+    )
+    (port,) = method.outputs
+    made = Call(Interpreter(program), inputs, calls.outputs[step][port.field], port.name)
+    return made, [op for op in program.main.operations if op.kind != "const"]
+
+
+def lines(call: Call, operations: list[MilOperation]) -> Iterator[str]:
+    """The table."""
+
+    def row(what: str, count: int, measure: Callable[[], float]) -> tuple[float, str]:
+        found = measure()
+        return found, f"| {what} | {count} | {found:.1f} |"
+
+    def names(of: Collection[MilOperation]) -> frozenset[str]:
+        return frozenset(value.name for op in of for value in op.outputs)
+
+    yield "| rounded | operations | SQNR, dB |"
+    yield "|---|---|---|"
+    yield row("nothing", 0, call.sqnr_db)[1]
+    yield row("inputs", len(call.inputs), call.with_rounded_inputs)[1]
+    yield row("all operations", len(operations), lambda: call.sqnr_db(names(operations)))[1]
+    computing = [op for op in operations if op.kind not in _MOVES]
+    kinds = sorted({op.kind for op in computing})
+    of_kind = {kind: [op for op in computing if op.kind == kind] for kind in kinds}
+    by_kind = [
+        row(f"every `{kind}`", len(ops), lambda ops=ops: call.sqnr_db(names(ops)))  # type: ignore[misc]
+        for kind, ops in of_kind.items()
+    ]
+    single = [
+        row(f"`{op.name}`", 1, lambda op=op: call.sqnr_db(names([op])))  # type: ignore[misc]
+        for op in computing
+    ]
+    for found in (by_kind, single):
+        yield from (text for _, text in sorted(found)[:_SHOWN])
+
+
+def main() -> None:
+    """Measures and says the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("component")
+    parser.add_argument("--step", type=int, default=-1)
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        call, operations = recorded(options.model, options.component, options.step, Path(folder))
+        for line in lines(call, operations):
+            sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -53,10 +53,9 @@ def write_package(model: Any, package: Path, metadata: Mapping[str, str]) -> Non
     """
     model.description.metadata.Clear()
     model.description.metadata.userDefined.update(metadata)
-    items = {
-        f"{_AUTHOR}/model.mlmodel": "CoreML Model Specification",
-        f"{_AUTHOR}/weights": "CoreML Model Weights",
-    }
+    items = {f"{_AUTHOR}/model.mlmodel": "CoreML Model Specification"}
+    if _has_weights(package / WEIGHTS_FOLDER):
+        items[f"{_AUTHOR}/weights"] = "CoreML Model Weights"
     manifest = {
         "fileFormatVersion": "1.0.0",
         "itemInfoEntries": {
@@ -75,6 +74,17 @@ def write_package(model: Any, package: Path, metadata: Mapping[str, str]) -> Non
         (package / "Manifest.json").write_bytes(dump_json(manifest))
     except OSError as error:
         raise StorageError(f"`{package.name}`: {error.strerror}") from error
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether there are any; a program keeps short constants itself, and then the folder goes."""
+    try:
+        if any(folder.iterdir()):
+            return True
+        folder.rmdir()
+    except OSError as error:
+        raise StorageError(f"`{folder.name}`: {error.strerror}") from error
+    return False
 
 
 def _identifier(path: str) -> str:

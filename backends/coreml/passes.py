@@ -10,7 +10,6 @@ from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
 from qdx.backends.coreml.low_rank import LowRank
 from qdx.backends.coreml.precision import type_float16
-from qdx.backends.coreml.shifted_biases import ShiftedBiases
 
 __all__ = ["run_passes"]
 
@@ -47,6 +46,5 @@ def run_passes(program: Program, *, float16: bool, exact: frozenset[str]) -> Non
         elif name != _NARROWING:
             PASS_REGISTRY[name](program)
         elif float16:
-            ShiftedBiases()(program)
             type_float16(program, exact)
     program.validate()

@@ -189,6 +189,15 @@ def test_keywords_of_operators_are_heeded(tmp_path: Path) -> None:
     assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 120
 
 
+def test_a_program_without_long_constants_has_no_weights(tmp_path: Path) -> None:
+    graph, _ = graph_of(Approximated, {"x": torch.ones(1, 4)})
+    package = lowered(graph, tmp_path) / "model.mlpackage"
+
+    assert [path.name for path in package.rglob("*") if path.is_file()] != []
+    assert not any(path.is_dir() and not any(path.iterdir()) for path in package.rglob("*"))
+    assert "weights" not in (package / "Manifest.json").read_text()
+
+
 class Unknown(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.special.i0(x)

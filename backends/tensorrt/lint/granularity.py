@@ -11,9 +11,11 @@ import onnx_ir as ir
 from qdx.backends.tensorrt.lint.findings import DeviceFacts, Fault, name_of
 from qdx.backends.tensorrt.lint.subject import Quantizer, Subject, attribute, sizes_of
 
-__all__ = ["activation_by_channel", "axis_size", "block_shape", "odd_count"]
+__all__ = ["activation_by_channel", "axis_size", "block_shape", "int4_block", "odd_count"]
 
 _PACKED: Final = frozenset({ir.DataType.INT4, ir.DataType.FLOAT4E2M1})
+_INT4_BLOCKS: Final = (64, 128)
+"""See "Quantization Schemes" in NVIDIA's documentation of TensorRT 11."""
 
 
 def is_blocked(each: Quantizer) -> bool:
@@ -86,6 +88,19 @@ def block_shape(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
             yield Fault(
                 name_of(each.node),
                 f"blocks along axis {blocked[0]} of {len(data)}, expected one of the last two",
+            )
+
+
+def int4_block(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
+    """Integers of 4 bits have blocks of 64 or 128 numbers; others are not documented."""
+    del facts
+    for each in subject.quantizers:
+        block = attribute(each.node, "block_size", 0)
+        if each.narrow_type == ir.DataType.INT4 and block and block not in _INT4_BLOCKS:
+            yield Fault(
+                name_of(each.node),
+                f"blocks of {block}, documented are {' and '.join(map(str, _INT4_BLOCKS))}",
+                "the preset `w4-block64` has such blocks",
             )
 
 

@@ -57,6 +57,7 @@ _ERRORS: Final[tuple[tuple[str, Check], ...]] = (
 )
 _WARNINGS: Final[tuple[tuple[str, Check], ...]] = (
     ("float4-device", formats.float4_device),
+    ("int4-block", granularity.int4_block),
     ("unknown-type", element_types.unknown_type),
     ("one-operand", placement.one_operand),
     ("mixed-formats", placement.mixed_formats),

@@ -40,7 +40,7 @@ def resolved(preset, target, sites):
 def test_presets_are_listed():
     assert list_presets() == (
         "bfloat16", "float16", "float32", "fp8", "mxfp8", "nvfp4", "palette4", "palette6",
-        "w4", "w4-float16", "w8", "w8-float16", "w8a8", "w8a8-float16", "w8a8-symmetric",
+        "w4", "w4-block64", "w4-float16", "w8", "w8-float16", "w8a8", "w8a8-float16", "w8a8-symmetric",
     )  # fmt: skip
 
 
@@ -69,6 +69,7 @@ def test_float_presets_ask_one_type(name):
         ("w4", 10, 12, 0.4),
         ("w8a8", 25, 20, 0.7),
         ("w8-float16", 25, 20, 0.7),
+        ("w4-block64", 10, 12, 0.4),
         ("w4-float16", 10, 12, 0.4),
         ("w8a8-float16", 25, 20, 0.7),
         ("w8a8-symmetric", 20, 20, 0.7),
@@ -125,8 +126,8 @@ def test_presets_for_programs_in_float16_ask_the_same_of_low_precision(name):
 
 REFUSED = {
     ("coreml", "bfloat16"): "no bfloat16",
-    **{(target, name): "from iOS 18" for target in ("coreml-ios16", "coreml-ios17", "iphone-a16") for name in ("w4", "w4-float16")},
-    **{("iphone-a17", name): "one scale for a weight" for name in ("w4", "w4-float16")},
+    **{(target, name): "from iOS 18" for target in ("coreml-ios16", "coreml-ios17", "iphone-a16") for name in ("w4", "w4-block64", "w4-float16")},
+    **{("iphone-a17", name): "one scale for a weight" for name in ("w4", "w4-float16")},  # here 64 inputs are one block
     **{("coreml-ios16", name): "from iOS 17" for name in ("w8a8", "w8a8-float16", "w8a8-symmetric")},
     **{("tensorrt", name): "no zero points" for name in ("w8a8", "w8a8-float16")},
     ("tensorrt", "bfloat16"): "could not be verified",

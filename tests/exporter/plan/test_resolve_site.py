@@ -86,6 +86,27 @@ def test_attention_is_in_8_bit_floats_with_both_products_or_not_at_all():
     assert "one kernel for both" in why
 
 
+def test_a_skip_is_quantized_as_the_product_that_it_meets_or_not_at_all():
+    conv = next(one for one in UNET if one.key == "down_blocks.0.conv")
+    add = replace(site("down_blocks.0.add", "add", "residual"), weight=None, product=conv.node)
+    skip = {"id": "skip", "select": {"component": "unet", "op": "add"}, "inputs": INT8}
+
+    def found(**asked):
+        rule = {"id": "conv", "select": {"component": "unet", "op": "conv2d"}, **asked}
+        sites = {"unet.forward": (*UNET, add)}
+        resolved = examine(plan_of(rule, skip), ["unet"], Toaster(), sites).resolved
+        return resolved.site("unet.forward", add.key)
+
+    assert found(weights=INT8, inputs=INT8).form == "native"
+    for asked in (
+        {"weights": INT8},
+        {"weights": INT8, "inputs": {"dtype": "float8_e4m3fn"}},
+        {"keep": "float32"},
+    ):
+        assert found(**asked).form == "refused"
+        assert "is not one of int8" in found(**asked).why
+
+
 def test_a_rule_decides_for_what_it_selects_and_the_rest_stays_float():
     found = unet(W8A8)
 

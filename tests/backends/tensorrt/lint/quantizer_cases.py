@@ -128,6 +128,10 @@ CASES = {
             (blocks(sizes=(4, 32), scales=(2,)), "a scale of 1 dimensions for data of 2"),
         ],
     ),
+    "int4-block": (
+        blocks(sizes=(4, 128), block=64),
+        [(blocks(sizes=(4, 64), block=32), "blocks of 32, documented are 64 and 128")],
+    ),
     "odd-count": (
         blocks(),
         [(blocks(sizes=(3, 15), scales=(3, 1), block=15), "45 numbers of four bits")],

@@ -28,10 +28,12 @@ class Residual:
     Attributes:
         node: The addition.
         skip: Argument index of the branch that is added to a weighted operation's result.
+        product: The weighted operation.
     """
 
     node: Node
     skip: int
+    product: Node
 
 
 def find_residuals(flow: Flow, weighted: Sequence[Operation]) -> Iterator[Residual]:
@@ -50,11 +52,11 @@ def find_residuals(flow: Flow, weighted: Sequence[Operation]) -> Iterator[Residu
         if len(sides) < 2 or any(shape(side) != shape(node) for side in sides):
             continue  # a bias, or an embedding that is repeated for every pixel
         # Of two products, such as a shortcut's and a convolution's, the later one takes the other in.
-        made_at = [
-            flow.index[origin] if (origin := _origin(side)) in made else -1 for side in sides
-        ]
+        origins = [_origin(side) for side in sides]
+        made_at = [flow.index[origin] if origin in made else -1 for origin in origins]
         if max(made_at) >= 0 and all(flow.depends[side] for side in sides):
-            yield Residual(node, skip=made_at.index(min(made_at)))
+            skip = made_at.index(min(made_at))
+            yield Residual(node, skip, product=origins[1 - skip])
 
 
 def _origin(node: Node) -> Node:

@@ -42,6 +42,7 @@ class Site:
         channel_axis: Dimension of the first port along which the operation reduces: 1 for a
             convolution, -1 for a linear operation.
         head: Channels of a head of attention, for its two products; 0 for other operations.
+        product: For residual additions, `node` of the weighted operation that its skip meets; empty for others.
     """
 
     key: str
@@ -56,6 +57,7 @@ class Site:
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     channel_axis: int = -1
     head: int = 0
+    product: str = ""
 
     @property
     def weight_elements(self) -> int:

@@ -92,6 +92,7 @@ def sites(graph: Graph) -> tuple[Site, ...]:
                 ports=MappingProxyType(dict(draft.ports)),
                 channel_axis=draft.channel_axis,
                 head=draft.head,
+                product=draft.product,
             )
         )
     return tuple(found_sites)
@@ -112,6 +113,7 @@ class _Draft:
     weight_shape: tuple[int, ...] = ()
     channel_axis: int = -1
     head: int = 0
+    product: str = ""
 
 
 def _operation(flow: Flow, node: Node) -> Operation | None:
@@ -186,7 +188,8 @@ def _macs(operation: Operation) -> int:
 def _residual_draft(flow: Flow, found: Residual) -> _Draft:
     owner = flow.module(found.node).fqn
     base = ".".join(filter(None, [owner, "add"]))
-    return _Draft(found.node, owner, base, "add", 0, {"skip": found.skip}, "residual")
+    ports, product = {"skip": found.skip}, found.product.name
+    return _Draft(found.node, owner, base, "add", 0, ports, "residual", product=product)
 
 
 def _attention_drafts(found: Attention) -> tuple[_Draft, _Draft]:

@@ -15,6 +15,7 @@ from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolutio
 from qdx.exporter.plan.resolve_site import (
     GraphRequest,
     resolve_site,
+    with_met_products,
     with_shared_weights,
     with_whole_attention,
 )
@@ -164,7 +165,7 @@ def _graph(
         resolve_site(request, site, decision, macs[site.key])
         for site, decision in zip(sites, decisions, strict=True)
     )
-    return with_whole_attention(resolved)
+    return with_met_products(with_whole_attention(resolved))
 
 
 def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:

@@ -21,7 +21,13 @@ from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.plan.selection import Decision, name_of
 
-__all__ = ["GraphRequest", "resolve_site", "with_shared_weights", "with_whole_attention"]
+__all__ = [
+    "GraphRequest",
+    "resolve_site",
+    "with_met_products",
+    "with_shared_weights",
+    "with_whole_attention",
+]
 
 _FLOAT8: Final = "float8_e4m3fn"
 
@@ -100,6 +106,26 @@ def with_whole_attention(resolutions: Iterable[SiteResolution]) -> tuple[SiteRes
     alone = {id(r) for r in narrow if products[attention_of(r.site)] < len(ATTENTION_PRODUCTS)}
     why = "the other product of its attention is not in 8-bit floats: there is one kernel for both"
     return tuple(replace(r, form="refused", why=why) if id(r) in alone else r for r in sites)
+
+
+def with_met_products(resolutions: Iterable[SiteResolution]) -> tuple[SiteResolution, ...]:
+    """Refuses a quantized skip beside a product whose inputs are not quantized alike: that product's kernel adds it."""
+    sites = tuple(resolutions)
+    dtypes = {r.site.node: _inputs_dtypes(r) for r in sites}
+
+    def checked(one: SiteResolution) -> SiteResolution:
+        wanted = _inputs_dtypes(one)
+        alike = not wanted or dtypes.get(one.site.product) == wanted
+        if alike or not one.site.is_residual or one.form == "refused":
+            return one
+        why = f"the product that it is added to is not one of {'/'.join(sorted(wanted))}, and its kernel does the addition"
+        return replace(one, form="refused", why=why)
+
+    return tuple(map(checked, sites))
+
+
+def _inputs_dtypes(resolution: SiteResolution) -> set[str]:
+    return {inputs.dtype for _, inputs in resolution.segments}
 
 
 def _in_float8(resolution: SiteResolution) -> bool:

@@ -68,6 +68,16 @@ def test_other_additions_are_no_sites(forward):
     assert residuals(forward) == []
 
 
+def test_it_knows_the_operation_that_its_skip_meets():
+    found = {s.key: s for s in sites(graphs_of("sd")["unet.forward"])}
+    nodes = {s.node: s.key for s in found.values()}
+
+    assert nodes[found["down_blocks.0.attentions.0.add"].product] == (
+        "down_blocks.0.attentions.0.proj_out"
+    )
+    assert {s.product for s in found.values() if not s.is_residual} == {""}
+
+
 def test_additions_of_one_module_are_numbered():
     found = residuals(lambda m, x: m.end(x + m.two(x + m.one(x))))
 

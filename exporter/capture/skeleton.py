@@ -65,7 +65,7 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
     Raises:
         InvalidModel: A configuration, tokenizer or scheduler does not build.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    mode = _castable_mode()
     pipeline_class = _pipeline_class(folder)
     omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
     parts: dict[str, Any] = dict.fromkeys(folder.absent)
@@ -107,6 +107,17 @@ def _pipeline_class(folder: PipelineFolder) -> Any:
         raise InvalidModel(f"{where}: `{folder.pipeline_class}` is not the class of a pipeline",
                            hint="`_class_name` names one, such as `StableDiffusionPipeline`")  # fmt: skip
     return cls
+
+
+def _castable_mode() -> FakeTensorMode:
+    """A fake mode that remembers none of its results.
+
+    It would by weak references, and `Module.to` swaps no parameter that has one: pipelines that cast a component while
+    they run, as Stable Diffusion XL does with its autoencoder, would fail wherever torch's cache of operators is cold.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    mode.fake_tensor_converter.set_tensor_memo = lambda *_: None  # type: ignore[method-assign]
+    return mode
 
 
 def build_component(component: Component, mode: FakeTensorMode) -> Any:

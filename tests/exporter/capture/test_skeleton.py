@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from qdx.exporter.capture.folder import read_pipeline_folder, resolve_class
 from qdx.exporter.capture.skeleton import build_skeleton
@@ -23,6 +23,15 @@ def test_parameters_are_fake_and_computed_buffers_are_real(tmp_path: Path) -> No
     table = transformer.get_buffer("pos_embed.pos_embed")
     assert not isinstance(table, FakeTensor)
     assert float(table.abs().sum()) > 0
+
+
+def test_components_can_be_cast_though_torch_has_cached_nothing(tmp_path: Path) -> None:
+    FakeTensorMode.cache_clear()
+    vae = build_skeleton(read_pipeline_folder(build("sdxl-img2img", tmp_path))).modules["vae"]
+
+    for dtype in (torch.float32, torch.float16):
+        vae.to(dtype=dtype)
+        assert {p.dtype for p in vae.parameters()} == {dtype}
 
 
 def test_no_weight_file_is_opened(tmp_path: Path) -> None:

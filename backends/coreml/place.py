@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import torch
+
 from qdx.exporter.errors import InternalError
-from qdx.exporter.quantize.activations import activation_quantization, in_float16
+from qdx.exporter.quantize.activations import activation_quantization, in_sixteen_bits
 from qdx.exporter.quantize.placement import (
     ActivationQuantization,
     Placement,
@@ -86,7 +88,9 @@ def _inputs(
             signed=symmetric,
             symmetric=False,
         )
-        found[index] = in_float16(quantization, f"`{where}.{site.key}`") if half else quantization
+        if half:
+            quantization = in_sixteen_bits(quantization, torch.float16, f"`{where}.{site.key}`")
+        found[index] = quantization
     return MappingProxyType(found)
 
 

@@ -11,6 +11,7 @@ from qdx.backends.contract import Proof
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from transformers import PreTrainedTokenizerBase
 
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
@@ -124,11 +125,16 @@ class TensorRtBackend:
             from qdx.backends.tensorrt.package import device_name, installed_version
 
             return Proof("device-verified", f"TensorRT {installed_version()[0]} on {device_name()}")
+        from qdx.backends.tensorrt.executable import has_own_operators
         from qdx.backends.tensorrt.lower import MODEL_FILE
+        from qdx.backends.tensorrt.rounded import has_bfloat16
 
+        models = [_read(folder / MODEL_FILE) for folder in folders]
         literal = "every quantizer as it stands in the file"
-        if any(_rewrite(folder / MODEL_FILE) is not None for folder in folders):
+        if any(map(has_own_operators, models)):
             literal += ", TensorRT's own operators by their definitions in standard ones"
+        if any(map(has_bfloat16, models)):
+            literal += ", bfloat16 as float32 that is rounded behind each operation"
         return Proof(
             "artifact-verified",
             f"ONNX Runtime {version('onnxruntime')}, {literal}",
@@ -149,17 +155,40 @@ def _rewrite(model: Path) -> Rewrite | None:
     Raises:
         InvalidBundle: It cannot be read.
     """
+    from qdx.backends.tensorrt.executable import has_own_operators, make_executable
+    from qdx.backends.tensorrt.rounded import has_bfloat16, round_behind_operations
+
+    proto = _read(model)
+    steps = [
+        step
+        for needed, step in (
+            (has_own_operators, make_executable),
+            (has_bfloat16, round_behind_operations),
+        )
+        if needed(proto)
+    ]
+
+    def rewrite(read: ModelProto) -> None:
+        for step in steps:
+            step(read)
+
+    return rewrite if steps else None
+
+
+def _read(model: Path) -> ModelProto:
+    """A model's structure.
+
+    Raises:
+        InvalidBundle: It cannot be read.
+    """
     import onnx
 
-    from qdx.backends.tensorrt.executable import has_own_operators, make_executable
-
     try:
-        proto = onnx.load(model, load_external_data=False)
+        return onnx.load(model, load_external_data=False)
     except Exception as error:  # those of the protobuf library and of the file system share no base
         raise InvalidBundle(
             f"{quoted(model)}: no ONNX model: {first_line(error)}", hint="export again"
         ) from error
-    return make_executable if has_own_operators(proto) else None
 
 
 def _run_options(folder: Path, options: Mapping[str, str]) -> dict[str, str] | None:

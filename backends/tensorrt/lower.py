@@ -33,6 +33,8 @@ DATA_FILE: Final = "model.onnx_data"
 FORMS: Final = Forms(opset=21, group_norm_operator=True, translations=TRANSLATIONS)
 """Opset 21 has four-bit integers, blocks and scales in sixteen bits; its group norm is read from TensorRT 10.9 on."""
 _FLOAT4_OPSET: Final = 23
+_BFLOAT16_OPSET: Final = 22
+"""Its convolutions have bfloat16."""
 
 _HALVES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
@@ -42,7 +44,7 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
 
     Args:
         graph: Float or quantized.
-        compute_dtype: Type of what is not quantized: float32 or float16.
+        compute_dtype: Type of what is not quantized: float32, float16 or bfloat16.
         profile: The target.
         folder: Exists.
 
@@ -67,7 +69,8 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
 
 def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     """The model before it is checked and written, its weights lazy."""
-    forms = replace(FORMS, opset=_FLOAT4_OPSET) if has_float4(graph.program) else FORMS
+    opset = _BFLOAT16_OPSET if compute_dtype == "bfloat16" else FORMS.opset
+    forms = replace(FORMS, opset=_FLOAT4_OPSET if has_float4(graph.program) else opset)
     passes = (complete_types, widen_four_bits, write_zero_points)
     model = model_from_graph(graph, forms, bound_passes=passes)
     narrow_doubles(model)

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from qdx.exporter.quantize.activations import activation_quantization, in_float16
+import torch
+
+from qdx.exporter.quantize.activations import activation_quantization, in_sixteen_bits
 from qdx.exporter.quantize.placement import (
     ActivationQuantization,
     Placement,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["place"]
 
-_HALF: Final = "float16"
+_HALVES: Final = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _FLOAT8: Final = "float8_e4m3fn"
 _PROBABILITIES: Final = "probs"
 
@@ -56,16 +58,16 @@ def place(
         profile: The target.
 
     Raises:
-        InvalidInput: The range of a quantized input was not recorded, or its scale is no float16.
+        InvalidInput: The range of a quantized input was not recorded, or its scale is no number of the component's type.
     """
     del profile  # what it can do is in the resolution already
-    half = resolved.storage_dtype(graph.component) == _HALF
+    half = _HALVES.get(resolved.storage_dtype(graph.component))
     placed = []
     for site, resolution in resolved.placed(graph.where, sites):
         inputs = _inputs(graph.where, site, resolution, ranges)
-        if half:
+        if half is not None:
             what = f"`{graph.where}.{site.key}`"
-            inputs = {i: in_float16(one, what) for i, one in inputs.items()}
+            inputs = {i: in_sixteen_bits(one, half, what) for i, one in inputs.items()}
         scheme = resolution.quantized_weights
         weight = None if scheme is None else WeightQuantization.of(scheme, site.output_axis)
         placed.append(SitePlacement(site.key, inputs=inputs, weight=weight))

@@ -8,7 +8,8 @@ Computed in float32 whatever the plan says, because sixteen bits spoil them:
 - a division by a sum that a number keeps from zero which is zero in float16, and the sums that lead there: attention
   without a softmax is such.
 
-Products of activations in 8-bit floats are too: their fused kernel adds up in float32, and is known by these casts.
+Products of activations in 8-bit floats are too: their fused kernel adds up in float32, and is known by these casts. So is
+a picture that is resized where the rest is in bfloat16, which TensorRT does not resize.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class _Typing:
     def __init__(self, model: ir.Model, half: ir.DataType) -> None:
         self._model = model
         self._half = half
-        self._kept = frozenset(map(id, _float32_nodes(model)))
+        kept = list(_float32_nodes(model))
+        if half == ir.DataType.BFLOAT16:
+            kept += [node for node in model.graph if node.op_type == "Resize"]
+        self._kept = frozenset(map(id, kept))
         self._casts: dict[tuple[int, ir.DataType], ir.Value] = {}
 
     def run(self) -> None:

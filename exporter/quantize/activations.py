@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import struct
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
+
+import torch
 
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.quantize.dtypes import QuantizedDtype, quantized_dtype
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.observers import Observer
     from qdx.exporter.plan.scheme import Inputs
 
-__all__ = ["TensorRanges", "activation_quantization", "in_float16"]
+__all__ = ["TensorRanges", "activation_quantization", "in_sixteen_bits"]
 
 _CARRIER_BITS: Final = 8
 
@@ -92,11 +94,14 @@ def _float(inputs: Inputs, ranges: TensorRanges) -> ActivationQuantization:
     return ActivationQuantization(inputs.dtype, parameters.scale, 0)
 
 
-def in_float16(quantization: ActivationQuantization, what: str) -> ActivationQuantization:
-    """The quantizer with a scale that float16 holds, for graphs that are computed in it.
+def in_sixteen_bits(
+    quantization: ActivationQuantization, dtype: torch.dtype, what: str
+) -> ActivationQuantization:
+    """The quantizer with a scale that a sixteen-bit type holds, for graphs that are computed in it.
 
     Args:
         quantization: Its scale is a float32 value.
+        dtype: float16 or bfloat16.
         what: Whose activation it is, for the message.
 
     Raises:
@@ -104,13 +109,10 @@ def in_float16(quantization: ActivationQuantization, what: str) -> ActivationQua
     """
     if quantization.token or quantization.block_floats:
         return quantization  # scales at run time, and one in float32
-    try:
-        (scale,) = struct.unpack("e", struct.pack("e", quantization.scale))  # ties to even
-    except OverflowError:
-        scale = 0.0
-    if scale <= 0:
+    scale = torch.tensor(quantization.scale, dtype=torch.float32).to(dtype).item()  # ties to even
+    if not 0 < scale < math.inf:
         raise InvalidInput(
-            f"{what}: a scale of {quantization.scale:g} is none that float16 holds",
+            f"{what}: a scale of {quantization.scale:g} is none that {str(dtype).removeprefix('torch.')} holds",
             hint="keep the operation's inputs, or the component, in float32",
         )
     return replace(quantization, scale=scale)

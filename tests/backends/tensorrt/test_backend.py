@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import numpy as np
 import onnx_ir as ir
@@ -68,8 +69,8 @@ def test_an_engine_that_cannot_run_here_is_an_error(nothing_here, folder, use):
 
 
 def test_one_folder_without_an_engine_leaves_the_whole_unproved(nothing_here, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
     add_engine(folder)
-    (tmp_path / "other").mkdir()
 
     assert BACKEND.proof([folder, tmp_path / "other"]).status == "artifact-verified"
 

@@ -130,7 +130,7 @@ REFUSED = {
     **{("iphone-a17", name): "one scale for a weight" for name in ("w4", "w4-float16")},  # here 64 inputs are one block
     **{("coreml-ios16", name): "from iOS 17" for name in ("w8a8", "w8a8-float16", "w8a8-symmetric")},
     **{("tensorrt", name): "no zero points" for name in ("w8a8", "w8a8-float16")},
-    ("tensorrt", "bfloat16"): "could not be verified",
+    ("tensorrt", "bfloat16"): "compute capability 8.0",
     **{(target, "fp8"): "compute capability 8.9" for target in ("tensorrt-ampere", "jetson-orin")},
     **{(runtime, "fp8"): "no kernel|needs|float8" for runtime in ("onnxruntime", "openvino", "coreml")},
     **{(runtime, name): "tensorrt-blackwell" for runtime in ("onnxruntime", "openvino", "coreml") for name in ("mxfp8", "nvfp4")},

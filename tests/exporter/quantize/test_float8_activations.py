@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
+import pytest
+import torch
+
+from qdx.exporter.errors import InvalidInput
 from qdx.exporter.plan.scheme import Inputs
-from qdx.exporter.quantize.activations import activation_quantization, in_float16
+from qdx.exporter.quantize.activations import activation_quantization, in_sixteen_bits
 from qdx.exporter.quantize.placement import ActivationQuantization
 
 
@@ -34,8 +38,18 @@ def test_the_scale_of_a_tensor_in_nvfp4_leaves_room_for_those_of_blocks():
     found = in_blocks("nvfp4")
 
     assert found == ActivationQuantization("nvfp4", pytest.approx(8.96 / (6 * 448), rel=1e-7), 0)
-    assert in_float16(found, "it") == found  # it stays in float32
+    assert in_sixteen_bits(found, torch.float16, "it") == found  # it stays in float32
 
 
 def test_mxfp8_needs_no_range():
     assert in_blocks("mxfp8") == ActivationQuantization("mxfp8", 1.0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_scale_is_one_of_the_type_or_refused(dtype):
+    found = in_sixteen_bits(ActivationQuantization("int8", 0.0123, 0), dtype, "it")
+
+    assert found.scale == torch.tensor(0.0123).to(dtype).item() != 0.0123
+    for scale in (torch.finfo(dtype).smallest_normal * 1e-4, math.inf):
+        with pytest.raises(InvalidInput, match=f"none that {str(dtype)[6:]} holds"):
+            in_sixteen_bits(ActivationQuantization("int8", scale, 0), dtype, "it")

@@ -16,11 +16,12 @@ from qdx.backends.tensorrt.operators import (
     MXFP8_DEQUANTIZE,
     MXFP8_QUANTIZE,
 )
+from qdx.exporter.quantize.block_floats import MXFP8_BLOCK, NVFP4_BLOCK
 
 __all__ = ["block_device", "block_exponents", "block_quantizer", "tensor_scale"]
 
 _BLOCKS: Final[Mapping[str, int]] = MappingProxyType(
-    {FP4_QUANTIZE: 16, MXFP8_QUANTIZE: 32, MXFP8_DEQUANTIZE: 32}
+    {FP4_QUANTIZE: NVFP4_BLOCK, MXFP8_QUANTIZE: MXFP8_BLOCK, MXFP8_DEQUANTIZE: MXFP8_BLOCK}
 )
 _RANKS: Final = (2, 3)
 _CAPABILITY: Final = (10, 0)

@@ -5,9 +5,8 @@ ONNX Runtime executes the file's own nodes, TensorRT's operators among them by f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,56 +18,25 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from qdx.backends.lockstep import quantizers
-from qdx.backends.registry import get_backend
 from qdx.backends.tensorrt.executable import make_executable
-from qdx.backends.tensorrt.lint import DeviceFacts
-from qdx.backends.tensorrt.produce import lint_file
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.block_floats import mxfp8_bytes, nvfp4_bytes
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
-from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
 from qdx.verify.metrics import sqnr_db
 from tests.backends.onnxruntime.quantized import FixedRanges, resolved
+from tests.backends.tensorrt.lowered import BACKEND, Lowered
 from tests.backends.tracing import block_inputs, graph_of
 
-BACKEND, PROFILE = get_backend("tensorrt"), load_target("tensorrt-blackwell")
+PROFILE = load_target("tensorrt-blackwell")
 BLOCKS = {"nvfp4": 16, "mxfp8": 32}
 LOCKSTEP_DB, WHOLE_DB = 45, 60
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """A quantized graph and its artifact."""
-
-    graph: object
-    folder: Path
-
-    @property
-    def model(self):
-        return ir.load(self.folder / "model.onnx")
-
-    def broken(self):
-        facts = DeviceFacts(compute_capability=PROFILE.compute_capability)
-        return {one.rule for one in lint_file(self.folder / "model.onnx", facts)}
-
-    def lockstep_db(self, inputs):
-        shapes = quantizer_shapes(self.graph)
-        artifact = BACKEND.open_lockstep(self.folder, {}, shapes, threads=1)
-        arrays = {name: value.numpy() for name, value in inputs.items()}
-        result = compare_in_lockstep(self.graph, inputs, artifact, arrays, {"y": "y"})
-        return result.worst[1], len(artifact.quantizers)
-
-    def whole_db(self, inputs):
-        runner = BACKEND.open(self.folder, {}, threads=1)
-        found = runner({name: value.numpy() for name, value in inputs.items()})["y"]
-        return sqnr_db(graph_answer(self.graph, inputs), torch.from_numpy(found))
-
-
-def graph_answer(graph, inputs):
-    return next(iter(graph.run(inputs).values()))
+def broken(made):
+    return {one.rule for one in made.findings(PROFILE.compute_capability)}
 
 
 def wanted(name, *, inputs=True):
@@ -119,7 +87,7 @@ def artifact(request, made):
 def test_no_rule_is_broken(artifact):
     allowed = set() if quantizers(artifact.graph) else {"one-operand"}
 
-    assert artifact.broken() <= allowed
+    assert broken(artifact) <= allowed
 
 
 def test_the_checker_of_onnx_reads_the_file_and_the_types_behind_its_operators(artifact):
@@ -131,9 +99,9 @@ def test_the_checker_of_onnx_reads_the_file_and_the_types_behind_its_operators(a
 
 def test_it_computes_what_the_graph_computes(artifact):
     if quantizers(artifact.graph):
-        worst_db, cuts = artifact.lockstep_db(block_inputs())
-        assert cuts >= 4
-        assert worst_db >= LOCKSTEP_DB
+        found, cuts = artifact.lockstep(block_inputs())
+        assert len(cuts) >= 4
+        assert found.worst[1] >= LOCKSTEP_DB
     else:
         assert artifact.whole_db(block_inputs()) >= WHOLE_DB
 
@@ -191,16 +159,16 @@ def test_onnx_itself_reads_the_stored_4_bit_floats_so(tmp_path):
     evaluator = ReferenceEvaluator(onnx.load(made.folder / "model.onnx"))
 
     (found,) = evaluator.run(None, {"input": x.numpy()})
-    assert sqnr_db(graph_answer(made.graph, {"input": x}), torch.from_numpy(found)) >= 120
+    assert sqnr_db(made.answer({"input": x}), torch.from_numpy(found)) >= 120
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_sizes_may_be_open(dynamic_block, tmp_path, name):
     made = lowered(dynamic_block[0], tmp_path, name, "float32")
 
-    assert made.broken() == set()
+    assert broken(made) == set()
     for batch, size in ((2, 8), (3, 4)):
-        assert made.lockstep_db(block_inputs(batch=batch, size=size))[0] >= LOCKSTEP_DB
+        assert made.lockstep(block_inputs(batch=batch, size=size))[0].worst[1] >= LOCKSTEP_DB
 
 
 def test_four_dimensions_are_refused_with_the_reason(tmp_path):
@@ -274,6 +242,6 @@ def test_a_planted_fault_is_found(made, tmp_path, name, inputs, fault):
     wrong = replace(right, folder=tmp_path)
 
     if inputs:
-        assert wrong.lockstep_db(block_inputs())[0] < LOCKSTEP_DB
+        assert wrong.lockstep(block_inputs())[0].worst[1] < LOCKSTEP_DB
     else:
         assert wrong.whole_db(block_inputs()) < WHOLE_DB

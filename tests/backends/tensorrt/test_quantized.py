@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -15,19 +14,17 @@ import torch
 from torch import nn
 
 from qdx.backends.lockstep import quantizers
-from qdx.backends.registry import get_backend
-from qdx.backends.tensorrt.lint import DeviceFacts, Severity
-from qdx.backends.tensorrt.produce import lint_file
+from qdx.backends.tensorrt.lint import Severity
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
-from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
 from qdx.verify.metrics import sqnr_db
 from tests.backends.onnxruntime.quantized import FixedRanges, resolved
+from tests.backends.tensorrt.lowered import BACKEND, Lowered
 from tests.backends.tracing import block_inputs, graph_of
 
-BACKEND, PROFILE = get_backend("tensorrt"), load_target("tensorrt")
+PROFILE = load_target("tensorrt")
 LOCKSTEP_DB, WHOLE_DB = 45, 60
 FLOAT8 = "float8_e4m3fn"
 W8, A8 = Weights(dtype="int8"), Inputs(dtype="int8")
@@ -37,31 +34,8 @@ SCHEMES = {"int8": (W8, A8), "float8": (F8, AF8), "int4": (W4, None), "int8 weig
 MADE = (*((scheme, "float16") for scheme in SCHEMES), ("int8", "float32"), ("int4", "float32"))
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """A quantized graph and its artifact."""
-
-    graph: object
-    folder: Path
-
-    @property
-    def model(self):
-        return ir.load(self.folder / "model.onnx")
-
-    def errors(self):
-        found = lint_file(self.folder / "model.onnx", DeviceFacts())
-        return {one.rule for one in found if one.severity is Severity.ERROR}
-
-    def lockstep(self, inputs):
-        shapes = quantizer_shapes(self.graph)
-        artifact = BACKEND.open_lockstep(self.folder, {}, shapes, threads=1)
-        arrays = {name: value.numpy() for name, value in inputs.items()}
-        return compare_in_lockstep(self.graph, inputs, artifact, arrays, {"y": "y"})
-
-    def whole_db(self, inputs):
-        runner = BACKEND.open(self.folder, {}, threads=1)
-        found = runner({name: value.numpy() for name, value in inputs.items()})["y"]
-        return sqnr_db(next(iter(self.graph.run(inputs).values())), torch.from_numpy(found))
+def errors(made):
+    return {one.rule for one in made.findings() if one.severity is Severity.ERROR}
 
 
 def wanted(scheme):
@@ -97,7 +71,7 @@ def artifact(request, block, tmp_path_factory):
 
 
 def test_no_rule_is_broken(artifact):
-    assert artifact.errors() == set()
+    assert errors(artifact) == set()
 
 
 def test_the_checker_of_onnx_reads_it(artifact):
@@ -106,7 +80,7 @@ def test_the_checker_of_onnx_reads_it(artifact):
 
 def test_it_computes_what_the_graph_computes(artifact):
     if quantizers(artifact.graph):
-        where, worst_db = artifact.lockstep(block_inputs()).worst
+        where, worst_db = artifact.lockstep(block_inputs())[0].worst
         assert worst_db >= LOCKSTEP_DB, where
     else:
         assert artifact.whole_db(block_inputs()) >= WHOLE_DB
@@ -166,7 +140,7 @@ def shrinking():
 
 
 def warnings(made):
-    return [one.rule for one in lint_file(made.folder / "model.onnx", DeviceFacts())]
+    return [one.rule for one in made.findings()]
 
 
 def test_a_residual_branch_in_8_bits_lets_its_sum_be_made_in_8_bits(shrinking, tmp_path):
@@ -179,7 +153,7 @@ def test_a_residual_branch_in_8_bits_lets_its_sum_be_made_in_8_bits(shrinking, t
     addition = first(made.model, "Add")
     assert [value.producer().op_type for value in addition.inputs] == ["DequantizeLinear", "Conv"]
     assert warnings(made) == []
-    assert made.lockstep(x).worst[1] >= LOCKSTEP_DB
+    assert made.lockstep(x)[0].worst[1] >= LOCKSTEP_DB
     found = {key: one.precision for one in BACKEND.audit(tmp_path, {}) for key in one.sites}
     assert found == dict.fromkeys(["one", "two", "add", "end"], "int8")
 
@@ -250,7 +224,7 @@ def test_a_doubled_scale_is_found(block, tmp_path, scheme):
 
     made = altered(lowered(block[0], tmp_path, scheme), double)
 
-    assert made.lockstep(block_inputs()).worst[1] < LOCKSTEP_DB
+    assert made.lockstep(block_inputs())[0].worst[1] < LOCKSTEP_DB
 
 
 def test_a_doubled_scale_of_a_weight_is_found(block, tmp_path):
@@ -260,7 +234,7 @@ def test_a_doubled_scale_of_a_weight_is_found(block, tmp_path):
 
     made = altered(lowered(block[0], tmp_path, "int4"), double)
 
-    assert made.errors() == set()
+    assert errors(made) == set()
     assert made.whole_db(block_inputs()) < WHOLE_DB
 
 
@@ -269,7 +243,7 @@ def test_a_zero_point_that_is_not_zero_breaks_a_rule(block, tmp_path):
         zero = first(model, "QuantizeLinear").inputs[2]
         set_constant(zero, np.full_like(zero.const_value.numpy(), 1))
 
-    assert "zero-point-not-zero" in altered(lowered(block[0], tmp_path, "int8"), shift).errors()
+    assert "zero-point-not-zero" in errors(altered(lowered(block[0], tmp_path, "int8"), shift))
 
 
 def test_a_zeroed_weight_is_found(block, tmp_path):
@@ -302,7 +276,7 @@ def test_float16_is_that_of_rounded_weights(tmp_path):
     found = BACKEND.open(tmp_path, {}, threads=1)({"x": x["x"].numpy()})["y"]
 
     assert sqnr_db(rounded(x["x"]).detach(), torch.from_numpy(found)) >= WHOLE_DB
-    assert Lowered(graph, tmp_path).errors() == set()
+    assert errors(Lowered(graph, tmp_path)) == set()
 
 
 def test_float8_codes_use_all_of_their_range(block, tmp_path):

@@ -69,6 +69,30 @@ def test_a_float32_program_does_so_to_its_last_bits(
     assert sqnr_db(block[1](**inputs), runner(arrays(inputs))["y"]) > 120
 
 
+class ByChannel(nn.Module):
+    """A norm over groups with its factors and summands, and such factors and summands alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, 16)
+        self.factor = nn.Parameter(torch.linspace(0.5, 2, 16)[:, None, None])
+        self.summand = nn.Parameter(torch.linspace(-1, 1, 16)[:, None, None])
+        nn.init.uniform_(self.norm.weight)
+        nn.init.uniform_(self.norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.norm(x), x * self.factor + self.summand])
+
+
+def test_factors_and_summands_of_channels_are_those_of_the_graph(tmp_path: Path) -> None:
+    # coremltools makes norms of them whose epsilon of 1e-5 leaves 106 dB.
+    inputs = {"x": torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))}
+    graph, module = graph_of(ByChannel, inputs)
+    runner = CoreMlRunner(lowered(graph, tmp_path, "float32"), {})
+
+    assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 125
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["coreml-ios16", "coreml-ios17"])
 def test_older_systems_have_programs_of_their_own(

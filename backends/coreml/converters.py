@@ -29,6 +29,7 @@ def register_operators() -> None:
     register_torch_op(gelu, override=True)
     register_torch_op(group_norm, override=True)
     register_torch_op(rms_norm, override=True)
+    register_torch_op(reciprocal, override=True)
     kinds = [
         f"{start}{n}d" for start in ("upsample_nearest", "_upsample_nearest_exact") for n in (2, 3)
     ]
@@ -128,6 +129,12 @@ def rms_norm(context: Any, node: Any) -> None:
     if weight is not None:
         result = mb.mul(x=result, y=weight)
     context.add(result, node.name)
+
+
+def reciprocal(context: Any, node: Any) -> None:
+    """One divided by a value; coremltools' operation adds 1e-4 to it."""
+    (x,) = _get_inputs(context, node, expected=1)
+    context.add(mb.real_div(x=np.float32(1), y=x, name=node.name))
 
 
 def _optional(context: Any, node: Any, position: int, name: str) -> Any:

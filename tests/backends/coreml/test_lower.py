@@ -93,6 +93,25 @@ def test_factors_and_summands_of_channels_are_those_of_the_graph(tmp_path: Path)
     assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 125
 
 
+class Reciprocal(nn.Module):
+    """Of a value, and of a weight, which conversion computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.01, 1, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.reciprocal(), x * (self.weight + 1e-9).reciprocal()])
+
+
+def test_reciprocals_have_no_epsilon(tmp_path: Path) -> None:
+    inputs = {"x": torch.linspace(0.01, 1, 32).reshape(2, 16)}
+    graph, module = graph_of(Reciprocal, inputs)
+    runner = CoreMlRunner(lowered(graph, tmp_path, "float32"), {})
+
+    assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 125
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["coreml-ios16", "coreml-ios17"])
 def test_older_systems_have_programs_of_their_own(

@@ -129,9 +129,23 @@ class Backend(Protocol):
         """
 
     def lower(
-        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+        self,
+        graph: Graph,
+        storage_dtype: str,
+        profile: TargetProfile,
+        folder: Path,
+        *,
+        mixed_precision: bool = False,
     ) -> LoweredFiles:
         """Writes the component into `folder`, which exists; the graph's specs are the artifact's face.
+
+        Args:
+            graph: With quantizers where they were placed.
+            storage_dtype: Type in which weights are stored that are not quantized.
+            profile: The target.
+            folder: Takes the files.
+            mixed_precision: Whether everything but products is computed in float32, whatever the storage; false where
+                the profile refuses it.
 
         Raises:
             StorageError: The disk refused.

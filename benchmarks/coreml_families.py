@@ -1,14 +1,16 @@
-"""Float16 packages for Core ML against PyTorch, family by family, in the interpreter.
+"""Packages for Core ML in float types against PyTorch, family by family, in the interpreter.
 
     python -m benchmarks.coreml_families
+    python -m benchmarks.coreml_families --plan float32
     python -m benchmarks.coreml_families sd3 flux --targets coreml
 
 Tiny pipelines with random weights. Every call that the components get in a run of the float pipeline is replayed on
-the package. Of all their outputs the least SQNR and the least PSNR count,
+the package. Of the denoiser's outputs the least SQNR and the least PSNR count,
 
     SQNR = 20 log10(rms(reference) / rms(error))        PSNR = 20 log10(max |reference| / rms(error))
 
-the latter as Core ML's own tools for diffusion models report it; then the same of what the whole pipelines make.
+the latter as Core ML's own tools for diffusion models report it; then the same of the other components' outputs, and
+of what the whole pipelines make.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from qdx.verify.metrics import psnr_db, sqnr_db, worst_of
 
 TARGETS: Final = ("coreml", "coreml-ios17")
 UNTRANSLATED: Final = frozenset({"qwenimage"})
+_DENOISERS: Final = ("unet", "transformer")
 _STEPS: Final = 2
 
 
@@ -60,28 +63,31 @@ class Fidelity:
         return f"{self.sqnr_db:.1f}, {self.psnr_db:.1f}"
 
 
-def measure(name: str, target: str, folder: Path) -> tuple[Fidelity, Fidelity]:
-    """The components of a family, and what its pipeline makes.
+def measure(name: str, target: str, plan: str, folder: Path) -> tuple[Fidelity, Fidelity, Fidelity]:
+    """The denoiser of a family, its other components, and what its pipeline makes.
 
     Args:
         name: Of the family.
         target: Name of the target.
+        plan: Name of a preset.
         folder: Takes model and bundle.
     """
     from tests.tiny import FAMILIES, build
 
     family = FAMILIES[name]
     model, bundle = build(name, folder / "model"), folder / "bundle"
-    qdx.export(model, target=target, plan="float16", output=bundle, call=family.arguments())
+    qdx.export(model, target=target, plan=plan, output=bundle, call=family.arguments())
     opened = read_bundle(bundle)
     methods = open_methods(opened)
     calls = reference_calls(opened.manifest, model, steps=_STEPS)
-    components = [
-        Fidelity.of(reference, methods[where](dict(inputs))[field])
-        for where, method in calls.items()
-        for inputs, outputs in zip(method.inputs, method.outputs, strict=True)
-        for field, reference in outputs.items()
-    ]
+    denoisers, others = [], []
+    for where, method in calls.items():
+        kept = denoisers if where.startswith(_DENOISERS) else others
+        kept += [
+            Fidelity.of(reference, methods[where](dict(inputs))[field])
+            for inputs, outputs in zip(method.inputs, method.outputs, strict=True)
+            for field, reference in outputs.items()
+        ]
     reference, artifact = load_pipeline(read_pipeline_folder(model)).pipeline, qdx.open(bundle)
     products = []
     for pipeline in (reference, artifact):
@@ -89,19 +95,21 @@ def measure(name: str, target: str, folder: Path) -> tuple[Fidelity, Fidelity]:
             **family.arguments(), generator=torch.Generator().manual_seed(1), output_type="np"
         )
         products.append(torch.from_numpy(np.asarray(getattr(output, family.output))))
-    return Fidelity.least(components), Fidelity.of(*products)
+    return Fidelity.least(denoisers), Fidelity.least(others), Fidelity.of(*products)
 
 
-def rows(names: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+def rows(names: Sequence[str], targets: Sequence[str], plan: str) -> Iterator[str]:
     """The table, line by line as it is measured."""
-    heads = [f"{target}, {what}" for target in targets for what in ("components", "pipeline")]
+    heads = [
+        f"{target}, {what}" for target in targets for what in ("denoiser", "others", "pipeline")
+    ]
     yield "| SQNR, PSNR in dB | " + " | ".join(heads) + " |"
     yield "|---" * (1 + len(heads)) + "|"
     for name in names:
         cells = []
         for target in targets:
             with TemporaryDirectory() as folder:
-                cells += [str(one) for one in measure(name, target, Path(folder))]
+                cells += [str(one) for one in measure(name, target, plan, Path(folder))]
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
@@ -112,9 +120,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", help="all without")
     parser.add_argument("--targets", nargs="+", default=TARGETS)
+    parser.add_argument("--plan", default="float16", choices=("float16", "float32"))
     options = parser.parse_args()
     names = options.families or [name for name in FAMILIES if name not in UNTRANSLATED]
-    for line in rows(names, options.targets):
+    for line in rows(names, options.targets, options.plan):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def build_notes(profile: TargetProfile) -> tuple[str, ...]:
 def unit_notes(
     resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
 ) -> tuple[str, ...]:
-    """Says so where a component can never run on the Neural Engine, on a target that has one.
+    """Says so where a component, or much of it, can never run on the Neural Engine, on a target that has one.
 
     Args:
         resolved: What becomes of the plan.
@@ -35,14 +35,24 @@ def unit_notes(
     """
     if profile.runtime != "coreml" or profile.device == "CPU_AND_GPU":
         return ()
-    whole = [f"`{name}`" for name in exported if resolved.storage_dtype(name) == "float32"]
-    if not whole:
-        return ()
-    note = (
-        f"{', '.join(whole)}: float32 never runs on the Neural Engine; plans that store float16 do: `float16`, "
-        "`palette6`, `w8-float16`"
-    )
-    return (note,)
+    whole = [name for name in exported if resolved.storage_dtype(name) == "float32"]
+    mixed = [name for name in exported if name not in whole]
+    notes = []
+    if whole:
+        notes.append(
+            f"{_names(whole)}: float32 never runs on the Neural Engine; plans that store float16 do: `float16`, "
+            "`palette6`, `w8-float16`"
+        )
+    if mixed and resolved.plan.options.mixed_precision:
+        notes.append(
+            f"{_names(mixed)}: in mixed precision, what is between products never runs on the Neural Engine; it is for "
+            "the GPU"
+        )
+    return (*notes,)
+
+
+def _names(components: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in components)
 
 
 def float_notes(resolved: ResolvedPlan) -> tuple[str, ...]:

@@ -133,14 +133,17 @@ class _Made:
 
 def _artifact(job: Job, graph: Graph, storage_dtype: str, folder: Path, staging: Path) -> _Made:
     """Lowers a graph in the layout that was asked for."""
+    mixed = job.planned.resolved.plan.options.mixed_precision
     if job.packages is None:
-        notes = job.backend.lower(graph, storage_dtype, job.profile, folder).notes
+        notes = job.backend.lower(
+            graph, storage_dtype, job.profile, folder, mixed_precision=mixed
+        ).notes
         face = graph_in_layout(graph, job.profile.layout)
         fields = tuple(spec.name for spec in graph.outputs)
         return _Made(face.inputs, face.outputs, fields, notes)
     placed = job.packages.place(graph, storage_dtype)
     profile = job.packages.plain(graph.where, job.profile)
-    files = job.backend.lower(placed.graph, storage_dtype, profile, folder)
+    files = job.backend.lower(placed.graph, storage_dtype, profile, folder, mixed_precision=mixed)
     artifact = job.packages.move(graph.where, files.model, staging)
     face = placed.graph
     return _Made(face.inputs, face.outputs, placed.fields, files.notes, placed.forms, artifact)

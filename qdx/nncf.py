@@ -59,7 +59,13 @@ class NncfBackend(OpenVinoBackend):
         self._samples = samples
 
     def lower(
-        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+        self,
+        graph: Graph,
+        storage_dtype: str,
+        profile: TargetProfile,
+        folder: Path,
+        *,
+        mixed_precision: bool = False,
     ) -> LoweredFiles:
         """Writes the float artifact aside and what NNCF makes of it into `folder`.
 
@@ -68,9 +74,17 @@ class NncfBackend(OpenVinoBackend):
             TargetRefusal: NNCF refuses the model or the settings.
         """
         if not takes(self._settings, graph.component):
-            return super().lower(graph, storage_dtype, profile, folder)
+            return super().lower(
+                graph, storage_dtype, profile, folder, mixed_precision=mixed_precision
+            )
         with TemporaryDirectory(prefix=".float-", dir=folder) as temporary:
-            floats = super().lower(graph, storage_dtype, profile, Path(temporary))
+            floats = super().lower(
+                graph,
+                storage_dtype,
+                profile,
+                Path(temporary),
+                mixed_precision=mixed_precision,
+            )
             target = folder / floats.model.name
             quantize_with_nncf(
                 floats.model, target, self._settings, self._samples.get(graph.where, ())

@@ -207,6 +207,7 @@ class _AnyTarget:
     storage_dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     compute_dtype: str = "float32"
     refused: Mapping[str, str] = field(default_factory=dict)
+    refused_options: Mapping[str, str] = field(default_factory=dict)
     quantizers: tuple[str, ...] = ("qdx", "nncf")
 
     def offer(self, request: Request) -> Offer:

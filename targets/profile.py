@@ -173,6 +173,7 @@ class TargetProfile(_Model):
             decide what these hold.
         compute_capability: Of an NVIDIA device, the least that it may have; None for any.
         refused: For types that cannot be stored, the reason.
+        refused_options: For options of a plan that it cannot carry out, the reason.
         quantizers: Quantizers that can make its artifacts.
         kernels: What runs in low precision, and how; the first row that fits decides.
         options: The runtime's own options that change numerics, pinned.
@@ -193,6 +194,7 @@ class TargetProfile(_Model):
     runtime_versions: Annotated[str, Field(pattern=r"^>=[0-9.]+(,<[0-9.]+)?$")] | None = None
     compute_capability: Annotated[tuple[int, int], Strict(strict=False)] | None = None
     refused: Mapping[str, str] = {}
+    refused_options: Mapping[Annotated[str, Field(pattern=r"^mixed_precision$")], str] = {}
     quantizers: Quantizers = ("qdx",)
     kernels: Kernels = ()
     options: Mapping[str, str] = {}

@@ -42,13 +42,20 @@ class CoreMlBackend:
         return place(graph, sites, resolved, ranges, profile)
 
     def lower(
-        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+        self,
+        graph: Graph,
+        storage_dtype: str,
+        profile: TargetProfile,
+        folder: Path,
+        *,
+        mixed_precision: bool = False,
     ) -> LoweredFiles:
         """Writes `model.mlpackage`."""
         from qdx.backends.coreml.lower import lower
         from qdx.backends.layout import graph_in_layout
 
-        return lower(graph_in_layout(graph, profile.layout), storage_dtype, profile, folder)
+        asked = graph_in_layout(graph, profile.layout)
+        return lower(asked, storage_dtype, profile, folder, mixed_precision=mixed_precision)
 
     def add_helpers(
         self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path

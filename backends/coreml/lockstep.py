@@ -82,7 +82,10 @@ def _cut(
     given = tuple(
         MilValue(_GIVEN + name, TensorType(_FLOAT32, shape_of(name, shapes))) for name in sources
     )
-    operations = tuple(_fed(operation) for operation in function.operations)
+    operations = tuple(
+        _fed(operation) if _name(operation) in sources else operation
+        for operation in function.operations
+    )
     outputs = tuple(dict.fromkeys([*function.outputs, *sources.values()]))
     return (
         replace(
@@ -113,10 +116,9 @@ def _quantizers(function: MilFunction) -> Iterator[tuple[str, str]]:
 
 
 def _fed(operation: MilOperation) -> MilOperation:
-    name = _name(operation)
-    if name is None:
-        return operation
-    return replace(operation, inputs={**operation.inputs, "input": (_GIVEN + name,)})
+    return replace(
+        operation, inputs={**operation.inputs, "input": (f"{_GIVEN}{_name(operation)}",)}
+    )
 
 
 def _name(operation: MilOperation) -> str | None:

@@ -30,10 +30,18 @@ __all__ = ["PACKAGE", "lower"]
 PACKAGE: Final = "model.mlpackage"
 
 
-def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+def lower(
+    graph: Graph,
+    storage_dtype: str,
+    profile: TargetProfile,
+    folder: Path,
+    *,
+    mixed_precision: bool = False,
+) -> LoweredFiles:
     """Writes the component into `folder`, as one package or as the two of the profile's layout.
 
-    A float16 program has float16 weights and operations; a float32 one never runs on the Neural Engine.
+    A float16 program has float16 weights, and float16 operations or, in mixed precision, products; what computes in
+    float32 never runs on the Neural Engine.
 
     Raises:
         StorageError: The disk refused.
@@ -51,7 +59,12 @@ def lower(graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
         graph = decomposed(graph)
         program = translate(graph, specification)
         found = sites(graph)
-        run_passes(program, float16=storage_dtype == "float16", exact=reads_noise(found))
+        run_passes(
+            program,
+            float16=storage_dtype == "float16",
+            exact=reads_noise(found),
+            mixed_precision=mixed_precision,
+        )
         name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)

@@ -32,13 +32,16 @@ _LEFT_OUT: Final = frozenset(
 _LEFT_OUT_IN_FLOAT32: Final = frozenset({"common::add_int16_cast"})
 
 
-def run_passes(program: Program, *, float16: bool, exact: frozenset[str]) -> None:
+def run_passes(
+    program: Program, *, float16: bool, exact: frozenset[str], mixed_precision: bool = False
+) -> None:
     """Simplifies a translated program and types it, in place.
 
     Args:
         program: As the frontend made it.
         float16: Whether it becomes float16, except where that would be wrong; float32 otherwise.
         exact: Nodes that read their input as it is given, see `reads_noise`.
+        mixed_precision: Whether only products become float16.
     """
     for name in (one for each in _PIPELINES for one in PassPipeline.get_pipeline(each).passes):
         if name in _LEFT_OUT or (not float16 and name in _LEFT_OUT_IN_FLOAT32):
@@ -49,5 +52,5 @@ def run_passes(program: Program, *, float16: bool, exact: frozenset[str]) -> Non
         elif name != _NARROWING:
             PASS_REGISTRY[name](program)
         elif float16:
-            type_float16(program, exact)
+            type_float16(program, exact, mixed_precision=mixed_precision)
     program.validate()

@@ -12,6 +12,8 @@ exceptions follow from rules on what a value is, and are few:
 * Products of which one part is divided by another, as in linear attention: sums over all tokens, each of which may be
   beyond float16 where their quotient is small.
 * Weights with scales below 2**-14, where float16 loses bits, and the operation that takes them.
+* In mixed precision everything but products: sums, norms and activations read and make float32, and a value is rounded
+  where a convolution, a linear operation or attention reads it.
 
 Constants beyond float16 that stand for infinity, as in masks of attention, become -30000: two such
 masks and a score add up to less than float16 ends at, and infinities make softmax not-a-number.
@@ -41,6 +43,14 @@ _PARTS: Final = frozenset(
     {"slice_by_index", "split", "reshape", "transpose", "expand_dims", "squeeze", "add", "cast"}
 )
 _ROOTS: Final = frozenset({"add", "sqrt", "rsqrt", "inverse"})
+_PRODUCTS: Final = frozenset(
+    {"conv", "conv_transpose", "linear", "matmul", "einsum", "scaled_dot_product_attention"}
+)
+_READ_BY_PRODUCTS: Final = frozenset({"const", "dequantize"})
+_MOVES: Final = frozenset(
+    {"concat", "expand_dims", "identity", "reshape", "slice_by_index", "split", "squeeze", "stack", "tile",
+     "transpose"}
+)  # fmt: skip
 _INFINITE: Final = 1e38
 _MASKED: Final = 3e4
 _LARGEST: Final = 65504.0
@@ -59,20 +69,23 @@ def reads_noise(sites: Sequence[Site]) -> frozenset[str]:
     return frozenset(site.node for site in sites if site.role == "first")
 
 
-def type_float16(program: Any, exact: frozenset[str]) -> None:
+def type_float16(program: Any, exact: frozenset[str], *, mixed_precision: bool = False) -> None:
     """Types a program float16, in place; inputs and outputs keep their types.
 
     Args:
         program: Typed float32.
         exact: Nodes that read their input as it is given, see `reads_noise`.
+        mixed_precision: Whether only products become float16.
     """
     for function in program.functions.values():
         kept = kept_float32(function, exact)
+        if mixed_precision:
+            kept |= _between_products(function)
         _Float16(lambda op, kept=kept: op.name not in kept)(program)
 
 
 def kept_float32(function: Any, exact: frozenset[str]) -> frozenset[str]:
-    """Names of the operations that stay float32; `exact` as for `type_float16`."""
+    """Names of the operations that stay float32 in any program; `exact` as for `type_float16`."""
     kept: set[str] = set()
     for op in function.operations:
         if node_of(op.name, exact) is not None:
@@ -86,6 +99,27 @@ def kept_float32(function: Any, exact: frozenset[str]) -> frozenset[str]:
         if _has_small_scale(op):
             kept |= {op.name, *(user.name for user in op.outputs[0].child_ops)}
     return frozenset(kept)
+
+
+def _between_products(function: Any) -> frozenset[str]:
+    """Names of all operations but products, what brings them weights, and moves whose results products alone read."""
+    kept: set[str] = set()
+    for op in reversed(function.operations):
+        if op.op_type in _PRODUCTS | _READ_BY_PRODUCTS or op.op_type.startswith("constexpr_"):
+            continue
+        users = [user for value in op.outputs for user in value.child_ops]
+        if op.op_type in _MOVES and users and not any(user.name in kept for user in users):
+            continue
+        if not any(_is_large_weight(value) for value in _inputs(op)):
+            kept.add(op.name)
+    return frozenset(kept)
+
+
+def _is_large_weight(value: Any) -> bool:
+    """Whether a value is a weight that would be stored in the type of what reads it."""
+    if value.op is None:
+        return False
+    return value.op.op_type.startswith("constexpr_") or isinstance(value.val, StoredWeight)
 
 
 def _position(op: Any) -> set[str]:

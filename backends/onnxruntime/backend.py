@@ -41,12 +41,19 @@ class OnnxRuntimeBackend:
         return place(graph, sites, resolved, ranges, profile)
 
     def lower(
-        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+        self,
+        graph: Graph,
+        storage_dtype: str,
+        profile: TargetProfile,
+        folder: Path,
+        *,
+        mixed_precision: bool = False,
     ) -> LoweredFiles:
         """Writes `model.onnx` and `model.onnx_data`."""
         from qdx.backends.layout import graph_in_layout
         from qdx.backends.onnxruntime.lower import lower
 
+        del mixed_precision  # all that is not quantized is computed in float32
         return lower(graph_in_layout(graph, profile.layout), storage_dtype, folder)
 
     def add_helpers(

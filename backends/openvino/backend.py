@@ -44,12 +44,19 @@ class OpenVinoBackend:
         return place(graph, sites, resolved, ranges, profile)
 
     def lower(
-        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+        self,
+        graph: Graph,
+        storage_dtype: str,
+        profile: TargetProfile,
+        folder: Path,
+        *,
+        mixed_precision: bool = False,
     ) -> LoweredFiles:
         """Writes `openvino_model.xml` and `openvino_model.bin`."""
         from qdx.backends.layout import graph_in_layout
         from qdx.backends.openvino.lower import lower
 
+        del mixed_precision  # all that is not quantized is computed in float32
         return lower(graph_in_layout(graph, profile.layout), storage_dtype, folder)
 
     def add_helpers(

@@ -54,12 +54,19 @@ class TensorRtBackend:
         return place(graph, sites, resolved, ranges, profile)
 
     def lower(
-        self, graph: Graph, storage_dtype: str, profile: TargetProfile, folder: Path
+        self,
+        graph: Graph,
+        storage_dtype: str,
+        profile: TargetProfile,
+        folder: Path,
+        *,
+        mixed_precision: bool = False,
     ) -> LoweredFiles:
         """Writes `model.onnx` and `model.onnx_data`."""
         from qdx.backends.layout import graph_in_layout
         from qdx.backends.tensorrt.lower import lower
 
+        assert not mixed_precision, "its profiles refuse it"
         return lower(graph_in_layout(graph, profile.layout), storage_dtype, profile, folder)
 
     def add_helpers(

@@ -18,6 +18,7 @@ from qdx.exporter.plan.scheme import BLOCK_FLOATS, Inputs, Weights, bits
 __all__ = ["contradictions"]
 
 _CARRIER_BITS: Final = 8
+_SIXTEEN_BITS: Final = frozenset({"float16", "bfloat16"})
 
 
 def contradictions(plan: Plan) -> tuple[Fault, ...]:
@@ -222,6 +223,12 @@ def _asked(plan: Plan) -> _Asked:
 
 def _options(plan: Plan) -> Iterator[Fault]:
     asked = _asked(plan)
+    if plan.options.mixed_precision and not any(
+        rule.asked_weights is not None and rule.asked_weights.dtype in _SIXTEEN_BITS
+        for rule in plan.rules
+    ):
+        yield Fault(("options", "mixed_precision"), "`mixed_precision`, and no rule stores sixteen bits",
+                    "it computes in float32 what is between products in float16")  # fmt: skip
     if plan.quantizer == "nncf":
         return
     if plan.options.smoothing is not None and not asked.inputs:

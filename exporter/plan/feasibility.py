@@ -109,6 +109,10 @@ class PlanTarget(Protocol):
         """For types that cannot be stored, the reason."""
 
     @property
+    def refused_options(self) -> Mapping[str, str]:
+        """For options of a plan that it cannot carry out, the reason."""
+
+    @property
     def quantizers(self) -> tuple[str, ...]:
         """Quantizers that can make its artifacts."""
 

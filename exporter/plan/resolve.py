@@ -97,7 +97,7 @@ def examine(
 
     Raises:
         InvalidPlan: As `resolve`.
-        TargetRefusal: The target's artifacts cannot be made by the plan's quantizer.
+        TargetRefusal: The target's artifacts cannot be made by the plan's quantizer, or with one of its options.
     """
     names = tuple(components)
     examination = _examined(plan, names, target, sites)
@@ -117,7 +117,10 @@ def _fits(
     """Whether a preset quantizes something here, and nothing that the target refuses."""
     try:
         examination = _examined(load_plan(preset), components, target, sites)
-    except InvalidPlan:  # a rule of its own matches nothing here
+    except (
+        InvalidPlan,
+        TargetRefusal,
+    ):  # a rule of its own matches nothing here, or an option is refused
         return False
     resolved = examination.resolved
     return not examination.refusals and any(resolved.quantized(where) for where in sites)
@@ -130,6 +133,7 @@ def _examined(
     sites: Mapping[str, Sequence[Site]] | None,
 ) -> Examination:
     _check_quantizer(plan, target)
+    _check_options(plan, target)
     names = tuple(dict.fromkeys(components))
     storage = {name: storage_rule(plan, name) for name in names}
     traced = {where: where.partition(".")[0] for where in sites or {}}
@@ -202,6 +206,8 @@ def _component(plan: Plan, name: str, index: int | None, target: PlanTarget) -> 
     asked = "float32" if rule is None else rule.dtype
     computed = computed_in(target, asked)
     why = _why(asked, computed, default=index is None)
+    if plan.options.mixed_precision and computed != "float32":
+        why += ", but float32 between products"
     return Resolution(name, asked, name_of(plan, index), asked, computed, why)
 
 
@@ -213,6 +219,15 @@ def _check_quantizer(plan: Plan, target: PlanTarget) -> None:
         f"`{target.name}`",
         hint=f"its quantizers are {', '.join(target.quantizers)}",
     )
+
+
+def _check_options(plan: Plan, target: PlanTarget) -> None:
+    for name, reason in target.refused_options.items():
+        if name in plan.options.changed:
+            raise TargetRefusal(
+                f"{quoted(plan.place('options', name))}: `{target.name}` has no `{name}`: {reason}",
+                hint=f"leave `{name}` out of the plan's options, or choose another target",
+            )
 
 
 def _check_nncf(plan: Plan, names: Sequence[str]) -> None:

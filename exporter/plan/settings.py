@@ -29,12 +29,21 @@ class Options(PlanModel):
         time_embedding: `compute` runs the layers that depend on the timestep alone; `precompute`
             replaces them by a table of the schedule's timesteps.
         bias_correction: Add the mean error of each quantized operation's output to its bias.
+        mixed_precision: Of what is stored in sixteen bits, compute only products (convolutions, linear operations,
+            attention) in that type, and everything between in float32.
         smoothing: Move the spread of activations into weights; None does not.
     """
 
     time_embedding: Literal["compute", "precompute"] = "compute"
     bias_correction: bool = False
+    mixed_precision: bool = False
     smoothing: Smoothing | None = None
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Names of the options that are not as without a plan's saying."""
+        fields = type(self).model_fields
+        return frozenset(name for name in fields if getattr(self, name) != fields[name].default)
 
 
 class Calibration(PlanModel):

@@ -25,3 +25,14 @@ def test_float32_never_runs_on_the_neural_engine(target: str, plan: str, said: b
     notes = unit_notes(resolved, profile, ["unet"])
 
     assert [note.startswith("`unet`: float32 never runs") for note in notes] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("coreml", True), ("mac-gpu", False), ("onnxruntime", False)]
+)
+def test_what_is_between_products_does_not_either(target: str, said: bool) -> None:
+    profile = load_target(target)
+    resolved = resolve(load_plan("mixed-float16"), ["unet", "vae"], profile)
+    notes = unit_notes(resolved, profile, ["unet"])
+
+    assert ["`unet`: in mixed precision" in note for note in notes] == [True] * said

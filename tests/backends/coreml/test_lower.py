@@ -28,9 +28,17 @@ from tests.backends.tracing import block_inputs, graph_of, sqnr_db
 ROOT = Path(__file__).parents[3]
 
 
-def lowered(graph: Graph, folder: Path, dtype: str = "float16", target: str = "coreml") -> Path:
+def lowered(
+    graph: Graph,
+    folder: Path,
+    dtype: str = "float16",
+    target: str = "coreml",
+    *,
+    mixed_precision: bool = False,
+) -> Path:
     folder.mkdir(exist_ok=True)
-    CoreMlBackend().lower(graph, dtype, load_target(target), folder)
+    profile = load_target(target)
+    CoreMlBackend().lower(graph, dtype, profile, folder, mixed_precision=mixed_precision)
     return folder
 
 

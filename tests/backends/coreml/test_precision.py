@@ -233,3 +233,57 @@ def test_only_the_square_and_its_mean_stay_float32(tmp_path: Path) -> None:
 
     assert {kinds["reduce_mean"], kinds["rsqrt"]} == {"float32"}
     assert (kinds["linear"], kinds["mul"]) == ("float16", "float16")
+
+
+class Feeding(nn.Module):
+    """A block of a transformer: positions, a norm, attention on what is moved about, and two residual sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(256, 64))
+        self.norm = nn.LayerNorm(64)
+        self.qkv = nn.Linear(64, 192)
+        self.out = nn.Linear(64, 64)
+        self.ff = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.positions
+        heads = self.qkv(self.norm(x)).reshape(1, 256, 3, 4, 16).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+        x = x + self.out(mixed.transpose(1, 2).reshape(1, 256, 64))
+        return x + nn.functional.silu(self.ff(x))
+
+
+FEEDING = {"x": torch.randn(1, 256, 64, generator=torch.Generator().manual_seed(0)) * 30}
+
+
+def test_in_mixed_precision_products_alone_are_float16(tmp_path: Path) -> None:
+    graph, _ = graph_of(Feeding, FEEDING)
+    operations = program_of(lowered(graph, tmp_path, mixed_precision=True)).main.operations
+    types = {(op.kind, op.outputs[0].type.kind.name) for op in operations}
+
+    assert {("linear", "float16"), ("scaled_dot_product_attention", "float16")} <= types
+    assert {("layer_norm", "float32"), ("silu", "float32"), ("add", "float32")} <= types
+    # What brings a projection into heads, and heads into one, is not widened on the way.
+    assert {("transpose", "float16"), ("reshape", "float16")} <= types
+    assert not {("transpose", "float32"), ("reshape", "float32"), ("linear", "float32")} & types
+
+
+def test_mixed_precision_stores_no_weight_in_float32(tmp_path: Path) -> None:
+    graph, module = graph_of(Feeding, FEEDING)
+    folder = lowered(graph, tmp_path, mixed_precision=True)
+    weights = folder / "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+
+    assert weights.stat().st_size < 2 * sum(p.numel() for p in module.parameters()) + 4096
+
+
+def test_mixed_precision_is_closer_than_float16(tmp_path: Path) -> None:
+    graph, module = graph_of(Feeding, FEEDING)
+    mixed = lowered(graph, tmp_path / "mixed", mixed_precision=True)
+    plain = lowered(graph, tmp_path / "plain")
+    mixed_db, plain_db = (
+        sqnr_db(module(**FEEDING), CoreMlRunner(folder, {})(arrays(FEEDING))["y"])
+        for folder in (mixed, plain)
+    )
+
+    assert mixed_db > plain_db + 2

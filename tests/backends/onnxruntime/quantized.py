@@ -20,7 +20,7 @@ from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.site import Site
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan.feasibility import Form
-from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.insert import insert
 from qdx.exporter.quantize.placement import Placement
@@ -106,7 +106,13 @@ def resolved(graph: Graph, wants: Wants) -> ResolvedPlan:
                 "",
             )
         )
-    return ResolvedPlan(SimpleNamespace(), "onnxruntime", (), {graph.where: tuple(found)})  # type: ignore[arg-type]
+    component = Resolution(graph.component, "float32", "", "float32", "float32", "")
+    return ResolvedPlan(
+        SimpleNamespace(),  # type: ignore[arg-type]
+        "onnxruntime",
+        (component,),
+        {graph.where: tuple(found)},
+    )
 
 
 def lowered(

@@ -24,6 +24,7 @@ class Slow:
     storage_dtypes: tuple[str, ...] = ("float32", "float16")
     compute_dtype: str = "float32"
     refused: dict[str, str] = field(default_factory=dict)
+    refused_options: dict[str, str] = field(default_factory=dict)
     quantizers: tuple[str, ...] = ("qdx",)
 
     def offer(self, request):

@@ -128,7 +128,7 @@ def test_an_unknown_preset_is_refused_with_a_guess():
 
     assert str(caught.value) == (
         "`flaot16`: neither a preset nor a file; the presets are `bfloat16`, `float16`, `float32`, "
-        "`fp8`, `mxfp8`, `nvfp4`, `palette4`, `palette6`, `w4`, `w4-block64`, `w4-float16`, `w8`, `w8-float16`, `w8a8`, `w8a8-float16` "
+        "`fp8`, `mixed-float16`, `mxfp8`, `nvfp4`, `palette4`, `palette6`, `w4`, `w4-block64`, `w4-float16`, `w8`, `w8-float16`, `w8a8`, `w8a8-float16` "
         "or `w8a8-symmetric`\n\n"
         "hint: did you mean `float16`?"
     )

@@ -12,6 +12,7 @@ from qdx.targets import list_targets, load_target
 from tests.exporter.plan.plans import SITES, site
 
 FLOAT = ("bfloat16", "float16", "float32")
+ALL_FLOAT = (*FLOAT, "mixed-float16")
 TARGETS = [
     name
     for name in list_targets()
@@ -39,7 +40,7 @@ def resolved(preset, target, sites):
 
 def test_presets_are_listed():
     assert list_presets() == (
-        "bfloat16", "float16", "float32", "fp8", "mxfp8", "nvfp4", "palette4", "palette6",
+        "bfloat16", "float16", "float32", "fp8", "mixed-float16", "mxfp8", "nvfp4", "palette4", "palette6",
         "w4", "w4-block64", "w4-float16", "w8", "w8-float16", "w8a8", "w8a8-float16", "w8a8-symmetric",
     )  # fmt: skip
 
@@ -50,7 +51,7 @@ def test_each_is_named_like_its_file_and_says_what_it_is_for(name):
 
     assert name == plan.name
     assert plan.description
-    assert all(rule.why for rule in plan.rules) or name in FLOAT
+    assert all(rule.why for rule in plan.rules) or name in ALL_FLOAT
 
 
 @pytest.mark.parametrize("name", FLOAT)
@@ -64,6 +65,7 @@ def test_float_presets_ask_one_type(name):
     [
         ("float32", 80, 40, 0.98),
         ("float16", 50, 40, 0.98),
+        ("mixed-float16", 55, 40, 0.98),
         ("bfloat16", 32, 30, 0.95),
         ("w8", 25, 20, 0.7),
         ("w4", 10, 12, 0.4),
@@ -126,6 +128,7 @@ def test_presets_for_programs_in_float16_ask_the_same_of_low_precision(name):
 
 REFUSED = {
     ("coreml", "bfloat16"): "no bfloat16",
+    **{(target, "mixed-float16"): "the Neural Engine computes in float16 alone" for target in ("iphone-a16", "iphone-a17")},
     **{(target, name): "from iOS 18" for target in ("coreml-ios16", "coreml-ios17", "iphone-a16") for name in ("w4", "w4-block64", "w4-float16")},
     **{("iphone-a17", name): "one scale for a weight" for name in ("w4", "w4-float16")},  # here 64 inputs are one block
     **{("coreml-ios16", name): "from iOS 17" for name in ("w8a8", "w8a8-float16", "w8a8-symmetric")},

@@ -275,6 +275,7 @@ TEXTS = [
     ("too many bytes", " " * 2**20 + float_plan(), "expected at most 1048576"),
     ("smoothing of floats", float_plan(options={"smoothing": {"alpha": 0.5}}), "`smoothing`, and no rule quantizes inputs"),
     ("correction of floats", float_plan(options={"bias_correction": True}), "`bias_correction`, and no rule quantizes"),
+    ("mixed precision of float32", float_plan(options={"mixed_precision": True}), "`mixed_precision`, and no rule stores sixteen"),
     ("audit of floats", float_plan(gates={**BASE["gates"], "audit": {"executed_share_min": 1}}), "nothing is planned"),
     ("coverage of floats", float_plan(gates=COVERAGE), "`coverage`, and nothing is calibrated"),
     ("coverage of what is not taken", json.dumps({**BASE, "gates": COVERAGE, "calibration": {"branches": "conditional"}}),

@@ -8,6 +8,7 @@ import pytest
 
 from qdx.exporter.errors import InvalidPlan, TargetRefusal
 from qdx.exporter.plan import load_plan, plan_from_json, resolve
+from qdx.targets import load_target
 
 GATES = {"component": {"sqnr_db_min": 50}, "pipeline": {"psnr_db_min": 40, "ssim_min": 0.98}}
 
@@ -18,6 +19,7 @@ class Target:
     storage_dtypes: tuple[str, ...] = ("float32", "float16")
     compute_dtype: str = "float32"
     refused: dict[str, str] = field(default_factory=dict)
+    refused_options: dict[str, str] = field(default_factory=dict)
 
 
 def plan_of(*rules):
@@ -62,6 +64,33 @@ def test_storage_that_is_not_the_computed_type_is_explained():
         resolved.components[0].why
         == "stored as asked; converted to float32 when loaded, and computed so"
     )
+
+
+def test_mixed_precision_is_told_of_what_computes_in_sixteen_bits():
+    plan = load_plan("mixed-float16")
+    half, single = (
+        resolve(plan, ["unet"], load_target(name)) for name in ("mac-gpu", "onnxruntime")
+    )
+
+    assert half.components[0].why == (
+        "stored as asked; computed in float16, but float32 between products"
+    )
+    assert single.components[0].why == (
+        "stored as asked; converted to float32 when loaded, and computed so"
+    )
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-ampere", "iphone-a17"])
+def test_an_option_that_a_target_has_not_is_refused_with_the_reason(target):
+    with pytest.raises(TargetRefusal) as caught:
+        resolve(load_plan("mixed-float16"), ["unet"], load_target(target))
+
+    profile = load_target(target)
+    assert (
+        f"`{target}` has no `mixed_precision`: {profile.refused_options['mixed_precision']}"
+        in str(caught.value)
+    )
+    assert "hint: leave `mixed_precision` out" in str(caught.value)
 
 
 def test_an_id_names_the_rule():

@@ -29,6 +29,7 @@ class Toaster:
     storage_dtypes: tuple[str, ...] = ("float32", "float16")
     compute_dtype: str = "float32"
     refused: dict[str, str] = field(default_factory=dict)
+    refused_options: dict[str, str] = field(default_factory=dict)
     quantizers: tuple[str, ...] = ("qdx",)
     forms: dict[str, str] = field(default_factory=dict)
     asked: list = field(default_factory=list)

@@ -43,6 +43,7 @@ class Anything:
     storage_dtypes = ("float32", "float16")
     compute_dtype = "float16"
     refused = MappingProxyType({})
+    refused_options = MappingProxyType({})
     quantizers = ("qdx",)
 
     def offer(self, request):

@@ -51,8 +51,7 @@ class Fidelity:
     @classmethod
     def of(cls, reference: Tensor, output: Tensor) -> Fidelity:
         """Measures one output."""
-        peak = float(reference.detach().double().abs().max())
-        return cls(sqnr_db(reference, output), psnr_db(reference, output, peak=peak))
+        return cls(sqnr_db(reference, output), psnr_db(reference, output, peak=None))
 
     @classmethod
     def least(cls, found: Sequence[Fidelity]) -> Fidelity:
@@ -63,8 +62,10 @@ class Fidelity:
         return f"{self.sqnr_db:.1f}, {self.psnr_db:.1f}"
 
 
-def measure(name: str, target: str, plan: str, folder: Path) -> tuple[Fidelity, Fidelity, Fidelity]:
-    """The denoiser of a family, its other components, and what its pipeline makes.
+def measure(
+    name: str, target: str, plan: str, folder: Path
+) -> tuple[Fidelity, Fidelity | None, Fidelity]:
+    """The denoiser of a family, its other components if any, and what its pipeline makes.
 
     Args:
         name: Of the family.
@@ -95,7 +96,8 @@ def measure(name: str, target: str, plan: str, folder: Path) -> tuple[Fidelity, 
             **family.arguments(), generator=torch.Generator().manual_seed(1), output_type="np"
         )
         products.append(torch.from_numpy(np.asarray(getattr(output, family.output))))
-    return Fidelity.least(denoisers), Fidelity.least(others), Fidelity.of(*products)
+    others_least = Fidelity.least(others) if others else None
+    return Fidelity.least(denoisers), others_least, Fidelity.of(*products)
 
 
 def rows(names: Sequence[str], targets: Sequence[str], plan: str) -> Iterator[str]:
@@ -109,7 +111,7 @@ def rows(names: Sequence[str], targets: Sequence[str], plan: str) -> Iterator[st
         cells = []
         for target in targets:
             with TemporaryDirectory() as folder:
-                cells += [str(one) for one in measure(name, target, plan, Path(folder))]
+                cells += [str(one or "-") for one in measure(name, target, plan, Path(folder))]
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 

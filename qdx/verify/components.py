@@ -35,6 +35,7 @@ class CallResult:
     Attributes:
         index: Position among the calls of the method in the reference run.
         sqnr_db: The least over the outputs; NaN where one is missing, misshapen or not finite.
+        psnr_db: The least over the outputs, or NaN; the peak is the largest magnitude of the reference's output.
         cosine: The least over the outputs, or NaN.
         max_abs_err: The greatest over the outputs, or NaN.
         error: What went wrong, in words; empty if the target answered with every output.
@@ -43,6 +44,7 @@ class CallResult:
 
     index: int
     sqnr_db: float
+    psnr_db: float
     cosine: float
     max_abs_err: float
     error: str = ""
@@ -53,6 +55,7 @@ class CallResult:
         return {
             "index": self.index,
             "sqnr_db": metrics.finite_or_none(self.sqnr_db),
+            "psnr_db": metrics.finite_or_none(self.psnr_db),
             "cosine": metrics.finite_or_none(self.cosine),
             "max_abs_err": metrics.finite_or_none(self.max_abs_err),
             "error": self.error,
@@ -141,6 +144,7 @@ def summary(calls: Iterable[CallResult]) -> dict[str, dict[str, float]]:
     table = {}
     for name, worst, worst_name in (
         ("sqnr_db", min, "min"),
+        ("psnr_db", min, "min"),
         ("cosine", min, "min"),
         ("max_abs_err", max, "max"),
     ):
@@ -158,11 +162,13 @@ def _replay(call: RecordedCall, rungs: Sequence[Rung]) -> tuple[CallResult, Mapp
     climbed = climb(call.outputs, answers)
     _, outputs, error = answers[-1]
     if error:
-        return CallResult(call.index, math.nan, math.nan, math.nan, error, climbed), outputs
+        nothing = (math.nan,) * 4
+        return CallResult(call.index, *nothing, error, climbed), outputs
     pairs = {name: (reference, outputs[name]) for name, reference in call.outputs.items()}
     result = CallResult(
         call.index,
         climbed[-1].float_sqnr_db,
+        metrics.worst_of(metrics.psnr_db(*pair, peak=None) for pair in pairs.values()),
         metrics.worst_of(metrics.cosine(*pair) for pair in pairs.values()),
         metrics.worst_of((metrics.max_abs_err(*pair) for pair in pairs.values()), max),
         next(filter(None, (_fault(name, *pair) for name, pair in pairs.items())), ""),

@@ -60,20 +60,19 @@ def max_abs_err(reference: Tensor, output: Tensor) -> float:
     return _measured(reference, output, lambda a, b: float((b - a).abs().max()))
 
 
-def psnr_db(reference: Tensor, output: Tensor, *, peak: float = 1.0) -> float:
+def psnr_db(reference: Tensor, output: Tensor, *, peak: float | None = 1.0) -> float:
     """Peak signal-to-noise ratio: 10 log10(peak^2 / mean((output - reference)^2)).
 
     Args:
         reference: Any shape; values span a range of width `peak`.
         output: The same shape.
-        peak: Width of the range: 1 for pictures in [0, 1], 2 for sound in [-1, 1].
+        peak: Width of the range: 1 for pictures in [0, 1], 2 for sound in [-1, 1]. None takes the largest magnitude of
+            the reference, as tools for Core ML do with outputs of components (`compute_psnr` of ml-stable-diffusion).
 
     Returns:
         Decibels within plus or minus `DB_LIMIT`; NaN for bad data.
     """
-    return _measured(
-        reference, output, lambda a, b: _decibels(peak * peak, float((b - a).square().mean()))
-    )
+    return _measured(reference, output, lambda a, b: _psnr_db(a, b, peak))
 
 
 def ssim(reference: Tensor, output: Tensor) -> float:
@@ -133,6 +132,14 @@ def _sqnr_db(reference: Tensor, output: Tensor) -> float:
     scale = max(float(reference.abs().max()), float(output.abs().max())) or 1.0
     one, other = reference / scale, output / scale
     return _decibels(float(one.square().sum()), float((other - one).square().sum()))
+
+
+def _psnr_db(reference: Tensor, output: Tensor, peak: float | None) -> float:
+    if peak is None:  # divided by it, so that the squares of large values stay finite
+        largest = float(reference.abs().max())
+        reference, output = reference / (largest or 1.0), output / (largest or 1.0)
+        peak = float(largest > 0)
+    return _decibels(peak * peak, float((output - reference).square().mean()))
 
 
 def _cosine(reference: Tensor, output: Tensor) -> float:

@@ -29,6 +29,7 @@ img { width: 100%; image-rendering: pixelated; border: 1px solid #8884; }
 summary { cursor: pointer; }
 svg { max-width: 100%; height: auto; }
 """
+_METRICS: Final = ("index", "sqnr_db", "psnr_db", "cosine", "max_abs_err")
 _CAPTIONS: Final[Mapping[str, str]] = {
     "reference.png": "PyTorch, float32",
     "artifact.png": "the artifact",
@@ -107,6 +108,7 @@ def _components(components: Mapping[str, Any]) -> str:
         "",
         "SQNR, dB: least",
         "median",
+        "PSNR, dB: least",
         "cosine: least",
         "largest error",
         "calls",
@@ -122,6 +124,7 @@ def _components(components: Mapping[str, Any]) -> str:
             cells = (
                 result["sqnr_db"]["min"],
                 result["sqnr_db"]["median"],
+                result["psnr_db"]["min"],
                 result["cosine"]["min"],
                 result["max_abs_err"]["max"],
                 result["calls"]["made"],
@@ -135,13 +138,13 @@ def _components(components: Mapping[str, Any]) -> str:
 def _calls(where: str, calls: Iterable[Mapping[str, Any]]) -> str:
     rows = [
         "<tr>"
-        + "".join(_number(call[key]) for key in ("index", "sqnr_db", "cosine", "max_abs_err"))
+        + "".join(_number(call[key]) for key in _METRICS)
         + f'<td class="failed">{_text(call["error"])}</td></tr>'
         for call in calls
     ]
     if not rows:
         return ""
-    table = _table(("call", "SQNR, dB", "cosine", "largest error", ""), rows)
+    table = _table(("call", "SQNR, dB", "PSNR, dB", "cosine", "largest error", ""), rows)
     return f"<details><summary>{_text(where)}, call by call</summary>{table}</details>"
 
 

@@ -9,17 +9,22 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from qdx.bench.calls import reference_calls
+from qdx.bundle.reader import read_bundle
 from qdx.export import export
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.errors import TargetRefusal
 from qdx.runtime import open_bundle
+from qdx.runtime.pipeline import open_methods
+from qdx.verify.metrics import psnr_db
 from tests.tiny import FAMILIES, Family, build
 
 # Rotary embeddings in complex numbers, which torch's exporter to ONNX does not decompose.
 UNTRANSLATED = {"qwenimage"}
 LOWERED = [name for name in FAMILIES if name not in UNTRANSLATED]
 PSNR_DB_MIN = 60.0
+DENOISERS = ("unet", "transformer")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,43 @@ def test_an_artifact_draws_what_pytorch_draws(name: str, target: str, tmp_path: 
 @pytest.mark.parametrize("name", LOWERED)
 def test_a_program_in_float16_draws_nearly_that(name: str, target: str, tmp_path: Path) -> None:
     _check(FAMILIES[name], target, "static", tmp_path, plan="float16", psnr_db_min=35)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "plan", "least_db"),
+    [
+        pytest.param(
+            name,
+            target,
+            plan,
+            least_db,
+            marks=[] if (name, target) == ("ddpm", "coreml") else pytest.mark.slow,
+        )
+        for name in LOWERED
+        for target in ("coreml", "coreml-ios17")
+        for plan, least_db in (("float16", 60), ("float32", 120))
+    ],
+)
+def test_a_denoiser_for_core_ml_answers_every_call_as_pytorch_does(
+    name: str, target: str, plan: str, least_db: float, tmp_path: Path
+) -> None:
+    """In PSNR, as tools for Core ML report it."""
+    family = FAMILIES[name]
+    model, output = build(name, tmp_path / name), tmp_path / "bundle"
+    export(model, target=target, plan=plan, output=output, call=family.arguments())
+    bundle = read_bundle(output)
+    methods = open_methods(bundle)
+    calls = {
+        where: calls
+        for where, calls in reference_calls(bundle.manifest, model, steps=2).items()
+        if where.startswith(DENOISERS)
+    }
+    assert calls
+    for where, method in calls.items():
+        for inputs, outputs in zip(method.inputs, method.outputs, strict=True):
+            answered = methods[where](dict(inputs))
+            for field, expected in outputs.items():
+                assert psnr_db(expected, answered[field], peak=None) > least_db
 
 
 @pytest.mark.slow

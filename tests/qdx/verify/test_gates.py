@@ -17,7 +17,9 @@ GOOD = PipelineResult({"images": OutputResult("pictures", 60.0, 0.99)})
 
 
 def method(*decibels: float, component: str = "unet", error: str = "") -> MethodResult:
-    calls = tuple(CallResult(i, value, 1.0, 0.0, error) for i, value in enumerate(decibels))
+    calls = tuple(
+        CallResult(i, value, value + 10, 1.0, 0.0, error) for i, value in enumerate(decibels)
+    )
     return MethodResult(component, "forward", len(calls), calls, error)
 
 

@@ -157,6 +157,19 @@ def test_psnr_agrees_with_torchmetrics(peak):
     assert expected == pytest.approx(psnr_db(one, other, peak=peak), abs=1e-6)
 
 
+def test_psnr_without_a_peak_takes_the_largest_magnitude_of_the_reference():
+    one, other = some(2, 4, 8, 8), some(2, 4, 8, 8, seed=1)
+    largest = float(one.abs().max())
+
+    assert psnr_db(one, other, peak=None) == pytest.approx(psnr_db(one, other, peak=largest))
+    assert psnr_db(1e200 * one.double(), 1e200 * other.double(), peak=None) == pytest.approx(
+        psnr_db(one, other, peak=None), abs=1e-4
+    )
+    nothing = torch.zeros(4)
+    assert psnr_db(nothing, nothing, peak=None) == DB_LIMIT
+    assert psnr_db(nothing, nothing + 1, peak=None) == -DB_LIMIT
+
+
 def test_ssim_agrees_with_torchmetrics():
     one, other = some(2, 32, 24, 3), some(2, 32, 24, 3, seed=1)
     first, second = (side.movedim(-1, 1).double() for side in (one, other))

@@ -37,7 +37,9 @@ EVIL = "</td><script>alert(1)</script>&\"' \x1b[2J\x00 \ud800"
 def make_report(
     *decibels: float, artifact=PICTURE, error="", kind="images", call=None, **more
 ) -> Report:
-    calls = tuple(CallResult(i, value, 1.0, 0.001, error) for i, value in enumerate(decibels))
+    calls = tuple(
+        CallResult(i, value, value + 10, 1.0, 0.001, error) for i, value in enumerate(decibels)
+    )
     methods = (MethodResult("unet", "forward", 20, calls, "" if calls else "never called"),)
     pipeline = compare_products({kind: PICTURE}, {} if artifact is None else {kind: artifact})
     return Report(
@@ -88,6 +90,7 @@ def test_the_json_says_what_was_promised(tmp_path):
         "median": 1.0,
     }
     assert found["components"]["unet"]["methods"]["forward"]["max_abs_err"]["max"] == 0.001
+    assert found["components"]["unet"]["methods"]["forward"]["psnr_db"]["min"] == 70.0
     assert found["pipeline"]["psnr_db"] == 200
     assert found["pipeline"]["ssim"] == pytest.approx(1)
     assert found["other_shape"] is None

@@ -2,6 +2,7 @@
 
     python -m benchmarks.export_cost sd15 flux-1b flux-4b --work build/export-cost
     python -m benchmarks.export_cost flux-4b --plan float16 w8 w4 --work build/export-cost
+    python -m benchmarks.export_cost sd15 --target coreml --plan palette6 --layout swift --halves --work build/export-cost
 
 Anonymous memory is what an export really takes from the machine: pages of mapped or cached files are given back
 when somebody needs them.
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -60,6 +62,8 @@ def main() -> None:
         default=[None],
         help="default: the dtype in which the weights are stored",
     )
+    parser.add_argument("--layout", default=None, help="another layout of the target's bundles")
+    parser.add_argument("--halves", action="store_true", help="large models as two packages")
     parser.add_argument(
         "--work", type=Path, default=None, help="a folder with room for model and bundle"
     )
@@ -70,17 +74,22 @@ def main() -> None:
         if arguments.work is not None:
             arguments.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-            costs.append(_measure(model, arguments.target, plan, Path(work)))
+            costs.append(_measure(model, arguments.target, plan, Path(work), _layout(arguments)))
         _print(costs[-1])
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n")
 
 
-def _measure(model: str, target: str, plan: str | None, work: Path) -> Cost:
+def _layout(arguments: argparse.Namespace) -> list[str]:
+    named = [] if arguments.layout is None else ["--layout", arguments.layout]
+    return [*named, *(["--halves"] if arguments.halves else [])]
+
+
+def _measure(model: str, target: str, plan: str | None, work: Path, layout: Sequence[str]) -> Cost:
     dtype = "float32" if model == "sd15" else "float16"
     parameters = make(model, work / "model", dtype=dtype)
     command = [sys.executable, "-m", "qdx", "export", str(work / "model"), "--target", target,
-               "--plan", plan or dtype, "-o", str(work / "bundle")]  # fmt: skip
+               "--plan", plan or dtype, "-o", str(work / "bundle"), *layout]  # fmt: skip
     if model != "sd15":
         command += ["--components", "transformer", "--call", '{"height": 1024, "width": 1024}']
     start = time.monotonic()

@@ -15,7 +15,7 @@ from qdx.backends.coreml.chunks import cut_package
 from qdx.backends.coreml.frontend import decomposed, translate
 from qdx.backends.coreml.package import quiet
 from qdx.backends.coreml.passes import run_passes
-from qdx.backends.coreml.precision import reads_noise
+from qdx.backends.coreml.precision import Precision
 from qdx.backends.coreml.refuse import check_halves, check_program, check_request
 from qdx.backends.coreml.site_names import METADATA_KEY, site_table
 from qdx.exporter.errors import StorageError
@@ -59,12 +59,8 @@ def lower(
         graph = decomposed(graph)
         program = translate(graph, specification)
         found = sites(graph)
-        run_passes(
-            program,
-            float16=storage_dtype == "float16",
-            exact=reads_noise(found),
-            mixed_precision=mixed_precision,
-        )
+        half = storage_dtype == "float16"
+        run_passes(program, Precision.of(found, mixed=mixed_precision) if half else None)
         name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)

@@ -9,7 +9,7 @@ from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline
 from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
 from qdx.backends.coreml.low_rank import LowRank
-from qdx.backends.coreml.precision import type_float16
+from qdx.backends.coreml.precision import Precision, type_float16
 
 __all__ = ["run_passes"]
 
@@ -32,25 +32,21 @@ _LEFT_OUT: Final = frozenset(
 _LEFT_OUT_IN_FLOAT32: Final = frozenset({"common::add_int16_cast"})
 
 
-def run_passes(
-    program: Program, *, float16: bool, exact: frozenset[str], mixed_precision: bool = False
-) -> None:
+def run_passes(program: Program, precision: Precision | None) -> None:
     """Simplifies a translated program and types it, in place.
 
     Args:
         program: As the frontend made it.
-        float16: Whether it becomes float16, except where that would be wrong; float32 otherwise.
-        exact: Nodes that read their input as it is given, see `reads_noise`.
-        mixed_precision: Whether only products become float16.
+        precision: What stays float32 of a float16 program; None for one in float32.
     """
     for name in (one for each in _PIPELINES for one in PassPipeline.get_pipeline(each).passes):
-        if name in _LEFT_OUT or (not float16 and name in _LEFT_OUT_IN_FLOAT32):
+        if name in _LEFT_OUT or (precision is None and name in _LEFT_OUT_IN_FLOAT32):
             continue
         if name == _LOWERING_RANKS:
             LowRank()(program)
             PASS_REGISTRY["common::merge_consecutive_reshapes"](program)
         elif name != _NARROWING:
             PASS_REGISTRY[name](program)
-        elif float16:
-            type_float16(program, exact, mixed_precision=mixed_precision)
+        elif precision is not None:
+            type_float16(program, precision)
     program.validate()

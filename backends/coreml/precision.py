@@ -13,7 +13,8 @@ exceptions follow from rules on what a value is, and are few:
   beyond float16 where their quotient is small.
 * Weights with scales below 2**-14, where float16 loses bits, and the operation that takes them.
 * In mixed precision everything but products: sums, norms and activations read and make float32, and a value is rounded
-  where a convolution, a linear operation or attention reads it.
+  where a convolution, a linear operation or attention reads it. Shortcuts of residual blocks are no such products: what
+  they round, no other path brings back.
 
 Constants beyond float16 that stand for infinity, as in masks of attention, become -30000: two such
 masks and a score add up to less than float16 ends at, and infinities make softmax not-a-number.
@@ -22,6 +23,7 @@ masks and a score add up to less than float16 ends at, and infinities make softm
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +34,7 @@ from qdx.backends.coreml.site_names import node_of
 from qdx.backends.coreml.stored_weights import StoredWeight
 from qdx.exporter.graph.site import Site
 
-__all__ = ["kept_float32", "reads_noise", "type_float16"]
+__all__ = ["Precision", "type_float16"]
 
 _PERIODIC: Final = frozenset({"sin", "cos"})
 _WEIGHTED: Final = frozenset(
@@ -58,37 +60,55 @@ _BOUNDS: Final = frozenset({"clip", "minimum", "maximum"})
 _SMALLEST_NORMAL: Final = 2.0**-14
 
 
-def reads_noise(sites: Sequence[Site]) -> frozenset[str]:
-    """Nodes of the sites that read a denoiser's main input; none where nothing depends on a timestep.
+@dataclass(frozen=True)
+class Precision:
+    """What of a float16 program is float32 because of what sites are for.
 
-    Args:
-        sites: Of the graph as it is converted.
+    Attributes:
+        reading: Nodes of the sites that read a denoiser's main input; none where nothing depends on a timestep.
+        carrying: In mixed precision, nodes of the products that carry the residual stream itself; None otherwise.
     """
-    if not any(site.role == "time_embed" for site in sites):
-        return frozenset()
-    return frozenset(site.node for site in sites if site.role == "first")
+
+    reading: frozenset[str] = frozenset()
+    carrying: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, sites: Sequence[Site], *, mixed: bool) -> Precision:
+        """Finds them.
+
+        Args:
+            sites: Of the graph as it is converted.
+            mixed: Whether only products become float16, and of these not those that carry the residual stream.
+        """
+
+        def nodes(role: str) -> frozenset[str]:
+            return frozenset(site.node for site in sites if site.role == role)
+
+        denoises = any(site.role == "time_embed" for site in sites)
+        return cls(
+            nodes("first") if denoises else frozenset(), nodes("shortcut") if mixed else None
+        )
 
 
-def type_float16(program: Any, exact: frozenset[str], *, mixed_precision: bool = False) -> None:
+def type_float16(program: Any, precision: Precision) -> None:
     """Types a program float16, in place; inputs and outputs keep their types.
 
     Args:
         program: Typed float32.
-        exact: Nodes that read their input as it is given, see `reads_noise`.
-        mixed_precision: Whether only products become float16.
+        precision: What of it stays so.
     """
     for function in program.functions.values():
-        kept = kept_float32(function, exact)
-        if mixed_precision:
-            kept |= _between_products(function)
+        kept = kept_float32(function, precision.reading)
+        if precision.carrying is not None:
+            kept |= _between_products(function, precision.carrying)
         _Float16(lambda op, kept=kept: op.name not in kept)(program)
 
 
-def kept_float32(function: Any, exact: frozenset[str]) -> frozenset[str]:
-    """Names of the operations that stay float32 in any program; `exact` as for `type_float16`."""
+def kept_float32(function: Any, reading: frozenset[str]) -> frozenset[str]:
+    """Names of the operations that stay float32 in any program; `reading` as in `Precision`."""
     kept: set[str] = set()
     for op in function.operations:
-        if node_of(op.name, exact) is not None:
+        if node_of(op.name, reading) is not None:
             kept |= _from_input(op)
         if op.op_type in _PERIODIC:
             kept |= _position(op)
@@ -101,18 +121,28 @@ def kept_float32(function: Any, exact: frozenset[str]) -> frozenset[str]:
     return frozenset(kept)
 
 
-def _between_products(function: Any) -> frozenset[str]:
+def _between_products(function: Any, carrying: frozenset[str]) -> frozenset[str]:
     """Names of all operations but products, what brings them weights, and moves whose results products alone read."""
     kept: set[str] = set()
     for op in reversed(function.operations):
-        if op.op_type in _PRODUCTS | _READ_BY_PRODUCTS or op.op_type.startswith("constexpr_"):
+        if op.op_type in _READ_BY_PRODUCTS or op.op_type.startswith("constexpr_"):
+            continue
+        if op.op_type in _PRODUCTS:
+            if node_of(op.name, carrying) is not None and not _is_compressed(op):
+                kept.add(op.name)
             continue
         users = [user for value in op.outputs for user in value.child_ops]
         if op.op_type in _MOVES and users and not any(user.name in kept for user in users):
             continue
-        if not any(_is_large_weight(value) for value in _inputs(op)):
+        if not any(map(_is_large_weight, _inputs(op))):
             kept.add(op.name)
     return frozenset(kept)
+
+
+def _is_compressed(product: Any) -> bool:
+    """Whether a product reads what is stored or rounded in low precision, and so has the type of its scales."""
+    makers = [value.op for value in _inputs(product) if value.op is not None]
+    return any(m.op_type == "dequantize" or m.op_type.startswith("constexpr_") for m in makers)
 
 
 def _is_large_weight(value: Any) -> bool:

@@ -30,7 +30,8 @@ class Options(PlanModel):
             replaces them by a table of the schedule's timesteps.
         bias_correction: Add the mean error of each quantized operation's output to its bias.
         mixed_precision: Of what is stored in sixteen bits, compute only products (convolutions, linear operations,
-            attention) in that type, and everything between in float32.
+            attention) in that type; in float32 everything between, and shortcuts of residual blocks that are not
+            quantized.
         smoothing: Move the spread of activations into weights; None does not.
     """
 

@@ -14,9 +14,12 @@ from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.face import Port, with_face
+from qdx.exporter.graph.sites import sites
+from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
 from qdx.targets.profile import Layout
 from tests.backends.coreml.test_lower import arrays, lowered, program_of
+from tests.backends.coreml.test_place import HALF, W8, placed
 from tests.backends.tracing import graph_of, sqnr_db
 
 
@@ -267,6 +270,46 @@ def test_in_mixed_precision_products_alone_are_float16(tmp_path: Path) -> None:
     # What brings a projection into heads, and heads into one, is not widened on the way.
     assert {("transpose", "float16"), ("reshape", "float16")} <= types
     assert not {("transpose", "float32"), ("reshape", "float32"), ("linear", "float32")} & types
+
+
+class Residual(nn.Module):
+    """A residual block whose shortcut changes the number of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(4, 16, 3, padding=1)
+        self.norm = nn.GroupNorm(4, 16)
+        self.conv1 = nn.Conv2d(16, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.shortcut = nn.Conv2d(16, 32, 1)
+        self.conv_out = nn.Conv2d(32, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv_in(x)
+        hidden = self.conv1(nn.functional.silu(self.norm(x)))
+        x = self.shortcut(x) + self.conv2(nn.functional.silu(hidden))
+        return self.conv_out(nn.functional.silu(x))
+
+
+@pytest.mark.parametrize(("mixed", "shortcut"), [(True, "float32"), (False, "float16")])
+def test_in_mixed_precision_shortcuts_are_no_products(
+    mixed: bool, shortcut: str, tmp_path: Path
+) -> None:
+    graph, _ = graph_of(Residual, {"x": torch.randn(1, 4, 8, 8)})
+    operations = program_of(lowered(graph, tmp_path, mixed_precision=mixed)).main.operations
+    types = [op.outputs[0].type.kind.name for op in operations if op.kind == "conv"]
+
+    assert sorted(types) == ["float16"] * 4 + [shortcut]
+
+
+def test_a_quantized_shortcut_has_the_type_of_its_scales(tmp_path: Path) -> None:
+    graph, _ = graph_of(Residual, {"x": torch.randn(1, 4, 8, 8)})
+    graph, placement = placed(graph, HALF, {"select": {"op": "conv2d"}, "weights": W8})
+    made = insert(graph, sites(graph), placement)
+    operations = program_of(lowered(made, tmp_path, mixed_precision=True)).main.operations
+    types = [op.outputs[0].type.kind.name for op in operations if op.kind == "conv"]
+
+    assert types == ["float16"] * 5
 
 
 def test_mixed_precision_stores_no_weight_in_float32(tmp_path: Path) -> None:

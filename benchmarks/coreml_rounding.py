@@ -1,10 +1,12 @@
-"""What rounding to float16 costs, operation by operation: a float32 package in the interpreter, single results rounded.
+"""What rounding to float16 costs: operation by operation at one step, or plan by plan over the steps.
 
     python -m benchmarks.coreml_rounding samples/shapes unet
     python -m benchmarks.coreml_rounding samples/shapes-mmdit transformer --step 18
+    python -m benchmarks.coreml_rounding samples/shapes unet --plans float16 mixed-float16
 
-The denoiser's call at one step of a run of 20, guidance 4, with the float pipeline's own inputs. Each line rounds the
-results of one operation, or of all of a kind, and leaves the others in float32; SQNR is against float PyTorch.
+The denoiser's calls in a run of 20 steps, guidance 4, with the float pipeline's own inputs, in the interpreter; SQNR and
+PSNR are against float PyTorch. Without plans, a float32 package: each line rounds the results of one operation, or of all
+of a kind, at one step and leaves the others in float32.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from numpy.typing import NDArray
 import qdx
 from qdx.backends.coreml.artifact import read_artifact
 from qdx.backends.coreml.mil.interpreter import Interpreter
-from qdx.backends.coreml.mil.program import MilOperation
-from qdx.bench.calls import reference_calls
+from qdx.backends.coreml.mil.program import MilOperation, MilProgram
+from qdx.bench.calls import MethodCalls, reference_calls
 from qdx.bundle.reader import read_bundle
+from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import open_methods
-from qdx.verify.metrics import sqnr_db
+from qdx.verify.metrics import psnr_db, sqnr_db
 
 _STEPS: Final = 20
 _CALL: Final = {
@@ -77,33 +80,70 @@ class Call:
         return self.sqnr_db(inputs=floats)
 
 
-def recorded(
-    model: Path, component: str, step: int, folder: Path
-) -> tuple[Call, list[MilOperation]]:
-    """The call of one step, and the operations of its program.
+@dataclass(frozen=True)
+class Denoiser:
+    """A component in a package, with its calls in the float pipeline.
 
-    Args:
-        model: The pipeline folder.
-        component: The denoiser.
-        step: From 0; -1 for the last.
-        folder: Takes the bundle.
+    Attributes:
+        method: Adapts the pipeline's inputs to the package.
+        calls: Of one run.
+        program: Of the package.
     """
-    call = {**_CALL, **({"max_sequence_length": 16} if component == "transformer" else {})}
-    bundle = folder / "bundle"
-    qdx.export(
-        model, target="coreml", plan="float32", output=bundle, call=call, components=[component]
-    )
-    opened = read_bundle(bundle)
-    where = f"{component}.forward"
-    method = open_methods(opened)[where]
-    calls = reference_calls(opened.manifest, model, steps=_STEPS, keep=_STEPS)[where]
-    inputs = {n: t.numpy() for n, t in method.adapted(dict(calls.inputs[step])).items()}
-    program = read_artifact(
-        opened.path / opened.manifest.components[component].methods["forward"].opened
-    )
-    (port,) = method.outputs
-    made = Call(Interpreter(program), inputs, calls.outputs[step][port.field], port.name)
-    return made, [op for op in program.main.operations if op.kind != "const"]
+
+    method: TargetMethod
+    calls: MethodCalls
+    program: MilProgram
+
+    @classmethod
+    def exported(cls, model: Path, component: str, plan: str, folder: Path) -> Denoiser:
+        """Exports it.
+
+        Args:
+            model: The pipeline folder.
+            component: Its name.
+            plan: Name of a preset, in float types.
+            folder: Takes the bundle.
+        """
+        call = {**_CALL, **({"max_sequence_length": 16} if component == "transformer" else {})}
+        bundle = folder / plan
+        qdx.export(
+            model, target="coreml", plan=plan, output=bundle, call=call, components=[component]
+        )
+        opened = read_bundle(bundle)
+        where = f"{component}.forward"
+        calls = reference_calls(opened.manifest, model, steps=_STEPS, keep=_STEPS)[where]
+        artifact = opened.manifest.components[component].methods["forward"].opened
+        return cls(open_methods(opened)[where], calls, read_artifact(opened.path / artifact))
+
+    @property
+    def operations(self) -> list[MilOperation]:
+        """Those of the program that compute."""
+        return [op for op in self.program.main.operations if op.kind != "const"]
+
+    def call(self, step: int) -> Call:
+        """The call of one step, from 0; -1 is the last."""
+        adapted = self.method.adapted(dict(self.calls.inputs[step]))
+        (port,) = self.method.outputs
+        return Call(
+            Interpreter(self.program),
+            {name: tensor.numpy() for name, tensor in adapted.items()},
+            self.calls.outputs[step][port.field],
+            port.name,
+        )
+
+
+def steps(denoisers: Mapping[str, Denoiser]) -> Iterator[str]:
+    """The table of plans by steps."""
+    yield f"| SQNR, PSNR in dB at step | {' | '.join(str(step + 1) for step in range(_STEPS))} |"
+    yield "|---" * (_STEPS + 1) + "|"
+    for plan, denoiser in denoisers.items():
+        cells = []
+        for step in range(_STEPS):
+            call = denoiser.call(step)
+            found = torch.from_numpy(call.program.run(call.inputs)[call.output])
+            peak_db = psnr_db(call.expected, found, peak=None)
+            cells.append(f"{sqnr_db(call.expected, found):.1f}, {peak_db:.1f}")
+        yield f"| `{plan}` | {' | '.join(cells)} |"
 
 
 def lines(call: Call, operations: list[MilOperation]) -> Iterator[str]:
@@ -142,11 +182,21 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("component")
     parser.add_argument("--step", type=int, default=-1)
+    parser.add_argument("--plans", nargs="+", help="presets in float types, at every step")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        call, operations = recorded(options.model, options.component, options.step, Path(folder))
-        for line in lines(call, operations):
+        denoisers = {
+            plan: Denoiser.exported(options.model, options.component, plan, Path(folder))
+            for plan in options.plans or ("float32",)
+        }
+        if options.plans:
+            table = steps(denoisers)
+        else:
+            (denoiser,) = denoisers.values()
+            table = lines(denoiser.call(options.step), denoiser.operations)
+        for line in table:
             sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -104,8 +104,9 @@ def group_norm(context: Any, node: Any) -> None:
 
 def _by_channel(x: Any, weight: Any, bias: Any) -> Any:
     """A factor and a summand for each channel: one operation where there is one for it, which rounds once."""
-    if x.rank == 4 and weight is not None and bias is not None:
-        gamma, beta = (each.val.astype(np.float32) for each in (weight, bias))
+    known: list[Any] = [getattr(each, "val", None) for each in (weight, bias)]
+    if x.rank == 4 and all(value is not None for value in known):
+        gamma, beta = (value.astype(np.float32) for value in known)
         zero, one = np.zeros_like(gamma), np.ones_like(gamma)
         return mb.batch_norm(
             x=x, mean=zero, variance=one, gamma=gamma, beta=beta, epsilon=np.float32(0)

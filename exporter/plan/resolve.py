@@ -117,11 +117,8 @@ def _fits(
     """Whether a preset quantizes something here, and nothing that the target refuses."""
     try:
         examination = _examined(load_plan(preset), components, target, sites)
-    except (
-        InvalidPlan,
-        TargetRefusal,
-    ):  # a rule of its own matches nothing here, or an option is refused
-        return False
+    except (InvalidPlan, TargetRefusal):
+        return False  # a rule of its own matches nothing here, or the target has not one of its options
     resolved = examination.resolved
     return not examination.refusals and any(resolved.quantized(where) for where in sites)
 

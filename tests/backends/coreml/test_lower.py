@@ -101,6 +101,21 @@ def test_factors_and_summands_of_channels_are_those_of_the_graph(tmp_path: Path)
     assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 125
 
 
+class Modulated(nn.Module):
+    """A norm whose factors are computed."""
+
+    def forward(self, x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        return nn.functional.group_norm(x, 4, factors, factors - 1)
+
+
+def test_factors_of_a_norm_may_be_computed(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(2, 16, 4, 4), "factors": torch.linspace(0.5, 2, 16)}
+    graph, module = graph_of(Modulated, inputs)
+    runner = CoreMlRunner(lowered(graph, tmp_path, "float32"), {})
+
+    assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 120
+
+
 class Reciprocal(nn.Module):
     """Of a value, and of a weight, which conversion computes."""
 

@@ -165,7 +165,8 @@ def _check_drawn(images: list[Any], arguments: dict[str, Any]) -> None:
             raise UsageError(
                 f"the bundle draws {image.width}x{image.height} pixels, "
                 f"asked for were {asked[0]}x{asked[1]}",
-                hint="leave out --width and --height, or export for this size or with --shapes dynamic",
+                hint="leave out --width and --height, or export for this size, or with --shapes dynamic where the target "
+                "takes open sizes",
             )
 
 

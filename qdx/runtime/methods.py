@@ -115,7 +115,8 @@ class TargetMethod:
         if not fits:
             raise UsageError(
                 f"`{self.where}`: `{port.argument}` has shape {list(tensor.shape)}, the artifact takes {list(port.shape)}",
-                hint="call it with the sizes of the export, or export with --shapes dynamic or a fitting --call",
+                hint="call it with the sizes of the export, or export again with a fitting --call, or with --shapes dynamic "
+                "where the target takes open sizes",
             )
 
     def _check_values(self, tensor: torch.Tensor, port: InputPort) -> None:

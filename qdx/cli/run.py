@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -63,7 +64,10 @@ def command(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a picture with a bundle."""
+    """Draw a picture with a bundle.
+
+    Numbers of the call that it was exported with hold where none are given: steps, guidance, sizes and the like.
+    """
     _check_output(output, force=force)
     given = {
         "prompt": prompt,
@@ -76,13 +80,16 @@ def command(
     options = {name: value for name, value in given.items() if value is not None}
     arguments = (read_call(call) or {}) | options
     _check_size(arguments)
+    from qdx.bundle.reader import read_bundle
     from qdx.exporter.capture.arguments import load_images
-    from qdx.runtime import open_bundle
+    from qdx.runtime import open_pipeline
 
     arguments = load_images(arguments)
     with progress_bars() as progress:
-        pipeline = open_bundle(bundle, model=model, threads=threads, progress=progress)
+        opened = read_bundle(bundle)
+        pipeline = open_pipeline(opened, model=model, threads=threads, progress=progress)
     _check_arguments(pipeline, arguments)
+    arguments = _as_exported(opened.manifest.call, arguments) | arguments
     images = _draw(pipeline, arguments, seed)
     paths = _paths(output, len(images), force=force)
     for image, path in zip(images, paths, strict=True):
@@ -108,6 +115,21 @@ def _check_size(arguments: dict[str, Any]) -> None:
     if len(given) == 1:
         other = "width" if given == ["height"] else "height"
         raise UsageError(f"--{given[0]} is given without --{other}", hint="give both, in pixels")
+
+
+def _as_exported(call: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The numbers of the export's call that are not given, which it says; what to draw is always given.
+
+    A bundle of static shapes takes no others, and few pipelines' own defaults are those of the model.
+    """
+    kept = {
+        name: value
+        for name, value in call.items()
+        if name not in given and isinstance(value, bool | int | float)
+    }
+    if kept:
+        say("as exported: " + ", ".join(f"{name} {value}" for name, value in kept.items()))
+    return kept
 
 
 def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:

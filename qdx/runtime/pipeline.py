@@ -53,7 +53,17 @@ def open_bundle(
         RuntimeMissing: The runtime is not installed.
         UsageError: The bundle lacks components and `model` is not given.
     """
-    bundle = read_bundle(path)
+    return open_pipeline(read_bundle(path), model=model, threads=threads, progress=progress)
+
+
+def open_pipeline(
+    bundle: Bundle,
+    *,
+    model: Path | str | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> DiffusionPipeline:
+    """Opens a bundle that was read; as `open_bundle`."""
     skeleton = open_skeleton(bundle, model=model, progress=progress)
     attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
     return skeleton.pipeline

@@ -375,6 +375,7 @@ class Painter:
     def __init__(self, count=1):
         self.count = count
         self.size = None
+        self.exported = {}
         self.calls = []
 
     def __call__(self, prompt=None, negative_prompt=None, num_inference_steps=50, guidance_scale=7.5,
@@ -389,11 +390,15 @@ class Painter:
 def painter(monkeypatch):
     painter = Painter()
 
-    def open_bundle(*given, **options):
-        painter.opened = (given, options)
+    def open_pipeline(bundle, **options):
+        painter.opened = (bundle.path, options)
         return painter
 
-    stand_in(monkeypatch, "qdx.runtime", open_bundle=open_bundle)
+    def read_bundle(path):
+        return SimpleNamespace(path=path, manifest=SimpleNamespace(call=painter.exported))
+
+    stand_in(monkeypatch, "qdx.runtime", open_pipeline=open_pipeline)
+    stand_in(monkeypatch, "qdx.bundle.reader", read_bundle=read_bundle)
     return painter
 
 
@@ -414,7 +419,20 @@ def test_run_hands_on_how_to_open_the_bundle(qdx, painter, tmp_path):
     qdx("run", "b", "-o", tmp_path / "x.png", "--model", "m", "--threads", 2)
 
     options = {"model": Path("m"), "threads": 2, "progress": SILENT}
-    assert painter.opened == ((Path("b"),), options)
+    assert painter.opened == (Path("b"), options)
+
+
+def test_numbers_of_the_export_s_call_hold_where_none_are_given(qdx, painter, tmp_path):
+    painter.exported = {"prompt": "a fox", "num_inference_steps": 3, "guidance_scale": 2.0}
+    done = qdx("run", "b", "--prompt", "a cat", "--guidance", "4", "-o", tmp_path / "x.png")
+    nothing = qdx("run", "b", "-o", tmp_path / "y.png", "--steps", "5", "--guidance", "4")
+
+    assert [(c["prompt"], c["steps"], c["guidance"]) for c in painter.calls] == [
+        ("a cat", 3, 4.0),
+        (None, 5, 4.0),
+    ]
+    assert done.err.startswith("as exported: num_inference_steps 3\n")
+    assert "as exported" not in nothing.err
 
 
 def test_options_win_over_the_call(qdx, painter, tmp_path):

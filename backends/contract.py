@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph, TensorSpec
     from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
     from qdx.exporter.quantize.placement import Placement
     from qdx.targets.profile import TargetProfile
 
@@ -129,23 +129,15 @@ class Backend(Protocol):
         """
 
     def lower(
-        self,
-        graph: Graph,
-        storage_dtype: str,
-        profile: TargetProfile,
-        folder: Path,
-        *,
-        mixed_precision: bool = False,
+        self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes the component into `folder`, which exists; the graph's specs are the artifact's face.
 
         Args:
             graph: With quantizers where they were placed.
-            storage_dtype: Type in which weights are stored that are not quantized.
+            float_types: Types of what is not quantized; mixed only where the profile does not refuse that.
             profile: The target.
             folder: Takes the files.
-            mixed_precision: Whether everything but products is computed in float32, whatever the storage; false where
-                the profile refuses it.
 
         Raises:
             StorageError: The disk refused.

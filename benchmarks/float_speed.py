@@ -155,6 +155,7 @@ def table(rows: list[Timing]) -> str:
 
 def _export_qdx(source: Path, work: Path) -> None:
     from qdx.backends.registry import get_backend
+    from qdx.exporter.plan.resolution import FloatTypes
     from qdx.targets.profile import load_target
 
     missing = [name for name in ("onnxruntime", "openvino") if not (work / f"qdx-{name}").exists()]
@@ -164,7 +165,7 @@ def _export_qdx(source: Path, work: Path) -> None:
     for name in missing:
         folder = work / f"qdx-{name}"
         folder.mkdir(parents=True)
-        get_backend(name).lower(graph, "float32", load_target(name), folder)
+        get_backend(name).lower(graph, FloatTypes("float32"), load_target(name), folder)
 
 
 def _export_peers(python: Path | None, source: Path, work: Path) -> list[str]:

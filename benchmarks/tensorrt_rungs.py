@@ -40,7 +40,7 @@ from qdx.exporter.graph.site import Site
 from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.graph.weights import LazyWeight, Weights
 from qdx.exporter.plan.load import load_plan, plan_from_json
-from qdx.exporter.plan.resolution import ResolvedPlan
+from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
 from qdx.exporter.plan.resolve import examine, resolve
 from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.settings import Calibration
@@ -182,7 +182,7 @@ def _rung(
     try:
         floats, recipe = choose_recipe(graph, resolved, captured.ranges, _BACKEND, captured.profile)
         made = floats if recipe is None else quantized_graph(floats, recipe)
-        file = _BACKEND.lower(made, storage, captured.profile, folder).model
+        file = _BACKEND.lower(made, FloatTypes(storage), captured.profile, folder).model
     except QdxError as error:
         return replace(empty, failure=_words(error))
     found = lint_file(file, DeviceFacts())

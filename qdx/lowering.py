@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.calls import CallRecord
     from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.plan.resolution import FloatTypes
     from qdx.exporter.progress import Progress
     from qdx.packages import Packages
     from qdx.quantization import PlannedGraphs
@@ -80,9 +81,9 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     relative = layout.folder(name, record.key)
     folder = staging / relative
     make_folder(folder)
-    storage_dtype = job.planned.resolved.storage_dtype(name)
+    float_types = job.planned.resolved.float_types(name)
     lowered = floats if recipe is None else quantized_graph(floats, recipe)
-    made = _artifact(job, lowered, storage_dtype, folder, staging)
+    made = _artifact(job, lowered, float_types, folder, staging)
     if recipe is not None:
         write_recipe(recipe, folder)
     config = job.source.folder.components[name].config
@@ -131,19 +132,18 @@ class _Made:
     artifact: str | None = None
 
 
-def _artifact(job: Job, graph: Graph, storage_dtype: str, folder: Path, staging: Path) -> _Made:
+def _artifact(
+    job: Job, graph: Graph, float_types: FloatTypes, folder: Path, staging: Path
+) -> _Made:
     """Lowers a graph in the layout that was asked for."""
-    mixed = job.planned.resolved.plan.options.mixed_precision
     if job.packages is None:
-        notes = job.backend.lower(
-            graph, storage_dtype, job.profile, folder, mixed_precision=mixed
-        ).notes
+        notes = job.backend.lower(graph, float_types, job.profile, folder).notes
         face = graph_in_layout(graph, job.profile.layout)
         fields = tuple(spec.name for spec in graph.outputs)
         return _Made(face.inputs, face.outputs, fields, notes)
-    placed = job.packages.place(graph, storage_dtype)
+    placed = job.packages.place(graph, float_types.storage)
     profile = job.packages.plain(graph.where, job.profile)
-    files = job.backend.lower(placed.graph, storage_dtype, profile, folder, mixed_precision=mixed)
+    files = job.backend.lower(placed.graph, float_types, profile, folder)
     artifact = job.packages.move(graph.where, files.model, staging)
     face = placed.graph
     return _Made(face.inputs, face.outputs, placed.fields, files.notes, placed.forms, artifact)

@@ -20,7 +20,7 @@ from qdx.nncf_calls import takes
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema import Plan
     from qdx.exporter.plan.settings import Nncf
     from qdx.nncf_calls import Arrays
@@ -59,13 +59,7 @@ class NncfBackend(OpenVinoBackend):
         self._samples = samples
 
     def lower(
-        self,
-        graph: Graph,
-        storage_dtype: str,
-        profile: TargetProfile,
-        folder: Path,
-        *,
-        mixed_precision: bool = False,
+        self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes the float artifact aside and what NNCF makes of it into `folder`.
 
@@ -74,17 +68,9 @@ class NncfBackend(OpenVinoBackend):
             TargetRefusal: NNCF refuses the model or the settings.
         """
         if not takes(self._settings, graph.component):
-            return super().lower(
-                graph, storage_dtype, profile, folder, mixed_precision=mixed_precision
-            )
+            return super().lower(graph, float_types, profile, folder)
         with TemporaryDirectory(prefix=".float-", dir=folder) as temporary:
-            floats = super().lower(
-                graph,
-                storage_dtype,
-                profile,
-                Path(temporary),
-                mixed_precision=mixed_precision,
-            )
+            floats = super().lower(graph, float_types, profile, Path(temporary))
             target = folder / floats.model.name
             quantize_with_nncf(
                 floats.model, target, self._settings, self._samples.get(graph.where, ())

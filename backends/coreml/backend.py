@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
     from qdx.exporter.quantize.placement import Placement
     from qdx.targets.profile import TargetProfile
 
@@ -42,20 +42,13 @@ class CoreMlBackend:
         return place(graph, sites, resolved, ranges, profile)
 
     def lower(
-        self,
-        graph: Graph,
-        storage_dtype: str,
-        profile: TargetProfile,
-        folder: Path,
-        *,
-        mixed_precision: bool = False,
+        self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes `model.mlpackage`."""
         from qdx.backends.coreml.lower import lower
         from qdx.backends.layout import graph_in_layout
 
-        asked = graph_in_layout(graph, profile.layout)
-        return lower(asked, storage_dtype, profile, folder, mixed_precision=mixed_precision)
+        return lower(graph_in_layout(graph, profile.layout), float_types, profile, folder)
 
     def add_helpers(
         self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path

@@ -23,6 +23,7 @@ from qdx.exporter.graph.sites import sites
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.plan.resolution import FloatTypes
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["PACKAGE", "lower"]
@@ -31,12 +32,7 @@ PACKAGE: Final = "model.mlpackage"
 
 
 def lower(
-    graph: Graph,
-    storage_dtype: str,
-    profile: TargetProfile,
-    folder: Path,
-    *,
-    mixed_precision: bool = False,
+    graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
 ) -> LoweredFiles:
     """Writes the component into `folder`, as one package or as the two of the profile's layout.
 
@@ -47,7 +43,7 @@ def lower(
         StorageError: The disk refused.
         TargetRefusal: The target cannot do what the graph or the dtype asks.
     """
-    check_request(graph, storage_dtype, profile)
+    check_request(graph, float_types.storage, profile)
     package = folder / PACKAGE
     weights = package / WEIGHTS_FOLDER
     try:
@@ -59,8 +55,8 @@ def lower(
         graph = decomposed(graph)
         program = translate(graph, specification)
         found = sites(graph)
-        half = storage_dtype == "float16"
-        run_passes(program, Precision.of(found, mixed=mixed_precision) if half else None)
+        half = float_types.storage == "float16"
+        run_passes(program, Precision.of(found, mixed=float_types.mixed) if half else None)
         name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)

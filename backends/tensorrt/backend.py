@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import ResolvedPlan
+    from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
     from qdx.exporter.quantize.placement import Placement
     from qdx.targets.profile import TargetProfile
 
@@ -54,20 +54,14 @@ class TensorRtBackend:
         return place(graph, sites, resolved, ranges, profile)
 
     def lower(
-        self,
-        graph: Graph,
-        storage_dtype: str,
-        profile: TargetProfile,
-        folder: Path,
-        *,
-        mixed_precision: bool = False,
+        self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes `model.onnx` and `model.onnx_data`."""
         from qdx.backends.layout import graph_in_layout
         from qdx.backends.tensorrt.lower import lower
 
-        assert not mixed_precision, "its profiles refuse it"
-        return lower(graph_in_layout(graph, profile.layout), storage_dtype, profile, folder)
+        assert not float_types.mixed, "its profiles refuse mixed precision"
+        return lower(graph_in_layout(graph, profile.layout), float_types.storage, profile, folder)
 
     def add_helpers(
         self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path

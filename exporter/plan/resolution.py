@@ -12,10 +12,23 @@ from qdx.exporter.plan.feasibility import Form
 from qdx.exporter.plan.schema import Plan
 from qdx.exporter.plan.scheme import Inputs, Weights
 
-__all__ = ["InputsByTimestep", "Resolution", "ResolvedPlan", "SiteResolution"]
+__all__ = ["FloatTypes", "InputsByTimestep", "Resolution", "ResolvedPlan", "SiteResolution"]
 
 InputsByTimestep = tuple[tuple[range, Inputs], ...]
 """Ranges of the calibration's timestep groups, each with its scheme and a scale of its own."""
+
+
+@dataclass(frozen=True)
+class FloatTypes:
+    """Types of what is not quantized of a component.
+
+    Attributes:
+        storage: Torch name of the type in which its weights are stored.
+        mixed: Whether, where that has sixteen bits and is computed in them, everything but products is in float32.
+    """
+
+    storage: str
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,14 @@ class ResolvedPlan:
             KeyError: The component was not resolved.
         """
         return {r.component: r for r in self.components}[component].becomes
+
+    def float_types(self, component: str) -> FloatTypes:
+        """Returns the types of what is not quantized of a component.
+
+        Raises:
+            KeyError: The component was not resolved.
+        """
+        return FloatTypes(self.storage_dtype(component), self.plan.options.mixed_precision)
 
     def site(self, where: str, key: str) -> SiteResolution:
         """Returns what becomes of one site.

@@ -15,6 +15,7 @@ from qdx.backends.lockstep import UnknownQuantizer, quantizer_of, quantizers
 from qdx.backends.registry import get_backend
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.exporter.quantize.placement import Placement, SitePlacement
 from qdx.targets.profile import load_target
@@ -44,7 +45,7 @@ def in_lockstep(
     placement, backend = placed(graph, target), get_backend(target)
     profile = load_target(target)
     made = insert(graph, sites(graph), placement)
-    backend.lower(made, "float32", profile, folder)
+    backend.lower(made, FloatTypes("float32"), profile, folder)
     reference = insert(graph, sites(graph), change(placement))
     artifact = backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
     assert artifact.quantizers
@@ -100,7 +101,7 @@ def test_a_quantizer_that_the_graph_has_not_is_named(
     shared = insert(graph, sites(graph), placement)  # `to_k` and `to_v` have one quantizer
     made = insert(graph, sites(graph), replace(placement, sites=tuple(map(apart, placement.sites))))
     assert len(quantizers(made)) == len(quantizers(shared)) + 1
-    backend.lower(made, "float32", profile, tmp_path)
+    backend.lower(made, FloatTypes("float32"), profile, tmp_path)
 
     with pytest.raises(UnknownQuantizer) as caught:
         backend.open_lockstep(tmp_path, profile.options, quantizer_shapes(shared))
@@ -117,7 +118,7 @@ def test_open_sizes_may_be_others_than_those_traced(target: str, tmp_path: Path)
     )
     placement, backend, profile = placed(graph, target), get_backend(target), load_target(target)
     made = insert(graph, sites(graph), placement)
-    backend.lower(made, "float32", profile, tmp_path)
+    backend.lower(made, FloatTypes("float32"), profile, tmp_path)
     artifact = backend.open_lockstep(tmp_path, profile.options, quantizer_shapes(made), threads=1)
     assert len(artifact.quantizers) == 1  # that of the second convolution
 

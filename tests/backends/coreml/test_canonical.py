@@ -14,6 +14,7 @@ from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.package import quiet
 from qdx.exporter.graph.face import Port, with_face
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.targets import load_target
 from tests.backends.tracing import graph_of
 
@@ -54,7 +55,7 @@ def test_indices_that_arrive_as_floats_stay_exact_beyond_16_bits(tmp_path: Path)
     graph, module = graph_of(Words, {"ids": ids})
     adapted = with_face(graph, {"ids": Port("ids", "float32")}, {"y": Port("y", "float32")})
 
-    package = lower(adapted, "float16", load_target("coreml"), tmp_path).model
+    package = lower(adapted, FloatTypes("float16"), load_target("coreml"), tmp_path).model
     program = read_package(package)
     results = Interpreter(program).run({"ids": ids.float().numpy()})
 

@@ -17,6 +17,7 @@ from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.interpreter import run
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan import plan_from_json, resolve
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
 from tests.backends.onnxruntime.quantized import FixedRanges
@@ -69,7 +70,7 @@ def lowered(
             graph, sites(graph), backend.place(graph, sites(graph), resolved, ranges, profile)
         )
 
-    backend.lower(quantized(scale), storage, profile, folder)
+    backend.lower(quantized(scale), FloatTypes(storage), profile, folder)
     return quantized(1.0)
 
 

@@ -22,6 +22,7 @@ from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.graph import Graph
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.targets import load_target
 from tests.backends.tracing import block_inputs, graph_of, sqnr_db
 
@@ -34,11 +35,12 @@ def lowered(
     dtype: str = "float16",
     target: str = "coreml",
     *,
-    mixed_precision: bool = False,
+    mixed: bool = False,
 ) -> Path:
     folder.mkdir(exist_ok=True)
     profile = load_target(target)
-    CoreMlBackend().lower(graph, dtype, profile, folder, mixed_precision=mixed_precision)
+    float_types = FloatTypes(dtype, mixed=mixed)
+    CoreMlBackend().lower(graph, float_types, profile, folder)
     return folder
 
 
@@ -194,11 +196,12 @@ import hashlib, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from qdx.backends.coreml.backend import CoreMlBackend
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.targets import load_target
 from tests.backends.tracing import Block, block_inputs, graph_of
 folder = Path(sys.argv[2])
 graph, _ = graph_of(Block, block_inputs())
-CoreMlBackend().lower(graph, "float16", load_target("coreml"), folder)
+CoreMlBackend().lower(graph, FloatTypes("float16"), load_target("coreml"), folder)
 for path in sorted(folder.rglob("*")):
     if path.is_file():
         sys.stdout.write(hashlib.sha256(path.read_bytes()).hexdigest() + " " + path.relative_to(folder).as_posix() + "\\n")

@@ -14,6 +14,7 @@ from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan import plan_from_json, resolve
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.plan.totals import totals_of
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
@@ -78,7 +79,7 @@ def test_a_package_is_what_was_planned(
     ranges: Any = FixedRanges(-4, 4)
     placement = backend.place(graph, sites(graph), resolved, ranges, profile)
     quantized = insert(graph, sites(graph), placement)
-    backend.lower(quantized, storage, profile, tmp_path)
+    backend.lower(quantized, FloatTypes(storage), profile, tmp_path)
 
     inputs = given()
     found = backend.open(tmp_path, profile.options)({"x": inputs["x"].numpy()})["y"]

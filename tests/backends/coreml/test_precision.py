@@ -15,6 +15,7 @@ from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.face import Port, with_face
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
 from qdx.targets.profile import Layout
@@ -96,7 +97,7 @@ def test_nothing_is_gained_where_it_is_given_rounded(tmp_path: Path) -> None:
     half = with_face(graph, ports, {"y": Port("y", "float32")})
     target = load_target("coreml")
     plain = target.model_copy(update={"layout": Layout(model_file="model.mlpackage")})
-    CoreMlBackend().lower(half, "float16", plain, tmp_path)
+    CoreMlBackend().lower(half, FloatTypes("float16"), plain, tmp_path)
 
     assert first_and_last(tmp_path) == ["float16", "float16"]
 
@@ -262,7 +263,7 @@ FEEDING = {"x": torch.randn(1, 256, 64, generator=torch.Generator().manual_seed(
 
 def test_in_mixed_precision_products_alone_are_float16(tmp_path: Path) -> None:
     graph, _ = graph_of(Feeding, FEEDING)
-    operations = program_of(lowered(graph, tmp_path, mixed_precision=True)).main.operations
+    operations = program_of(lowered(graph, tmp_path, mixed=True)).main.operations
     types = {(op.kind, op.outputs[0].type.kind.name) for op in operations}
 
     assert {("linear", "float16"), ("scaled_dot_product_attention", "float16")} <= types
@@ -296,7 +297,7 @@ def test_in_mixed_precision_shortcuts_are_no_products(
     mixed: bool, shortcut: str, tmp_path: Path
 ) -> None:
     graph, _ = graph_of(Residual, {"x": torch.randn(1, 4, 8, 8)})
-    operations = program_of(lowered(graph, tmp_path, mixed_precision=mixed)).main.operations
+    operations = program_of(lowered(graph, tmp_path, mixed=mixed)).main.operations
     types = [op.outputs[0].type.kind.name for op in operations if op.kind == "conv"]
 
     assert sorted(types) == ["float16"] * 4 + [shortcut]
@@ -306,7 +307,7 @@ def test_a_quantized_shortcut_has_the_type_of_its_scales(tmp_path: Path) -> None
     graph, _ = graph_of(Residual, {"x": torch.randn(1, 4, 8, 8)})
     graph, placement = placed(graph, HALF, {"select": {"op": "conv2d"}, "weights": W8})
     made = insert(graph, sites(graph), placement)
-    operations = program_of(lowered(made, tmp_path, mixed_precision=True)).main.operations
+    operations = program_of(lowered(made, tmp_path, mixed=True)).main.operations
     types = [op.outputs[0].type.kind.name for op in operations if op.kind == "conv"]
 
     assert types == ["float16"] * 5
@@ -314,7 +315,7 @@ def test_a_quantized_shortcut_has_the_type_of_its_scales(tmp_path: Path) -> None
 
 def test_mixed_precision_stores_no_weight_in_float32(tmp_path: Path) -> None:
     graph, module = graph_of(Feeding, FEEDING)
-    folder = lowered(graph, tmp_path, mixed_precision=True)
+    folder = lowered(graph, tmp_path, mixed=True)
     weights = folder / "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
 
     assert weights.stat().st_size < 2 * sum(p.numel() for p in module.parameters()) + 4096
@@ -322,7 +323,7 @@ def test_mixed_precision_stores_no_weight_in_float32(tmp_path: Path) -> None:
 
 def test_mixed_precision_is_closer_than_float16(tmp_path: Path) -> None:
     graph, module = graph_of(Feeding, FEEDING)
-    mixed = lowered(graph, tmp_path / "mixed", mixed_precision=True)
+    mixed = lowered(graph, tmp_path / "mixed", mixed=True)
     plain = lowered(graph, tmp_path / "plain")
     mixed_db, plain_db = (
         sqnr_db(module(**FEEDING), CoreMlRunner(folder, {})(arrays(FEEDING))["y"])

@@ -13,6 +13,7 @@ from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.backends.coreml.refuse import check_halves, check_request, weights_bytes
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.graph import Graph
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.targets import load_target
 from qdx.targets.profile import Layout
 from tests.backends.tracing import graph_of
@@ -20,7 +21,7 @@ from tests.backends.tracing import graph_of
 
 def refused(graph: Graph, folder: Path, target: str, dtype: str = "float16") -> TargetRefusal:
     with pytest.raises(TargetRefusal) as caught:
-        CoreMlBackend().lower(graph, dtype, load_target(target), folder)
+        CoreMlBackend().lower(graph, FloatTypes(dtype), load_target(target), folder)
     assert caught.value.refusals
     assert caught.value.exit_code == 3
     return caught.value

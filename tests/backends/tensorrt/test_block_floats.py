@@ -21,6 +21,7 @@ from qdx.backends.lockstep import quantizers
 from qdx.backends.tensorrt.executable import make_executable
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.block_floats import mxfp8_bytes, nvfp4_bytes
 from qdx.exporter.quantize.insert import insert
@@ -59,7 +60,7 @@ def lowered(graph, folder, name, stored="float16", *, inputs=True):
     ranges = FixedRanges() if name == "nvfp4" and inputs else None
     made = insert(graph, sites(graph), BACKEND.place(graph, sites(graph), plan, ranges, PROFILE))
     folder.mkdir(exist_ok=True)
-    BACKEND.lower(made, stored, PROFILE, folder)
+    BACKEND.lower(made, FloatTypes(stored), PROFILE, folder)
     return Lowered(made, folder)
 
 

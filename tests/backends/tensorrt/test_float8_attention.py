@@ -19,6 +19,7 @@ from qdx.backends.tensorrt.lint import DeviceFacts
 from qdx.backends.tensorrt.produce import lint_file
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
@@ -65,7 +66,7 @@ def made(tmp_path_factory) -> tuple[object, Path]:
     placement = BACKEND.place(opened, sites(opened), plan, FixedRanges(), PROFILE)
     quantized = insert(opened, sites(opened), placement)
     folder = tmp_path_factory.mktemp("attention")
-    BACKEND.lower(quantized, "float16", PROFILE, folder)
+    BACKEND.lower(quantized, FloatTypes("float16"), PROFILE, folder)
     return quantized, folder
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from qdx.backends.lockstep import quantizers
 from qdx.backends.tensorrt.lint import Severity
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
@@ -60,7 +61,7 @@ def lowered(graph, folder, scheme, stored="float16", change=lambda placement: pl
     )
     placement = BACKEND.place(graph, sites(graph), plan, FixedRanges(), PROFILE)
     made = insert(graph, sites(graph), change(placement))
-    BACKEND.lower(made, stored, PROFILE, folder)
+    BACKEND.lower(made, FloatTypes(stored), PROFILE, folder)
     return Lowered(made, folder)
 
 
@@ -270,7 +271,7 @@ def test_float16_is_that_of_rounded_weights(tmp_path):
 
     x = {"x": torch.randn(2, 4, 8, 8)}
     graph, module = graph_of(Small, x)
-    BACKEND.lower(graph, "float16", PROFILE, tmp_path)
+    BACKEND.lower(graph, FloatTypes("float16"), PROFILE, tmp_path)
     rounded = module.half().float()
 
     found = BACKEND.open(tmp_path, {}, threads=1)({"x": x["x"].numpy()})["y"]

@@ -11,6 +11,7 @@ from torch import nn
 
 from qdx.backends.registry import get_backend
 from qdx.backends.tensorrt.widen import widen
+from qdx.exporter.plan.resolution import FloatTypes
 from qdx.targets import load_target
 from qdx.verify.metrics import sqnr_db
 from tests.backends.tracing import graph_of
@@ -32,7 +33,7 @@ class Small(nn.Module):
 def made(tmp_path):
     x = torch.randn(2, 4, 8, 8)
     graph, module = graph_of(Small, {"x": x})
-    BACKEND.lower(graph, "float16", PROFILE, tmp_path)
+    BACKEND.lower(graph, FloatTypes("float16"), PROFILE, tmp_path)
     return tmp_path, x, module.half().float()(x).detach()
 
 

@@ -12,7 +12,7 @@ import torch
 import qdx
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
-from qdx.export_notes import build_notes, float_notes, table_notes, unit_notes
+from qdx.export_notes import build_notes, float_notes, option_notes, table_notes, unit_notes
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
@@ -172,6 +172,7 @@ def export(
         (
             *timestep_notes,
             *float_notes(planned.resolved),
+            *option_notes(planned.resolved, profile, entries),
             *unit_notes(planned.resolved, profile, entries),
             *table_notes(entries),
             *helper_notes,
@@ -182,8 +183,8 @@ def export(
 
 
 def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> PlannedGraphs:
-    """The graphs and what becomes of their sites; graphs of a float plan are traced one by one later."""
-    if plan.quantizes:
+    """The graphs and what becomes of their sites; graphs of a plan for whole components are traced one by one later."""
+    if plan.quantizes or plan.selects_operations:
         return plan_graphs(source, plan, profile)
     return PlannedGraphs({}, {}, resolve(plan, source.skeleton.modules, profile))
 

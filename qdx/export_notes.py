@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolution import ResolvedPlan
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["build_notes", "float_notes", "table_notes", "unit_notes"]
+__all__ = ["build_notes", "float_notes", "option_notes", "table_notes", "unit_notes"]
 
 
 def build_notes(profile: TargetProfile) -> tuple[str, ...]:
@@ -49,6 +49,23 @@ def unit_notes(
             "the GPU"
         )
     return (*notes,)
+
+
+def option_notes(
+    resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
+) -> tuple[str, ...]:
+    """Says so where mixed precision changes nothing of what is exported."""
+    computed = {r.component: r.computes for r in resolved.components}
+    if not resolved.plan.options.mixed_precision or any(
+        computed[name] != "float32" for name in exported
+    ):
+        return ()
+    reason = (
+        f"`{profile.name}` computes floats in float32, whatever they are stored in"
+        if profile.compute_dtype == "float32"
+        else "nothing that is exported is stored in sixteen bits"
+    )
+    return (f"`mixed_precision` changes nothing: {reason}",)
 
 
 def _names(components: Sequence[str]) -> str:

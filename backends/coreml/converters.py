@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
 import numpy as np
-from coremltools.converters.mil.frontend.torch.ops import _get_inputs, cat
+from coremltools.converters.mil.frontend.torch.ops import (
+    _get_inputs,
+    cat,
+    promote_input_dtypes,
+)
+from coremltools.converters.mil.frontend.torch.ops import where as whole_where
 from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # its name in every converter
 from coremltools.converters.mil.mil import types
+from coremltools.converters.mil.mil.types.symbolic import any_symbolic
 
 from qdx.backends.coreml.compressed import affine, palette
 
@@ -35,6 +42,7 @@ def register_operators() -> None:
     ]
     missing = [f"{kind}.vec" for kind in kinds if kind != "upsample_nearest2d"]
     register_torch_op(_upsample_nearest, torch_alias=missing)
+    register_torch_op(where, torch_alias=["where.self", "where.scalarother"], override=True)
     register_torch_op(_concatenate, torch_alias=["concatenate"])
 
 
@@ -136,6 +144,23 @@ def reciprocal(context: Any, node: Any) -> None:
     """One divided by a value; coremltools' operation adds 1e-4 to it."""
     (x,) = _get_inputs(context, node, expected=1)
     context.add(mb.real_div(x=np.float32(1), y=x, name=node.name))
+
+
+def where(context: Any, node: Any) -> None:
+    """A choice between a tensor and a number; coremltools writes the number out in the tensor's size, once for each use."""
+    inputs = _get_inputs(context, node)
+    if len(inputs) == 3 and not any(any_symbolic(value.shape) for value in inputs):
+        condition, *values = inputs
+        shape = np.broadcast_shapes(*(tuple(value.shape) for value in inputs))
+        sizes = sorted(values, key=lambda value: math.prod(value.shape))
+        if math.prod(sizes[0].shape) == 1 and tuple(sizes[1].shape) == shape:
+            one, other = promote_input_dtypes(values)
+            known = (
+                condition if types.is_bool(condition.dtype) else mb.cast(x=condition, dtype="bool")
+            )
+            context.add(mb.select(cond=known, a=one, b=other, name=node.name))
+            return
+    whole_where(context, node)
 
 
 def _optional(context: Any, node: Any, position: int, name: str) -> Any:

@@ -20,6 +20,7 @@ from qdx.backends.coreml.refuse import check_halves, check_program, check_reques
 from qdx.backends.coreml.site_names import METADATA_KEY, site_table
 from qdx.exporter.errors import StorageError
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.quantize.time_embedding import has_time_table
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -56,7 +57,8 @@ def lower(
         program = translate(graph, specification)
         found = sites(graph)
         half = float_types.storage == "float16"
-        run_passes(program, Precision.of(found, mixed=float_types.mixed) if half else None)
+        precision = Precision.of(found, time_table=has_time_table(graph), mixed=float_types.mixed)
+        run_passes(program, precision if half else None)
         name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)

@@ -27,8 +27,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # its name in every converter
 from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
+from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 
 from qdx.backends.coreml.site_names import node_of
 from qdx.backends.coreml.stored_weights import StoredWeight
@@ -45,6 +47,7 @@ _PARTS: Final = frozenset(
     {"slice_by_index", "split", "reshape", "transpose", "expand_dims", "squeeze", "add", "cast"}
 )
 _ROOTS: Final = frozenset({"add", "sqrt", "rsqrt", "inverse"})
+_QUOTIENT: Final = "real_div"
 _PRODUCTS: Final = frozenset(
     {"conv", "conv_transpose", "linear", "matmul", "einsum", "scaled_dot_product_attention"}
 )
@@ -66,28 +69,29 @@ class Precision:
 
     Attributes:
         reading: Nodes of the sites that read a denoiser's main input; none where nothing depends on a timestep.
-        carrying: In mixed precision, nodes of the products that carry the residual stream itself; None otherwise.
+        mixed: Whether only products become float16.
+        carrying: Nodes of the products that carry the residual stream itself, and stay float32 among the mixed.
     """
 
     reading: frozenset[str] = frozenset()
-    carrying: frozenset[str] | None = None
+    mixed: bool = False
+    carrying: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, sites: Sequence[Site], *, mixed: bool) -> Precision:
+    def of(cls, sites: Sequence[Site], *, time_table: bool, mixed: bool) -> Precision:
         """Finds them.
 
         Args:
             sites: Of the graph as it is converted.
-            mixed: Whether only products become float16, and of these not those that carry the residual stream.
+            time_table: Whether layers that depended on a timestep are a table, and no sites any more.
+            mixed: Whether only products become float16.
         """
 
         def nodes(role: str) -> frozenset[str]:
             return frozenset(site.node for site in sites if site.role == role)
 
-        denoises = any(site.role == "time_embed" for site in sites)
-        return cls(
-            nodes("first") if denoises else frozenset(), nodes("shortcut") if mixed else None
-        )
+        denoises = time_table or any(site.role == "time_embed" for site in sites)
+        return cls(nodes("first") if denoises else frozenset(), mixed, nodes("shortcut"))
 
 
 def type_float16(program: Any, precision: Precision) -> None:
@@ -99,8 +103,9 @@ def type_float16(program: Any, precision: Precision) -> None:
     """
     for function in program.functions.values():
         kept = kept_float32(function, precision.reading)
-        if precision.carrying is not None:
+        if precision.mixed:
             kept |= _between_products(function, precision.carrying)
+            _bound_infinities(function)
         _Float16(lambda op, kept=kept: op.name not in kept)(program)
 
 
@@ -114,7 +119,7 @@ def kept_float32(function: Any, reading: frozenset[str]) -> frozenset[str]:
             kept |= _position(op)
         if op.op_type == "reduce_mean":
             kept |= _mean_of_squares(op)
-        if op.op_type == "real_div":
+        if op.op_type == _QUOTIENT:
             kept |= _quotient_of_products(op)
         if _has_small_scale(op):
             kept |= {op.name, *(user.name for user in op.outputs[0].child_ops)}
@@ -134,22 +139,41 @@ def _between_products(function: Any, carrying: frozenset[str]) -> frozenset[str]
         users = [user for value in op.outputs for user in value.child_ops]
         if op.op_type in _MOVES and users and not any(user.name in kept for user in users):
             continue
-        if not any(map(_is_large_weight, _inputs(op))):
+        if op.op_type != "gather" and not _is_compressed(
+            op
+        ):  # an embedding is as exact in either type
             kept.add(op.name)
     return frozenset(kept)
 
 
-def _is_compressed(product: Any) -> bool:
-    """Whether a product reads what is stored or rounded in low precision, and so has the type of its scales."""
-    makers = [value.op for value in _inputs(product) if value.op is not None]
+def _bound_infinities(function: Any) -> None:
+    """Makes constants that stand for infinity finite in float16, in place: what is added to them is rounded later."""
+    scope = ScopeInfo(source=ScopeSource.COREMLTOOLS_GRAPH_PASS, data=["bound_infinities"])
+    with function, mb.scope(scope):
+        for op in list(function.find_ops(op_type="const")):
+            value = op.outputs[0]
+            if isinstance(value.val, StoredWeight) or not value.is_tensor_or_scalar_of(
+                dtype="fp32"
+            ):
+                continue
+            if bool((np.abs(np.asarray(value.val)) < _INFINITE).all()):
+                continue
+            bounded = mb.const(val=_finite(value), name=f"{op.name}_finite", before_op=op)
+            function.replace_uses_of_var_after_op(anchor_op=op, old_var=value, new_var=bounded)
+
+
+def _finite(value: Any) -> Any:
+    """The value of a constant with the infinities of float16, and what stands for them, bounded."""
+    bound = _LARGEST if any(op.op_type in _BOUNDS for op in value.child_ops) else _MASKED
+    array = np.asarray(value.val)
+    finite = np.where(np.abs(array) < _INFINITE, array, np.sign(array) * bound).astype(array.dtype)
+    return finite[()] if np.isscalar(value.val) else finite
+
+
+def _is_compressed(op: Any) -> bool:
+    """Whether an operation reads what is stored or rounded in low precision, and so has the type of its scales."""
+    makers = [value.op for value in _inputs(op) if value.op is not None]
     return any(m.op_type == "dequantize" or m.op_type.startswith("constexpr_") for m in makers)
-
-
-def _is_large_weight(value: Any) -> bool:
-    """Whether a value is a weight that would be stored in the type of what reads it."""
-    if value.op is None:
-        return False
-    return value.op.op_type.startswith("constexpr_") or isinstance(value.val, StoredWeight)
 
 
 def _position(op: Any) -> set[str]:
@@ -194,10 +218,14 @@ def _mean_of_squares(mean: Any) -> set[str]:
     current = mean
     while len(current.outputs[0].child_ops) == 1:
         (current,) = current.outputs[0].child_ops
-        if current.op_type not in _ROOTS:
+        if current.op_type not in _ROOTS and not _is_reciprocal(current):
             break
         found.add(current.name)
     return found
+
+
+def _is_reciprocal(op: Any) -> bool:
+    return op.op_type == _QUOTIENT and op.inputs["x"].val is not None
 
 
 def _quotient_of_products(division: Any) -> set[str]:

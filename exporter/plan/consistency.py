@@ -228,7 +228,7 @@ def _options(plan: Plan) -> Iterator[Fault]:
         for rule in plan.rules
     ):
         yield Fault(("options", "mixed_precision"), "`mixed_precision`, and no rule stores sixteen bits",
-                    "it computes in float32 what is between products in float16")  # fmt: skip
+                    "store components in float16, as the preset `mixed-float16` does, or leave it out")  # fmt: skip
     if plan.quantizer == "nncf":
         return
     if plan.options.smoothing is not None and not asked.inputs:

@@ -59,12 +59,14 @@ class Negotiation:
         storage: Type in which its component stores what is not quantized.
         target: The target.
         macs: Multiply-accumulates by which the target judges what is faster.
+        mixed: Whether of what computes in sixteen bits only products do, and no shortcuts.
     """
 
     site: Site
     storage: str
     target: PlanTarget
     macs: int
+    mixed: bool = False
 
     def outcome(self, wish: Wish) -> Outcome:
         """Says what becomes of a wish."""
@@ -111,7 +113,9 @@ class Negotiation:
         weights = wish.weights
         if wish.inputs is not None or (weights is not None and weights.quantized):
             return None
-        computed = f"computed in {computed_in(self.target, self.storage)}"
+        widened = self.mixed and (not self.site.macs or self.site.role == "shortcut")
+        dtype = "float32" if widened else computed_in(self.target, self.storage)
+        computed = f"computed in {dtype}"
         if weights is None:
             return Offer("float", computed)
         return Offer("float", f"stored in {weights.dtype}; {computed}")

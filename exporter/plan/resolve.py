@@ -223,7 +223,7 @@ def _check_options(plan: Plan, target: PlanTarget) -> None:
         if name in plan.options.changed:
             raise TargetRefusal(
                 f"{quoted(plan.place('options', name))}: `{target.name}` has no `{name}`: {reason}",
-                hint=f"leave `{name}` out of the plan's options, or choose another target",
+                hint=f"leave `{name}` out of the plan's options, or take a preset without it, or choose another target",
             )
 
 

@@ -62,7 +62,8 @@ def resolve_site(
     """
     plan = request.plan
     wish = _wish(plan, site, decision, request.storage)
-    negotiation = Negotiation(site, request.storage, request.target, macs)
+    mixed = plan.options.mixed_precision
+    negotiation = Negotiation(site, request.storage, request.target, macs, mixed)
     outcome = negotiation.outcome(wish)
     if outcome.offer.slower is not None:
         outcome = _where_faster(plan, decision, wish, negotiation, outcome)

@@ -75,6 +75,11 @@ class Plan(PlanModel):
         """Whether anything beside float storage is asked for."""
         return self.quantizer == "nncf" or any(rule.quantizes for rule in self.rules)
 
+    @property
+    def selects_operations(self) -> bool:
+        """Whether anything is asked of single operations."""
+        return any(not rule.select.by_component for rule in self.rules)
+
     def place(self, *path: str | int) -> str:
         """Returns where a part of the plan was written, as `file:line:column` where known.
 

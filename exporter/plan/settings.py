@@ -41,10 +41,10 @@ class Options(PlanModel):
     smoothing: Smoothing | None = None
 
     @property
-    def changed(self) -> frozenset[str]:
+    def changed(self) -> tuple[str, ...]:
         """Names of the options that are not as without a plan's saying."""
         fields = type(self).model_fields
-        return frozenset(name for name in fields if getattr(self, name) != fields[name].default)
+        return tuple(name for name in fields if getattr(self, name) != fields[name].default)
 
 
 class Calibration(PlanModel):

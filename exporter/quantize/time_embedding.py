@@ -19,11 +19,12 @@ from qdx.exporter.quantize.timestep_flow import TimestepFlow, evaluated
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
 
-__all__ = ["precomputed_time_embedding"]
+__all__ = ["has_time_table", "precomputed_time_embedding"]
 
 aten = torch.ops.aten
 
 _NAME: Final = "time_embedding"
+_TIMESTEPS: Final = f"{_NAME}.timesteps"
 
 
 def precomputed_time_embedding(graph: Graph, timesteps: torch.Tensor, timestep_input: str) -> Graph:
@@ -72,13 +73,18 @@ def precomputed_time_embedding(graph: Graph, timesteps: torch.Tensor, timestep_i
     return editor.finish()
 
 
+def has_time_table(graph: Graph) -> bool:
+    """Whether tables stand in a graph for what follows from the timestep alone."""
+    return any(target.endswith(_TIMESTEPS) for target in graph.program.constants)
+
+
 class _Tables:
     """The lookup of a call's timestep, and the values that it finds."""
 
     def __init__(self, editor: ProgramEditor, source: Node, steps: torch.Tensor) -> None:
         self._editor = editor
         self._samples = source.meta["val"].shape[0] if source.meta["val"].dim() else None
-        known = editor.add_constant(f"{_NAME}.timesteps", steps.to(torch.float32))
+        known = editor.add_constant(_TIMESTEPS, steps.to(torch.float32))
         self._last = source
         flat = self._call(aten.reshape.default, source, [-1, 1])
         number = self._call(aten.to.dtype, flat, torch.float32)

@@ -133,6 +133,8 @@ def weighted_components(folder: PipelineFolder) -> list[str]:
 
 def describe_bundle(bundle: Any) -> dict[str, Any]:
     """Returns what a bundle holds, from its manifest: plan, target, and each component's files."""
+    from qdx.exporter.plan.settings import Options
+
     manifest = plain(bundle.manifest)
     stored = {row["component"]: row["becomes"] for row in manifest["resolution"]}
     components = []
@@ -156,6 +158,7 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
         "target": manifest["target"]["name"],
         "runtime": manifest["target"]["runtime"],
         "plan": manifest["plan"].get("name"),
+        "options": list(Options.model_validate(manifest["plan"].get("options", {})).changed),
         "shapes": manifest["shapes"],
         "layout": manifest["layout"],
         "components": components,
@@ -181,7 +184,8 @@ def _bundle_text(data: dict[str, Any]) -> str:
     ]
     head = (
         f"{visible(data['pipeline_class'])} for {visible(data['target'])}, "
-        f"plan {visible(data['plan'] or 'without a name')}, {data['shapes']} shapes, {size(data['size_bytes'])}"
+        f"plan {visible(data['plan'] or 'without a name')}{''.join(f' with {name}' for name in data['options'])}, "
+        f"{data['shapes']} shapes, {size(data['size_bytes'])}"
         + (f", layout {visible(data['layout'])}" if data["layout"] else "")
     )
     parts = [head, table(("component", "class", "folders", "weights", "size"), rows)]

@@ -114,12 +114,13 @@ def _resolved(plan: Plan, target: str, model: Path) -> ResolvedPlan:
 
 def _as_text(plan: Plan, resolved: ResolvedPlan | None) -> str:
     """The rules or what became of them, then the gates."""
-    from qdx.cli.plan_words import gate_words, rules_words
+    from qdx.cli.plan_words import gate_words, labelled, options_words, rules_words
 
     if resolved is None:
         first = rules_words(plan)
     else:
         rows = [(r.component, r.asked, r.rule, r.becomes, r.why) for r in resolved.components]
         first = table(("component", "asked", "rule", "becomes", "why"), rows)
+    options = options_words(plan)
     gates = table(("gate", "expected"), [*gate_words(plan.gates)])
-    return f"{first}\n\n{gates}"
+    return "\n\n".join([first, *([labelled("options", options, 12)] if options else []), gates])

@@ -9,8 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qdx.exporter.plan import Gates, Inputs, Plan, Rule, Weights
+    from qdx.exporter.plan.settings import Smoothing
 
-__all__ = ["gate_words", "inputs_words", "labelled", "rules_words", "weights_words"]
+__all__ = [
+    "gate_words",
+    "inputs_words",
+    "labelled",
+    "options_words",
+    "rules_words",
+    "weights_words",
+]
 
 _WIDTH: Final = 100
 
@@ -55,6 +63,17 @@ def rules_words(plan: Plan) -> str:
         "\n".join([rule.id or f"rules[{index}]", *_rule_lines(rule)])
         for index, rule in enumerate(plan.rules)
     )
+
+
+def options_words(plan: Plan) -> str:
+    """Returns the options that a plan sets, such as `mixed_precision, smoothing (alpha 0.5)`; empty for none."""
+    return ", ".join(_option(name, getattr(plan.options, name)) for name in plan.options.changed)
+
+
+def _option(name: str, value: bool | str | Smoothing) -> str:
+    if isinstance(value, bool):
+        return name
+    return f"{name} ({value if isinstance(value, str) else f'alpha {value.alpha:g}'})"
 
 
 def _rule_lines(rule: Rule) -> Iterator[str]:

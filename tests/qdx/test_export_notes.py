@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qdx.export_notes import unit_notes
-from qdx.exporter.plan import load_plan, resolve
+from qdx.export_notes import option_notes, unit_notes
+from qdx.exporter.plan import load_plan, plan_from_json, resolve
 from qdx.targets import load_target
 
 
@@ -36,3 +36,23 @@ def test_what_is_between_products_does_not_either(target: str, said: bool) -> No
     notes = unit_notes(resolved, profile, ["unet"])
 
     assert ["`unet`: in mixed precision" in note for note in notes] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("target", "exported", "reason"),
+    [
+        ("mac-gpu", ["unet", "vae"], None),
+        ("mac-gpu", ["vae"], "nothing that is exported is stored in sixteen bits"),
+        ("openvino", ["unet"], "`openvino` computes floats in float32"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_said_to(
+    target: str, exported: list[str], reason: str | None
+) -> None:
+    value = load_plan("mixed-float16").to_json()
+    value["rules"].append({"select": {"component": "vae"}, "weights": {"dtype": "float32"}})
+    profile = load_target(target)
+    resolved = resolve(plan_from_json(value, source="p.json"), ["unet", "vae"], profile)
+    notes = option_notes(resolved, profile, exported)
+
+    assert [reason in note for note in notes] == [True] * (reason is not None)

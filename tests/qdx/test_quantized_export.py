@@ -10,7 +10,8 @@ import qdx
 import qdx.export as exporting
 from qdx.bundle import read_bundle
 from qdx.exporter.calibrate.ranges import Ranges
-from qdx.exporter.errors import InvalidInput, UsageError
+from qdx.exporter.errors import InvalidInput, TargetRefusal, UsageError
+from qdx.exporter.plan import load_plan
 from qdx.quantization import read_recipe, rebuilt
 from qdx.runtime.pipeline import open_methods
 from qdx.targets.profile import load_target
@@ -233,6 +234,18 @@ class TestRangesFile:
         with pytest.raises(UsageError, match="needs no ranges"):
             qdx.calibrate(smallest, plan=path, output=tmp_path / "ranges", call=dict(CALL))
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_single_operations_in_a_float_type_of_their_own_are_refused(smallest, tmp_path):
+    value = load_plan("float16").to_json()
+    value["rules"] = [{"select": {"op": "linear"}, "weights": {"dtype": "float16"}}]
+    path = write_plan(tmp_path, value)
+
+    with pytest.raises(TargetRefusal) as refused:
+        qdx.export(smallest, target="coreml", plan=path, output=tmp_path / "b", call=dict(CALL))
+
+    assert "float weights of a component have one type" in str(refused.value)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 class TestGroupsThatCalibrationCannotFill:

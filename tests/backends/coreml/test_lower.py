@@ -118,6 +118,30 @@ def test_factors_of_a_norm_may_be_computed(tmp_path: Path) -> None:
     assert sqnr_db(module(**inputs), runner(arrays(inputs))["y"]) > 120
 
 
+class Chosen(nn.Module):
+    """A large constant where a mask says so, in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(1, 4, 64, 64))
+
+    def forward(self, x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+        known = m[:, None, None, :] > 0
+        first = torch.where(known, self.bias, torch.finfo(torch.float32).min)
+        second = torch.where(known, 3.0, self.bias)
+        return x + first.clamp_min(-10.0) * second
+
+
+def test_numbers_are_not_written_out_in_the_size_of_what_they_stand_beside(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(1, 4, 64, 64), "m": (torch.arange(64) % 3).float()[None]}
+    graph, module = graph_of(Chosen, inputs)
+    folder = lowered(graph, tmp_path, "float32")
+    weights = folder / "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+
+    assert sqnr_db(module(**inputs), CoreMlRunner(folder, {})(arrays(inputs))["y"]) > 120
+    assert weights.stat().st_size < 4 * 4 * 64 * 64 + 4096
+
+
 class Reciprocal(nn.Module):
     """Of a value, and of a weight, which conversion computes."""
 

@@ -17,6 +17,7 @@ from qdx.exporter.graph.face import Port, with_face
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
+from qdx.exporter.quantize.time_embedding import precomputed_time_embedding
 from qdx.targets import load_target
 from qdx.targets.profile import Layout
 from tests.backends.coreml.test_lower import arrays, lowered, program_of
@@ -175,8 +176,21 @@ class RootMeanSquare(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
 
 
+class Reciprocal(nn.Module):
+    """The same with a reciprocal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(x)
+        return x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt().reciprocal()
+
+
 NORMS = {
     "written out": (RootMeanSquare, (4, 32)),
+    "with a reciprocal": (Reciprocal, (4, 32)),
     "root mean square": (lambda: Named(nn.RMSNorm(32)), (4, 32)),
     "group": (lambda: Named(nn.GroupNorm(4, 32)), (1, 32, 2, 2)),
 }
@@ -264,13 +278,14 @@ FEEDING = {"x": torch.randn(1, 256, 64, generator=torch.Generator().manual_seed(
 def test_in_mixed_precision_products_alone_are_float16(tmp_path: Path) -> None:
     graph, _ = graph_of(Feeding, FEEDING)
     operations = program_of(lowered(graph, tmp_path, mixed=True)).main.operations
-    types = {(op.kind, op.outputs[0].type.kind.name) for op in operations}
+    kinds = {"linear", "scaled_dot_product_attention", "layer_norm", "silu", "add", "transpose", "reshape"}  # fmt: skip
+    types = {(op.kind, op.outputs[0].type.kind.name) for op in operations if op.kind in kinds}
 
-    assert {("linear", "float16"), ("scaled_dot_product_attention", "float16")} <= types
-    assert {("layer_norm", "float32"), ("silu", "float32"), ("add", "float32")} <= types
     # What brings a projection into heads, and heads into one, is not widened on the way.
-    assert {("transpose", "float16"), ("reshape", "float16")} <= types
-    assert not {("transpose", "float32"), ("reshape", "float32"), ("linear", "float32")} & types
+    assert types == {
+        *((kind, "float16") for kind in ("linear", "scaled_dot_product_attention", "transpose", "reshape")),
+        *((kind, "float32") for kind in ("layer_norm", "silu", "add")),
+    }  # fmt: skip
 
 
 class Residual(nn.Module):
@@ -313,12 +328,55 @@ def test_a_quantized_shortcut_has_the_type_of_its_scales(tmp_path: Path) -> None
     assert types == ["float16"] * 5
 
 
-def test_mixed_precision_stores_no_weight_in_float32(tmp_path: Path) -> None:
+def test_mixed_precision_stores_weights_of_products_in_float16(tmp_path: Path) -> None:
     graph, module = graph_of(Feeding, FEEDING)
     folder = lowered(graph, tmp_path, mixed=True)
     weights = folder / "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+    products = sum(p.numel() for name, p in module.named_parameters() if "." in name)
 
-    assert weights.stat().st_size < 2 * sum(p.numel() for p in module.parameters()) + 4096
+    assert weights.stat().st_size < 2 * products + 4 * 256 * 64 + 4096
+
+
+class Padded(nn.Module):
+    """Attention where a mask of least numbers leaves a sample nothing."""
+
+    def forward(self, x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+        mask = (1.0 - m)[:, None, None, :] * torch.finfo(torch.float32).min
+        return nn.functional.scaled_dot_product_attention(x, x, x, mask.expand(2, 2, 8, 8))
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_masks_of_everything_stay_finite(mixed: bool, tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(2, 2, 8, 16), "m": torch.tensor([[1.0] * 8, [0.0] * 8])}
+    graph, module = graph_of(Padded, inputs)
+    found = CoreMlRunner(lowered(graph, tmp_path, mixed=mixed), {})(arrays(inputs))["y"]
+
+    assert np.isfinite(found).all()
+    assert sqnr_db(module(**inputs)[0], found[0]) > 60
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_a_denoiser_with_a_table_of_timesteps_reads_its_input_as_it_is_given(
+    mixed: bool, tmp_path: Path
+) -> None:
+    inputs = {"x": torch.randn(1, 4, 8, 8), "t": torch.ones(1)}
+    graph, _ = graph_of(Scheduled, inputs)
+    table = precomputed_time_embedding(graph, torch.tensor([1.0, 2.0]), "t")
+    assert "linear" not in types_of(lowered(table, tmp_path / "types"))
+
+    assert first_and_last(lowered(table, tmp_path, mixed=mixed)) == ["float32", "float16"]
+
+
+class Scheduled(nn.Module):
+    """A denoiser whose timestep is a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denoiser = Denoiser()
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.denoiser(x, t[:, None])
+        return result
 
 
 def test_mixed_precision_is_closer_than_float16(tmp_path: Path) -> None:

@@ -154,6 +154,17 @@ def test_every_preset_can_be_had_or_is_refused_with_the_reason(name, target, sit
         resolved(name, target, sites)
 
 
+def test_mixed_precision_is_told_site_by_site():
+    shortcut = site("up.conv_shortcut", "conv2d", "shortcut", shape=(64, 128, 1, 1))
+    sites = {"unet.forward": (*SITES["unet.forward"], shortcut)}
+    found = {
+        r.key: r.why for r in resolved("mixed-float16", "mac-gpu", sites).sites["unet.forward"]
+    }
+
+    assert found["down_blocks.0.conv"] == "stored in float16; computed in float16"
+    assert found["up.conv_shortcut"].endswith("computed in float32")
+
+
 @pytest.mark.parametrize("target", COREML)
 @pytest.mark.parametrize("sites", [SITES, TRANSFORMER], ids=["unet", "transformer"])
 def test_palettes_leave_the_autoencoder_float(target, sites):

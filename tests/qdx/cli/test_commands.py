@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from qdx.cli.options import SEED_LIMIT
+from qdx.exporter.plan.load import preset_text
 from qdx.exporter.progress import SILENT
 from qdx.targets import list_targets, load_target
 from tests.backends.tensorrt.test_engine import PLAN, record
@@ -106,6 +107,22 @@ def test_a_plan_alone(qdx):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mixed_precision": True}, "options       mixed_precision"),
+        ({"time_embedding": "precompute"}, "options       time_embedding (precompute)"),
+        ({"smoothing": {"alpha": 0.5}}, "options       smoothing (alpha 0.5)"),
+    ],
+)
+def test_options_of_a_plan_are_told(qdx, tmp_path, options, words):
+    plan = tmp_path / "plan.json"
+    value = json.loads(preset_text("w8a8-float16"))
+    plan.write_text(json.dumps({**value, "options": options}))
+
+    assert words in qdx("plan", "check", plan).out.splitlines()
+
+
 def test_a_plan_for_a_model_and_a_target(qdx, model):
     done = qdx("plan", "check", "float16", "--target", "openvino", "--model", model)
 
@@ -177,6 +194,15 @@ def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
         "unet       UNet2DConditionModel  unet                     float16  2.0 KiB\n"
         "vae        AutoencoderKL         vae_encoder vae_decoder  float16  300 B\n"
     )
+
+
+def test_inspecting_a_bundle_tells_the_options_of_its_plan(qdx, tmp_path, monkeypatch):
+    plan = {"name": "mine", "options": {"mixed_precision": True, "smoothing": None}}
+    manifest = SimpleNamespace(manifest={**MANIFEST, "plan": plan})
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: manifest)
+    (tmp_path / "qdx.json").write_text("{}")
+
+    assert ", plan mine with mixed_precision, dynamic" in qdx("inspect", tmp_path).out
 
 
 def test_inspecting_a_bundle_for_tensorrt_shows_its_engines(qdx, tmp_path, monkeypatch):

@@ -184,7 +184,7 @@ def _bundle_text(data: dict[str, Any]) -> str:
     ]
     head = (
         f"{visible(data['pipeline_class'])} for {visible(data['target'])}, "
-        f"plan {visible(data['plan'] or 'without a name')}{''.join(f' with {name}' for name in data['options'])}, "
+        f"plan {visible(data['plan'] or 'without a name')}{' with ' * bool(data['options'])}{', '.join(data['options'])}, "
         f"{data['shapes']} shapes, {size(data['size_bytes'])}"
         + (f", layout {visible(data['layout'])}" if data["layout"] else "")
     )

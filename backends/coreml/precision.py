@@ -139,9 +139,8 @@ def _between_products(function: Any, carrying: frozenset[str]) -> frozenset[str]
         users = [user for value in op.outputs for user in value.child_ops]
         if op.op_type in _MOVES and users and not any(user.name in kept for user in users):
             continue
-        if op.op_type != "gather" and not _is_compressed(
-            op
-        ):  # an embedding is as exact in either type
+        # Rows of a table are as exact in either type.
+        if op.op_type != "gather" and not _is_compressed(op):
             kept.add(op.name)
     return frozenset(kept)
 
@@ -152,22 +151,28 @@ def _bound_infinities(function: Any) -> None:
     with function, mb.scope(scope):
         for op in list(function.find_ops(op_type="const")):
             value = op.outputs[0]
-            if isinstance(value.val, StoredWeight) or not value.is_tensor_or_scalar_of(
-                dtype="fp32"
-            ):
-                continue
-            if bool((np.abs(np.asarray(value.val)) < _INFINITE).all()):
-                continue
-            bounded = mb.const(val=_finite(value), name=f"{op.name}_finite", before_op=op)
-            function.replace_uses_of_var_after_op(anchor_op=op, old_var=value, new_var=bounded)
+            if _holds_infinity(value):
+                bounded = mb.const(val=_finite(value), name=f"{op.name}_finite", before_op=op)
+                function.replace_uses_of_var_after_op(anchor_op=op, old_var=value, new_var=bounded)
+
+
+def _holds_infinity(value: Any) -> bool:
+    """Whether a constant has infinities of float32, or numbers that stand for them."""
+    if isinstance(value.val, StoredWeight) or not value.is_tensor_or_scalar_of(dtype="fp32"):
+        return False
+    return not bool((np.abs(np.asarray(value.val)) < _INFINITE).all())
 
 
 def _finite(value: Any) -> Any:
-    """The value of a constant with the infinities of float16, and what stands for them, bounded."""
-    bound = _LARGEST if any(op.op_type in _BOUNDS for op in value.child_ops) else _MASKED
-    array = np.asarray(value.val)
+    """A constant that holds infinity, with bounds in its place that float16 has."""
+    array, bound = np.asarray(value.val), _bound(value)
     finite = np.where(np.abs(array) < _INFINITE, array, np.sign(array) * bound).astype(array.dtype)
     return finite[()] if np.isscalar(value.val) else finite
+
+
+def _bound(value: Any) -> float:
+    """What stands for infinity in float16: the end of the type where values are bounded, less where they are masked."""
+    return _LARGEST if any(op.op_type in _BOUNDS for op in value.child_ops) else _MASKED
 
 
 def _is_compressed(op: Any) -> bool:
@@ -301,6 +306,6 @@ class _Float16(FP16ComputePrecision):  # type: ignore[misc]
         narrow = np.asarray(new_var.val)
         if np.isfinite(narrow).all():
             return
-        bound = _LARGEST if any(op.op_type in _BOUNDS for op in var.child_ops) else _MASKED
+        bound = _bound(var)
         finite = np.nan_to_num(narrow, nan=np.nan, posinf=bound, neginf=-bound).astype(np.float16)
         new_var._sym_val.val = finite[()] if np.isscalar(new_var.val) else finite  # noqa: SLF001

@@ -89,7 +89,7 @@ def command(
         opened = read_bundle(bundle)
         pipeline = open_pipeline(opened, model=model, threads=threads, progress=progress)
     _check_arguments(pipeline, arguments)
-    arguments = _as_exported(opened.manifest.call, arguments) | arguments
+    arguments |= _as_exported(pipeline, opened.manifest.call, arguments)
     images = _draw(pipeline, arguments, seed)
     paths = _paths(output, len(images), force=force)
     for image, path in zip(images, paths, strict=True):
@@ -117,15 +117,16 @@ def _check_size(arguments: dict[str, Any]) -> None:
         raise UsageError(f"--{given[0]} is given without --{other}", hint="give both, in pixels")
 
 
-def _as_exported(call: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+def _as_exported(pipeline: Any, call: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     """The numbers of the export's call that are not given, which it says; what to draw is always given.
 
     A bundle of static shapes takes no others, and few pipelines' own defaults are those of the model.
     """
+    taken = inspect.signature(pipeline.__call__).parameters.keys() - given
     kept = {
         name: value
         for name, value in call.items()
-        if name not in given and isinstance(value, bool | int | float)
+        if name in taken and isinstance(value, bool | int | float)
     }
     if kept:
         say("as exported: " + ", ".join(f"{name} {value}" for name, value in kept.items()))

@@ -109,7 +109,7 @@ def json_schema() -> dict[str, Any]:
     It is weaker than the loader, which also refuses duplicate keys and what contradicts itself.
     """
     schema = Plan.model_json_schema(by_alias=True)
-    # The docstrings of the models are for readers of the code.
+    # The docstrings of the models are for readers of the code; keys have their words already.
     for part in (schema, *schema["$defs"].values()):
         part.pop("description", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

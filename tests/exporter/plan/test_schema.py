@@ -25,3 +25,24 @@ def test_the_schema_forbids_unknown_keys_everywhere():
     assert all(
         part["additionalProperties"] is False for part in (schema, *schema["$defs"].values())
     )
+
+
+def test_every_key_is_described_to_editors():
+    schema = json_schema()
+    parts = {"Plan": schema, **schema["$defs"]}
+    bare = [
+        f"{name}.{key}"
+        for name, part in parts.items()
+        for key, value in part["properties"].items()
+        if not value.get("description", "").endswith(".")
+    ]
+
+    assert bare == []
+
+
+def test_the_words_are_those_of_the_models():
+    options = json_schema()["$defs"]["Options"]["properties"]
+
+    assert options["bias_correction"]["description"] == (
+        "Add the mean error of each quantized operation's output to its bias."
+    )

@@ -143,6 +143,8 @@ def rms_norm(context: Any, node: Any) -> None:
 def reciprocal(context: Any, node: Any) -> None:
     """One divided by a value; coremltools' operation adds 1e-4 to it."""
     (x,) = _get_inputs(context, node, expected=1)
+    if types.is_int(x.dtype):
+        x = mb.cast(x=x, dtype="fp32")
     context.add(mb.real_div(x=np.float32(1), y=x, name=node.name))
 
 

@@ -139,10 +139,14 @@ def _between_products(function: Any, carrying: frozenset[str]) -> frozenset[str]
         users = [user for value in op.outputs for user in value.child_ops]
         if op.op_type in _MOVES and users and not any(user.name in kept for user in users):
             continue
-        # Rows of a table are as exact in either type.
-        if op.op_type != "gather" and not _is_compressed(op):
+        if not _is_compressed(op) and not _reads_embedding(op):
             kept.add(op.name)
     return frozenset(kept)
+
+
+def _reads_embedding(op: Any) -> bool:
+    """Whether an operation takes rows of a stored weight, which are as exact in the weight's type."""
+    return op.op_type == "gather" and isinstance(op.inputs["x"].val, StoredWeight)
 
 
 def _bound_infinities(function: Any) -> None:
@@ -151,7 +155,8 @@ def _bound_infinities(function: Any) -> None:
     with function, mb.scope(scope):
         for op in list(function.find_ops(op_type="const")):
             value = op.outputs[0]
-            if _holds_infinity(value):
+            # Bounds stay what they are: what they bound is float32.
+            if _holds_infinity(value) and _bound(value) == _MASKED:
                 bounded = mb.const(val=_finite(value), name=f"{op.name}_finite", before_op=op)
                 function.replace_uses_of_var_after_op(anchor_op=op, old_var=value, new_var=bounded)
 

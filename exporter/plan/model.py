@@ -16,6 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
 Decibels = Annotated[float, Field(ge=0, le=200, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
+_NONE: Final = re.compile(r"\bNone\b")
 _ATTRIBUTE: Final = re.compile(r"^    (\w+): (.+(?:\n {8,}.+)*)", re.MULTILINE)
 
 
@@ -27,10 +28,10 @@ def _described(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Names and words of the attributes in a docstring, each in one line."""
+    """Names and words of the attributes in a docstring, each in one line and in JSON's terms."""
     _, _, attributes = (inspect.getdoc(model) or "").partition("Attributes:\n")
     for name, words in _ATTRIBUTE.findall(attributes):
-        yield name, " ".join(words.split())
+        yield name, _NONE.sub("null", " ".join(words.split()))
 
 
 class PlanModel(BaseModel):

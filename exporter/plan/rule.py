@@ -116,8 +116,8 @@ class Rule(PlanModel):
         id: A name for messages and reports.
         why: The reason, for the reader.
         select: What the rule applies to.
-        weights: How the weights of that are stored.
-        inputs: How the inputs of that are quantized.
+        weights: How the weights of what is selected are stored.
+        inputs: How the inputs of what is selected are quantized.
         keep: Weights stored in this float type, and inputs left alone.
         when: `always` does it wherever the target can; `faster` leaves an operation float for which
             the target's kernel of these types is no faster than its float one.

@@ -27,6 +27,9 @@ _WRONG_ARGUMENTS: Final = (
     TypeError,
     ValueError,
 )
+_SIZE: Final = frozenset({"height", "width"})
+"""Given together, or not at all."""
+_OUTPUTS: Final = frozenset({"return_dict"})
 _FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -84,18 +87,20 @@ def command(
     from qdx.exporter.capture.arguments import load_images
     from qdx.runtime import open_pipeline
 
+    asked = arguments
     arguments = load_images(arguments)
     with progress_bars() as progress:
         opened = read_bundle(bundle)
         pipeline = open_pipeline(opened, model=model, threads=threads, progress=progress)
     _check_arguments(pipeline, arguments)
-    arguments |= _as_exported(pipeline, opened.manifest.call, arguments)
+    exported = _as_exported(pipeline, opened.manifest.call, arguments)
+    arguments |= exported
     images = _draw(pipeline, arguments, seed)
     paths = _paths(output, len(images), force=force)
     for image, path in zip(images, paths, strict=True):
         _write(image, path)
         say(f"wrote {path}")
-    data = {"images": paths, "seed": seed, "call": arguments}
+    data = {"images": paths, "seed": seed, "call": asked | exported}
     emit(data, as_json=as_json, text="\n".join(map(str, paths)))
 
 
@@ -122,15 +127,19 @@ def _as_exported(pipeline: Any, call: Mapping[str, Any], given: Collection[str])
 
     A bundle of static shapes takes no others, and few pipelines' own defaults are those of the model.
     """
-    taken = inspect.signature(pipeline.__call__).parameters.keys() - given
-    kept = {
-        name: value
-        for name, value in call.items()
-        if name in taken and isinstance(value, bool | int | float)
-    }
+    taken = inspect.signature(pipeline.__call__).parameters.keys() - given - _OUTPUTS
+    if not taken & call.keys() >= _SIZE:
+        taken -= _SIZE
+    kept = {name: value for name, value in call.items() if name in taken and _is_numeric(value)}
     if kept:
         say("as exported: " + ", ".join(f"{name} {value}" for name, value in kept.items()))
     return kept
+
+
+def _is_numeric(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_numeric, value))
+    return isinstance(value, bool | int | float)
 
 
 def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:

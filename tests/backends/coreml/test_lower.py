@@ -150,7 +150,8 @@ class Reciprocal(nn.Module):
         self.weight = nn.Parameter(torch.linspace(0.01, 1, 16))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x.reciprocal(), x * (self.weight + 1e-9).reciprocal()])
+        whole = torch.reciprocal((x * 100).to(torch.int32) + 1)
+        return torch.cat([x.reciprocal(), x * (self.weight + 1e-9).reciprocal(), whole])
 
 
 def test_reciprocals_have_no_epsilon(tmp_path: Path) -> None:

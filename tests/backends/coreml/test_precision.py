@@ -355,6 +355,28 @@ def test_masks_of_everything_stay_finite(mixed: bool, tmp_path: Path) -> None:
     assert sqnr_db(module(**inputs)[0], found[0]) > 60
 
 
+class Picked(nn.Module):
+    """Values beyond float16, bounded on one side, reordered and brought back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = (self.linear(x) * 1e5).clamp(min=0)
+        return large[:, torch.tensor([3, 1, 2, 0])] * 1e-5
+
+
+def test_values_beyond_float16_are_bounded_and_moved_in_float32_in_mixed_precision(
+    tmp_path: Path,
+) -> None:
+    inputs = {"x": torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))}
+    graph, module = graph_of(Picked, inputs)
+    found = CoreMlRunner(lowered(graph, tmp_path, mixed=True), {})(arrays(inputs))["y"]
+
+    assert sqnr_db(module(**inputs), found) > 60
+
+
 @pytest.mark.parametrize("mixed", [True, False])
 def test_a_denoiser_with_a_table_of_timesteps_reads_its_input_as_it_is_given(
     mixed: bool, tmp_path: Path

@@ -461,6 +461,29 @@ def test_numbers_of_the_export_s_call_hold_where_none_are_given(qdx, painter, tm
     assert "as exported" not in nothing.err
 
 
+@pytest.mark.parametrize(
+    ("exported", "given", "size"),
+    [
+        ({"height": 64, "width": 32}, (), (64, 32)),
+        ({"height": 64, "width": 32}, ("--height", "16", "--width", "8"), (16, 8)),
+        ({"height": 64}, (), (None, None)),
+        ({"height": 64, "width": 32}, ("--call", '{"height": null}'), (None, None)),
+    ],
+)
+def test_sizes_of_the_export_s_call_hold_together(qdx, painter, tmp_path, exported, given, size):
+    painter.exported = exported
+    done = qdx("run", "b", "--prompt", "a cat", "-o", tmp_path / "x.png", *given)
+
+    assert done.status == 0, done.err
+    assert painter.calls[0]["size"] == size
+
+
+def test_what_the_pipeline_does_not_take_and_how_it_answers_is_not_kept(qdx, painter, tmp_path):
+    painter.exported = {"return_dict": False, "of_another": 3}
+
+    assert "as exported" not in qdx("run", "b", "--prompt", "a", "-o", tmp_path / "x.png").err
+
+
 def test_options_win_over_the_call(qdx, painter, tmp_path):
     qdx(
         "run",

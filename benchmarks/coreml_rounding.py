@@ -88,11 +88,13 @@ class Denoiser:
         method: Adapts the pipeline's inputs to the package.
         calls: Of one run.
         program: Of the package.
+        interpreter: Computes it.
     """
 
     method: TargetMethod
     calls: MethodCalls
     program: MilProgram
+    interpreter: Interpreter
 
     @classmethod
     def exported(cls, model: Path, component: str, plan: str, folder: Path) -> Denoiser:
@@ -113,7 +115,8 @@ class Denoiser:
         where = f"{component}.forward"
         calls = reference_calls(opened.manifest, model, steps=_STEPS, keep=_STEPS)[where]
         artifact = opened.manifest.components[component].methods["forward"].opened
-        return cls(open_methods(opened)[where], calls, read_artifact(opened.path / artifact))
+        program = read_artifact(opened.path / artifact)
+        return cls(open_methods(opened)[where], calls, program, Interpreter(program))
 
     @property
     def operations(self) -> list[MilOperation]:
@@ -125,7 +128,7 @@ class Denoiser:
         adapted = self.method.adapted(dict(self.calls.inputs[step]))
         (port,) = self.method.outputs
         return Call(
-            Interpreter(self.program),
+            self.interpreter,
             {name: tensor.numpy() for name, tensor in adapted.items()},
             self.calls.outputs[step][port.field],
             port.name,

@@ -56,9 +56,11 @@ def lower(
         graph = decomposed(graph)
         program = translate(graph, specification)
         found = sites(graph)
-        half = float_types.storage == "float16"
-        precision = Precision.of(found, time_table=has_time_table(graph), mixed=float_types.mixed)
-        run_passes(program, precision if half else None)
+        precision = None
+        if float_types.storage == "float16":
+            table = has_time_table(graph)
+            precision = Precision.of(found, time_table=table, mixed=float_types.mixed)
+        run_passes(program, precision)
         name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)

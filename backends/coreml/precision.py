@@ -39,18 +39,17 @@ from qdx.exporter.graph.site import Site
 __all__ = ["Precision", "type_float16"]
 
 _PERIODIC: Final = frozenset({"sin", "cos"})
-_WEIGHTED: Final = frozenset(
-    {"conv", "conv_transpose", "linear", "matmul", "einsum", "gather", "layer_norm", "batch_norm",
-     "scaled_dot_product_attention", "reduce_mean", "reduce_sum", "softmax"}
-)  # fmt: skip
+_PRODUCTS: Final = frozenset(
+    {"conv", "conv_transpose", "linear", "matmul", "einsum", "scaled_dot_product_attention"}
+)
+_WEIGHTED: Final = _PRODUCTS | {
+    "gather", "layer_norm", "batch_norm", "reduce_mean", "reduce_sum", "softmax"
+}  # fmt: skip
 _PARTS: Final = frozenset(
     {"slice_by_index", "split", "reshape", "transpose", "expand_dims", "squeeze", "add", "cast"}
 )
 _ROOTS: Final = frozenset({"add", "sqrt", "rsqrt", "inverse"})
 _QUOTIENT: Final = "real_div"
-_PRODUCTS: Final = frozenset(
-    {"conv", "conv_transpose", "linear", "matmul", "einsum", "scaled_dot_product_attention"}
-)
 _READ_BY_PRODUCTS: Final = frozenset({"const", "dequantize"})
 _MOVES: Final = frozenset(
     {"concat", "expand_dims", "identity", "reshape", "slice_by_index", "split", "squeeze", "stack", "tile",
@@ -156,8 +155,8 @@ def _bound_infinities(function: Any) -> None:
         for op in list(function.find_ops(op_type="const")):
             value = op.outputs[0]
             # Bounds stay what they are: what they bound is float32.
-            if _holds_infinity(value) and _bound(value) == _MASKED:
-                bounded = mb.const(val=_finite(value), name=f"{op.name}_finite", before_op=op)
+            if _holds_infinity(value) and not _bounds(value):
+                bounded = mb.const(val=_masking(value), name=f"{op.name}_finite", before_op=op)
                 function.replace_uses_of_var_after_op(anchor_op=op, old_var=value, new_var=bounded)
 
 
@@ -168,16 +167,17 @@ def _holds_infinity(value: Any) -> bool:
     return not bool((np.abs(np.asarray(value.val)) < _INFINITE).all())
 
 
-def _finite(value: Any) -> Any:
-    """A constant that holds infinity, with bounds in its place that float16 has."""
-    array, bound = np.asarray(value.val), _bound(value)
-    finite = np.where(np.abs(array) < _INFINITE, array, np.sign(array) * bound).astype(array.dtype)
+def _masking(value: Any) -> Any:
+    """A constant that holds infinity, with what masks in float16 in its place."""
+    array = np.asarray(value.val)
+    finite = np.where(np.abs(array) < _INFINITE, array, np.sign(array) * _MASKED)
+    finite = finite.astype(array.dtype)
     return finite[()] if np.isscalar(value.val) else finite
 
 
-def _bound(value: Any) -> float:
-    """What stands for infinity in float16: the end of the type where values are bounded, less where they are masked."""
-    return _LARGEST if any(op.op_type in _BOUNDS for op in value.child_ops) else _MASKED
+def _bounds(value: Any) -> bool:
+    """Whether a constant bounds values, rather than masking them."""
+    return any(op.op_type in _BOUNDS for op in value.child_ops)
 
 
 def _is_compressed(op: Any) -> bool:
@@ -311,6 +311,6 @@ class _Float16(FP16ComputePrecision):  # type: ignore[misc]
         narrow = np.asarray(new_var.val)
         if np.isfinite(narrow).all():
             return
-        bound = _bound(var)
+        bound = _LARGEST if _bounds(var) else _MASKED
         finite = np.nan_to_num(narrow, nan=np.nan, posinf=bound, neginf=-bound).astype(np.float16)
         new_var._sym_val.val = finite[()] if np.isscalar(new_var.val) else finite  # noqa: SLF001

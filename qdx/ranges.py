@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +46,7 @@ def calibrate(
     output: Path | str,
     call: dict[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
+    workers: int | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Ranges:
@@ -54,6 +58,7 @@ def calibrate(
         output: The file; it must not exist unless `force`.
         call: Arguments of the pipeline call, as for an export.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor.
         force: Replace an existing file of ranges, atomically.
         progress: Shows the steps.
 
@@ -68,7 +73,9 @@ def calibrate(
     _check_output(output, force=force)
     intent = load_plan(plan)
     source = trace_pipeline(model, loaded := load_images(call or {}), progress=progress)
-    ranges = record_ranges(source, intent, loaded, prompts=prompts, progress=progress)
+    ranges = record_ranges(
+        source, intent, loaded, prompts=prompts, workers=workers, progress=progress
+    )
     with progress.task("writing the ranges"):
         ranges.save(output)
     return ranges
@@ -86,14 +93,15 @@ def record_ranges(
     *,
     prompts: Sequence[str] | None = None,
     resolved: ResolvedPlan | None = None,
-    threads: int = 1,
+    workers: int | None = None,
+    work: Path | None = None,
     progress: Progress = SILENT,
 ) -> Ranges:
     """Calibrates what a plan needs, whatever the target.
 
-    Every activation of a graph is recorded in which the plan needs one, at the sizes of the call. Where
-    the plan smooths activations, the pipeline runs twice: once for the factors, once for the ranges of
-    the smoothed graphs.
+    Every activation of a graph is recorded in which the plan needs one, at the sizes of the call, or of the call
+    that the plan calibrates with. Where the plan smooths activations, observed steps are computed twice: once for
+    the factors, once for the ranges of the smoothed graphs.
 
     Args:
         source: The pipeline.
@@ -102,60 +110,76 @@ def record_ranges(
         prompts: Prompts to calibrate with; None keeps the call's.
         resolved: What becomes of the plan on the one target that the ranges are for; None where any
             may use them.
-        threads: Threads that PyTorch computes with.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        work: A folder in which what is done is kept, for the same calibration to go on from; None keeps nothing.
         progress: Told of every call of a component.
 
     Raises:
         UsageError: The plan needs no ranges, or scales of more groups of timesteps than a component has;
             or the pipeline does not take the call or the prompts.
         InvalidModel: An activation is NaN or infinite.
+        StorageError: The disk refused, or memory ran out in a worker.
     """
-    given = source
-    if source.captured.moving:  # open sizes were captured at other sizes than the call's own
-        wanted_components = sorted({record.component for record in source.chosen.values()})
-        source = trace_pipeline(source.folder.path, call, components=wanted_components)
-    graphs = {where: source.graph(where) for where in source.captured.calls}
-    asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
-    wanted = _observed_graphs(asked)
-    if not wanted:
-        raise UsageError(
-            f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
-            hint="export with it as it is",
-        )
+    with _place(work) as place:
+        given = source
+        own = plan.calibration.call
+        call = {**call, **load_images(own or {})}
+        if source.captured.moving or own:  # captured at other sizes than the calibration's
+            components = sorted({record.component for record in source.chosen.values()})
+            source = trace_pipeline(source.folder.path, call, components=components)
+        graphs = {where: source.graph(where) for where in source.captured.calls}
+        asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
+        wanted = _observed_graphs(asked)
+        if not wanted:
+            raise UsageError(
+                f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
+                hint="export with it as it is",
+            )
 
-    def check(groups: RecordedGroups) -> None:
-        for where in wanted:
-            check_groups(asked if resolved is None else resolved, groups, where)
+        def check(groups: RecordedGroups) -> None:
+            for where in wanted:
+                check_groups(asked if resolved is None else resolved, groups, where)
 
-    options: dict[str, Any] = {
-        "call": call, "settings": plan.calibration, "digests": given.source_digests, "prompts": prompts,
-        "threads": threads, "progress": progress, "check": check,
-    }  # fmt: skip
-    factors: dict[str, dict[str, torch.Tensor]] = {}
-    if plan.options.smoothing is not None:
-        alpha = plan.options.smoothing.alpha
-        smooth = {where: _to_smooth(asked.quantized(where)) for where in wanted}
-        first = calibrate_graphs(
-            source.folder, graphs, smooth, task_name="calibrating for smoothing", **options
-        )
-        for where, chosen in smooth.items():
-            factors[where] = _factors(graphs[where], chosen, first, alpha)
-            graphs[where] = smoothed(graphs[where], chosen, _filled(factors[where]))
-    observed: dict[str, tuple[Site, ...]] = {}
-    for where in wanted:
-        opened = asked.quantized_products(where)
-        graphs[where] = open_attention(graphs[where], opened)
-        observed[where] = tuple(
-            site
-            for site in find_sites(graphs[where])
-            if not site.is_attention_product or site.key in opened
-        )
-    ranges = calibrate_graphs(source.folder, graphs, observed, **options)
-    if plan.options.smoothing is None:
+        run = partial(
+            calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,
+            digests=given.source_digests, prompts=prompts, workers=workers, progress=progress, check=check,
+        )  # fmt: skip
+        smoothing = plan.options.smoothing
+        forms, factors = {where: graphs[where] for where in wanted}, {}
+        first = None if smoothing is None else place / "smoothing"
+        if smoothing is not None:
+            smooth = {where: _to_smooth(asked.quantized(where)) for where in wanted}
+            found = run(smooth, task_name="calibrating for smoothing", work=first)
+            for where, chosen in smooth.items():
+                factors[where] = _factors(graphs[where], chosen, found, smoothing.alpha)
+                forms[where] = smoothed(graphs[where], chosen, _filled(factors[where]))
+        forms = {w: open_attention(form, asked.quantized_products(w)) for w, form in forms.items()}
+        observed = {w: _observed(form, asked.quantized_products(w)) for w, form in forms.items()}
+        ranges = run(observed, observed_graphs=forms, work=place / "ranges", trajectories=first)
+    if smoothing is None:
         return ranges
-    provenance = ranges.provenance.model_copy(update={"smoothing": plan.options.smoothing.alpha})
+    provenance = ranges.provenance.model_copy(update={"smoothing": smoothing.alpha})
     return Ranges(
         {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()}, provenance
+    )
+
+
+@contextmanager
+def _place(work: Path | None) -> Iterator[Path]:
+    """Where calibrations of one plan lie side by side."""
+    if work is not None:
+        yield work
+        return
+    with TemporaryDirectory(prefix="qdx-calibration-") as temporary:
+        yield Path(temporary)
+
+
+def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:
+    """The sites of a graph, without attention that stays in one piece."""
+    return tuple(
+        site
+        for site in find_sites(graph)
+        if not site.is_attention_product or site.key in opened
     )
 
 

@@ -66,7 +66,7 @@ def command(
     if layout is not None:
         load_layout(layout, profile)
 
-    from qdx.calibration import read_prompts
+    from qdx.prompts import read_prompts
     from qdx.export import export
 
     if prompts is not None and ranges is not None:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from qdx.bench.messages import read_message, write_message
+from qdx.messages import read_message, write_message
 from qdx.bench.process import start_worker
 from qdx.bench.worker import peak_bytes, serve
 from qdx.exporter.errors import InvalidInput, RuntimeMissing, UsageError

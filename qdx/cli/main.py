@@ -23,7 +23,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from qdx import __version__
-from qdx.cli import bench, build, calibrate, export, inspect, plan, run, targets, verify
+from qdx.cli import bench, build, cache, calibrate, export, inspect, plan, run, targets, verify
 from qdx.cli.output import say
 from qdx.exporter.errors import QdxError, quoted
 
@@ -65,6 +65,7 @@ app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)
 app.command("targets")(targets.command)
 app.add_typer(plan.app, name="plan")
+app.add_typer(cache.app, name="cache")
 
 
 class _Terminated(BaseException):

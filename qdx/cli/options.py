@@ -10,7 +10,7 @@ import typer
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import load_json, parse_json
 
-__all__ = ["SEED_LIMIT", "AsJson", "Bundle", "Call", "Force", "Model", "read_call"]
+__all__ = ["SEED_LIMIT", "AsJson", "Bundle", "Call", "Force", "Model", "NoCache", "read_call"]
 
 SEED_LIMIT: Final = 2**64 - 1000
 """The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
@@ -21,6 +21,10 @@ Model = Annotated[
     Path, typer.Option("--model", metavar="MODEL", help="The diffusers pipeline folder.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Compute all again, and keep nothing for the next time."),
+]
 Call = Annotated[
     str | None,
     typer.Option(

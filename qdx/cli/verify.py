@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Model, read_call
-from qdx.cli.output import emit, plain, say
+from qdx.cli.output import alert, emit, plain, say
 from qdx.cli.progress import progress_bars
 
 __all__ = ["command"]
@@ -75,7 +75,7 @@ def command(
     if found.get("ok") is True:
         say("every gate holds")
         return
-    say("a gate failed")
+    alert("a gate failed")
     if found.get("lockstep") and not localize:
         say("\nhint: --localize names the operations at which the error enters")
     raise typer.Exit(1)

@@ -12,10 +12,22 @@ import pytest
 from PIL import Image
 
 from qdx.cli.options import SEED_LIMIT
+from qdx.cli.progress_lines import Lines
 from qdx.exporter.plan.load import preset_text
-from qdx.exporter.progress import SILENT
 from qdx.targets import list_targets, load_target
 from tests.backends.tensorrt.test_engine import PLAN, record
+
+
+class _ToStandardError:
+    """Equal to the progress that a command hands on where standard error is no terminal."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return isinstance(other, Lines)
+
+
+PROGRESS = _ToStandardError()
 
 
 def stand_in(monkeypatch, module_name, **functions):
@@ -307,7 +319,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "layout": None,
                 "halves": False,
                 "force": True,
-                "progress": SILENT,
+                "progress": PROGRESS,
             },
         )
     ] == exported
@@ -373,7 +385,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
         "localize": False,
         "steps": None,
         "call": {"eta": 1},
-        "progress": SILENT,
+        "progress": PROGRESS,
     }
 
 
@@ -444,7 +456,7 @@ def test_run_draws_a_picture(qdx, painter, tmp_path):
 def test_run_hands_on_how_to_open_the_bundle(qdx, painter, tmp_path):
     qdx("run", "b", "-o", tmp_path / "x.png", "--model", "m", "--threads", 2)
 
-    options = {"model": Path("m"), "threads": 2, "progress": SILENT}
+    options = {"model": Path("m"), "threads": 2, "progress": PROGRESS}
     assert painter.opened == (Path("b"), options)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qdx.cache.facts import computing_versions, images_digest
 from qdx.calibration import calibrate as calibrate_graphs
+from qdx.calibration.kept import Kept, kept_ranges
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
+from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.sites import sites as find_sites
@@ -47,6 +48,7 @@ def calibrate(
     call: dict[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
+    kept: Kept | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Ranges:
@@ -59,6 +61,7 @@ def calibrate(
         call: Arguments of the pipeline call, as for an export.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        kept: What is kept between runs; None keeps nothing.
         force: Replace an existing file of ranges, atomically.
         progress: Shows the steps.
 
@@ -74,7 +77,7 @@ def calibrate(
     intent = load_plan(plan)
     source = trace_pipeline(model, loaded := load_images(call or {}), progress=progress)
     ranges = record_ranges(
-        source, intent, loaded, prompts=prompts, workers=workers, progress=progress
+        source, intent, loaded, prompts=prompts, workers=workers, kept=kept, progress=progress
     )
     with progress.task("writing the ranges"):
         ranges.save(output)
@@ -94,7 +97,7 @@ def record_ranges(
     prompts: Sequence[str] | None = None,
     resolved: ResolvedPlan | None = None,
     workers: int | None = None,
-    work: Path | None = None,
+    kept: Kept | None = None,
     progress: Progress = SILENT,
 ) -> Ranges:
     """Calibrates what a plan needs, whatever the target.
@@ -111,7 +114,7 @@ def record_ranges(
         resolved: What becomes of the plan on the one target that the ranges are for; None where any
             may use them.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
-        work: A folder in which what is done is kept, for the same calibration to go on from; None keeps nothing.
+        kept: What is kept between runs: an interrupted calibration goes on, a finished one is read; None keeps nothing.
         progress: Told of every call of a component.
 
     Raises:
@@ -120,58 +123,99 @@ def record_ranges(
         InvalidModel: An activation is NaN or infinite.
         StorageError: The disk refused, or memory ran out in a worker.
     """
-    with _place(work) as place:
-        given = source
-        own = plan.calibration.call
-        call = {**call, **load_images(own or {})}
-        if source.captured.moving or own:  # captured at other sizes than the calibration's
-            components = sorted({record.component for record in source.chosen.values()})
-            source = trace_pipeline(source.folder.path, call, components=components)
-        graphs = {where: source.graph(where) for where in source.captured.calls}
-        asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
-        wanted = _observed_graphs(asked)
-        if not wanted:
-            raise UsageError(
-                f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
-                hint="export with it as it is",
-            )
+    given = source
+    own = plan.calibration.call
+    call = {**call, **load_images(own or {})}
+    if source.captured.moving or own:  # captured at other sizes than the calibration's
+        components = sorted({record.component for record in source.chosen.values()})
+        source = trace_pipeline(source.folder.path, call, components=components)
+    graphs = {where: source.graph(where) for where in source.captured.calls}
+    asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
+    wanted = _observed_graphs(asked)
+    if not wanted:
+        raise UsageError(
+            f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
+            hint="export with it as it is",
+        )
 
-        def check(groups: RecordedGroups) -> None:
-            for where in wanted:
-                check_groups(asked if resolved is None else resolved, groups, where)
+    def check(groups: RecordedGroups) -> None:
+        for where in wanted:
+            check_groups(asked if resolved is None else resolved, groups, where)
 
-        run = partial(
-            calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,
-            digests=given.source_digests, prompts=prompts, workers=workers, progress=progress, check=check,
-        )  # fmt: skip
-        smoothing = plan.options.smoothing
-        forms, factors = {where: graphs[where] for where in wanted}, {}
-        first = None if smoothing is None else place / "smoothing"
-        if smoothing is not None:
-            smooth = {where: _to_smooth(asked.quantized(where)) for where in wanted}
-            found = run(smooth, task_name="calibrating for smoothing", work=first)
+    run = partial(
+        calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,
+        digests=given.source_digests, prompts=prompts, workers=workers, progress=progress, check=check,
+    )  # fmt: skip
+    job = _Job(plan, asked, wanted, graphs, run)
+    parts = {
+        "versions": computing_versions(),
+        "files": dict(given.source_digests),
+        "call": record_call(call),
+        "images": images_digest(call),
+        "prompts": None if prompts is None else list(prompts),
+        "calibration": plan.calibration.model_dump(mode="json"),
+        "smoothing": job.alpha,
+        "observed": job.observed_keys(),
+    }
+    return kept_ranges(parts, job.record, kept, progress)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is recorded, and how."""
+
+    plan: Plan
+    asked: ResolvedPlan
+    wanted: tuple[str, ...]
+    graphs: Mapping[str, Graph] = field(repr=False)
+    run: Callable[..., Ranges] = field(repr=False)
+
+    @property
+    def alpha(self) -> float | None:
+        """The share with which activations are smoothed; None without."""
+        smoothing = self.plan.options.smoothing
+        return None if smoothing is None else smoothing.alpha
+
+    def to_smooth(self, where: str) -> tuple[Site, ...]:
+        """The sites of a graph that are smoothed."""
+        return () if self.alpha is None else _to_smooth(self.asked.quantized(where))
+
+    def observed_keys(self) -> dict[str, Any]:
+        """What is opened and smoothed of each graph; all else of it is observed whatever the plan."""
+        return {
+            where: {
+                "opened": sorted(self.asked.quantized_products(where)),
+                "smoothed": sorted(site.key for site in self.to_smooth(where)),
+            }
+            for where in self.wanted
+        }
+
+    def record(self, place: Path) -> Ranges:
+        """Records in a folder that may hold a part of it already."""
+        factors: dict[str, dict[str, torch.Tensor]] = {}
+        forms = {where: self.graphs[where] for where in self.wanted}
+        first = None if self.alpha is None else place / "smoothing"
+        if self.alpha is not None:
+            smooth = {where: self.to_smooth(where) for where in self.wanted}
+            found = self.run(smooth, task_name="calibrating for smoothing", work=first)
             for where, chosen in smooth.items():
-                factors[where] = _factors(graphs[where], chosen, found, smoothing.alpha)
-                forms[where] = smoothed(graphs[where], chosen, _filled(factors[where]))
-        forms = {w: open_attention(form, asked.quantized_products(w)) for w, form in forms.items()}
-        observed = {w: _observed(form, asked.quantized_products(w)) for w, form in forms.items()}
-        ranges = run(observed, observed_graphs=forms, work=place / "ranges", trajectories=first)
-    if smoothing is None:
-        return ranges
-    provenance = ranges.provenance.model_copy(update={"smoothing": smoothing.alpha})
-    return Ranges(
-        {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()}, provenance
-    )
-
-
-@contextmanager
-def _place(work: Path | None) -> Iterator[Path]:
-    """Where calibrations of one plan lie side by side."""
-    if work is not None:
-        yield work
-        return
-    with TemporaryDirectory(prefix="qdx-calibration-") as temporary:
-        yield Path(temporary)
+                factors[where] = _factors(self.graphs[where], chosen, found, self.alpha)
+                forms[where] = smoothed(self.graphs[where], chosen, _filled(factors[where]))
+        opened = {where: self.asked.quantized_products(where) for where in self.wanted}
+        forms = {where: open_attention(form, opened[where]) for where, form in forms.items()}
+        ranges = self.run(
+            {where: _observed(form, opened[where]) for where, form in forms.items()},
+            observed_graphs=forms,
+            work=place / "ranges",
+            trajectories=first,
+        )
+        if self.alpha is None:
+            return ranges
+        provenance = ranges.provenance.model_copy(update={"smoothing": self.alpha})
+        return Ranges(
+            {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()},
+            provenance,
+        )
 
 
 def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:

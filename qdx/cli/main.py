@@ -86,6 +86,7 @@ for _command in (
 ):
     if _command.callback is not None:
         _command.callback = everywhere(_command.callback)
+cache.app.callback()(everywhere(cache.show))
 
 
 class _Terminated(BaseException):

@@ -10,7 +10,18 @@ import typer
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import load_json, parse_json
 
-__all__ = ["SEED_LIMIT", "AsJson", "Bundle", "Call", "Force", "Model", "NoCache", "read_call"]
+__all__ = [
+    "SEED_LIMIT",
+    "AsJson",
+    "Bundle",
+    "Call",
+    "Force",
+    "Fresh",
+    "Model",
+    "NoCache",
+    "Workers",
+    "read_call",
+]
 
 SEED_LIMIT: Final = 2**64 - 1000
 """The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
@@ -24,6 +35,19 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing output
 NoCache = Annotated[
     bool,
     typer.Option("--no-cache", help="Compute all again, and keep nothing for the next time."),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Begin anew, whatever an earlier run has kept.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        max=256,
+        help="Samples calibrated side by side, one thread each; all processors by default.",
+    ),
 ]
 Call = Annotated[
     str | None,

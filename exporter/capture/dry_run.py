@@ -117,17 +117,21 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
         routed.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # pipelines look at it
         return routed
 
+    # A method may be routed already: then calls take both ways, the later one first.
     patched = [
-        (name, module, method)
+        (name, module, method, module.__dict__.get(method))
         for name, module in modules.items()
         for method in public_methods(type(module))
     ]
-    for name, module, method in patched:
+    for name, module, method, _ in patched:
         module.__dict__[method] = redirect(name, method, getattr(module, method))
 
     def undo() -> None:
-        for _, module, method in patched:
-            module.__dict__.pop(method, None)
+        for _, module, method, earlier in patched:
+            if earlier is None:
+                module.__dict__.pop(method, None)
+            else:
+                module.__dict__[method] = earlier
 
     return undo
 

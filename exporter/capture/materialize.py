@@ -1,9 +1,13 @@
-"""The PyTorch reference: a skeleton whose parameters are filled with the stored weights, in float32."""
+"""The PyTorch reference: a skeleton whose parameters are filled with the stored weights, in float32.
+
+Weights that are stored in the dtype of the model are pages of their files and take no memory of their own.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
@@ -12,8 +16,12 @@ from qdx.exporter.graph.weights import bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.progress import Progress
+
+__all__ = ["fill_weights", "is_converted", "load_pipeline", "replace_parameters"]
 
 
 def load_pipeline(folder: PipelineFolder, *, progress: Progress = SILENT) -> Skeleton:
@@ -32,14 +40,41 @@ def load_pipeline(folder: PipelineFolder, *, progress: Progress = SILENT) -> Ske
 
 
 def fill_weights(module: nn.Module, skeleton: Skeleton, name: str) -> None:
-    """Replaces a component's fake parameters by the stored ones; tied parameters stay one object."""
-    checkpoint = open_checkpoint(skeleton.folder.components[name].path)
+    """Replaces a component's fake parameters by the stored ones; tied parameters stay one object.
+
+    Raises:
+        InvalidModel: A weight is missing, of another shape, or not finite.
+        StorageError: A file cannot be read.
+    """
+    checkpoint = open_checkpoint(skeleton.folder.components[name].path, mapped=True)
     weights = bind_weights(module, checkpoint, component=name)
     load_buffers(module, checkpoint)
     filled: dict[str, nn.Parameter] = {}
+    found: dict[str, nn.Parameter] = {}
     for parameter_name, weight in weights.items():
         owner = weights.aliases.get(parameter_name, parameter_name)
         if owner not in filled:
             filled[owner] = nn.Parameter(weight.read(), requires_grad=False)
-        path, _, leaf = parameter_name.rpartition(".")
-        module.get_submodule(path).register_parameter(leaf, filled[owner])
+        found[parameter_name] = filled[owner]
+    replace_parameters(module, found)
+
+
+def is_converted(module: nn.Module, skeleton: Skeleton, name: str) -> bool:
+    """Whether weights of a component, bound and not read, are stored in another dtype than the model's.
+
+    Raises:
+        InvalidModel: A weight is missing or of another shape.
+        StorageError: A file cannot be read.
+    """
+    checkpoint = open_checkpoint(skeleton.folder.components[name].path)
+    bind_weights(module, checkpoint, component=name)
+    wanted = {parameter.dtype for parameter in module.parameters()}
+    stored: set[torch.dtype] = {getattr(torch, one.dtype) for one in checkpoint.values()}
+    return any(dtype.is_floating_point for dtype in stored - wanted)
+
+
+def replace_parameters(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Puts parameters in the place of those of the same names; one object under two names stays one."""
+    for name, parameter in parameters.items():
+        path, _, leaf = name.rpartition(".")
+        module.get_submodule(path).register_parameter(leaf, parameter)

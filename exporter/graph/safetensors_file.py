@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import weakref
@@ -56,6 +57,7 @@ class SafetensorsFile:
         with open_regular(path) as file:
             self._descriptor = os.dup(file.fileno())
         self._closer = weakref.finalize(self, os.close, self._descriptor)
+        self._pages: mmap.mmap | None = None
         try:
             self.tensors: Mapping[str, StoredTensor] = MappingProxyType(self._read_header())
         except BaseException:
@@ -83,6 +85,42 @@ class SafetensorsFile:
         self._fill(data.numpy().data, stored.offset_bytes, name)
         dtype: torch.dtype = getattr(torch, stored.dtype)
         return data.view(dtype).reshape(stored.shape)
+
+    def mapped(self, name: str) -> torch.Tensor:
+        """One tensor as pages of the file, in its stored dtype.
+
+        Pages are read when they are touched, and the system takes them back when it needs memory. Writing to
+        the tensor changes private copies of its pages, never the file. Nobody may shorten the file while such
+        a tensor is in use. Data that does not start at a multiple of its element size is read into memory.
+
+        Raises:
+            KeyError: If there is no such tensor.
+            InvalidModel: If the file became shorter.
+            StorageError: If the file cannot be mapped or read.
+        """
+        import torch
+
+        stored = self.tensors[name]
+        dtype: torch.dtype = getattr(torch, stored.dtype)
+        if not stored.size_bytes or stored.offset_bytes % dtype.itemsize:
+            return self.read(name)
+        pages = self._mapping()
+        if len(pages) < stored.offset_bytes + stored.size_bytes:
+            raise self._invalid(f"{quoted(name)} ends early, the file became shorter")
+        count = stored.size_bytes // dtype.itemsize
+        flat = torch.frombuffer(pages, dtype=dtype, count=count, offset=stored.offset_bytes)
+        return flat.reshape(stored.shape)
+
+    def _mapping(self) -> mmap.mmap:
+        """The whole file, mapped once for all of its tensors; it lives as long as one of them."""
+        if not self._closer.alive:
+            raise InternalError(f"{quoted(self.path)}: mapped after close")
+        if self._pages is None:
+            try:
+                self._pages = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
+            except (OSError, ValueError) as bad:
+                raise StorageError(f"{quoted(self.path)}: cannot be mapped, {bad}") from bad
+        return self._pages
 
     def _read_header(self) -> dict[str, StoredTensor]:
         size_bytes = os.fstat(self._descriptor).st_size
@@ -133,12 +171,20 @@ class SafetensorsFile:
 class Checkpoint(Mapping[str, StoredTensor]):
     """All tensors of a component by name, whichever file they lie in.
 
-    Attributes:
+    Args:
+        shards: The weight files, opened.
         files: The files read, in order: the index, if there is one, then the weights.
+        mapped: Whether tensors are pages of the files (see `SafetensorsFile.mapped`) and no copies.
+
+    Attributes:
+        files: As given.
     """
 
-    def __init__(self, shards: Sequence[SafetensorsFile], files: Sequence[Path]) -> None:
+    def __init__(
+        self, shards: Sequence[SafetensorsFile], files: Sequence[Path], *, mapped: bool = False
+    ) -> None:
         self.files = list(files)
+        self._mapped = mapped
         self._owner: dict[str, SafetensorsFile] = {}
         for shard in shards:
             for name in shard.tensors:
@@ -157,21 +203,25 @@ class Checkpoint(Mapping[str, StoredTensor]):
         return len(self._owner)
 
     def read(self, name: str) -> torch.Tensor:
-        """Reads one tensor; see `SafetensorsFile.read`."""
-        return self._owner[name].read(name)
+        """Reads one tensor, or maps it; see `SafetensorsFile`."""
+        owner = self._owner[name]
+        return owner.mapped(name) if self._mapped else owner.read(name)
 
     def file_of(self, name: str) -> Path:
         """Returns the weight file that holds a tensor."""
         return self._owner[name].path
 
 
-def open_checkpoint(folder: Path | str, stems: Sequence[str] = _STEMS) -> Checkpoint:
+def open_checkpoint(
+    folder: Path | str, stems: Sequence[str] = _STEMS, *, mapped: bool = False
+) -> Checkpoint:
     """Opens the weights of one component.
 
     Args:
         folder: The component folder, for example `MODEL/unet`.
         stems: File names without ending, in order of preference. For each of the variants (none,
             then `fp16`) `STEM.safetensors` and `STEM.safetensors.index.json` are looked for.
+        mapped: Whether tensors are pages of the files (see `SafetensorsFile.mapped`) and no copies.
 
     Raises:
         InvalidModel: If there are none, if both forms exist, if only pickle files exist, or if
@@ -186,13 +236,13 @@ def open_checkpoint(folder: Path | str, stems: Sequence[str] = _STEMS) -> Checkp
                 message = f"{quoted(folder)}: holds {quoted(single.name)} and {quoted(index.name)}"
                 raise InvalidModel(f"{message}, expected one of them", hint="remove the unused one")
             if single.exists():
-                return Checkpoint([SafetensorsFile(single)], [single])
+                return Checkpoint([SafetensorsFile(single)], [single], mapped=mapped)
             if index.exists():
-                return _open_sharded(Path(folder), index)
+                return _open_sharded(Path(folder), index, mapped=mapped)
     raise _no_weights(Path(folder), stems)
 
 
-def _open_sharded(folder: Path, index: Path) -> Checkpoint:
+def _open_sharded(folder: Path, index: Path, *, mapped: bool) -> Checkpoint:
     where = quoted(index)
     weight_map = load_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -203,7 +253,7 @@ def _open_sharded(folder: Path, index: Path) -> Checkpoint:
             raise InvalidModel(f"{message}, expected a `.safetensors` file beside the index")
     paths = [safe_child(folder, shard) for shard in sorted(set(weight_map.values()))]
     shards = [SafetensorsFile(path) for path in paths]
-    checkpoint = Checkpoint(shards, [index, *paths])
+    checkpoint = Checkpoint(shards, [index, *paths], mapped=mapped)
     for name, shard in weight_map.items():
         if name not in checkpoint or checkpoint.file_of(name).name != shard:
             raise InvalidModel(f"{where}: tensor {quoted(name)} is not in {quoted(shard)}")

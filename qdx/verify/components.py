@@ -122,6 +122,7 @@ def compare_calls(
             meter = ConditioningMeter(record)
             for call in record.calls if target is not None else ():
                 assert target is not None
+                call = call.loaded()  # noqa: PLW2901  # of those on disk one at a time
                 result, outputs = _replay(call, (*between.get(where, ()), Rung(ARTIFACT, target)))
                 meter.add(call, outputs)
                 calls.append(result)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qdx.exporter.calibrate.guidance import GuidanceTracker
@@ -144,12 +143,7 @@ class ConditioningMeter:
 
 def timestep_name(record: MethodRecord) -> str | None:
     """The input that tells a denoiser's timestep; None for methods that have none."""
-    return timestep_input(
-        [
-            {name: t for name, t in call.inputs.items() if t.dim() <= 1 and t.dtype != torch.bool}
-            for call in record.calls
-        ]
-    )
+    return timestep_input([call.numbers() for call in record.calls])
 
 
 def _halves(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:

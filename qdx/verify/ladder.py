@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import qdx
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import Bundle, read_bundle
 from qdx.exporter.capture.folder import read_pipeline_folder
@@ -28,16 +27,18 @@ from qdx.verify.folder import clear_report, write_report
 from qdx.verify.lockstep import LockstepCall, measure_in_lockstep
 from qdx.verify.picture import compare_products
 from qdx.verify.quantized import localize_worst, middle_rungs, quantized_model, quantized_wheres
-from qdx.verify.reference import QUANTIZED_CALLS_KEPT, MethodRecord
+from qdx.verify.reference_runs import Reference, ReferenceUse, RunStore
 from qdx.verify.report import Report
-from qdx.verify.runs import ArtifactPipeline, Reference, first_pictures
-from qdx.verify.samples import Made, RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
+from qdx.verify.run_identity import versions_of
+from qdx.verify.runs import ArtifactPipeline, first_pictures
+from qdx.verify.samples import RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
 from qdx.verify.score import Score, load_score
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Proof
     from qdx.exporter.plan.schema import Plan
     from qdx.runtime.methods import TargetMethod
+    from qdx.verify.recorded_run import RecordedRun
 
 __all__ = ["verify"]
 
@@ -54,6 +55,7 @@ def verify(
     call: dict[str, Any] | None = None,
     score: str | None = None,
     localize: bool = False,
+    store: RunStore | None = None,
     progress: Progress = SILENT,
 ) -> Report:
     """Holds a bundle against the pipeline it was made from, and its numbers against its plan.
@@ -76,6 +78,8 @@ def verify(
         score: `FILE:FUNCTION` of a Python function that takes a picture and its prompt and gives a number
             from 0 to 1. The file's code is run.
         localize: Measure at which sites the error of quantization enters.
+        store: Keeps the reference's runs, so that the next verification of the same model and call finds
+            them; None runs the reference and keeps nothing.
         progress: Shows the steps.
 
     Returns:
@@ -102,26 +106,28 @@ def verify(
     if destination is not None:
         clear_report(destination)
     methods = open_methods(opened, progress=progress)
-    quantized = quantized_wheres(opened)
-    every_call = quantized or plan.quantizes or plan.gates.conditioning is not None
-    keeps = dict.fromkeys(methods, QUANTIZED_CALLS_KEPT) if every_call else {}
-    reference = Reference(folder, opened, methods, keeps, progress)
-    chosen = reference.chosen_call({**restore_call(manifest.call), **(call or {})}, steps)
-    specs = run_specs(
-        chosen,
-        seed=seed,
-        seeds=seeds,
-        prompts=prompts,
-        name=type(reference.pipeline).__name__,
-        complete=reference.complete,
-    )
-    runs = _run_reference(
-        reference, specs, methods, dynamic=manifest.shapes == "dynamic", progress=progress
-    )
-    # Before the artifact's pipeline is built: its weights need not be in memory beside these.
-    reference.release()
-    job = _Job(opened, plan, model, methods, runs, judge, progress)
-    found = _measure(job, quantized, localize=localize)
+    with TemporaryDirectory(prefix="qdx-verify-") as work:
+        reference = Reference(folder, opened, work=Path(work), store=store, progress=progress)
+        chosen = reference.chosen_call({**restore_call(manifest.call), **(call or {})}, steps)
+        specs = run_specs(
+            chosen,
+            seed=seed,
+            seeds=seeds,
+            prompts=prompts,
+            name=type(reference.pipeline).__name__,
+            complete=reference.complete,
+        )
+        runs = _run_reference(reference, specs, dynamic=manifest.shapes == "dynamic")
+        # Before the artifact's pipeline is built: its weights need not be in memory beside these.
+        reference.release()
+        fields = {
+            where: frozenset(port.field for port in method.outputs)
+            for where, method in methods.items()
+            # An application's packages leave out what it does not read.
+            if manifest.layout is not None
+        }
+        job = _Job(opened, plan, model, methods, fields, runs, judge, progress)
+        found = _measure(job, quantized_wheres(opened), localize=localize)
     if destination is not None:
         write_report(found, destination)
     return found
@@ -129,13 +135,12 @@ def verify(
 
 @dataclass(frozen=True)
 class _Runs:
-    """What the reference did: all runs, the first with its calls, the others compared already."""
+    """What the reference did, on disk."""
 
     specs: tuple[RunSpec, ...]
-    made: tuple[Made, ...]
-    records: dict[str, MethodRecord]
-    other_records: dict[str, MethodRecord] | None
-    compared: tuple[tuple[MethodResult, ...], ...]
+    recorded: tuple[RecordedRun, ...]
+    other_shape: RecordedRun | None
+    use: ReferenceUse
 
 
 @dataclass(frozen=True)
@@ -146,30 +151,20 @@ class _Job:
     plan: Plan
     model: Path | str
     methods: dict[str, TargetMethod]
+    fields: Mapping[str, frozenset[str]]
     runs: _Runs
     judge: Score | None
     progress: Progress
 
 
-def _run_reference(
-    reference: Reference,
-    specs: Sequence[RunSpec],
-    methods: dict[str, TargetMethod],
-    *,
-    dynamic: bool,
-    progress: Progress,
-) -> _Runs:
-    """Runs the reference; calls of all runs but the first are replayed at once and not kept."""
+def _run_reference(reference: Reference, specs: Sequence[RunSpec], *, dynamic: bool) -> _Runs:
+    """Runs the reference, once for each spec, and for a dynamic bundle at another shape."""
     specs = tuple(RunSpec(reference.complete(spec.call), spec.seed) for spec in specs)
-    made, records = reference.run(specs[0])
-    other = reference.run_at_other_shape(specs[0], made.products) if dynamic else None
-    all_made, compared = [made], []
-    for spec in specs[1:]:
-        made, more = reference.run(spec)
-        results = compare_calls(more, methods, progress=progress)
-        all_made.append(made)
-        compared.append(tuple(replace(result, run=str(spec)) for result in results))
-    return _Runs(specs, tuple(all_made), records, other, tuple(compared))
+    recorded = tuple(map(reference.run, specs))
+    other = None
+    if dynamic:
+        other = reference.run_at_other_shape(specs[0], recorded[0].made.products)
+    return _Runs(specs, recorded, other, reference.use)
 
 
 def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
@@ -181,21 +176,23 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     if quantized or by_nncf:
         model = quantized_model(bundle, job.plan, job.model, progress=progress)
     between = {} if model is None else middle_rungs(bundle, job.methods, model)
-    first = compare_calls(runs.records, job.methods, between=between, progress=progress)
+    records = runs.recorded[0].records_with(job.fields)
+    first = compare_calls(records, job.methods, between=between, progress=progress)
     if len(runs.specs) > 1:
         first = tuple(replace(result, run=str(runs.specs[0])) for result in first)
     other: tuple[MethodResult, ...] | None = None
-    if runs.other_records is not None:
-        other = compare_calls(runs.other_records, job.methods, progress=progress)
+    if runs.other_shape is not None:
+        records_there = runs.other_shape.records_with(job.fields)
+        other = compare_calls(records_there, job.methods, progress=progress)
     localization = None
     if localize and model is not None:
-        localization = localize_worst(model, job.methods, runs.records, first, progress)
+        localization = localize_worst(model, job.methods, records, first, progress)
     # The middle rungs hold opened artifacts of their own.
     between = {}
     lockstep: tuple[LockstepCall, ...] = ()
     if model is not None and not by_nncf:
-        lockstep = measure_in_lockstep(bundle, model, job.methods, runs.records, progress=progress)
-    samples = _run_artifact(job, (first, *runs.compared))
+        lockstep = measure_in_lockstep(bundle, model, job.methods, records, progress=progress)
+    samples = _run_artifact(job, (first, *_compare_more(job)))
     audits = () if model is None else audit_bundle(bundle, with_nncf(model.resolved), progress)
     coverage = read_coverage(manifest.calibration)
     pipeline = samples.runs[0].pipeline
@@ -219,14 +216,24 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
         coverage=coverage,
         localization=localization,
         lockstep=lockstep,
+        reference=runs.use,
     )
 
 
-def _run_artifact(job: _Job, compared: Sequence[tuple[MethodResult, ...]]) -> Samples:
+def _compare_more(job: _Job) -> Iterator[tuple[MethodResult, ...]]:
+    """Compares the calls of all runs but the first on the artifact."""
+    for spec, run in zip(job.runs.specs[1:], job.runs.recorded[1:], strict=True):
+        records = run.records_with(job.fields)
+        results = compare_calls(records, job.methods, progress=job.progress)
+        yield tuple(replace(result, run=str(spec)) for result in results)
+
+
+def _run_artifact(job: _Job, compared: Iterable[tuple[MethodResult, ...]]) -> Samples:
     """The bundle's own pipeline against what the reference made, run by run."""
     pipeline = ArtifactPipeline(job.bundle, job.model, job.methods, job.progress)
     found = []
-    for spec, reference, methods in zip(job.runs.specs, job.runs.made, compared, strict=True):
+    for spec, run, methods in zip(job.runs.specs, job.runs.recorded, compared, strict=True):
+        reference = run.made
         made, error = pipeline.run(spec)
         products = compare_products(reference.products, made.products, error)
         scores: list[float | None] = [None, None]
@@ -234,6 +241,8 @@ def _run_artifact(job: _Job, compared: Sequence[tuple[MethodResult, ...]]) -> Sa
             sides = (reference.products, made.products)
             scores = [job.judge.mean(first_pictures(one), spec.prompts) for one in sides]
         latent = latent_sqnr_db(reference.latents, made.latents)
+        if found:  # the report shows what the first run made
+            products = replace(products, reference={}, artifact={})
         found.append(RunResult(spec, methods, products, latent, *scores))
     return Samples(tuple(found), "" if job.judge is None else job.judge.name)
 
@@ -256,10 +265,5 @@ def _proof(bundle: Bundle) -> Proof:
 
 def _versions(runtime: str) -> dict[str, str]:
     """Versions of everything that took part."""
-    found = {"qdx": qdx.__version__, "python": platform.python_version()}
-    for name in ("diffusers", "numpy", "torch", "torchmetrics", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return {**found, **get_backend(runtime).versions()}
+    found = versions_of("diffusers", "numpy", "torch", "torchmetrics", "transformers")
+    return {"python": platform.python_version(), **found, **get_backend(runtime).versions()}

@@ -57,13 +57,13 @@ def html_page(report: Report, pictures: Mapping[str, bytes]) -> bytes:
         _pictures(report, pictures),
         *ladder_sections(report),
         "<h2>Components</h2>",
-        "<p>Each call of the PyTorch pipeline was replayed on the target with the same inputs.</p>",
+        "<p>Calls of the PyTorch pipeline were replayed on the target with the same inputs.</p>",
         _components(data["components"]),
     ]
     if data["other_shape"] is not None:
         parts += ["<h2>Components at another shape</h2>",
                   _components(data["other_shape"]["components"])]  # fmt: skip
-    parts += ["<h2>Run</h2>", _run(data)]
+    parts += ["<h2>Run</h2>", _run(data), f"<p>{_text(report.reference)}</p>"]
     body = "\n".join(parts)
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from qdx.exporter.capture.calls import LiveCall
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
+from qdx.verify.tensor_folder import StoredTensors, TensorFolder, rank_of
 
 __all__ = [
     "CALLS_KEPT",
-    "QUANTIZED_CALLS_KEPT",
+    "RECORDED_CALLS",
     "MethodRecord",
     "RecordedCall",
     "record_calls",
@@ -27,10 +28,8 @@ __all__ = [
 # Calls of one method that are kept evenly spaced; the last one comes on top. A run of 20 steps
 # keeps every third.
 CALLS_KEPT: Final = 8
-# Of a quantized method every call is kept, so that no step goes unmeasured, up to this number: fifty steps
-# with two calls for guidance.
-QUANTIZED_CALLS_KEPT: Final = 100
-_NO_KEEPS: Final[Mapping[str, int]] = MappingProxyType({})
+# On disk every call is kept, up to this number: fifty steps with two calls for guidance.
+RECORDED_CALLS: Final = 100
 
 _Result = TypeVar("_Result")
 
@@ -39,6 +38,8 @@ _Result = TypeVar("_Result")
 class RecordedCall:
     """One call of a component's method in the reference run.
 
+    Its tensors are in memory, or on disk: then each access reads one, and nothing keeps it.
+
     Attributes:
         index: Its position among the calls of this method, from 0.
         inputs: Tensors by the name of the graph's input, and numbers that the graph takes as a tensor.
@@ -46,8 +47,17 @@ class RecordedCall:
     """
 
     index: int
-    inputs: dict[str, Tensor] = field(repr=False)
-    outputs: dict[str, Tensor] = field(repr=False)
+    inputs: Mapping[str, Tensor] = field(repr=False)
+    outputs: Mapping[str, Tensor] = field(repr=False)
+
+    def loaded(self) -> RecordedCall:
+        """The call with all tensors in memory."""
+        return RecordedCall(self.index, dict(self.inputs), dict(self.outputs))
+
+    def numbers(self) -> dict[str, Tensor]:
+        """The inputs of rank 0 and 1 that are no masks, among them the timestep."""
+        found = {n: self.inputs[n] for n in self.inputs if rank_of(self.inputs, n) <= 1}
+        return {name: tensor for name, tensor in found.items() if tensor.dtype != torch.bool}
 
 
 @dataclass(frozen=True)
@@ -66,10 +76,7 @@ class MethodRecord:
         """The same with these outputs alone; None for all."""
         if fields is None:
             return self
-        calls = (
-            replace(call, outputs={k: v for k, v in call.outputs.items() if k in fields})
-            for call in self.calls
-        )
+        calls = (replace(call, outputs=_only(call.outputs, fields)) for call in self.calls)
         return replace(self, calls=tuple(calls))
 
 
@@ -79,7 +86,7 @@ def record_calls(
     *,
     graphs: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
     keep: int = CALLS_KEPT,
-    keeps: Mapping[str, int] = _NO_KEEPS,
+    folder: TensorFolder | None = None,
 ) -> tuple[_Result, dict[str, MethodRecord]]:
     """Runs a pipeline and keeps what its components were given and what they answered.
 
@@ -89,7 +96,7 @@ def record_calls(
         graphs: Names of every graph's inputs by `component.method`. They tell which variant of a method
             a call belongs to, and which plain numbers, such as a timestep, count as tensors.
         keep: How many calls of each method to keep, besides the last.
-        keeps: The same by `component.method`, for methods of which another number is kept.
+        folder: Takes the kept calls, so that memory holds one of each method; None keeps them in memory.
 
     Returns:
         What `run` returned, and the records by `component.method`, variants apart, in order of first use.
@@ -101,7 +108,7 @@ def record_calls(
         inputs = _as_tensors(call.leaves, graphs.get(where, frozenset()))
         output, result = _call_by_fields(call)
         outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
-        kept.setdefault(where, _Spaced(keeps.get(where, keep))).add(inputs, outputs)
+        kept.setdefault(where, _Spaced(keep, folder)).add(inputs, outputs)
         return result
 
     with torch.no_grad(), intercept(modules, answer):
@@ -136,7 +143,13 @@ def _call_by_fields(call: LiveCall) -> tuple[Any, Any]:
     return output, output.to_tuple() if hasattr(output, "to_tuple") else output
 
 
-def _shared(inputs: dict[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _only(outputs: Mapping[str, Tensor], fields: AbstractSet[str]) -> Mapping[str, Tensor]:
+    if isinstance(outputs, StoredTensors):
+        return outputs.only(fields)
+    return {name: tensor for name, tensor in outputs.items() if name in fields}
+
+
+def _shared(inputs: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inputs, with the memory of the call before where they did not change, as prompts do not."""
     return {
         name: earlier[name] if name in earlier and _same(tensor, earlier[name]) else tensor
@@ -151,26 +164,42 @@ def _same(one: Tensor, other: Tensor) -> bool:
 class _Spaced:
     """Evenly spaced calls out of a stream whose length is not known before it ends."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, folder: TensorFolder | None = None) -> None:
         self._limit = max(1, limit)
+        self._folder = folder
         self._stride = 1
         self._kept: list[RecordedCall] = []
         self._last: RecordedCall | None = None
         self._count = 0
 
-    def add(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    def add(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """Takes the next call; drops every second of the kept ones when they become too many."""
-        if self._last is not None:
+        if self._last is not None and self._folder is None:
             inputs = _shared(inputs, self._last.inputs)
         self._last = RecordedCall(self._count, inputs, outputs)
         if self._count % self._stride == 0:
-            self._kept.append(self._last)
+            self._kept.append(self._stored(self._last))
         self._count += 1
         if len(self._kept) > self._limit:
             self._stride *= 2
+            for call in self._kept:
+                if call.index % self._stride:
+                    self._drop(call)
             self._kept = [call for call in self._kept if call.index % self._stride == 0]
 
     def record(self) -> MethodRecord:
         """The kept calls and the last."""
-        last = [] if self._last is None or self._last in self._kept else [self._last]
+        kept = {call.index for call in self._kept}
+        last = () if self._last is None or self._last.index in kept else (self._stored(self._last),)
         return MethodRecord(self._count, (*self._kept, *last))
+
+    def _stored(self, call: RecordedCall) -> RecordedCall:
+        if self._folder is None:
+            return call
+        store = self._folder.store
+        return RecordedCall(call.index, store(call.inputs), store(call.outputs))
+
+    def _drop(self, call: RecordedCall) -> None:
+        for tensors in (call.inputs, call.outputs):
+            if self._folder is not None and isinstance(tensors, StoredTensors):
+                self._folder.drop(tensors)

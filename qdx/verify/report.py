@@ -16,6 +16,7 @@ from qdx.verify.localize import Localization
 from qdx.verify.lockstep import LockstepCall
 from qdx.verify.metrics import finite_or_none
 from qdx.verify.picture import PipelineResult
+from qdx.verify.reference_runs import ReferenceUse
 from qdx.verify.rungs import rungs_to_json
 from qdx.verify.samples import Samples
 
@@ -49,6 +50,7 @@ class Report:
         coverage: What calibration has seen; None for a bundle that was not calibrated.
         localization: Where the error of the worst call enters; None where nobody asked.
         lockstep: Calls of quantized graphs, compared quantizer by quantizer.
+        reference: Where the reference's runs came from.
     """
 
     bundle: str
@@ -69,6 +71,7 @@ class Report:
     coverage: Coverage | None = None
     localization: Localization | None = field(default=None, repr=False)
     lockstep: tuple[LockstepCall, ...] = field(default=(), repr=False)
+    reference: ReferenceUse = field(default_factory=ReferenceUse)
 
     @property
     def ok(self) -> bool:
@@ -89,6 +92,7 @@ class Report:
             "seed": self.seed,
             "steps": self.steps,
             "call": self.call,
+            "reference": self.reference.to_json(),
             "gates": [gate.to_json() for gate in self.gates],
             "components": components_to_json(self.methods),
             "other_shape": None if other is None else {"components": components_to_json(other)},

@@ -27,7 +27,7 @@ def report_text(report: Report) -> str:
     """Gates first; of quantized bundles also rungs, guidance, audit, runs and localization."""
     parts = [_gates(report), _rungs(report.methods), _conditioning(report.methods)]
     parts += [_audit(report.audits), _samples(report.samples), _localization(report.localization)]
-    parts.append(str(report.proof))
+    parts += [str(report.reference), str(report.proof)]
     return clean("\n\n".join(part for part in parts if part))
 
 

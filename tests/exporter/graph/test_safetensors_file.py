@@ -54,8 +54,58 @@ def test_reads_what_the_library_wrote(tmp_path, dtype, shape):
     assert (stored.dtype, stored.shape) == (dtype, shape)
     assert stored.size_bytes == tensor.numel() * tensor.element_size()
     read = file.read("a.weight")
-    assert (read.dtype, read.shape) == (tensor.dtype, tensor.shape)
-    assert bytes(read.reshape(-1).view(torch.uint8)) == bytes(tensor.reshape(-1).view(torch.uint8))
+    mapped = file.mapped("a.weight")
+    for found in (read, mapped):
+        assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
+        bits = bytes(found.reshape(-1).view(torch.uint8))
+        assert bits == bytes(tensor.reshape(-1).view(torch.uint8))
+
+
+def test_a_mapped_tensor_is_pages_of_the_file_and_writing_to_it_leaves_the_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1 << 20)}, path)
+    before = anonymous_bytes()
+    mapped = SafetensorsFile(path).mapped("a")
+    assert not mapped.any()
+    assert anonymous_bytes() - before < 1 << 20  # 4 MiB are mapped
+    mapped += 1
+    assert anonymous_bytes() - before > 3 << 20
+    assert not SafetensorsFile(path).read("a").any()
+    assert mapped.all()
+
+
+def anonymous_bytes() -> int:
+    fields = Path("/proc/self/status").read_text().split()
+    return int(fields[fields.index("RssAnon:") + 1]) * 1024
+
+
+def test_data_at_an_odd_place_is_read(tmp_path):
+    header = {"a": entry("U8", (1,), (0, 1)), "b": entry("F32", (1,), (1, 5))}
+    path = write(tmp_path, pack(header, b"\x07" + struct.pack("<f", 2.5)))
+    file = SafetensorsFile(path)
+    assert file.tensors["b"].offset_bytes % 4
+    assert file.mapped("b").tolist() == [2.5]
+    assert file._pages is None
+
+
+def test_mapping_sees_that_the_file_became_shorter(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(4)}, path)
+    file = SafetensorsFile(path)
+    os.truncate(path, path.stat().st_size - 4)
+    with pytest.raises(InvalidModel, match="became shorter"):
+        file.mapped("a")
+
+
+def test_a_closed_file_maps_nothing(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(4)}, path)
+    file = SafetensorsFile(path)
+    kept = file.mapped("a")
+    file.close()
+    assert not kept.any()
+    with pytest.raises(InternalError):
+        file.mapped("a")
 
 
 def test_large_reads_are_split(tmp_path, monkeypatch):

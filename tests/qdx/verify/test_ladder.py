@@ -9,7 +9,8 @@ import pytest
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
 from qdx.verify import ladder, verify
 from qdx.verify.ladder import _check_outside, check_source
-from qdx.verify.runs import Reference, size_pixels
+from qdx.verify.reference_runs import Reference
+from qdx.verify.runs import size_pixels
 
 
 def test_a_model_with_the_digests_of_the_bundle_is_accepted(tmp_path):

@@ -1,0 +1,234 @@
+"""Running the PyTorch reference with its calls on record, or finding such a run that was kept."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import tempfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from qdx.exporter.capture.arguments import complete_call, other_call
+from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.errors import UsageError
+from qdx.exporter.limits import BUNDLE_FILES_LIMIT
+from qdx.exporter.progress import SILENT
+from qdx.runtime.component_weights import ComponentWeights
+from qdx.verify.picture import Products, generate
+from qdx.verify.recorded_run import DamagedRun, RecordedRun
+from qdx.verify.reference import RECORDED_CALLS, record_calls
+from qdx.verify.run_identity import RunIdentity
+from qdx.verify.runs import size_pixels
+from qdx.verify.samples import RunSpec, Trajectory
+from qdx.verify.tensor_folder import TensorFolder
+
+if TYPE_CHECKING:
+    from qdx.bundle.reader import Bundle
+    from qdx.exporter.capture.folder import PipelineFolder
+    from qdx.exporter.capture.skeleton import Skeleton
+    from qdx.exporter.progress import Progress
+
+__all__ = ["Reference", "ReferenceUse", "RunStore"]
+
+_KIND: Final = "reference-runs"
+# One less than the store's entries may have: its own listing.
+_STORED_FILES_LIMIT: Final = BUNDLE_FILES_LIMIT - 1
+# Where neither the user nor the bundle says how many steps: the pipeline's own number, up to this.
+_STEPS_LIMIT: Final = 20
+# The second shape asks whether the artifact computes right at other sizes, not over many steps.
+_STEPS_AT_OTHER_SHAPE: Final = 2
+
+
+class RunStore(Protocol):
+    """Keeps recorded runs between verifications; see `qdx.cache`."""
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """The folder of a complete entry whose files were checked; None where there is none."""
+
+    def adding(self, kind: str, key: str) -> AbstractContextManager[Path]:
+        """An empty folder, which becomes the entry on leaving without an exception."""
+
+
+@dataclass
+class ReferenceUse:
+    """Where the reference's runs came from.
+
+    Attributes:
+        ran: Number of runs in PyTorch.
+        cached: Number of runs that were taken from the cache.
+        notes: What a user should know of the cache, a line each.
+    """
+
+    ran: int = 0
+    cached: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """`reference: 1 run in PyTorch, 0 from the cache`."""
+        runs = f"{self.ran} run{'' if self.ran == 1 else 's'}"
+        head = f"reference: {runs} in PyTorch, {self.cached} from the cache"
+        return "\n".join((head, *self.notes))
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON data."""
+        return {"ran": self.ran, "cached": self.cached, "notes": list(self.notes)}
+
+
+class Reference:
+    """The PyTorch pipeline, and its runs. Weights are read when a run is not in the store.
+
+    Args:
+        folder: The pipeline.
+        bundle: Components that it leaves out run in PyTorch on both sides, off the record. Its methods'
+            inputs tell the variants of a method apart.
+        work: A folder that takes the runs; it lasts as long as they are used.
+        store: Keeps runs for other verifications; None keeps none.
+        progress: Shows the runs.
+
+    Attributes:
+        pipeline: The diffusers pipeline.
+        use: Where the runs came from so far.
+    """
+
+    def __init__(
+        self,
+        folder: PipelineFolder,
+        bundle: Bundle,
+        *,
+        work: Path,
+        store: RunStore | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        manifest = bundle.manifest
+        self._skeleton: Skeleton | None = build_skeleton(folder)
+        self._weights: ComponentWeights | None = None
+        self.pipeline: Any = self._skeleton.pipeline
+        self.use = ReferenceUse()
+        self._left_out = frozenset(manifest.left_out)
+        ports = [
+            port
+            for component in manifest.components.values()
+            for method in component.methods.values()
+            for port in method.inputs
+        ]
+        # An artifact with a table of timesteps answers no other schedule.
+        self._whole_schedule = any(port.values for port in ports)
+        self._identity = RunIdentity(
+            source=manifest.source.files,
+            pipeline_class=folder.pipeline_class,
+            graphs={
+                f"{name}.{method}": frozenset(port.argument for port in entry.inputs)
+                for name, component in manifest.components.items()
+                for method, entry in component.methods.items()
+            },
+            left_out=manifest.left_out,
+            keep=RECORDED_CALLS,
+        )
+        self._work = work
+        self._store = store
+        self._progress = progress
+
+    def chosen_call(self, call: dict[str, Any], steps: int | None) -> dict[str, Any]:
+        """The arguments with a number of steps where the pipeline takes one."""
+        parameters = inspect.signature(self.pipeline.__call__).parameters
+        if steps is not None:
+            return {**call, "num_inference_steps": steps}
+        if "num_inference_steps" not in parameters or call.get("num_inference_steps") is not None:
+            return call
+        default = parameters["num_inference_steps"].default
+        usual = default if isinstance(default, int) else _STEPS_LIMIT
+        return {**call, "num_inference_steps": min(usual, _STEPS_LIMIT)}
+
+    def complete(self, call: dict[str, Any]) -> dict[str, Any]:
+        """The call with everything that a run needs.
+
+        Raises:
+            UsageError: An argument is unknown to the pipeline.
+        """
+        return complete_call(self.pipeline, call)
+
+    def run(self, spec: RunSpec) -> RecordedRun:
+        """One run on record: that of the store, or a new one, which the store then has.
+
+        Raises:
+            InvalidModel: A weight is missing, damaged or of another shape.
+            StorageError: The disk refused.
+            UsageError: The pipeline does not take the call.
+        """
+        key = self._identity.key(spec)
+        found = None if key is None else self._find(key)
+        if found is not None:
+            self.use.cached += 1
+            return found
+        run = self._record(spec)
+        self.use.ran += 1
+        if key is not None:
+            self._keep(key, run)
+        elif self._store is not None:
+            self._note("the reference's run is not kept: its call holds more than text and numbers")
+        return run
+
+    def run_at_other_shape(self, spec: RunSpec, products: Products) -> RecordedRun:
+        """A short run at another batch and size, on record."""
+        other = other_call(self.pipeline, spec.call, size_pixels(products))
+        if "num_inference_steps" in other and not self._whole_schedule:
+            other["num_inference_steps"] = min(other["num_inference_steps"], _STEPS_AT_OTHER_SHAPE)
+        return self.run(RunSpec(other, spec.seed))
+
+    def release(self) -> None:
+        """Lets go of the weights."""
+        self.pipeline = self._skeleton = self._weights = None
+
+    def _record(self, spec: RunSpec) -> RecordedRun:
+        skeleton = self._skeleton
+        assert skeleton is not None, "the reference was released"
+        if self._weights is None:
+            self._weights = ComponentWeights(
+                skeleton, whole=self._left_out, progress=self._progress
+            )
+        modules = {n: m for n, m in skeleton.modules.items() if n not in self._left_out}
+        folder = TensorFolder(Path(tempfile.mkdtemp(dir=self._work)))
+        trajectory = Trajectory(self.pipeline)
+        with self._progress.task("running the PyTorch reference"), self._weights.attached():
+            try:
+                products, records = record_calls(
+                    modules,
+                    lambda: generate(
+                        self.pipeline, trajectory.arguments(spec.call), seed=spec.seed
+                    ),
+                    graphs=self._identity.graphs,
+                    keep=RECORDED_CALLS,
+                    folder=folder,
+                )
+            except (TypeError, ValueError) as error:
+                name = type(self.pipeline).__name__
+                raise UsageError(f"{name} rejects the call: {error}") from error
+        return RecordedRun.write(folder, products, trajectory.final, records)
+
+    def _find(self, key: str) -> RecordedRun | None:
+        found = None if self._store is None else self._store.find(_KIND, key)
+        if found is None:
+            return None
+        try:
+            return RecordedRun.read(found)
+        except DamagedRun as damage:
+            self._note(f"a run of the cache is damaged and was made anew: {damage.message}")
+            return None
+
+    def _keep(self, key: str, run: RecordedRun) -> None:
+        if self._store is None:
+            return
+        files = list(run.path.iterdir())
+        if len(files) > _STORED_FILES_LIMIT:
+            self._note(f"the reference's run is not kept: it has {len(files)} files, "
+                       f"the cache takes {_STORED_FILES_LIMIT}")  # fmt: skip
+            return
+        with self._store.adding(_KIND, key) as folder:
+            for file in files:
+                shutil.copyfile(file, folder / file.name)
+
+    def _note(self, line: str) -> None:
+        if line not in self.use.notes:
+            self.use.notes.append(line)

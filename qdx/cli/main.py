@@ -5,7 +5,7 @@
 2    wrong usage, invalid plan, model or bundle
 3    the target cannot do what the plan asks
 4    a runtime is not installed
-5    reading or writing failed
+5    reading or writing failed, or memory will not do
 70   a defect of qdx
 130  interrupted (143: terminated)
 """

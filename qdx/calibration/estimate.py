@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from qdx.calibration.workers import available_cores
 from qdx.exporter.calibrate.taps import statistics_bytes
 from qdx.exporter.measure.activations import peak_activation_bytes
+from qdx.exporter.measure.arithmetic import macs_of_call
 from qdx.exporter.measure.forecast import Forecast
-from qdx.exporter.measure.memory import available_memory_bytes, check_memory
+from qdx.exporter.measure.memory import anonymous_bytes, available_memory_bytes, check_memory
 
 if TYPE_CHECKING:
     from qdx.calibration.sample import SampleJob
@@ -91,7 +92,12 @@ class Pace:
             for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
                 totals[_kind(where, observed=observed)] += 1
         self._totals = totals
-        self._forecast = Forecast(totals, workers=workers, memory_bytes=workers * worker_bytes(job))
+        self._forecast = Forecast(
+            totals,
+            relative={kind: _relative(job, kind) for kind in totals},
+            workers=workers,
+            memory_bytes=anonymous_bytes() + workers * worker_bytes(job),
+        )
         self._measured: set[str] = set()
 
     def told(self, message: Mapping[str, Any]) -> None:
@@ -124,6 +130,15 @@ class Pace:
 
 
 _OBSERVED: Final = " observed"
+_OBSERVING: Final = 1.5
+"""What an observed call takes, in relation to a plain one, until it is measured."""
+
+
+def _relative(job: SampleJob, kind: str) -> float:
+    """What a call of a kind takes in relation to others, until it is measured."""
+    where, observed, _ = kind.partition(_OBSERVED)
+    macs = max(1, macs_of_call(job.graphs[where]))
+    return macs * (_OBSERVING if observed else 1.0)
 
 
 def _kind(where: str, *, observed: bool) -> str:

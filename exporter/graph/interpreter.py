@@ -26,8 +26,8 @@ def run(
     Args:
         graph: The graph.
         inputs: Every input by name, with the dtype and shape that the graph declares.
-        observe: By name of a node that yields one tensor: called with it as soon as it is computed. The
-            tensor is not to be kept or changed.
+        observe: By name of a node that yields one tensor: called with it before the next node is computed,
+            when what it was computed from is gone. The tensor is not to be changed, nor kept where `mutates`.
 
     Returns:
         Outputs by name.
@@ -49,6 +49,12 @@ def run(
     return {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
 
 
+def mutates(graph: Graph) -> bool:
+    """Whether an operation of the graph changes a tensor in place."""
+    targets = (getattr(node.target, "_schema", None) for node in graph.program.graph.nodes)
+    return any(schema is not None and schema.is_mutable for schema in targets)
+
+
 class _LateWeights(Interpreter):
     """torch.fx's interpreter with parameters read at their first use.
 
@@ -59,16 +65,26 @@ class _LateWeights(Interpreter):
     def __init__(self, graph: Graph, observe: Mapping[str, Observe]) -> None:
         super().__init__(graph.program.graph_module)
         self._observe = observe
+        self._unseen: tuple[Observe, torch.Tensor] | None = None
         self._parameters = graph.parameters
         self._buffers = graph.buffers
         self._weights = graph.weights
 
     def run_node(self, n: Node) -> Any:
+        self._show()
         result = super().run_node(n)
         if n.name in self._observe:
             parameter = self._parameters.get(n.name)
-            self._observe[n.name](result if parameter is None else self._weights[parameter].read())
+            value = result if parameter is None else self._weights[parameter].read()
+            self._unseen = self._observe[n.name], value
         return result
+
+    def _show(self) -> None:
+        """Shows the value of the node before, whose arguments are only now out of use."""
+        if self._unseen is not None:
+            observe, value = self._unseen
+            self._unseen = None
+            observe(value)
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in self._parameters:

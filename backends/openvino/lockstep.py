@@ -1,23 +1,32 @@
-"""The IR cut open at its quantizers; see `qdx.backends.lockstep`."""
+"""The IR cut open at the quantizers of its inputs; see `qdx.backends.lockstep`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdx.backends.lockstep import Values, quantizer_of, shape_of
+from qdx.backends.lockstep import RunChunk, Values, in_order, quantizer_of, shape_of
+from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
 from qdx.backends.openvino.package import openvino
-from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.errors import InternalError, InvalidBundle, quoted
 
-__all__ = ["OpenVinoLockstep"]
+__all__ = ["OpenVinoChunks"]
+
+_FACES: Final = frozenset({"Parameter", "Result"})
+_MOVES: Final = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_GIVEN: Final = "given/"
 
 
-class OpenVinoLockstep:
-    """One compiled model over all segments."""
+class OpenVinoChunks:
+    """Chunks of the model, each compiled by itself. It is read again for each: its weights are mapped, not copied.
+
+    Attributes:
+        flow: Values are named after the position of their node among the ordered nodes, inputs and outputs by the IR.
+    """
 
     def __init__(
         self,
@@ -27,7 +36,7 @@ class OpenVinoLockstep:
         *,
         threads: int | None = None,
     ) -> None:
-        """Opens the model.
+        """Reads the model.
 
         Args:
             model: The IR's XML file; its weights lie beside it.
@@ -36,65 +45,126 @@ class OpenVinoLockstep:
             threads: Processor threads; OpenVINO's default where None.
 
         Raises:
-            InvalidBundle: OpenVINO cannot read or compile it, or it has a quantizer that the graph has not.
+            InvalidBundle: OpenVINO cannot read it, or it has a quantizer that the graph has not.
         """
-        core = openvino().Core()
-        properties: dict[str, Any] = dict(options)
+        self._core = openvino().Core()
+        self._model = model
+        self._properties: dict[str, Any] = dict(options)
         if threads is not None:
-            properties["INFERENCE_NUM_THREADS"] = threads
+            self._properties["INFERENCE_NUM_THREADS"] = threads
         try:
-            read = core.read_model(model)
-            self._inputs = [port.get_any_name() for port in read.inputs]
-            self._outputs = [port.get_any_name() for port in read.outputs]
-            self.quantizers = _cut(read, shapes)
-            self._request = core.compile_model(read, "CPU", properties).create_infer_request()
+            read = self._core.read_model(model)
+            nodes = read.get_ordered_ops()
+            self._names = [node.get_friendly_name() for node in nodes]
+            self.flow = _flow(read, nodes, shapes)
         except RuntimeError as error:
-            raise InvalidBundle(
-                f"{quoted(model.name)}: OpenVINO cannot open it in segments: {error}"
-            ) from error
+            raise self._unopened(error) from error
 
-    def __call__(
-        self, inputs: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]
-    ) -> tuple[Values, Values]:
-        """Runs every segment once."""
-        arrays = [inputs[name] for name in self._inputs]
-        arrays += [values[name] for name in self.quantizers]
-        given = {index: np.asarray(array, order="C") for index, array in enumerate(arrays)}
-        results = self._request.infer(given, share_inputs=True, share_outputs=False)
-        names = (*self._outputs, *self.quantizers)
-        found = {name: results[index] for index, name in enumerate(names)}
-        own = {name: found.pop(name) for name in self.quantizers}
-        return found, own
+    def open(self, chunk: Chunk, arrays: Mapping[str, NDArray[Any]]) -> RunChunk:
+        """Compiles a part.
+
+        Raises:
+            InvalidBundle: OpenVINO cannot read or compile it.
+        """
+        del arrays
+        taken, made = chunk.taken(self.flow), chunk.made(self.flow)
+        try:
+            compiled = self._core.compile_model(self.part(chunk), "CPU", self._properties)
+            request = compiled.create_infer_request()
+        except RuntimeError as error:
+            raise self._unopened(error) from error
+
+        def run(arrays: Mapping[str, NDArray[Any]]) -> Values:
+            given = {index: np.asarray(arrays[name], order="C") for index, name in enumerate(taken)}
+            # The memory of the results lives as long as they do, or until the request is used again.
+            results = request.infer(given, share_inputs=True, share_outputs=True)
+            return {name: results[index] for index, name in enumerate(made)}
+
+        return run
+
+    def part(self, chunk: Chunk) -> Any:
+        """The model of a chunk: what it takes are its parameters, what it makes its results."""
+        ov = openvino()
+        taken, made = chunk.taken(self.flow), chunk.made(self.flow)
+        nodes = self._core.read_model(self._model).get_ordered_ops()
+        if [node.get_friendly_name() for node in nodes] != self._names:
+            raise InternalError(f"{quoted(self._model.name)}: its nodes are read in another order")
+        results = [_output(nodes, name) for name in made]
+        parameters: dict[str, Any] = {}
+        for index in chunk.operations:
+            names = self.flow.operations[index].inputs
+            for port, name in zip(nodes[index].inputs(), names, strict=True):
+                if name not in taken:
+                    continue
+                if name not in parameters:
+                    source = port.get_source_output()
+                    kind = ov.Type.f32 if name.startswith(_GIVEN) else source.get_element_type()
+                    parameters[name] = ov.opset13.parameter(source.get_partial_shape(), kind)
+                port.replace_source_output(parameters[name].output(0))
+        return ov.Model(
+            [ov.opset13.result(output) for output in results],
+            [parameters[name] for name in taken],
+            "chunk",
+        )
+
+    def _unopened(self, error: RuntimeError) -> InvalidBundle:
+        return InvalidBundle(
+            f"{quoted(self._model.name)}: OpenVINO cannot open it in segments: {error}"
+        )
 
 
-def _cut(model: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[str, ...]:
-    """Gives quantizers parameters of their own and the model their sources as results.
+def _flow(model: Any, nodes: Sequence[Any], shapes: Mapping[str, tuple[int | None, ...]]) -> Flow:
+    """What the model computes, each value named after the position of its node and of the output.
 
-    A quantizer that the conversion has moved or joined with its neighbours stays inside its segment.
+    A quantizer that the conversion has moved or joined with its neighbours is not fed from outside.
     """
-    ov = openvino()
-    names: list[str] = []
-    parameters: list[Any] = []
-    sources: list[Any] = []
-    for node in model.get_ordered_ops():
-        name = quantizer_of(node.get_friendly_name())
-        if name is None or node.get_type_name() != "FakeQuantize":
-            continue
-        shape = shape_of(name, shapes)
-        source = node.input_value(0)
-        if source.get_node().get_type_name() in {"Parameter", "Transpose"}:
-            continue
-        if _shape(source) != shape or _rescales(node):
-            continue
-        parameter = ov.opset13.parameter(source.get_partial_shape(), ov.Type.f32)
-        node.input(0).replace_source_output(parameter.output(0))
-        names.append(name)
-        parameters.append(parameter)
-        sources.append(source)
-    model.add_parameters(parameters)
-    model.add_results([ov.opset13.result(source) for source in sources])
-    model.validate_nodes_and_infer_types()
-    return tuple(names)
+    positions = {node.get_name(): index for index, node in enumerate(nodes)}
+
+    def value(output: Any) -> str:
+        return f"{positions[output.get_node().get_name()]}:{output.get_index()}"
+
+    inputs = {value(port): port.get_any_name() for port in model.inputs}
+    outputs = {port.get_any_name(): value(port.get_node().input_value(0)) for port in model.outputs}
+    operations: list[Operation] = []
+    sources: dict[str, str] = {}
+    for index, node in enumerate(nodes):
+        read = [value(output) for output in node.input_values()]
+        kind = node.get_type_name()
+        name = quantizer_of(node.get_friendly_name()) if kind == "FakeQuantize" else None
+        if name is not None and _is_cut(node, shape_of(name, shapes)):
+            sources[name] = read[0]
+            read[0] = _GIVEN + name
+        made = [f"{index}:{port}" for port in range(node.get_output_size())]
+        operations.append(
+            Operation(
+                inputs=tuple(inputs.get(each, each) for each in read),
+                outputs=() if kind in _FACES else tuple(made),
+                joined=kind == "FakeQuantize",
+                moves=kind in _MOVES,
+                stored_bytes=node.get_byte_size() if kind == "Constant" else 0,
+            )
+        )
+    return Flow(
+        operations=tuple(operations),
+        inputs=tuple(inputs.values()),
+        outputs={name: inputs.get(each, each) for name, each in outputs.items()},
+        given={name: _GIVEN + name for name in sources},
+        sources=in_order(sources, shapes),
+    )
+
+
+def _output(nodes: Sequence[Any], name: str) -> Any:
+    """The output of a node that a value of the flow is named after."""
+    index, _, port = name.partition(":")
+    return nodes[int(index)].output(int(port))
+
+
+def _is_cut(quantizer: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether the quantizer reads what the quantized graph gives its own."""
+    source = quantizer.input_value(0)
+    if source.get_node().get_type_name() in {"Parameter", "Transpose"}:
+        return False
+    return _shape(source) == shape and not _rescales(quantizer)
 
 
 def _shape(source: Any) -> tuple[int | None, ...] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.backends.lockstep import UnknownQuantizer, quantizer_of, quantizers
+from qdx.backends.lockstep import (
+    Found,
+    Lockstep,
+    LockstepRun,
+    UnknownQuantizer,
+    quantizer_of,
+    quantizers,
+)
+from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES, Chunk, plan_chunks
+from qdx.backends.openvino.lockstep import OpenVinoChunks
+from qdx.backends.openvino.package import openvino
 from qdx.backends.registry import get_backend
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.sites import sites
@@ -19,7 +30,7 @@ from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.exporter.quantize.placement import Placement, SitePlacement
 from qdx.targets.profile import load_target
-from qdx.verify.lockstep import LockstepResult, compare_in_lockstep, quantizer_shapes
+from qdx.verify.lockstep import LockstepResult, compare_in_lockstep, quantizer_shapes, value_bytes
 from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.backends.tracing import block_inputs, graph_of
 
@@ -35,35 +46,95 @@ def placed(graph: Graph, target: str) -> Placement:
     return get_backend(target).place(graph, sites(graph), plan, ranges, profile)
 
 
-def in_lockstep(
-    graph: Graph,
-    target: str,
-    folder: Path,
-    change: Callable[[Placement], Placement] = lambda placement: placement,
-) -> LockstepResult:
-    """An artifact against the graph of a placement that may differ from the artifact's."""
-    placement, backend = placed(graph, target), get_backend(target)
-    profile = load_target(target)
-    made = insert(graph, sites(graph), placement)
+def opened(graph: Graph, target: str, folder: Path) -> tuple[Graph, Lockstep]:
+    """The quantized graph and its artifact."""
+    backend, profile = get_backend(target), load_target(target)
+    made = insert(graph, sites(graph), placed(graph, target))
     backend.lower(made, FloatTypes("float32"), profile, folder)
-    reference = insert(graph, sites(graph), change(placement))
-    artifact = backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
+    return made, backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
+
+
+def in_lockstep(
+    reference: Graph, artifact: Lockstep, target: str, *, limit_bytes: int = CHUNK_LIMIT_BYTES
+) -> LockstepResult:
+    """An artifact against a graph, which may differ from its own."""
     assert artifact.quantizers
     given = block_inputs()
     arrays = {name: tensor.numpy() for name, tensor in given.items()}
     if target == "coreml":
         arrays["t"] = arrays["t"].astype("int32").reshape(1)
-    return compare_in_lockstep(reference, given, artifact, arrays, {"y": "y"})
+    return compare_in_lockstep(
+        reference, given, artifact, arrays, {"y": "y"}, limit_bytes=limit_bytes
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_segment_agrees_with_the_graph(
     block: tuple[Graph, nn.Module], target: str, tmp_path: Path
 ) -> None:
-    found = in_lockstep(block[0], target, tmp_path)
+    found = in_lockstep(*opened(block[0], target, tmp_path), target)
 
     where, worst_db = found.worst
     assert worst_db >= LEAST_DB, where
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "tensorrt"])
+def test_many_chunks_find_what_one_finds(
+    block: tuple[Graph, nn.Module],
+    target: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph, artifact = opened(block[0], target, tmp_path)
+    counts = []
+    advance = LockstepRun.advance
+
+    def counted(self: LockstepRun, values: Any) -> Found:
+        counts.append(len(self.chunks))
+        return advance(self, values)
+
+    monkeypatch.setattr(LockstepRun, "advance", counted)
+    one = in_lockstep(graph, artifact, target).sqnr_db
+    assert counts == [1]
+    for limit_bytes in (1, 20_000):
+        counts.clear()
+        many = in_lockstep(graph, artifact, target, limit_bytes=limit_bytes).sqnr_db
+
+        assert len(counts) == counts[0] > 3
+        assert list(many) == list(one)
+        assert many == pytest.approx(one, abs=0.01)
+
+
+def test_a_kernel_of_8_bits_stays_one_in_chunks(
+    block: tuple[Graph, nn.Module], tmp_path: Path
+) -> None:
+    made, _ = opened(block[0], "openvino", tmp_path)
+    artifact = OpenVinoChunks(
+        tmp_path / "openvino_model.xml", {}, quantizer_shapes(made), threads=1
+    )
+    sizes_bytes = value_bytes(made, block_inputs(), quantizers(made))
+
+    one = plan_chunks(artifact.flow, sizes_bytes)
+    many = plan_chunks(artifact.flow, sizes_bytes, 1)
+
+    assert len(one) == 1
+    assert len(many) > 3
+    found = eight_bit_kernels(artifact, one)
+    assert found.total() > 3
+    assert eight_bit_kernels(artifact, many) == found
+
+
+def eight_bit_kernels(artifact: OpenVinoChunks, chunks: Sequence[Chunk]) -> Counter[str]:
+    """Kinds of the kernels that OpenVINO executes in 8 bits, all chunks together."""
+    core = openvino().Core()
+    found: Counter[str] = Counter()
+    for chunk in chunks:
+        for node in core.compile_model(artifact.part(chunk), "CPU").get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            kind, precision = (facts[key].astype(str) for key in ("layerType", "runtimePrecision"))
+            if kind in {"Convolution", "FullyConnected", "MatMul"} and precision in {"i8", "u8"}:
+                found[kind] += 1
+    return found
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -76,12 +147,11 @@ def test_a_coarser_quantizer_is_found_behind_its_operation(
         wrong = {i: replace(q, scale=8 * q.scale) for i, q in site.inputs.items()}
         return replace(site, inputs=wrong)
 
-    found = in_lockstep(
-        block[0],
-        target,
-        tmp_path,
-        lambda placement: replace(placement, sites=tuple(map(coarser, placement.sites))),
-    )
+    graph = block[0]
+    placement = placed(graph, target)
+    changed = replace(placement, sites=tuple(map(coarser, placement.sites)))
+    reference = insert(graph, sites(graph), changed)
+    found = in_lockstep(reference, opened(graph, target, tmp_path)[1], target)
 
     assert found.worst[1] < LEAST_DB
 

@@ -372,6 +372,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
         "score": None,
         "localize": False,
         "steps": None,
+        "budget_s": None,
         "call": {"eta": 1},
         "progress": SILENT,
     }
@@ -657,3 +658,24 @@ def test_targets_on_the_command_line_are_those_of_the_profiles(qdx):
     data = json.loads(qdx("targets", "onnxruntime", "--json").out)
 
     assert load_target("onnxruntime").options == data["options"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30min", 1800), ("2h", 7200), ("1.5 h", 5400)]
+)
+def test_a_budget_is_a_number_with_its_unit(qdx, monkeypatch, text, seconds):
+    given = {}
+    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **options: given.update(options) or {})
+    qdx("verify", "b", "--model", "m", "--budget", text)
+
+    assert given["budget_s"] == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "min", "0s", "-1h", "1d", "1h30min", "1e9s", "nan s", "٣s"]
+)
+def test_any_other_budget_is_refused_before_anything_is_read(qdx, text):
+    done = qdx("verify", "b", "--model", "m", f"--budget={text}")
+
+    assert done.status == 2
+    assert "expected a time such as 90s, 30min or 2h" in done.err

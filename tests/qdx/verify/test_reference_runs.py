@@ -100,7 +100,7 @@ def test_a_damaged_run_is_made_anew_and_said(make, spec, store):
 
     assert run.made.products
     assert reference.use.ran == 1
-    assert "damaged and was made anew" in reference.use.notes[0]
+    assert "damaged and is made anew" in reference.use.notes[0]
 
 
 def test_a_call_that_is_no_plain_data_is_not_kept_and_said(make, spec, store):

@@ -94,7 +94,9 @@ def _measure(model: str, target: str, plan: str | None, work: Path, layout: Sequ
         raise SystemExit(f"{model}: qdx export exited with {taken.status}")
     size = sum(path.stat().st_size for path in (work / "bundle").rglob("*") if path.is_file())
     shutil.rmtree(work / "bundle")
-    return Cost(model, parameters, target, plan or dtype, taken.seconds, taken.peak_anonymous_bytes, size)
+    return Cost(
+        model, parameters, target, plan or dtype, taken.seconds, taken.peak_anonymous_bytes, size
+    )
 
 
 def _print(cost: Cost) -> None:

@@ -9,6 +9,7 @@
     ├── TargetRefusal            3   the target cannot do what the plan asks
     ├── RuntimeMissing           4   a runtime is not installed
     ├── StorageError             5   reading or writing failed
+    ├── InsufficientMemory       5   memory will not do for the work
     └── InternalError           70   a defect of qdx
 
 The number is the exit status of the command line. A failed gate is not an error: it is a report
@@ -25,6 +26,7 @@ from typing import ClassVar, Final
 from qdx.exporter.limits import QUOTE_LIMIT
 
 __all__ = [
+    "InsufficientMemory",
     "InternalError",
     "InvalidBundle",
     "InvalidInput",
@@ -178,6 +180,12 @@ class RuntimeMissing(QdxError):  # noqa: N818
 
 class StorageError(QdxError):
     """Reading or writing failed: no space, no permission, a faulty disk."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class InsufficientMemory(QdxError):  # noqa: N818
+    """Memory will not do for the work, which has not begun."""
 
     exit_code: ClassVar[int] = 5
 

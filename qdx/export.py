@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from qdx.traced import trace_pipeline
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from qdx.calibration.kept import Kept
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.schema import Plan
@@ -77,6 +79,8 @@ def export(
     prompts: Sequence[str] | None = None,
     layout: str | None = None,
     halves: bool = False,
+    workers: int | None = None,
+    kept: Kept | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> ExportResult:
@@ -96,6 +100,8 @@ def export(
         layout: The layout of an application's own packages, such as `swift`; None for the target's.
         halves: With a layout: a model comes as two packages where the application takes it so, each with about
             half of the weights.
+        workers: Samples calibrated at a time, each with one thread; None takes one for each processor.
+        kept: What is kept between runs; None keeps nothing.
         force: Replace an existing bundle, atomically.
         progress: Shows the steps.
 
@@ -125,7 +131,11 @@ def export(
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
-    recorded_ranges = _ranges(source, planned, ranges, call, prompts, progress)
+    recording = partial(
+        record_ranges, source, intent, call, prompts=prompts, resolved=planned.resolved,
+        workers=workers, kept=kept, progress=progress,
+    )  # fmt: skip
+    recorded_ranges = _ranges(source, planned, ranges, recording)
     calibration = _calibration(recorded_ranges)
     if intent.nncf is not None:
         from qdx.nncf import NncfBackend
@@ -193,19 +203,12 @@ def _ranges(
     source: TracedPipeline,
     planned: PlannedGraphs,
     file: Path | None,
-    call: dict[str, Any],
-    prompts: Sequence[str] | None,
-    progress: Progress,
+    record: Callable[[], Ranges],
 ) -> Ranges | None:
     """The ranges that the plan needs, from a file or from calibration."""
     if not needs_ranges(planned.resolved):
         return None
-    if file is None:
-        plan = planned.resolved.plan
-        return record_ranges(
-            source, plan, call, prompts=prompts, resolved=planned.resolved, progress=progress
-        )
-    return load_ranges(file, source, planned.resolved, planned.sites)
+    return record() if file is None else load_ranges(file, source, planned.resolved, planned.sites)
 
 
 def _calibration(ranges: Ranges | None) -> dict[str, Any] | None:

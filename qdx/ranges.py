@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qdx.cache.facts import computing_versions, images_digest
 from qdx.calibration import calibrate as calibrate_graphs
+from qdx.calibration.kept import Kept, kept_ranges
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
+from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.sites import sites as find_sites
@@ -43,6 +47,8 @@ def calibrate(
     output: Path | str,
     call: dict[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
+    workers: int | None = None,
+    kept: Kept | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Ranges:
@@ -54,6 +60,8 @@ def calibrate(
         output: The file; it must not exist unless `force`.
         call: Arguments of the pipeline call, as for an export.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        kept: What is kept between runs; None keeps nothing.
         force: Replace an existing file of ranges, atomically.
         progress: Shows the steps.
 
@@ -68,7 +76,9 @@ def calibrate(
     _check_output(output, force=force)
     intent = load_plan(plan)
     source = trace_pipeline(model, loaded := load_images(call or {}), progress=progress)
-    ranges = record_ranges(source, intent, loaded, prompts=prompts, progress=progress)
+    ranges = record_ranges(
+        source, intent, loaded, prompts=prompts, workers=workers, kept=kept, progress=progress
+    )
     with progress.task("writing the ranges"):
         ranges.save(output)
     return ranges
@@ -86,14 +96,15 @@ def record_ranges(
     *,
     prompts: Sequence[str] | None = None,
     resolved: ResolvedPlan | None = None,
-    threads: int = 1,
+    workers: int | None = None,
+    kept: Kept | None = None,
     progress: Progress = SILENT,
 ) -> Ranges:
     """Calibrates what a plan needs, whatever the target.
 
-    Every activation of a graph is recorded in which the plan needs one, at the sizes of the call. Where
-    the plan smooths activations, the pipeline runs twice: once for the factors, once for the ranges of
-    the smoothed graphs.
+    Every activation of a graph is recorded in which the plan needs one, at the sizes of the call, or of the call
+    that the plan calibrates with. Where the plan smooths activations, observed steps are computed twice: once for
+    the factors, once for the ranges of the smoothed graphs.
 
     Args:
         source: The pipeline.
@@ -102,18 +113,22 @@ def record_ranges(
         prompts: Prompts to calibrate with; None keeps the call's.
         resolved: What becomes of the plan on the one target that the ranges are for; None where any
             may use them.
-        threads: Threads that PyTorch computes with.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        kept: What is kept between runs: an interrupted calibration goes on, a finished one is read; None keeps nothing.
         progress: Told of every call of a component.
 
     Raises:
         UsageError: The plan needs no ranges, or scales of more groups of timesteps than a component has;
             or the pipeline does not take the call or the prompts.
         InvalidModel: An activation is NaN or infinite.
+        StorageError: The disk refused, or memory ran out in a worker.
     """
     given = source
-    if source.captured.moving:  # open sizes were captured at other sizes than the call's own
-        wanted_components = sorted({record.component for record in source.chosen.values()})
-        source = trace_pipeline(source.folder.path, call, components=wanted_components)
+    own = plan.calibration.call
+    call = {**call, **load_images(own or {})}
+    if source.captured.moving or own:  # captured at other sizes than the calibration's
+        components = sorted({record.component for record in source.chosen.values()})
+        source = trace_pipeline(source.folder.path, call, components=components)
     graphs = {where: source.graph(where) for where in source.captured.calls}
     asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
     wanted = _observed_graphs(asked)
@@ -127,35 +142,86 @@ def record_ranges(
         for where in wanted:
             check_groups(asked if resolved is None else resolved, groups, where)
 
-    options: dict[str, Any] = {
-        "call": call, "settings": plan.calibration, "digests": given.source_digests, "prompts": prompts,
-        "threads": threads, "progress": progress, "check": check,
-    }  # fmt: skip
-    factors: dict[str, dict[str, torch.Tensor]] = {}
-    if plan.options.smoothing is not None:
-        alpha = plan.options.smoothing.alpha
-        smooth = {where: _to_smooth(asked.quantized(where)) for where in wanted}
-        first = calibrate_graphs(
-            source.folder, graphs, smooth, task_name="calibrating for smoothing", **options
+    run = partial(
+        calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,
+        digests=given.source_digests, prompts=prompts, workers=workers, progress=progress, check=check,
+    )  # fmt: skip
+    job = _Job(plan, asked, wanted, graphs, run)
+    parts = {
+        "versions": computing_versions(),
+        "files": dict(given.source_digests),
+        "call": record_call(call),
+        "images": images_digest(call),
+        "prompts": None if prompts is None else list(prompts),
+        "calibration": plan.calibration.model_dump(mode="json"),
+        "smoothing": job.alpha,
+        "observed": job.observed_keys(),
+    }
+    return kept_ranges(parts, job.record, kept, progress)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is recorded, and how."""
+
+    plan: Plan
+    asked: ResolvedPlan
+    wanted: tuple[str, ...]
+    graphs: Mapping[str, Graph] = field(repr=False)
+    run: Callable[..., Ranges] = field(repr=False)
+
+    @property
+    def alpha(self) -> float | None:
+        """The share with which activations are smoothed; None without."""
+        smoothing = self.plan.options.smoothing
+        return None if smoothing is None else smoothing.alpha
+
+    def to_smooth(self, where: str) -> tuple[Site, ...]:
+        """The sites of a graph that are smoothed."""
+        return () if self.alpha is None else _to_smooth(self.asked.quantized(where))
+
+    def observed_keys(self) -> dict[str, Any]:
+        """What is opened and smoothed of each graph; all else of it is observed whatever the plan."""
+        return {
+            where: {
+                "opened": sorted(self.asked.quantized_products(where)),
+                "smoothed": sorted(site.key for site in self.to_smooth(where)),
+            }
+            for where in self.wanted
+        }
+
+    def record(self, place: Path) -> Ranges:
+        """Records in a folder that may hold a part of it already."""
+        factors: dict[str, dict[str, torch.Tensor]] = {}
+        forms = {where: self.graphs[where] for where in self.wanted}
+        first = None if self.alpha is None else place / "smoothing"
+        if self.alpha is not None:
+            smooth = {where: self.to_smooth(where) for where in self.wanted}
+            found = self.run(smooth, task_name="calibrating for smoothing", work=first)
+            for where, chosen in smooth.items():
+                factors[where] = _factors(self.graphs[where], chosen, found, self.alpha)
+                forms[where] = smoothed(self.graphs[where], chosen, _filled(factors[where]))
+        opened = {where: self.asked.quantized_products(where) for where in self.wanted}
+        forms = {where: open_attention(form, opened[where]) for where, form in forms.items()}
+        ranges = self.run(
+            {where: _observed(form, opened[where]) for where, form in forms.items()},
+            observed_graphs=forms,
+            work=place / "ranges",
+            trajectories=first,
         )
-        for where, chosen in smooth.items():
-            factors[where] = _factors(graphs[where], chosen, first, alpha)
-            graphs[where] = smoothed(graphs[where], chosen, _filled(factors[where]))
-    observed: dict[str, tuple[Site, ...]] = {}
-    for where in wanted:
-        opened = asked.quantized_products(where)
-        graphs[where] = open_attention(graphs[where], opened)
-        observed[where] = tuple(
-            site
-            for site in find_sites(graphs[where])
-            if not site.is_attention_product or site.key in opened
+        if self.alpha is None:
+            return ranges
+        provenance = ranges.provenance.model_copy(update={"smoothing": self.alpha})
+        return Ranges(
+            {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()},
+            provenance,
         )
-    ranges = calibrate_graphs(source.folder, graphs, observed, **options)
-    if plan.options.smoothing is None:
-        return ranges
-    provenance = ranges.provenance.model_copy(update={"smoothing": plan.options.smoothing.alpha})
-    return Ranges(
-        {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()}, provenance
+
+
+def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:
+    """The sites of a graph, without attention that stays in one piece."""
+    return tuple(
+        site for site in find_sites(graph) if not site.is_attention_product or site.key in opened
     )
 
 

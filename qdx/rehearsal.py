@@ -51,13 +51,19 @@ class Rehearsal:
 
     Attributes:
         components: Those that are called.
-        times_called: Number of calls of methods that have a graph.
+        calls: `component.method` of every call of a method that has a graph, in order, and its timestep; None
+            where it has none.
         methods: By `component.method`, for those that have a graph.
     """
 
     components: frozenset[str]
-    times_called: int
+    calls: tuple[tuple[str, float | None], ...]
     methods: Mapping[str, MethodSchedule]
+
+    @property
+    def times_called(self) -> int:
+        """Number of calls of methods that have a graph."""
+        return len(self.calls)
 
 
 def rehearse(
@@ -76,6 +82,7 @@ def rehearse(
     """
     components: set[str] = set()
     seen: dict[str, list[dict[str, torch.Tensor | float]]] = {}
+    order: list[tuple[str, int]] = []
     fixed: dict[str, dict[str, Any]] = {}
     templates: dict[tuple[str, str], Any] = {}
 
@@ -84,7 +91,9 @@ def rehearse(
         arguments, leaves, where = call.arguments, call.leaves, call.variant(graphs)
         if where is not None:
             scalars = {key: leaves[key] for key in graphs[where] if _is_scalar(leaves.get(key))}
-            seen.setdefault(where, []).append(
+            calls = seen.setdefault(where, [])
+            order.append((where, len(calls)))
+            calls.append(
                 {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in scalars.items()}
             )
             numbers = {k: v for k, v in constants(arguments).items() if k not in graphs[where]}
@@ -113,8 +122,8 @@ def rehearse(
         torch.manual_seed(0)
         skeleton.pipeline(**call)
     methods = {where: _schedule(calls, fixed[where]) for where, calls in seen.items()}
-    times = sum(len(calls) for calls in seen.values())
-    return Rehearsal(frozenset(components), times, methods)
+    made = tuple((w, _timestep(seen[w][number], methods[w].input)) for w, number in order)
+    return Rehearsal(frozenset(components), made, methods)
 
 
 def schedules(
@@ -150,6 +159,10 @@ def _is_scalar(leaf: Any) -> bool:
     if isinstance(leaf, torch.Tensor):
         return leaf.dim() <= 1 and leaf.numel() > 0 and leaf.dtype != torch.bool
     return isinstance(leaf, int | float) and not isinstance(leaf, bool)
+
+
+def _timestep(call: Mapping[str, torch.Tensor | float], name: str | None) -> float | None:
+    return timestep_of(call[name]) if name is not None and name in call else None
 
 
 def _schedule(

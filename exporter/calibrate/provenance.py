@@ -50,6 +50,10 @@ class Guidance(_Record):
     copies: Count
     calls: Count
 
+    def merged(self, other: Guidance) -> Guidance:
+        """What was seen in two samples."""
+        return Guidance(copies=max(self.copies, other.copies), calls=max(self.calls, other.calls))
+
 
 class Provenance(_Record):
     """Where ranges come from.
@@ -57,12 +61,14 @@ class Provenance(_Record):
     Attributes:
         qdx: Its version.
         torch: Its version.
-        threads: Threads that PyTorch computed with.
+        threads: Threads that PyTorch computed each sample with. Samples are computed side by side and merged in
+            their order, so that the number of processors leaves no trace.
         pipeline_class: Of diffusers.
         files: SHA-256 of the model's files by relative path.
         call: The pipeline call, as bundles record it.
         samples: Number of pipeline calls.
         steps: Denoising steps asked for; None for the call's own.
+        observed: Share of the steps that were observed.
         seed: Of the first call; each next one has the next.
         prompts: None where the call's own prompt was used.
         branches: Which branches of guidance were observed.
@@ -78,6 +84,7 @@ class Provenance(_Record):
     call: dict[str, JsonValue]
     samples: Count
     steps: Count | None
+    observed: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=0)]
     prompts: Prompts | None
     branches: Literal["both", "conditional", "unconditional"]

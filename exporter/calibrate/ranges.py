@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from qdx.exporter.calibrate.provenance import Provenance
-from qdx.exporter.calibrate.statistics import TensorStatistics
+from qdx.exporter.calibrate.statistics import TensorStatistics, merged
 from qdx.exporter.calibrate.timesteps import boundaries_for, group_of
 from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.graph.site import Site
 
-__all__ = ["GraphRanges", "Ranges"]
+__all__ = ["GraphRanges", "Ranges", "merged_ranges"]
 
 _AGAIN = "calibrate again, for this model and plan"
 
@@ -196,3 +196,28 @@ class Ranges:
             held = ", ".join(self.graphs) or "none"
             raise InvalidInput(f"ranges: hold no {quoted(where)}, only {held}", hint=_AGAIN)
         return found
+
+
+def merged_ranges(one: Ranges, other: Ranges) -> Ranges:
+    """The ranges of two sets of samples of one calibration; sums are rounded in the order of merging.
+
+    Raises:
+        InvalidInput: They are not of the same graphs, or not with the same statistics.
+    """
+    if one.graphs.keys() != other.graphs.keys():
+        raise InvalidInput("ranges: of different graphs cannot be merged", hint=_AGAIN)
+    graphs = {}
+    for where, graph in one.graphs.items():
+        more = other.graphs[where]
+        if (graph.ports, graph.boundaries) != (more.ports, more.boundaries):
+            raise InvalidInput(
+                f"ranges: {quoted(where)}: of different sites or timesteps cannot be merged",
+                hint=_AGAIN,
+            )
+        pairs = zip(graph.tensors, more.tensors, strict=True)
+        graphs[where] = replace(graph, tensors=tuple(merged(*pair) for pair in pairs))
+    guidance = {
+        where: found.merged(other.provenance.guidance[where])
+        for where, found in one.provenance.guidance.items()
+    }
+    return Ranges(graphs, one.provenance.model_copy(update={"guidance": guidance}))

@@ -1,11 +1,14 @@
 """What is kept of an activation: its exact extremes, a histogram, and extremes and means of its channels.
 
-Everything is kept for each group of timesteps apart, and takes the same memory for one sample as for a million.
+Everything is kept for each group of timesteps apart, in memory that is taken once: the same for one call as for a
+million. Observing must cost a fraction of computing, so every value is seen by the fastest reductions that there
+are, and the histogram counts a fixed sample of the values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,10 +18,11 @@ from qdx.exporter.calibrate.histogram import BINS, EXPONENTS, counts_of, exponen
 from qdx.exporter.calibrate.observers import Observer, range_of
 from qdx.exporter.errors import InvalidInput, UsageError
 
-__all__ = ["StreamingStatistics", "TensorStatistics"]
+__all__ = ["SAMPLED_VALUES", "StreamingStatistics", "TensorStatistics", "merged", "sampling_stride"]
 
-# Values that are counted at once.
-_PORTION: Final = 2**22
+SAMPLED_VALUES: Final = 2**16
+"""Values of one call that the histogram of an activation counts, about; all values of smaller activations."""
+_FLOAT32_MAX: Final = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,12 @@ class TensorStatistics:
     """Statistics of one activation.
 
     Attributes:
-        count: Number of values, int64 [groups].
+        count: Number of values seen, int64 [groups].
         minimum: float32 [groups]; 0 for a group without values.
         maximum: Likewise.
         exponent: k of each histogram's range [-2^k, 2^k), int64 [groups].
-        histogram: Numbers of values in equal bins of that range, int64 [groups, 2048].
+        histogram: Numbers of sampled values in equal bins of that range, int64 [groups, 2048]. The same share of
+            the values is sampled in all groups.
         axis: Dimension of the channels, counted from the front; None where they were not observed.
         channel_minimum: float32 [groups, channels]; no channels where `axis` is None.
         channel_maximum: Likewise.
@@ -151,24 +156,59 @@ _TENSORS: Final = (
 )
 
 
+def sampling_stride(elements: int) -> int:
+    """Every how many values of an activation one is counted in its histogram.
+
+    It has no divisor in common with the number of values, and so with no dimension: a walk in such strides comes to
+    all channels, tokens and keys alike.
+
+    Args:
+        elements: Number of values of one whole call.
+
+    >>> sampling_stride(2**16), sampling_stride(2**20), sampling_stride(2 * 8 * 4096 * 77)
+    (1, 15, 75)
+    """
+    most = max(1, elements // SAMPLED_VALUES)
+    return next(stride for stride in range(most, 0, -1) if math.gcd(stride, elements) == 1)
+
+
 class StreamingStatistics:
-    """Statistics that take an activation portion by portion.
+    """Statistics that take an activation call by call, or in parts of a call.
 
     Args:
         groups: Number of groups of timesteps.
         axis: Dimension of the channels; negative counts from the end. None observes no channels.
+        channels: Their number; None takes it from the first values.
+        elements: Values of one whole call, which decides the share that is sampled; None takes it from the first
+            values.
     """
 
-    def __init__(self, groups: int, axis: int | None = None) -> None:
+    def __init__(
+        self,
+        groups: int,
+        axis: int | None = None,
+        *,
+        channels: int | None = None,
+        elements: int | None = None,
+    ) -> None:
         self._axis = axis
-        self._groups: list[_Group | None] = [None] * groups
+        self._stride = None if elements is None else sampling_stride(elements)
+        self._count = [0] * groups
+        self._low = [math.inf] * groups
+        self._high = [-math.inf] * groups
+        self._exponent = [EXPONENTS[0]] * groups
+        # 32 bits hold what one sample's calls count; `merged` adds samples up in 64.
+        self._histogram = torch.zeros((groups, BINS), dtype=torch.int32)
+        self._channels: _Channels | None = None
+        if axis is None or channels is not None:
+            self._channels = _Channels(groups, channels or 0)
 
     def add(self, values: torch.Tensor, group: int = 0) -> bool:
-        """Takes the next portion.
+        """Takes the next values.
 
         Args:
             values: Floats of any shape; the number of channels never changes.
-            group: The group of timesteps that it belongs to.
+            group: The group of timesteps that they belong to.
 
         Returns:
             False, and nothing is taken, where a value is NaN or infinite.
@@ -176,84 +216,167 @@ class StreamingStatistics:
         values = values.detach().to(torch.float32)
         if values.numel() == 0:
             return True
-        if self._axis is not None and self._axis < 0:
-            self._axis += values.dim()
-        low, high = (float(bound) for bound in torch.aminmax(values))  # NaN comes through
-        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+        axis = self._axis
+        if axis is not None and axis < 0:
+            axis = self._axis = axis + values.dim()
+        if self._stride is None:
+            self._stride = sampling_stride(values.numel())
+        if self._channels is None:
+            assert axis is not None
+            self._channels = _Channels(len(self._count), values.shape[axis])
+        if axis is None:
+            low, high = float(values.amin()), float(values.amax())
+        else:
+            others = tuple(dim for dim in range(values.dim()) if dim != axis)
+            lows = values.amin(others) if others else values
+            highs = values.amax(others) if others else values
+            low, high = float(lows.amin()), float(highs.amax())
+        if not (abs(low) < math.inf and abs(high) < math.inf):  # NaN comes through as well
             return False
-        found = self._groups[group]
-        if found is None:
-            channels = 0 if self._axis is None else values.shape[self._axis]
-            found = self._groups[group] = _Group(channels)
-        for part in _portions(values, self._axis):
-            found.add(part, low, high, self._axis)
+        if axis is not None:
+            # PyTorch adds up in a tree, so that float32 serves within a call; calls add up in float64.
+            large = max(-low, high) * values.numel() >= _FLOAT32_MAX
+            total = values.sum(others, dtype=torch.float64 if large else None) if others else values
+            self._channels.add(group, lows, highs, total)
+        self._count_sampled(values, group, exponent_for(low, high))
+        self._count[group] += values.numel()
+        self._low[group] = min(self._low[group], low)
+        self._high[group] = max(self._high[group], high)
         return True
+
+    def _count_sampled(self, values: torch.Tensor, group: int, exponent: int) -> None:
+        before = self._exponent[group]
+        exponent = max(before, exponent)
+        row = self._histogram[group]
+        if exponent > before:
+            row.copy_(widened(row, exponent - before))
+            self._exponent[group] = exponent
+        row += counts_of(_in_order_of_memory(values)[:: self._stride], exponent)
 
     @property
     def size_bytes(self) -> int:
         """Memory of the statistics."""
-        kept = [group for group in self._groups if group is not None]
-        return sum(tensor.nbytes for group in kept for tensor in group.tensors())
+        channels = 0 if self._channels is None else self._channels.size_bytes
+        return self._histogram.nbytes + channels
 
     def finish(self) -> TensorStatistics:
         """What was taken so far."""
-        channels = max((len(group.sum) for group in self._groups if group), default=0)
-        groups = [group or _Group(channels) for group in self._groups]
+        channels = self._channels or _Channels(len(self._count), 0)
+        seen = [count > 0 for count in self._count]
+        known = torch.tensor(seen)[:, None]
+        zero = torch.zeros(())
         return TensorStatistics(
-            count=torch.tensor([group.count for group in groups]),
-            minimum=torch.tensor([group.low for group in groups], dtype=torch.float32),
-            maximum=torch.tensor([group.high for group in groups], dtype=torch.float32),
-            exponent=torch.tensor([group.exponent for group in groups]),
-            histogram=torch.stack([group.counts for group in groups]),
-            axis=self._axis if channels else None,
-            channel_minimum=torch.stack([group.minimum for group in groups]),
-            channel_maximum=torch.stack([group.maximum for group in groups]),
-            channel_sum=torch.stack([group.sum for group in groups]),
+            count=torch.tensor(self._count),
+            minimum=_where_seen(self._low, seen),
+            maximum=_where_seen(self._high, seen),
+            exponent=torch.tensor(self._exponent),
+            histogram=self._histogram.to(torch.int64),
+            axis=self._axis if channels.number else None,
+            channel_minimum=torch.where(known, channels.minimum, zero),
+            channel_maximum=torch.where(known, channels.maximum, zero),
+            channel_sum=channels.sum.clone(),
         )
 
+    def restore(self, found: TensorStatistics) -> None:
+        """Goes on from what `finish` returned once."""
+        seen = (found.count > 0).tolist()
+        self._axis = found.axis if found.channels else self._axis
+        self._count = found.count.tolist()
+        self._low = _where_not_seen(found.minimum, seen, math.inf)
+        self._high = _where_not_seen(found.maximum, seen, -math.inf)
+        self._exponent = found.exponent.tolist()
+        self._histogram.copy_(found.histogram)
+        self._channels = _Channels(len(seen), found.channels)
+        self._channels.restore(found, torch.tensor(seen)[:, None])
 
-def _portions(values: torch.Tensor, axis: int | None) -> Sequence[torch.Tensor]:
-    """Parts along the longest dimension that is not the channels': copies of one take little memory."""
-    pieces = -(-values.numel() // _PORTION)
-    others = [dim for dim in range(values.dim()) if dim != axis]
-    if pieces == 1 or not others:
-        return (values,)
-    longest = max(others, key=lambda dim: values.shape[dim])
-    return torch.split(values, -(-values.shape[longest] // pieces), dim=longest)
+
+class _Channels:
+    """Extremes and sums of channels by group of timesteps, [groups, channels]."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        self.number = channels
+        self.minimum = torch.full((groups, channels), math.inf)
+        self.maximum = torch.full((groups, channels), -math.inf)
+        self.sum = torch.zeros((groups, channels), dtype=torch.float64)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.minimum.nbytes + self.maximum.nbytes + self.sum.nbytes
+
+    def add(self, group: int, low: torch.Tensor, high: torch.Tensor, total: torch.Tensor) -> None:
+        torch.minimum(self.minimum[group], low, out=self.minimum[group])
+        torch.maximum(self.maximum[group], high, out=self.maximum[group])
+        self.sum[group] += total
+
+    def restore(self, found: TensorStatistics, known: torch.Tensor) -> None:
+        infinity = torch.tensor(math.inf)
+        self.minimum = torch.where(known, found.channel_minimum, infinity)
+        self.maximum = torch.where(known, found.channel_maximum, -infinity)
+        self.sum = found.channel_sum.clone()
 
 
-class _Group:
-    """The statistics of one group of timesteps."""
+def merged(one: TensorStatistics, other: TensorStatistics) -> TensorStatistics:
+    """The statistics of two sets of calls of the same activation, group by group.
 
-    def __init__(self, channels: int) -> None:
-        self.count = 0
-        self.low = self.high = 0.0
-        self.exponent = EXPONENTS[0]
-        self.counts = torch.zeros(BINS, dtype=torch.int64)
-        self.minimum = torch.zeros(channels)
-        self.maximum = torch.zeros(channels)
-        self.sum = torch.zeros(channels, dtype=torch.float64)
+    Sums of channels are rounded in the order of merging; all else is exact.
 
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        return self.counts, self.minimum, self.maximum, self.sum
+    Raises:
+        InvalidInput: They have different groups or channels.
+    """
+    if one.groups != other.groups or one.channels != other.channels:
+        raise InvalidInput(
+            f"statistics of {other.groups} groups and {other.channels} channels, "
+            f"expected {one.groups} and {one.channels}",
+            hint="calibrate again",
+        )
+    exponent = torch.maximum(one.exponent, other.exponent)
+    histograms = [
+        torch.stack([
+            widened(counts, int(wide - own))
+            for counts, own, wide in zip(part.histogram, part.exponent, exponent, strict=True)
+        ])
+        for part in (one, other)
+    ]  # fmt: skip
+    return TensorStatistics(
+        count=one.count + other.count,
+        minimum=_merged_extremes(one.minimum, other.minimum, one, other, torch.minimum),
+        maximum=_merged_extremes(one.maximum, other.maximum, one, other, torch.maximum),
+        exponent=exponent,
+        histogram=histograms[0] + histograms[1],
+        axis=one.axis if one.channels else None,
+        channel_minimum=_merged_extremes(
+            one.channel_minimum, other.channel_minimum, one, other, torch.minimum
+        ),
+        channel_maximum=_merged_extremes(
+            one.channel_maximum, other.channel_maximum, one, other, torch.maximum
+        ),
+        channel_sum=one.channel_sum + other.channel_sum,
+    )
 
-    def add(self, values: torch.Tensor, low: float, high: float, axis: int | None) -> None:
-        exponent = max(self.exponent, exponent_for(low, high))
-        self.counts = widened(self.counts, exponent - self.exponent)
-        self.exponent = exponent
-        self.counts += counts_of(values, exponent)
-        first = self.count == 0
-        self.low = low if first else min(self.low, low)
-        self.high = high if first else max(self.high, high)
-        self.count += values.numel()
-        if axis is not None:
-            self._add_channels(values, axis, first=first)
 
-    def _add_channels(self, values: torch.Tensor, axis: int, *, first: bool) -> None:
-        others = tuple(dim for dim in range(values.dim()) if dim != axis)
-        low = values.amin(others) if others else values
-        high = values.amax(others) if others else values
-        total = values.sum(others, dtype=torch.float64) if others else values.to(torch.float64)
-        self.minimum = low.clone() if first else torch.minimum(self.minimum, low)
-        self.maximum = high.clone() if first else torch.maximum(self.maximum, high)
-        self.sum += total
+def _merged_extremes(
+    left: torch.Tensor,
+    right: torch.Tensor,
+    one: TensorStatistics,
+    other: TensorStatistics,
+    better: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """The better of both where both have values, else that of the one that has."""
+    shape = (-1, *[1] * (left.dim() - 1))
+    seen, also = (one.count > 0).reshape(shape), (other.count > 0).reshape(shape)
+    return torch.where(seen & also, better(left, right), torch.where(seen, left, right))
+
+
+def _in_order_of_memory(values: torch.Tensor) -> torch.Tensor:
+    """All values in one row, without a copy where they lie densely in memory in any order of dimensions."""
+    order = sorted(range(values.dim()), key=values.stride, reverse=True)
+    return values.permute(order).reshape(-1)
+
+
+def _where_seen(extremes: Sequence[float], seen: Sequence[bool]) -> torch.Tensor:
+    """Extremes, float32 [groups]; 0 for groups without values."""
+    return torch.tensor([x if known else 0.0 for x, known in zip(extremes, seen, strict=True)])
+
+
+def _where_not_seen(extremes: torch.Tensor, seen: Sequence[bool], otherwise: float) -> list[float]:
+    return [x if known else otherwise for x, known in zip(extremes.tolist(), seen, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch.fx import Node
@@ -11,8 +12,9 @@ from torch.fx import Node
 from qdx.exporter.calibrate.guidance import ALL_ROWS, Rows
 from qdx.exporter.calibrate.statistics import StreamingStatistics, TensorStatistics
 from qdx.exporter.errors import InvalidModel, quoted
+from qdx.exporter.graph.flow import shape
 from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.interpreter import Observe, run
+from qdx.exporter.graph.interpreter import Executor, Observe
 from qdx.exporter.graph.site import OUTPUT, Site
 
 __all__ = ["Recorder", "Tap", "Taps", "taps_of"]
@@ -97,9 +99,19 @@ class Recorder:
     """
 
     def __init__(self, graph: Graph, sites: Sequence[Site], groups: int = 1) -> None:
-        self._graph = graph
+        self._where = graph.where
+        self._executor = Executor(graph)
         self._taps = taps_of(graph, sites)
-        self._streams = [StreamingStatistics(groups, tap.axis) for tap in self._taps.taps]
+        sizes = {node.name: shape(node) for node in graph.program.graph.nodes}
+        self._streams = [
+            StreamingStatistics(
+                groups,
+                tap.axis,
+                channels=None if tap.axis is None else sizes[tap.node][tap.axis],
+                elements=prod(sizes[tap.node]),
+            )
+            for tap in self._taps.taps
+        ]
         self._names: dict[int, str] = {}
         for key, ports in self._taps.ports.items():
             for port, index in ports.items():
@@ -142,13 +154,13 @@ class Recorder:
             one = self._observer(index, group, rows, occasion)
             earlier = observe.get(tap.node)
             observe[tap.node] = one if earlier is None else _both(earlier, one)
-        return run(self._graph, inputs, observe=observe)
+        return self._executor.run(inputs, observe=observe)
 
     def _observer(self, index: int, group: int, rows: Rows, occasion: str) -> Observe:
         def observe(values: torch.Tensor) -> None:
             if not self._streams[index].add(rows.of(values), group):
                 raise InvalidModel(
-                    f"`{self._graph.where}`: {self._names[index]} holds NaN or infinity at {occasion}, "
+                    f"`{self._where}`: {self._names[index]} holds NaN or infinity at {occasion}, "
                     "expected finite values",
                     hint="check that the model makes pictures in float32",
                 )
@@ -158,6 +170,11 @@ class Recorder:
     def finish(self) -> tuple[TensorStatistics, ...]:
         """The statistics of every activation observed."""
         return tuple(stream.finish() for stream in self._streams)
+
+    def restore(self, found: Sequence[TensorStatistics]) -> None:
+        """Goes on from what `finish` returned once."""
+        for stream, statistics in zip(self._streams, found, strict=True):
+            stream.restore(statistics)
 
 
 def _both(one: Observe, other: Observe) -> Observe:

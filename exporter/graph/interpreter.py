@@ -10,7 +10,10 @@ import torch
 from torch.fx import Interpreter, Node
 
 from qdx.exporter.errors import InternalError
+from qdx.exporter.graph.attention_blocks import AttentionBlocks, find_attention_blocks
 from qdx.exporter.graph.graph import Graph, dtype_name
+
+__all__ = ["Executor", "Observe", "run"]
 
 Observe = Callable[[torch.Tensor], None]
 _NOBODY: Final[Mapping[str, Observe]] = MappingProxyType({})
@@ -19,34 +22,60 @@ _NOBODY: Final[Mapping[str, Observe]] = MappingProxyType({})
 def run(
     graph: Graph, inputs: Mapping[str, torch.Tensor], *, observe: Mapping[str, Observe] = _NOBODY
 ) -> dict[str, torch.Tensor]:
-    """Runs the graph node by node.
+    """Runs a graph once; see `Executor.run`. Who runs it often keeps an `Executor`."""
+    return Executor(graph).run(inputs, observe=observe)
 
-    Memory holds the live activations and the weights of one operation at a time, not the model.
+
+class Executor:
+    """Runs a graph node by node, as often as wanted.
+
+    Memory holds the live activations and the weights of one operation at a time, not the model. Attention
+    that is written out is computed some queries at a time where its scores are large.
 
     Args:
         graph: The graph.
-        inputs: Every input by name, with the dtype and shape that the graph declares.
-        observe: By name of a node that yields one tensor: called with it as soon as it is computed. The
-            tensor is not to be kept or changed.
-
-    Returns:
-        Outputs by name.
-
-    Raises:
-        InternalError: An input is missing or has another dtype or rank than declared.
     """
-    values: list[torch.Tensor] = []
-    for spec in graph.inputs:
-        value = inputs.get(spec.name)
-        if value is None or dtype_name(value.dtype) != spec.dtype or value.dim() != len(spec.shape):
-            got = "nothing" if value is None else f"{dtype_name(value.dtype)} {list(value.shape)}"
-            raise InternalError(
-                f"`{graph.where}`: input `{spec.name}` got {got}, expected {spec.dtype} {list(spec.shape)}"
-            )
-        values.append(value)
-    with torch.no_grad():
-        outputs = _LateWeights(graph, observe).run(*values)
-    return {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._interpreter = _LateWeights(graph)
+
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], *, observe: Mapping[str, Observe] = _NOBODY
+    ) -> dict[str, torch.Tensor]:
+        """Runs the graph once.
+
+        Args:
+            inputs: Every input by name, with the dtype and shape that the graph declares.
+            observe: By name of a node that yields one tensor: called with it as soon as it is computed, and where
+                large attention is computed some queries at a time, with one part after the other. The tensor is
+                not to be kept or changed.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            InternalError: An input is missing or has another dtype or rank than declared.
+        """
+        graph = self._graph
+        values: list[torch.Tensor] = []
+        for spec in graph.inputs:
+            value = inputs.get(spec.name)
+            if (
+                value is None
+                or dtype_name(value.dtype) != spec.dtype
+                or value.dim() != len(spec.shape)
+            ):
+                got = (
+                    "nothing" if value is None else f"{dtype_name(value.dtype)} {list(value.shape)}"
+                )
+                raise InternalError(
+                    f"`{graph.where}`: input `{spec.name}` got {got}, expected {spec.dtype} {list(spec.shape)}"
+                )
+            values.append(value)
+        with torch.no_grad():
+            outputs = self._interpreter.compute(values, observe)
+        return {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
 
 
 class _LateWeights(Interpreter):
@@ -56,15 +85,29 @@ class _LateWeights(Interpreter):
     and nothing keeps it after (an operation that uses it again reads it again).
     """
 
-    def __init__(self, graph: Graph, observe: Mapping[str, Observe]) -> None:
+    def __init__(self, graph: Graph) -> None:
         super().__init__(graph.program.graph_module)
-        self._observe = observe
+        self._observe: Mapping[str, Observe] = _NOBODY
         self._parameters = graph.parameters
         self._buffers = graph.buffers
         self._weights = graph.weights
+        self._blocks = {blocks.result: blocks for blocks in find_attention_blocks(graph)}
+        self._inside = {node for blocks in self._blocks.values() for node in blocks.chain}
+        self._keep_for_blocks()
+
+    def compute(self, values: list[torch.Tensor], observe: Mapping[str, Observe]) -> Any:
+        self._observe = observe
+        try:
+            return self.run(*values)
+        finally:
+            self._observe = _NOBODY
+            self.env.clear()  # the outputs are the caller's
 
     def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
+        if n in self._inside:
+            return None  # computed together with the result of its attention
+        blocks = self._blocks.get(n)
+        result = super().run_node(n) if blocks is None else self._in_blocks(blocks)
         if n.name in self._observe:
             parameter = self._parameters.get(n.name)
             self._observe[n.name](result if parameter is None else self._weights[parameter].read())
@@ -81,10 +124,19 @@ class _LateWeights(Interpreter):
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         if not any(node.name in self._parameters for node in n.all_input_nodes):
             return args, kwargs
+        return torch.fx.map_arg(n.args, self._value), torch.fx.map_arg(n.kwargs, self._value)
 
-        def load(node: Node) -> Any:
-            if node.name in self._parameters:
-                return self._weights[self._parameters[node.name]].read()
-            return self.env[node]
+    def _value(self, node: Node) -> Any:
+        if node.name in self._parameters:
+            return self._weights[self._parameters[node.name]].read()
+        return self.env[node]
 
-        return torch.fx.map_arg(n.args, load), torch.fx.map_arg(n.kwargs, load)
+    def _in_blocks(self, blocks: AttentionBlocks) -> torch.Tensor:
+        return blocks.compute(self._value, self._observe)
+
+    def _keep_for_blocks(self) -> None:
+        """Lets what attention in blocks takes live until it is computed, with its result."""
+        for result, blocks in self._blocks.items():
+            for node in blocks.chain:
+                last = self.user_to_last_uses.pop(node, [])
+                self.user_to_last_uses.setdefault(result, []).extend(last)

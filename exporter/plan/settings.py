@@ -54,15 +54,21 @@ class Calibration(PlanModel):
         samples: Number of pipeline calls, each with a prompt and a seed of its own.
         steps: Denoising steps of each; None takes what the exported call has.
         timestep_groups: Number of equal parts of the schedule for which statistics are kept apart.
+        observed: Share of the steps that are observed, above 0 to 1; the others only lead from one to the next.
+            Every step is observed in one sample at least.
         branches: Which halves of classifier-free guidance count.
         seed: Seed of the first call; the next ones follow.
+        call: Arguments of the pipeline call in which calibration differs from the export, such as a smaller
+            `height`; None for none.
     """
 
     samples: Annotated[int, Field(ge=1, le=4096)] = 8
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     timestep_groups: Annotated[int, Field(ge=1, le=100)] = 10
+    observed: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     branches: Literal["both", "conditional", "unconditional"] = "both"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    call: dict[str, int | float | str] | None = None
 
 
 class Nncf(PlanModel):

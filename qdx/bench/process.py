@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from qdx.bench.messages import read_message, write_message
-from qdx.exporter import errors
-from qdx.exporter.errors import InternalError, QdxError, UsageError, quoted
+from qdx.exporter.errors import UsageError, quoted
+from qdx.messages import error_of, read_message, write_message
 
 __all__ = ["Worker", "start_worker"]
 
@@ -49,10 +48,9 @@ class Worker:
         answer = read_message(self._process.stdout)
         if answer is None:
             self._ended()
-        if "error" in answer:
-            kind = getattr(errors, str(answer["error"]), InternalError)
-            assert issubclass(kind, QdxError)
-            raise kind(f"{quoted(self._name)}: {answer['message']}", hint=answer["hint"])
+        error = error_of(answer, place=f"{quoted(self._name)}: ")
+        if error is not None:
+            raise error
         return answer
 
     def _ended(self) -> NoReturn:

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from qdx.bench.messages import read_message, write_message
 from qdx.exporter.errors import QdxError, UsageError, first_line
+from qdx.messages import error_message, read_message, write_message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +43,10 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         try:
             answer = session.answer(request)
         except QdxError as error:
-            answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+            answer = error_message(error)
         except Exception as error:  # noqa: BLE001 - a runtime may raise anything
             words = f"{type(error).__name__}: {first_line(error)}"
-            answer = {"error": "UsageError", "message": words, "hint": None}
+            answer = error_message(UsageError(words))
         write_message(replies, answer)
 
 

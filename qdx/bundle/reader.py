@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import read_bytes, sha256_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Bundle", "read_bundle", "read_listing"]
+__all__ = ["Bundle", "check_digest", "check_listed", "read_bundle", "read_listing"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_bundle(path: Path | str) -> Bundle:
     root = Path(os.path.abspath(path))  # noqa: PTH100 - a path in messages as the user knows it
     manifest, data = read_listing(root)
     for record in manifest.files:
-        _check_digest(root, record)
+        check_digest(root, record)
     return Bundle(root, manifest, hashlib.sha256(data).hexdigest())
 
 
@@ -76,11 +77,33 @@ def read_listing(root: Path) -> tuple[Manifest, bytes]:
         raise InvalidBundle(message, hint="`qdx export` writes bundles")
     data = read_bytes(root / MANIFEST_NAME, JSON_LIMIT_BYTES, error=InvalidBundle)
     manifest = parse_manifest(data, source=str(root / MANIFEST_NAME))
-    _check_set(root, {record.path for record in manifest.files}, set(tree.files))
-    # All sizes before the first digest: a wrong size is found without reading gigabytes.
-    for record in manifest.files:
-        _check_size(root, record, tree.files[record.path])
+    present = {name: size for name, size in tree.files.items() if name != MANIFEST_NAME}
+    check_listed(root, manifest.files, present)
     return manifest, data
+
+
+def check_listed(root: Path, records: Sequence[FileRecord], present: Mapping[str, int]) -> None:
+    """Checks names and sizes of files against their records, before any digest is computed.
+
+    Args:
+        root: The folder.
+        records: What was written.
+        present: Sizes in bytes of what is there, by relative path.
+
+    Raises:
+        InvalidBundle: Naming the first file that is missing, extra or of another size.
+    """
+    _check_set(root, {record.path for record in records}, set(present))
+    for record in records:
+        _check_size(root, record, present[record.path])
+
+
+def check_digest(root: Path, record: FileRecord) -> None:
+    """Checks the content of one file; raises `InvalidBundle` if it is another."""
+    digest = sha256_file(root / record.path, error=InvalidBundle)
+    if digest != record.sha256:
+        message = f"{quoted(root / record.path)}: altered, SHA-256 {digest}"
+        raise InvalidBundle(f"{message}, expected {record.sha256}", hint="export again")
 
 
 def _check_set(root: Path, listed: set[str], present: set[str]) -> None:
@@ -89,7 +112,7 @@ def _check_set(root: Path, listed: set[str], present: set[str]) -> None:
             f"{quoted(root / name)}: missing, expected as listed in the manifest",
             hint="copy the whole bundle, or export again",
         )
-    for name in sorted(present - listed - {MANIFEST_NAME}):
+    for name in sorted(present - listed):
         raise InvalidBundle(
             f"{quoted(root / name)}: not listed in the manifest, expected no more",
             hint="move it out of the bundle",
@@ -100,10 +123,3 @@ def _check_size(root: Path, record: FileRecord, size_bytes: int) -> None:
     if size_bytes != record.size_bytes:
         message = f"{quoted(root / record.path)}: {size_bytes} bytes"
         raise InvalidBundle(f"{message}, expected {record.size_bytes}", hint="export again")
-
-
-def _check_digest(root: Path, record: FileRecord) -> None:
-    digest = sha256_file(root / record.path, error=InvalidBundle)
-    if digest != record.sha256:
-        message = f"{quoted(root / record.path)}: altered, SHA-256 {digest}"
-        raise InvalidBundle(f"{message}, expected {record.sha256}", hint="export again")

@@ -10,15 +10,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from qdx.bundle.rename import rename_new
 
-__all__ = ["create_staging", "lock_folder", "reclaim_stale", "remove_tree"]
+__all__ = [
+    "create_staging",
+    "discard_locked",
+    "lock_folder",
+    "reclaim_all",
+    "reclaim_stale",
+    "remove_tree",
+]
+
+_OWN_NAME: Final = re.compile(r"\..+\.qdx-[0-9]+-[0-9]+")
 
 
 def create_staging(output: Path) -> tuple[Path, int]:
@@ -30,10 +42,7 @@ def create_staging(output: Path) -> tuple[Path, int]:
     Raises:
         OSError: If it cannot be made.
     """
-    number = 0
-    while True:
-        path = output.parent / f".{output.name}.qdx-{os.getpid()}-{number}"
-        number += 1
+    for path in _hidden_names(output):
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
@@ -41,16 +50,22 @@ def create_staging(output: Path) -> tuple[Path, int]:
         # Between the two calls another process may take the folder for rubbish; then try the next.
         if (lock := lock_folder(path)) is not None:
             return path, lock
+    raise AssertionError  # the names do not end
 
 
-def lock_folder(path: Path) -> int | None:
-    """Locks a folder; returns None if another process has it, or if it is gone or replaced."""
+def lock_folder(path: Path, *, shared: bool = False) -> int | None:
+    """Locks a folder; returns None if another process has it, or if it is gone or replaced.
+
+    Args:
+        path: The folder; a link is none.
+        shared: Whether others may hold a shared lock as well.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), path.lstat()):
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -76,9 +91,42 @@ def reclaim_stale(output: Path) -> None:
                     _reclaim(entry, output, is_old=match.group(1) is not None)
 
 
+def reclaim_all(folder: Path) -> None:
+    """Removes what killed runs left in a folder, whatever output it was for.
+
+    Best effort, as `reclaim_stale`; previous bundles (`.old`) are left alone.
+    """
+    with contextlib.suppress(OSError):
+        for entry in sorted(folder.iterdir()):
+            if _OWN_NAME.fullmatch(entry.name) is not None and _is_own_folder(entry):
+                with contextlib.suppress(OSError):
+                    _reclaim(entry, entry, is_old=False)
+
+
+def discard_locked(path: Path) -> None:
+    """Removes a folder that the caller has locked: its name is gone at once, its files then.
+
+    Raises:
+        OSError: If it cannot be renamed; it is as it was.
+    """
+    for hidden in _hidden_names(path):
+        try:
+            rename_new(path, hidden)
+        except FileExistsError:
+            continue
+        remove_tree(hidden)
+        return
+
+
 def remove_tree(path: Path) -> None:
     """Removes a folder as far as possible; what stays is reclaimed by a later run."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _hidden_names(output: Path) -> Iterator[Path]:
+    """Names of this process beside an output."""
+    for number in itertools.count():
+        yield output.parent / f".{output.name}.qdx-{os.getpid()}-{number}"
 
 
 def _is_own_folder(path: Path) -> bool:

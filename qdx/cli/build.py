@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qdx.cli.options import AsJson, Bundle
-from qdx.cli.output import emit, say, size, table
+from qdx.cli.output import alert, emit, say, size, table
 from qdx.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(
     emit(_described(result), as_json=as_json, text=_as_text(result))
     for folder, lines in result.warnings.items():
         for line in lines:
-            say(f"warning: {folder}: {line}")
+            alert(f"warning: {folder}: {line}")
     say(f"wrote {result.bundle}")
 
 

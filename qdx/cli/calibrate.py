@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, read_call
+from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, read_call
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 
@@ -25,6 +25,9 @@ def command(
         Path | None,
         typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
     ] = None,
+    workers: Workers = None,
+    fresh: Fresh = False,
+    no_cache: NoCache = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -35,6 +38,8 @@ def command(
 
     load_plan(plan)
 
+    from qdx.cache.store import user_store
+    from qdx.calibration.kept import Kept
     from qdx.prompts import read_prompts
     from qdx.ranges import calibrate
 
@@ -45,6 +50,8 @@ def command(
             output=output,
             call=arguments,
             prompts=None if prompts is None else read_prompts(prompts),
+            workers=workers,
+            kept=None if no_cache else Kept(user_store(tell=say), fresh=fresh),
             force=force,
             progress=progress,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, read_call
+from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, read_call
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError, quoted
@@ -51,6 +51,9 @@ def command(
         bool,
         typer.Option("--halves", help="With --layout: large models as two packages, for iPhones."),
     ] = False,
+    workers: Workers = None,
+    fresh: Fresh = False,
+    no_cache: NoCache = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,8 +69,10 @@ def command(
     if layout is not None:
         load_layout(layout, profile)
 
-    from qdx.calibration import read_prompts
+    from qdx.cache.store import user_store
+    from qdx.calibration.kept import Kept
     from qdx.export import export
+    from qdx.prompts import read_prompts
 
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
@@ -84,6 +89,8 @@ def command(
             prompts=None if prompts is None else read_prompts(prompts),
             layout=layout,
             halves=halves,
+            workers=workers,
+            kept=None if no_cache else Kept(user_store(tell=say), fresh=fresh),
             force=force,
             progress=progress,
         )

@@ -5,7 +5,7 @@
 2    wrong usage, invalid plan, model or bundle
 3    the target cannot do what the plan asks
 4    a runtime is not installed
-5    reading or writing failed
+5    reading or writing failed, or memory will not do
 70   a defect of qdx
 130  interrupted (143: terminated)
 """
@@ -23,8 +23,21 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from qdx import __version__
-from qdx.cli import bench, build, calibrate, export, inspect, plan, run, targets, verify
-from qdx.cli.output import say
+from qdx.cli import (
+    bench,
+    build,
+    cache,
+    calibrate,
+    export,
+    inspect,
+    plan,
+    run,
+    targets,
+    verbosity,
+    verify,
+)
+from qdx.cli.output import alert
+from qdx.cli.verbosity import Quiet, Verbose, everywhere
 from qdx.exporter.errors import QdxError, quoted
 
 __all__ = ["app", "main", "run_command"]
@@ -65,6 +78,15 @@ app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)
 app.command("targets")(targets.command)
 app.add_typer(plan.app, name="plan")
+app.add_typer(cache.app, name="cache")
+for _command in (
+    *app.registered_commands,
+    *plan.app.registered_commands,
+    *cache.app.registered_commands,
+):
+    if _command.callback is not None:
+        _command.callback = everywhere(_command.callback)
+cache.app.callback()(everywhere(cache.show))
 
 
 class _Terminated(BaseException):
@@ -79,16 +101,18 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  # its callback has answered
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
-    debug: Annotated[
+    debug: Annotated[  # noqa: ARG001  # read before anything is parsed
         bool,
         typer.Option("--debug", envvar="QDX_DEBUG", help="Show tracebacks and library warnings."),
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    pass
+    verbosity.choose(quiet=quiet, verbose=verbose)
 
 
 def main() -> NoReturn:
@@ -111,6 +135,7 @@ def run_command(arguments: Sequence[str]) -> int:
     os.environ.update(_ENVIRONMENT)  # no setting of the user's weakens it
     for name, value in ({} if debug else _QUIET).items():
         os.environ.setdefault(name, value)
+    verbosity.reset()
     try:
         with warnings.catch_warnings():
             if not debug:
@@ -123,7 +148,7 @@ def run_command(arguments: Sequence[str]) -> int:
             traceback.print_exception(failure)
         return _report(failure)
     if status == _INTERRUPTED:  # the parser catches the exception and returns its status
-        say("interrupted")
+        alert("interrupted")
     return status if isinstance(status, int) else 0
 
 
@@ -136,10 +161,10 @@ def _report(failure: BaseException) -> int:
         case typer.TyperException():
             return _report_usage(failure)
         case KeyboardInterrupt():
-            say("interrupted")
+            alert("interrupted")
             return _INTERRUPTED
         case _Terminated():
-            say("terminated")
+            alert("terminated")
             return _TERMINATED
         case SystemExit() if isinstance(failure.__context__, BrokenPipeError):
             return _BROKEN_PIPE  # the parser catches the exception and leaves with 1
@@ -168,7 +193,7 @@ def _report_usage(failure: typer.TyperException) -> int:
     """Wrong usage, found by the parser."""
     message = failure.format_message()
     if message.startswith("Usage:"):  # no command given: the message is the help
-        say(message)
+        alert(message)
         return failure.exit_code
     context = getattr(failure, "ctx", None)
     command = context.command_path if context is not None else "qdx"
@@ -177,7 +202,7 @@ def _report_usage(failure: typer.TyperException) -> int:
 
 
 def _say_error(message: str, hint: str | None = None) -> None:
-    say(f"error: {message}" if hint is None else f"error: {message}\n\nhint: {hint}")
+    alert(f"error: {message}" if hint is None else f"error: {message}\n\nhint: {hint}")
 
 
 def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:

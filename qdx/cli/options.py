@@ -11,7 +11,19 @@ import typer
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.files import load_json, parse_json
 
-__all__ = ["SEED_LIMIT", "AsJson", "Bundle", "Call", "Force", "Model", "read_budget", "read_call"]
+__all__ = [
+    "SEED_LIMIT",
+    "AsJson",
+    "Bundle",
+    "Call",
+    "Force",
+    "Fresh",
+    "Model",
+    "NoCache",
+    "Workers",
+    "read_budget",
+    "read_call",
+]
 
 SEED_LIMIT: Final = 2**64 - 1000
 """The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
@@ -25,6 +37,23 @@ Model = Annotated[
     Path, typer.Option("--model", metavar="MODEL", help="The diffusers pipeline folder.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Compute all again, and keep nothing for the next time."),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Begin anew, whatever an earlier run has kept.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        max=256,
+        help="Samples calibrated side by side, one thread each; all processors by default.",
+    ),
+]
 Call = Annotated[
     str | None,
     typer.Option(

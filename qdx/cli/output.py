@@ -9,14 +9,21 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
+from qdx.cli.verbosity import Verbosity, current
 from qdx.exporter.strict_json import dump_json
 
-__all__ = ["emit", "plain", "say", "size", "table", "visible"]
+__all__ = ["alert", "emit", "plain", "printable", "say", "size", "table", "visible"]
 
 
 def say(text: str) -> None:
-    """Writes words for a person, to standard error."""
-    sys.stderr.write(f"{_lines(text)}\n")
+    """Writes words for a person to standard error, if `--quiet` does not forbid it."""
+    if current() is not Verbosity.QUIET:
+        alert(text)
+
+
+def alert(text: str) -> None:
+    """Writes words that a person must read to standard error: errors, warnings, verdicts."""
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 def emit(data: object, *, as_json: bool, text: str) -> None:
@@ -27,7 +34,7 @@ def emit(data: object, *, as_json: bool, text: str) -> None:
         as_json: Whether the data is asked for.
         text: The same for a person.
     """
-    sys.stdout.write(dump_json(plain(data)).decode() if as_json else f"{_lines(text)}\n")
+    sys.stdout.write(dump_json(plain(data)).decode() if as_json else f"{printable(text)}\n")
     sys.stdout.flush()
 
 
@@ -43,8 +50,8 @@ def visible(text: object) -> str:
     )
 
 
-def _lines(text: str) -> str:
-    """The same for our own text of several lines, into which foreign text may have come."""
+def printable(text: str) -> str:
+    """Returns our own text of several lines, into which foreign text may have come, made visible likewise."""
     return "\n".join(map(visible, text.split("\n")))
 
 

@@ -1,63 +1,53 @@
-"""Progress bars on a terminal, and nothing elsewhere."""
+"""Progress on standard error: bars on a terminal, lines elsewhere, nothing with `--quiet`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from qdx.exporter.progress import SILENT, Progress, Task
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+from qdx.cli import verbosity
+from qdx.cli.progress_lines import Lines
+from qdx.cli.ticker import DISPLAY, Ticker
+from qdx.cli.verbosity import Verbosity
+from qdx.exporter.progress import SILENT, Progress
 
 __all__ = ["progress_bars"]
+
+_LOOK_SECONDS = 1.0
+_NO_CURSOR = frozenset({"dumb", "unknown"})
+"""Terminals, by TERM, on which no bar can be drawn anew in its place."""
 
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Shows tasks as bars on standard error while the context lasts, if that is a terminal."""
-    if not sys.stderr.isatty():
+    """Shows tasks on standard error while the context lasts."""
+    chosen = verbosity.current()
+    verbose = chosen is Verbosity.VERBOSE
+    if chosen is Verbosity.QUIET:
         yield SILENT
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield _Rich(bars)
+    elif sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in _NO_CURSOR:
+        with _bars(verbose=verbose) as bars:
+            yield bars
+    else:
+        lines = Lines(verbose=verbose)
+        with Ticker(lines.tick, _LOOK_SECONDS):
+            yield lines
 
 
-@dataclass(frozen=True)
-class _Rich:
-    """Reports to bars of rich."""
+@contextmanager
+def _bars(*, verbose: bool) -> Iterator[Progress]:
+    from qdx.cli.progress_bars import REFRESH_SECONDS, Bars
 
-    bars: RichProgress
-
-    @contextmanager
-    def task(self, name: str, total: int | None = None) -> Iterator[Task]:
-        task_id = self.bars.add_task(name, total=total)
-        try:
-            yield _RichTask(self.bars, task_id)
-        finally:
-            self.bars.remove_task(task_id)
-
-
-@dataclass(frozen=True)
-class _RichTask:
-    """One bar."""
-
-    bars: RichProgress
-    task_id: TaskID
-
-    def advance(self, n: int = 1) -> None:
-        self.bars.advance(self.task_id, n)
+    shown = Bars(verbose=verbose)
+    with DISPLAY:
+        shown.bars.start()
+    process = os.getpid()
+    try:
+        with Ticker(shown.tick, REFRESH_SECONDS):
+            yield shown
+    finally:
+        if os.getpid() == process:  # a forked child that unwinds leaves the terminal to its parent
+            with DISPLAY:
+                shown.bars.stop()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,7 @@ import typer
 from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Force, read_call
 from qdx.cli.output import emit, say
 from qdx.cli.progress import progress_bars
+from qdx.cli.verbosity import Verbosity, current
 from qdx.exporter.errors import StorageError, UsageError, first_line, quoted
 
 __all__ = ["command"]
@@ -95,7 +97,8 @@ def command(
     _check_arguments(pipeline, arguments)
     exported = _as_exported(pipeline, opened.manifest.call, arguments)
     arguments |= exported
-    images = _draw(pipeline, arguments, seed)
+    with _drawing(pipeline):
+        images = _draw(pipeline, arguments, seed)
     paths = _paths(output, len(images), force=force)
     for image, path in zip(images, paths, strict=True):
         _write(image, path)
@@ -162,12 +165,22 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
         raise UsageError(f"{type(pipeline).__name__} needs --prompt")
 
 
+@contextmanager
+def _drawing(pipeline: Any) -> Iterator[None]:
+    """Shows the pipeline's own bar of steps on a terminal, and lines elsewhere."""
+    if hasattr(pipeline, "set_progress_bar_config"):
+        if sys.stderr.isatty() and current() is not Verbosity.QUIET:
+            yield
+            return
+        pipeline.set_progress_bar_config(disable=True)
+    with progress_bars() as progress, progress.task("drawing"):
+        yield
+
+
 def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
     """Calls the pipeline and returns its pictures."""
     import torch
 
-    if not sys.stderr.isatty() and hasattr(pipeline, "set_progress_bar_config"):
-        pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(seed)
     try:
         result = pipeline(**arguments, generator=generator)

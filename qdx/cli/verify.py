@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Model, read_budget, read_call
-from qdx.cli.output import emit, plain, say
+from qdx.cli.options import (
+    SEED_LIMIT,
+    AsJson,
+    Bundle,
+    Call,
+    Model,
+    NoCache,
+    read_budget,
+    read_call,
+)
+from qdx.cli.output import alert, emit, plain, say
 from qdx.cli.progress import progress_bars
 
 __all__ = ["command"]
@@ -55,11 +64,13 @@ def command(
         ),
     ] = None,
     call: Call = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
+    from qdx.cache.store import user_store
     from qdx.prompts import read_prompts
     from qdx.verify import verify
 
@@ -76,6 +87,7 @@ def command(
             score=score,
             localize=localize,
             budget_s=budget_s,
+            store=None if no_cache else user_store(tell=say),
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))
@@ -86,7 +98,7 @@ def command(
     if found.get("ok") is True:
         say("every gate holds")
         return
-    say("a gate failed")
+    alert("a gate failed")
     if found.get("lockstep") and not localize:
         say("\nhint: --localize names the operations at which the error enters")
     raise typer.Exit(1)

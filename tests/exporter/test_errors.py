@@ -15,6 +15,7 @@ EXIT_CODES = {
     "TargetRefusal": 3,
     "RuntimeMissing": 4,
     "StorageError": 5,
+    "InsufficientMemory": 5,
     "InternalError": 70,
 }
 

@@ -53,7 +53,7 @@ def test_faults_of_the_pipeline_keep_their_words(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("command", ["calibrate", "export"])
 def test_an_interrupt_leaves_nothing_behind(smallest, tmp_path, monkeypatch, command):
-    from qdx.calibration import Recorder
+    from qdx.calibration.sample import Recorder
 
     path = write_plan(tmp_path, plan())
     out = tmp_path / "out"

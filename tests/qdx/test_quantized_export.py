@@ -253,7 +253,7 @@ class TestGroupsThatCalibrationCannotFill:
 
     @pytest.fixture(autouse=True)
     def no_computing(self, monkeypatch):
-        monkeypatch.setattr("qdx.calibration._Run.run", unwanted)
+        monkeypatch.setattr("qdx.calibration.sample.Sample.run", unwanted)
 
     def refused(self, model, folder, value, **arguments):
         """What an export and `calibrate` say; both the same."""

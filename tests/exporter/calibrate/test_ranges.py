@@ -138,7 +138,7 @@ def _text(old, new):
         (_set("minimum", (0, 0), float("nan")), "not finite"),
         (_set("channel_sum", (0, 0), float("inf")), "not finite"),
         (_set("histogram", (0, 0, 0), -1), "negative"),
-        (_set("count", (0, 0), 7), "another number of values"),
+        (_set("count", (0, 0), 7), "more values than were counted"),
         (_set("minimum", (0, 0), 1e9), "above its maximum"),
         (_set("exponent", (0, 0), 500), "exponent is outside"),
         (_set("exponent", (0, 0), -3), "outside of its histogram"),

@@ -12,10 +12,22 @@ import pytest
 from PIL import Image
 
 from qdx.cli.options import SEED_LIMIT
+from qdx.cli.progress_lines import Lines
 from qdx.exporter.plan.load import preset_text
-from qdx.exporter.progress import SILENT
 from qdx.targets import list_targets, load_target
 from tests.backends.tensorrt.test_engine import PLAN, record
+
+
+class _ToStandardError:
+    """Equal to the progress that a command hands on where standard error is no terminal."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return isinstance(other, Lines)
+
+
+PROGRESS = _ToStandardError()
 
 
 def stand_in(monkeypatch, module_name, **functions):
@@ -307,7 +319,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "layout": None,
                 "halves": False,
                 "force": True,
-                "progress": SILENT,
+                "progress": PROGRESS,
             },
         )
     ] == exported
@@ -337,7 +349,8 @@ def test_export_as_json(qdx, exported):
     ("ok", "status", "words"),
     [(True, 0, "every gate holds"), (False, 1, "a gate failed"), (None, 1, "a gate failed")],
 )
-def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words):
+def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, status, words):
+    monkeypatch.setenv("QDX_CACHE", str(tmp_path))
     calls = []
 
     def verify(*given, **options):
@@ -363,6 +376,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
     assert {"ok": ok, "sqnr_db": "inf"} == json.loads(done.out)
     assert f"wrote r\n{words}\n" == done.err
     assert (Path("b"),) == calls[0][0]
+    assert calls[0][1].pop("store").root.is_relative_to(tmp_path)
     assert calls[0][1] == {
         "model": Path("m"),
         "report": Path("r"),
@@ -374,7 +388,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
         "steps": None,
         "budget_s": None,
         "call": {"eta": 1},
-        "progress": SILENT,
+        "progress": PROGRESS,
     }
 
 
@@ -445,7 +459,7 @@ def test_run_draws_a_picture(qdx, painter, tmp_path):
 def test_run_hands_on_how_to_open_the_bundle(qdx, painter, tmp_path):
     qdx("run", "b", "-o", tmp_path / "x.png", "--model", "m", "--threads", 2)
 
-    options = {"model": Path("m"), "threads": 2, "progress": SILENT}
+    options = {"model": Path("m"), "threads": 2, "progress": PROGRESS}
     assert painter.opened == (Path("b"), options)
 
 
@@ -658,6 +672,14 @@ def test_targets_on_the_command_line_are_those_of_the_profiles(qdx):
     data = json.loads(qdx("targets", "onnxruntime", "--json").out)
 
     assert load_target("onnxruntime").options == data["options"]
+
+
+def test_verify_without_the_cache_keeps_nothing(qdx, monkeypatch):
+    given = {}
+    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **options: given.update(options) or {})
+    qdx("verify", "b", "--model", "m", "--no-cache")
+
+    assert given["store"] is None
 
 
 @pytest.mark.parametrize(

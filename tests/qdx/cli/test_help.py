@@ -22,6 +22,8 @@ COMMANDS = [
     ("plan", "check"),
     ("plan", "show"),
     ("plan", "schema"),
+    ("cache",),
+    ("cache", "clear"),
 ]
 # These print JSON as it is.
 PLAIN = {("plan",), ("plan", "new"), ("plan", "schema")}

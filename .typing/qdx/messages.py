@@ -1,0 +1,1 @@
+../../qdx/messages.py

@@ -1,0 +1,193 @@
+"""How much memory there is, and how much of it processes hold."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from qdx.exporter.errors import InsufficientMemory
+from qdx.exporter.measure.words import memory
+
+__all__ = ["MemoryWatch", "anonymous_bytes", "available_memory_bytes", "check_memory"]
+
+_ROOT: Final = Path("/")
+_LINUX: Final = sys.platform == "linux"
+_V2: Final = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+_V1: Final = (
+    "sys/fs/cgroup/memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+)
+"""Of each version of control groups: where they are mounted, the limit, what is used, and what of that can be dropped."""
+
+
+def check_memory(needed_bytes: int, available_bytes: int, what: str, way_out: str) -> None:
+    """Refuses work that memory will not do for, before it begins.
+
+    Args:
+        needed_bytes: What it takes beside what is held already.
+        available_bytes: What there is, as `available_memory_bytes` tells.
+        what: The work, as the subject of a sentence, such as `calibrating with 4 workers`.
+        way_out: What to do, such as ``give fewer `--workers` ``.
+
+    Raises:
+        InsufficientMemory: More is needed than there is.
+    """
+    if needed_bytes > available_bytes:
+        raise InsufficientMemory(
+            f"{what} needs about {memory(needed_bytes)} of memory, {memory(available_bytes)} are available",
+            hint=way_out,
+        )
+
+
+def available_memory_bytes(root: Path = _ROOT) -> int:
+    """Returns how much more memory this process can take before the system or its container ends it.
+
+    On Linux, what the kernel calls available, within the limits of every control group around the process;
+    page cache that can be dropped counts as free. Elsewhere, what psutil says of the system.
+
+    Args:
+        root: Of the file system that holds `proc` and `sys`.
+    """
+    if not _LINUX:
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    free = _fields(root / "proc/meminfo")["MemAvailable"]
+    return max(0, min([free, *_control_groups(root)]))
+
+
+def anonymous_bytes() -> int:
+    """Returns the memory that this process and its descendants hold for themselves.
+
+    Files that are only mapped do not count. Pages that a child still shares with its parent count once.
+    """
+    if not _LINUX:
+        import psutil
+
+        own = psutil.Process()
+        return sum(one.memory_full_info().uss for one in (own, *own.children(recursive=True)))
+    own_id = os.getpid()
+    children = list(_descendants(own_id))
+    if not children:
+        return _fields(Path("/proc/self/status"))["RssAnon"]
+    return sum(_shared_fairly(process) for process in (own_id, *children))
+
+
+class MemoryWatch:
+    """Watches what this process and its descendants hold while the context lasts.
+
+    Attributes:
+        before_bytes: What they held when it began.
+        peak_bytes: The most that they were seen to hold.
+
+    Args:
+        seconds: Between two looks.
+    """
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self._seconds = seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="qdx-memory", daemon=True)
+        self.before_bytes = self.peak_bytes = 0
+
+    def __enter__(self) -> Self:
+        self.before_bytes = self.peak_bytes = anonymous_bytes()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._seconds):
+            self._look()
+
+    def _look(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, anonymous_bytes())
+
+
+def _control_groups(root: Path) -> Iterator[int]:
+    """What is left within each control group that has a limit, from the process's own to the outermost."""
+    listed = root / "proc/self/cgroup"
+    for line in listed.read_text().splitlines() if listed.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            layout = _V2
+        elif "memory" in controllers.split(","):
+            layout = _V1
+        else:
+            continue
+        mount, limit_name, used_name, droppable = layout
+        # A container may see its own group as the mount itself, by whatever path it is known outside.
+        top = root / mount
+        inner = top / path.lstrip("/")
+        for group in (inner, *inner.parents):
+            limit = _number(group / limit_name)
+            used = _number(group / used_name)
+            if limit is not None and used is not None:
+                yield limit - used + _plain_fields(group / "memory.stat").get(droppable, 0)
+            if group == top:
+                break
+
+
+def _number(file: Path) -> int | None:
+    """The number in a file; None where there is no such file, or no limit (`max`)."""
+    try:
+        text = file.read_text().strip()
+    except OSError:  # no such group in this mount, or not ours to read
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _plain_fields(file: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: int(value) for name, value in (line.split() for line in lines)}
+
+
+def _fields(file: Path) -> dict[str, int]:
+    """Bytes by name from lines such as `RssAnon:      1234 kB`."""
+    found = {}
+    for line in file.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if value.endswith(" kB"):
+            found[name] = int(value[:-3]) * 1024
+    return found
+
+
+def _descendants(process: int) -> Iterator[int]:
+    try:
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+        children = [
+            int(one) for thread in threads for one in (thread / "children").read_text().split()
+        ]
+    except OSError:  # it ended meanwhile
+        return
+    for child in children:
+        yield child
+        yield from _descendants(child)
+
+
+def _shared_fairly(process: int) -> int:
+    """Anonymous memory of a process, pages shared with others in equal parts."""
+    try:
+        return _fields(Path(f"/proc/{process}/smaps_rollup"))["Pss_Anon"]
+    except OSError:  # it ended meanwhile
+        return 0

@@ -1,0 +1,277 @@
+"""Calibration of a pipeline: what is observed when, by how many workers, and how their samples become one.
+
+Schedulers, guidance and text processing are the pipeline's own. A component computes as its graph does, node by
+node with late weights, so that memory holds a share of the weights and never the model.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import qdx
+from qdx.calibration.checkpoint import SampleCheckpoint
+from qdx.calibration.sample import Observer, Sample, SampleJob
+from qdx.calibration.workers import Tell, available_cores, run_samples
+from qdx.exporter.calibrate.observed import observed_steps
+from qdx.exporter.calibrate.provenance import Provenance
+from qdx.exporter.calibrate.ranges import Ranges, merged_ranges
+from qdx.exporter.calibrate.timesteps import boundaries_for
+from qdx.exporter.calibrate.weight_cache import WeightCache
+from qdx.exporter.capture.arguments import complete_call, load_images
+from qdx.exporter.capture.materialize import fill_weights
+from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.graph.safetensors_file import open_checkpoint
+from qdx.exporter.graph.weights import load_buffers
+from qdx.exporter.progress import SILENT
+from qdx.prompts import prompts_record, sample_calls
+from qdx.rehearsal import rehearse
+
+if TYPE_CHECKING:
+    from qdx.exporter.capture.folder import PipelineFolder
+    from qdx.exporter.capture.skeleton import Skeleton
+    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.site import Site
+    from qdx.exporter.plan.settings import Calibration
+    from qdx.exporter.plan.timestep_groups import RecordedGroups
+    from qdx.exporter.progress import Progress, Task
+    from qdx.rehearsal import MethodSchedule, Rehearsal
+
+__all__ = ["Observer", "calibrate"]
+
+
+def calibrate(
+    folder: PipelineFolder,
+    graphs: Mapping[str, Graph],
+    sites: Mapping[str, Sequence[Site]],
+    *,
+    call: dict[str, Any],
+    settings: Calibration,
+    digests: Mapping[str, str],
+    observed_graphs: Mapping[str, Graph] | None = None,
+    prompts: Sequence[str] | None = None,
+    workers: int | None = None,
+    work: Path | None = None,
+    trajectories: Path | None = None,
+    progress: Progress = SILENT,
+    task_name: str = "calibrating",
+    observer: Observer | None = None,
+    check: Callable[[RecordedGroups], None] | None = None,
+) -> Ranges:
+    """Records the ranges of every site's inputs and output over real runs of the pipeline.
+
+    A sample is one pipeline call. A share of its steps is observed; the others compute alone, and what follows the
+    last observed call is left out. The same arguments give the same ranges to the bit, in any process, with any
+    number of workers or processors, interrupted or not.
+
+    Args:
+        folder: The pipeline.
+        graphs: Its graphs by `component.method`, with the static shapes that `call` leads to. A component
+            without any computes in PyTorch, with its weights in memory.
+        sites: What to observe, likewise; a graph without sites only computes.
+        call: Arguments of the pipeline call as the user gave them. Steps that neither they nor the settings
+            tell are the pipeline's own default.
+        settings: Number of samples, steps, seeds, groups of timesteps, observed share and branches of guidance.
+        digests: SHA-256 of the model's files by relative path, for the provenance.
+        observed_graphs: The form in which graphs are observed, where it is another: with attention written out, or
+            activations smoothed. Sites are those of that form.
+        prompts: Each sample takes as many as the call's own prompt is long, from the first on and round
+            again; None keeps the call's prompt, so that samples differ in noise alone.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        work: A folder in which what is done is kept, so that a later call with the same arguments goes on from
+            there; None keeps nothing.
+        trajectories: Such a folder of another calibration of the same samples, whose answers lead from step to
+            step here too.
+        progress: Told of every call of a component.
+        task_name: What it is told that this is.
+        observer: Told of every call of a graph, in this process. The arrays are the pipeline's: they change
+            after the call.
+        check: Told of the groups of timesteps that will be recorded, before anything computes; what it
+            raises ends the calibration.
+
+    Raises:
+        UsageError: The pipeline takes no prompts, no number of steps, or not this call.
+        InvalidModel: An activation is NaN or infinite, or the pipeline does not run.
+        StorageError: The disk refused, or memory ran out in a worker.
+    """
+    skeleton = build_skeleton(folder)
+    call = load_images(call)
+    full = _full_call(skeleton, call, settings)
+    calls = sample_calls(full, settings.samples, prompts)
+    inputs = {where: {spec.name for spec in graph.inputs} for where, graph in graphs.items()}
+    with _one_thread(), _folder(work) as place:
+        with progress.task("rehearsing the schedule"):
+            _read_buffers(skeleton, graphs)
+            rehearsal = rehearse(skeleton, calls[0], inputs)
+        groups = _Groups.of(graphs, rehearsal.methods, settings)
+        if check is not None:
+            check(groups)
+        for name in rehearsal.components - {graph.component for graph in graphs.values()}:
+            fill_weights(skeleton.modules[name], skeleton, name)
+        provenance = Provenance(
+            qdx=qdx.__version__,
+            torch=str(torch.__version__),
+            threads=1,
+            pipeline_class=folder.pipeline_class,
+            files=dict(sorted(digests.items())),
+            call=record_call(call),
+            samples=settings.samples,
+            steps=settings.steps,
+            observed=settings.observed,
+            seed=settings.seed,
+            prompts=prompts_record(calls, prompts),
+            branches=settings.branches,
+            guidance={},
+        )
+        cache = WeightCache()
+        forms = {**graphs, **(observed_graphs or {})}
+        job = SampleJob(
+            skeleton,
+            {where: cache.attach(graph) for where, graph in graphs.items()},
+            {where: cache.attach(forms[where]) for where, found in sites.items() if found},
+            sites,
+            rehearsal,
+            groups.boundaries,
+            _chosen_steps(rehearsal, settings),
+            settings,
+            provenance,
+            observer,
+        )
+        total = sum(len(job.calls(number)) for number in range(len(calls)))
+        names = [f"sample {n + 1}{_words(one, prompts)}" for n, one in enumerate(calls)]
+        with progress.task(task_name, total) as task:
+            _run_all(job, calls, names, place, trajectories, workers, task)
+        found = [_finished(place, number) for number in range(len(calls))]
+    return functools.reduce(merged_ranges, found)
+
+
+def _run_all(
+    job: SampleJob,
+    calls: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    place: Path,
+    trajectories: Path | None,
+    workers: int | None,
+    task: Task,
+) -> None:
+    """Computes what is not finished yet."""
+
+    def run(number: int, tell: Tell) -> None:
+        checkpoint = SampleCheckpoint(_sample_folder(place, number))
+        earlier = None
+        if trajectories is not None:
+            earlier = SampleCheckpoint(_sample_folder(trajectories, number))
+        if checkpoint.finished is not None:
+            tell({"sample": number, "kind": "finished", "calls": len(job.calls(number))})
+            return
+        Sample(job, number, calls[number], names[number], checkpoint, earlier, tell).run()
+
+    def told(message: Mapping[str, Any]) -> None:
+        task.advance(message.get("calls", 1))
+
+    count = 1 if job.observer is not None else workers or available_cores()
+    run_samples(range(len(calls)), run, workers=min(count, len(calls)), tell=told)
+
+
+def _sample_folder(place: Path, number: int) -> Path:
+    return place / f"sample-{number:04d}"
+
+
+def _finished(place: Path, number: int) -> Ranges:
+    found = SampleCheckpoint(_sample_folder(place, number)).finished
+    assert found is not None, "every sample ends with it, or raises"
+    return found
+
+
+@contextmanager
+def _folder(work: Path | None) -> Iterator[Path]:
+    if work is not None:
+        yield work
+        return
+    with tempfile.TemporaryDirectory(prefix="qdx-calibration-") as temporary:
+        yield Path(temporary)
+
+
+def _chosen_steps(
+    rehearsal: Rehearsal, settings: Calibration
+) -> dict[str, tuple[frozenset[int], ...]]:
+    """By graph, the steps of every sample that are observed."""
+    return {
+        where: observed_steps(len(schedule.timesteps), settings.samples, settings.observed)
+        for where, schedule in rehearsal.methods.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of timesteps of each graph, as `RecordedGroups` wants them."""
+
+    boundaries: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        graphs: Iterable[str],
+        schedules: Mapping[str, MethodSchedule],
+        settings: Calibration,
+    ) -> _Groups:
+        """Those of a schedule."""
+        timesteps = {where: one.timesteps for where, one in schedules.items()}
+        return cls({
+            where: boundaries_for(timesteps.get(where) or (0.0,), settings.timestep_groups)
+            for where in graphs
+        })  # fmt: skip
+
+    def groups(self, where: str) -> tuple[float, ...]:
+        """Boundaries between the groups of a graph."""
+        return self.boundaries[where]
+
+
+def _full_call(skeleton: Skeleton, call: dict[str, Any], settings: Calibration) -> dict[str, Any]:
+    """The call with everything that a run needs, and as many steps as the settings say."""
+    parameters = inspect.signature(skeleton.pipeline.__call__).parameters
+    full = complete_call(skeleton.pipeline, call)
+    name = "num_inference_steps"
+    if name not in parameters:
+        if settings.steps is not None:
+            raise UsageError(
+                f"calibration: {settings.steps} steps, but {type(skeleton.pipeline).__name__} takes no number of steps",
+                hint="leave `steps` out of the plan's calibration",
+            )
+        return full
+    if settings.steps is not None:
+        full[name] = settings.steps
+    elif name not in call:
+        full.pop(name)
+    return full
+
+
+def _words(call: dict[str, Any], prompts: Sequence[str] | None) -> str:
+    return "" if prompts is None else f", prompt {quoted(call['prompt'])}"
+
+
+def _read_buffers(skeleton: Skeleton, graphs: Mapping[str, Graph]) -> None:
+    """Gives modules the stored buffers that the pipeline's Python may read, such as latent means."""
+    for name in dict.fromkeys(graph.component for graph in graphs.values()):
+        load_buffers(skeleton.modules[name], open_checkpoint(skeleton.folder.components[name].path))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes with one thread: partial sums, and so the last bits, depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,172 @@
+"""Samples computed side by side, each in a process of its own with one thread.
+
+Samples do not depend on each other, so how many processes there are changes no bit of what they record. They are
+forked: traced graphs and mapped weights are in memory once. Where a system cannot fork, or one worker is wanted, the
+samples are computed here, one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, Final, NoReturn
+
+from qdx.exporter.errors import InternalError, QdxError, StorageError, first_line
+from qdx.messages import error_message, error_of, read_message, write_message
+
+__all__ = ["Tell", "available_cores", "run_samples"]
+
+Tell = Callable[[dict[str, Any]], None]
+"""Told of what happens in a sample: a JSON object."""
+
+_FAILED: Final = 1
+
+
+def available_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_samples(
+    samples: Sequence[int], run: Callable[[int, Tell], None], *, workers: int, tell: Tell
+) -> None:
+    """Runs every sample; what it finds it leaves in files.
+
+    Args:
+        samples: Their numbers, in the order in which they begin.
+        run: Computes one sample, and tells how it goes.
+        workers: How many at a time.
+        tell: Told of everything, here in this process.
+
+    Raises:
+        QdxError: What was raised in one of them; the others are ended.
+        StorageError: A process was killed, most likely because memory ran out.
+    """
+    if workers <= 1 or len(samples) <= 1 or not hasattr(os, "fork"):
+        for sample in samples:
+            run(sample, tell)
+        return
+    waiting = list(samples)
+    with _Pool(run) as pool:
+        while waiting or pool.children:
+            while waiting and len(pool.children) < workers:
+                pool.start(waiting.pop(0))
+            for message in pool.messages():
+                tell(message)
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A process at work on one sample."""
+
+    sample: int
+    pid: int
+    messages: IO[bytes]
+
+
+class _Pool:
+    """The processes under way; leaving the context ends them, whatever happens there."""
+
+    def __init__(self, run: Callable[[int, Tell], None]) -> None:
+        self.children: dict[int, _Child] = {}
+        self._run = run
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in list(self.children.values()):
+            os.kill(child.pid, signal.SIGKILL)
+            self._reap(child)
+        self._selector.close()
+
+    def start(self, sample: int) -> None:
+        """Forks a process for a sample."""
+        reading, writing = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            _work(sample, self._run, writing)
+        os.close(writing)
+        child = _Child(sample, pid, os.fdopen(reading, "rb", buffering=0))
+        self.children[pid] = child
+        self._selector.register(child.messages, selectors.EVENT_READ, child)
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Waits for the next messages; ends what has ended.
+
+        Raises:
+            QdxError: A process failed.
+        """
+        for key, _ in self._selector.select():
+            child: _Child = key.data
+            message = read_message(child.messages)
+            if message is None:
+                self._end(child)
+                continue
+            error = error_of(message)
+            if error is not None:
+                raise error
+            yield message
+
+    def _end(self, child: _Child) -> None:
+        status = os.waitstatus_to_exitcode(self._reap(child))
+        if status == -signal.SIGKILL:
+            raise StorageError(
+                f"calibration: the process of sample {child.sample + 1} was killed",
+                hint="memory may have run out: give fewer --workers",
+            )
+        if status:
+            how = f"ended by signal {-status}" if status < 0 else f"left with status {status}"
+            raise InternalError(f"calibration: the process of sample {child.sample + 1} {how}")
+
+    def _reap(self, child: _Child) -> int:
+        self._selector.unregister(child.messages)
+        child.messages.close()
+        del self.children[child.pid]
+        return os.waitpid(child.pid, 0)[1]
+
+
+def _work(sample: int, run: Callable[[int, Tell], None], writing: int) -> NoReturn:
+    """The life of a process: one sample. Nothing of the parent's runs at its end."""
+    status = _FAILED
+    try:
+        # The parent ends its children; whatever they leave is whole at any moment.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with _own_stderr(), os.fdopen(writing, "wb", buffering=0) as messages:
+            try:
+                # With the parent gone nobody reads, and writing ends this process.
+                run(sample, lambda message: write_message(messages, message))
+                status = 0
+            except BrokenPipeError:
+                pass
+            except QdxError as error:
+                write_message(messages, error_message(error))
+            except MemoryError:
+                failure = StorageError("memory ran out", hint="give fewer --workers")
+                write_message(messages, error_message(failure))
+            except BaseException as error:  # noqa: BLE001 - the last line of defence, told to the parent
+                words = f"a sample failed: {type(error).__name__}: {first_line(error)}"
+                hint = "the same command with --debug and --workers 1 shows where"
+                write_message(messages, error_message(InternalError(words, hint=hint)))
+    finally:
+        os._exit(status)
+
+
+@contextmanager
+def _own_stderr() -> Iterator[None]:
+    """Another stream to the same place: a thread of the parent may have held the lock of the one that was copied."""
+    with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stream:
+        sys.stderr = stream
+        yield

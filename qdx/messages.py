@@ -1,0 +1,50 @@
+"""Messages between processes of qdx: JSON objects, one a line; an error is a message too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+from qdx.exporter import errors
+from qdx.exporter.errors import InternalError, InvalidInput, QdxError
+from qdx.exporter.strict_json import dump_json, parse_json
+
+__all__ = ["error_message", "error_of", "read_message", "write_message"]
+
+
+def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:
+    """Writes one message and flushes."""
+    # Line breaks inside of texts are escaped; those that are left only lay it out.
+    stream.write(dump_json(message).replace(b"\n", b"") + b"\n")
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> dict[str, Any] | None:
+    """Reads the next message; None at the end of the stream.
+
+    Raises:
+        InvalidInput: It is no JSON object.
+    """
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        return None
+    return parse_json(line.decode("ascii"), source="message", error=InvalidInput)
+
+
+def error_message(error: QdxError) -> dict[str, Any]:
+    """An error as a message."""
+    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
+    """The error that a message is; None for other messages.
+
+    Args:
+        message: As it was read.
+        place: What to say before the error's own words, such as the process it comes from.
+    """
+    if "error" not in message:
+        return None
+    kind = getattr(errors, str(message["error"]), InternalError)
+    assert issubclass(kind, QdxError)
+    return kind(f"{place}{message['message']}", hint=message["hint"])

@@ -1,0 +1,124 @@
+"""Written-out attention in blocks of queries: the same numbers, without all scores in memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from qdx.exporter.graph import attention_blocks
+from qdx.exporter.graph.attention import open_attention
+from qdx.exporter.graph.attention_blocks import find_attention_blocks
+from qdx.exporter.graph.interpreter import run
+from qdx.exporter.graph.sites import sites
+from tests.backends.tracing import graph_of
+
+QUERIES, KEYS = 6, 5
+
+
+class _Attention(nn.Module):
+    def __init__(self, options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, q, k, v, **mask):
+        return nn.functional.scaled_dot_product_attention(q, k, v, mask.get("mask"), **self.options)
+
+
+class _Quantized(nn.Module):
+    """Both products of 8-bit tensors, as a quantized graph has them."""
+
+    def forward(self, q, k, v):
+        def rounded(x):
+            return torch.ops.qdx.dequantize_tensor(
+                torch.ops.qdx.quantize_tensor(x, 0.02, 3, "int8"), 0.02, 3
+            )
+
+        scores = rounded(q) @ rounded(k).transpose(-1, -2)
+        return rounded(scores.softmax(-1)) @ rounded(v)
+
+
+class _Shared(nn.Module):
+    """The probabilities are an output as well."""
+
+    def forward(self, q, k, v):
+        weights = (q @ k.transpose(-1, -2)).softmax(-1)
+        return weights @ v, weights
+
+
+class _AcrossQueries(nn.Module):
+    """A norm over the queries stands between the scores and the softmax."""
+
+    def forward(self, q, k, v):
+        scores = q @ k.transpose(-1, -2)
+        return (scores - scores.mean(-2, keepdim=True)).softmax(-1) @ v
+
+
+def _tensors(heads=4, mask=None):
+    generator = torch.Generator().manual_seed(1)
+    found = {"q": torch.randn(2, 4, QUERIES, 8, generator=generator)}
+    found |= {name: torch.randn(2, heads, KEYS, 8, generator=generator) for name in "kv"}
+    return found if mask is None else {**found, "mask": mask}
+
+
+def _opened(options, tensors):
+    graph, _ = graph_of(lambda: _Attention(options), tensors)
+    return open_attention(graph, [site.key for site in sites(graph)])
+
+
+@pytest.fixture
+def two_queries(monkeypatch):
+    """Blocks of two queries: in 2 x 4 heads of 5 keys, 4 bytes each."""
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 2 * 2 * 4 * KEYS * 4)
+
+
+MASKS = {
+    "plain": ({}, _tensors()),
+    "causal": ({"is_causal": True}, _tensors()),
+    "gqa": ({"enable_gqa": True}, _tensors(heads=2)),
+    "float mask": (
+        {},
+        _tensors(mask=torch.randn(2, 1, QUERIES, KEYS, generator=torch.Generator().manual_seed(2))),
+    ),
+    "mask of keys": ({}, _tensors(mask=torch.tensor([True, False, True, True, False])[None, None, None])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_blocks_compute_what_the_whole_computes(name, two_queries, monkeypatch):
+    options, tensors = MASKS[name]
+    graph = _opened(options, tensors)
+    assert len(find_attention_blocks(graph)) == 1
+    in_blocks = run(graph, tensors)["y"]
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 2**30)
+    assert not find_attention_blocks(graph)
+    torch.testing.assert_close(in_blocks, run(graph, tensors)["y"], rtol=1e-6, atol=1e-6)
+
+
+def test_every_part_of_the_scores_is_observed_once(two_queries):
+    tensors = _tensors()
+    graph = _opened({}, tensors)
+    (blocks,) = find_attention_blocks(graph)
+    seen = {node.name: [] for node in blocks.chain}
+    observe = {name: (lambda part, parts=parts: parts.append(part.clone())) for name, parts in seen.items()}  # fmt: skip
+    run(graph, tensors, observe=observe)
+    scores = (tensors["q"] / 8**0.5) @ tensors["k"].transpose(-1, -2)
+    first, last = seen[blocks.chain[0].name], seen[blocks.chain[-1].name]
+    assert [part.shape[-2] for part in first] == [2, 2, 2]
+    torch.testing.assert_close(torch.cat(first, -2), scores)
+    torch.testing.assert_close(torch.cat(last, -2), scores.softmax(-1))
+
+
+def test_quantized_products_are_computed_in_blocks(two_queries, monkeypatch):
+    tensors = _tensors()
+    graph, _ = graph_of(_Quantized, tensors)
+    assert len(find_attention_blocks(graph)) == 1
+    in_blocks = run(graph, tensors)["y"]
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 2**30)
+    torch.testing.assert_close(in_blocks, run(graph, tensors)["y"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", [_Shared, _AcrossQueries])
+def test_attention_whose_scores_are_needed_whole_is_left_whole(module, two_queries):
+    graph, _ = graph_of(module, _tensors())
+    assert not find_attention_blocks(graph)

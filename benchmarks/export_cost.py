@@ -87,7 +87,7 @@ def _measure(model: str, target: str, plan: str | None, work: Path, layout: Sequ
     parameters = make(model, work / "model", dtype=dtype)
     command = [sys.executable, "-m", "qdx", "export", str(work / "model"), "--target", target,
                "--plan", plan or dtype, "-o", str(work / "bundle"), *layout]  # fmt: skip
-    if model != "sd15":
+    if model.startswith("flux"):
         command += ["--components", "transformer", "--call", '{"height": 1024, "width": 1024}']
     taken = run_measured(command)
     if taken.status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,8 @@ def make_pipeline(folder: Path, heads: str = "8-heads") -> Path:
     return folder
 
 
-def unet_graph(folder: Path) -> Graph:
-    """The UNet's graph at the measured shapes."""
+def unet_graph(folder: Path, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> Graph:
+    """The UNet's graph, at the measured shapes or at others."""
     import torch
 
     from qdx.exporter.capture.calls import CallRecord
@@ -66,7 +67,7 @@ def unet_graph(folder: Path) -> Graph:
     from qdx.exporter.graph.weights import bind_weights
 
     skeleton = build_skeleton(read_pipeline_folder(folder))
-    arguments = {name: torch.empty(shape, device="meta") for name, shape in SHAPES.items()}
+    arguments = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     arguments["timestep"] = torch.empty((), dtype=torch.int64, device="meta")
     record = CallRecord("unet", "forward", arguments)
     checkpoint = open_checkpoint(skeleton.folder.components["unet"].path)

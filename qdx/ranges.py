@@ -129,7 +129,10 @@ def record_ranges(
     if source.captured.moving or own:  # captured at other sizes than the calibration's
         components = sorted({record.component for record in source.chosen.values()})
         source = trace_pipeline(source.folder.path, call, components=components)
-    graphs = {where: source.graph(where) for where in source.captured.calls}
+    graphs = {
+        where: replace(source.graph(where), weights=source.mapped_weights[record.component])
+        for where, record in source.captured.calls.items()
+    }
     asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
     wanted = _observed_graphs(asked)
     if not wanted:

@@ -75,6 +75,16 @@ class TracedPipeline:
         return replace(graph, sizes=open_sizes(graph.inputs, _shapes(usual), _shapes(fitted)))
 
     @cached_property
+    def mapped_weights(self) -> Mapping[str, Weights]:
+        """The parameters by component as pages of their files, for graphs that run again and again."""
+        found = {}
+        for name, module in self.skeleton.modules.items():
+            if name in self.weights:
+                checkpoint = open_checkpoint(self.folder.components[name].path, mapped=True)
+                found[name] = bind_weights(module, checkpoint, component=name)
+        return found
+
+    @cached_property
     def source_digests(self) -> Mapping[str, str]:
         """SHA-256 of every file that was read, by relative path; each is hashed once."""
         root = self.folder.path

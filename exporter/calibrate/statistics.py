@@ -256,8 +256,13 @@ class StreamingStatistics:
     @property
     def size_bytes(self) -> int:
         """Memory of the statistics."""
-        channels = 0 if self._channels is None else self._channels.size_bytes
-        return self._histogram.nbytes + channels
+        channels = 0 if self._channels is None else self._channels.number
+        return self.size_bytes_of(len(self._count), channels)
+
+    @staticmethod
+    def size_bytes_of(groups: int, channels: int) -> int:
+        """Memory of the statistics of an activation: 32-bit counts, 32-bit extremes and 64-bit sums."""
+        return groups * (BINS * 4 + channels * (4 + 4 + 8))
 
     def finish(self) -> TensorStatistics:
         """What was taken so far."""
@@ -299,11 +304,9 @@ class _Channels:
         self.maximum = torch.full((groups, channels), -math.inf)
         self.sum = torch.zeros((groups, channels), dtype=torch.float64)
 
-    @property
-    def size_bytes(self) -> int:
-        return self.minimum.nbytes + self.maximum.nbytes + self.sum.nbytes
-
-    def add(self, group: int, low: torch.Tensor, high: torch.Tensor, total: torch.Tensor) -> None:
+    def add(
+        self, group: int, low: torch.Tensor, high: torch.Tensor, total: torch.Tensor
+    ) -> None:
         torch.minimum(self.minimum[group], low, out=self.minimum[group])
         torch.maximum(self.maximum[group], high, out=self.maximum[group])
         self.sum[group] += total

@@ -17,7 +17,7 @@ from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.interpreter import Executor, Observe
 from qdx.exporter.graph.site import OUTPUT, Site
 
-__all__ = ["Recorder", "Tap", "Taps", "taps_of"]
+__all__ = ["Recorder", "Tap", "Taps", "statistics_bytes", "taps_of"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,15 @@ def _from_front(axis: int, node: Node) -> int | None:
     rank = len(shape)
     known = -rank <= axis < rank and isinstance(shape[axis], int)
     return axis % rank if known else None
+
+
+def statistics_bytes(graph: Graph, sites: Sequence[Site], groups: int) -> int:
+    """Memory of the statistics that a recorder of these sites takes."""
+    sizes = {node.name: shape(node) for node in graph.program.graph.nodes}
+    return sum(
+        StreamingStatistics.size_bytes_of(groups, 0 if t.axis is None else sizes[t.node][t.axis])
+        for t in taps_of(graph, sites).taps
+    )
 
 
 class Recorder:

@@ -59,8 +59,7 @@ class AttentionBlocks:
         """
         query = value(self.query)
         queries, keys = query.shape[-2], value(_keys(self)).shape[-1]
-        row_bytes = prod(query.shape[:-2]) * keys * query.element_size()
-        rows = max(1, min(queries, BLOCK_BYTES // max(1, row_bytes)))
+        rows = _rows_of_block((*query.shape[:-1], keys))
         outside = {node: value(node) for node in self._outside()}
         result: torch.Tensor | None = None
         for start in range(0, queries, rows):
@@ -82,6 +81,10 @@ class AttentionBlocks:
             result[..., block, :] = found
         assert result is not None
         return result
+
+    def share(self, scores: tuple[int, ...]) -> float:
+        """The share of the scores, float32 [..., queries, keys], that is there at a time."""
+        return _rows_of_block(scores) / scores[-2]
 
     def _outside(self) -> list[Node]:
         """Everything else that the chain and the result take."""
@@ -154,6 +157,12 @@ def _is_by_query(node: Node, inside: Mapping[Node, None]) -> bool:
     if name in _QUANTIZERS:  # of the whole tensor, not with a scale for each query
         return all(one in inside or prod(shape(one)) == 1 for one in node.all_input_nodes)
     return name in _BY_ELEMENT
+
+
+def _rows_of_block(scores: tuple[int, ...]) -> int:
+    """How many queries are computed at a time, of scores [..., queries, keys]."""
+    row_bytes = 4 * prod(scores) // scores[-2]
+    return max(1, min(scores[-2], BLOCK_BYTES // max(1, row_bytes)))
 
 
 def _rows(value: Any, queries: int, block: slice) -> Any:

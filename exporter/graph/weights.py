@@ -170,11 +170,17 @@ _RENAMED_ATTENTION = (
 
 
 def _loader(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    """Reads a stored tensor; its values are checked once, for a check costs as much as an operation with them."""
+    checked = False
+
     def load() -> torch.Tensor:
+        nonlocal checked
         tensor = checkpoint.read(stored)
         if tensor.dtype == torch.float64:
             tensor = tensor.to(dtype)  # may overflow, so the result is what is checked
-        check_finite(tensor, stored, checkpoint.file_of(stored))
+        if not checked:
+            check_finite(tensor, stored, checkpoint.file_of(stored))
+            checked = True
         return tensor
 
     return load

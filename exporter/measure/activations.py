@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch.fx import Node
 
+from qdx.exporter.graph.attention_blocks import find_attention_blocks
 from qdx.exporter.graph.flow import name_of, shape, words
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.measure.workspaces import workspace_bytes
@@ -82,6 +83,7 @@ class _Storages:
         self.size_bytes: dict[int, int] = {}
         self._stored: dict[Node, tuple[int, ...]] = {}
         self._begin: dict[int, int] = {}
+        in_blocks = _in_blocks(graph)
         there = {node for node in nodes if node.op != "call_function"} - self._given()
         for index, node in enumerate(nodes):
             if node.op == "output":
@@ -89,7 +91,8 @@ class _Storages:
             self._stored[node] = found = tuple(self._find(node))
             for storage, size_bytes in zip(found, _sizes(node), strict=True):
                 if storage not in self.size_bytes:
-                    self.size_bytes[storage] = 0 if node in there else size_bytes
+                    held = int(size_bytes * in_blocks.get(node, 1.0))
+                    self.size_bytes[storage] = 0 if node in there else held
                     self._begin[storage] = index
 
     def lives(self) -> tuple[list[list[int]], list[list[int]]]:
@@ -128,6 +131,15 @@ class _Storages:
             return
         for value in _tensors(node.meta.get("val")):
             yield value.untyped_storage()._cdata  # noqa: SLF001  # torch has no other name for it
+
+
+def _in_blocks(graph: Graph) -> dict[Node, float]:
+    """The share of a value that is there at a time, of attention that is computed some queries at a time."""
+    return {
+        node: blocks.share(shape(blocks.chain[0]))
+        for blocks in find_attention_blocks(graph)
+        for node in blocks.chain
+    }
 
 
 def _returns_its_argument(node: Node, source: Node) -> bool:

@@ -19,8 +19,9 @@ import torch
 
 import qdx
 from qdx.calibration.checkpoint import SampleCheckpoint
+from qdx.calibration.estimate import Pace, chosen_workers
 from qdx.calibration.sample import Observer, Sample, SampleJob
-from qdx.calibration.workers import Tell, available_cores, run_samples
+from qdx.calibration.workers import Tell, run_samples
 from qdx.exporter.calibrate.observed import observed_steps
 from qdx.exporter.calibrate.provenance import Provenance
 from qdx.exporter.calibrate.ranges import Ranges, merged_ranges
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.settings import Calibration
     from qdx.exporter.plan.timestep_groups import RecordedGroups
-    from qdx.exporter.progress import Progress, Task
+    from qdx.exporter.progress import Progress
     from qdx.rehearsal import MethodSchedule, Rehearsal
 
 __all__ = ["Observer", "calibrate"]
@@ -147,10 +148,12 @@ def calibrate(
             provenance,
             observer,
         )
-        total = sum(len(job.calls(number)) for number in range(len(calls)))
         names = [f"sample {n + 1}{_words(one, prompts)}" for n, one in enumerate(calls)]
-        with progress.task(task_name, total) as task:
-            _run_all(job, calls, names, place, trajectories, workers, task)
+        count = chosen_workers(job, len(calls), workers)
+        total = sum(len(job.calls(number)) for number in range(len(calls)))
+        with progress.task(task_name, total, unit="calls") as task:
+            pace = Pace(job, len(calls), count, task, progress, task_name)
+            _run_all(job, calls, names, place, trajectories, count, pace.told)
         found = [_finished(place, number) for number in range(len(calls))]
     return functools.reduce(merged_ranges, found)
 
@@ -161,26 +164,26 @@ def _run_all(
     names: Sequence[str],
     place: Path,
     trajectories: Path | None,
-    workers: int | None,
-    task: Task,
+    workers: int,
+    told: Tell,
 ) -> None:
     """Computes what is not finished yet."""
 
     def run(number: int, tell: Tell) -> None:
         checkpoint = SampleCheckpoint(_sample_folder(place, number))
+        if checkpoint.damage:
+            tell({"say": f"calibration: a checkpoint is damaged and made anew: {checkpoint.damage}"})
         earlier = None
         if trajectories is not None:
             earlier = SampleCheckpoint(_sample_folder(trajectories, number))
-        if checkpoint.finished is not None:
-            tell({"sample": number, "kind": "finished", "calls": len(job.calls(number))})
+        if checkpoint.finished is None:
+            Sample(job, number, calls[number], names[number], checkpoint, earlier, tell).run()
             return
-        Sample(job, number, calls[number], names[number], checkpoint, earlier, tell).run()
+        made = job.calls(number)
+        for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
+            tell({"where": where, "observed": observed, "replayed": True, "seconds": 0.0})
 
-    def told(message: Mapping[str, Any]) -> None:
-        task.advance(message.get("calls", 1))
-
-    count = 1 if job.observer is not None else workers or available_cores()
-    run_samples(range(len(calls)), run, workers=min(count, len(calls)), tell=told)
+    run_samples(range(len(calls)), run, workers=workers, tell=told)
 
 
 def _sample_folder(place: Path, number: int) -> Path:

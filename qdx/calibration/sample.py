@@ -20,6 +20,7 @@ from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.timesteps import group_of, timestep_of
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
+from qdx.exporter.errors import StorageError
 from qdx.exporter.graph.interpreter import Executor
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import attach
@@ -124,6 +125,7 @@ class Sample:
         self._next = 0
         self._length = len(job.calls(number))
         self._runs = {where: _Run(job, where, self._answered) for where in job.graphs}
+        self._no_room = False
         self._kept_at = time.monotonic()
         self._done = -1
         kept = checkpoint.observed()
@@ -161,29 +163,39 @@ class Sample:
         observed = self._job.observes(self._number, run.where, moment.timestep)
         start = time.perf_counter()
         kept = self._checkpoint.answer(number) if number <= self._done or not observed else None
-        kind = "replayed"
+        replayed = True
         leading = None if self._trajectory is None else self._trajectory.answer(number)
         answer = kept or (None if observed and number > self._done else leading)
         if answer is None:
-            kind = "observed" if observed else "plain"
+            replayed = False
             answer = run.observe(inputs, moment) if observed else run.compute(inputs)
             answer = leading or answer
         if kept is None:
-            self._checkpoint.keep_answer(number, answer)
+            self._keep(lambda: self._checkpoint.keep_answer(number, answer))
         self._tell(
             {
-                "sample": self._number,
-                "kind": kind,
                 "where": run.where,
+                "observed": observed,
+                "replayed": replayed,
                 "seconds": time.perf_counter() - start,
             }
         )
         if number + 1 == self._length and self._job.observer is None:
             raise _Enough
         if number > self._done and time.monotonic() - self._kept_at > _KEEP_EVERY_S:
-            self._checkpoint.keep_observed(number, self._ranges())
+            self._keep(lambda: self._checkpoint.keep_observed(number, self._ranges()))
             self._kept_at = time.monotonic()
         return answer
+
+    def _keep(self, write: Callable[[], None]) -> None:
+        """Keeps something for a later run; without room for it the sample goes on, and says so once."""
+        if self._no_room:
+            return
+        try:
+            write()
+        except StorageError as full:
+            self._no_room = True
+            self._tell({"say": f"calibration: no checkpoints from here on: {full.message}"})
 
     def _ranges(self) -> Ranges:
         guidance = {

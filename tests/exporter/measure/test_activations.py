@@ -127,7 +127,7 @@ class Census(_LateWeights):
     """Counts what a real run holds after each node: every storage in its hands once."""
 
     def __init__(self, graph):
-        super().__init__(graph, {})
+        super().__init__(graph)
         self.most = 0
         self.own = {value.data_ptr() for value in self._buffers.values()}
         self.held = ()

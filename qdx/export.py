@@ -12,6 +12,7 @@ import torch
 import qdx
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
+from qdx.cache.numbers import StoredNumbers
 from qdx.export_notes import build_notes, float_notes, option_notes, table_notes, unit_notes
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
@@ -21,6 +22,7 @@ from qdx.exporter.errors import UsageError
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
+from qdx.exporter.quantize.memory import remembering
 from qdx.helper_files import copy_helpers
 from qdx.lowering import Job, lower_all
 from qdx.packages import open_layout, write_resources
@@ -34,6 +36,7 @@ from qdx.traced import trace_pipeline
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from qdx.cache.store import Store
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.schema import Plan
@@ -79,6 +82,7 @@ def export(
     halves: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
+    cache: Store | None = None,
 ) -> ExportResult:
     """Traces a pipeline and lowers it to a target, all or nothing.
 
@@ -98,6 +102,8 @@ def export(
             half of the weights.
         force: Replace an existing bundle, atomically.
         progress: Shows the steps.
+        cache: Where digests and chosen scales are kept between exports, such as `qdx.cache.user_store()`; the
+            bundle is the same without. None keeps nothing.
 
     Raises:
         UsageError, InvalidPlan, InvalidModel, TargetRefusal, RuntimeMissing, StorageError: See their texts.
@@ -119,7 +125,9 @@ def export(
     packages = (
         None if layout is None else open_layout(layout, profile, model, shapes, halved=halves)
     )
-    source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
+    source = trace_pipeline(
+        model, call, components=components, shapes=shapes, progress=progress, cache=cache
+    )
     if packages is not None:
         packages.check(source)
     skeleton = source.skeleton
@@ -137,7 +145,8 @@ def export(
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
     job = Job(source, planned, recorded_ranges, timed, profile, backend, packages)
-    with BundleWriter(output, force=force) as writer:
+    memory = None if cache is None else StoredNumbers(cache)
+    with remembering(memory), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
         helper_notes = backend.add_helpers(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, read_call
+from qdx.cli.options import AsJson, Call, Force, NoCache, open_cache, read_call
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError, quoted
@@ -52,6 +52,7 @@ def command(
         typer.Option("--halves", help="With --layout: large models as two packages, for iPhones."),
     ] = False,
     force: Force = False,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Export a pipeline for a target."""
@@ -71,6 +72,7 @@ def command(
 
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
+    cache = open_cache(no_cache=no_cache)
     with progress_bars() as progress:
         result = export(
             model,
@@ -86,6 +88,7 @@ def command(
             halves=halves,
             force=force,
             progress=progress,
+            cache=cache,
         )
     emit(result, as_json=as_json, text="\n".join(result.methods))
     for name, reason in result.omitted.items():

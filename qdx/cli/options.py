@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import load_json, parse_json
 
-__all__ = ["SEED_LIMIT", "AsJson", "Bundle", "Call", "Force", "Model", "NoCache", "read_call"]
+if TYPE_CHECKING:
+    from qdx.cache.store import Store
+
+__all__ = [
+    "SEED_LIMIT",
+    "AsJson",
+    "Bundle",
+    "Call",
+    "Force",
+    "Model",
+    "NoCache",
+    "open_cache",
+    "read_call",
+]
 
 SEED_LIMIT: Final = 2**64 - 1000
 """The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
@@ -33,6 +46,20 @@ Call = Annotated[
         help="Arguments of the pipeline call, as JSON text or a file.",
     ),
 ]
+
+
+def open_cache(*, no_cache: bool) -> Store | None:
+    """Returns the user's cache, which says on standard error what happens to it; None if not wanted.
+
+    Raises:
+        UsageError: $QDX_CACHE or $QDX_CACHE_LIMIT cannot be used.
+    """
+    if no_cache:
+        return None
+    from qdx.cache.store import user_store
+    from qdx.cli.output import say
+
+    return user_store(tell=say)
 
 
 def read_call(text: str | None) -> dict[str, Any] | None:

@@ -67,8 +67,8 @@ def _known(store: Store, key: str) -> str | None:
     return data.decode("ascii") if _DIGEST.fullmatch(data) else None
 
 
-def _identity(status: os.stat_result) -> list[str]:
-    """Text, because times in nanoseconds are larger than JSON's whole numbers."""
+def _identity(status: os.stat_result) -> str:
+    """What tells a file, as it is now, from every other; all a program can change shows in one of them."""
     numbers = (
         status.st_dev,
         status.st_ino,
@@ -78,4 +78,4 @@ def _identity(status: os.stat_result) -> list[str]:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
-    return [str(number) for number in numbers]
+    return " ".join(map(str, numbers))

@@ -87,7 +87,9 @@ def test_one_changed_weight_is_chosen_again_alone(smallest, tmp_path, monkeypatc
     export(smallest, tmp_path / "first", path, "onnxruntime")
     before = len(user_store().entries())
     value = plan(MSE)
-    value["rules"].append({"select": {"component": "unet", "name": "conv_in"}, "weights": {"dtype": "float32"}})
+    value["rules"].append(
+        {"select": {"component": "unet", "name": "conv_in"}, "weights": {"dtype": "float32"}}
+    )
     monkeypatch.setattr(weights, "row_qparams", forbidden)
     export(smallest, tmp_path / "second", write_plan(tmp_path, value), "onnxruntime")
 

@@ -123,11 +123,20 @@ def test_code_and_library_count(weight, monkeypatch, name):
     assert len(kept.found) == 2
 
 
-def test_how_a_weight_lies_in_memory_does_not_count(weight):
-    kept = Kept()
+def test_the_same_bits_in_another_dtype_are_another_weight(weight):
+    half, kept = weight.to(torch.float16), Kept()
     with remembering(kept):
-        quantize_weight(weight, MSE)
-        quantize_weight(weight.to(memory_format=torch.channels_last), MSE)
+        quantize_weight(half, MSE)
+        quantize_weight(half.view(torch.bfloat16), MSE)
+
+    assert len(kept.found) == 2
+
+
+def test_how_a_weight_lies_in_memory_does_not_count(weight):
+    matrix, kept = weight.flatten(1), Kept()
+    with remembering(kept):
+        quantize_weight(matrix, MSE)
+        quantize_weight(matrix.t().contiguous().t(), MSE)
 
     assert len(kept.found) == 1
 

@@ -28,6 +28,7 @@ from qdx.exporter.quantize.smoothing import choose_factors, smoothed
 from qdx.traced import trace_pipeline
 
 if TYPE_CHECKING:
+    from qdx.cache.store import Store
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.feasibility import Request
@@ -48,7 +49,8 @@ def calibrate(
     call: dict[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
-    kept: Kept | None = None,
+    cache: Store | None = None,
+    fresh: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Ranges:
@@ -61,7 +63,9 @@ def calibrate(
         call: Arguments of the pipeline call, as for an export.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
-        kept: What is kept between runs; None keeps nothing.
+        cache: Where digests, ranges and calibrations under way are kept between runs, such as
+            `qdx.cache.user_store()`; None keeps nothing.
+        fresh: Begin anew, whatever is kept of an earlier run.
         force: Replace an existing file of ranges, atomically.
         progress: Shows the steps.
 
@@ -75,7 +79,9 @@ def calibrate(
     output = Path(output)
     _check_output(output, force=force)
     intent = load_plan(plan)
-    source = trace_pipeline(model, loaded := load_images(call or {}), progress=progress)
+    loaded = load_images(call or {})
+    source = trace_pipeline(model, loaded, progress=progress, cache=cache)
+    kept = None if cache is None else Kept(cache, fresh=fresh)
     ranges = record_ranges(
         source, intent, loaded, prompts=prompts, workers=workers, kept=kept, progress=progress
     )

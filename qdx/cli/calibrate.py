@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, read_call
+from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, open_cache, read_call
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 
@@ -38,8 +38,6 @@ def command(
 
     load_plan(plan)
 
-    from qdx.cache.store import user_store
-    from qdx.calibration.kept import Kept
     from qdx.prompts import read_prompts
     from qdx.ranges import calibrate
 
@@ -51,7 +49,8 @@ def command(
             call=arguments,
             prompts=None if prompts is None else read_prompts(prompts),
             workers=workers,
-            kept=None if no_cache else Kept(user_store(tell=say), fresh=fresh),
+            cache=open_cache(no_cache=no_cache),
+            fresh=fresh,
             force=force,
             progress=progress,
         )

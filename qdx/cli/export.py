@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, read_call
+from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, open_cache, read_call
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError, quoted
@@ -69,13 +69,12 @@ def command(
     if layout is not None:
         load_layout(layout, profile)
 
-    from qdx.cache.store import user_store
-    from qdx.calibration.kept import Kept
     from qdx.export import export
     from qdx.prompts import read_prompts
 
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
+    cache = open_cache(no_cache=no_cache)
     with progress_bars() as progress:
         result = export(
             model,
@@ -90,7 +89,8 @@ def command(
             layout=layout,
             halves=halves,
             workers=workers,
-            kept=None if no_cache else Kept(user_store(tell=say), fresh=fresh),
+            cache=cache,
+            fresh=fresh,
             force=force,
             progress=progress,
         )

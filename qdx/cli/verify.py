@@ -14,6 +14,7 @@ from qdx.cli.options import (
     Call,
     Model,
     NoCache,
+    open_cache,
     read_budget,
     read_call,
 )
@@ -70,7 +71,6 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
-    from qdx.cache.store import user_store
     from qdx.prompts import read_prompts
     from qdx.verify import verify
 
@@ -87,7 +87,7 @@ def command(
             score=score,
             localize=localize,
             budget_s=budget_s,
-            store=None if no_cache else user_store(tell=say),
+            store=open_cache(no_cache=no_cache),
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))

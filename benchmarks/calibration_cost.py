@@ -152,8 +152,10 @@ def _timed(command: Sequence[str], *, told: bool = False) -> tuple[float, int]:
 def _table(costs: Sequence[Cost], arguments: argparse.Namespace) -> str:
     """One row for each way, with the ratio to plain PyTorch, round by round."""
     rows = [
-        f"{arguments.samples} samples of {arguments.steps} steps ({platform.machine()}, "
-        f"{os.cpu_count()} processors)\n\n| model | run | seconds | of plain | anonymous GB |\n|---|---|---|---|---|\n"
+        (
+            f"{arguments.samples} samples of {arguments.steps} steps ({platform.machine()}, "
+            f"{os.cpu_count()} processors)\n\n| model | run | seconds | of plain | anonymous GB |\n|---|---|---|---|---|\n"
+        )
     ]
     plain: Cost | None = None
     for cost in costs:

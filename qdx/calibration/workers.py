@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn, Self
 
 from qdx.exporter.errors import InternalError, QdxError, StorageError, first_line
 from qdx.messages import error_message, error_of, read_message, write_message
@@ -79,7 +79,7 @@ class _Pool:
         self._run = run
         self._selector = selectors.DefaultSelector()
 
-    def __enter__(self) -> _Pool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -88,7 +88,7 @@ def _digest(rows: torch.Tensor) -> str:
         height = max(1, _PIECE_ELEMENTS // rows.shape[1])
         for start in range(0, len(rows), height):
             piece = rows[start : start + height].contiguous()
-            digest.update(memoryview(piece.view(torch.uint8).numpy()))
+            digest.update(piece.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

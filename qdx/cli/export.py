@@ -66,6 +66,7 @@ def command(
 
     profile = load_target(target)
     load_plan(plan)
+    cache = open_cache(no_cache=no_cache)
     if layout is not None:
         load_layout(layout, profile)
 
@@ -74,7 +75,6 @@ def command(
 
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
-    cache = open_cache(no_cache=no_cache)
     with progress_bars() as progress:
         result = export(
             model,

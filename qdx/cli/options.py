@@ -77,9 +77,9 @@ def open_cache(*, no_cache: bool) -> Store | None:
     if no_cache:
         return None
     from qdx.cache.store import user_store
-    from qdx.cli.output import say
+    from qdx.cli.output import alert
 
-    return user_store(tell=say)
+    return user_store(tell=alert)
 
 
 def read_call(text: str | None) -> dict[str, Any] | None:

@@ -156,7 +156,8 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _size_bytes(tensor: onnx.TensorProto) -> int:
-    return prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return prod(tensor.dims) * int(kind.itemsize)
 
 
 def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, str]:

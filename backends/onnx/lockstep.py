@@ -156,7 +156,9 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _size_bytes(tensor: onnx.TensorProto) -> int:
-    return prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    item_bytes: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    count: int = prod(tensor.dims)
+    return count * item_bytes
 
 
 def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, str]:

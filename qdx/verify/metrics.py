@@ -50,10 +50,10 @@ def sqnr_db(reference: Tensor, output: Tensor) -> float:
     largest = 0.0
     for blocks in _blocks(reference, output):
         for block in blocks:
-            one = float(block.abs().max())
-            if not math.isfinite(one):
+            magnitude = float(block.abs().max())
+            if not math.isfinite(magnitude):
                 return math.nan
-            largest = max(largest, one)
+            largest = max(largest, magnitude)
     # A common factor does not change the ratio and keeps the squares of large values finite.
     scale = largest or 1.0
     signal = noise = 0.0

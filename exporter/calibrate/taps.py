@@ -163,7 +163,7 @@ class Recorder:
             one = self._observer(index, group, rows, occasion)
             earlier = observe.get(tap.node)
             observe[tap.node] = one if earlier is None else _both(earlier, one)
-        return self._executor.run(inputs, observe=observe)
+        return self._executor.run(inputs, observe=observe, in_parts=True)
 
     def _observer(self, index: int, group: int, rows: Rows, occasion: str) -> Observe:
         def observe(values: torch.Tensor) -> None:

@@ -194,6 +194,7 @@ class LockstepRun:
         own = {
             name: results[flow.sources[name]].astype(np.float32, copy=False) for name in chunk.found
         }
+        own |= {name: own[name] * flow.factors[name] for name in own if name in flow.factors}
         return Found({name: results[flow.outputs[name]] for name in chunk.outputs}, own)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.limits import MIB
@@ -53,6 +55,8 @@ class Flow:
         given: The value from outside that each quantizer reads.
         sources: The value that the artifact would have given the quantizer itself; the same quantizers, in the
             order in which the quantized graph runs them.
+        factors: By which a source is multiplied inside the quantizer before it rounds, where the runtime has joined
+            the two; of a shape that fits the source.
     """
 
     operations: tuple[Operation, ...] = field(repr=False)
@@ -60,6 +64,7 @@ class Flow:
     outputs: Mapping[str, str]
     given: Mapping[str, str] = field(repr=False)
     sources: Mapping[str, str] = field(repr=False)
+    factors: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ __all__ = ["OpenVinoChunks"]
 _FACES: Final = frozenset({"Parameter", "Result"})
 _MOVES: Final = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _GIVEN: Final = "given/"
+_SAME: Final = 1e-5
 
 
 class OpenVinoChunks:
@@ -57,6 +58,8 @@ class OpenVinoChunks:
             nodes = read.get_ordered_ops()
             self._names = [node.get_friendly_name() for node in nodes]
             self.flow = _flow(read, nodes, shapes)
+            rescaling = {_GIVEN + name for name in self.flow.factors}
+            self._rescaling = [bool(rescaling & {*op.inputs}) for op in self.flow.operations]
         except RuntimeError as error:
             raise self._unopened(error) from error
 
@@ -101,6 +104,10 @@ class OpenVinoChunks:
                     kind = ov.Type.f32 if name.startswith(_GIVEN) else source.get_element_type()
                     parameters[name] = ov.opset13.parameter(source.get_partial_shape(), kind)
                 port.replace_source_output(parameters[name].output(0))
+            if self._rescaling[index]:
+                # It is given what stands behind the multiplication that it was joined with.
+                for own, scaled in ((1, 3), (2, 4)):
+                    nodes[index].input(own).replace_source_output(nodes[index].input_value(scaled))
         return ov.Model(
             [ov.opset13.result(output) for output in results],
             [parameters[name] for name in taken],
@@ -116,7 +123,7 @@ class OpenVinoChunks:
 def _flow(model: Any, nodes: Sequence[Any], shapes: Mapping[str, tuple[int | None, ...]]) -> Flow:
     """What the model computes, each value named after the position of its node and of the output.
 
-    A quantizer that the conversion has moved or joined with its neighbours is not fed from outside.
+    A quantizer that the conversion has moved is not fed from outside.
     """
     positions = {node.get_name(): index for index, node in enumerate(nodes)}
 
@@ -127,13 +134,17 @@ def _flow(model: Any, nodes: Sequence[Any], shapes: Mapping[str, tuple[int | Non
     outputs = {port.get_any_name(): value(port.get_node().input_value(0)) for port in model.outputs}
     operations: list[Operation] = []
     sources: dict[str, str] = {}
+    factors: dict[str, NDArray[Any]] = {}
     for index, node in enumerate(nodes):
         read = [value(output) for output in node.input_values()]
         kind = node.get_type_name()
         name = quantizer_of(node.get_friendly_name()) if kind == "FakeQuantize" else None
-        if name is not None and _is_cut(node, shape_of(name, shapes)):
+        factor = None if name is None else _factor(node, shape_of(name, shapes))
+        if name is not None and factor is not None:
             sources[name] = read[0]
             read[0] = _GIVEN + name
+            if not np.allclose(factor, 1.0, rtol=_SAME, atol=0):
+                factors[name] = factor
         made = [f"{index}:{port}" for port in range(node.get_output_size())]
         operations.append(
             Operation(
@@ -150,6 +161,7 @@ def _flow(model: Any, nodes: Sequence[Any], shapes: Mapping[str, tuple[int | Non
         outputs={name: inputs.get(each, each) for name, each in outputs.items()},
         given={name: _GIVEN + name for name in sources},
         sources=in_order(sources, shapes),
+        factors=factors,
     )
 
 
@@ -159,12 +171,26 @@ def _output(nodes: Sequence[Any], name: str) -> Any:
     return nodes[int(index)].output(int(port))
 
 
-def _is_cut(quantizer: Any, shape: tuple[int | None, ...]) -> bool:
-    """Whether the quantizer reads what the quantized graph gives its own."""
+def _factor(quantizer: Any, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
+    """What the quantizer multiplies by before it rounds, of a shape that fits its input; None where it is not cut.
+
+    The conversion joins a multiplication before a quantizer with it: the range of its input is then that of
+    its output divided by the factors. One that reads something else than the quantizer of the quantized graph is
+    not cut.
+    """
     source = quantizer.input_value(0)
-    if source.get_node().get_type_name() in {"Parameter", "Transpose"}:
-        return False
-    return _shape(source) == shape and not _rescales(quantizer)
+    if source.get_node().get_type_name() in {"Parameter", "Transpose"} or _shape(source) != shape:
+        return None
+    bounds = [quantizer.input_value(index).get_node() for index in range(1, 5)]
+    if any(each.get_type_name() != "Constant" for each in bounds):
+        return None
+    low, high, low_out, high_out = (np.asarray(each.data, np.float64) for each in bounds)
+    with np.errstate(invalid="ignore"):
+        factor = (high_out - low_out) / (high - low)
+    exact = np.isfinite(factor).all() and (factor > 0).all()
+    if not exact or not np.allclose(low * factor, low_out, rtol=_SAME, atol=_SAME * np.abs(high_out).max()):
+        return None
+    return factor.astype(np.float32)
 
 
 def _shape(source: Any) -> tuple[int | None, ...] | None:
@@ -173,15 +199,3 @@ def _shape(source: Any) -> tuple[int | None, ...] | None:
     if shape.rank.is_dynamic:
         return None
     return tuple(None if size.is_dynamic else size.get_length() for size in shape)
-
-
-def _rescales(quantizer: Any) -> bool:
-    """Whether a multiplication was joined to the quantizer, so that it is fed what stands before that.
-
-    Without, its input range is its output range.
-    """
-    low, high, low_out, high_out = (quantizer.input_value(i).get_node() for i in range(1, 5))
-    if any(each.get_type_name() != "Constant" for each in (low, high, low_out, high_out)):
-        return True
-    pairs = ((low.data, low_out.data), (high.data, high_out.data))
-    return not all(a.size == b.size and np.allclose(a, b, rtol=1e-5) for a, b in pairs)

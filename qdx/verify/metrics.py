@@ -48,8 +48,8 @@ def sqnr_db(reference: Tensor, output: Tensor) -> float:
     if reference.shape != output.shape or reference.numel() == 0:
         return math.nan
     largest = 0.0
-    for blocks in _blocks(reference, output):
-        for block in blocks:
+    for pair in _blocks(reference, output):
+        for block in pair:
             magnitude = float(block.abs().max())
             if not math.isfinite(magnitude):
                 return math.nan

@@ -142,6 +142,52 @@ def eight_bit_kernels(artifact: OpenVinoChunks, chunks: Sequence[Chunk]) -> int:
     return sum(kernel.endswith("_I8") for kernel in kernels)
 
 
+class Scaled(nn.Module):
+    """A multiplication by channel stands before each quantizer, as smoothing leaves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.factors = nn.Parameter(torch.linspace(0.5, 3.0, 8).reshape(1, 8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(torch.tanh(x) * self.factors)) * self.factors)
+
+
+def join_multiplications(path: Path) -> None:
+    """What OpenVINO's conversion does to some: the quantizer reads what is multiplied, from a range by channel."""
+    ov = openvino()
+    model = ov.Core().read_model(path)
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "FakeQuantize":
+            continue
+        product = node.input_value(0).get_node()
+        factors = product.input_value(1).get_node().data
+        for bound in (1, 2):
+            limits = node.input_value(bound).get_node().data / factors
+            node.input(bound).replace_source_output(ov.opset13.constant(limits).output(0))
+        node.input(0).replace_source_output(product.input_value(0))
+    ov.save_model(model, path.with_name("joined.xml"), compress_to_fp16=False)
+
+
+def test_a_quantizer_that_a_multiplication_was_joined_with_is_fed_too(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))}
+    made, _ = opened(graph_of(Scaled, inputs)[0], "openvino", tmp_path)
+    join_multiplications(tmp_path / "openvino_model.xml")
+    chunks = OpenVinoChunks(tmp_path / "joined.xml", {}, quantizer_shapes(made), threads=1)
+    artifact = Lockstep(chunks)
+
+    assert list(chunks.flow.factors) == list(artifact.quantizers) == list(quantizers(made))
+    arrays = {"x": inputs["x"].numpy()}
+    found = compare_in_lockstep(made, inputs, artifact, arrays, {"y": "y"})
+    assert found.worst[1] >= LEAST_DB
+
+    wrong = {name: 1.01 * factor for name, factor in chunks.flow.factors.items()}
+    artifact.flow = replace(chunks.flow, factors=wrong)
+    found = compare_in_lockstep(made, inputs, artifact, arrays, {"y": "y"})
+    assert found.worst[1] < LEAST_DB
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_coarser_quantizer_is_found_behind_its_operation(
     block: tuple[Graph, nn.Module], target: str, tmp_path: Path

@@ -89,12 +89,16 @@ SUBJECTS: Final = {
     "shapes": Subject(
         lambda _: SAMPLES / "shapes",
         (*_plans("shapes-w8a8"), "w8a8"),
-        {"prompt": "a red circle", "guidance_scale": 4},
+        {"prompt": "a red circle left of a blue square", "guidance_scale": 4},
     ),
     "shapes-mmdit": Subject(
         lambda _: SAMPLES / "shapes-mmdit",
         _plans("shapes-mmdit-w8a8"),
-        {"prompt": "a red circle", "guidance_scale": 4, "max_sequence_length": 16},
+        {
+            "prompt": "a red circle left of a blue square",
+            "guidance_scale": 4,
+            "max_sequence_length": 16,
+        },
     ),
     "digits": Subject(
         lambda _: SAMPLES / "digits",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from qdx.exporter.plan.model import PlanModel, Ratio
 
-__all__ = ["Calibration", "Nncf", "Options", "Smoothing"]
+__all__ = ["CALIBRATION_STEPS_MOST", "Calibration", "Nncf", "Options", "Smoothing"]
+
+CALIBRATION_STEPS_MOST: Final = 25
+"""Denoising steps of a calibration that says none: longer schedules come to the same ranges at other timesteps."""
 
 
 class Smoothing(PlanModel):
@@ -52,7 +55,8 @@ class Calibration(PlanModel):
 
     Attributes:
         samples: Number of pipeline calls, each with a prompt and a seed of its own.
-        steps: Denoising steps of each; None takes what the exported call has.
+        steps: Denoising steps of each; None takes what the exported call has, up to 25, or up to the number of
+            `timestep_groups` where that is larger.
         timestep_groups: Number of equal parts of the schedule for which statistics are kept apart.
         observed: Share of the steps that are observed, above 0 to 1; the others only lead from one to the next.
             Every step is observed in one sample at least.
@@ -62,10 +66,10 @@ class Calibration(PlanModel):
             `height`; None for none.
     """
 
-    samples: Annotated[int, Field(ge=1, le=4096)] = 8
+    samples: Annotated[int, Field(ge=1, le=4096)] = 4
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     timestep_groups: Annotated[int, Field(ge=1, le=100)] = 10
-    observed: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    observed: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     branches: Literal["both", "conditional", "unconditional"] = "both"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     call: dict[str, int | float | str] | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -34,6 +34,7 @@ from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.safetensors_file import open_checkpoint
 from qdx.exporter.graph.weights import load_buffers
+from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST
 from qdx.exporter.progress import SILENT
 from qdx.prompts import prompts_record, sample_calls
 from qdx.rehearsal import rehearse
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from qdx.rehearsal import MethodSchedule, Rehearsal
 
 __all__ = ["Observer", "calibrate"]
+
+_STEPS: Final = "num_inference_steps"
 
 
 def calibrate(
@@ -80,8 +83,8 @@ def calibrate(
         graphs: Its graphs by `component.method`, with the static shapes that `call` leads to. A component
             without any computes in PyTorch, with its weights in memory.
         sites: What to observe, likewise; a graph without sites only computes.
-        call: Arguments of the pipeline call as the user gave them. Steps that neither they nor the settings
-            tell are the pipeline's own default.
+        call: Arguments of the pipeline call as the user gave them. Where the settings tell no steps, those that it
+            has, or the pipeline's own, are taken up to `CALIBRATION_STEPS_MOST`.
         settings: Number of samples, steps, seeds, groups of timesteps, observed share and branches of guidance.
         digests: SHA-256 of the model's files by relative path, for the provenance.
         observed_graphs: The form in which graphs are observed, where it is another: with attention written out, or
@@ -127,7 +130,7 @@ def calibrate(
             files=dict(sorted(digests.items())),
             call=record_call(call),
             samples=settings.samples,
-            steps=settings.steps,
+            steps=full.get(_STEPS),
             observed=settings.observed,
             seed=settings.seed,
             prompts=prompts_record(calls, prompts),
@@ -246,18 +249,21 @@ def _full_call(skeleton: Skeleton, call: dict[str, Any], settings: Calibration) 
     """The call with everything that a run needs, and as many steps as the settings say."""
     parameters = inspect.signature(skeleton.pipeline.__call__).parameters
     full = complete_call(skeleton.pipeline, call)
-    name = "num_inference_steps"
-    if name not in parameters:
+    if _STEPS not in parameters:
         if settings.steps is not None:
             raise UsageError(
                 f"calibration: {settings.steps} steps, but {type(skeleton.pipeline).__name__} takes no number of steps",
                 hint="leave `steps` out of the plan's calibration",
             )
         return full
+    if _STEPS not in call:
+        full.pop(_STEPS)  # those of a dry run
+    usual = call.get(_STEPS, parameters[_STEPS].default)
     if settings.steps is not None:
-        full[name] = settings.steps
-    elif name not in call:
-        full.pop(name)
+        full[_STEPS] = settings.steps
+    elif isinstance(usual, int) and _STEPS not in (settings.call or {}):
+        # Distilled models are made for few steps: what is long becomes shorter, and nothing longer.
+        full[_STEPS] = min(usual, max(CALIBRATION_STEPS_MOST, settings.timestep_groups))
     return full
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DDPMPipeline
 from safetensors.torch import load_file, save_file
 
 from qdx.calibration import calibrate
@@ -19,7 +20,7 @@ from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.errors import InvalidModel, UsageError
 from qdx.exporter.graph.sites import sites
-from qdx.exporter.plan.settings import Calibration
+from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST, Calibration
 from qdx.traced import trace_pipeline
 from samples.scenes import held_out_captions
 
@@ -40,13 +41,22 @@ def _prepared(model, call, components=None):
     )
 
 
-def _calibrated(prepared, prompts=None, call=None, **settings):
+def _calibrated(prepared, prompts=None, call=None, own=None, **settings):
     return calibrate(
         prepared.folder,
         prepared.graphs,
         prepared.sites,
         call=dict(prepared.call if call is None else call),
-        settings=Calibration(**{"samples": 2, "steps": 4, "timestep_groups": 2, **settings}),
+        settings=Calibration(
+            **{
+                "samples": 2,
+                "steps": 4,
+                "timestep_groups": 2,
+                "observed": 1.0,
+                "call": own,
+                **settings,
+            }
+        ),
         digests=prepared.digests,
         prompts=prompts,
     )
@@ -174,12 +184,45 @@ def test_a_batch_of_prompts_takes_as_many_for_each_sample(tiny_sd):
 
 
 def test_steps_come_from_the_settings_then_the_call_then_the_pipeline(ddpm):
-    assert len(_calibrated(ddpm, steps=3, samples=1).timesteps("unet.forward")) == 3
-    call = {"num_inference_steps": 5}
-    assert len(_calibrated(ddpm, call=call, steps=None, samples=1).timesteps("unet.forward")) == 5
-    # DDPMPipeline's own default is 1,000 steps, which this scheduler of 50 cannot do.
-    with pytest.raises(UsageError, match="1000"):
-        _calibrated(ddpm, steps=None, samples=1)
+    assert _steps(ddpm, steps=3) == 3
+    assert _steps(ddpm, call={"num_inference_steps": 5}, steps=None) == 5
+    # DDPMPipeline's own default is 1,000 steps.
+    assert _steps(ddpm, steps=None) == CALIBRATION_STEPS_MOST
+
+
+def test_long_schedules_become_shorter_unless_the_plan_asks_for_them(ddpm):
+    call = {"num_inference_steps": 50}
+    assert _steps(ddpm, call=call, steps=None) == CALIBRATION_STEPS_MOST
+    assert _steps(ddpm, call=call, steps=40) == 40
+    assert _steps(ddpm, call=call, steps=None, timestep_groups=30) == 30
+    assert _steps(ddpm, call=call, steps=None, own={"num_inference_steps": 30}) == 30
+
+
+def test_fewer_steps_than_groups_of_timesteps_are_a_group_each(ddpm):
+    ranges = _calibrated(ddpm, call={"num_inference_steps": 2}, steps=None, timestep_groups=10)
+    assert len(ranges.groups("unet.forward")) == 1
+
+
+def test_a_pipeline_without_a_number_of_steps_takes_the_defaults(ddpm, monkeypatch):
+    pipeline = DDPMPipeline.__call__
+
+    def without_steps(self, batch_size=1, generator=None, output_type="pil", return_dict=True):
+        return pipeline(self, batch_size, generator, 3, output_type, return_dict)
+
+    monkeypatch.setattr(DDPMPipeline, "__call__", without_steps)
+    ranges = _calibrated(ddpm, steps=None)
+    assert len(ranges.timesteps("unet.forward")) == 3
+    assert ranges.provenance.steps is None
+    with pytest.raises(UsageError, match="4 steps, but DDPMPipeline takes no number of steps"):
+        _calibrated(ddpm)
+
+
+def _steps(prepared, *, own=None, **settings):
+    call = {**settings.pop("call", {}), **(own or {})}
+    ranges = _calibrated(prepared, samples=1, call=call, own=own, **settings)
+    found = len(ranges.timesteps("unet.forward"))
+    assert ranges.provenance.steps == found
+    return found
 
 
 def test_components_without_graphs_compute_in_pytorch(sd, recorded, tiny_sd):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from qdx.exporter.plan.model import PlanModel, Ratio
 
@@ -69,6 +69,21 @@ class Calibration(PlanModel):
     branches: Literal["both", "conditional", "unconditional"] = "both"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     call: dict[str, int | float | str] | None = None
+
+    @field_validator("call")
+    @classmethod
+    def _check_call(
+        cls, call: dict[str, int | float | str] | None
+    ) -> dict[str, int | float | str] | None:
+        if call is None:
+            return None
+        from qdx.exporter.capture.arguments import IMAGE_ARGUMENTS
+
+        if images := sorted(call.keys() & set(IMAGE_ARGUMENTS)):
+            raise ValueError(
+                f"`{images[0]}` is an image, and a plan opens no files; give it with --call"
+            )
+        return call
 
 
 class Nncf(PlanModel):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, read_call
-from qdx.cli.output import emit, say, size
+from qdx.cli.output import alert, emit, say, size
 from qdx.cli.progress import progress_bars
 
 __all__ = ["command"]
@@ -40,6 +40,7 @@ def command(
 
     from qdx.cache.store import user_store
     from qdx.calibration.kept import Kept
+    from qdx.export_notes import size_notes
     from qdx.prompts import read_prompts
     from qdx.ranges import calibrate
 
@@ -63,4 +64,6 @@ def command(
         "provenance": ranges.provenance,
     }
     emit(data, as_json=as_json, text="\n".join(f"{w}: {n} sites" for w, n in observed.items()))
+    for note in size_notes(ranges, arguments or {}):
+        alert(f"warning: {note}")
     say(f"wrote {output}, {size(output.stat().st_size)}")

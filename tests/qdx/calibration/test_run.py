@@ -24,7 +24,7 @@ from qdx.traced import trace_pipeline
 from samples.scenes import held_out_captions
 
 PROMPTS = ("a red circle on the left", "a blue square above a green triangle")
-SHAPES = Path(__file__).parents[2] / "samples" / "shapes"
+SHAPES = Path(__file__).parents[3] / "samples" / "shapes"
 CALL = {"prompt": "a red circle", "height": 16, "width": 16}
 
 
@@ -213,7 +213,7 @@ def test_weights_that_overflow_name_the_site_the_timestep_and_the_sample(ddpm, s
 
 _PROCESS = """
 import sys, hashlib
-from tests.qdx.test_calibration import _prepared, _calibrated, CALL, PROMPTS
+from tests.qdx.calibration.test_run import _prepared, _calibrated, CALL, PROMPTS
 print(hashlib.sha256(_calibrated(_prepared(sys.argv[1], CALL), PROMPTS).to_bytes()).hexdigest())
 """
 
@@ -225,7 +225,7 @@ def test_processes_with_other_hash_seeds_and_threads_give_the_same_bytes(tiny_sd
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
         done = subprocess.run(
             [sys.executable, "-c", _PROCESS, str(tiny_sd)],
-            env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+            env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
         )  # fmt: skip
         found.add(done.stdout.strip())
     assert len(found) == 1

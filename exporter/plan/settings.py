@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
 from qdx.exporter.plan.model import PlanModel, Ratio
 
 __all__ = ["Calibration", "Nncf", "Options", "Smoothing"]
+
+_SIZES: Final = frozenset({"height", "width", "num_frames"})
 
 
 class Smoothing(PlanModel):
@@ -83,6 +85,10 @@ class Calibration(PlanModel):
             raise ValueError(
                 f"`{images[0]}` is an image, and a plan opens no files; give it with --call"
             )
+        for name in sorted(call.keys() & _SIZES):
+            size = call[name]
+            if not isinstance(size, int) or size < 1:  # pipelines take 0 for their own size
+                raise ValueError(f"`{name}` is {size!r}, expected a whole number from 1 on")
         return call
 
 

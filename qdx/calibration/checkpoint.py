@@ -33,6 +33,7 @@ __all__ = ["KeptAnswers", "SampleCheckpoint", "Seal"]
 _NAME: Final = re.compile(r"(\d{6}|observed-\d{6}|finished)-([0-9a-f]{64})\.(safetensors|qdx)")
 _FINISHED: Final = "finished"
 _PARTIAL: Final = ".partial"
+_CHUNK_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,15 @@ class KeptAnswers:
         self.damage = ""
         try:
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                self._take(path)
+                if self._is_ours(path.name):
+                    self._take(path)
         except OSError as bad:
             raise StorageError(f"{quoted(folder)}: {bad.strerror or bad}") from bad
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a file is for this class to look at: answers alone, whatever the statistics beside them are of."""
+        found = _NAME.fullmatch(name)
+        return found is not None and found[1].isdigit()
 
     def _take(self, path: Path) -> None:
         """Finds out what a file is, and removes it where it is damaged or another's."""
@@ -81,8 +88,10 @@ class KeptAnswers:
             why = None if path.name.endswith(_PARTIAL) else "is no part of a calibration"
         else:
             try:
+                digest = self._digest_of(found[1])
                 with open_regular(path, error=InvalidInput) as file:
-                    digest = hashlib.file_digest(file, lambda: self._digest_of(found[1]))
+                    while part := file.read(_CHUNK_BYTES):
+                        digest.update(part)
                 if digest.hexdigest() == found[2]:
                     self._files[found[1]] = path
                     return
@@ -163,6 +172,10 @@ class SampleCheckpoint(KeptAnswers):
         if kept and any(f"{call:06d}" not in self._files for call in range(_call_of(kept[-1]) + 1)):
             self._drop(kept[-1])  # without all answers before it, it cannot be come to again
             self.damage = self.damage or "an answer before the statistics is missing"
+
+    def _is_ours(self, name: str) -> bool:
+        del name
+        return True  # the whole folder is its own
 
     @property
     def finished(self) -> Ranges | None:

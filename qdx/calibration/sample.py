@@ -168,6 +168,8 @@ class Sample:
         finally:
             undo()
         ranges = self._ranges()
+        # Each refers to this sample: without them the next sample's statistics do not meet these in memory.
+        self._runs.clear()
         if not self._keep(lambda: self._checkpoint.keep_finished(ranges)):
             self._spare().keep_finished(ranges)
 

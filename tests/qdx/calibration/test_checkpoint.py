@@ -120,7 +120,9 @@ def test_what_a_kill_left_half_written_is_no_damage(folder, ranges):
     shutil.copy(older, folder.parent / "kept")
     SampleCheckpoint(folder, SEAL).keep_answer(2, ANSWER)
     SampleCheckpoint(folder, SEAL).keep_observed(2, ranges)
-    shutil.copy(folder.parent / "kept", older)  # killed between writing the new and removing the old
+    shutil.copy(
+        folder.parent / "kept", older
+    )  # killed between writing the new and removing the old
     kept = SampleCheckpoint(folder, SEAL)
     assert (kept.damage, kept.observed()[0]) == ("", 2)
     assert not older.exists()
@@ -128,7 +130,11 @@ def test_what_a_kill_left_half_written_is_no_damage(folder, ranges):
 
 
 def test_answers_alone_can_be_read_and_make_no_folder(folder, tmp_path):
-    assert KeptAnswers(folder, SEAL).answer(1) is not None
+    before = sorted(folder.iterdir())
+    other = Seal(SEAL.answers, "another pass of the same sample")
+    kept = KeptAnswers(folder, other)
+    assert (kept.damage, kept.answer(1) is None) == ("", False)
+    assert sorted(folder.iterdir()) == before
     assert KeptAnswers(tmp_path / "none", SEAL).answer(1) is None
     assert not (tmp_path / "none").exists()
 

@@ -32,9 +32,7 @@ def sd(tiny_sd):
     return prepared(tiny_sd, SD_CALL)
 
 
-def test_every_step_is_observed_in_some_sample_and_every_group_has_values(
-    ddpm, told, monkeypatch
-):
+def test_every_step_is_observed_in_some_sample_and_every_group_has_values(ddpm, told, monkeypatch):
     ranges = calibrated(ddpm, HALF, progress=told.hear(monkeypatch))
     assert sum(call["observed"] for call in told.calls) == 12  # half of 4 samples of 6 steps
     assert coverage(ranges)["unet.forward"] == {
@@ -49,7 +47,10 @@ def test_every_step_is_observed_in_some_sample_and_every_group_has_values(
 def test_the_last_observed_call_ends_a_sample(ddpm, told, monkeypatch):
     calibrated(ddpm, {**HALF, "samples": 2}, progress=told.hear(monkeypatch))
     # The one sample observes steps 0, 2 and 4, and leaves out 5; the other one 1, 3 and 5.
-    assert [call["observed"] for call in told.calls] == [True, False] * 2 + [True] + [False, True] * 3
+    assert [call["observed"] for call in told.calls] == [True, False] * 2 + [True] + [
+        False,
+        True,
+    ] * 3
 
 
 def test_no_autoencoder_is_computed_where_the_denoiser_alone_is_observed(sd, told, monkeypatch):
@@ -74,7 +75,7 @@ def test_repeated_timesteps_are_observed_together(sd, told, monkeypatch):
     unet = {"unet.forward": sd.sites["unet.forward"]}
     ranges = calibrated(sd, {"observed": 0.5}, sites=unet, progress=told.hear(monkeypatch))
     calls = [call["observed"] for call in told.calls if call["where"] == "unet.forward"]
-    assert calls == [True, False, False, True] + [False, True, True, False, True]
+    assert calls == [True, False, False, True, False, True, True, False, True]
     assert coverage(ranges)["unet.forward"]["timestep_groups_seen"] == 2
 
 
@@ -151,6 +152,7 @@ def test_the_first_pass_leads_the_second_also_where_its_answers_are_gone(
         if left == "none" or (left == "some" and number % 3 == 1):
             path.unlink()
     assert calibrated(ddpm, HALF, **second, progress=told.hear(monkeypatch)).to_bytes() == whole
+    assert not told.says("damaged")
     unobserved = [call for call in told.calls if not call["observed"]]
     assert all(call["replayed"] for call in unobserved) == (left == "all")
 
@@ -175,7 +177,9 @@ def full_after(patch, writes: int) -> None:
 def test_a_disk_that_fills_up_ends_the_checkpoints_and_not_the_calibration(
     ddpm, half, told, monkeypatch, tmp_path, writes, workers
 ):
-    monkeypatch.setattr("qdx.calibration.run.secrets.token_hex", lambda _n: f"spare-{tmp_path.name}")
+    monkeypatch.setattr(
+        "qdx.calibration.run.secrets.token_hex", lambda _n: f"spare-{tmp_path.name}"
+    )
     full_after(monkeypatch, writes)
     found = calibrated(ddpm, HALF, work=tmp_path, progress=told, workers=workers)
     assert found.to_bytes() == half
@@ -215,7 +219,9 @@ def test_a_nan_is_named_in_the_same_words_by_a_worker(ddpm, monkeypatch):
     monkeypatch.setattr(ddpm, "graphs", {"unet.forward": broken})
     said = []
     for workers in (1, 2):
-        with pytest.raises(Exception, match="holds NaN or infinity at timestep 36 of sample") as found:
+        with pytest.raises(
+            Exception, match="holds NaN or infinity at timestep 36 of sample"
+        ) as found:
             calibrated(ddpm, workers=workers)
         said.append((type(found.value), found.value.hint))
     assert said[0] == said[1]

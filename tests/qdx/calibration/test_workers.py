@@ -171,7 +171,9 @@ def test_an_interrupt_of_the_whole_group_is_an_interrupt_and_no_fault_of_a_worke
     assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
 
 
-def test_interrupts_while_workers_start_leave_none_and_run_nothing_of_the_parent_in_a_child(tmp_path):
+def test_interrupts_while_workers_start_leave_none_and_run_nothing_of_the_parent_in_a_child(
+    tmp_path,
+):
     """Nothing between the fork and the child's own life may unwind the parent's frames."""
 
     def body():

@@ -15,7 +15,14 @@ from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
 from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.kept import Kept
-from qdx.export_notes import build_notes, float_notes, option_notes, table_notes, unit_notes
+from qdx.export_notes import (
+    build_notes,
+    float_notes,
+    option_notes,
+    size_notes,
+    table_notes,
+    unit_notes,
+)
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
@@ -191,6 +198,7 @@ def export(
         (
             *timestep_notes,
             *float_notes(planned.resolved),
+            *size_notes(recorded_ranges, call),
             *option_notes(planned.resolved, profile, entries),
             *unit_notes(planned.resolved, profile, entries),
             *table_notes(entries),

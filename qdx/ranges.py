@@ -136,7 +136,11 @@ def record_ranges(
     call = {**call, **load_images(own or {})}
     if source.captured.moving or own:  # captured at other sizes than the calibration's
         components = sorted({record.component for record in source.chosen.values()})
-        source = trace_pipeline(source.folder.path, call, components=components)
+        source = (
+            _traced_as_planned(source, call, components)
+            if own
+            else trace_pipeline(source.folder.path, call, components=components)
+        )
     graphs = {
         where: replace(source.graph(where), weights=source.mapped_weights[record.component])
         for where, record in source.captured.calls.items()
@@ -227,6 +231,19 @@ class _Job:
             {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()},
             provenance,
         )
+
+
+def _traced_as_planned(
+    source: TracedPipeline, call: dict[str, Any], components: Sequence[str]
+) -> TracedPipeline:
+    """The pipeline with the call that the plan calibrates with."""
+    try:
+        return trace_pipeline(source.folder.path, call, components=components)
+    except UsageError as error:
+        raise UsageError(
+            f"plan: `calibration.call`: {error.message.removeprefix('--call: ')}",
+            hint="change `calibration.call` in the plan, or leave it out",
+        ) from error
 
 
 def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:

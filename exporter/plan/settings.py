@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from qdx.exporter.plan.model import PlanModel, Ratio
 
@@ -12,6 +12,8 @@ __all__ = ["CALIBRATION_STEPS_MOST", "Calibration", "Nncf", "Options", "Smoothin
 
 CALIBRATION_STEPS_MOST: Final = 25
 """Denoising steps of a calibration that says none: longer schedules come to the same ranges at other timesteps."""
+
+_SIZES: Final = frozenset({"height", "width", "num_frames"})
 
 
 class Smoothing(PlanModel):
@@ -73,6 +75,25 @@ class Calibration(PlanModel):
     branches: Literal["both", "conditional", "unconditional"] = "both"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     call: dict[str, int | float | str] | None = None
+
+    @field_validator("call")
+    @classmethod
+    def _check_call(
+        cls, call: dict[str, int | float | str] | None
+    ) -> dict[str, int | float | str] | None:
+        if call is None:
+            return None
+        from qdx.exporter.capture.arguments import IMAGE_ARGUMENTS
+
+        if images := sorted(call.keys() & set(IMAGE_ARGUMENTS)):
+            raise ValueError(
+                f"`{images[0]}` is an image, and a plan opens no files; give it with --call"
+            )
+        for name in sorted(call.keys() & _SIZES):
+            size = call[name]
+            if not isinstance(size, int) or size < 1:  # pipelines take 0 for their own size
+                raise ValueError(f"`{name}` is {size!r}, expected a whole number from 1 on")
+        return call
 
 
 class Nncf(PlanModel):

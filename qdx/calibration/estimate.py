@@ -101,15 +101,20 @@ class Pace:
             memory_bytes=anonymous_bytes() + workers * worker_bytes(job),
         )
         self._measured: set[str] = set()
+        self._replayed: set[str] = set()
+        self._said: set[str] = set()
 
     def told(self, message: Mapping[str, Any]) -> None:
         """Takes what a sample tells."""
         if "say" in message:
-            self._progress.say(message["say"])
+            if message["say"] not in self._said:  # every sample meets the same full disk
+                self._said.add(message["say"])
+                self._progress.say(message["say"])
             return
         kind = _kind(message["where"], observed=message["observed"])
         if message["replayed"] and kind in self._totals:
             self._forecast.done_before(kind, 1)
+            self._replayed.add(kind)
         elif kind in self._totals:
             self._forecast.measured(kind, message["seconds"])
             self._measured.add(kind)
@@ -117,7 +122,8 @@ class Pace:
         now = self._forecast.now()
         if now.seconds is not None:
             self._task.expect(now.seconds)
-        if not self._announced and self._measured == self._totals.keys():
+        known = self._measured | self._replayed == self._totals.keys()
+        if not self._announced and known and self._measured and now.seconds is not None:
             self._announced = True
             self._progress.say(f"{self._name}: {self._plan()}; {now.words()}")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, open_cache, read_call
-from qdx.cli.output import emit, say, size
+from qdx.cli.output import alert, emit, say, size
 from qdx.cli.progress import progress_bars
 
 __all__ = ["command"]
@@ -38,6 +38,7 @@ def command(
 
     load_plan(plan)
 
+    from qdx.export_notes import size_notes
     from qdx.prompts import read_prompts
     from qdx.ranges import calibrate
 
@@ -62,4 +63,6 @@ def command(
         "provenance": ranges.provenance,
     }
     emit(data, as_json=as_json, text="\n".join(f"{w}: {n} sites" for w, n in observed.items()))
+    for note in size_notes(ranges, arguments or {}):
+        alert(f"warning: {note}")
     say(f"wrote {output}, {size(output.stat().st_size)}")

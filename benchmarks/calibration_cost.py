@@ -79,7 +79,9 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, default=None, help="default: the preset w8a8")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--work", type=Path, required=True, help="a folder with room for the models")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="a folder with room for the models"
+    )
     parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
     arguments = parser.parse_args()
     costs: list[Cost] = []

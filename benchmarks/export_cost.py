@@ -14,18 +14,15 @@ import argparse
 import json
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
+from benchmarks.process_tree import run_measured
 from benchmarks.real_sizes import MODELS, make
-
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -92,40 +89,14 @@ def _measure(model: str, target: str, plan: str | None, work: Path, layout: Sequ
                "--plan", plan or dtype, "-o", str(work / "bundle"), *layout]  # fmt: skip
     if model.startswith("flux"):
         command += ["--components", "transformer", "--call", '{"height": 1024, "width": 1024}']
-    start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, _tree_anonymous_bytes(process.pid))
-        time.sleep(_POLL_S)
-    seconds = time.monotonic() - start
-    if process.returncode:
-        raise SystemExit(f"{model}: qdx export exited with {process.returncode}")
+    taken = run_measured(command)
+    if taken.status:
+        raise SystemExit(f"{model}: qdx export exited with {taken.status}")
     size = sum(path.stat().st_size for path in (work / "bundle").rglob("*") if path.is_file())
     shutil.rmtree(work / "bundle")
-    return Cost(model, parameters, target, plan or dtype, seconds, peak, size)
-
-
-def _tree_anonymous_bytes(root: int) -> int:
-    """`RssAnon` of a process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    anonymous: dict[int, int] = {}
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(
-                line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
-            )
-        except OSError:
-            continue  # it ended meanwhile
-        pid = int(fields["Pid"])
-        children.setdefault(int(fields["PPid"]), []).append(pid)
-        anonymous[pid] = int(fields.get("RssAnon", "0 kB").split()[0]) * 1024
-    total, pending = 0, [root]
-    while pending:
-        pid = pending.pop()
-        total += anonymous.get(pid, 0)
-        pending += children.get(pid, [])
-    return total
+    return Cost(
+        model, parameters, target, plan or dtype, taken.seconds, taken.peak_anonymous_bytes, size
+    )
 
 
 def _print(cost: Cost) -> None:

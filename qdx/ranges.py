@@ -224,9 +224,7 @@ class _Job:
 def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:
     """The sites of a graph, without attention that stays in one piece."""
     return tuple(
-        site
-        for site in find_sites(graph)
-        if not site.is_attention_product or site.key in opened
+        site for site in find_sites(graph) if not site.is_attention_product or site.key in opened
     )
 
 

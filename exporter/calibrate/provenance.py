@@ -52,9 +52,7 @@ class Guidance(_Record):
 
     def merged(self, other: Guidance) -> Guidance:
         """What was seen in two samples."""
-        return Guidance(
-            copies=max(self.copies, other.copies), calls=max(self.calls, other.calls)
-        )
+        return Guidance(copies=max(self.copies, other.copies), calls=max(self.calls, other.calls))
 
 
 class Provenance(_Record):

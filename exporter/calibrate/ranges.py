@@ -211,7 +211,8 @@ def merged_ranges(one: Ranges, other: Ranges) -> Ranges:
         more = other.graphs[where]
         if (graph.ports, graph.boundaries) != (more.ports, more.boundaries):
             raise InvalidInput(
-                f"ranges: {quoted(where)}: of different sites or timesteps cannot be merged", hint=_AGAIN
+                f"ranges: {quoted(where)}: of different sites or timesteps cannot be merged",
+                hint=_AGAIN,
             )
         pairs = zip(graph.tensors, more.tensors, strict=True)
         graphs[where] = replace(graph, tensors=tuple(merged(*pair) for pair in pairs))

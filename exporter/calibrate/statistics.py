@@ -304,9 +304,7 @@ class _Channels:
         self.maximum = torch.full((groups, channels), -math.inf)
         self.sum = torch.zeros((groups, channels), dtype=torch.float64)
 
-    def add(
-        self, group: int, low: torch.Tensor, high: torch.Tensor, total: torch.Tensor
-    ) -> None:
+    def add(self, group: int, low: torch.Tensor, high: torch.Tensor, total: torch.Tensor) -> None:
         torch.minimum(self.minimum[group], low, out=self.minimum[group])
         torch.maximum(self.maximum[group], high, out=self.maximum[group])
         self.sum[group] += total

@@ -12,8 +12,8 @@ from torch.fx import Node
 from qdx.exporter.calibrate.guidance import ALL_ROWS, Rows
 from qdx.exporter.calibrate.statistics import StreamingStatistics, TensorStatistics
 from qdx.exporter.errors import InvalidModel, quoted
-from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.flow import shape
+from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.interpreter import Executor, Observe
 from qdx.exporter.graph.site import OUTPUT, Site
 

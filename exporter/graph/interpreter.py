@@ -67,9 +67,7 @@ class Executor:
                 or value.dim() != len(spec.shape)
             ):
                 got = (
-                    "nothing"
-                    if value is None
-                    else f"{dtype_name(value.dtype)} {list(value.shape)}"
+                    "nothing" if value is None else f"{dtype_name(value.dtype)} {list(value.shape)}"
                 )
                 raise InternalError(
                     f"`{graph.where}`: input `{spec.name}` got {got}, expected {spec.dtype} {list(spec.shape)}"

@@ -109,7 +109,9 @@ class SampleCheckpoint:
         """
         from safetensors.torch import save
 
-        copies = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in answer.items()}
+        copies = {
+            n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in answer.items()
+        }
         data = save(copies)  # which refuses tensors that share memory
         path = self._folder / f"{call:06d}-{hashlib.sha256(data).hexdigest()}.safetensors"
         staged = path.with_suffix(".partial")

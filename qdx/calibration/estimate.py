@@ -30,7 +30,9 @@ def worker_bytes(job: SampleJob) -> int:
         for graph in graphs.values()
     ]
     statistics = sum(
-        statistics_bytes(job.observed_graphs[where], job.sites[where], len(job.boundaries[where]) + 1)
+        statistics_bytes(
+            job.observed_graphs[where], job.sites[where], len(job.boundaries[where]) + 1
+        )
         for where in job.observed_graphs
     )
     # What is kept or merged is there twice for a moment.

@@ -66,9 +66,13 @@ def kept_ranges(
             try:
                 found = Ranges.load(folder / _FILE)
             except InvalidInput as damaged:
-                progress.say(f"calibration: what was kept is damaged and made anew: {damaged.message}")
+                progress.say(
+                    f"calibration: what was kept is damaged and made anew: {damaged.message}"
+                )
             else:
-                progress.say("calibration: the ranges were recorded before, and are taken from the cache")
+                progress.say(
+                    "calibration: the ranges were recorded before, and are taken from the cache"
+                )
                 return found
     with _under_way(kept, key, progress) as place:
         ranges = record(place)

@@ -172,7 +172,9 @@ def _run_all(
     def run(number: int, tell: Tell) -> None:
         checkpoint = SampleCheckpoint(_sample_folder(place, number))
         if checkpoint.damage:
-            tell({"say": f"calibration: a checkpoint is damaged and made anew: {checkpoint.damage}"})
+            tell(
+                {"say": f"calibration: a checkpoint is damaged and made anew: {checkpoint.damage}"}
+            )
         earlier = None
         if trajectories is not None:
             earlier = SampleCheckpoint(_sample_folder(trajectories, number))

@@ -153,7 +153,9 @@ class Sample:
             undo()
         self._checkpoint.keep_finished(self._ranges())
 
-    def _answered(self, run: _Run, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    def _answered(
+        self, run: _Run, inputs: Mapping[str, torch.Tensor]
+    ) -> Mapping[str, torch.Tensor]:
         """What a component answers to its next call."""
         number = self._next
         self._next += 1
@@ -255,9 +257,7 @@ class _Run:
         """What takes the component's place in the pipeline."""
         ports = [(InputPort, "argument", self.inputs), (OutputPort, "field", self.outputs)]
         inputs, outputs = (
-            tuple(
-                kind(**{name: s.name}, name=s.name, dtype=s.dtype, shape=s.shape) for s in specs
-            )
+            tuple(kind(**{name: s.name}, name=s.name, dtype=s.dtype, shape=s.shape) for s in specs)
             for kind, name, specs in ports
         )
         constants = {} if self._schedule is None else self._schedule.constants
@@ -287,7 +287,9 @@ class _Run:
             self._executor = Executor(self._graph)
         return self._executor.run(inputs)
 
-    def observe(self, inputs: Mapping[str, torch.Tensor], moment: _Moment) -> dict[str, torch.Tensor]:
+    def observe(
+        self, inputs: Mapping[str, torch.Tensor], moment: _Moment
+    ) -> dict[str, torch.Tensor]:
         """Runs the graph and takes its statistics."""
         return self._recorder.run(
             inputs, group=moment.group, rows=moment.rows, occasion=moment.occasion

@@ -71,8 +71,8 @@ def command(
 
     from qdx.cache.store import user_store
     from qdx.calibration.kept import Kept
-    from qdx.prompts import read_prompts
     from qdx.export import export
+    from qdx.prompts import read_prompts
 
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")

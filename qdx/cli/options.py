@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from qdx.exporter.errors import InvalidInput
+from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.files import load_json, parse_json
 
 __all__ = [
@@ -20,11 +21,15 @@ __all__ = [
     "Model",
     "NoCache",
     "Workers",
+    "read_budget",
     "read_call",
 ]
 
 SEED_LIMIT: Final = 2**64 - 1000
 """The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
+
+_BUDGET: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h)", re.ASCII)
+_UNITS_S: Final = {"s": 1, "min": 60, "h": 3600}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that qdx exported.")]
@@ -70,3 +75,25 @@ def read_call(text: str | None) -> dict[str, Any] | None:
     if text.lstrip().startswith("{"):
         return parse_json(text, source="--call", error=InvalidInput)
     return load_json(Path(text), error=InvalidInput)
+
+
+def read_budget(text: str) -> float:
+    """Returns the seconds that `--budget` names.
+
+    >>> read_budget("1.5h")
+    5400.0
+
+    Args:
+        text: A number and its unit: `90s`, `30min`, `2h`.
+
+    Raises:
+        UsageError: It is none, or zero.
+    """
+    match = _BUDGET.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNITS_S[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UsageError(
+            f"--budget: {quoted(text)}, expected a time such as 90s, 30min or 2h",
+            hint="leave it out to compare what is usual",
+        )
+    return seconds

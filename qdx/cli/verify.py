@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Model, read_call
+from qdx.cli.options import (
+    SEED_LIMIT,
+    AsJson,
+    Bundle,
+    Call,
+    Model,
+    NoCache,
+    read_budget,
+    read_call,
+)
 from qdx.cli.output import alert, emit, plain, say
 from qdx.cli.progress import progress_bars
 
@@ -45,11 +54,23 @@ def command(
     localize: Annotated[
         bool, typer.Option("--localize", help="Name the sites at which the error enters.")
     ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="TIME",
+            help="Time for comparing calls, such as 90s, 30min or 2h. What does not fit is left out, and said. "
+            "Default: all calls of small models, some of large ones.",
+        ),
+    ] = None,
     call: Call = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
+    budget_s = None if budget is None else read_budget(budget)
+    from qdx.cache.store import user_store
     from qdx.prompts import read_prompts
     from qdx.verify import verify
 
@@ -65,6 +86,8 @@ def command(
             call=arguments,
             score=score,
             localize=localize,
+            budget_s=budget_s,
+            store=None if no_cache else user_store(tell=say),
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from qdx.exporter.plan.schema import Gates
@@ -63,7 +63,7 @@ def gates_of(
     gates = list(component_gates("", every, bound))
     if other_methods is not None:
         gates += component_gates("other_shape.", other_methods, bound)
-    gates += _lowering_gates(contract, evidence)
+    gates += _lowering_gates(contract, methods, evidence)
     gates += _conditioning_gates(contract, methods)
     gates += _audit_gates(contract, evidence)
     gates += _coverage_gates(contract, methods, evidence)
@@ -88,11 +88,12 @@ def _component_gate(name: str, results: list[MethodResult], bound: float) -> Gat
     if unmeasured is not None:
         return at_least(name, None, bound, note=unmeasured)
     calls = [(result, call) for result in results for call in result.calls]
+    made = sum(result.times_called for result in results)
     value = worst_of(call.sqnr_db for _, call in calls)
     note = next((f"{_place(r, c)}: {c.error}" for r, c in calls if c.error), "")
     if not note and value < bound:
         note = "worst at " + _place(*min(calls, key=lambda pair: pair[1].sqnr_db))
-    return at_least(name, value, bound, note=note)
+    return replace(at_least(name, value, bound, note=note), calls=(len(calls), made))
 
 
 def _place(result: MethodResult, call: CallResult) -> str:
@@ -101,20 +102,24 @@ def _place(result: MethodResult, call: CallResult) -> str:
     return f"{place} of {result.run}" if result.run else place
 
 
-def _lowering_gates(contract: Gates, evidence: Evidence) -> list[Gate]:
+def _lowering_gates(
+    contract: Gates, methods: Sequence[MethodResult], evidence: Evidence
+) -> list[Gate]:
     """The artifact against the quantized graph in PyTorch, of every component that has one."""
     if contract.lowering is None:
         return []
     bound = contract.lowering.sqnr_db_min
     if not evidence.quantized:
         return [at_least("lowering.sqnr_db", None, bound, note=_NOT_QUANTIZED)]
+    made = {result.where: result.times_called for result in methods}
     gates = []
     for where in sorted(evidence.quantized):
         calls = [call for call in evidence.lockstep if call.where == where]
         worst = min(calls, key=lambda call: or_least(call.result.worst[1]), default=None)
         note = "" if worst is None else f"worst at {worst.result.worst[0]}, call {worst.index}"
         value = worst_of(call.sqnr_db for call in calls) if calls else None
-        gates.append(at_least(f"{where}.lowering.sqnr_db", value, bound, note=note))
+        gate = at_least(f"{where}.lowering.sqnr_db", value, bound, note=note)
+        gates.append(replace(gate, calls=(len(calls), made.get(where, 0))))
     return gates
 
 
@@ -129,9 +134,13 @@ def _conditioning_gates(contract: Gates, methods: Sequence[MethodResult]) -> lis
             continue
         name = f"{result.where}.conditioning"
         low, high = contract.conditioning.ratio_min, contract.conditioning.ratio_max
+        rests_on = (len(result.calls), result.times_called)
         gates += [
-            at_least(f"{name}.ratio_min", found.ratio_min, low, note=found.note),
-            at_most(f"{name}.ratio_max", found.ratio_max, high, note=found.note),
+            replace(gate, calls=rests_on)
+            for gate in (
+                at_least(f"{name}.ratio_min", found.ratio_min, low, note=found.note),
+                at_most(f"{name}.ratio_max", found.ratio_max, high, note=found.note),
+            )
         ]
     return gates
 

@@ -16,15 +16,26 @@ from typing import Any, Final
 from torch import Tensor
 
 from qdx.exporter.errors import QdxError, first_line
-from qdx.exporter.progress import SILENT, Progress
+from qdx.exporter.progress import SILENT, Progress, Task
 from qdx.verify import metrics
 from qdx.verify.conditioning import Conditioning, ConditioningMeter
 from qdx.verify.reference import MethodRecord, RecordedCall
 from qdx.verify.rungs import ARTIFACT, Rung, RungResult, climb
+from qdx.verify.tensor_folder import StoredTensors, TensorFolder
 
-__all__ = ["CallResult", "MethodResult", "TargetMethods", "compare_calls", "summary"]
+__all__ = [
+    "CallResult",
+    "MethodResult",
+    "TargetMethods",
+    "answer_of",
+    "compare_calls",
+    "rungs_of",
+    "summary",
+]
 
 TargetMethods = Mapping[str, Callable[[dict[str, Tensor]], Mapping[str, Tensor]]]
+# Of one rung to one call: its name, its outputs and its error.
+_Answer = tuple[str, Mapping[str, Tensor], str]
 _NOTHING: Final[Mapping[str, Sequence[Rung]]] = MappingProxyType({})
 
 
@@ -74,6 +85,8 @@ class MethodResult:
         error: Why nothing could be measured; empty otherwise.
         conditioning: The strength of guidance; None for methods that are no denoiser.
         run: Prompt and seed, where there are several runs.
+        recorded: How many calls could have been replayed.
+        why_not_all: Why fewer were; empty where all were.
     """
 
     component: str
@@ -83,6 +96,8 @@ class MethodResult:
     error: str = ""
     conditioning: Conditioning | None = None
     run: str = ""
+    recorded: int = 0
+    why_not_all: str = ""
 
     @property
     def where(self) -> str:
@@ -95,9 +110,10 @@ def compare_calls(
     methods: TargetMethods,
     *,
     between: Mapping[str, Sequence[Rung]] = _NOTHING,
+    scratch: TensorFolder | None = None,
     progress: Progress = SILENT,
 ) -> tuple[MethodResult, ...]:
-    """Replays every kept call on the target.
+    """Replays every given call on the target, rung by rung, so that one rung is open at a time.
 
     A method that only one side knows has a result without calls, whose gate cannot pass: either the
     artifact lacks something that the pipeline uses, or nothing has proved a part of the artifact.
@@ -106,37 +122,76 @@ def compare_calls(
         records: Reference calls by `component.method`.
         methods: The target's methods by the same names.
         between: Rungs between float PyTorch and the artifact, likewise.
-        progress: Told of every call.
+        scratch: Takes what the rungs answer; None keeps that in memory.
+        progress: Told of every call on every rung.
 
     Raises:
         QdxError: The target's own refusals. What the runtime raises by itself becomes a result.
     """
-    names = list(dict.fromkeys((*records, *methods)))
-    with progress.task("comparing calls", sum(len(r.calls) for r in records.values())) as task:
-        results = []
-        for where in names:
-            component, _, method = where.partition(".")
-            record = records.get(where, MethodRecord(0, ()))
-            target = methods.get(where)
-            calls: list[CallResult] = []
-            meter = ConditioningMeter(record)
-            for call in record.calls if target is not None else ():
-                assert target is not None
-                call = call.loaded()  # noqa: PLW2901  # of those on disk one at a time
-                result, outputs = _replay(call, (*between.get(where, ()), Rung(ARTIFACT, target)))
-                meter.add(call, outputs)
-                calls.append(result)
-                task.advance(1)
-            error = ""
-            if target is None:
-                error = f"`{where}` is called by the pipeline and missing in the artifact"
-            elif not calls:
-                error = f"`{where}` is in the artifact and was never called"
-            made = record.times_called
-            results.append(
-                MethodResult(component, method, made, tuple(calls), error, meter.finish())
+    rungs = rungs_of(methods, between)
+    total = sum(len(record.calls) * len(rungs.get(w, ())) for w, record in records.items())
+    with progress.task("comparing calls", total) as task:
+        return tuple(
+            _compare_method(
+                where, records.get(where, MethodRecord(0, ())), rungs.get(where, ()), scratch, task
             )
-    return tuple(results)
+            for where in dict.fromkeys((*records, *methods))
+        )
+
+
+def rungs_of(
+    methods: TargetMethods, between: Mapping[str, Sequence[Rung]] = _NOTHING
+) -> dict[str, tuple[Rung, ...]]:
+    """All rungs of every method of the target, the artifact last."""
+    return {
+        where: (*between.get(where, ()), Rung(ARTIFACT, method))
+        for where, method in methods.items()
+    }
+
+
+def _compare_method(
+    where: str,
+    record: MethodRecord,
+    rungs: Sequence[Rung],
+    scratch: TensorFolder | None,
+    task: Task,
+) -> MethodResult:
+    component, _, method = where.partition(".")
+    answers: list[list[_Answer]] = [[] for _ in record.calls]
+    for rung in rungs if record.calls else ():
+        rung.open()
+        for call, found in zip(record.calls, answers, strict=True):
+            outputs, error = answer_of(call, rung)
+            kept = outputs if scratch is None else scratch.store(outputs)
+            found.append((rung.name, kept, error))
+            task.advance(1)
+        rung.close()
+    calls: list[CallResult] = []
+    meter = ConditioningMeter(record)
+    for call, found in zip(record.calls, answers, strict=True) if rungs else ():
+        # One call at a time is in memory.
+        loaded = call.loaded()
+        there = [(name, dict(outputs), error) for name, outputs, error in found]
+        calls.append(_measured(loaded, there))
+        meter.add(loaded, there[-1][1])
+        for _, outputs, _ in found:
+            if scratch is not None and isinstance(outputs, StoredTensors):
+                scratch.drop(outputs)
+    error = ""
+    if not rungs:
+        error = f"`{where}` is called by the pipeline and missing in the artifact"
+    elif not calls:
+        error = f"`{where}` is in the artifact and was never called"
+    return MethodResult(
+        component,
+        method,
+        record.times_called,
+        tuple(calls),
+        error,
+        meter.finish(),
+        recorded=record.recorded,
+        why_not_all=record.why_not_all,
+    )
 
 
 def summary(calls: Iterable[CallResult]) -> dict[str, dict[str, float]]:
@@ -157,16 +212,15 @@ def summary(calls: Iterable[CallResult]) -> dict[str, dict[str, float]]:
     return table
 
 
-def _replay(call: RecordedCall, rungs: Sequence[Rung]) -> tuple[CallResult, Mapping[str, Tensor]]:
-    """One call on every rung; what was measured, and what the last rung answered."""
-    answers = [(rung.name, *_answer(call, rung)) for rung in rungs]
+def _measured(call: RecordedCall, answers: Sequence[_Answer]) -> CallResult:
+    """What every rung answered to one call, against the reference; the last rung is the artifact."""
     climbed = climb(call.outputs, answers)
     _, outputs, error = answers[-1]
     if error:
         nothing = (math.nan,) * 4
-        return CallResult(call.index, *nothing, error, climbed), outputs
+        return CallResult(call.index, *nothing, error, climbed)
     pairs = {name: (reference, outputs[name]) for name, reference in call.outputs.items()}
-    result = CallResult(
+    return CallResult(
         call.index,
         climbed[-1].float_sqnr_db,
         metrics.worst_of(metrics.psnr_db(*pair, peak=None) for pair in pairs.values()),
@@ -175,10 +229,9 @@ def _replay(call: RecordedCall, rungs: Sequence[Rung]) -> tuple[CallResult, Mapp
         next(filter(None, (_fault(name, *pair) for name, pair in pairs.items())), ""),
         climbed,
     )
-    return result, outputs
 
 
-def _answer(call: RecordedCall, rung: Rung) -> tuple[Mapping[str, Tensor], str]:
+def answer_of(call: RecordedCall, rung: Rung) -> tuple[Mapping[str, Tensor], str]:
     """What a rung answers to a call, and why it did not; without outputs where one is missing."""
     # Each rung gets tensors of its own, so that it cannot spoil the record.
     inputs = {name: tensor.clone() for name, tensor in call.inputs.items()}

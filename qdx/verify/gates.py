@@ -24,6 +24,8 @@ class Gate:
         ok: Whether there is a finite value on the right side of the bound.
         note: Why there is no value, or what else a reader should know; may be empty.
         sense: Which side is the right one.
+        calls: What it rests on: how many calls were compared, and how many the pipeline made; None for
+            gates that rest on no calls.
     """
 
     name: str
@@ -32,6 +34,12 @@ class Gate:
     ok: bool
     note: str = ""
     sense: Sense = "at least"
+    calls: tuple[int, int] | None = None
+
+    @property
+    def rests_on(self) -> str:
+        """`12 of 20`; empty for gates that rest on no calls."""
+        return "" if self.calls is None else f"{self.calls[0]} of {self.calls[1]}"
 
     def to_json(self) -> dict[str, Any]:
         """The gate as plain JSON data."""
@@ -42,13 +50,17 @@ class Gate:
             "ok": self.ok,
             "note": self.note,
             "sense": self.sense,
+            "calls": None
+            if self.calls is None
+            else {"compared": self.calls[0], "made": self.calls[1]},
         }
 
     def __str__(self) -> str:
-        """`unet.sqnr_db: 48.13, expected at least 50`."""
+        """`unet.sqnr_db: 48.13 on 12 of 20 calls, expected at least 50`."""
         found = "not measured" if self.value is None else f"{self.value:.6g}"
         reason = f" ({self.note})" if self.note else ""
-        return f"{self.name}: {found}{reason}, expected {self.sense} {self.bound:g}"
+        rest = f" on {self.rests_on} calls" if self.calls else ""
+        return f"{self.name}: {found}{rest}{reason}, expected {self.sense} {self.bound:g}"
 
 
 def at_least(name: str, value: float | None, bound: float, *, note: str = "") -> Gate:

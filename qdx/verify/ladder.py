@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from qdx.backends.registry import get_backend
@@ -21,7 +21,8 @@ from qdx.runtime.pipeline import open_methods
 from qdx.runtime.source import check_source
 from qdx.verify.acceptance import Evidence, gates_of
 from qdx.verify.audit import audit_bundle
-from qdx.verify.components import MethodResult, compare_calls
+from qdx.verify.comparison import Choice, compare_runs
+from qdx.verify.components import MethodResult
 from qdx.verify.coverage import read_coverage
 from qdx.verify.folder import clear_report, write_report
 from qdx.verify.lockstep import LockstepCall, measure_in_lockstep
@@ -33,6 +34,7 @@ from qdx.verify.run_identity import versions_of
 from qdx.verify.runs import ArtifactPipeline, first_pictures
 from qdx.verify.samples import RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
 from qdx.verify.score import Score, load_score
+from qdx.verify.tensor_folder import TensorFolder
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Proof
@@ -55,6 +57,7 @@ def verify(
     call: dict[str, Any] | None = None,
     score: str | None = None,
     localize: bool = False,
+    budget_s: float | None = None,
     store: RunStore | None = None,
     progress: Progress = SILENT,
 ) -> Report:
@@ -78,6 +81,9 @@ def verify(
         score: `FILE:FUNCTION` of a Python function that takes a picture and its prompt and gives a number
             from 0 to 1. The file's code is run.
         localize: Measure at which sites the error of quantization enters.
+        budget_s: Seconds that comparing calls may take, of all runs together; the first and the last step of
+            every method are compared in any case. None compares what is usual, see
+            `qdx.verify.selection.usual_choice`.
         store: Keeps the reference's runs, so that the next verification of the same model and call finds
             them; None runs the reference and keeps nothing.
         progress: Shows the steps.
@@ -126,7 +132,8 @@ def verify(
             # An application's packages leave out what it does not read.
             if manifest.layout is not None
         }
-        job = _Job(opened, plan, model, methods, fields, runs, judge, progress)
+        scratch = TensorFolder(Path(mkdtemp(dir=work)))
+        job = _Job(opened, plan, model, methods, fields, runs, judge, scratch, budget_s, progress)
         found = _measure(job, quantized_wheres(opened), localize=localize)
     if destination is not None:
         write_report(found, destination)
@@ -154,6 +161,8 @@ class _Job:
     fields: Mapping[str, frozenset[str]]
     runs: _Runs
     judge: Score | None
+    scratch: TensorFolder
+    budget_s: float | None
     progress: Progress
 
 
@@ -176,23 +185,30 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     if quantized or by_nncf:
         model = quantized_model(bundle, job.plan, job.model, progress=progress)
     between = {} if model is None else middle_rungs(bundle, job.methods, model)
-    records = runs.recorded[0].records_with(job.fields)
-    first = compare_calls(records, job.methods, between=between, progress=progress)
-    if len(runs.specs) > 1:
-        first = tuple(replace(result, run=str(runs.specs[0])) for result in first)
-    other: tuple[MethodResult, ...] | None = None
-    if runs.other_shape is not None:
-        records_there = runs.other_shape.records_with(job.fields)
-        other = compare_calls(records_there, job.methods, progress=progress)
+    macs = {} if model is None else model.macs
+    every_call = bool(quantized) or job.plan.quantizes or job.plan.gates.conditioning is not None
+    records, *more = (run.records_with(job.fields) for run in runs.recorded)
+    compared = compare_runs(
+        [records, *more],
+        None if runs.other_shape is None else runs.other_shape.records_with(job.fields),
+        job.methods,
+        between,
+        choice=Choice(job.budget_s, every_call, macs),
+        scratch=job.scratch,
+        progress=progress,
+    )
+    by_run = tuple(
+        tuple(replace(result, run=str(spec)) for result in results) if more else results
+        for spec, results in zip(runs.specs, compared.runs, strict=True)
+    )
+    first, other = by_run[0], compared.other_shape
     localization = None
     if localize and model is not None:
         localization = localize_worst(model, job.methods, records, first, progress)
-    # The middle rungs hold opened artifacts of their own.
-    between = {}
     lockstep: tuple[LockstepCall, ...] = ()
     if model is not None and not by_nncf:
         lockstep = measure_in_lockstep(bundle, model, job.methods, records, progress=progress)
-    samples = _run_artifact(job, (first, *_compare_more(job)))
+    samples = _run_artifact(job, by_run)
     audits = () if model is None else audit_bundle(bundle, with_nncf(model.resolved), progress)
     coverage = read_coverage(manifest.calibration)
     pipeline = samples.runs[0].pipeline
@@ -220,15 +236,7 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     )
 
 
-def _compare_more(job: _Job) -> Iterator[tuple[MethodResult, ...]]:
-    """Compares the calls of all runs but the first on the artifact."""
-    for spec, run in zip(job.runs.specs[1:], job.runs.recorded[1:], strict=True):
-        records = run.records_with(job.fields)
-        results = compare_calls(records, job.methods, progress=job.progress)
-        yield tuple(replace(result, run=str(spec)) for result in results)
-
-
-def _run_artifact(job: _Job, compared: Iterable[tuple[MethodResult, ...]]) -> Samples:
+def _run_artifact(job: _Job, compared: Sequence[tuple[MethodResult, ...]]) -> Samples:
     """The bundle's own pipeline against what the reference made, run by run."""
     pipeline = ArtifactPipeline(job.bundle, job.model, job.methods, job.progress)
     found = []

@@ -79,10 +79,9 @@ def _gates(report: Report) -> str:
     for gate in report.gates:
         mark = '<td class="ok">ok</td>' if gate.ok else '<td class="failed">failed</td>'
         numbers = f'{_number(gate.value)}<td class="number">{gate.sense} {gate.bound:g}</td>'
-        rows.append(
-            f"<tr><td>{_text(gate.name)}</td>{numbers}{mark}<td>{_text(gate.note)}</td></tr>"
-        )
-    return _table(("gate", "value", "bound", "", ""), rows)
+        words = f"<td>{_text(gate.rests_on)}</td>{mark}<td>{_text(gate.note)}</td>"
+        rows.append(f"<tr><td>{_text(gate.name)}</td>{numbers}{words}</tr>")
+    return _table(("gate", "value", "bound", "calls", "", ""), rows)
 
 
 def _pictures(report: Report, pictures: Mapping[str, bytes]) -> str:
@@ -131,6 +130,12 @@ def _components(components: Mapping[str, Any]) -> str:
                 result["calls"]["measured"],
             )
             rows.append(f"<tr><td>{_text(where)}{error}</td>{''.join(map(_number, cells))}</tr>")
+            if result["why_not_all"]:
+                counts = result["calls"]
+                details.append(
+                    f"<p>{_text(where)}: {counts['measured']} of {counts['made']} calls were compared: "
+                    f"{_text(result['why_not_all'])}.</p>"
+                )
             details.append(_calls(where, result["measured"]))
     return _table(columns, rows) + "".join(details)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from qdx.backends.registry import get_backend
@@ -27,6 +28,9 @@ from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
+    from qdx.backends.contract import Runner
     from qdx.bundle.reader import Bundle
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
@@ -66,6 +70,14 @@ class QuantizedModel:
     recipes: Mapping[str, Recipe] = field(repr=False)
     prepared: Mapping[str, Graph] = field(repr=False)
     quantized: Mapping[str, Graph] = field(repr=False)
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of one call of each graph, at the sizes of the export's call."""
+        return {
+            where: sum(site.macs for site in find_sites(graph))
+            for where, graph in self.prepared.items()
+        }
 
 
 def quantized_wheres(bundle: Bundle) -> frozenset[str]:
@@ -150,10 +162,37 @@ def middle_rungs(
         # What the artifact's own runtime does not execute is not optimized by it.
         if switched_off is not None and backend.proof([folder]).status == "device-verified":
             options = {**checked_options(manifest), **switched_off}
-            runner = backend.open(folder, options)
-            rungs.append(Rung(UNOPTIMIZED, replace(methods[where], runner=runner)))
+            late = _LateMethod(methods[where], partial(backend.open, folder, options))
+            rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close))
         found[where] = tuple(rungs)
     return found
+
+
+class _LateMethod:
+    """A method on a runner of its own, which is there between opening and closing.
+
+    Args:
+        method: What it is like.
+        opened: Opens the runner.
+    """
+
+    def __init__(self, method: TargetMethod, opened: Callable[[], Runner]) -> None:
+        self._method = method
+        self._opened = opened
+        self._open: TargetMethod | None = None
+
+    def open(self) -> None:
+        """Opens the runner."""
+        self._open = replace(self._method, runner=self._opened())
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self._open = None
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Runs the method."""
+        assert self._open is not None, "not open"
+        return self._open(tensors)
 
 
 def localize_worst(

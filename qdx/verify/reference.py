@@ -66,11 +66,20 @@ class MethodRecord:
 
     Attributes:
         times_called: How often the pipeline called it.
-        calls: Those that were kept: the first, the last, and evenly spaced ones between.
+        calls: Those that were kept, or chosen of them: the first, the last, and evenly spaced ones between.
+        kept: How many were kept, where `calls` are chosen ones; 0 where they are all.
+        why_not_all: Why not all that were kept; empty where they are.
     """
 
     times_called: int
     calls: tuple[RecordedCall, ...]
+    kept: int = 0
+    why_not_all: str = ""
+
+    @property
+    def recorded(self) -> int:
+        """How many calls were kept."""
+        return self.kept or len(self.calls)
 
     def only(self, fields: AbstractSet[str] | None) -> MethodRecord:
         """The same with these outputs alone; None for all."""

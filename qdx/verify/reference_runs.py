@@ -213,8 +213,9 @@ class Reference:
             return None
         try:
             return RecordedRun.read(found)
-        except DamagedRun as damage:
-            self._note(f"a run of the cache is damaged and was made anew: {damage.message}")
+        except DamagedRun:
+            # Without the message: reports name no folder of the machine.
+            self._note("a run of the cache was damaged and is made anew")
             return None
 
     def _keep(self, key: str, run: RecordedRun) -> None:

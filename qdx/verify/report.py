@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from qdx.backends.contract import Proof
 from qdx.verify.audit import AuditResult, audit_to_json
-from qdx.verify.components import CallResult, MethodResult, summary
+from qdx.verify.components import MethodResult, summary
 from qdx.verify.coverage import Coverage
 from qdx.verify.gates import Gate
 from qdx.verify.localize import Localization
@@ -132,13 +132,11 @@ def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:
         found.setdefault(result.component, []).append(result)
     return {
         component: {
-            **_measurements(
-                [call for result in results for call in result.calls],
-                sum(result.times_called for result in results),
-            ),
+            **_measurements(results),
             "methods": {
                 result.method: {
-                    **_measurements(list(result.calls), result.times_called),
+                    **_measurements([result]),
+                    "why_not_all": result.why_not_all,
                     "error": result.error,
                     "rungs": rungs_to_json((call.index, call.rungs) for call in result.calls),
                     "conditioning": None
@@ -153,13 +151,19 @@ def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:
     }
 
 
-def _measurements(calls: list[CallResult], times_called: int) -> dict[str, Any]:
+def _measurements(results: Sequence[MethodResult]) -> dict[str, Any]:
     """Summaries of the metrics, and how many of the calls they stand for."""
+    calls = [call for result in results for call in result.calls]
     table: dict[str, Any] = {
         name: {key: finite_or_none(value) for key, value in row.items()}
         for name, row in summary(calls).items()
     }
-    return {**table, "calls": {"made": times_called, "measured": len(calls)}}
+    counts = {
+        "made": sum(result.times_called for result in results),
+        "recorded": sum(max(result.recorded, len(result.calls)) for result in results),
+        "measured": len(calls),
+    }
+    return {**table, "calls": counts}
 
 
 def clean(text: str) -> str:

@@ -36,6 +36,10 @@ ARTIFACT: Final = "artifact"
 Run = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 
+def _nothing() -> None:
+    """For rungs that need nothing beforehand, or are used by others as well."""
+
+
 @dataclass(frozen=True)
 class Rung:
     """One way to compute a method.
@@ -43,10 +47,14 @@ class Rung:
     Attributes:
         name: `quantized`, `unoptimized` or `artifact`.
         run: Tensors by argument in, tensors by field out.
+        open: Takes what the runs need, before the first.
+        close: Gives it back, behind the last.
     """
 
     name: str
     run: Run
+    open: Callable[[], None] = _nothing
+    close: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True)

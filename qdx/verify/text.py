@@ -25,7 +25,12 @@ _SITES_SHOWN: Final = 5
 
 def report_text(report: Report) -> str:
     """Gates first; of quantized bundles also rungs, guidance, audit, runs and localization."""
-    parts = [_gates(report), _rungs(report.methods), _conditioning(report.methods)]
+    parts = [
+        _gates(report),
+        _not_all(report),
+        _rungs(report.methods),
+        _conditioning(report.methods),
+    ]
     parts += [_audit(report.audits), _samples(report.samples), _localization(report.localization)]
     parts += [str(report.reference), str(report.proof)]
     return clean("\n\n".join(part for part in parts if part))
@@ -37,11 +42,24 @@ def _gates(report: Report) -> str:
             gate.name,
             figure(gate.value),
             f"{gate.sense} {gate.bound:g}",
+            gate.rests_on,
             "ok" if gate.ok else f"FAILED  {gate.note}".rstrip(),
         )
         for gate in report.gates
     ]
-    return _table(("gate", "value", "expected", ""), rows)
+    return _table(("gate", "value", "expected", "calls", ""), rows)
+
+
+def _not_all(report: Report) -> str:
+    """The methods of which not all calls were compared, and why."""
+    lines = []
+    for place, results in (("", report.methods), (" at the other shape", report.other_methods)):
+        for result in results or ():
+            if len(result.calls) < result.times_called and not result.error:
+                why = result.why_not_all or f"no more than {result.recorded} are recorded"
+                count = f"{len(result.calls)} of {result.times_called} calls compared"
+                lines.append(f"{result.where}{place}: {count}: {why}")
+    return "\n".join(lines)
 
 
 def _rungs(methods: Sequence[MethodResult]) -> str:

@@ -129,7 +129,9 @@ def test_a_fixed_share_of_large_activations_is_counted_and_extremes_are_exact():
     assert (low, high) == pytest.approx((-2.576, 2.576), abs=0.05)
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 4096, 77), (2, 320, 64, 64), (2, 4096, 2560), (1, 3, 999)])
+@pytest.mark.parametrize(
+    "shape", [(2, 8, 4096, 77), (2, 320, 64, 64), (2, 4096, 2560), (1, 3, 999)]
+)
 def test_sampled_values_come_from_every_place_of_every_dimension(shape):
     stride = sampling_stride(math.prod(shape))
     assert all(math.gcd(stride, size) == 1 for size in shape)
@@ -151,7 +153,9 @@ def test_samples_merge_in_fixed_order_into_the_statistics_of_all():
     joined = functools.reduce(merged, apart)
     assert _same(joined, whole)
     torch.testing.assert_close(joined.channel_mean, whole.channel_mean, rtol=1e-12, atol=1e-12)
-    with pytest.raises(InvalidInput, match="statistics of 1 groups and 3 channels, expected 3 and 3"):
+    with pytest.raises(
+        InvalidInput, match="statistics of 1 groups and 3 channels, expected 3 and 3"
+    ):
         merged(whole, _taken([(0, parts[0])]))
 
 

@@ -349,7 +349,8 @@ def test_export_as_json(qdx, exported):
     ("ok", "status", "words"),
     [(True, 0, "every gate holds"), (False, 1, "a gate failed"), (None, 1, "a gate failed")],
 )
-def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words):
+def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, status, words):
+    monkeypatch.setenv("QDX_CACHE", str(tmp_path))
     calls = []
 
     def verify(*given, **options):
@@ -375,6 +376,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
     assert {"ok": ok, "sqnr_db": "inf"} == json.loads(done.out)
     assert f"wrote r\n{words}\n" == done.err
     assert (Path("b"),) == calls[0][0]
+    assert calls[0][1].pop("store").root.is_relative_to(tmp_path)
     assert calls[0][1] == {
         "model": Path("m"),
         "report": Path("r"),
@@ -384,6 +386,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, ok, status, words)
         "score": None,
         "localize": False,
         "steps": None,
+        "budget_s": None,
         "call": {"eta": 1},
         "progress": PROGRESS,
     }
@@ -669,3 +672,32 @@ def test_targets_on_the_command_line_are_those_of_the_profiles(qdx):
     data = json.loads(qdx("targets", "onnxruntime", "--json").out)
 
     assert load_target("onnxruntime").options == data["options"]
+
+
+def test_verify_without_the_cache_keeps_nothing(qdx, monkeypatch):
+    given = {}
+    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **options: given.update(options) or {})
+    qdx("verify", "b", "--model", "m", "--no-cache")
+
+    assert given["store"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30min", 1800), ("2h", 7200), ("1.5 h", 5400)]
+)
+def test_a_budget_is_a_number_with_its_unit(qdx, monkeypatch, text, seconds):
+    given = {}
+    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **options: given.update(options) or {})
+    qdx("verify", "b", "--model", "m", "--budget", text)
+
+    assert given["budget_s"] == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "min", "0s", "-1h", "1d", "1h30min", "1e9s", "nan s", "٣s"]
+)
+def test_any_other_budget_is_refused_before_anything_is_read(qdx, text):
+    done = qdx("verify", "b", "--model", "m", f"--budget={text}")
+
+    assert done.status == 2
+    assert "expected a time such as 90s, 30min or 2h" in done.err

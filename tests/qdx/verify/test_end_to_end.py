@@ -43,7 +43,7 @@ def test_a_right_bundle_passes(model, bundle, tmp_path):
         "pipeline.psnr_db",
         "pipeline.ssim",
     ]
-    assert found["components"]["unet"]["calls"] == {"made": 3, "measured": 3}
+    assert found["components"]["unet"]["calls"] == {"made": 3, "recorded": 3, "measured": 3}
     assert found["versions"]["onnxruntime"]
     assert found["target"] == "onnxruntime"
     assert found["plan"] == "float16"

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from qdx.cache.store import Store
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.verify import reference_runs
 from qdx.verify.picture import generate
+from qdx.verify.recorded_run import INDEX_NAME
 from qdx.verify.reference_runs import Reference
 from qdx.verify.samples import RunSpec
-from tests.qdx.verify.stores import FolderStore
 
 
 def bundle_of(folder, **manifest):
@@ -40,7 +41,7 @@ def spec(sd):
 
 @pytest.fixture
 def store(tmp_path):
-    return FolderStore(tmp_path / "store")
+    return Store(tmp_path / "store")
 
 
 def test_a_run_on_disk_is_the_run_in_memory(make, spec, sd):
@@ -70,7 +71,7 @@ def test_the_second_reference_finds_the_run_and_loads_no_weights(make, spec, sto
 
     assert (one.use.ran, one.use.cached) == (1, 0)
     assert (other.use.ran, other.use.cached) == (0, 1)
-    assert second.path.parent.parent == store.root
+    assert second.path.is_relative_to(store.root)
     assert (first.made.products["images"] == second.made.products["images"]).all()
 
 
@@ -80,7 +81,7 @@ def test_another_seed_is_another_run(make, spec, store):
     reference.run(RunSpec(spec.call, 1))
 
     assert reference.use.ran == 2
-    assert len(store.entries) == 2
+    assert [entry.kind for entry in store.entries()] == ["reference-runs"] * 2
 
 
 def test_without_a_store_nothing_is_kept(make, spec):
@@ -91,16 +92,34 @@ def test_without_a_store_nothing_is_kept(make, spec):
     assert (reference.use.ran, reference.use.notes) == (2, [])
 
 
-def test_a_damaged_run_is_made_anew_and_said(make, spec, store):
-    make(store).run(spec)
-    (entry,) = store.entries
-    next(entry.glob("*.safetensors")).unlink()
-    reference = make(SimpleNamespace(find=store.find, adding=FolderStore(store.root / "b").adding))
-    run = reference.run(spec)
+def test_a_damaged_entry_is_made_anew_and_said(make, spec, store, tmp_path):
+    expected = make(store).run(spec).made.products["images"]
+    (entry,) = store.entries()
+    path = next(entry.path.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    other = Store(store.root)
+    reference = make(other)
+    found = reference.run(spec).made.products["images"]
 
-    assert run.made.products
-    assert reference.use.ran == 1
-    assert "damaged and was made anew" in reference.use.notes[0]
+    assert (found == expected).all()
+    assert (reference.use.ran, reference.use.cached) == (1, 0)
+    assert "damaged entry was removed" in other.notes[0]
+    again = make(Store(store.root))
+    again.run(spec)
+    assert (again.use.ran, again.use.cached) == (0, 1)
+
+
+def test_an_entry_whose_index_is_wrong_is_not_used_and_said(make, spec, store):
+    """Its digests hold, as where another version of qdx had written it."""
+    first = make(store)
+    key = first._identity.key(spec)
+    with store.adding("reference-runs", key) as folder:
+        (folder / INDEX_NAME).write_text("{}")
+    reference = make(store)
+
+    assert reference.run(spec).made.products
+    assert (reference.use.ran, reference.use.cached) == (1, 0)
+    assert "damaged and is made anew" in reference.use.notes[0]
 
 
 def test_a_call_that_is_no_plain_data_is_not_kept_and_said(make, spec, store):

@@ -82,9 +82,10 @@ def test_the_json_says_what_was_promised(tmp_path):
         "ok": True,
         "note": "",
         "sense": "at least",
+        "calls": {"compared": 3, "made": 20},
     }
     assert found["components"]["unet"]["sqnr_db"] == {"min": 60.0, "median": 65.0}
-    assert found["components"]["unet"]["calls"] == {"made": 20, "measured": 3}
+    assert found["components"]["unet"]["calls"] == {"made": 20, "recorded": 3, "measured": 3}
     assert found["components"]["unet"]["methods"]["forward"]["cosine"] == {
         "min": 1.0,
         "median": 1.0,
@@ -142,7 +143,7 @@ def test_junit_says_value_and_bound():
 
     assert (
         failure.get("message")
-        == "unet.sqnr_db: 48 (worst at forward, call 0), expected at least 50"
+        == "unet.sqnr_db: 48 on 1 of 20 calls (worst at forward, call 0), expected at least 50"
     )
 
 
@@ -307,7 +308,7 @@ def test_a_full_disk_leaves_no_part_and_no_old_verdict(tmp_path, monkeypatch, co
 def test_the_table_for_the_terminal_names_every_gate():
     text = str(BAD)
 
-    assert text.splitlines()[0].split() == ["gate", "value", "expected"]
+    assert text.splitlines()[0].split() == ["gate", "value", "expected", "calls"]
     assert text.count("FAILED") == 3
     assert "12 values are not finite" in text
     assert "\x1b" not in str(make_report(math.nan, error=EVIL))

@@ -1,0 +1,93 @@
+"""The calls of all runs on all rungs: chosen together, compared one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from qdx.exporter.progress import SILENT, Progress
+from qdx.verify.budget import CallSet, choose_within
+from qdx.verify.components import MethodResult, TargetMethods, compare_calls, rungs_of
+from qdx.verify.reference import MethodRecord
+from qdx.verify.rungs import Rung
+from qdx.verify.selection import usual_choice
+from qdx.verify.tensor_folder import TensorFolder
+
+__all__ = ["Choice", "Compared", "compare_runs"]
+
+Records = Mapping[str, MethodRecord]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides which calls are compared.
+
+    Attributes:
+        budget_s: Seconds for the calls of all runs; None compares what is usual.
+        every_call: Whether the plan asks for every call; see `usual_choice`.
+        macs: Multiply-accumulates of one call of quantized methods, by `component.method`.
+    """
+
+    budget_s: float | None = None
+    every_call: bool = True
+    macs: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, sets: Sequence[CallSet], *, progress: Progress = SILENT) -> list[Records]:
+        """The calls to compare, of each run."""
+        if self.budget_s is not None:
+            return list(choose_within(self.budget_s, sets, progress=progress))
+        return [usual_choice(s.records, self.macs, every_call=self.every_call) for s in sets]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was found.
+
+    Attributes:
+        runs: Results of every run; of the first on all rungs, of the others on the artifact.
+        other_shape: Those at the second shape; None where there is none.
+    """
+
+    runs: tuple[tuple[MethodResult, ...], ...]
+    other_shape: tuple[MethodResult, ...] | None
+
+
+def compare_runs(
+    runs: Sequence[Records],
+    other_shape: Records | None,
+    methods: TargetMethods,
+    between: Mapping[str, Sequence[Rung]],
+    *,
+    choice: Choice,
+    scratch: TensorFolder,
+    progress: Progress = SILENT,
+) -> Compared:
+    """Compares the chosen calls of every run.
+
+    Args:
+        runs: The recorded calls of every run.
+        other_shape: Those at the second shape; None for an artifact of static shapes.
+        methods: The artifact's methods.
+        between: Rungs between float PyTorch and the artifact, on which the first run is compared too.
+        choice: What is compared.
+        scratch: Takes what the rungs answer.
+        progress: Told of every call.
+
+    Raises:
+        QdxError: The target's own refusals.
+    """
+    records = [*runs, *([] if other_shape is None else [other_shape])]
+    on_artifact, on_all = rungs_of(methods), rungs_of(methods, between)
+    sets = [CallSet(one, on_artifact if number else on_all) for number, one in enumerate(records)]
+    results = [
+        compare_calls(
+            chosen,
+            methods,
+            between={} if number else between,
+            scratch=scratch,
+            progress=progress,
+        )
+        for number, chosen in enumerate(choice.of(sets, progress=progress))
+    ]
+    other = results.pop() if other_shape is not None else None
+    return Compared(tuple(results), other)

@@ -1,0 +1,122 @@
+"""Which of the recorded calls are compared, where all would take too long."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from qdx.exporter.calibrate.timesteps import timestep_of
+from qdx.verify.conditioning import timestep_name
+from qdx.verify.reference import MethodRecord
+
+__all__ = ["COMPARED_MACS", "Work", "fitting", "steps_of", "usual_choice"]
+
+COMPARED_MACS: Final = 10**13
+"""Multiply-accumulates of the calls of one quantized method that are compared without a budget.
+
+A model has the same number on every machine and on every day, so that the default compares the same calls. The UNet
+of Stable Diffusion 1.5 has about 0.8 * 10**12 in a call at 512x512 with guidance: 12 of its calls are compared.
+"""
+_STEPS_AT_LEAST: Final = 3
+_FLOAT_CALLS: Final = 9
+"""Of methods that are not quantized, where the plan asks for no step by step: their errors are alike in all calls."""
+_LEAST: Final = 2  # the first and the last
+
+
+@dataclass(frozen=True)
+class Work:
+    """Calls that could be compared.
+
+    Attributes:
+        record: The calls.
+        call_s: Seconds that one of them takes on all of its rungs.
+    """
+
+    record: MethodRecord
+    call_s: float
+
+
+def usual_choice(
+    records: Mapping[str, MethodRecord], macs: Mapping[str, int], *, every_call: bool
+) -> dict[str, MethodRecord]:
+    """What is compared without a budget.
+
+    Args:
+        records: The recorded calls by `component.method`.
+        macs: Multiply-accumulates of one call, of quantized methods.
+        every_call: Whether the plan asks for every call, as far as `COMPARED_MACS` allows.
+    """
+    found = {}
+    for where, record in records.items():
+        if not every_call:
+            steps = [(position,) for position in range(len(record.calls))]
+            why = f"methods in floating point are compared in {_FLOAT_CALLS} calls"
+            found[where] = _spread(record, steps, _FLOAT_CALLS, why)
+            continue
+        work = max(1, macs.get(where, 0))
+        affordable = COMPARED_MACS // work
+        why = f"a call has {work:.2g} multiply-accumulates, and {COMPARED_MACS:.0e} are compared"
+        steps = steps_of(record)
+        each = max(map(len, steps), default=1)
+        count = max(_STEPS_AT_LEAST, affordable // each)
+        found[where] = _spread(record, steps, count, why)
+    return found
+
+
+def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[MethodRecord, ...]:
+    """Of every method as many steps as fit into a budget, the same number of all that have more.
+
+    Args:
+        works: What could be compared.
+        budget_s: Seconds for all of it; the first and the last step are compared even where it is too short.
+        why: Why not all, for those of which fewer are.
+    """
+    steps = [steps_of(work.record) for work in works]
+    most = max(map(len, steps), default=0)
+
+    def chosen(count: int) -> list[MethodRecord]:
+        return [
+            _spread(work.record, own, count, why) for work, own in zip(works, steps, strict=True)
+        ]
+
+    for count in range(most, _LEAST, -1):
+        found = chosen(count)
+        if sum(len(one.calls) * w.call_s for one, w in zip(found, works, strict=True)) <= budget_s:
+            return tuple(found)
+    return tuple(chosen(_LEAST))
+
+
+def steps_of(record: MethodRecord) -> list[tuple[int, ...]]:
+    """Positions of the calls in a record that belong together: those in a row with the same timestep.
+
+    Pipelines call some denoisers twice in each step, once for each branch of guidance. A call of a method that is
+    told no timestep is alone.
+    """
+    name = timestep_name(record)
+    if name is None:
+        return [(position,) for position in range(len(record.calls))]
+    steps: list[list[int]] = []
+    before: tuple[int, float] | None = None
+    for position, call in enumerate(record.calls):
+        now = call.index, timestep_of(call.inputs[name])
+        if before is not None and now == (before[0] + 1, before[1]):
+            steps[-1].append(position)
+        else:
+            steps.append([position])
+        before = now
+    return [tuple(step) for step in steps]
+
+
+def _spread(
+    record: MethodRecord, steps: Sequence[tuple[int, ...]], count: int, why: str
+) -> MethodRecord:
+    if len(steps) <= count:
+        return record
+    last, gaps = len(steps) - 1, max(1, count - 1)
+    # Rounded to the nearest in whole numbers, so that no machine chooses otherwise.
+    picked = sorted({(2 * i * last + gaps) // (2 * gaps) for i in range(gaps + 1)})
+    positions = itertools.chain.from_iterable(steps[step] for step in picked)
+    calls = tuple(record.calls[position] for position in positions)
+    return replace(record, calls=calls, kept=record.recorded, why_not_all=why)

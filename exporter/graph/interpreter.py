@@ -9,9 +9,12 @@ from typing import Any, Final
 import torch
 from torch.fx import Interpreter, Node
 
+from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.attention_blocks import AttentionBlocks, find_attention_blocks
 from qdx.exporter.graph.graph import Graph, dtype_name
+from qdx.exporter.graph.placed_calls import caller_for
+from qdx.exporter.graph.upload import Upload
 
 __all__ = ["Executor", "Observe", "run"]
 
@@ -34,11 +37,14 @@ class Executor:
 
     Args:
         graph: The graph.
+        device: Where it computes. Inputs, buffers and weights are copied there where they do not lie there already,
+            a weight for each operation that takes it; see `WeightCache` for those that stay.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, device: torch.device = CPU) -> None:
         self._graph = graph
-        self._interpreter = _LateWeights(graph)
+        self._device = device
+        self._interpreter = _LateWeights(graph, Upload(device))
 
     def run(
         self, inputs: Mapping[str, torch.Tensor], *, observe: Mapping[str, Observe] = _NOBODY
@@ -49,10 +55,10 @@ class Executor:
             inputs: Every input by name, with the dtype and shape that the graph declares.
             observe: By name of a node that yields one tensor: called with it as soon as it is computed, and where
                 large attention is computed some queries at a time, with one part after the other. The tensor is
-                not to be kept or changed.
+                not to be kept or changed, and lies on the device.
 
         Returns:
-            Outputs by name.
+            Outputs by name, in the memory of the process.
 
         Raises:
             InternalError: An input is missing or has another dtype or rank than declared.
@@ -75,7 +81,8 @@ class Executor:
             values.append(value)
         with torch.no_grad():
             outputs = self._interpreter.compute(values, observe)
-        return {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
+        found = {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
+        return found if is_cpu(self._device) else {n: one.to(CPU) for n, one in found.items()}
 
 
 class _LateWeights(Interpreter):
@@ -85,11 +92,13 @@ class _LateWeights(Interpreter):
     and nothing keeps it after (an operation that uses it again reads it again).
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, upload: Upload) -> None:
         super().__init__(graph.program.graph_module)
         self._observe: Mapping[str, Observe] = _NOBODY
+        self._upload = upload
+        self._call = caller_for(upload.device)
         self._parameters = graph.parameters
-        self._buffers = graph.buffers
+        self._buffers = {name: upload(buffer) for name, buffer in graph.buffers.items()}
         self._weights = graph.weights
         self._blocks = {blocks.result: blocks for blocks in find_attention_blocks(graph)}
         self._inside = {node for blocks in self._blocks.values() for node in blocks.chain}
@@ -98,7 +107,7 @@ class _LateWeights(Interpreter):
     def compute(self, values: list[torch.Tensor], observe: Mapping[str, Observe]) -> Any:
         self._observe = observe
         try:
-            return self.run(*values)
+            return self.run(*map(self._upload, values))
         finally:
             self._observe = _NOBODY
             self.env.clear()  # the outputs are the caller's
@@ -109,9 +118,11 @@ class _LateWeights(Interpreter):
         blocks = self._blocks.get(n)
         result = super().run_node(n) if blocks is None else self._in_blocks(blocks)
         if n.name in self._observe:
-            parameter = self._parameters.get(n.name)
-            self._observe[n.name](result if parameter is None else self._weights[parameter].read())
+            self._observe[n.name](self._weight(n) if n.name in self._parameters else result)
         return result
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._call(target, args, kwargs)
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in self._parameters:
@@ -128,11 +139,14 @@ class _LateWeights(Interpreter):
 
     def _value(self, node: Node) -> Any:
         if node.name in self._parameters:
-            return self._weights[self._parameters[node.name]].read()
+            return self._weight(node)
         return self.env[node]
 
+    def _weight(self, node: Node) -> torch.Tensor:
+        return self._upload.weight(self._weights[self._parameters[node.name]])
+
     def _in_blocks(self, blocks: AttentionBlocks) -> torch.Tensor:
-        return blocks.compute(self._value, self._observe)
+        return blocks.compute(self._value, self._observe, self._call)
 
     def _keep_for_blocks(self) -> None:
         """Lets what attention in blocks takes live until it is computed, with its result."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.exporter.graph import attention_blocks
+from qdx.exporter.graph import attention_blocks, operators  # noqa: F401  # the operators of quantized graphs
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.attention_blocks import find_attention_blocks
 from qdx.exporter.graph.interpreter import run

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, read_call
+from qdx.cli.options import AsJson, Call, Device, Force, Fresh, NoCache, Workers, read_call
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 
@@ -26,6 +26,7 @@ def command(
         typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
     ] = None,
     workers: Workers = None,
+    device: Device = "cpu",
     fresh: Fresh = False,
     no_cache: NoCache = False,
     force: Force = False,
@@ -51,6 +52,7 @@ def command(
             call=arguments,
             prompts=None if prompts is None else read_prompts(prompts),
             workers=workers,
+            device=device,
             kept=None if no_cache else Kept(user_store(tell=say), fresh=fresh),
             force=force,
             progress=progress,

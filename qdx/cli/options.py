@@ -16,6 +16,7 @@ __all__ = [
     "AsJson",
     "Bundle",
     "Call",
+    "Device",
     "Force",
     "Fresh",
     "Model",
@@ -52,6 +53,14 @@ Workers = Annotated[
         min=1,
         max=256,
         help="Samples calibrated side by side, one thread each; all processors by default.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="What computes in PyTorch: `cpu`, `cuda`, `cuda:1` for another GPU, or `auto`.",
     ),
 ]
 Call = Annotated[

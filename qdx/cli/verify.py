@@ -12,6 +12,7 @@ from qdx.cli.options import (
     AsJson,
     Bundle,
     Call,
+    Device,
     Model,
     NoCache,
     read_budget,
@@ -64,6 +65,7 @@ def command(
         ),
     ] = None,
     call: Call = None,
+    device: Device = "cpu",
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +89,7 @@ def command(
             score=score,
             localize=localize,
             budget_s=budget_s,
+            device=device,
             store=None if no_cache else user_store(tell=say),
             progress=progress,
         )

@@ -25,6 +25,7 @@ from qdx.exporter.quantize.placement import (
 )
 from qdx.exporter.quantize.smoothing import choose_factors, smoothed
 from tests.exporter.graph.fake_gpu import GPU, MIXED, inputs_of, no_values, without_values
+from tests.exporter.graph.fake_indexing import ByOperators
 from tests.exporter.graph.tiny_graphs import graphs_of
 from tests.tiny import FAMILIES
 
@@ -46,11 +47,11 @@ def run_on_gpu(graph: Graph) -> None:
 
         return observe
 
-    with no_values() as mode:
+    with no_values() as mode, ByOperators():
         executor = Executor(without_values(graph, mode), GPU)
         outputs = executor.run(inputs_of(graph), observe={n.name: look(n.name) for n in nodes})
         assert {value.device for value in outputs.values()} == {CPU}
-    assert places
+    assert bool(places) == bool(nodes)
     elsewhere = {name: device for name, device in places.items() if device != GPU}
     assert not elsewhere, (graph.where, elsewhere)
 

@@ -30,6 +30,8 @@ from qdx.exporter.quantize.smoothing import choose_factors, smoothed
 from qdx.traced import trace_pipeline
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.feasibility import Request
@@ -167,7 +169,7 @@ def record_ranges(
         progress=progress, check=check,
     )  # fmt: skip
     job = _Job(plan, asked, wanted, graphs, run)
-    parts = {
+    parts: dict[str, JsonValue] = {
         "versions": computing_versions(),
         "device": describe_device(device),
         "files": dict(given.source_digests),

@@ -94,12 +94,13 @@ def command(
     asked = arguments
     arguments = load_images(arguments)
     with progress_bars() as progress:
+        computing = choose_device(device, progress.say)
         opened = read_bundle(bundle)
         pipeline = open_pipeline(
             opened,
             model=model,
             threads=threads,
-            device=choose_device(device, progress.say),
+            device=computing,
             progress=progress,
         )
     _check_arguments(pipeline, arguments)

@@ -150,11 +150,11 @@ class ModulePlacer:
         return self.copies.of(value) if isinstance(value, torch.Tensor) else value
 
 
-class _Placing(TorchDispatchMode):
+class _Placing(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not annotate it
     """Every operator takes its tensors on the device, and makes them there."""
 
     def __init__(self, copies: Copies) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self._copies = copies
 
     def __torch_dispatch__(

@@ -14,6 +14,7 @@ import qdx
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
 from qdx.cache.numbers import StoredNumbers
+from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept
 from qdx.export_notes import (
     build_notes,
@@ -27,6 +28,7 @@ from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
@@ -90,6 +92,7 @@ def export(
     layout: str | None = None,
     halves: bool = False,
     workers: int | None = None,
+    device: str = "cpu",
     cache: Store | None = None,
     fresh: bool = False,
     force: bool = False,
@@ -112,6 +115,7 @@ def export(
         halves: With a layout: a model comes as two packages where the application takes it so, each with about
             half of the weights.
         workers: Samples calibrated at a time, each with one thread; None takes one for each processor.
+        device: What computes a calibration: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Where digests, ranges, chosen scales and calibrations under way are kept between runs, such as
             `qdx.cache.user_store()`; the bundle is the same without. None keeps nothing.
         fresh: Calibrate anew, whatever is kept of an earlier run.
@@ -124,6 +128,8 @@ def export(
     output = Path(output)
     BundleWriter.check(output, force=force)
     call = load_images(call or {})
+    chosen = choose_device(device, progress.say)
+    check_workers(workers, chosen)
     profile = load_target(target)
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
@@ -148,7 +154,7 @@ def export(
     planned = _planned(source, intent, profile)
     recording = partial(
         record_ranges, source, intent, call, prompts=prompts, resolved=planned.resolved,
-        workers=workers, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
+        workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
     )  # fmt: skip
     recorded_ranges = _ranges(source, planned, ranges, recording)
     calibration = _calibration(recorded_ranges)
@@ -156,7 +162,9 @@ def export(
         from qdx.nncf import NncfBackend
         from qdx.nncf_calls import record_calls
 
-        recorded = record_calls(source, planned, profile, call, prompts=prompts, progress=progress)
+        recorded = record_calls(
+            source, planned, profile, call, prompts=prompts, device=chosen, progress=progress
+        )
         backend, calibration = NncfBackend(intent.nncf, recorded.samples), recorded.record
     timed: Mapping[str, MethodSchedule] = {}
     if intent.options.time_embedding == "precompute":

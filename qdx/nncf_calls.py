@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from qdx.backends.layout import graph_in_layout
 from qdx.calibration import calibrate
+from qdx.exporter.devices import CPU
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.rule import matches
 from qdx.exporter.progress import SILENT
 from qdx.traced import trace_pipeline
 
 if TYPE_CHECKING:
+    import torch
+
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.plan.settings import Nncf
@@ -121,6 +124,7 @@ def record_calls(
     call: dict[str, Any],
     *,
     prompts: Sequence[str] | None = None,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> RecordedCalls:
     """Runs the pipeline as for ranges, and keeps inputs of the components that NNCF quantizes.
@@ -133,6 +137,7 @@ def record_calls(
         profile: The target.
         call: The pipeline call, its images loaded.
         prompts: Prompts to calibrate with; None keeps the call's.
+        device: What computes.
         progress: Told of every call of a component.
 
     Raises:
@@ -157,7 +162,7 @@ def record_calls(
 
     ranges = calibrate(
         source.folder, graphs, {}, call=call, settings=plan.calibration, digests=source.source_digests,
-        prompts=prompts, progress=progress, task_name="recording calls for NNCF", observer=observe,
+        prompts=prompts, device=device, progress=progress, task_name="recording calls for NNCF", observer=observe,
     )  # fmt: skip
     for where, found in wanted.items():
         if not found.made:

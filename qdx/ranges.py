@@ -12,10 +12,12 @@ import torch
 
 from qdx.cache.facts import computing_versions, images_digest
 from qdx.calibration import calibrate as calibrate_graphs
+from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept, kept_ranges
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.devices import CPU, choose_device, describe_device
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.sites import sites as find_sites
@@ -51,6 +53,7 @@ def calibrate(
     call: dict[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
+    device: str = "cpu",
     cache: Store | None = None,
     fresh: bool = False,
     force: bool = False,
@@ -65,6 +68,7 @@ def calibrate(
         call: Arguments of the pipeline call, as for an export.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        device: What computes: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Where digests, ranges and calibrations under way are kept between runs, such as
             `qdx.cache.user_store()`; None keeps nothing.
         fresh: Begin anew, whatever is kept of an earlier run.
@@ -76,16 +80,26 @@ def calibrate(
 
     Raises:
         UsageError: The plan needs no ranges, the output exists, or the pipeline does not take the call.
+        RuntimeMissing: There is no such device.
         InvalidPlan, InvalidModel, TargetRefusal, StorageError: See their texts.
     """
     output = Path(output)
     _check_output(output, force=force)
     intent = load_plan(plan)
+    chosen = choose_device(device, progress.say)
+    check_workers(workers, chosen)
     loaded = load_images(call or {})
     source = trace_pipeline(model, loaded, progress=progress, cache=cache)
     kept = None if cache is None else Kept(cache, fresh=fresh)
     ranges = record_ranges(
-        source, intent, loaded, prompts=prompts, workers=workers, kept=kept, progress=progress
+        source,
+        intent,
+        loaded,
+        prompts=prompts,
+        workers=workers,
+        device=chosen,
+        kept=kept,
+        progress=progress,
     )
     with progress.task("writing the ranges"):
         ranges.save(output)
@@ -105,6 +119,7 @@ def record_ranges(
     prompts: Sequence[str] | None = None,
     resolved: ResolvedPlan | None = None,
     workers: int | None = None,
+    device: torch.device = CPU,
     kept: Kept | None = None,
     progress: Progress = SILENT,
 ) -> Ranges:
@@ -122,6 +137,7 @@ def record_ranges(
         resolved: What becomes of the plan on the one target that the ranges are for; None where any
             may use them.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        device: What computes.
         kept: What is kept between runs: an interrupted calibration goes on, a finished one is read; None keeps nothing.
         progress: Told of every call of a component.
 
@@ -159,11 +175,13 @@ def record_ranges(
 
     run = partial(
         calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,
-        digests=given.source_digests, prompts=prompts, workers=workers, progress=progress, check=check,
+        digests=given.source_digests, prompts=prompts, workers=workers, device=device,
+        progress=progress, check=check,
     )  # fmt: skip
     job = _Job(plan, asked, wanted, graphs, run)
     parts: dict[str, JsonValue] = {
         "versions": computing_versions(),
+        "device": describe_device(device),
         "files": dict(given.source_digests),
         "call": record_call(call),
         "images": images_digest(call),

@@ -188,7 +188,9 @@ def _factor(quantizer: Any, shape: tuple[int | None, ...]) -> NDArray[Any] | Non
     with np.errstate(invalid="ignore"):
         factor = (high_out - low_out) / (high - low)
     exact = np.isfinite(factor).all() and (factor > 0).all()
-    if not exact or not np.allclose(low * factor, low_out, rtol=_SAME, atol=_SAME * np.abs(high_out).max()):
+    if not exact or not np.allclose(
+        low * factor, low_out, rtol=_SAME, atol=_SAME * np.abs(high_out).max()
+    ):
         return None
     return factor.astype(np.float32)
 

@@ -49,7 +49,13 @@ def counts_of(values: torch.Tensor, exponent: int) -> torch.Tensor:
     """
     # A power of two scales exactly, so that the rounding down finds the true bin.
     scaled = values.reshape(-1) * math.ldexp(1.0, _HALF_BITS - exponent)
-    return torch.bincount(scaled.floor_().add_(_HALF).to(torch.int32), minlength=BINS)
+    bins = scaled.floor_().add_(_HALF)
+    if values.device.type == "cpu":
+        return torch.bincount(bins.to(torch.int32), minlength=BINS)
+    # On a GPU that would wait for the greatest bin. Whole numbers add up to the same in any order.
+    index = bins.to(torch.int64)
+    counts = torch.zeros(BINS, dtype=torch.int64, device=index.device)
+    return counts.scatter_add_(0, index, torch.ones_like(index))
 
 
 def widened(counts: torch.Tensor, doublings: int) -> torch.Tensor:

@@ -25,6 +25,7 @@ Where = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}\.[A-Za-z_][A-Za-z0-9_]{0,127}$")
 ]
 Version = Annotated[str, Field(max_length=64)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda: [ -~]{1,128})$")]
 Timesteps = Annotated[tuple[float, ...], Field(max_length=RANGES_TIMESTEPS_LIMIT)]
 
 
@@ -61,6 +62,7 @@ class Provenance(_Record):
     Attributes:
         qdx: Its version.
         torch: Its version.
+        device: What computed: `cpu`, or `cuda: NAME` of a GPU. The same calibration gives the same bits on the same.
         threads: Threads that PyTorch computed each sample with. Samples are computed side by side and merged in
             their order, so that the number of processors leaves no trace.
         pipeline_class: Of diffusers.
@@ -78,6 +80,7 @@ class Provenance(_Record):
 
     qdx: Version
     torch: Version
+    device: Device = "cpu"
     threads: Count
     pipeline_class: Key
     files: dict[str, Sha256]

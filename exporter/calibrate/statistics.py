@@ -16,13 +16,20 @@ import torch
 
 from qdx.exporter.calibrate.histogram import BINS, EXPONENTS, counts_of, exponent_for, widened
 from qdx.exporter.calibrate.observers import Observer, range_of
+from qdx.exporter.calibrate.portion import Portion, portion_of
+from qdx.exporter.devices import CPU
 from qdx.exporter.errors import InvalidInput, UsageError
 
-__all__ = ["SAMPLED_VALUES", "StreamingStatistics", "TensorStatistics", "merged", "sampling_stride"]
+__all__ = [
+    "SAMPLED_VALUES",
+    "StreamingStatistics",
+    "TensorStatistics",
+    "merged",
+    "sampling_stride",
+]
 
 SAMPLED_VALUES: Final = 2**16
 """Values of one call that the histogram of an activation counts, about; all values of smaller activations."""
-_FLOAT32_MAX: Final = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,7 @@ class StreamingStatistics:
         channels: Their number; None takes it from the first values.
         elements: Values of one whole call, which decides the share that is sampled; None takes it from the first
             values.
+        device: Where the activation lies, and histograms and channels are added up.
     """
 
     def __init__(
@@ -190,18 +198,20 @@ class StreamingStatistics:
         *,
         channels: int | None = None,
         elements: int | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self._axis = axis
+        self._device = device
         self._stride = None if elements is None else sampling_stride(elements)
         self._count = [0] * groups
         self._low = [math.inf] * groups
         self._high = [-math.inf] * groups
         self._exponent = [EXPONENTS[0]] * groups
         # 32 bits hold what one sample's calls count; `merged` adds samples up in 64.
-        self._histogram = torch.zeros((groups, BINS), dtype=torch.int32)
+        self._histogram = torch.zeros((groups, BINS), dtype=torch.int32, device=device)
         self._channels: _Channels | None = None
         if axis is None or channels is not None:
-            self._channels = _Channels(groups, channels or 0)
+            self._channels = _Channels(groups, channels or 0, device)
 
     def add(self, values: torch.Tensor, group: int = 0) -> bool:
         """Takes the next values.
@@ -213,9 +223,25 @@ class StreamingStatistics:
         Returns:
             False, and nothing is taken, where a value is NaN or infinite.
         """
+        portion = self.portion(values)
+        if portion is None:
+            return True
+        low, high = (float(extreme) for extreme in portion.extremes)
+        return self.take(portion, low, high, group)
+
+    def portion(self, values: torch.Tensor, *, outlasts: bool = False) -> Portion | None:
+        """What there is to take of some values: nothing but tensors, of which no number is read.
+
+        Args:
+            values: As for `add`.
+            outlasts: Whether it is taken when the values are not there any more.
+
+        Returns:
+            For `take`; None where there are no values.
+        """
         values = values.detach().to(torch.float32)
         if values.numel() == 0:
-            return True
+            return None
         axis = self._axis
         if axis is not None and axis < 0:
             axis = self._axis = axis + values.dim()
@@ -223,35 +249,34 @@ class StreamingStatistics:
             self._stride = sampling_stride(values.numel())
         if self._channels is None:
             assert axis is not None
-            self._channels = _Channels(len(self._count), values.shape[axis])
-        if axis is None:
-            low, high = float(values.amin()), float(values.amax())
-        else:
-            others = tuple(dim for dim in range(values.dim()) if dim != axis)
-            lows = values.amin(others) if others else values
-            highs = values.amax(others) if others else values
-            low, high = float(lows.amin()), float(highs.amax())
+            self._channels = _Channels(len(self._count), values.shape[axis], self._device)
+        return portion_of(values, axis, self._stride, outlasts=outlasts)
+
+    def take(self, portion: Portion, low: float, high: float, group: int = 0) -> bool:
+        """Takes a portion whose extremes were read.
+
+        Returns:
+            False, and nothing is taken, where a value is NaN or infinite.
+        """
         if not (abs(low) < math.inf and abs(high) < math.inf):  # NaN comes through as well
             return False
-        if axis is not None:
-            # PyTorch adds up in a tree, so that float32 serves within a call; calls add up in float64.
-            large = max(-low, high) * values.numel() >= _FLOAT32_MAX
-            total = values.sum(others, dtype=torch.float64 if large else None) if others else values
-            self._channels.add(group, lows, highs, total)
-        self._count_sampled(values, group, exponent_for(low, high))
-        self._count[group] += values.numel()
+        if portion.channel_extremes is not None:
+            assert self._channels is not None
+            self._channels.add(group, *portion.channel_extremes, portion.sums(max(-low, high)))
+        self._count_sampled(portion.sampled, group, exponent_for(low, high))
+        self._count[group] += portion.elements
         self._low[group] = min(self._low[group], low)
         self._high[group] = max(self._high[group], high)
         return True
 
-    def _count_sampled(self, values: torch.Tensor, group: int, exponent: int) -> None:
+    def _count_sampled(self, sampled: torch.Tensor, group: int, exponent: int) -> None:
         before = self._exponent[group]
         exponent = max(before, exponent)
-        row = self._histogram[group]
+        row = self._histogram.select(0, group)
         if exponent > before:
             row.copy_(widened(row, exponent - before))
             self._exponent[group] = exponent
-        row += counts_of(_in_order_of_memory(values)[:: self._stride], exponent)
+        row += counts_of(sampled, exponent)
 
     @property
     def size_bytes(self) -> int:
@@ -266,7 +291,7 @@ class StreamingStatistics:
 
     def finish(self) -> TensorStatistics:
         """What was taken so far."""
-        channels = self._channels or _Channels(len(self._count), 0)
+        channels = (self._channels or _Channels(len(self._count), 0, self._device)).to(CPU)
         seen = [count > 0 for count in self._count]
         known = torch.tensor(seen)[:, None]
         zero = torch.zeros(())
@@ -275,7 +300,7 @@ class StreamingStatistics:
             minimum=_where_seen(self._low, seen),
             maximum=_where_seen(self._high, seen),
             exponent=torch.tensor(self._exponent),
-            histogram=self._histogram.to(torch.int64),
+            histogram=self._histogram.to(CPU, torch.int64),
             axis=self._axis if channels.number else None,
             channel_minimum=torch.where(known, channels.minimum, zero),
             channel_maximum=torch.where(known, channels.maximum, zero),
@@ -291,23 +316,36 @@ class StreamingStatistics:
         self._high = _where_not_seen(found.maximum, seen, -math.inf)
         self._exponent = found.exponent.tolist()
         self._histogram.copy_(found.histogram)
-        self._channels = _Channels(len(seen), found.channels)
-        self._channels.restore(found, torch.tensor(seen)[:, None])
+        channels = _Channels(len(seen), found.channels, CPU)
+        channels.restore(found, torch.tensor(seen)[:, None])
+        self._channels = channels.to(self._device)
 
 
 class _Channels:
     """Extremes and sums of channels by group of timesteps, [groups, channels]."""
 
-    def __init__(self, groups: int, channels: int) -> None:
+    def __init__(self, groups: int, channels: int, device: torch.device) -> None:
         self.number = channels
-        self.minimum = torch.full((groups, channels), math.inf)
-        self.maximum = torch.full((groups, channels), -math.inf)
-        self.sum = torch.zeros((groups, channels), dtype=torch.float64)
+        self.minimum = torch.full((groups, channels), math.inf, device=device)
+        self.maximum = torch.full((groups, channels), -math.inf, device=device)
+        self.sum = torch.zeros((groups, channels), dtype=torch.float64, device=device)
+
+    def to(self, device: torch.device) -> _Channels:
+        """The same on a device; itself where it lies there."""
+        if self.sum.device == device:
+            return self
+        moved = _Channels(len(self.sum), 0, device)
+        moved.number = self.number
+        moved.minimum = self.minimum.to(device)
+        moved.maximum = self.maximum.to(device)
+        moved.sum = self.sum.to(device)
+        return moved
 
     def add(self, group: int, low: torch.Tensor, high: torch.Tensor, total: torch.Tensor) -> None:
-        torch.minimum(self.minimum[group], low, out=self.minimum[group])
-        torch.maximum(self.maximum[group], high, out=self.maximum[group])
-        self.sum[group] += total
+        minimum, maximum = self.minimum.select(0, group), self.maximum.select(0, group)
+        torch.minimum(minimum, low, out=minimum)
+        torch.maximum(maximum, high, out=maximum)
+        self.sum.select(0, group).add_(total)
 
     def restore(self, found: TensorStatistics, known: torch.Tensor) -> None:
         infinity = torch.tensor(math.inf)
@@ -366,12 +404,6 @@ def _merged_extremes(
     shape = (-1, *[1] * (left.dim() - 1))
     seen, also = (one.count > 0).reshape(shape), (other.count > 0).reshape(shape)
     return torch.where(seen & also, better(left, right), torch.where(seen, left, right))
-
-
-def _in_order_of_memory(values: torch.Tensor) -> torch.Tensor:
-    """All values in one row, without a copy where they lie densely in memory in any order of dimensions."""
-    order = sorted(range(values.dim()), key=values.stride, reverse=True)
-    return values.permute(order).reshape(-1)
 
 
 def _where_seen(extremes: Sequence[float], seen: Sequence[bool]) -> torch.Tensor:

@@ -9,8 +9,10 @@ from math import prod
 import torch
 from torch.fx import Node
 
+from qdx.exporter.calibrate.deferred import DeferredStatistics
 from qdx.exporter.calibrate.guidance import ALL_ROWS, Rows
 from qdx.exporter.calibrate.statistics import StreamingStatistics, TensorStatistics
+from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidModel, quoted
 from qdx.exporter.graph.flow import shape
 from qdx.exporter.graph.graph import Graph
@@ -105,11 +107,18 @@ class Recorder:
         graph: The graph.
         sites: Those whose ports are observed.
         groups: Number of groups of timesteps.
+        device: Where the graph computes, and statistics are taken.
     """
 
-    def __init__(self, graph: Graph, sites: Sequence[Site], groups: int = 1) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        sites: Sequence[Site],
+        groups: int = 1,
+        device: torch.device = CPU,
+    ) -> None:
         self._where = graph.where
-        self._executor = Executor(graph)
+        self._executor = Executor(graph, device)
         self._taps = taps_of(graph, sites)
         sizes = {node.name: shape(node) for node in graph.program.graph.nodes}
         self._streams = [
@@ -118,9 +127,12 @@ class Recorder:
                 tap.axis,
                 channels=None if tap.axis is None else sizes[tap.node][tap.axis],
                 elements=prod(sizes[tap.node]),
+                device=device,
             )
             for tap in self._taps.taps
         ]
+        # On the processor a number is read at no cost; elsewhere each reading waits for all that was begun.
+        self._deferred = None if is_cpu(device) else DeferredStatistics(self._streams)
         self._names: dict[int, str] = {}
         for key, ports in self._taps.ports.items():
             for port, index in ports.items():
@@ -163,18 +175,30 @@ class Recorder:
             one = self._observer(index, group, rows, occasion)
             earlier = observe.get(tap.node)
             observe[tap.node] = one if earlier is None else _both(earlier, one)
-        return self._executor.run(inputs, observe=observe, in_parts=True)
+        if self._deferred is None:
+            return self._executor.run(inputs, observe=observe, in_parts=True)
+        with self._deferred.run():
+            outputs = self._executor.run(inputs, observe=observe, in_parts=True)
+            bad = self._deferred.settle()
+        if bad is not None:
+            raise self._not_finite(bad, occasion)
+        return outputs
 
     def _observer(self, index: int, group: int, rows: Rows, occasion: str) -> Observe:
         def observe(values: torch.Tensor) -> None:
-            if not self._streams[index].add(rows.of(values), group):
-                raise InvalidModel(
-                    f"`{self._where}`: {self._names[index]} holds NaN or infinity at {occasion}, "
-                    "expected finite values",
-                    hint="check that the model makes pictures in float32",
-                )
+            if self._deferred is not None:
+                self._deferred.add(index, rows.of(values), group)
+            elif not self._streams[index].add(rows.of(values), group):
+                raise self._not_finite(index, occasion)
 
         return observe
+
+    def _not_finite(self, index: int, occasion: str) -> InvalidModel:
+        return InvalidModel(
+            f"`{self._where}`: {self._names[index]} holds NaN or infinity at {occasion}, "
+            "expected finite values",
+            hint="check that the model makes pictures in float32",
+        )
 
     def finish(self) -> tuple[TensorStatistics, ...]:
         """The statistics of every activation observed."""

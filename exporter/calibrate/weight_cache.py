@@ -8,12 +8,29 @@ from typing import Final
 
 import torch
 
+from qdx.exporter.devices import CPU, free_device_bytes, is_cpu
 from qdx.exporter.graph.graph import Graph
+from qdx.exporter.graph.upload import Upload
 from qdx.exporter.graph.weights import LazyWeight, Weights
 
-__all__ = ["CACHE_BYTES", "WeightCache"]
+__all__ = ["CACHE_BYTES", "WeightCache", "budget_bytes"]
 
 CACHE_BYTES: Final = 512 * 2**20
+_SHARE: Final = 0.9
+"""Of the free memory of a GPU; the rest is for what nobody foresees."""
+
+
+def budget_bytes(device: torch.device, activation_bytes: int) -> int:
+    """Memory for weights that stay.
+
+    Args:
+        device: Where they stay. On the processor they are pages of their files, and few need be kept; on a GPU all
+            that fit are.
+        activation_bytes: Memory of the device that a run takes beside them.
+    """
+    if is_cpu(device):
+        return CACHE_BYTES
+    return max(0, int(free_device_bytes(device) * _SHARE) - activation_bytes)
 
 
 class WeightCache:
@@ -25,10 +42,12 @@ class WeightCache:
 
     Args:
         limit_bytes: The budget.
+        device: Where the weights are put, the kept ones and all others.
     """
 
-    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, limit_bytes: int = CACHE_BYTES, device: torch.device = CPU) -> None:
         self._left_bytes = limit_bytes
+        self._upload = Upload(device)
 
     def attach(self, graph: Graph) -> Graph:
         """The graph with weights that are kept once they are read."""
@@ -46,7 +65,7 @@ class WeightCache:
             if kept is not None:
                 return kept
             # In the dtype of the graph, so that a run converts nothing.
-            tensor = weight.read()
+            tensor = self._upload.weight(weight)
             if tensor.nbytes <= self._left_bytes:
                 self._left_bytes -= tensor.nbytes
                 kept = tensor

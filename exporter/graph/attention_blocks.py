@@ -19,6 +19,7 @@ from qdx.exporter.graph.flow import name_of, shape
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.placed_calls import Call
 
 __all__ = ["BLOCK_BYTES", "AttentionBlocks", "find_attention_blocks"]
 
@@ -49,38 +50,38 @@ class AttentionBlocks:
     result: Node
 
     def compute(
-        self, value: Callable[[Node], Any], observe: Mapping[str, Callable[[torch.Tensor], None]]
+        self,
+        value: Callable[[Node], Any],
+        observe: Mapping[str, Callable[[torch.Tensor], None]],
+        call: Call,
     ) -> torch.Tensor:
         """The result.
 
         Args:
             value: What a node outside of the chain has yielded.
             observe: By name of a node of the chain: told of every block of it.
+            call: Calls the operators of the chain.
         """
         query = value(self.query)
         queries, keys = query.shape[-2], value(_keys(self)).shape[-1]
         rows = _rows_of_block((*query.shape[:-1], keys))
         outside = {node: value(node) for node in self._outside()}
-        result: torch.Tensor | None = None
+        results: list[torch.Tensor] = []
         for start in range(0, queries, rows):
-            block = slice(start, min(start + rows, queries))
-            inside: dict[Node, Any] = {self.query: query[..., block, :]}
+            block = start, min(rows, queries - start)
+            inside: dict[Node, Any] = {self.query: query.narrow(-2, *block)}
 
-            def part(node: Node, inside: Any = inside, block: slice = block) -> Any:
+            def part(node: Node, inside: Any = inside, block: tuple[int, int] = block) -> Any:
                 if node in inside:
                     return inside[node]
                 return _rows(outside[node], queries, block)
 
             for node in self.chain:
-                inside[node] = _computed(node, part, outside)
+                inside[node] = _computed(node, part, outside, call)
                 if node.name in observe:
                     observe[node.name](inside[node])
-            found = _computed(self.result, part, outside)
-            if result is None:
-                result = found.new_empty((*found.shape[:-2], queries, found.shape[-1]))
-            result[..., block, :] = found
-        assert result is not None
-        return result
+            results.append(_computed(self.result, part, outside, call))
+        return torch.cat(results, dim=-2)
 
     def share(self, scores: tuple[int, ...]) -> float:
         """The share of the scores, float32 [..., queries, keys], that is there at a time."""
@@ -165,20 +166,22 @@ def _rows_of_block(scores: tuple[int, ...]) -> int:
     return max(1, min(scores[-2], BLOCK_BYTES // max(1, row_bytes)))
 
 
-def _rows(value: Any, queries: int, block: slice) -> Any:
-    """The rows of a mask that belong to a block; what is the same for all queries as it is."""
+def _rows(value: Any, queries: int, block: tuple[int, int]) -> Any:
+    """The rows of a mask that belong to a block, its first and their number; what is the same for all as it is."""
     if isinstance(value, torch.Tensor) and value.dim() >= 2 and value.shape[-2] == queries > 1:
-        return value[..., block, :]
+        return value.narrow(-2, *block)
     return value
 
 
-def _computed(node: Node, part: Callable[[Node], Any], whole: Mapping[Node, Any]) -> Any:
+def _computed(
+    node: Node, part: Callable[[Node], Any], whole: Mapping[Node, Any], call: Call
+) -> Any:
     """One node on one block; the second factor of a product is taken whole."""
     assert callable(node.target)
     args = list(torch.fx.map_arg(node.args, part))
     if name_of(node) in _PRODUCTS and isinstance(second := node.args[1], Node):
         args[1] = whole[second]
-    return node.target(*args, **torch.fx.map_arg(node.kwargs, part))
+    return call(node.target, tuple(args), torch.fx.map_arg(node.kwargs, part))
 
 
 def _keys(blocks: AttentionBlocks) -> Node:

@@ -9,9 +9,12 @@ from typing import Any, Final
 import torch
 from torch.fx import Interpreter, Node
 
+from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.attention_blocks import AttentionBlocks, find_attention_blocks
 from qdx.exporter.graph.graph import Graph, dtype_name
+from qdx.exporter.graph.placed_calls import caller_for
+from qdx.exporter.graph.upload import Upload
 
 __all__ = ["Executor", "Observe", "mutates", "run"]
 
@@ -34,11 +37,14 @@ class Executor:
 
     Args:
         graph: The graph.
+        device: Where it computes. Inputs, buffers and weights are copied there where they do not lie there already,
+            a weight for each operation that takes it; see `WeightCache` for those that stay.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, device: torch.device = CPU) -> None:
         self._graph = graph
-        self._interpreter = _LateWeights(graph)
+        self._device = device
+        self._interpreter = _LateWeights(graph, Upload(device))
 
     def run(
         self,
@@ -52,12 +58,13 @@ class Executor:
         Args:
             inputs: Every input by name, with the dtype and shape that the graph declares.
             observe: By name of a node that yields one tensor: called with it before the next node is computed,
-                when what it was computed from is gone. The tensor is not to be changed, nor kept where `mutates`.
+                when what it was computed from is gone. The tensor is not to be changed, nor kept where `mutates`; it lies on
+                the device.
             in_parts: Whether an observer may be called with one part of a tensor after the other, as large
                 attention is computed some queries at a time. Else attention with such a tensor is computed whole.
 
         Returns:
-            Outputs by name.
+            Outputs by name, in the memory of the process.
 
         Raises:
             InternalError: An input is missing or has another dtype or rank than declared.
@@ -80,7 +87,8 @@ class Executor:
             values.append(value)
         with torch.no_grad():
             outputs = self._interpreter.compute(values, observe, in_parts=in_parts)
-        return {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
+        found = {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
+        return found if is_cpu(self._device) else {n: one.to(CPU) for n, one in found.items()}
 
 
 def mutates(graph: Graph) -> bool:
@@ -96,12 +104,14 @@ class _LateWeights(Interpreter):
     and nothing keeps it after (an operation that uses it again reads it again).
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, upload: Upload) -> None:
         super().__init__(graph.program.graph_module)
         self._observe: Mapping[str, Observe] = _NOBODY
         self._unseen: tuple[Observe, torch.Tensor] | None = None
+        self._upload = upload
+        self._call = caller_for(upload.device)
         self._parameters = graph.parameters
-        self._buffers = graph.buffers
+        self._buffers = {name: upload(buffer) for name, buffer in graph.buffers.items()}
         self._weights = graph.weights
         self._blocks = {blocks.result: blocks for blocks in find_attention_blocks(graph)}
         self._in_parts: frozenset[Node] = frozenset()
@@ -120,7 +130,7 @@ class _LateWeights(Interpreter):
         self._in_parts = frozenset(blocks.result for blocks in chosen)
         self._inside = frozenset(node for blocks in chosen for node in blocks.chain)
         try:
-            return self.run(*values)
+            return self.run(*map(self._upload, values))
         finally:
             self._observe, self._unseen = _NOBODY, None
             self.env.clear()  # the outputs are the caller's
@@ -132,10 +142,12 @@ class _LateWeights(Interpreter):
         blocks = self._blocks.get(n) if n in self._in_parts else None
         result = super().run_node(n) if blocks is None else self._computed(blocks)
         if n.name in self._observe:
-            parameter = self._parameters.get(n.name)
-            value = result if parameter is None else self._weights[parameter].read()
+            value = self._weight(n) if n.name in self._parameters else result
             self._unseen = self._observe[n.name], value
         return result
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._call(target, args, kwargs)
 
     def _show(self) -> None:
         """Shows the value of the node before, whose arguments are only now out of use."""
@@ -159,11 +171,14 @@ class _LateWeights(Interpreter):
 
     def _value(self, node: Node) -> Any:
         if node.name in self._parameters:
-            return self._weights[self._parameters[node.name]].read()
+            return self._weight(node)
         return self.env[node]
 
+    def _weight(self, node: Node) -> torch.Tensor:
+        return self._upload.weight(self._weights[self._parameters[node.name]])
+
     def _computed(self, blocks: AttentionBlocks) -> torch.Tensor:
-        return blocks.compute(self._value, self._observe)
+        return blocks.compute(self._value, self._observe, self._call)
 
     def _keep_for_blocks(self) -> None:
         """Lets what attention in blocks takes live until it is computed, with its result."""

@@ -146,7 +146,7 @@ def lut(indices: torch.Tensor, tables: torch.Tensor, axis: int, bits: int) -> to
     if groups > 1:
         size = [1] * indices.dim()
         size[axis] = -1
-        first = torch.arange(groups, dtype=torch.int32) << bits
+        first = torch.arange(groups, dtype=torch.int32, device=places.device) << bits
         width = indices.shape[axis] // groups
         places += first.repeat_interleave(width).reshape(size)
     return tables.reshape(-1).index_select(0, places.reshape(-1)).reshape(indices.shape)

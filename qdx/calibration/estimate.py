@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.calibration.workers import available_cores
 from qdx.exporter.calibrate.taps import statistics_bytes
+from qdx.exporter.devices import describe_device, free_device_bytes, is_cpu
+from qdx.exporter.errors import UsageError
 from qdx.exporter.measure.activations import peak_activation_bytes
 from qdx.exporter.measure.arithmetic import macs_of_call
 from qdx.exporter.measure.forecast import Forecast
 from qdx.exporter.measure.memory import anonymous_bytes, available_memory_bytes, check_memory
 
 if TYPE_CHECKING:
+    import torch
+
     from qdx.calibration.sample import SampleJob
+    from qdx.exporter.graph.graph import Graph
     from qdx.exporter.progress import Progress, Task
 
-__all__ = ["Pace", "chosen_workers", "worker_bytes"]
+__all__ = ["SMALLER_CALL", "Pace", "check_workers", "chosen_workers", "run_bytes", "worker_bytes"]
+
+SMALLER_CALL: Final = (
+    "set a smaller `calibration.call` in the plan, such as half the height and width"
+)
+"""What to do where memory will not do for one sample."""
 
 _SHARE: Final = 0.9
 """Of the memory that is available; the rest is for what nobody foresees."""
@@ -25,11 +35,7 @@ _SHARE: Final = 0.9
 
 def worker_bytes(job: SampleJob) -> int:
     """Memory of one worker: the largest live activations of a call, and the statistics."""
-    peaks = [
-        peak_activation_bytes(graph)
-        for graphs in (job.graphs, job.observed_graphs)
-        for graph in graphs.values()
-    ]
+    peak = run_bytes((*job.graphs.values(), *job.observed_graphs.values()))
     statistics = sum(
         statistics_bytes(
             job.observed_graphs[where], job.sites[where], len(job.boundaries[where]) + 1
@@ -37,25 +43,47 @@ def worker_bytes(job: SampleJob) -> int:
         for where in job.observed_graphs
     )
     # What is kept or merged is there twice for a moment.
-    return max(peaks, default=0) + 2 * statistics
+    return peak + 2 * statistics
+
+
+def run_bytes(graphs: Iterable[Graph]) -> int:
+    """Memory of a run of the graph that takes most, its weights one operation at a time."""
+    return max(map(peak_activation_bytes, graphs), default=0)
+
+
+def check_workers(asked: int | None, device: torch.device) -> None:
+    """Refuses several workers on a GPU: one process at a time computes there.
+
+    Raises:
+        UsageError: They are asked for.
+    """
+    if asked is not None and asked > 1 and not is_cpu(device):
+        raise UsageError(
+            f"--workers {asked}: a GPU computes one sample after the other",
+            hint="leave --workers out, or give --device cpu",
+        )
 
 
 def chosen_workers(job: SampleJob, samples: int, asked: int | None) -> int:
-    """How many samples are computed at a time: as many as asked, else as processors and memory allow.
+    """How many samples are computed at a time: as many as asked, else as processors and memory allow; one on a GPU.
 
     Raises:
         InsufficientMemory: There is not enough for as many as were asked, or for one.
     """
     if job.observer is not None:
         return 1
-    each, available = worker_bytes(job), int(available_memory_bytes() * _SHARE)
+    each = worker_bytes(job)
+    if not is_cpu(job.device):
+        free = int(free_device_bytes(job.device) * _SHARE)
+        check_memory(each, free, f"calibrating on {describe_device(job.device)}", SMALLER_CALL)
+        return 1
+    available = int(available_memory_bytes() * _SHARE)
     if asked is not None:
         count = min(asked, samples)
     else:
         count = max(1, min(samples, available_cores(), available // max(1, each)))
     name = "1 worker" if count == 1 else f"{count} workers"
-    smaller = "set a smaller `calibration.call` in the plan, such as half the height and width"
-    way_out = smaller if count == 1 else f"give fewer `--workers`, or {smaller}"
+    way_out = SMALLER_CALL if count == 1 else f"give fewer `--workers`, or {SMALLER_CALL}"
     check_memory(count * each, available, f"calibrating with {name}", way_out)
     return count
 

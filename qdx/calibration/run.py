@@ -22,18 +22,19 @@ import torch
 
 import qdx
 from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint, Seal
-from qdx.calibration.estimate import Pace, chosen_workers
+from qdx.calibration.estimate import SMALLER_CALL, Pace, chosen_workers, run_bytes
 from qdx.calibration.sample import Observer, Sample, SampleJob, no_checkpoints
 from qdx.calibration.workers import Tell, run_samples
 from qdx.exporter.calibrate.observed import observed_steps
 from qdx.exporter.calibrate.provenance import Provenance
 from qdx.exporter.calibrate.ranges import Ranges, merged_ranges
 from qdx.exporter.calibrate.timesteps import boundaries_for
-from qdx.exporter.calibrate.weight_cache import WeightCache
+from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
 from qdx.exporter.capture.arguments import complete_call, load_images
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.devices import CPU, computing_on, describe_device
 from qdx.exporter.errors import StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json
 from qdx.exporter.graph.safetensors_file import open_checkpoint
@@ -42,6 +43,7 @@ from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST
 from qdx.exporter.progress import SILENT
 from qdx.prompts import prompts_record, sample_calls
 from qdx.rehearsal import rehearse
+from qdx.runtime.placed_modules import modules_on
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
@@ -69,6 +71,7 @@ def calibrate(
     observed_graphs: Mapping[str, Graph] | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
+    device: torch.device = CPU,
     work: Path | None = None,
     trajectories: Path | None = None,
     progress: Progress = SILENT,
@@ -95,7 +98,9 @@ def calibrate(
             activations smoothed. Sites are those of that form.
         prompts: Each sample takes as many as the call's own prompt is long, from the first on and round
             again; None keeps the call's prompt, so that samples differ in noise alone.
-        workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor. On a GPU it
+            is one.
+        device: What computes. The pipeline's own Python stays on the processor.
         work: A folder in which what is done is kept, so that a later call with the same arguments goes on from
             there; None keeps nothing.
         trajectories: Such a folder of another calibration of the same samples, whose answers lead from step to
@@ -111,24 +116,32 @@ def calibrate(
         UsageError: The pipeline takes no prompts, no number of steps, or not this call.
         InvalidModel: An activation is NaN or infinite, or the pipeline does not run.
         StorageError: The disk refused, or memory ran out in a worker.
+        InsufficientMemory: Memory will not do, or that of the GPU ran out.
     """
     skeleton = build_skeleton(folder)
     call = load_images(call)
     full = _full_call(skeleton, call, settings)
     calls = sample_calls(full, settings.samples, prompts)
     inputs = {where: {spec.name for spec in graph.inputs} for where, graph in graphs.items()}
-    with _one_thread(), _places(work, trajectories) as places:
+    with (
+        _one_thread(),
+        computing_on(device, SMALLER_CALL),
+        _places(work, trajectories) as places,
+    ):
         with progress.task("rehearsing the schedule"):
             _read_buffers(skeleton, graphs)
             rehearsal = rehearse(skeleton, calls[0], inputs)
         groups = _Groups.of(graphs, rehearsal.methods, settings)
         if check is not None:
             check(groups)
-        for name in rehearsal.components - {graph.component for graph in graphs.values()}:
-            fill_weights(skeleton.modules[name], skeleton, name)
+        covered = {graph.component for graph in graphs.values()}
+        others = {name: skeleton.modules[name] for name in rehearsal.components - covered}
+        for name, module in others.items():
+            fill_weights(module, skeleton, name)
         provenance = Provenance(
             qdx=qdx.__version__,
             torch=str(torch.__version__),
+            device=describe_device(device),
             threads=1,
             pipeline_class=folder.pipeline_class,
             files=dict(sorted(digests.items())),
@@ -141,8 +154,8 @@ def calibrate(
             branches=settings.branches,
             guidance={},
         )
-        cache = WeightCache()
         forms = {**graphs, **(observed_graphs or {})}
+        cache = WeightCache(budget_bytes(device, run_bytes(forms.values())), device)
         job = SampleJob(
             skeleton,
             {where: cache.attach(graph) for where, graph in graphs.items()},
@@ -153,6 +166,7 @@ def calibrate(
             _chosen_steps(rehearsal, settings),
             settings,
             provenance,
+            device,
             observer,
         )
         names = [f"sample {n + 1}{_words(one, prompts)}" for n, one in enumerate(calls)]
@@ -160,7 +174,8 @@ def calibrate(
         total = sum(len(job.calls(number)) for number in range(len(calls)))
         with progress.task(task_name, total, unit="calls") as task:
             pace = Pace(job, len(calls), count, task, progress, task_name)
-            _run_all(job, calls, names, places, count, pace.told)
+            with modules_on(others, device):
+                _run_all(job, calls, names, places, count, pace.told)
         # One after the other: statistics of many samples are not in memory together.
         found = (_finished(job, places, number) for number in range(len(calls)))
         return functools.reduce(merged_ranges, found)

@@ -20,6 +20,7 @@ from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.timesteps import group_of, timestep_of
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
+from qdx.exporter.devices import CPU
 from qdx.exporter.errors import QdxError, StorageError
 from qdx.exporter.graph.interpreter import Executor
 from qdx.runtime.methods import TargetMethod
@@ -70,6 +71,7 @@ class SampleJob:
         steps: Of every sample, the numbers of the steps that are observed.
         settings: Of the calibration.
         provenance: Of what is recorded, without guidance.
+        device: Where graphs compute.
         observer: Told of every call of a graph; None for nobody. Then every sample runs to its end.
     """
 
@@ -82,6 +84,7 @@ class SampleJob:
     steps: Mapping[str, Sequence[AbstractSet[int]]]
     settings: Calibration
     provenance: Provenance
+    device: torch.device = CPU
     observer: Observer | None = None
 
     def observes(self, sample: int, where: str, timestep: float | None) -> bool:
@@ -266,10 +269,13 @@ class _Run:
         self._observer = job.observer
         self._schedule: MethodSchedule | None = job.rehearsal.methods.get(where)
         self._boundaries = job.boundaries[where]
+        self._device = job.device
         self._executor: Executor | None = None
         observed = job.observed_graphs.get(where)
         groups = len(self._boundaries) + 1
-        self._recorder = Recorder(observed or self._graph, job.sites.get(where, ()), groups)
+        self._recorder = Recorder(
+            observed or self._graph, job.sites.get(where, ()), groups, job.device
+        )
 
     @property
     def takes_timesteps(self) -> bool:
@@ -327,7 +333,7 @@ class _Run:
     def compute(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Runs the graph."""
         if self._executor is None:
-            self._executor = Executor(self._graph)
+            self._executor = Executor(self._graph, self._device)
         return self._executor.run(inputs)
 
     def observe(

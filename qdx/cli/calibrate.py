@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, open_cache, read_call
+from qdx.cli.options import (
+    AsJson,
+    Call,
+    Device,
+    Force,
+    Fresh,
+    NoCache,
+    Workers,
+    open_cache,
+    read_call,
+)
 from qdx.cli.output import alert, emit, say, size
 from qdx.cli.progress import progress_bars
 
@@ -26,6 +36,7 @@ def command(
         typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
     ] = None,
     workers: Workers = None,
+    device: Device = "cpu",
     fresh: Fresh = False,
     no_cache: NoCache = False,
     force: Force = False,
@@ -50,6 +61,7 @@ def command(
             call=arguments,
             prompts=None if prompts is None else read_prompts(prompts),
             workers=workers,
+            device=device,
             cache=open_cache(no_cache=no_cache),
             fresh=fresh,
             force=force,

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Force, Fresh, NoCache, Workers, open_cache, read_call
+from qdx.cli.options import (
+    AsJson,
+    Call,
+    Device,
+    Force,
+    Fresh,
+    NoCache,
+    Workers,
+    open_cache,
+    read_call,
+)
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError, quoted
@@ -52,6 +62,7 @@ def command(
         typer.Option("--halves", help="With --layout: large models as two packages, for iPhones."),
     ] = False,
     workers: Workers = None,
+    device: Device = "cpu",
     fresh: Fresh = False,
     no_cache: NoCache = False,
     force: Force = False,
@@ -89,6 +100,7 @@ def command(
             layout=layout,
             halves=halves,
             workers=workers,
+            device=device,
             cache=cache,
             fresh=fresh,
             force=force,

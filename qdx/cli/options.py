@@ -19,6 +19,7 @@ __all__ = [
     "AsJson",
     "Bundle",
     "Call",
+    "Device",
     "Force",
     "Fresh",
     "Model",
@@ -56,6 +57,14 @@ Workers = Annotated[
         min=1,
         max=256,
         help="Samples calibrated side by side, one thread each; all processors by default.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="What computes in PyTorch: `cpu`, `cuda`, `cuda:1` for another GPU, or `auto`.",
     ),
 ]
 Call = Annotated[

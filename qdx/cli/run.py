@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Force, read_call
+from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Device, Force, read_call
 from qdx.cli.output import emit, say
 from qdx.cli.progress import progress_bars
 from qdx.cli.verbosity import Verbosity, current
@@ -66,6 +66,7 @@ def command(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Processor threads of the runtime.")
     ] = None,
+    device: Device = "cpu",
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -87,13 +88,21 @@ def command(
     _check_size(arguments)
     from qdx.bundle.reader import read_bundle
     from qdx.exporter.capture.arguments import load_images
+    from qdx.exporter.devices import choose_device
     from qdx.runtime import open_pipeline
 
     asked = arguments
     arguments = load_images(arguments)
     with progress_bars() as progress:
+        computing = choose_device(device, progress.say)
         opened = read_bundle(bundle)
-        pipeline = open_pipeline(opened, model=model, threads=threads, progress=progress)
+        pipeline = open_pipeline(
+            opened,
+            model=model,
+            threads=threads,
+            device=computing,
+            progress=progress,
+        )
     _check_arguments(pipeline, arguments)
     exported = _as_exported(pipeline, opened.manifest.call, arguments)
     arguments |= exported

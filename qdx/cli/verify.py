@@ -12,6 +12,7 @@ from qdx.cli.options import (
     AsJson,
     Bundle,
     Call,
+    Device,
     Model,
     NoCache,
     open_cache,
@@ -65,6 +66,7 @@ def command(
         ),
     ] = None,
     call: Call = None,
+    device: Device = "cpu",
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +89,7 @@ def command(
             score=score,
             localize=localize,
             budget_s=budget_s,
+            device=device,
             store=open_cache(no_cache=no_cache),
             progress=progress,
         )

@@ -15,9 +15,12 @@ from qdx.exporter.capture.materialize import (
     is_converted,
     replace_parameters,
 )
+from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.progress import SILENT
+from qdx.runtime.placed_modules import ModulePlacer
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from qdx.exporter.capture.calls import LiveCall
@@ -33,12 +36,14 @@ class ComponentWeights:
     Components that are stored in float32 are pages of their files and are there at once. One that is stored in
     another dtype is converted when it is called, and let go when the next such component is called. Those that are
     called again after that stay, because pipelines may take turns between components in every step, until one is
-    called that was not called before.
+    called that was not called before. On a GPU components compute with copies of
+    their weights, which are made when they are first called.
 
     Args:
         skeleton: The pipeline without weights.
         whole: Components that are filled at once however they are stored, because they may be used otherwise
             than through their public methods.
+        device: Where components compute.
         progress: Shows the loading.
 
     Raises:
@@ -51,10 +56,12 @@ class ComponentWeights:
         skeleton: Skeleton,
         *,
         whole: AbstractSet[str] = frozenset(),
+        device: torch.device = CPU,
         progress: Progress = SILENT,
     ) -> None:
         self._skeleton = skeleton
         self._progress = progress
+        self._placer = None if is_cpu(device) else ModulePlacer(device, skeleton.modules)
         self._late: dict[str, nn.Module] = {}
         self._empty: dict[str, dict[str, nn.Parameter]] = {}
         self._times_loaded: Counter[str] = Counter()
@@ -80,12 +87,13 @@ class ComponentWeights:
         """While active, components get their weights when they are called."""
 
         def answer(call: LiveCall) -> Any:
-            self._provide(call.component)
-            return call.compute()
+            if call.component in self._late:
+                self._provide(call.component)
+            return call.compute() if self._placer is None else self._placer.compute(call)
 
         self._times_loaded.clear()
         try:
-            with intercept(self._late, answer):
+            with intercept(self._late if self._placer is None else self._skeleton.modules, answer):
                 yield
         finally:
             for name in tuple(self._loaded):
@@ -106,3 +114,5 @@ class ComponentWeights:
     def _let_go(self, name: str) -> None:
         replace_parameters(self._late[name], self._empty[name])
         self._loaded.discard(name)
+        if self._placer is not None:
+            self._placer.copies.drop(name)

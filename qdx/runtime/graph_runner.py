@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from qdx.exporter.devices import CPU, computing_on
+from qdx.exporter.graph.interpreter import Executor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,9 +26,12 @@ class GraphRunner:
 
     Attributes:
         graph: What computes.
+        device: Where.
     """
 
     graph: Graph
+    device: torch.device = CPU
+    _executor: Executor | None = field(default=None, init=False, repr=False)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -44,4 +50,7 @@ class GraphRunner:
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """The graph's outputs by name; for those that watch it run to override."""
-        return self.graph.run(inputs)
+        if self._executor is None:
+            self._executor = Executor(self.graph, self.device)
+        with computing_on(self.device, "give --device cpu, or a smaller call"):
+            return self._executor.run(inputs)

@@ -17,12 +17,14 @@ from qdx.exporter.capture.dry_run import fake_output, route
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
+from qdx.exporter.devices import CPU, choose_device, is_cpu
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.safetensors_file import SafetensorsFile
 from qdx.exporter.graph.weights import load_buffers
 from qdx.exporter.progress import SILENT
 from qdx.helper_files import BUFFERS_FILE
 from qdx.runtime.methods import TargetMethod
+from qdx.runtime.placed_modules import ModulePlacer
 from qdx.runtime.source import check_source, files_outside
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def open_bundle(
     *,
     model: Path | str | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress = SILENT,
 ) -> DiffusionPipeline:
     """Opens a bundle as a diffusers pipeline; schedulers, guidance and callbacks work as always.
@@ -45,15 +48,19 @@ def open_bundle(
         path: The bundle.
         model: The original pipeline folder; components that the bundle leaves out then run in PyTorch.
         threads: Processor threads of the runtime, its default where None.
+        device: Where those components compute: `cpu`, `cuda`, `cuda:1` or `auto`. The pipeline stays on the processor.
         progress: Shows the opening of components.
 
     Raises:
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The model is not the one that the bundle was exported from.
-        RuntimeMissing: The runtime is not installed.
+        RuntimeMissing: The runtime is not installed, or there is no such device.
         UsageError: The bundle lacks components and `model` is not given.
     """
-    return open_pipeline(read_bundle(path), model=model, threads=threads, progress=progress)
+    chosen = choose_device(device, progress.say)
+    return open_pipeline(
+        read_bundle(path), model=model, threads=threads, device=chosen, progress=progress
+    )
 
 
 def open_pipeline(
@@ -61,10 +68,11 @@ def open_pipeline(
     *,
     model: Path | str | None = None,
     threads: int | None = None,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> DiffusionPipeline:
     """Opens a bundle that was read; as `open_bundle`."""
-    skeleton = open_skeleton(bundle, model=model, progress=progress)
+    skeleton = open_skeleton(bundle, model=model, device=device, progress=progress)
     attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
     return skeleton.pipeline
 
@@ -93,9 +101,19 @@ def open_methods(
 
 
 def open_skeleton(
-    bundle: Bundle, *, model: Path | str | None = None, progress: Progress = SILENT
+    bundle: Bundle,
+    *,
+    model: Path | str | None = None,
+    device: torch.device = CPU,
+    progress: Progress = SILENT,
 ) -> Skeleton:
     """The bundle's pipeline without anything that computes; components it lacks come from the model.
+
+    Args:
+        bundle: The bundle.
+        model: The original pipeline folder.
+        device: Where components that come from it compute.
+        progress: Shows the reading.
 
     Raises:
         InvalidBundle: The bundle names a component that its pipeline does not have.
@@ -119,6 +137,9 @@ def open_skeleton(
         _check_names(bundle, skeleton.modules)
         for name in bundle.manifest.left_out:
             fill_weights(skeleton.modules[name], skeleton, name)
+        left_out = {name: skeleton.modules[name] for name in bundle.manifest.left_out}
+        if not is_cpu(device):
+            route(left_out, ModulePlacer(device, left_out).compute)
     else:
         skeleton = build_skeleton(read_pipeline_folder(bundle.path, folders=folders))
         _check_names(bundle, skeleton.modules)

@@ -13,6 +13,7 @@ from qdx.backends.registry import get_backend
 from qdx.bundle.reader import Bundle, read_bundle
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
+from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
@@ -37,6 +38,8 @@ from qdx.verify.score import Score, load_score
 from qdx.verify.tensor_folder import TensorFolder
 
 if TYPE_CHECKING:
+    import torch
+
     from qdx.backends.contract import Proof
     from qdx.exporter.plan.schema import Plan
     from qdx.runtime.methods import TargetMethod
@@ -58,6 +61,7 @@ def verify(
     score: str | None = None,
     localize: bool = False,
     budget_s: float | None = None,
+    device: str = "cpu",
     store: RunStore | None = None,
     progress: Progress = SILENT,
 ) -> Report:
@@ -84,6 +88,7 @@ def verify(
         budget_s: Seconds that comparing calls may take, of all runs together; the first and the last step of
             every method are compared in any case. None compares what is usual, see
             `qdx.verify.selection.usual_choice`.
+        device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
         store: Keeps the reference's runs, so that the next verification of the same model and call finds
             them; None runs the reference and keeps nothing.
         progress: Shows the steps.
@@ -97,9 +102,10 @@ def verify(
         InvalidPlan: The plan in the bundle does not follow its schema.
         UsageError: The pipeline or the artifact does not take this call, the score function is none, or the
             report folder lies in the bundle or holds files of others.
-        RuntimeMissing: The runtime is not installed.
+        RuntimeMissing: The runtime is not installed, or there is no such device.
         StorageError: Reading or writing failed.
     """
+    computing = choose_device(device, progress.say)
     destination = None if report is None else Path(report)
     if destination is not None:
         _check_outside(destination, Path(bundle))
@@ -113,7 +119,9 @@ def verify(
         clear_report(destination)
     methods = open_methods(opened, progress=progress)
     with TemporaryDirectory(prefix="qdx-verify-") as work:
-        reference = Reference(folder, opened, work=Path(work), store=store, progress=progress)
+        reference = Reference(
+            folder, opened, work=Path(work), store=store, device=computing, progress=progress
+        )
         chosen = reference.chosen_call({**restore_call(manifest.call), **(call or {})}, steps)
         specs = run_specs(
             chosen,
@@ -133,7 +141,19 @@ def verify(
             if manifest.layout is not None
         }
         scratch = TensorFolder(Path(mkdtemp(dir=work)))
-        job = _Job(opened, plan, model, methods, fields, runs, judge, scratch, budget_s, progress)
+        job = _Job(
+            opened,
+            plan,
+            model,
+            methods,
+            fields,
+            runs,
+            judge,
+            scratch,
+            budget_s,
+            computing,
+            progress,
+        )
         found = _measure(job, quantized_wheres(opened), localize=localize)
     if destination is not None:
         write_report(found, destination)
@@ -163,6 +183,7 @@ class _Job:
     judge: Score | None
     scratch: TensorFolder
     budget_s: float | None
+    device: torch.device
     progress: Progress
 
 
@@ -184,7 +205,7 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     by_nncf = job.plan.quantizer == "nncf"
     if quantized or by_nncf:
         model = quantized_model(bundle, job.plan, job.model, progress=progress)
-    between = {} if model is None else middle_rungs(bundle, job.methods, model)
+    between = {} if model is None else middle_rungs(bundle, job.methods, model, job.device)
     macs = {} if model is None else model.macs
     every_call = bool(quantized) or job.plan.quantizes or job.plan.gates.conditioning is not None
     records, *more = (run.records_with(job.fields) for run in runs.recorded)
@@ -238,7 +259,7 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
 
 def _run_artifact(job: _Job, compared: Sequence[tuple[MethodResult, ...]]) -> Samples:
     """The bundle's own pipeline against what the reference made, run by run."""
-    pipeline = ArtifactPipeline(job.bundle, job.model, job.methods, job.progress)
+    pipeline = ArtifactPipeline(job.bundle, job.model, job.methods, job.device, job.progress)
     found: list[RunResult] = []
     for spec, run, methods in zip(job.runs.specs, job.runs.recorded, compared, strict=True):
         reference = run.made

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
-from qdx.exporter.calibrate.weight_cache import WeightCache
+from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
 from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import restore_call
+from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.graph.sites import sites as find_sites
+from qdx.exporter.measure.activations import peak_activation_bytes
 from qdx.exporter.progress import SILENT
 from qdx.quantization import plan_graphs, read_recipe, rebuilt
 from qdx.runtime.graph_runner import GraphRunner
@@ -28,6 +30,7 @@ from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
     from qdx.backends.contract import Runner
@@ -140,7 +143,10 @@ def _present(sites: tuple[SiteResolution, ...], graph: Graph | None) -> tuple[Si
 
 
 def middle_rungs(
-    bundle: Bundle, methods: Mapping[str, TargetMethod], model: QuantizedModel
+    bundle: Bundle,
+    methods: Mapping[str, TargetMethod],
+    model: QuantizedModel,
+    device: torch.device = CPU,
 ) -> dict[str, tuple[Rung, ...]]:
     """The rungs between float PyTorch and the shipped artifact, by `component.method`.
 
@@ -148,13 +154,18 @@ def middle_rungs(
         bundle: The bundle.
         methods: Its methods, opened on the target.
         model: Its quantized graphs.
+        device: Where these compute.
     """
     manifest = bundle.manifest
     found: dict[str, tuple[Rung, ...]] = {}
     for where, graph in model.quantized.items():
         if where not in methods:
             continue
-        rungs = [Rung(QUANTIZED, as_method(methods[where], graph))]
+        in_pytorch = as_method(methods[where], graph)
+        rungs = [Rung(QUANTIZED, in_pytorch)]
+        if not is_cpu(device):  # what it keeps on the GPU makes room for the next
+            late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
+            rungs = [Rung(QUANTIZED, late, late.open, late.close)]
         switched_off = _UNOPTIMIZED_OPTIONS.get(manifest.target.runtime)
         component, _, method = where.partition(".")
         folder = bundle.path / manifest.components[component].methods[method].opened
@@ -166,6 +177,12 @@ def middle_rungs(
             rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close))
         found[where] = tuple(rungs)
     return found
+
+
+def _runner_on(graph: Graph, device: torch.device) -> GraphRunner:
+    """A graph on a GPU, whose weights stay there as far as they fit."""
+    cache = WeightCache(budget_bytes(device, peak_activation_bytes(graph)), device)
+    return GraphRunner(cache.attach(graph), device)
 
 
 class _LateMethod:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.devices import CPU, describe_device
 from qdx.exporter.errors import UsageError
 from qdx.exporter.limits import BUNDLE_FILES_LIMIT
 from qdx.exporter.progress import SILENT
@@ -25,6 +26,8 @@ from qdx.verify.samples import RunSpec, Trajectory
 from qdx.verify.tensor_folder import TensorFolder
 
 if TYPE_CHECKING:
+    import torch
+
     from qdx.bundle.reader import Bundle
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.capture.skeleton import Skeleton
@@ -85,6 +88,7 @@ class Reference:
             inputs tell the variants of a method apart.
         work: A folder that takes the runs; it lasts as long as they are used.
         store: Keeps runs for other verifications; None keeps none.
+        device: Where the components compute.
         progress: Shows the runs.
 
     Attributes:
@@ -99,6 +103,7 @@ class Reference:
         *,
         work: Path,
         store: RunStore | None = None,
+        device: torch.device = CPU,
         progress: Progress = SILENT,
     ) -> None:
         manifest = bundle.manifest
@@ -125,7 +130,9 @@ class Reference:
             },
             left_out=manifest.left_out,
             keep=RECORDED_CALLS,
+            device=describe_device(device),
         )
+        self._device = device
         self._work = work
         self._store = store
         self._progress = progress
@@ -186,7 +193,7 @@ class Reference:
         assert skeleton is not None, "the reference was released"
         if self._weights is None:
             self._weights = ComponentWeights(
-                skeleton, whole=self._left_out, progress=self._progress
+                skeleton, whole=self._left_out, device=self._device, progress=self._progress
             )
         modules = {n: m for n, m in skeleton.modules.items() if n not in self._left_out}
         folder = TensorFolder(Path(tempfile.mkdtemp(dir=self._work)))

@@ -35,6 +35,7 @@ class RunIdentity:
         graphs: Names of every graph's inputs, by `component.method`: they tell variants apart.
         left_out: Components that are not on record.
         keep: How many calls of each method are kept, besides the last.
+        device: What computes: `cpu`, or `cuda: NAME` of a GPU.
     """
 
     source: Mapping[str, str]
@@ -42,6 +43,7 @@ class RunIdentity:
     graphs: Mapping[str, AbstractSet[str]]
     left_out: tuple[str, ...]
     keep: int
+    device: str = "cpu"
 
     def key(self, spec: RunSpec) -> str | None:
         """The SHA-256 of all that decides what a run does; None for a call that holds more than plain JSON.
@@ -66,7 +68,7 @@ class RunIdentity:
             "versions": versions_of(*_PACKAGES),
             # The same sum in another order has other bits.
             "threads": torch.get_num_threads(),
-            "device": "cpu",
+            "device": self.device,
             "instructions": torch.backends.cpu.get_cpu_capability(),
         }
         return hashlib.sha256(dump_json(value)).hexdigest()

@@ -11,6 +11,8 @@ from qdx.verify.picture import Products, attempt
 from qdx.verify.samples import Made, RunSpec, Trajectory
 
 if TYPE_CHECKING:
+    import torch
+
     from qdx.bundle.reader import Bundle
     from qdx.exporter.progress import Progress
     from qdx.runtime.methods import TargetMethod
@@ -27,6 +29,7 @@ class ArtifactPipeline:
         bundle: The bundle.
         model: The pipeline folder, for components that the bundle leaves out.
         methods: The bundle's methods, opened on the target.
+        device: Where the components of that folder compute.
         progress: Shows the runs.
     """
 
@@ -35,11 +38,12 @@ class ArtifactPipeline:
         bundle: Bundle,
         model: Path | str,
         methods: Mapping[str, TargetMethod],
+        device: torch.device,
         progress: Progress,
     ) -> None:
         self._runtime = bundle.manifest.target.runtime
         self._progress = progress
-        skeleton = open_skeleton(bundle, model=model)
+        skeleton = open_skeleton(bundle, model=model, device=device)
         attach(skeleton, methods)
         self._pipeline: Any = skeleton.pipeline
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from qdx.exporter.calibrate.histogram import BINS, bin_width, counts_of, exponent_for, widened
+from qdx.exporter.calibrate.portion import _in_order_of_memory
 from qdx.exporter.calibrate.statistics import (
     SAMPLED_VALUES,
     StreamingStatistics,
-    _in_order_of_memory,
     merged,
     sampling_stride,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -122,9 +123,10 @@ class Pace:
             for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
                 totals[_kind(where, observed=observed)] += 1
         self._totals = totals
+        self._relative = {kind: _relative(job, kind) for kind in totals}
         self._forecast = Forecast(
             totals,
-            relative={kind: _relative(job, kind) for kind in totals},
+            relative=self._relative,
             workers=workers,
             memory_bytes=anonymous_bytes() + workers * worker_bytes(job),
         )
@@ -148,12 +150,16 @@ class Pace:
             self._measured.add(kind)
         self._task.advance(1)
         now = self._forecast.now()
-        if now.seconds is not None:
-            self._task.expect(now.seconds)
+        self._task.expect(math.nan if now.seconds is None or not self._tells() else now.seconds)
         known = self._measured | self._replayed == self._totals.keys()
         if not self._announced and known and self._measured and now.seconds is not None:
             self._announced = True
             self._progress.say(f"{self._name}: {self._plan()}; {now.words()}")
+
+    def _tells(self) -> bool:
+        """Whether what is measured tells of the rest: a text encoder's pace says nothing of a denoiser's."""
+        work = {kind: n * self._relative[kind] for kind, n in self._totals.items()}
+        return sum(work[kind] for kind in self._measured) >= _TELLING * sum(work.values())
 
     def _plan(self) -> str:
         """What is to be done, in words."""
@@ -168,6 +174,8 @@ class Pace:
 _OBSERVED: Final = " observed"
 _OBSERVING: Final = 1.5
 """What an observed call takes, in relation to a plain one, until it is measured."""
+_TELLING: Final = 0.2
+"""Share of the work whose kinds must be measured before the time left is told."""
 
 
 def _relative(job: SampleJob, kind: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,11 @@ CALLS = (("text_encoder.forward", None), ("unet.forward", 2.0), ("unet.forward",
 @pytest.fixture
 def pace(told, monkeypatch):
     monkeypatch.setattr(estimate, "worker_bytes", lambda _job: 2**30)
+    monkeypatch.setattr(estimate, "macs_of_call", {"text_encoder": 1, "unet": 1000}.__getitem__)
     job = SimpleNamespace(
-        rehearsal=SimpleNamespace(calls=CALLS), calls=lambda _sample: (True, True, False)
+        rehearsal=SimpleNamespace(calls=CALLS),
+        calls=lambda _sample: (True, True, False),
+        graphs={"text_encoder.forward": "text_encoder", "unet.forward": "unet"},
     )
     with SILENT.task("calibrating") as task:
         yield Pace(job, 2, 1, task, told, "calibrating")
@@ -54,6 +58,17 @@ def test_there_is_nothing_to_tell_where_everything_was_kept(pace, told):
     ):
         pace.told(call(where, observed=observed, replayed=True))
     assert told.said == []
+
+
+def test_the_pace_of_a_small_component_says_nothing_of_a_large_one(pace, monkeypatch):
+    expected = []
+    monkeypatch.setattr(
+        pace, "_task", SimpleNamespace(advance=lambda _n: None, expect=expected.append)
+    )
+    pace.told(call("text_encoder.forward", observed=True, seconds=3.0))
+    assert math.isnan(expected[-1])
+    pace.told(call("unet.forward", observed=True, seconds=4.0))
+    assert expected[-1] == pytest.approx(3.0 + 4.0 + 2 * 4.0 / 1.5)
 
 
 def test_what_several_samples_say_in_the_same_words_is_said_once(pace, told):

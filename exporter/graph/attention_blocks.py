@@ -66,6 +66,8 @@ class AttentionBlocks:
         queries, keys = query.shape[-2], value(_keys(self)).shape[-1]
         rows = _rows_of_block((*query.shape[:-1], keys))
         outside = {node: value(node) for node in self._outside()}
+        for factor in self._second_factors():
+            outside[factor] = outside[factor].contiguous()  # else each block would copy it
         results: list[torch.Tensor] = []
         for start in range(0, queries, rows):
             block = start, min(rows, queries - start)
@@ -86,6 +88,12 @@ class AttentionBlocks:
     def share(self, scores: tuple[int, ...]) -> float:
         """The share of the scores, float32 [..., queries, keys], that is there at a time."""
         return _rows_of_block(scores) / scores[-2]
+
+    def _second_factors(self) -> list[Node]:
+        """Keys and values, which the products take whole."""
+        return [
+            one for one in (self.chain[0].args[1], self.result.args[1]) if isinstance(one, Node)
+        ]
 
     def _outside(self) -> list[Node]:
         """Everything else that the chain and the result take."""

@@ -112,6 +112,27 @@ def test_every_part_of_the_scores_is_observed_once(two_queries):
     torch.testing.assert_close(torch.cat(last, -2), scores.softmax(-1))
 
 
+def test_keys_and_values_lie_as_products_want_them_for_every_block(two_queries):
+    tensors = {
+        name: value.transpose(1, 2).contiguous().transpose(1, 2)
+        for name, value in _tensors().items()
+    }
+    graph = _opened({}, tensors)
+    (blocks,) = find_attention_blocks(graph)
+    taken = []
+
+    def call(target, args, kwargs):
+        if "matmul" in str(target):
+            taken.append(args[1].is_contiguous())
+        return target(*args, **kwargs)
+
+    values = {}
+    run(graph, tensors, observe={n.name: (lambda v, n=n: values.__setitem__(n, v)) for n in graph.program.graph.nodes if n.op == "call_function"})  # fmt: skip
+    values |= {n: tensors[n.name] for n in graph.program.graph.nodes if n.name in tensors}
+    blocks.compute(values.__getitem__, {}, call)
+    assert taken == [True] * 6
+
+
 def test_an_observer_of_the_whole_scores_gets_them_whole(two_queries):
     tensors = _tensors()
     graph = _opened({}, tensors)

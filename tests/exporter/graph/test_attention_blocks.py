@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -126,9 +128,10 @@ def test_keys_and_values_lie_as_products_want_them_for_every_block(two_queries):
             taken.append(args[1].is_contiguous())
         return target(*args, **kwargs)
 
-    values = {}
-    run(graph, tensors, observe={n.name: (lambda v, n=n: values.__setitem__(n, v)) for n in graph.program.graph.nodes if n.op == "call_function"})  # fmt: skip
-    values |= {n: tensors[n.name] for n in graph.program.graph.nodes if n.name in tensors}
+    nodes = {node.name: node for node in graph.program.graph.nodes}
+    values = {nodes[name]: tensors[key] for key, name in graph.placeholders.items()}
+    keep = {name: partial(values.__setitem__, node) for name, node in nodes.items() if node.op == "call_function"}  # fmt: skip
+    run(graph, tensors, observe=keep)
     blocks.compute(values.__getitem__, {}, call)
     assert taken == [True] * 6
 

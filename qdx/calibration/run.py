@@ -23,7 +23,6 @@ from qdx.calibration.estimate import (
     SMALLER_CALL,
     Pace,
     chosen_workers,
-    run_bytes,
 )
 from qdx.calibration.sample import Observer, Sample, SampleJob
 from qdx.calibration.workers import Tell, run_samples
@@ -149,7 +148,7 @@ def calibrate(
             guidance={},
         )
         forms = {**graphs, **(observed_graphs or {})}
-        cache = WeightCache(budget_bytes(device, run_bytes(forms.values())), device)
+        cache = WeightCache(budget_bytes(device, forms.values()), device)
         job = SampleJob(
             skeleton,
             {where: cache.attach(graph) for where, graph in graphs.items()},

@@ -4,18 +4,23 @@ Two correct computations of a quantized model differ in the last bit of some flo
 a value next to a rounding tie gets the other integer; every such difference makes more of them in what
 follows, until the rounding noise of both is unrelated. Fed with the same values at every quantizer, the
 two can be compared to the precision of their arithmetic.
+
+The artifact runs in chunks, one after the other, so that neither it nor what is compared is in memory as a whole.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES, Chunk, Flow, plan_chunks
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.quantize.block_operators import BLOCK_QUANTIZERS
 
@@ -24,9 +29,22 @@ if TYPE_CHECKING:
 
     from qdx.exporter.graph.graph import Graph
 
-__all__ = ["Lockstep", "UnknownQuantizer", "Values", "quantizer_of", "quantizers", "shape_of"]
+__all__ = [
+    "Found",
+    "Lockstep",
+    "LockstepRun",
+    "RunChunk",
+    "Sliceable",
+    "UnknownQuantizer",
+    "Values",
+    "in_order",
+    "quantizer_of",
+    "quantizers",
+    "shape_of",
+]
 
 Values = dict[str, NDArray[Any]]
+RunChunk = Callable[[Mapping[str, NDArray[Any]]], Values]
 
 _QUANTIZER: Final = re.compile(r"(?:.*/)?(?:de)?(quantize_(?:tensor|nvfp4|mxfp8)(?:_\d+)?)\Z")
 
@@ -46,27 +64,138 @@ class UnknownQuantizer(InvalidBundle):
         self.name = name
 
 
-class Lockstep(Protocol):
-    """An opened artifact whose quantizers take their inputs from outside.
+class Sliceable(Protocol):
+    """An artifact of which parts can be opened.
 
     Attributes:
+        flow: What it computes, cut open at its quantizers.
+    """
+
+    flow: Flow
+
+    def open(self, chunk: Chunk, arrays: Mapping[str, NDArray[Any]]) -> RunChunk:
+        """Opens a part.
+
+        Args:
+            chunk: The part.
+            arrays: What it will be given: those of `Chunk.taken`, by the names of the flow.
+
+        Returns:
+            What runs the part: from these arrays to those of `Chunk.made`, by the names of the flow.
+
+        Raises:
+            InvalidBundle: The runtime cannot open it.
+        """
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a chunk has computed.
+
+    Attributes:
+        outputs: Outputs of the artifact.
+        own: What the artifact would have given each quantizer itself, float32.
+    """
+
+    outputs: Values
+    own: Values
+
+
+class Lockstep:
+    """An opened artifact whose quantizers take their inputs from outside.
+
+    Args:
+        artifact: Opens its chunks.
+
+    Attributes:
+        flow: What it computes.
         quantizers: Names of the quantizers at which it is cut, as `quantizers` gives them.
     """
 
-    quantizers: tuple[str, ...]
+    def __init__(self, artifact: Sliceable) -> None:
+        self._artifact = artifact
+        self._whole: RunChunk | None = None
+        self.flow = artifact.flow
+        self.quantizers = tuple(self.flow.sources)
 
-    def __call__(
-        self, inputs: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]
-    ) -> tuple[Values, Values]:
-        """Runs every segment once.
+    def start(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        sizes_bytes: Mapping[str, int],
+        *,
+        limit_bytes: int = CHUNK_LIMIT_BYTES,
+    ) -> LockstepRun:
+        """Begins one run.
 
         Args:
             inputs: By the artifact's names.
-            values: What each quantizer is given, float32.
-
-        Returns:
-            The artifact's outputs, and what it would have given each quantizer itself.
+            sizes_bytes: Of each quantizer's input in this run, in float32.
+            limit_bytes: What one chunk may take, see `CHUNK_LIMIT_BYTES`.
         """
+        return LockstepRun(self, plan_chunks(self.flow, sizes_bytes, limit_bytes), inputs)
+
+    def opened(self, chunk: Chunk, arrays: Mapping[str, NDArray[Any]], *, whole: bool) -> RunChunk:
+        """Opens a chunk; one that is the whole artifact stays open for the next run.
+
+        Raises:
+            InvalidBundle: The runtime cannot open it.
+        """
+        if not whole:
+            self._whole = None
+            return self._artifact.open(chunk, arrays)
+        if self._whole is None:
+            self._whole = self._artifact.open(chunk, arrays)
+        return self._whole
+
+
+class LockstepRun:
+    """One run of an artifact, chunk by chunk. One chunk is open at a time, and what crosses is held until it is read.
+
+    Attributes:
+        chunks: In the order in which they run.
+    """
+
+    def __init__(
+        self, artifact: Lockstep, chunks: tuple[Chunk, ...], inputs: Mapping[str, NDArray[Any]]
+    ) -> None:
+        self._artifact = artifact
+        self._inputs = inputs
+        self._crossing: Values = {}
+        self._last_reads = {name: i for i, chunk in enumerate(chunks) for name in chunk.enters}
+        self._position = 0
+        self.chunks = chunks
+
+    @property
+    def pending(self) -> Chunk | None:
+        """The chunk that runs next; None at the end."""
+        return self.chunks[self._position] if self._position < len(self.chunks) else None
+
+    def advance(self, values: Mapping[str, NDArray[Any]]) -> Found:
+        """Runs the pending chunk.
+
+        Args:
+            values: What its quantizers are given, float32.
+
+        Raises:
+            InvalidBundle: The runtime cannot open the chunk.
+        """
+        chunk = self.chunks[self._position]
+        flow = self._artifact.flow
+        arrays = {name: self._inputs[name] for name in chunk.inputs}
+        arrays |= {flow.given[name]: values[name] for name in chunk.given}
+        arrays |= {name: self._crossing[name] for name in chunk.enters}
+        run = self._artifact.opened(chunk, arrays, whole=len(self.chunks) == 1)
+        results = run(arrays)
+        self._crossing |= {name: results[name] for name in chunk.leaves}
+        for name in chunk.enters:
+            if self._last_reads[name] == self._position:
+                del self._crossing[name]
+        self._position += 1
+        own = {
+            name: results[flow.sources[name]].astype(np.float32, copy=False) for name in chunk.found
+        }
+        own |= {name: own[name] * flow.factors[name] for name in own if name in flow.factors}
+        return Found({name: results[flow.outputs[name]] for name in chunk.outputs}, own)
 
 
 def quantizers(graph: Graph) -> dict[str, Node]:
@@ -113,3 +242,8 @@ def shape_of(name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[i
     if name not in shapes:
         raise UnknownQuantizer(name)
     return shapes[name]
+
+
+def in_order(sources: Mapping[str, str], shapes: Mapping[str, object]) -> dict[str, str]:
+    """Sources by quantizer, in the order in which the graph runs the quantizers."""
+    return {name: sources[name] for name in shapes if name in sources}

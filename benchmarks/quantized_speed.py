@@ -139,7 +139,8 @@ def artifacts(source: Path, runtime: str, work: Path, plan: Path | None) -> dict
 def _plan(work: Path, plan: Path | None) -> Path:
     """The preset, or the plan that was given, with less calibration."""
     data = json.loads(preset_text("w8a8") if plan is None else plan.read_text())
-    data["calibration"] |= {"samples": SAMPLES, "steps": STEPS, "seed": 0}
+    own = {"samples": SAMPLES, "steps": STEPS, "observed": 1.0, "seed": 0}
+    data["calibration"] = {**data.get("calibration", {}), **own}
     path = work / "plan.json"
     path.write_text(json.dumps(data, indent=2) + "\n")
     return path

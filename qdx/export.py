@@ -13,8 +13,17 @@ import torch
 import qdx
 from qdx.backends.registry import get_backend
 from qdx.bundle.writer import BundleWriter
+from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.estimate import check_workers
-from qdx.export_notes import build_notes, float_notes, option_notes, table_notes, unit_notes
+from qdx.calibration.kept import Kept
+from qdx.export_notes import (
+    build_notes,
+    float_notes,
+    option_notes,
+    size_notes,
+    table_notes,
+    unit_notes,
+)
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.arguments import load_images
@@ -24,6 +33,7 @@ from qdx.exporter.errors import UsageError
 from qdx.exporter.plan.load import load_plan
 from qdx.exporter.plan.resolve import resolve
 from qdx.exporter.progress import SILENT
+from qdx.exporter.quantize.memory import remembering
 from qdx.helper_files import copy_helpers
 from qdx.lowering import Job, lower_all
 from qdx.packages import open_layout, write_resources
@@ -37,7 +47,7 @@ from qdx.traced import trace_pipeline
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from qdx.calibration.kept import Kept
+    from qdx.cache.store import Store
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.schema import Plan
@@ -83,7 +93,8 @@ def export(
     halves: bool = False,
     workers: int | None = None,
     device: str = "cpu",
-    kept: Kept | None = None,
+    cache: Store | None = None,
+    fresh: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> ExportResult:
@@ -105,7 +116,9 @@ def export(
             half of the weights.
         workers: Samples calibrated at a time, each with one thread; None takes one for each processor.
         device: What computes a calibration: `cpu`, `cuda`, `cuda:1` or `auto`.
-        kept: What is kept between runs; None keeps nothing.
+        cache: Where digests, ranges, chosen scales and calibrations under way are kept between runs, such as
+            `qdx.cache.user_store()`; the bundle is the same without. None keeps nothing.
+        fresh: Calibrate anew, whatever is kept of an earlier run.
         force: Replace an existing bundle, atomically.
         progress: Shows the steps.
 
@@ -131,7 +144,9 @@ def export(
     packages = (
         None if layout is None else open_layout(layout, profile, model, shapes, halved=halves)
     )
-    source = trace_pipeline(model, call, components=components, shapes=shapes, progress=progress)
+    source = trace_pipeline(
+        model, call, components=components, shapes=shapes, progress=progress, cache=cache
+    )
     if packages is not None:
         packages.check(source)
     skeleton = source.skeleton
@@ -139,7 +154,7 @@ def export(
     planned = _planned(source, intent, profile)
     recording = partial(
         record_ranges, source, intent, call, prompts=prompts, resolved=planned.resolved,
-        workers=workers, device=chosen, kept=kept, progress=progress,
+        workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
     )  # fmt: skip
     recorded_ranges = _ranges(source, planned, ranges, recording)
     calibration = _calibration(recorded_ranges)
@@ -155,7 +170,8 @@ def export(
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
     job = Job(source, planned, recorded_ranges, timed, profile, backend, packages)
-    with BundleWriter(output, force=force) as writer:
+    memory = None if cache is None else StoredNumbers(cache)
+    with remembering(memory), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
         helper_notes = backend.add_helpers(
@@ -190,6 +206,7 @@ def export(
         (
             *timestep_notes,
             *float_notes(planned.resolved),
+            *size_notes(recorded_ranges, call),
             *option_notes(planned.resolved, profile, entries),
             *unit_notes(planned.resolved, profile, entries),
             *table_notes(entries),

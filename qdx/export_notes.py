@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.plan.resolution import ResolvedPlan
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["build_notes", "float_notes", "option_notes", "table_notes", "unit_notes"]
+__all__ = ["build_notes", "float_notes", "option_notes", "size_notes", "table_notes", "unit_notes"]
+
+_SIZES: Final = ("height", "width", "num_frames", "max_sequence_length")
+
+
+def size_notes(ranges: Ranges | None, call: Mapping[str, Any]) -> tuple[str, ...]:
+    """Says so where ranges were recorded at another size than that of the call.
+
+    Args:
+        ranges: What the activations are quantized by; None where nothing is.
+        call: Of the export.
+    """
+    if ranges is None:
+        return ()
+    recorded = ranges.provenance.call
+    differing = [name for name in _SIZES if recorded.get(name) != call.get(name)]
+    if not differing:
+        return ()
+    there, here = (
+        ", ".join(f"`{name}` {_size(one.get(name))}" for name in differing)
+        for one in (recorded, call)
+    )
+    note = (
+        f"ranges were recorded at {there}, and the call has {here}: activations of other sizes can leave them; "
+        "`qdx verify` tells what that costs"
+    )
+    return (note,)
+
+
+def _size(value: object) -> str:
+    return "of the pipeline's own" if value is None else str(value)
 
 
 def build_notes(profile: TargetProfile) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ def read_message(stream: IO[bytes]) -> dict[str, Any] | None:
 
 def error_message(error: QdxError) -> dict[str, Any]:
     """An error as a message."""
-    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    hint = None if error.hint is None else _readable(error.hint)
+    return {"error": type(error).__name__, "message": _readable(error.message), "hint": hint}
 
 
 def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
@@ -48,3 +49,8 @@ def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
     kind = getattr(errors, str(message["error"]), InternalError)
     assert issubclass(kind, QdxError)
     return kind(f"{place}{message['message']}", hint=message["hint"])
+
+
+def _readable(text: str) -> str:
+    """The text with what no message may hold as escapes: NUL, and halves of surrogate pairs, as in names of files."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -32,6 +32,7 @@ from qdx.traced import trace_pipeline
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from qdx.cache.store import Store
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
     from qdx.exporter.plan.feasibility import Request
@@ -53,7 +54,8 @@ def calibrate(
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
     device: str = "cpu",
-    kept: Kept | None = None,
+    cache: Store | None = None,
+    fresh: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Ranges:
@@ -67,7 +69,9 @@ def calibrate(
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
         device: What computes: `cpu`, `cuda`, `cuda:1` or `auto`.
-        kept: What is kept between runs; None keeps nothing.
+        cache: Where digests, ranges and calibrations under way are kept between runs, such as
+            `qdx.cache.user_store()`; None keeps nothing.
+        fresh: Begin anew, whatever is kept of an earlier run.
         force: Replace an existing file of ranges, atomically.
         progress: Shows the steps.
 
@@ -84,7 +88,9 @@ def calibrate(
     intent = load_plan(plan)
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
-    source = trace_pipeline(model, loaded := load_images(call or {}), progress=progress)
+    loaded = load_images(call or {})
+    source = trace_pipeline(model, loaded, progress=progress, cache=cache)
+    kept = None if cache is None else Kept(cache, fresh=fresh)
     ranges = record_ranges(
         source,
         intent,
@@ -146,7 +152,11 @@ def record_ranges(
     call = {**call, **load_images(own or {})}
     if source.captured.moving or own:  # captured at other sizes than the calibration's
         components = sorted({record.component for record in source.chosen.values()})
-        source = trace_pipeline(source.folder.path, call, components=components)
+        source = (
+            _traced_as_planned(source, call, components)
+            if own
+            else trace_pipeline(source.folder.path, call, components=components)
+        )
     graphs = {
         where: replace(source.graph(where), weights=source.mapped_weights[record.component])
         for where, record in source.captured.calls.items()
@@ -239,6 +249,19 @@ class _Job:
             {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()},
             provenance,
         )
+
+
+def _traced_as_planned(
+    source: TracedPipeline, call: dict[str, Any], components: Sequence[str]
+) -> TracedPipeline:
+    """The pipeline with the call that the plan calibrates with."""
+    try:
+        return trace_pipeline(source.folder.path, call, components=components)
+    except UsageError as error:
+        raise UsageError(
+            f"plan: `calibration.call`: {error.message.removeprefix('--call: ')}",
+            hint="change `calibration.call` in the plan, or leave it out",
+        ) from error
 
 
 def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:

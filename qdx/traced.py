@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qdx.cache.digests import file_digest
 from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
 from qdx.exporter.capture.sizes import open_sizes
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.errors import UsageError
-from qdx.exporter.files import sha256_file
 from qdx.exporter.graph.safetensors_file import Checkpoint, open_checkpoint
 from qdx.exporter.graph.weights import Weights, bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 from qdx.helper_files import helper_paths
 
 if TYPE_CHECKING:
+    from qdx.cache.store import Store
     from qdx.exporter.capture.calls import CallRecord
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.progress import Progress
@@ -41,6 +42,7 @@ class TracedPipeline:
         captured: Every call of the dry run.
         chosen: The calls that are wanted, by `component.method`.
         left_out: Components that are called and not wanted.
+        cache: Where digests of files are kept; None keeps none.
     """
 
     folder: PipelineFolder
@@ -50,6 +52,7 @@ class TracedPipeline:
     captured: Capture = field(repr=False)
     chosen: dict[str, CallRecord]
     left_out: tuple[str, ...]
+    cache: Store | None = field(default=None, repr=False)
 
     def graph(self, where: str, profile: TargetProfile | None = None) -> Graph:
         """Traces one call.
@@ -91,7 +94,10 @@ class TracedPipeline:
         files = [root / INDEX_FILE, *(p for c in self.checkpoints.values() for p in c.files)]
         for component in self.folder.components.values():
             files += helper_paths(component)
-        return {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(set(files))}
+        return {
+            path.relative_to(root).as_posix(): file_digest(path, self.cache)
+            for path in sorted(set(files))
+        }
 
 
 def trace_pipeline(
@@ -101,6 +107,7 @@ def trace_pipeline(
     components: Sequence[str] | None = None,
     shapes: Shapes = "static",
     progress: Progress = SILENT,
+    cache: Store | None = None,
 ) -> TracedPipeline:
     """Reads a pipeline folder and runs the pipeline dry.
 
@@ -110,6 +117,7 @@ def trace_pipeline(
         components: Only these are wanted; None wants all.
         shapes: Whether sizes that move between two calls are open.
         progress: Shows the steps.
+        cache: Where digests of files are kept between runs; None computes them.
 
     Raises:
         InvalidModel: The folder is not a pipeline that can be read.
@@ -123,7 +131,7 @@ def trace_pipeline(
         captured = capture(skeleton, call, shapes=shapes)
     chosen, left_out = _choose(captured, components)
     skeleton = _without_unused(skeleton, captured)
-    return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out)
+    return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out, cache)
 
 
 def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, Weights]]:

@@ -74,10 +74,11 @@ class CoreMlBackend:
         threads: int | None = None,
     ) -> Lockstep:
         """Opens the package in segments, in the interpreter."""
-        from qdx.backends.coreml.lockstep import CoreMlLockstep
+        from qdx.backends.coreml.lockstep import CoreMlChunks
+        from qdx.backends.lockstep import Lockstep
 
         del options  # compute units, which the interpreter has not
-        return CoreMlLockstep(folder, shapes, threads=threads)
+        return Lockstep(CoreMlChunks(folder, shapes, threads=threads))
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

@@ -8,34 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qdx.backends.coreml.artifact import read_artifact
 from qdx.backends.coreml.mil.dtypes import BY_NAME
-from qdx.backends.coreml.mil.interpreter import Interpreter
-from qdx.backends.coreml.mil.program import (
-    MilFunction,
-    MilOperation,
-    MilProgram,
-    MilValue,
-    TensorType,
-)
+from qdx.backends.coreml.mil.interpreter import KEPT_BYTES, Interpreter
+from qdx.backends.coreml.mil.program import MilFunction, MilOperation, MilValue, TensorType
 from qdx.backends.coreml.run import torch_threads
-from qdx.backends.lockstep import UnknownQuantizer, Values, shape_of
+from qdx.backends.lockstep import RunChunk, UnknownQuantizer, Values, in_order, shape_of
+from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
+from qdx.exporter.graph.graph import dtype_name
 
-__all__ = ["CoreMlLockstep"]
+__all__ = ["CoreMlChunks"]
 
 _QUANTIZER: Final = re.compile(r"(quantize_tensor(?:_\d+)?)(?:_cast_fp\d+)*\Z")
 _GIVEN: Final = "given_"
 _FLOAT32: Final = BY_NAME["float32"]
 
 
-class CoreMlLockstep:
-    """One interpreter over all segments, on macOS too: the framework runs whole packages only.
+class CoreMlChunks:
+    """Chunks of the main function, each in an interpreter, on macOS too: the framework runs whole packages only.
 
     Attributes:
-        quantizers: Names of the quantizers at which it is cut.
+        flow: Values have the program's names.
     """
 
     def __init__(
@@ -45,7 +40,7 @@ class CoreMlLockstep:
         *,
         threads: int | None = None,
     ) -> None:
-        """Opens the package.
+        """Reads the package.
 
         Args:
             folder: Holds one package.
@@ -54,48 +49,67 @@ class CoreMlLockstep:
 
         Raises:
             InvalidBundle: The package cannot be read, or it has a quantizer that the graph has not.
-            TargetRefusal: The interpreter lacks operations of the program.
         """
-        program = read_artifact(folder)
-        self._outputs = program.main.outputs
-        cut, self._sources = _cut(program.main, shapes)
-        self.quantizers = tuple(self._sources)
-        self._interpreter = Interpreter(_with_main(program, cut))
+        self._program = read_artifact(folder)
+        main = self._program.main
+        sources = dict(_quantizers(main))
+        self._operations = tuple(
+            _fed(operation) if _name(operation) in sources else operation
+            for operation in main.operations
+        )
+        given = {name: TensorType(_FLOAT32, shape_of(name, shapes)) for name in sources}
+        self._values = {value.name: value for value in main.inputs}
+        self._values |= {v.name: v for operation in main.operations for v in operation.outputs}
+        self._values |= {
+            _GIVEN + name: MilValue(_GIVEN + name, kind) for name, kind in given.items()
+        }
         self._threads = threads
+        self.flow = Flow(
+            operations=tuple(map(_operation, self._operations)),
+            inputs=tuple(value.name for value in main.inputs),
+            outputs={name: name for name in main.outputs},
+            given={name: _GIVEN + name for name in sources},
+            sources=in_order(sources, shapes),
+        )
 
-    def __call__(
-        self, inputs: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]
-    ) -> tuple[Values, Values]:
-        """Runs every segment once."""
-        given = {_GIVEN + name: values[name] for name in self.quantizers}
-        with torch_threads(self._threads):
-            results = self._interpreter.run({**inputs, **given})
-        own = {name: results[source].astype(np.float32) for name, source in self._sources.items()}
-        return {name: results[name] for name in self._outputs}, own
+    def open(self, chunk: Chunk, arrays: Mapping[str, NDArray[Any]]) -> RunChunk:
+        """Prepares a part.
+
+        Raises:
+            TargetRefusal: The interpreter lacks operations of it.
+        """
+        taken = chunk.taken(self.flow)
+        inputs = tuple(_input(self._values[name], arrays[name]) for name in taken)
+        function = MilFunction(
+            self._program.main.name,
+            self._program.main.opset,
+            inputs,
+            tuple(self._operations[index] for index in chunk.operations),
+            chunk.made(self.flow),
+        )
+        program = replace(self._program, functions={self._program.default: function})
+        again = not (chunk.enters or chunk.leaves)  # the whole runs again, for the next call
+        interpreter = Interpreter(program, kept_bytes=KEPT_BYTES if again else 0)
+
+        def run(arrays: Mapping[str, NDArray[Any]]) -> Values:
+            with torch_threads(self._threads):
+                return interpreter.run({name: arrays[name] for name in taken})
+
+        return run
 
 
-def _cut(
-    function: MilFunction, shapes: Mapping[str, tuple[int | None, ...]]
-) -> tuple[MilFunction, dict[str, str]]:
-    """The function whose quantizers are inputs' and whose sources are results; sources by quantizer."""
-    sources = dict(_quantizers(function))
-    given = tuple(
-        MilValue(_GIVEN + name, TensorType(_FLOAT32, shape_of(name, shapes))) for name in sources
-    )
-    operations = tuple(
-        _fed(operation) if _name(operation) in sources else operation
-        for operation in function.operations
-    )
-    outputs = tuple(dict.fromkeys([*function.outputs, *sources.values()]))
-    return (
-        replace(
-            function,
-            inputs=(*function.inputs, *given),
-            operations=operations,
-            outputs=outputs,
-        ),
-        sources,
-    )
+def _operation(operation: MilOperation) -> Operation:
+    """An operation as the planner sees it.
+
+    The interpreter computes one after the other, so that none must stay together, and reads weights at their use.
+    """
+    return Operation(tuple(operation.references), tuple(value.name for value in operation.outputs))
+
+
+def _input(value: MilValue, array: NDArray[Any]) -> MilValue:
+    """A value as the input of a chunk: of the type that it is computed in, which may be wider than it is stored."""
+    kind = BY_NAME[dtype_name(value.type.kind.tensor)]
+    return MilValue(value.name, TensorType(kind, array.shape))
 
 
 def _quantizers(function: MilFunction) -> Iterator[tuple[str, str]]:
@@ -124,7 +138,3 @@ def _fed(operation: MilOperation) -> MilOperation:
 def _name(operation: MilOperation) -> str | None:
     found = _QUANTIZER.fullmatch(operation.name) if operation.kind == "quantize" else None
     return None if found is None else found[1]
-
-
-def _with_main(program: MilProgram, function: MilFunction) -> MilProgram:
-    return replace(program, functions={**program.functions, program.default: function})

@@ -82,9 +82,10 @@ class OnnxRuntimeBackend:
         threads: int | None = None,
     ) -> Lockstep:
         """Opens the model in segments."""
-        from qdx.backends.onnx.lockstep import OnnxRuntimeLockstep
+        from qdx.backends.lockstep import Lockstep
+        from qdx.backends.onnx.lockstep import OnnxRuntimeChunks
 
-        return OnnxRuntimeLockstep(folder / "model.onnx", options, shapes, threads=threads)
+        return Lockstep(OnnxRuntimeChunks(folder / "model.onnx", options, shapes, threads=threads))
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """ONNX Runtime itself runs here."""

@@ -84,9 +84,12 @@ class OpenVinoBackend:
         threads: int | None = None,
     ) -> Lockstep:
         """Opens the model in segments."""
-        from qdx.backends.openvino.lockstep import OpenVinoLockstep
+        from qdx.backends.lockstep import Lockstep
+        from qdx.backends.openvino.lockstep import OpenVinoChunks
 
-        return OpenVinoLockstep(folder / "openvino_model.xml", options, shapes, threads=threads)
+        return Lockstep(
+            OpenVinoChunks(folder / "openvino_model.xml", options, shapes, threads=threads)
+        )
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """OpenVINO itself runs here."""

@@ -1,23 +1,33 @@
-"""The IR cut open at its quantizers; see `qdx.backends.lockstep`."""
+"""The IR cut open at the quantizers of its inputs; see `qdx.backends.lockstep`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdx.backends.lockstep import Values, quantizer_of, shape_of
+from qdx.backends.lockstep import RunChunk, Values, in_order, quantizer_of, shape_of
+from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
 from qdx.backends.openvino.package import openvino
-from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.errors import InternalError, InvalidBundle, quoted
 
-__all__ = ["OpenVinoLockstep"]
+__all__ = ["OpenVinoChunks"]
+
+_FACES: Final = frozenset({"Parameter", "Result"})
+_MOVES: Final = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_GIVEN: Final = "given/"
+_SAME: Final = 1e-5
 
 
-class OpenVinoLockstep:
-    """One compiled model over all segments."""
+class OpenVinoChunks:
+    """Chunks of the model, each compiled by itself. It is read again for each: its weights are mapped, not copied.
+
+    Attributes:
+        flow: Values are named after the position of their node among the ordered nodes, inputs and outputs by the IR.
+    """
 
     def __init__(
         self,
@@ -27,7 +37,7 @@ class OpenVinoLockstep:
         *,
         threads: int | None = None,
     ) -> None:
-        """Opens the model.
+        """Reads the model.
 
         Args:
             model: The IR's XML file; its weights lie beside it.
@@ -36,65 +46,153 @@ class OpenVinoLockstep:
             threads: Processor threads; OpenVINO's default where None.
 
         Raises:
-            InvalidBundle: OpenVINO cannot read or compile it, or it has a quantizer that the graph has not.
+            InvalidBundle: OpenVINO cannot read it, or it has a quantizer that the graph has not.
         """
-        core = openvino().Core()
-        properties: dict[str, Any] = dict(options)
+        self._core = openvino().Core()
+        self._model = model
+        self._properties: dict[str, Any] = dict(options)
         if threads is not None:
-            properties["INFERENCE_NUM_THREADS"] = threads
+            self._properties["INFERENCE_NUM_THREADS"] = threads
         try:
-            read = core.read_model(model)
-            self._inputs = [port.get_any_name() for port in read.inputs]
-            self._outputs = [port.get_any_name() for port in read.outputs]
-            self.quantizers = _cut(read, shapes)
-            self._request = core.compile_model(read, "CPU", properties).create_infer_request()
+            read = self._core.read_model(model)
+            nodes = read.get_ordered_ops()
+            self._names = [node.get_friendly_name() for node in nodes]
+            self.flow = _flow(read, nodes, shapes)
+            rescaling = {_GIVEN + name for name in self.flow.factors}
+            self._rescaling = [bool(rescaling & {*op.inputs}) for op in self.flow.operations]
         except RuntimeError as error:
-            raise InvalidBundle(
-                f"{quoted(model.name)}: OpenVINO cannot open it in segments: {error}"
-            ) from error
+            raise self._unopened(error) from error
 
-    def __call__(
-        self, inputs: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]
-    ) -> tuple[Values, Values]:
-        """Runs every segment once."""
-        arrays = [inputs[name] for name in self._inputs]
-        arrays += [values[name] for name in self.quantizers]
-        given = {index: np.asarray(array, order="C") for index, array in enumerate(arrays)}
-        results = self._request.infer(given, share_inputs=True, share_outputs=False)
-        names = (*self._outputs, *self.quantizers)
-        found = {name: results[index] for index, name in enumerate(names)}
-        own = {name: found.pop(name) for name in self.quantizers}
-        return found, own
+    def open(self, chunk: Chunk, arrays: Mapping[str, NDArray[Any]]) -> RunChunk:
+        """Compiles a part.
+
+        Raises:
+            InvalidBundle: OpenVINO cannot read or compile it.
+        """
+        del arrays
+        taken, made = chunk.taken(self.flow), chunk.made(self.flow)
+        try:
+            compiled = self._core.compile_model(self.part(chunk), "CPU", self._properties)
+            request = compiled.create_infer_request()
+        except RuntimeError as error:
+            raise self._unopened(error) from error
+
+        def run(arrays: Mapping[str, NDArray[Any]]) -> Values:
+            given = {index: np.asarray(arrays[name], order="C") for index, name in enumerate(taken)}
+            # The memory of the results lives as long as they do, or until the request is used again.
+            results = request.infer(given, share_inputs=True, share_outputs=True)
+            return {name: results[index] for index, name in enumerate(made)}
+
+        return run
+
+    def part(self, chunk: Chunk) -> Any:
+        """The model of a chunk: what it takes are its parameters, what it makes its results."""
+        ov = openvino()
+        taken, made = chunk.taken(self.flow), chunk.made(self.flow)
+        nodes = self._core.read_model(self._model).get_ordered_ops()
+        if [node.get_friendly_name() for node in nodes] != self._names:
+            raise InternalError(f"{quoted(self._model.name)}: its nodes are read in another order")
+        results = [_output(nodes, name) for name in made]
+        parameters: dict[str, Any] = {}
+        for index in chunk.operations:
+            names = self.flow.operations[index].inputs
+            for port, name in zip(nodes[index].inputs(), names, strict=True):
+                if name not in taken:
+                    continue
+                if name not in parameters:
+                    source = port.get_source_output()
+                    kind = ov.Type.f32 if name.startswith(_GIVEN) else source.get_element_type()
+                    parameters[name] = ov.opset13.parameter(source.get_partial_shape(), kind)
+                port.replace_source_output(parameters[name].output(0))
+            if self._rescaling[index]:
+                # It is given what stands behind the multiplication that it was joined with.
+                for own, scaled in ((1, 3), (2, 4)):
+                    nodes[index].input(own).replace_source_output(nodes[index].input_value(scaled))
+        return ov.Model(
+            [ov.opset13.result(output) for output in results],
+            [parameters[name] for name in taken],
+            "chunk",
+        )
+
+    def _unopened(self, error: RuntimeError) -> InvalidBundle:
+        return InvalidBundle(
+            f"{quoted(self._model.name)}: OpenVINO cannot open it in segments: {error}"
+        )
 
 
-def _cut(model: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[str, ...]:
-    """Gives quantizers parameters of their own and the model their sources as results.
+def _flow(model: Any, nodes: Sequence[Any], shapes: Mapping[str, tuple[int | None, ...]]) -> Flow:
+    """What the model computes, each value named after the position of its node and of the output.
 
-    A quantizer that the conversion has moved or joined with its neighbours stays inside its segment.
+    A quantizer that the conversion has moved is not fed from outside.
     """
-    ov = openvino()
-    names: list[str] = []
-    parameters: list[Any] = []
-    sources: list[Any] = []
-    for node in model.get_ordered_ops():
-        name = quantizer_of(node.get_friendly_name())
-        if name is None or node.get_type_name() != "FakeQuantize":
-            continue
-        shape = shape_of(name, shapes)
-        source = node.input_value(0)
-        if source.get_node().get_type_name() in {"Parameter", "Transpose"}:
-            continue
-        if _shape(source) != shape or _rescales(node):
-            continue
-        parameter = ov.opset13.parameter(source.get_partial_shape(), ov.Type.f32)
-        node.input(0).replace_source_output(parameter.output(0))
-        names.append(name)
-        parameters.append(parameter)
-        sources.append(source)
-    model.add_parameters(parameters)
-    model.add_results([ov.opset13.result(source) for source in sources])
-    model.validate_nodes_and_infer_types()
-    return tuple(names)
+    positions = {node.get_name(): index for index, node in enumerate(nodes)}
+
+    def value(output: Any) -> str:
+        return f"{positions[output.get_node().get_name()]}:{output.get_index()}"
+
+    inputs = {value(port): port.get_any_name() for port in model.inputs}
+    outputs = {port.get_any_name(): value(port.get_node().input_value(0)) for port in model.outputs}
+    operations: list[Operation] = []
+    sources: dict[str, str] = {}
+    factors: dict[str, NDArray[Any]] = {}
+    for index, node in enumerate(nodes):
+        read = [value(output) for output in node.input_values()]
+        kind = node.get_type_name()
+        name = quantizer_of(node.get_friendly_name()) if kind == "FakeQuantize" else None
+        factor = None if name is None else _factor(node, shape_of(name, shapes))
+        if name is not None and factor is not None:
+            sources[name] = read[0]
+            read[0] = _GIVEN + name
+            if not np.allclose(factor, 1.0, rtol=_SAME, atol=0):
+                factors[name] = factor
+        made = [f"{index}:{port}" for port in range(node.get_output_size())]
+        operations.append(
+            Operation(
+                inputs=tuple(inputs.get(each, each) for each in read),
+                outputs=() if kind in _FACES else tuple(made),
+                joined=kind == "FakeQuantize",
+                moves=kind in _MOVES,
+                stored_bytes=node.get_byte_size() if kind == "Constant" else 0,
+            )
+        )
+    return Flow(
+        operations=tuple(operations),
+        inputs=tuple(inputs.values()),
+        outputs={name: inputs.get(each, each) for name, each in outputs.items()},
+        given={name: _GIVEN + name for name in sources},
+        sources=in_order(sources, shapes),
+        factors=factors,
+    )
+
+
+def _output(nodes: Sequence[Any], name: str) -> Any:
+    """The output of a node that a value of the flow is named after."""
+    index, _, port = name.partition(":")
+    return nodes[int(index)].output(int(port))
+
+
+def _factor(quantizer: Any, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
+    """What the quantizer multiplies by before it rounds, of a shape that fits its input; None where it is not cut.
+
+    The conversion joins a multiplication before a quantizer with it: the range of its input is then that of
+    its output divided by the factors. One that reads something else than the quantizer of the quantized graph is
+    not cut.
+    """
+    source = quantizer.input_value(0)
+    if source.get_node().get_type_name() in {"Parameter", "Transpose"} or _shape(source) != shape:
+        return None
+    bounds = [quantizer.input_value(index).get_node() for index in range(1, 5)]
+    if any(each.get_type_name() != "Constant" for each in bounds):
+        return None
+    low, high, low_out, high_out = (np.asarray(each.data, np.float64) for each in bounds)
+    with np.errstate(invalid="ignore"):
+        factor = (high_out - low_out) / (high - low)
+    exact = np.isfinite(factor).all() and (factor > 0).all()
+    if not exact or not np.allclose(
+        low * factor, low_out, rtol=_SAME, atol=_SAME * np.abs(high_out).max()
+    ):
+        return None
+    return factor.astype(np.float32)
 
 
 def _shape(source: Any) -> tuple[int | None, ...] | None:
@@ -103,15 +201,3 @@ def _shape(source: Any) -> tuple[int | None, ...] | None:
     if shape.rank.is_dynamic:
         return None
     return tuple(None if size.is_dynamic else size.get_length() for size in shape)
-
-
-def _rescales(quantizer: Any) -> bool:
-    """Whether a multiplication was joined to the quantizer, so that it is fed what stands before that.
-
-    Without, its input range is its output range.
-    """
-    low, high, low_out, high_out = (quantizer.input_value(i).get_node() for i in range(1, 5))
-    if any(each.get_type_name() != "Constant" for each in (low, high, low_out, high_out)):
-        return True
-    pairs = ((low.data, low_out.data), (high.data, high_out.data))
-    return not all(a.size == b.size and np.allclose(a, b, rtol=1e-5) for a, b in pairs)

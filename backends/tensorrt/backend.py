@@ -109,13 +109,14 @@ class TensorRtBackend:
         threads: int | None = None,
     ) -> Lockstep:
         """Opens the model in segments, in ONNX Runtime; an engine cannot be cut."""
-        from qdx.backends.onnx.lockstep import OnnxRuntimeLockstep
+        from qdx.backends.lockstep import Lockstep
+        from qdx.backends.onnx.lockstep import OnnxRuntimeChunks
         from qdx.backends.tensorrt.lower import MODEL_FILE
 
         del options
         model = folder / MODEL_FILE
-        return OnnxRuntimeLockstep(
-            model, _LITERALLY, shapes, threads=threads, rewrite=_rewrite(model)
+        return Lockstep(
+            OnnxRuntimeChunks(model, _LITERALLY, shapes, threads=threads, rewrite=_rewrite(model))
         )
 
     def proof(self, folders: Sequence[Path]) -> Proof:

@@ -69,7 +69,7 @@ class Provenance(_Record):
         files: SHA-256 of the model's files by relative path.
         call: The pipeline call, as bundles record it.
         samples: Number of pipeline calls.
-        steps: Denoising steps asked for; None for the call's own.
+        steps: Denoising steps of each; None where the pipeline takes no number of steps, or chooses it itself.
         observed: Share of the steps that were observed.
         seed: Of the first call; each next one has the next.
         prompts: None where the call's own prompt was used.

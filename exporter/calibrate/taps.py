@@ -176,9 +176,9 @@ class Recorder:
             earlier = observe.get(tap.node)
             observe[tap.node] = one if earlier is None else _both(earlier, one)
         if self._deferred is None:
-            return self._executor.run(inputs, observe=observe)
+            return self._executor.run(inputs, observe=observe, in_parts=True)
         with self._deferred.run():
-            outputs = self._executor.run(inputs, observe=observe)
+            outputs = self._executor.run(inputs, observe=observe, in_parts=True)
             bad = self._deferred.settle()
         if bad is not None:
             raise self._not_finite(bad, occasion)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.progress import Progress
 
-__all__ = ["fill_weights", "is_converted", "load_pipeline", "replace_parameters"]
+__all__ = ["fill_buffers", "fill_weights", "is_converted", "load_pipeline", "replace_parameters"]
 
 
 def load_pipeline(folder: PipelineFolder, *, progress: Progress = SILENT) -> Skeleton:
@@ -57,6 +57,16 @@ def fill_weights(module: nn.Module, skeleton: Skeleton, name: str) -> None:
             filled[owner] = nn.Parameter(weight.read(), requires_grad=False)
         found[parameter_name] = filled[owner]
     replace_parameters(module, found)
+
+
+def fill_buffers(module: nn.Module, skeleton: Skeleton, name: str) -> None:
+    """Gives a component's persistent buffers their stored values, and leaves its parameters.
+
+    Raises:
+        InvalidModel: A file is damaged.
+        StorageError: A file cannot be read.
+    """
+    load_buffers(module, open_checkpoint(skeleton.folder.components[name].path))
 
 
 def is_converted(module: nn.Module, skeleton: Skeleton, name: str) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_BYTES", "AttentionBlocks", "find_attention_blocks"]
 
-BLOCK_BYTES: Final = 2**24
+BLOCK_BYTES: Final = 2**22
 """Of the scores of one block of queries; attention whose scores are smaller is computed at once."""
 
 _PRODUCTS: Final = frozenset({"matmul", "bmm"})

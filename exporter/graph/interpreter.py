@@ -16,7 +16,7 @@ from qdx.exporter.graph.graph import Graph, dtype_name
 from qdx.exporter.graph.placed_calls import caller_for
 from qdx.exporter.graph.upload import Upload
 
-__all__ = ["Executor", "Observe", "run"]
+__all__ = ["Executor", "Observe", "mutates", "run"]
 
 Observe = Callable[[torch.Tensor], None]
 _NOBODY: Final[Mapping[str, Observe]] = MappingProxyType({})
@@ -47,15 +47,21 @@ class Executor:
         self._interpreter = _LateWeights(graph, Upload(device))
 
     def run(
-        self, inputs: Mapping[str, torch.Tensor], *, observe: Mapping[str, Observe] = _NOBODY
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        observe: Mapping[str, Observe] = _NOBODY,
+        in_parts: bool = False,
     ) -> dict[str, torch.Tensor]:
         """Runs the graph once.
 
         Args:
             inputs: Every input by name, with the dtype and shape that the graph declares.
-            observe: By name of a node that yields one tensor: called with it as soon as it is computed, and where
-                large attention is computed some queries at a time, with one part after the other. The tensor is
-                not to be kept or changed, and lies on the device.
+            observe: By name of a node that yields one tensor: called with it before the next node is computed,
+                when what it was computed from is gone. The tensor is not to be changed, nor kept where `mutates`; it lies on
+                the device.
+            in_parts: Whether an observer may be called with one part of a tensor after the other, as large
+                attention is computed some queries at a time. Else attention with such a tensor is computed whole.
 
         Returns:
             Outputs by name, in the memory of the process.
@@ -80,9 +86,15 @@ class Executor:
                 )
             values.append(value)
         with torch.no_grad():
-            outputs = self._interpreter.compute(values, observe)
+            outputs = self._interpreter.compute(values, observe, in_parts=in_parts)
         found = {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
         return found if is_cpu(self._device) else {n: one.to(CPU) for n, one in found.items()}
+
+
+def mutates(graph: Graph) -> bool:
+    """Whether an operation of the graph changes a tensor in place."""
+    targets = (getattr(node.target, "_schema", None) for node in graph.program.graph.nodes)
+    return any(schema is not None and schema.is_mutable for schema in targets)
 
 
 class _LateWeights(Interpreter):
@@ -95,34 +107,54 @@ class _LateWeights(Interpreter):
     def __init__(self, graph: Graph, upload: Upload) -> None:
         super().__init__(graph.program.graph_module)
         self._observe: Mapping[str, Observe] = _NOBODY
+        self._unseen: tuple[Observe, torch.Tensor] | None = None
         self._upload = upload
         self._call = caller_for(upload.device)
         self._parameters = graph.parameters
         self._buffers = {name: upload(buffer) for name, buffer in graph.buffers.items()}
         self._weights = graph.weights
         self._blocks = {blocks.result: blocks for blocks in find_attention_blocks(graph)}
-        self._inside = {node for blocks in self._blocks.values() for node in blocks.chain}
+        self._in_parts: frozenset[Node] = frozenset()
+        self._inside: frozenset[Node] = frozenset()
         self._keep_for_blocks()
 
-    def compute(self, values: list[torch.Tensor], observe: Mapping[str, Observe]) -> Any:
+    def compute(
+        self, values: list[torch.Tensor], observe: Mapping[str, Observe], *, in_parts: bool
+    ) -> Any:
         self._observe = observe
+        chosen = [
+            blocks
+            for blocks in self._blocks.values()
+            if in_parts or not any(node.name in observe for node in blocks.chain)
+        ]
+        self._in_parts = frozenset(blocks.result for blocks in chosen)
+        self._inside = frozenset(node for blocks in chosen for node in blocks.chain)
         try:
             return self.run(*map(self._upload, values))
         finally:
-            self._observe = _NOBODY
+            self._observe, self._unseen = _NOBODY, None
             self.env.clear()  # the outputs are the caller's
 
     def run_node(self, n: Node) -> Any:
+        self._show()
         if n in self._inside:
             return None  # computed together with the result of its attention
-        blocks = self._blocks.get(n)
-        result = super().run_node(n) if blocks is None else self._in_blocks(blocks)
+        blocks = self._blocks.get(n) if n in self._in_parts else None
+        result = super().run_node(n) if blocks is None else self._computed(blocks)
         if n.name in self._observe:
-            self._observe[n.name](self._weight(n) if n.name in self._parameters else result)
+            value = self._weight(n) if n.name in self._parameters else result
+            self._unseen = self._observe[n.name], value
         return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         return self._call(target, args, kwargs)
+
+    def _show(self) -> None:
+        """Shows the value of the node before, whose arguments are only now out of use."""
+        if self._unseen is not None:
+            observe, value = self._unseen
+            self._unseen = None
+            observe(value)
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in self._parameters:
@@ -145,7 +177,7 @@ class _LateWeights(Interpreter):
     def _weight(self, node: Node) -> torch.Tensor:
         return self._upload.weight(self._weights[self._parameters[node.name]])
 
-    def _in_blocks(self, blocks: AttentionBlocks) -> torch.Tensor:
+    def _computed(self, blocks: AttentionBlocks) -> torch.Tensor:
         return blocks.compute(self._value, self._observe, self._call)
 
     def _keep_for_blocks(self) -> None:

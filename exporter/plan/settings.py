@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from qdx.exporter.plan.model import PlanModel, Ratio
 
-__all__ = ["Calibration", "Nncf", "Options", "Smoothing"]
+__all__ = ["CALIBRATION_STEPS_MOST", "Calibration", "Nncf", "Options", "Smoothing"]
+
+CALIBRATION_STEPS_MOST: Final = 25
+"""Denoising steps of a calibration that says none: longer schedules come to the same ranges at other timesteps."""
+
+_SIZES: Final = frozenset({"height", "width", "num_frames"})
 
 
 class Smoothing(PlanModel):
@@ -52,7 +57,8 @@ class Calibration(PlanModel):
 
     Attributes:
         samples: Number of pipeline calls, each with a prompt and a seed of its own.
-        steps: Denoising steps of each; None takes what the exported call has.
+        steps: Denoising steps of each; None takes what the exported call has, up to 25, or up to the number of
+            `timestep_groups` where that is larger.
         timestep_groups: Number of equal parts of the schedule for which statistics are kept apart.
         observed: Share of the steps that are observed, above 0 to 1; the others only lead from one to the next.
             Every step is observed in one sample at least.
@@ -62,13 +68,32 @@ class Calibration(PlanModel):
             `height`; None for none.
     """
 
-    samples: Annotated[int, Field(ge=1, le=4096)] = 8
+    samples: Annotated[int, Field(ge=1, le=4096)] = 4
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     timestep_groups: Annotated[int, Field(ge=1, le=100)] = 10
-    observed: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    observed: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     branches: Literal["both", "conditional", "unconditional"] = "both"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     call: dict[str, int | float | str] | None = None
+
+    @field_validator("call")
+    @classmethod
+    def _check_call(
+        cls, call: dict[str, int | float | str] | None
+    ) -> dict[str, int | float | str] | None:
+        if call is None:
+            return None
+        from qdx.exporter.capture.arguments import IMAGE_ARGUMENTS
+
+        if images := sorted(call.keys() & set(IMAGE_ARGUMENTS)):
+            raise ValueError(
+                f"`{images[0]}` is an image, and a plan opens no files; give it with --call"
+            )
+        for name in sorted(call.keys() & _SIZES):
+            size = call[name]
+            if not isinstance(size, int) or size < 1:  # pipelines take 0 for their own size
+                raise ValueError(f"`{name}` is {size!r}, expected a whole number from 1 on")
+        return call
 
 
 class Nncf(PlanModel):

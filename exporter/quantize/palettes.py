@@ -12,6 +12,7 @@ from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.operators import dequantize, lut
 from qdx.exporter.graph.weights import LazyWeight
 from qdx.exporter.quantize.block_weights import block_weight
+from qdx.exporter.quantize.memory import remembered
 from qdx.exporter.quantize.palette_rows import nearest_entries, row_centres
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.rows import Layout
@@ -159,6 +160,19 @@ class _Source:
 
 def _tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tables:
     """The tables of rows, in the type in which they are stored."""
+
+    def choose() -> dict[str, torch.Tensor]:
+        chosen = _chosen_tables(rows, quantization)
+        return {
+            "table": chosen.table,
+            **({} if chosen.scale is None else {"scale": chosen.scale}),
+        }
+
+    found = remembered("tables", rows, quantization, choose)
+    return _Tables(found["table"], found.get("scale"))
+
+
+def _chosen_tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tables:
     number = 2**quantization.palette_bits
     if rows.numel():
         centres = row_centres(rows, number)

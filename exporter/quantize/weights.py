@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 
 from qdx.exporter.graph.weights import LazyWeight
 from qdx.exporter.quantize.derived import DerivedParts
 from qdx.exporter.quantize.dtypes import quantized_dtype
+from qdx.exporter.quantize.memory import remembered
 from qdx.exporter.quantize.placement import WeightQuantization
 from qdx.exporter.quantize.rows import Layout
 from qdx.exporter.quantize.weight_scales import Grid, row_qparams, runs_of_rows
@@ -22,6 +23,10 @@ __all__ = [
     "quantize_weight",
     "scaled_channels",
 ]
+
+
+_QUICK: Final = "minmax"
+"""The observer that costs no more than finding out which weight it is."""
 
 
 class Rounding(Protocol):
@@ -92,12 +97,13 @@ def quantize_weight(
     grid = Grid.of(quantization)
     container: torch.dtype = getattr(torch, grid.kind.container)
     values = torch.empty(rows.shape, dtype=container)
-    scale, zero_point = torch.empty(len(rows), 1), torch.empty(len(rows), 1)
+    scale, zero_point = _chosen(rows, grid, quantization)
     # One that was learned goes by the weight's shape, so it takes all rows at once.
     learned = rounding is not nearest and not grid.kind.is_float
     for run in [slice(None)] if learned else runs_of_rows(rows):
         part = rows[run].to(torch.float32)
-        scale[run], zero_point[run] = row_qparams(part, grid, observer=quantization.observer)
+        if quantization.observer == _QUICK:
+            scale[run], zero_point[run] = row_qparams(part, grid, observer=_QUICK)
         scaled = part / scale[run]
         if learned:
             scaled = layout.rows(rounding(layout.restored(scaled)))
@@ -110,6 +116,24 @@ def quantize_weight(
         layout.parameter(zero_point).to(container),
         quantization,
     )
+
+
+def _chosen(
+    rows: torch.Tensor, grid: Grid, quantization: WeightQuantization
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points of all rows, [rows, 1] in float32; still to be filled for a quick observer."""
+
+    def choose() -> dict[str, torch.Tensor]:
+        scale, zero_point = torch.empty(len(rows), 1), torch.empty(len(rows), 1)
+        for run in runs_of_rows(rows):
+            part = rows[run].to(torch.float32)
+            scale[run], zero_point[run] = row_qparams(part, grid, observer=quantization.observer)
+        return {"scale": scale, "zero_point": zero_point}
+
+    if quantization.observer == _QUICK:
+        return torch.empty(len(rows), 1), torch.empty(len(rows), 1)
+    found = remembered("scales", rows, quantization, choose)
+    return found["scale"], found["zero_point"]
 
 
 def derived_weights(

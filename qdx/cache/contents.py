@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,7 +87,7 @@ def evict(root: Path, excess_bytes: int) -> int:
     return freed
 
 
-def clear(root: Path, kind: str | None, held: Collection[Path]) -> Cleared:
+def clear(root: Path, kind: str | None) -> Cleared:
     """Removes all entries, or those of one kind, but what a process uses."""
     count = size_bytes = in_use = 0
     for folder in _folders(root):
@@ -96,7 +96,7 @@ def clear(root: Path, kind: str | None, held: Collection[Path]) -> Cleared:
     for entry in list_entries(root):
         if kind not in {None, entry.kind}:
             continue
-        if entry.path not in held and _discard(entry.path):
+        if _discard(entry.path):
             count, size_bytes = count + 1, size_bytes + entry.size_bytes
         else:
             in_use += 1

@@ -24,29 +24,20 @@ from qdx.bundle.staging import (
     reclaim_all,
     remove_tree,
 )
-from qdx.cache.contents import (
-    Cleared,
-    allowed_bytes,
-    clear,
-    evict,
-    holder_of,
-    list_entries,
-    work_of,
-)
+from qdx.cache.contents import Cleared, clear, list_entries, work_of
 from qdx.cache.entry import Entry, check_entry, folder_size_bytes, write_listing
 from qdx.cache.keys import check_key, check_kind
 from qdx.cache.place import DEFAULT_LIMIT_BYTES, check_root, user_limit_bytes, user_root
-from qdx.exporter.errors import InvalidInput, QdxError, StorageError, UsageError, quoted
-from qdx.exporter.files import dump_json, load_json, safe_child
+from qdx.cache.room import Room
+from qdx.cache.work import leave_work, lock_work, remove_work
+from qdx.exporter.errors import InvalidInput, QdxError, StorageError, quoted
+from qdx.exporter.files import safe_child
 
 __all__ = ["Store", "user_store"]
 
 _NO_ROOM: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 )
-# Other processes add as well: after so many own ones, or so much of the limit, the disk is asked.
-_ADDED_BEFORE_SCAN: Final = 100
-_SHARE_BEFORE_SCAN: Final = 0.05
 
 
 class Store:
@@ -81,8 +72,7 @@ class Store:
         self._tell = tell
         self._held: dict[Path, int] = {}
         self._working: dict[Path, int] = {}
-        self._used_bytes: int | None = None  # None: the disk is to be asked
-        self._added = self._added_bytes = 0
+        self._room = Room(self.root, limit_bytes)
         self._reclaimed: set[Path] = set()
         check_root(self.root)
 
@@ -132,12 +122,13 @@ class Store:
         with self._staged(kind, key) as (staging, is_kept):
             try:
                 yield staging
-                if is_kept:
-                    self._publish(staging, kind, key)
             except (OSError, StorageError) as bad:
                 if not _is_no_room(bad):
                     raise
-                self._note_no_room(bad)
+                self._note_unkept(bad)
+                return
+            if is_kept:
+                self._publish(staging, kind, key)
 
     @contextlib.contextmanager
     def working(self, kind: str, key: str) -> Iterator[Path]:
@@ -151,16 +142,20 @@ class Store:
             StorageError: If it cannot be made.
         """
         path = work_of(self._path_of(kind, key))
-        lock = self._lock_work(path, kind)
+        try:
+            self._make_folder(path.parent)
+            lock = lock_work(path)
+        except OSError as bad:
+            raise StorageError(
+                f"{quoted(path)}: cannot keep work under way, {bad.strerror or bad}",
+                hint="set QDX_CACHE to a folder on a disk with room, or give --no-cache",
+            ) from bad
         self._working[path] = lock
         try:
             yield path
         finally:
-            self._working.pop(path, None)
-            with contextlib.suppress(OSError):
-                os.utime(lock)
-                holder_of(path).unlink(missing_ok=True)
-            os.close(lock)
+            del self._working[path]
+            leave_work(path, lock)
 
     def remove_working(self, kind: str, key: str) -> None:
         """Removes a folder of work under way, if there is one; inside `working` or outside.
@@ -170,19 +165,7 @@ class Store:
             StorageError: If it cannot be removed.
         """
         path = work_of(self._path_of(kind, key))
-        own = self._working.get(path)
-        if own is None and not path.exists():
-            return
-        lock = lock_folder(path) if own is None else own
-        if lock is None:
-            raise _taken(path, kind)
-        try:
-            discard_locked(path)
-        except OSError as bad:
-            raise StorageError(f"{quoted(path)}: cannot be removed, {bad.strerror}") from bad
-        finally:
-            if own is None:
-                os.close(lock)
+        remove_work(path, self._working.get(path))
 
     def entries(self) -> list[Entry]:
         """All entries and all work under way, those longest unused first."""
@@ -197,8 +180,8 @@ class Store:
         """Removes all entries and work under way, or those of one kind, but what a process uses."""
         if kind is not None:
             check_kind(kind)
-        self._used_bytes = None
-        return clear(self.root, kind, {*self._held, *self._working})
+        self._room.forget()
+        return clear(self.root, kind)
 
     def _path_of(self, kind: str, key: str) -> Path:
         check_kind(kind)
@@ -249,7 +232,7 @@ class Store:
             self._note(f"cache: a damaged entry was removed: {why}")
         finally:
             os.close(lock)
-        self._used_bytes = None
+        self._room.forget()
 
     @contextlib.contextmanager
     def _staged(self, kind: str, key: str) -> Iterator[tuple[Path, bool]]:
@@ -257,9 +240,7 @@ class Store:
         try:
             staging, lock = self._create(self._path_of(kind, key))
         except (OSError, StorageError, InvalidInput) as bad:
-            if isinstance(bad, OSError) and not _is_no_room(bad):
-                raise StorageError(f"{quoted(self.root)}: {bad.strerror or bad}") from bad
-            self._note_no_room(bad)
+            self._note_unkept(bad)
             with TemporaryDirectory(prefix="qdx-") as folder:
                 yield Path(folder), False
             return
@@ -283,58 +264,19 @@ class Store:
         folder.mkdir(mode=0o700, exist_ok=True)
 
     def _publish(self, staging: Path, kind: str, key: str) -> None:
-        write_listing(staging, kind, key)
-        size_bytes = folder_size_bytes(staging)
-        if not self._make_room(size_bytes):
-            return
-        if rename_if_free(staging, self._path_of(kind, key)):
-            self._added += 1
-            self._added_bytes += size_bytes
-            self._used_bytes = (self._used_bytes or 0) + size_bytes
-
-    def _make_room(self, size_bytes: int) -> bool:
-        """Evicts until an entry fits; returns False, with a note, where it cannot."""
-        often = self._added >= _ADDED_BEFORE_SCAN
-        much = self._added_bytes >= self.limit_bytes * _SHARE_BEFORE_SCAN
-        if self._used_bytes is None or often or much:
-            self._used_bytes = self.size_bytes
-            self._added = self._added_bytes = 0
-        allowed = allowed_bytes(self.root, self.limit_bytes, self._used_bytes)
-        if size_bytes <= allowed:
-            excess = self._used_bytes + size_bytes - allowed
-            if excess <= 0:
-                return True
-            freed = evict(self.root, excess)
-            self._used_bytes -= freed
-            if freed >= excess:
-                return True
-        self._note(
-            f"cache: an entry of {size_bytes} bytes is not kept: {allowed} bytes are allowed, "
-            f"{self._used_bytes} in use"
-        )
-        return False
-
-    def _lock_work(self, path: Path, kind: str) -> int:
-        """Makes and locks a folder of work under way, and says who has it."""
+        """Completes an entry; a disk that refuses costs the entry, not the job."""
         try:
-            self._make_folder(path.parent)
-            safe_child(self.root, f"{path.parent.name}/{path.name}", error=InvalidInput)
-            path.mkdir(mode=0o700, exist_ok=True)
-            lock = lock_folder(path)
-        except OSError as bad:
-            raise StorageError(
-                f"{quoted(path)}: cannot keep work under way, {bad.strerror or bad}",
-                hint="set QDX_CACHE to a folder on a disk with room, or give --no-cache",
-            ) from bad
-        if lock is None:
-            raise _taken(path, kind)
-        holder = holder_of(path)
-        with contextlib.suppress(OSError):
-            holder.unlink(missing_ok=True)  # never written through a link
-            holder.write_bytes(dump_json({"pid": os.getpid()}))
-        return lock
+            write_listing(staging, kind, key)
+            size_bytes = folder_size_bytes(staging)
+            refused = self._room.make(size_bytes)
+            if refused is not None:
+                self._note(f"cache: an entry is not kept, {refused}")
+            elif rename_if_free(staging, self._path_of(kind, key)):
+                self._room.take(size_bytes)
+        except (OSError, StorageError) as bad:
+            self._note_unkept(bad)
 
-    def _note_no_room(self, bad: Exception) -> None:
+    def _note_unkept(self, bad: Exception) -> None:
         cause = bad.__cause__ if isinstance(bad.__cause__, OSError) else bad
         why = bad.message if isinstance(bad, QdxError) else getattr(cause, "strerror", None) or bad
         self._note(f"cache: nothing is kept in {quoted(self.root)}: {why}")
@@ -358,15 +300,3 @@ def user_store(*, tell: Callable[[str], None] | None = None) -> Store:
 def _is_no_room(bad: OSError | StorageError) -> bool:
     cause = bad if isinstance(bad, OSError) else bad.__cause__
     return isinstance(cause, OSError) and cause.errno in _NO_ROOM
-
-
-def _taken(path: Path, kind: str) -> UsageError:
-    try:
-        pid = load_json(holder_of(path), error=InvalidInput).get("pid")
-    except QdxError:
-        pid = None
-    who = f"process {pid}" if isinstance(pid, int) else "another process"
-    return UsageError(
-        f"{who} works on the same {kind} already",
-        hint="wait until it has ended, or end it; or give --no-cache",
-    )

@@ -1,20 +1,23 @@
 """What is kept of a sample under way, so that the same command goes on where it was interrupted.
 
-    sample-003/
+    sample-0003/
         000012-<SHA-256>.safetensors    what a component answered in call 12
-        observed-000045.qdx             the statistics after call 45, as a file of ranges
-        finished.qdx                    the statistics of the whole sample
+        observed-000045-<SHA-256>.qdx   the statistics after call 45, as a file of ranges
+        finished-<SHA-256>.qdx          the statistics of the whole sample
 
 Going on, the pipeline's own Python runs again from the start and is given the answers that are kept; nothing
-is computed twice, and nothing of the pipeline's state need be saved. Every file is written aside and renamed.
+is computed twice, and nothing of the pipeline's state need be saved. Every file is written aside and renamed. Its
+SHA-256 is that of its seal, its place and its content: what is damaged, and what is another calibration's or another
+sample's, does not have the digest of its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,77 +25,107 @@ import torch
 
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.errors import InvalidInput, StorageError, quoted
-from qdx.exporter.files import sha256_file
+from qdx.exporter.files import open_regular
 from qdx.exporter.graph.safetensors_file import SafetensorsFile
 
-__all__ = ["SampleCheckpoint"]
+__all__ = ["KeptAnswers", "SampleCheckpoint", "Seal"]
 
-_ANSWER: Final = re.compile(r"(\d{6})-([0-9a-f]{64})\.safetensors")
-_OBSERVED: Final = re.compile(r"observed-(\d{6})\.qdx")
-_FINISHED: Final = "finished.qdx"
+_NAME: Final = re.compile(r"(\d{6}|observed-\d{6}|finished)-([0-9a-f]{64})\.(safetensors|qdx)")
+_FINISHED: Final = "finished"
+_PARTIAL: Final = ".partial"
+_CHUNK_BYTES: Final = 2**20
 
 
-class SampleCheckpoint:
-    """The folder of one sample.
-
-    Args:
-        folder: Made where it is missing. What is in it is checked, and removed where it is damaged.
+@dataclass(frozen=True)
+class Seal:
+    """What kept files belong to.
 
     Attributes:
-        damage: What was wrong with what was kept; empty otherwise.
+        answers: Tells the sample and the calls that lead through it.
+        statistics: Tells, beside that, what is observed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    answers: str
+    statistics: str
+
+
+class KeptAnswers:
+    """What components answered in the calls of a sample.
+
+    Args:
+        folder: Where they are; a missing one holds none.
+        seal: What they belong to.
+
+    Attributes:
+        damage: What was wrong with what was kept, of which nothing is used; empty where nothing was.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+
+    def __init__(self, folder: Path, seal: Seal) -> None:
         self._folder = folder
+        self._seal = seal
+        self._files: dict[str, Path] = {}
         self.damage = ""
-        self._answers: dict[int, Path] = {}
-        self._observed: tuple[int, Path] | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._read()
-        except InvalidInput as error:
-            self.damage = error.message
-            shutil.rmtree(folder)
-            folder.mkdir()
-            self._answers, self._observed = {}, None
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if self._is_ours(path.name):
+                    self._take(path)
         except OSError as bad:
             raise StorageError(f"{quoted(folder)}: {bad.strerror or bad}") from bad
 
-    def _read(self) -> None:
-        latest = None
-        for path in sorted(self._folder.iterdir()):
-            if found := _ANSWER.fullmatch(path.name):
-                if sha256_file(path, error=InvalidInput) != found[2]:
-                    raise InvalidInput(f"{quoted(path.name)}: does not have its SHA-256")
-                self._answers[int(found[1])] = path
-            elif found := _OBSERVED.fullmatch(path.name):
-                latest = int(found[1]), path
-            elif path.name.endswith(".partial"):
-                path.unlink()
-        if latest is not None:
-            missing = [call for call in range(latest[0] + 1) if call not in self._answers]
-            if missing:
-                raise InvalidInput(f"the answer to call {missing[0]} is missing")
-            Ranges.load(latest[1])
-            self._observed = latest
-        if (self._folder / _FINISHED).exists():
-            Ranges.load(self._folder / _FINISHED)
+    def _is_ours(self, name: str) -> bool:
+        """Whether a file is for this class to look at: answers alone, whatever the statistics beside them are of."""
+        found = _NAME.fullmatch(name)
+        return found is not None and found[1].isdigit()
 
-    @property
-    def finished(self) -> Ranges | None:
-        """The statistics of the whole sample; None where it is not finished."""
-        path = self._folder / _FINISHED
-        return Ranges.load(path) if path.exists() else None
+    def _take(self, path: Path) -> None:
+        """Finds out what a file is, and removes it where it is damaged or another's."""
+        found = _NAME.fullmatch(path.name)
+        why = None
+        if found is None:
+            why = None if path.name.endswith(_PARTIAL) else "is no part of a calibration"
+        else:
+            try:
+                digest = self._digest_of(found[1])
+                with open_regular(path, error=InvalidInput) as file:
+                    while part := file.read(_CHUNK_BYTES):
+                        digest.update(part)
+                if digest.hexdigest() == found[2]:
+                    self._files[found[1]] = path
+                    return
+                why = "does not have its SHA-256"
+            except InvalidInput as bad:
+                why = bad.message
+        if why is not None:
+            self.damage = self.damage or f"{quoted(path.name)}: {why}"
+        if path.is_dir() and not path.is_symlink():
+            return  # nothing of ours, and nothing that is in the way
+        path.unlink()
 
-    def observed(self) -> tuple[int, Ranges] | None:
-        """The last call that statistics are kept of, and the statistics; None without."""
-        if self._observed is None:
-            return None
-        return self._observed[0], Ranges.load(self._observed[1])
+    def _digest_of(self, part: str) -> hashlib._Hash:
+        """The digest of a file before its content."""
+        seal = self._seal.answers if part.isdigit() else self._seal.statistics
+        return hashlib.sha256(f"{seal} {part}\n".encode())
+
+    def _write(self, part: str, data: bytes, ending: str) -> None:
+        digest = self._digest_of(part)
+        digest.update(data)
+        path = self._folder / f"{part}-{digest.hexdigest()}{ending}"
+        staged = path.with_name(path.name + _PARTIAL)
+        try:
+            staged.write_bytes(data)
+            staged.replace(path)
+        except OSError as bad:
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
+            raise StorageError(f"{quoted(path)}: {bad.strerror or bad}") from bad
+        self._files[part] = path
 
     def answer(self, call: int) -> dict[str, torch.Tensor] | None:
         """What a component answered in a call, by name of the output; None where it is not kept."""
-        path = self._answers.get(call)
+        path = self._files.get(f"{call:06d}")
         if path is None:
             return None
         file = SafetensorsFile(path)
@@ -109,19 +142,60 @@ class SampleCheckpoint:
         """
         from safetensors.torch import save
 
+        # Safetensors refuses tensors that share memory.
         copies = {
             n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in answer.items()
         }
-        data = save(copies)  # which refuses tensors that share memory
-        path = self._folder / f"{call:06d}-{hashlib.sha256(data).hexdigest()}.safetensors"
-        staged = path.with_suffix(".partial")
+        self._write(f"{call:06d}", save(copies), ".safetensors")
+
+
+class SampleCheckpoint(KeptAnswers):
+    """The folder of one sample.
+
+    Args:
+        folder: Made where it is missing. What is in it is checked, and removed where it is damaged.
+        seal: What is kept in it.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+
+    def __init__(self, folder: Path, seal: Seal) -> None:
         try:
-            staged.write_bytes(data)
-            staged.replace(path)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as bad:
-            staged.unlink(missing_ok=True)
-            raise StorageError(f"{quoted(path)}: {bad.strerror or bad}") from bad
-        self._answers[call] = path
+            raise StorageError(f"{quoted(folder)}: {bad.strerror or bad}") from bad
+        super().__init__(folder, seal)
+        kept = sorted(part for part in self._files if part.startswith("observed-"))
+        for part in kept[:-1]:  # a kill came before these went
+            self._drop(part)
+        if kept and any(f"{call:06d}" not in self._files for call in range(_call_of(kept[-1]) + 1)):
+            self._drop(kept[-1])  # without all answers before it, it cannot be come to again
+            self.damage = self.damage or "an answer before the statistics is missing"
+
+    def _is_ours(self, name: str) -> bool:
+        del name
+        return True  # the whole folder is its own
+
+    @property
+    def finished(self) -> Ranges | None:
+        """The statistics of the whole sample; None where it is not finished."""
+        path = self._files.get(_FINISHED)
+        return None if path is None else Ranges.load(path)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the statistics of the whole sample are kept."""
+        return _FINISHED in self._files
+
+    def observed(self) -> tuple[int, Ranges] | None:
+        """The last call that statistics are kept of, and the statistics; None without."""
+        part = self._observed
+        return None if part is None else (_call_of(part), Ranges.load(self._files[part]))
+
+    @property
+    def _observed(self) -> str | None:
+        return next((part for part in self._files if part.startswith("observed-")), None)
 
     def keep_observed(self, call: int, ranges: Ranges) -> None:
         """Keeps the statistics after a call, in place of earlier ones.
@@ -129,11 +203,11 @@ class SampleCheckpoint:
         Raises:
             StorageError: The disk refused.
         """
-        path = self._folder / f"observed-{call:06d}.qdx"
-        ranges.save(path)
-        if self._observed is not None and self._observed[1] != path:
-            self._observed[1].unlink(missing_ok=True)
-        self._observed = call, path
+        earlier = self._observed
+        part = f"observed-{call:06d}"
+        self._write(part, ranges.to_bytes(), ".qdx")
+        if earlier not in {None, part}:
+            self._drop(earlier)
 
     def keep_finished(self, ranges: Ranges) -> None:
         """Keeps the statistics of the whole sample; the answers stay, for those who replay them.
@@ -141,7 +215,13 @@ class SampleCheckpoint:
         Raises:
             StorageError: The disk refused.
         """
-        ranges.save(self._folder / _FINISHED)
-        if self._observed is not None:
-            self._observed[1].unlink(missing_ok=True)
-            self._observed = None
+        self._write(_FINISHED, ranges.to_bytes(), ".qdx")
+        self._drop(self._observed)
+
+    def _drop(self, part: str | None) -> None:
+        if part is not None:
+            self._files.pop(part).unlink(missing_ok=True)
+
+
+def _call_of(part: str) -> int:
+    return int(part.removeprefix("observed-"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -11,8 +12,9 @@ from qdx.exporter.calibrate.taps import statistics_bytes
 from qdx.exporter.devices import describe_device, free_device_bytes, is_cpu
 from qdx.exporter.errors import UsageError
 from qdx.exporter.measure.activations import peak_activation_bytes
+from qdx.exporter.measure.arithmetic import macs_of_call
 from qdx.exporter.measure.forecast import Forecast
-from qdx.exporter.measure.memory import available_memory_bytes, check_memory
+from qdx.exporter.measure.memory import anonymous_bytes, available_memory_bytes, check_memory
 
 if TYPE_CHECKING:
     import torch
@@ -116,27 +118,43 @@ class Pace:
             for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
                 totals[_kind(where, observed=observed)] += 1
         self._totals = totals
-        self._forecast = Forecast(totals, workers=workers, memory_bytes=workers * worker_bytes(job))
+        self._relative = {kind: _relative(job, kind) for kind in totals}
+        self._forecast = Forecast(
+            totals,
+            relative=self._relative,
+            workers=workers,
+            memory_bytes=anonymous_bytes() + workers * worker_bytes(job),
+        )
         self._measured: set[str] = set()
+        self._replayed: set[str] = set()
+        self._said: set[str] = set()
 
     def told(self, message: Mapping[str, Any]) -> None:
         """Takes what a sample tells."""
         if "say" in message:
-            self._progress.say(message["say"])
+            if message["say"] not in self._said:  # every sample meets the same full disk
+                self._said.add(message["say"])
+                self._progress.say(message["say"])
             return
         kind = _kind(message["where"], observed=message["observed"])
         if message["replayed"] and kind in self._totals:
             self._forecast.done_before(kind, 1)
+            self._replayed.add(kind)
         elif kind in self._totals:
             self._forecast.measured(kind, message["seconds"])
             self._measured.add(kind)
         self._task.advance(1)
         now = self._forecast.now()
-        if now.seconds is not None:
-            self._task.expect(now.seconds)
-        if not self._announced and self._measured == self._totals.keys():
+        self._task.expect(math.nan if now.seconds is None or not self._tells() else now.seconds)
+        known = self._measured | self._replayed == self._totals.keys()
+        if not self._announced and known and self._measured and now.seconds is not None:
             self._announced = True
             self._progress.say(f"{self._name}: {self._plan()}; {now.words()}")
+
+    def _tells(self) -> bool:
+        """Whether what is measured tells of the rest: a text encoder's pace says nothing of a denoiser's."""
+        work = {kind: n * self._relative[kind] for kind, n in self._totals.items()}
+        return sum(work[kind] for kind in self._measured) >= _TELLING * sum(work.values())
 
     def _plan(self) -> str:
         """What is to be done, in words."""
@@ -149,6 +167,17 @@ class Pace:
 
 
 _OBSERVED: Final = " observed"
+_OBSERVING: Final = 1.5
+"""What an observed call takes, in relation to a plain one, until it is measured."""
+_TELLING: Final = 0.2
+"""Share of the work whose kinds must be measured before the time left is told."""
+
+
+def _relative(job: SampleJob, kind: str) -> float:
+    """What a call of a kind takes in relation to others, until it is measured."""
+    where, observed, _ = kind.partition(_OBSERVED)
+    macs = max(1, macs_of_call(job.graphs[where]))
+    return macs * (_OBSERVING if observed else 1.0)
 
 
 def _kind(where: str, *, observed: bool) -> str:

@@ -59,27 +59,38 @@ def kept_ranges(
     if kept is None:
         with TemporaryDirectory(prefix="qdx-calibration-") as temporary:
             return record(Path(temporary))
-    store, key = kept.store, key_of(parts)
-    if not kept.fresh:
-        folder = store.find(_RANGES, key)
-        if folder is not None:
-            try:
-                found = Ranges.load(folder / _FILE)
-            except InvalidInput as damaged:
-                progress.say(
-                    f"calibration: what was kept is damaged and made anew: {damaged.message}"
-                )
-            else:
-                progress.say(
-                    "calibration: the ranges were recorded before, and are taken from the cache"
-                )
-                return found
+    key = key_of(parts)
+    found = None if kept.fresh else _found(kept.store, key, progress)
+    if found is not None:
+        return found
     with _under_way(kept, key, progress) as place:
-        ranges = record(place)
-    with store.adding(_RANGES, key) as staging:
-        ranges.save(staging / _FILE)
-    store.remove_working(_UNDER_WAY, key)
-    return ranges
+        # Another process may have finished the same one before this one had the place for itself.
+        found = None if kept.fresh else _found(kept.store, key, progress)
+        if found is None:
+            found = record(place)
+            with kept.store.adding(_RANGES, key) as staging:
+                found.save(staging / _FILE)
+        try:
+            kept.store.remove_working(_UNDER_WAY, key)
+        except StorageError as bad:  # nothing is lost but room
+            progress.say(f"calibration: {bad.message}")
+    return found
+
+
+def _found(store: Store, key: str, progress: Progress) -> Ranges | None:
+    """Ranges that were recorded before; None without, or where they are damaged."""
+    folder = store.find(_RANGES, key)
+    if folder is None:
+        return None
+    try:
+        found = Ranges.load(folder / _FILE)
+    except InvalidInput as damaged:
+        progress.say(f"calibration: what was kept is damaged and made anew: {damaged.message}")
+        return None
+    finally:
+        store.release(_RANGES, key)
+    progress.say("calibration: the ranges were recorded before, and are taken from the cache")
+    return found
 
 
 @contextmanager

@@ -7,24 +7,23 @@ node with late weights, so that memory holds a share of the weights and never th
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 import qdx
-from qdx.calibration.checkpoint import SampleCheckpoint
-from qdx.calibration.estimate import (
-    SMALLER_CALL,
-    Pace,
-    chosen_workers,
-)
-from qdx.calibration.sample import Observer, Sample, SampleJob
+from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint, Seal
+from qdx.calibration.estimate import SMALLER_CALL, Pace, chosen_workers
+from qdx.calibration.sample import Observer, Sample, SampleJob, no_checkpoints
 from qdx.calibration.workers import Tell, run_samples
 from qdx.exporter.calibrate.observed import observed_steps
 from qdx.exporter.calibrate.provenance import Provenance
@@ -36,9 +35,11 @@ from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.devices import CPU, computing_on, describe_device
-from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.errors import StorageError, UsageError, quoted
+from qdx.exporter.files import dump_json
 from qdx.exporter.graph.safetensors_file import open_checkpoint
 from qdx.exporter.graph.weights import load_buffers
+from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST
 from qdx.exporter.progress import SILENT
 from qdx.prompts import prompts_record, sample_calls
 from qdx.rehearsal import rehearse
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from qdx.rehearsal import MethodSchedule, Rehearsal
 
 __all__ = ["Observer", "calibrate"]
+
+_STEPS: Final = "num_inference_steps"
 
 
 def calibrate(
@@ -87,8 +90,8 @@ def calibrate(
         graphs: Its graphs by `component.method`, with the static shapes that `call` leads to. A component
             without any computes in PyTorch, with its weights in memory.
         sites: What to observe, likewise; a graph without sites only computes.
-        call: Arguments of the pipeline call as the user gave them. Steps that neither they nor the settings
-            tell are the pipeline's own default.
+        call: Arguments of the pipeline call as the user gave them. Where the settings tell no steps, those that it
+            has, or the pipeline's own, are taken up to `CALIBRATION_STEPS_MOST`.
         settings: Number of samples, steps, seeds, groups of timesteps, observed share and branches of guidance.
         digests: SHA-256 of the model's files by relative path, for the provenance.
         observed_graphs: The form in which graphs are observed, where it is another: with attention written out, or
@@ -120,7 +123,11 @@ def calibrate(
     full = _full_call(skeleton, call, settings)
     calls = sample_calls(full, settings.samples, prompts)
     inputs = {where: {spec.name for spec in graph.inputs} for where, graph in graphs.items()}
-    with _one_thread(), computing_on(device, SMALLER_CALL), _folder(work) as place:
+    with (
+        _one_thread(),
+        computing_on(device, SMALLER_CALL),
+        _places(work, trajectories) as places,
+    ):
         with progress.task("rehearsing the schedule"):
             _read_buffers(skeleton, graphs)
             rehearsal = rehearse(skeleton, calls[0], inputs)
@@ -140,7 +147,7 @@ def calibrate(
             files=dict(sorted(digests.items())),
             call=record_call(call),
             samples=settings.samples,
-            steps=settings.steps,
+            steps=full.get(_STEPS),
             observed=settings.observed,
             seed=settings.seed,
             prompts=prompts_record(calls, prompts),
@@ -168,33 +175,67 @@ def calibrate(
         with progress.task(task_name, total, unit="calls") as task:
             pace = Pace(job, len(calls), count, task, progress, task_name)
             with modules_on(others, device):
-                _run_all(job, calls, names, place, trajectories, count, pace.told)
-        found = [_finished(place, number) for number in range(len(calls))]
-    return functools.reduce(merged_ranges, found)
+                _run_all(job, calls, names, places, count, pace.told)
+        # One after the other: statistics of many samples are not in memory together.
+        found = (_finished(job, places, number) for number in range(len(calls)))
+        return functools.reduce(merged_ranges, found)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where samples are kept.
+
+    Attributes:
+        work: Folders of samples under way.
+        spare: The same for what finds no room there; it goes with this calibration, and is made when it is needed.
+        trajectories: Those of the calibration that leads; None without.
+    """
+
+    work: Path
+    spare: Path
+    trajectories: Path | None
+
+    @staticmethod
+    def of(place: Path, number: int) -> Path:
+        """The folder of one sample."""
+        return place / f"sample-{number:04d}"
+
+    def spare_of(self, number: int, seal: Seal) -> SampleCheckpoint:
+        """The spare place of a sample."""
+        try:
+            self.spare.mkdir(mode=0o700, exist_ok=True)
+        except OSError as bad:
+            raise StorageError(f"{quoted(self.spare)}: {bad.strerror or bad}") from bad
+        return SampleCheckpoint(self.of(self.spare, number), seal)
 
 
 def _run_all(
     job: SampleJob,
     calls: Sequence[dict[str, Any]],
     names: Sequence[str],
-    place: Path,
-    trajectories: Path | None,
+    places: _Places,
     workers: int,
     told: Tell,
 ) -> None:
     """Computes what is not finished yet."""
 
     def run(number: int, tell: Tell) -> None:
-        checkpoint = SampleCheckpoint(_sample_folder(place, number))
-        if checkpoint.damage:
-            tell(
-                {"say": f"calibration: a checkpoint is damaged and made anew: {checkpoint.damage}"}
-            )
+        seal = _seal(job, number)
+        spare = functools.partial(places.spare_of, number, seal)
+        try:
+            checkpoint = SampleCheckpoint(places.of(places.work, number), seal)
+        except StorageError as full:
+            tell({"say": no_checkpoints(full)})
+            checkpoint = spare()
+        _tell_damage(checkpoint, tell)
         earlier = None
-        if trajectories is not None:
-            earlier = SampleCheckpoint(_sample_folder(trajectories, number))
-        if checkpoint.finished is None:
-            Sample(job, number, calls[number], names[number], checkpoint, earlier, tell).run()
+        if places.trajectories is not None:
+            earlier = KeptAnswers(places.of(places.trajectories, number), seal)
+            _tell_damage(earlier, tell)
+        if not checkpoint.is_finished:
+            Sample(
+                job, number, calls[number], names[number], checkpoint, spare, earlier, tell
+            ).run()
             return
         made = job.calls(number)
         for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
@@ -203,23 +244,53 @@ def _run_all(
     run_samples(range(len(calls)), run, workers=workers, tell=told)
 
 
-def _sample_folder(place: Path, number: int) -> Path:
-    return place / f"sample-{number:04d}"
+def _tell_damage(kept: KeptAnswers, tell: Tell) -> None:
+    if kept.damage:
+        tell({"say": f"calibration: a checkpoint is damaged and made anew: {kept.damage}"})
 
 
-def _finished(place: Path, number: int) -> Ranges:
-    found = SampleCheckpoint(_sample_folder(place, number)).finished
-    assert found is not None, "every sample ends with it, or raises"
-    return found
+def _seal(job: SampleJob, number: int) -> Seal:
+    """What the files of a sample belong to."""
+    answers = dump_json({"sample": number, "provenance": job.provenance.model_dump(mode="json")})
+    observed = {
+        where: {
+            "boundaries": job.boundaries[where],
+            "nodes": [node.name for node in graph.program.graph.nodes],
+            "sites": [site.key for site in job.sites[where]],
+        }
+        for where, graph in job.observed_graphs.items()
+    }
+    digest = hashlib.sha256(answers)
+    leading = digest.hexdigest()
+    digest.update(dump_json(observed))
+    return Seal(leading, digest.hexdigest())
+
+
+def _finished(job: SampleJob, places: _Places, number: int) -> Ranges:
+    seal = _seal(job, number)
+    for place in (places.work, places.spare):
+        folder = places.of(place, number)
+        found = SampleCheckpoint(folder, seal).finished if folder.is_dir() else None
+        if found is not None:
+            return found
+    raise StorageError(
+        f"{quoted(places.of(places.work, number))}: the statistics of a finished sample are gone or damaged",
+        hint="give the same command again",
+    )
 
 
 @contextmanager
-def _folder(work: Path | None) -> Iterator[Path]:
-    if work is not None:
-        yield work
-        return
-    with tempfile.TemporaryDirectory(prefix="qdx-calibration-") as temporary:
-        yield Path(temporary)
+def _places(work: Path | None, trajectories: Path | None) -> Iterator[_Places]:
+    spare = Path(tempfile.gettempdir()) / f"qdx-calibration-{secrets.token_hex(16)}"
+    try:
+        if work is not None:
+            yield _Places(work, spare, trajectories)
+        else:
+            with tempfile.TemporaryDirectory(prefix="qdx-calibration-") as temporary:
+                yield _Places(Path(temporary), spare, trajectories)
+    finally:
+        if spare.is_dir():
+            shutil.rmtree(spare)
 
 
 def _chosen_steps(
@@ -261,18 +332,21 @@ def _full_call(skeleton: Skeleton, call: dict[str, Any], settings: Calibration) 
     """The call with everything that a run needs, and as many steps as the settings say."""
     parameters = inspect.signature(skeleton.pipeline.__call__).parameters
     full = complete_call(skeleton.pipeline, call)
-    name = "num_inference_steps"
-    if name not in parameters:
+    if _STEPS not in parameters:
         if settings.steps is not None:
             raise UsageError(
                 f"calibration: {settings.steps} steps, but {type(skeleton.pipeline).__name__} takes no number of steps",
                 hint="leave `steps` out of the plan's calibration",
             )
         return full
+    if _STEPS not in call:
+        full.pop(_STEPS)  # those of a dry run
+    usual = call.get(_STEPS, parameters[_STEPS].default)
     if settings.steps is not None:
-        full[name] = settings.steps
-    elif name not in call:
-        full.pop(name)
+        full[_STEPS] = settings.steps
+    elif isinstance(usual, int) and _STEPS not in (settings.call or {}):
+        # Distilled models are made for few steps: what is long becomes shorter, and nothing longer.
+        full[_STEPS] = min(usual, max(CALIBRATION_STEPS_MOST, settings.timestep_groups))
     return full
 
 

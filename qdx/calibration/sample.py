@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from qdx.bundle.manifest import InputPort, OutputPort
-from qdx.calibration.checkpoint import SampleCheckpoint
+from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint
 from qdx.exporter.calibrate.guidance import ALL_ROWS, GuidanceTracker, Rows
 from qdx.exporter.calibrate.provenance import Guidance, Provenance
 from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
@@ -21,7 +21,7 @@ from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.timesteps import group_of, timestep_of
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.devices import CPU
-from qdx.exporter.errors import StorageError
+from qdx.exporter.errors import QdxError, StorageError
 from qdx.exporter.graph.interpreter import Executor
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import attach
@@ -34,17 +34,27 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.settings import Calibration
     from qdx.rehearsal import MethodSchedule, Rehearsal
 
-__all__ = ["Observer", "Sample", "SampleJob"]
+__all__ = ["Observer", "Sample", "SampleJob", "no_checkpoints"]
 
 Observer = Callable[[str, int, Mapping[str, NDArray[Any]]], None]
 """Told of a call before it runs: `component.method`, the group of its timestep, and its inputs by name."""
 
-_KEEP_EVERY_S: Final = 120.0
-"""Statistics are kept so often: they can be hundreds of megabytes."""
+_KEEP_EVERY_S: Final = 20.0
+"""Statistics are kept no more often: they can be hundreds of megabytes."""
+_KEEP_RATIO: Final = 20.0
+"""Nor more often than so many times of what keeping them takes."""
 
 
 class _Enough(BaseException):
     """Nothing that is still to come is observed: unwinds the pipeline's own Python."""
+
+
+class _Defect(BaseException):
+    """A graph failed otherwise than graphs can: unwinds the pipeline's own Python, whose fault it is not."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -103,8 +113,9 @@ class Sample:
         call: Arguments of the pipeline, complete.
         name: For messages, such as `sample 1, prompt "a cat"`.
         checkpoint: Where it is kept.
-        trajectory: Another calibration of the same sample, whose answers lead from step to step here too; what is
-            not observed is then not computed.
+        spare: Makes another such place, for the statistics alone, should that one have no room.
+        trajectory: What another calibration of the same sample, with the graphs as they are, was answered: it leads
+            from step to step here too, and what is not observed is then not computed. What it lacks is computed so.
         tell: Told of every call.
     """
 
@@ -115,7 +126,8 @@ class Sample:
         call: dict[str, Any],
         name: str,
         checkpoint: SampleCheckpoint,
-        trajectory: SampleCheckpoint | None,
+        spare: Callable[[], SampleCheckpoint],
+        trajectory: KeptAnswers | None,
         tell: Tell,
     ) -> None:
         self._job = job
@@ -123,6 +135,7 @@ class Sample:
         self._call = call
         self._name = name
         self._checkpoint = checkpoint
+        self._spare = spare
         self._trajectory = trajectory
         self._tell = tell
         self._next = 0
@@ -130,6 +143,7 @@ class Sample:
         self._runs = {where: _Run(job, where, self._answered) for where in job.graphs}
         self._no_room = False
         self._kept_at = time.monotonic()
+        self._pause_s = _KEEP_EVERY_S
         self._done = -1
         kept = checkpoint.observed()
         if kept is not None:
@@ -152,9 +166,15 @@ class Sample:
             _call_pipeline(skeleton, self._call, self._job.settings.seed + self._number)
         except _Enough:
             pass
+        except _Defect as defect:
+            raise defect.error from None
         finally:
             undo()
-        self._checkpoint.keep_finished(self._ranges())
+        ranges = self._ranges()
+        # Each refers to this sample: without them the next sample's statistics do not meet these in memory.
+        self._runs.clear()
+        if not self._keep(lambda: self._checkpoint.keep_finished(ranges)):
+            self._spare().keep_finished(ranges)
 
     def _answered(
         self, run: _Run, inputs: Mapping[str, torch.Tensor]
@@ -164,15 +184,21 @@ class Sample:
         self._next += 1
         moment = run.moment(inputs, self._name)
         observed = self._job.observes(self._number, run.where, moment.timestep)
+        is_last = number + 1 == self._length and self._job.observer is None
         start = time.perf_counter()
-        kept = self._checkpoint.answer(number) if number <= self._done or not observed else None
-        replayed = True
-        leading = None if self._trajectory is None else self._trajectory.answer(number)
-        answer = kept or (None if observed and number > self._done else leading)
+        kept = self._checkpoint.answer(number)
+        answer = kept
+        if answer is None and self._trajectory is not None:
+            answer = self._trajectory.answer(number)
+        is_new = observed and number > self._done
+        replayed = answer is not None and not is_new
+        if is_new:
+            found = run.observe(inputs, moment)
+            # Where the graphs as they are lead, their answer is wanted, not that of the form that is observed.
+            if answer is None and (self._trajectory is None or is_last):
+                answer = found
         if answer is None:
-            replayed = False
-            answer = run.observe(inputs, moment) if observed else run.compute(inputs)
-            answer = leading or answer
+            answer = run.compute(inputs)
         if kept is None:
             self._keep(lambda: self._checkpoint.keep_answer(number, answer))
         self._tell(
@@ -183,22 +209,29 @@ class Sample:
                 "seconds": time.perf_counter() - start,
             }
         )
-        if number + 1 == self._length and self._job.observer is None:
+        if is_last:
             raise _Enough
-        if number > self._done and time.monotonic() - self._kept_at > _KEEP_EVERY_S:
-            self._keep(lambda: self._checkpoint.keep_observed(number, self._ranges()))
-            self._kept_at = time.monotonic()
+        if is_new and time.monotonic() - self._kept_at >= self._pause_s:
+            self._keep_observed(number)
         return answer
 
-    def _keep(self, write: Callable[[], None]) -> None:
-        """Keeps something for a later run; without room for it the sample goes on, and says so once."""
+    def _keep_observed(self, number: int) -> None:
+        """Keeps the statistics after a call, and finds out how often that may be."""
+        start = time.monotonic()
+        self._keep(lambda: self._checkpoint.keep_observed(number, self._ranges()))
+        self._kept_at = time.monotonic()
+        self._pause_s = max(_KEEP_EVERY_S, _KEEP_RATIO * (self._kept_at - start))
+
+    def _keep(self, write: Callable[[], None]) -> bool:
+        """Keeps something for a later run; without room for it the sample goes on, says so once, and returns False."""
         if self._no_room:
-            return
+            return False
         try:
             write()
         except StorageError as full:
             self._no_room = True
-            self._tell({"say": f"calibration: no checkpoints from here on: {full.message}"})
+            self._tell({"say": no_checkpoints(full)})
+        return not self._no_room
 
     def _ranges(self) -> Ranges:
         guidance = {
@@ -272,7 +305,17 @@ class _Run:
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Answers a call of the pipeline."""
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        return {name: value.numpy() for name, value in self._answer(self, tensors).items()}
+        try:
+            answer = self._answer(self, tensors)
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise MemoryError from error
+            raise  # what a graph cannot compute; the pipeline gave it something else than in the dry run
+        except (QdxError, MemoryError, OSError):
+            raise
+        except Exception as error:
+            raise _Defect(error) from error
+        return {name: value.numpy() for name, value in answer.items()}
 
     def moment(self, inputs: Mapping[str, torch.Tensor], name: str) -> _Moment:
         """When this call is made."""
@@ -314,6 +357,17 @@ class _Run:
         return GraphRanges(
             timesteps, self._boundaries, tensors, ports, timestep_input=timestep_input
         )
+
+
+def no_checkpoints(full: StorageError) -> str:
+    """Words for a disk that takes no more."""
+    reason = full.__cause__.strerror if isinstance(full.__cause__, OSError) else None
+    return f"calibration: goes on without checkpoints: {reason or full.message}"
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether it is PyTorch's way to say that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _call_pipeline(skeleton: Skeleton, call: dict[str, Any], seed: int) -> None:

@@ -11,10 +11,11 @@ import os
 import selectors
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn, Self
 
 from qdx.exporter.errors import InternalError, QdxError, StorageError, first_line
 from qdx.messages import error_message, error_of, read_message, write_message
@@ -25,6 +26,7 @@ Tell = Callable[[dict[str, Any]], None]
 """Told of what happens in a sample: a JSON object."""
 
 _FAILED: Final = 1
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def available_cores() -> int:
@@ -78,8 +80,10 @@ class _Pool:
         self.children: dict[int, _Child] = {}
         self._run = run
         self._selector = selectors.DefaultSelector()
+        # It closes with this process, however that ends; so its children learn of it in the midst of a call.
+        self._life = os.pipe()
 
-    def __enter__(self) -> _Pool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,20 +91,35 @@ class _Pool:
             os.kill(child.pid, signal.SIGKILL)
             self._reap(child)
         self._selector.close()
+        for end in self._life:
+            os.close(end)
 
     def start(self, sample: int) -> None:
         """Forks a process for a sample."""
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.close(reading)
-            _work(sample, self._run, writing)
-        os.close(writing)
-        child = _Child(sample, pid, os.fdopen(reading, "rb", buffering=0))
-        self.children[pid] = child
-        self._selector.register(child.messages, selectors.EVENT_READ, child)
+        # In between, a signal would unwind this process's frames in the child, or make it forget the child.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                # Ends that stay open here would keep those who write to them from noticing that nobody reads.
+                others = [child.messages.fileno() for child in self.children.values()]
+                _work(
+                    sample,
+                    self._run,
+                    writing,
+                    self._life[0],
+                    (reading, self._life[1], *others),
+                    before,
+                )
+            os.close(writing)
+            child = _Child(sample, pid, os.fdopen(reading, "rb", buffering=0))
+            self.children[pid] = child
+            self._selector.register(child.messages, selectors.EVENT_READ, child)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """Waits for the next messages; ends what has ended.
@@ -124,7 +143,12 @@ class _Pool:
         if status == -signal.SIGKILL:
             raise StorageError(
                 f"calibration: the process of sample {child.sample + 1} was killed",
-                hint="memory may have run out: give fewer --workers",
+                hint="memory may have run out: give fewer --workers; the same command goes on where it was",
+            )
+        if -status in _ENDING:
+            raise StorageError(
+                f"calibration: the process of sample {child.sample + 1} was ended from outside",
+                hint="the same command goes on where it was",
             )
         if status:
             how = f"ended by signal {-status}" if status < 0 else f"left with status {status}"
@@ -137,13 +161,24 @@ class _Pool:
         return os.waitpid(child.pid, 0)[1]
 
 
-def _work(sample: int, run: Callable[[int, Tell], None], writing: int) -> NoReturn:
+def _work(
+    sample: int,
+    run: Callable[[int, Tell], None],
+    writing: int,
+    life: int,
+    others: Sequence[int],
+    mask: Collection[int | signal.Signals],
+) -> NoReturn:
     """The life of a process: one sample. Nothing of the parent's runs at its end."""
     status = _FAILED
     try:
         # The parent ends its children; whatever they leave is whole at any moment.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for other in others:
+            os.close(other)
+        threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
         with _own_stderr(), os.fdopen(writing, "wb", buffering=0) as messages:
             try:
                 # With the parent gone nobody reads, and writing ends this process.
@@ -162,6 +197,12 @@ def _work(sample: int, run: Callable[[int, Tell], None], writing: int) -> NoRetu
                 write_message(messages, error_message(InternalError(words, hint=hint)))
     finally:
         os._exit(status)
+
+
+def _end_with_parent(life: int) -> NoReturn:
+    """Waits until the parent is gone, and ends this process."""
+    os.read(life, 1)
+    os._exit(_FAILED)
 
 
 @contextmanager

@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Device, Force, Fresh, NoCache, Workers, read_call
-from qdx.cli.output import emit, say, size
+from qdx.cli.options import (
+    AsJson,
+    Call,
+    Device,
+    Force,
+    Fresh,
+    NoCache,
+    Workers,
+    open_cache,
+    read_call,
+)
+from qdx.cli.output import alert, emit, say, size
 from qdx.cli.progress import progress_bars
 
 __all__ = ["command"]
@@ -39,8 +49,7 @@ def command(
 
     load_plan(plan)
 
-    from qdx.cache.store import user_store
-    from qdx.calibration.kept import Kept
+    from qdx.export_notes import size_notes
     from qdx.prompts import read_prompts
     from qdx.ranges import calibrate
 
@@ -53,7 +62,8 @@ def command(
             prompts=None if prompts is None else read_prompts(prompts),
             workers=workers,
             device=device,
-            kept=None if no_cache else Kept(user_store(tell=say), fresh=fresh),
+            cache=open_cache(no_cache=no_cache),
+            fresh=fresh,
             force=force,
             progress=progress,
         )
@@ -65,4 +75,6 @@ def command(
         "provenance": ranges.provenance,
     }
     emit(data, as_json=as_json, text="\n".join(f"{w}: {n} sites" for w, n in observed.items()))
+    for note in size_notes(ranges, arguments or {}):
+        alert(f"warning: {note}")
     say(f"wrote {output}, {size(output.stat().st_size)}")

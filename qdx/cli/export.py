@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Device, Force, Fresh, NoCache, Workers, read_call
+from qdx.cli.options import (
+    AsJson,
+    Call,
+    Device,
+    Force,
+    Fresh,
+    NoCache,
+    Workers,
+    open_cache,
+    read_call,
+)
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError, quoted
@@ -67,11 +77,10 @@ def command(
 
     profile = load_target(target)
     load_plan(plan)
+    cache = open_cache(no_cache=no_cache)
     if layout is not None:
         load_layout(layout, profile)
 
-    from qdx.cache.store import user_store
-    from qdx.calibration.kept import Kept
     from qdx.export import export
     from qdx.prompts import read_prompts
 
@@ -92,7 +101,8 @@ def command(
             halves=halves,
             workers=workers,
             device=device,
-            kept=None if no_cache else Kept(user_store(tell=say), fresh=fresh),
+            cache=cache,
+            fresh=fresh,
             force=force,
             progress=progress,
         )

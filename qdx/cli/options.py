@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.files import load_json, parse_json
+
+if TYPE_CHECKING:
+    from qdx.cache.store import Store
 
 __all__ = [
     "SEED_LIMIT",
@@ -22,6 +25,7 @@ __all__ = [
     "Model",
     "NoCache",
     "Workers",
+    "open_cache",
     "read_budget",
     "read_call",
 ]
@@ -71,6 +75,20 @@ Call = Annotated[
         help="Arguments of the pipeline call, as JSON text or a file.",
     ),
 ]
+
+
+def open_cache(*, no_cache: bool) -> Store | None:
+    """Returns the user's cache, which says on standard error what happens to it; None if not wanted.
+
+    Raises:
+        UsageError: $QDX_CACHE or $QDX_CACHE_LIMIT cannot be used.
+    """
+    if no_cache:
+        return None
+    from qdx.cache.store import user_store
+    from qdx.cli.output import alert
+
+    return user_store(tell=alert)
 
 
 def read_call(text: str | None) -> dict[str, Any] | None:

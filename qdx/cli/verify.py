@@ -15,6 +15,7 @@ from qdx.cli.options import (
     Device,
     Model,
     NoCache,
+    open_cache,
     read_budget,
     read_call,
 )
@@ -72,7 +73,6 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
-    from qdx.cache.store import user_store
     from qdx.prompts import read_prompts
     from qdx.verify import verify
 
@@ -90,7 +90,7 @@ def command(
             localize=localize,
             budget_s=budget_s,
             device=device,
-            store=None if no_cache else user_store(tell=say),
+            store=open_cache(no_cache=no_cache),
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))

@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.capture.dry_run import intercept
-from qdx.exporter.capture.materialize import fill_weights, is_converted, replace_parameters
+from qdx.exporter.capture.materialize import (
+    fill_buffers,
+    fill_weights,
+    is_converted,
+    replace_parameters,
+)
 from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.progress import SILENT
 from qdx.runtime.placed_modules import ModulePlacer
@@ -29,9 +34,10 @@ class ComponentWeights:
     """Gives a skeleton its weights.
 
     Components that are stored in float32 are pages of their files and are there at once. One that is stored in
-    another dtype is converted when it is first called, and let go when the next such component is called. One that
-    is called again after that stays: pipelines may take turns between two components in every step. On a GPU
-    components compute with copies of their weights, which are made when they are first called.
+    another dtype is converted when it is called, and let go when the next such component is called. Those that are
+    called again after that stay, because pipelines may take turns between components in every step, until one is
+    called that was not called before. On a GPU components compute with copies of
+    their weights, which are made when they are first called.
 
     Args:
         skeleton: The pipeline without weights.
@@ -64,6 +70,8 @@ class ComponentWeights:
             for name, module in skeleton.modules.items():
                 if name not in whole and is_converted(module, skeleton, name):
                     self._late[name] = module
+                    # Pipelines read some without a call, such as the mean of latents.
+                    fill_buffers(module, skeleton, name)
                     self._empty[name] = dict(module.named_parameters(remove_duplicate=False))
                 else:
                     fill_weights(module, skeleton, name)
@@ -94,8 +102,9 @@ class ComponentWeights:
     def _provide(self, name: str) -> None:
         if name in self._loaded:
             return
+        is_new = not self._times_loaded[name]
         for other in tuple(self._loaded):
-            if self._times_loaded[other] == 1:
+            if is_new or self._times_loaded[other] == 1:
                 self._let_go(other)
         with self._progress.task(f"loading {name}"):
             fill_weights(self._late[name], self._skeleton, name)

@@ -260,7 +260,7 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
 def _run_artifact(job: _Job, compared: Sequence[tuple[MethodResult, ...]]) -> Samples:
     """The bundle's own pipeline against what the reference made, run by run."""
     pipeline = ArtifactPipeline(job.bundle, job.model, job.methods, job.device, job.progress)
-    found = []
+    found: list[RunResult] = []
     for spec, run, methods in zip(job.runs.specs, job.runs.recorded, compared, strict=True):
         reference = run.made
         made, error = pipeline.run(spec)

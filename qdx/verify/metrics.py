@@ -8,7 +8,7 @@ no value at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import torch
@@ -32,6 +32,7 @@ DB_LIMIT: Final = 200.0
 # Wang, Bovik, Sheikh, Simoncelli 2004, "Image Quality Assessment: From Error Visibility to
 # Structural Similarity": a Gaussian window of this standard deviation, in pixels.
 _SSIM_SIGMA: Final = 1.5
+_BLOCK: Final = 1 << 22
 
 
 def sqnr_db(reference: Tensor, output: Tensor) -> float:
@@ -44,7 +45,22 @@ def sqnr_db(reference: Tensor, output: Tensor) -> float:
     Returns:
         Decibels within plus or minus `DB_LIMIT`; NaN for bad data.
     """
-    return _measured(reference, output, _sqnr_db)
+    if reference.shape != output.shape or reference.numel() == 0:
+        return math.nan
+    largest = 0.0
+    for pair in _blocks(reference, output):
+        for block in pair:
+            magnitude = float(block.abs().max())
+            if not math.isfinite(magnitude):
+                return math.nan
+            largest = max(largest, magnitude)
+    # A common factor does not change the ratio and keeps the squares of large values finite.
+    scale = largest or 1.0
+    signal = noise = 0.0
+    for one, other in _blocks(reference, output):
+        signal += float((one / scale).square().sum())
+        noise += float((other / scale - one / scale).square().sum())
+    return _decibels(signal, noise)
 
 
 def cosine(reference: Tensor, output: Tensor) -> float:
@@ -127,11 +143,11 @@ def _measured(
     return value if math.isfinite(value) else math.nan
 
 
-def _sqnr_db(reference: Tensor, output: Tensor) -> float:
-    # A common factor does not change the ratio and keeps the squares of large values finite.
-    scale = max(float(reference.abs().max()), float(output.abs().max())) or 1.0
-    one, other = reference / scale, output / scale
-    return _decibels(float(one.square().sum()), float((other - one).square().sum()))
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Elements of tensors of one size, some at a time in float64: all at once would be twice as large as they are."""
+    flat = [tensor.detach().reshape(-1) for tensor in tensors]
+    for start in range(0, flat[0].numel(), _BLOCK):
+        yield tuple(one[start : start + _BLOCK].to("cpu", torch.float64) for one in flat)
 
 
 def _psnr_db(reference: Tensor, output: Tensor, peak: float | None) -> float:

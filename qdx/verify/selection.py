@@ -51,9 +51,9 @@ def usual_choice(
     found = {}
     for where, record in records.items():
         if not every_call:
-            steps = [(position,) for position in range(len(record.calls))]
+            alone: list[tuple[int, ...]] = [(position,) for position in range(len(record.calls))]
             why = f"methods in floating point are compared in {_FLOAT_CALLS} calls"
-            found[where] = _spread(record, steps, _FLOAT_CALLS, why)
+            found[where] = _spread(record, alone, _FLOAT_CALLS, why)
             continue
         work = max(1, macs.get(where, 0))
         affordable = COMPARED_MACS // work

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.backends.lockstep import UnknownQuantizer, quantizer_of, quantizers
+from qdx.backends.lockstep import (
+    Found,
+    Lockstep,
+    LockstepRun,
+    UnknownQuantizer,
+    quantizer_of,
+    quantizers,
+)
+from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES, Chunk, plan_chunks
+from qdx.backends.openvino.lockstep import OpenVinoChunks
+from qdx.backends.openvino.package import openvino
 from qdx.backends.registry import get_backend
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.sites import sites
@@ -19,7 +29,7 @@ from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.exporter.quantize.placement import Placement, SitePlacement
 from qdx.targets.profile import load_target
-from qdx.verify.lockstep import LockstepResult, compare_in_lockstep, quantizer_shapes
+from qdx.verify.lockstep import LockstepResult, compare_in_lockstep, quantizer_shapes, value_bytes
 from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.backends.tracing import block_inputs, graph_of
 
@@ -35,35 +45,147 @@ def placed(graph: Graph, target: str) -> Placement:
     return get_backend(target).place(graph, sites(graph), plan, ranges, profile)
 
 
-def in_lockstep(
-    graph: Graph,
-    target: str,
-    folder: Path,
-    change: Callable[[Placement], Placement] = lambda placement: placement,
-) -> LockstepResult:
-    """An artifact against the graph of a placement that may differ from the artifact's."""
-    placement, backend = placed(graph, target), get_backend(target)
-    profile = load_target(target)
-    made = insert(graph, sites(graph), placement)
+def opened(graph: Graph, target: str, folder: Path) -> tuple[Graph, Lockstep]:
+    """The quantized graph and its artifact."""
+    backend, profile = get_backend(target), load_target(target)
+    made = insert(graph, sites(graph), placed(graph, target))
     backend.lower(made, FloatTypes("float32"), profile, folder)
-    reference = insert(graph, sites(graph), change(placement))
-    artifact = backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
+    return made, backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
+
+
+def in_lockstep(
+    reference: Graph, artifact: Lockstep, target: str, *, limit_bytes: int = CHUNK_LIMIT_BYTES
+) -> LockstepResult:
+    """An artifact against a graph, which may differ from its own."""
     assert artifact.quantizers
     given = block_inputs()
     arrays = {name: tensor.numpy() for name, tensor in given.items()}
     if target == "coreml":
         arrays["t"] = arrays["t"].astype("int32").reshape(1)
-    return compare_in_lockstep(reference, given, artifact, arrays, {"y": "y"})
+    return compare_in_lockstep(
+        reference, given, artifact, arrays, {"y": "y"}, limit_bytes=limit_bytes
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_segment_agrees_with_the_graph(
     block: tuple[Graph, nn.Module], target: str, tmp_path: Path
 ) -> None:
-    found = in_lockstep(block[0], target, tmp_path)
+    found = in_lockstep(*opened(block[0], target, tmp_path), target)
 
     where, worst_db = found.worst
     assert worst_db >= LEAST_DB, where
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "tensorrt"])
+def test_many_chunks_find_what_one_finds(
+    block: tuple[Graph, nn.Module],
+    target: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph, artifact = opened(block[0], target, tmp_path)
+    counts = []
+    advance = LockstepRun.advance
+
+    def counted(self: LockstepRun, values: Any) -> Found:
+        counts.append(len(self.chunks))
+        return advance(self, values)
+
+    monkeypatch.setattr(LockstepRun, "advance", counted)
+    one = in_lockstep(graph, artifact, target).sqnr_db
+    assert counts == [1]
+    for limit_bytes in (1, 20_000):
+        counts.clear()
+        many = in_lockstep(graph, artifact, target, limit_bytes=limit_bytes).sqnr_db
+
+        assert len(counts) == counts[0] > 3
+        assert list(many) == list(one)
+        assert many == pytest.approx(one, abs=0.01)
+
+
+class ReadTwice(nn.Module):
+    """What `first` reads is read again behind the quantizer of `second`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third, self.last = (nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(x)
+        y = self.second(torch.tanh(self.first(x)))
+        return self.last(torch.tanh(y + self.third(x)))
+
+
+def test_a_kernel_of_8_bits_stays_one_in_chunks(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(2, 8, 32)}
+    made, _ = opened(graph_of(ReadTwice, inputs)[0], "openvino", tmp_path)
+    artifact = OpenVinoChunks(
+        tmp_path / "openvino_model.xml", {}, quantizer_shapes(made), threads=1
+    )
+    sizes_bytes = value_bytes(made, inputs, quantizers(made))
+
+    one = plan_chunks(artifact.flow, sizes_bytes)
+    many = plan_chunks(artifact.flow, sizes_bytes, 1)
+
+    assert [len(one), len(many)] == [1, 4]
+    assert eight_bit_kernels(artifact, one) == 4
+    assert eight_bit_kernels(artifact, many) == 4
+
+
+def eight_bit_kernels(artifact: OpenVinoChunks, chunks: Sequence[Chunk]) -> int:
+    """How many kernels OpenVINO executes in 8 bits, all chunks together."""
+    core = openvino().Core()
+    compiled = [core.compile_model(artifact.part(chunk), "CPU") for chunk in chunks]
+    nodes = [node for model in compiled for node in model.get_runtime_model().get_ops()]
+    kernels = [node.get_rt_info()["primitiveType"].astype(str) for node in nodes]
+    return sum(kernel.endswith("_I8") for kernel in kernels)
+
+
+class Scaled(nn.Module):
+    """A multiplication by channel stands before each quantizer, as smoothing leaves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.factors = nn.Parameter(torch.linspace(0.5, 3.0, 8).reshape(1, 8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(torch.tanh(x) * self.factors)) * self.factors)
+
+
+def join_multiplications(path: Path) -> None:
+    """What OpenVINO's conversion does to some: the quantizer reads what is multiplied, from a range by channel."""
+    ov = openvino()
+    model = ov.Core().read_model(path)
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "FakeQuantize":
+            continue
+        product = node.input_value(0).get_node()
+        factors = product.input_value(1).get_node().data
+        for bound in (1, 2):
+            limits = node.input_value(bound).get_node().data / factors
+            node.input(bound).replace_source_output(ov.opset13.constant(limits).output(0))
+        node.input(0).replace_source_output(product.input_value(0))
+    ov.save_model(model, path.with_name("joined.xml"), compress_to_fp16=False)
+
+
+def test_a_quantizer_that_a_multiplication_was_joined_with_is_fed_too(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))}
+    made, _ = opened(graph_of(Scaled, inputs)[0], "openvino", tmp_path)
+    join_multiplications(tmp_path / "openvino_model.xml")
+    chunks = OpenVinoChunks(tmp_path / "joined.xml", {}, quantizer_shapes(made), threads=1)
+    artifact = Lockstep(chunks)
+
+    assert list(chunks.flow.factors) == list(artifact.quantizers) == list(quantizers(made))
+    arrays = {"x": inputs["x"].numpy()}
+    found = compare_in_lockstep(made, inputs, artifact, arrays, {"y": "y"})
+    assert found.worst[1] >= LEAST_DB
+
+    wrong = {name: 1.01 * factor for name, factor in chunks.flow.factors.items()}
+    artifact.flow = replace(chunks.flow, factors=wrong)
+    found = compare_in_lockstep(made, inputs, artifact, arrays, {"y": "y"})
+    assert found.worst[1] < LEAST_DB
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -76,12 +198,11 @@ def test_a_coarser_quantizer_is_found_behind_its_operation(
         wrong = {i: replace(q, scale=8 * q.scale) for i, q in site.inputs.items()}
         return replace(site, inputs=wrong)
 
-    found = in_lockstep(
-        block[0],
-        target,
-        tmp_path,
-        lambda placement: replace(placement, sites=tuple(map(coarser, placement.sites))),
-    )
+    graph = block[0]
+    placement = placed(graph, target)
+    changed = replace(placement, sites=tuple(map(coarser, placement.sites)))
+    reference = insert(graph, sites(graph), changed)
+    found = in_lockstep(reference, opened(graph, target, tmp_path)[1], target)
 
     assert found.worst[1] < LEAST_DB
 

@@ -63,14 +63,15 @@ sys.exit(status if status else 100 * bool(seen))
 def watched(
     model: Path, place: Path, target: str, task: str = "work"
 ) -> subprocess.CompletedProcess[str]:
-    home, temporary, out = place / "home", place / "tmp", place / "out"
-    for folder in (home, temporary, out):
+    home, temporary, out, cache = (place / name for name in ("home", "tmp", "out", "cache"))
+    for folder in (home, temporary, out, cache):
         folder.mkdir()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "TMPDIR": str(temporary),
-        "ALLOWED": json.dumps([str(out), str(temporary)]),
+        "QDX_CACHE": str(cache),
+        "ALLOWED": json.dumps([str(out), str(temporary), str(cache)]),
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }

@@ -34,7 +34,13 @@ def export(
     output.parent.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-c", EXPORT, str(model), target, str(output), *extra],
-        cwd=output.parent, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+        cwd=output.parent,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "QDX_CACHE": str(output.parent / "cache"),  # what one kept would hide from the other
+            **environment,
+        },
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -12,11 +12,12 @@ from torch import nn
 
 from qdx.backends.coreml.artifact import read_artifact
 from qdx.backends.coreml.chunks import Cut, cut_package
-from qdx.backends.coreml.lockstep import CoreMlLockstep
+from qdx.backends.coreml.lockstep import CoreMlChunks
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.program import MilProgram
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.run import CoreMlRunner
+from qdx.backends.lockstep import Lockstep
 from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.graph.graph import Graph
 from tests.backends.coreml.test_lower import arrays, lowered
@@ -57,12 +58,12 @@ def test_together_they_run_as_one(made: tuple[Path, Path, Cut]) -> None:
     whole, first, _ = made
     inputs = arrays(block_inputs())
     expected = CoreMlRunner(whole, {})(inputs)["y"]
-    outputs, own = CoreMlLockstep(first, {})(inputs, {})
+    found = Lockstep(CoreMlChunks(first, {})).start(inputs, {}).advance({})
 
     assert {spec.name for spec in CoreMlRunner(first, {}).inputs} == set(inputs)
     np.testing.assert_array_equal(CoreMlRunner(first, {})(inputs)["y"], expected)
-    np.testing.assert_array_equal(outputs["y"], expected)
-    assert own == {}
+    np.testing.assert_array_equal(found.outputs["y"], expected)
+    assert found.own == {}
 
 
 def test_weights_are_halved_and_little_crosses(made: tuple[Path, Path, Cut]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ from qdx.backends.coreml.audit import audit
 from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.backends.lockstep import UnknownQuantizer, quantizers
 from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.interpreter import run
 from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan import plan_from_json, resolve
 from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
+from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
 from tests.backends.onnxruntime.quantized import FixedRanges
-from tests.backends.tracing import graph_of, sqnr_db
+from tests.backends.tracing import graph_of
 
 pytest.importorskip("coremltools")
 
@@ -76,22 +75,11 @@ def lowered(
 
 def compare(graph: Graph, folder: Path) -> dict[str, float]:
     """Decibels of what each segment gives, by the quantizer or output that it is for."""
-    nodes = quantizers(graph)
-    shapes = {name: tuple(node.meta["val"].shape) for name, node in nodes.items()}
+    shapes = quantizer_shapes(graph)
     artifact = CoreMlBackend().open_lockstep(folder, load_target("coreml").options, shapes)
-    wanted: dict[str, torch.Tensor] = {}
-    observe = {
-        nodes[name].all_input_nodes[0].name: partial(wanted.__setitem__, name)
-        for name in artifact.quantizers
-    }
-    expected = run(graph, INPUTS, observe=observe)["y"]
-    outputs, own = artifact(
-        {name: x.numpy() for name, x in INPUTS.items()},
-        {name: value.numpy() for name, value in wanted.items()},
-    )
-    return {"y": sqnr_db(expected, outputs["y"])} | {
-        name: sqnr_db(value, own[name]) for name, value in wanted.items()
-    }
+    arrays = {name: x.numpy() for name, x in INPUTS.items()}
+    found = compare_in_lockstep(graph, INPUTS, artifact, arrays, {"y": "y"}).sqnr_db
+    return {place.rpartition(":")[2]: value for place, value in found.items()}
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,13 @@ def test_what_a_failed_run_has_shown_is_not_taken():
     statistics = StreamingStatistics(1, 1)
     deferred = DeferredStatistics([statistics])
 
-    def fail():
+    def failing():
         with deferred.run():
             deferred.add(0, _values(), 0)
             raise RuntimeError("on the way")
 
     with pytest.raises(RuntimeError, match="on the way"):
-        fail()
+        failing()
     with deferred.run():
         assert deferred.settle() is None
     assert int(statistics.finish().count) == 0

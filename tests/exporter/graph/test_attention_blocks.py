@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.exporter.graph import attention_blocks, operators  # noqa: F401  # the operators of quantized graphs
+from qdx.exporter.graph import (
+    attention_blocks,
+    operators,  # noqa: F401  # which registers them
+)
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.attention_blocks import find_attention_blocks
-from qdx.exporter.graph.interpreter import run
+from qdx.exporter.graph.interpreter import Executor, run
 from qdx.exporter.graph.sites import sites
 from tests.backends.tracing import graph_of
 
@@ -101,12 +104,23 @@ def test_every_part_of_the_scores_is_observed_once(two_queries):
     (blocks,) = find_attention_blocks(graph)
     seen = {node.name: [] for node in blocks.chain}
     observe = {name: (lambda part, parts=parts: parts.append(part.clone())) for name, parts in seen.items()}  # fmt: skip
-    run(graph, tensors, observe=observe)
+    Executor(graph).run(tensors, observe=observe, in_parts=True)
     scores = (tensors["q"] / 8**0.5) @ tensors["k"].transpose(-1, -2)
     first, last = seen[blocks.chain[0].name], seen[blocks.chain[-1].name]
     assert [part.shape[-2] for part in first] == [2, 2, 2]
     torch.testing.assert_close(torch.cat(first, -2), scores)
     torch.testing.assert_close(torch.cat(last, -2), scores.softmax(-1))
+
+
+def test_an_observer_of_the_whole_scores_gets_them_whole(two_queries):
+    tensors = _tensors()
+    graph = _opened({}, tensors)
+    (blocks,) = find_attention_blocks(graph)
+    seen = []
+    found = run(graph, tensors, observe={blocks.chain[-1].name: seen.append})
+    (whole,) = seen
+    assert whole.shape == (2, 4, QUERIES, KEYS)
+    torch.testing.assert_close(found["y"], whole @ tensors["v"])
 
 
 def test_quantized_products_are_computed_in_blocks(two_queries, monkeypatch):

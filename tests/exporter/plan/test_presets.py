@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from qdx.exporter.calibrate.observed import observed_steps
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.plan import list_presets, load_plan, resolve
 from qdx.exporter.plan.load import preset_text
+from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST, Calibration
 from qdx.exporter.plan.totals import totals_of
 from qdx.targets import list_targets, load_target
 from tests.exporter.plan.plans import SITES, site
@@ -52,6 +54,18 @@ def test_each_is_named_like_its_file_and_says_what_it_is_for(name):
     assert name == plan.name
     assert plan.description
     assert all(rule.why for rule in plan.rules) or name in ALL_FLOAT
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_presets_calibrate_with_the_defaults(name):
+    assert load_plan(name).calibration == Calibration()
+
+
+def test_the_default_calibration_is_a_hundred_calls_and_observes_half_of_them():
+    samples, share = Calibration().samples, Calibration().observed
+    observed = observed_steps(CALIBRATION_STEPS_MOST, samples, share)
+    assert samples * CALIBRATION_STEPS_MOST == 100
+    assert sum(len(steps) for steps in observed) == 50
 
 
 @pytest.mark.parametrize("name", FLOAT)

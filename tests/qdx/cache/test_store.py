@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -292,6 +293,16 @@ def test_a_read_only_store_is_read_and_said_to_keep_nothing_once():
     assert note.endswith("Read-only file system")
     assert "cannot keep work under way" in message
     assert "QDX_CACHE" in hint
+
+
+def test_a_root_that_cannot_be_made_is_a_note_and_no_error():
+    store = Store(Path("/proc/cache/v1"))
+    add(store)
+
+    assert store.find("numbers", KEY) is None
+    assert (store.entries(), store.size_bytes, store.clear().entries) == ([], 0, 0)
+    (note,) = store.notes
+    assert note.startswith("cache: nothing is kept in `/proc/cache/v1`: ")
 
 
 def test_a_limit_on_file_sizes_is_a_note_and_no_error(store):

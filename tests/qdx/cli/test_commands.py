@@ -301,7 +301,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
     call = tmp_path / "call.json"
     call.write_text('{"prompt": "a cat", "height": 64}')
     done = qdx("export", "model", "--target", "openvino", "--plan", "float16", "-o", "out", "--call", call,
-               "--components", "unet, vae", "--shapes", "static", "--force")  # fmt: skip
+               "--components", "unet, vae", "--shapes", "static", "--force", "--no-cache")  # fmt: skip
 
     assert done.status == 0
     assert [
@@ -320,9 +320,29 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "halves": False,
                 "force": True,
                 "progress": PROGRESS,
+                "cache": None,
+                "fresh": False,
+                "workers": None,
             },
         )
     ] == exported
+
+
+def test_export_takes_the_users_cache(qdx, exported, monkeypatch, tmp_path):
+    monkeypatch.setenv("QDX_CACHE", str(tmp_path))
+    qdx("export", "model", "--target", "openvino", "-o", "out")
+
+    assert exported[0][1]["cache"].root == tmp_path / "v1"
+
+
+def test_export_refuses_a_wrong_limit_of_the_cache_unless_it_has_none(qdx, exported, monkeypatch):
+    monkeypatch.setenv("QDX_CACHE_LIMIT", "much")
+    done = qdx("export", "model", "--target", "openvino", "-o", "out")
+
+    assert done.status == 2
+    assert "QDX_CACHE_LIMIT: `much` is not a size" in done.err
+    assert exported == []
+    assert qdx("export", "model", "--target", "openvino", "-o", "out", "--no-cache").status == 0
 
 
 def test_export_prints_the_graphs_and_says_where_they_lie(qdx, exported):

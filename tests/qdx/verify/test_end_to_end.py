@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 
 import pytest
 import torch
 
+from qdx.cache.store import Store
 from qdx.export import export
 from qdx.exporter.errors import InvalidBundle, InvalidModel, UsageError
 from qdx.exporter.files import dump_json, load_json
-from qdx.verify import ladder, verify
+from qdx.verify import ladder, reference_runs, verify
 from tests.tiny import FAMILIES, build
 from tests.tiny.families import picture
 
@@ -54,6 +56,44 @@ def test_the_same_verification_gives_the_same_report(model, bundle):
     one, other = (verify(bundle, model=model, steps=2).to_json() for _ in range(2))
 
     assert one == other
+
+
+def test_a_verification_with_the_cache_finds_what_one_without_finds(
+    model, bundle, tmp_path, monkeypatch
+):
+    alone = verify(bundle, model=model, steps=3, seeds=2).to_json()
+    first = verify(bundle, model=model, steps=3, seeds=2, store=Store(tmp_path / "c")).to_json()
+    monkeypatch.setattr(reference_runs, "ComponentWeights", None)  # no weights are loaded again
+    second = verify(bundle, model=model, steps=3, seeds=2, store=Store(tmp_path / "c"))
+    runs = [alone.pop("reference"), first.pop("reference")]
+
+    # Both seeds, and the other shape.
+    assert [(one["ran"], one["cached"]) for one in runs] == [(3, 0), (3, 0)]
+    assert "0 runs in PyTorch, 3 from the cache" in str(second)
+    assert {**second.to_json(), "reference": None} == {**first, "reference": None}
+    assert alone == first
+
+
+def test_a_budget_leaves_calls_out_and_every_form_of_the_report_says_so(model, bundle, tmp_path):
+    folder = tmp_path / "report"
+    report = verify(bundle, model=model, steps=6, budget_s=1e-6, report=folder)
+    found = load_json(folder / "report.json")
+    method = found["components"]["unet"]["methods"]["forward"]
+
+    assert method["calls"] == {"made": 6, "recorded": 6, "measured": 2}
+    assert [call["index"] for call in method["measured"]] == [0, 5]
+    assert found["gates"][0]["calls"] == {"compared": 2, "made": 6}
+    assert "unet.forward: 2 of 6 calls compared: the budget is 1e-06 s" in str(report)
+    assert "2 of 6 calls were compared" in (folder / "report.html").read_text()
+
+
+def test_verification_leaves_nothing_in_the_folder_for_temporary_files(
+    model, bundle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    verify(bundle, model=model, steps=2)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_seed_decides_the_noise(model, bundle):

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from qdx.backends.lockstep import UnknownQuantizer
+from qdx.backends.openvino.lockstep import OpenVinoChunks
+from qdx.backends.registry import get_backend
+from qdx.bundle.manifest import InputPort, OutputPort
 from qdx.exporter.errors import InvalidBundle
+from qdx.exporter.graph.sites import sites
 from qdx.exporter.plan.gates import LoweringGates
 from qdx.exporter.plan.load import load_plan
+from qdx.exporter.plan.resolution import FloatTypes
+from qdx.exporter.quantize.insert import insert
+from qdx.runtime.graph_runner import GraphRunner
+from qdx.runtime.methods import TargetMethod
+from qdx.targets.profile import load_target
 from qdx.verify import lockstep
 from qdx.verify.acceptance import Evidence, gates_of
 from qdx.verify.lockstep import LockstepCall, LockstepResult, measure_in_lockstep
 from qdx.verify.picture import OutputResult, PipelineResult
+from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
+from tests.backends.tracing import Block, block_inputs, graph_of
 
 PIPELINE = PipelineResult({"images": OutputResult("pictures", 60.0, 0.99)})
 
@@ -75,3 +87,96 @@ def test_the_gate_names_the_call_without_a_number(order):
 
     assert not gate.ok
     assert gate.note == "worst at up, call 1"
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A quantized graph, and the folder of its artifact."""
+    graph, _ = graph_of(Block, block_inputs())
+    profile, backend = load_target("openvino"), get_backend("openvino")
+    plan = resolved(graph, weighted(W8, A8))
+    placement = backend.place(graph, sites(graph), plan, FixedRanges(), profile)
+    made = insert(graph, sites(graph), placement)
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "block").mkdir()
+    backend.lower(made, FloatTypes("float32"), profile, folder / "block")
+    return made, folder
+
+
+def measured(monkeypatch, opened, **options):
+    """Five recorded calls of the method, of which some are compared."""
+    graph, folder = opened
+    monkeypatch.setattr(lockstep, "checked_options", lambda _: {})
+    entry = SimpleNamespace(methods={"forward": SimpleNamespace(opened="block")})
+    manifest = SimpleNamespace(
+        components={"block": entry}, target=SimpleNamespace(runtime="openvino")
+    )
+    ports = tuple(
+        InputPort(argument=spec.name, name=spec.name, dtype=spec.dtype, shape=spec.shape)
+        for spec in graph.inputs
+    )
+    output = OutputPort(field="y", name="y", dtype="float32", shape=graph.outputs[0].shape)
+    method = TargetMethod("block.forward", ports, (output,), {}, GraphRunner(graph))
+    calls = tuple(SimpleNamespace(index=2 * i, inputs=block_inputs()) for i in range(5))
+    return measure_in_lockstep(
+        SimpleNamespace(path=folder, manifest=manifest),
+        SimpleNamespace(quantized={"block.forward": graph}),
+        {"block.forward": method},
+        {"block.forward": SimpleNamespace(calls=calls)},
+        **options,
+    )
+
+
+def streamed(monkeypatch, limit_bytes):
+    """Lets a chunk take that much."""
+    compare = partial(lockstep.compare_in_lockstep, limit_bytes=limit_bytes)
+    monkeypatch.setattr(lockstep, "compare_in_lockstep", compare)
+
+
+def test_the_caller_chooses_the_calls(monkeypatch, opened):
+    found = measured(monkeypatch, opened, choose=lambda count: [count - 1])
+
+    assert [call.index for call in found] == [8]
+    assert found[0].sqnr_db > 45
+
+
+def test_a_part_that_does_not_open_fails_at_the_gate(monkeypatch, opened):
+    opens = OpenVinoChunks.open
+
+    def refuse(self, chunk, arrays):
+        if "y" in chunk.outputs:
+            raise InvalidBundle("`openvino_model.xml`: cannot be opened", hint="-")
+        return opens(self, chunk, arrays)
+
+    monkeypatch.setattr(OpenVinoChunks, "open", refuse)
+    streamed(monkeypatch, 1)
+    found = measured(monkeypatch, opened)
+
+    assert [call.index for call in found] == [0, 4, 8]
+    assert all(math.isnan(call.sqnr_db) for call in found)
+    assert found[0].result.worst[0] == "`openvino_model.xml`: cannot be opened"
+
+
+@pytest.mark.parametrize(("limit_bytes", "most"), [(1, 2), (1 << 30, 6)])
+def test_values_are_held_until_the_last_chunk_that_reads_them(
+    monkeypatch, opened, limit_bytes, most
+):
+    counts = []
+
+    class Held(dict):
+        def __setitem__(self, key, value):
+            super().__setitem__(key, value)
+            counts.append(len(self))
+
+    create = lockstep._Stream.__init__
+
+    def counted(self, *arguments, **options):
+        create(self, *arguments, **options)
+        self._values = Held()
+
+    monkeypatch.setattr(lockstep._Stream, "__init__", counted)
+    streamed(monkeypatch, limit_bytes)
+    measured(monkeypatch, opened, choose=lambda _: [0])
+
+    assert len(counts) == 6
+    assert max(counts) == most

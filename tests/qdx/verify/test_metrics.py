@@ -14,6 +14,7 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.functional.regression import cosine_similarity
 
+from qdx.verify import metrics
 from qdx.verify.metrics import DB_LIMIT, cosine, max_abs_err, psnr_db, sqnr_db, ssim, worst_of
 
 METRICS = (sqnr_db, cosine, max_abs_err, psnr_db, ssim)
@@ -108,6 +109,17 @@ def test_shapes_that_would_broadcast_make_the_metric_nan(metric, shape):
 @pytest.mark.parametrize("metric", METRICS)
 def test_nothing_measured_is_nan(metric):
     assert math.isnan(metric(torch.zeros(0, 8, 8, 3), torch.zeros(0, 8, 8, 3)))
+
+
+def test_sqnr_in_blocks_is_sqnr_of_the_whole(monkeypatch):
+    reference, output = some(2, 8, 8, 3), some(2, 8, 8, 3).half()
+    whole = sqnr_db(reference, output)
+    spoilt = output.clone()
+    spoilt[-1, -1, -1, -1] = math.nan
+    monkeypatch.setattr(metrics, "_BLOCK", 7)
+
+    assert sqnr_db(reference, output) == pytest.approx(whole, abs=1e-9)
+    assert math.isnan(sqnr_db(reference, spoilt))
 
 
 def test_values_whose_squares_leave_float64_are_measured():

@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DDPMPipeline
 from safetensors.torch import load_file, save_file
 
-from qdx.calibration import calibrate
+from qdx.calibration import run
+from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.errors import InvalidModel, UsageError
-from qdx.exporter.graph.sites import sites
-from qdx.exporter.plan.settings import Calibration
-from qdx.traced import trace_pipeline
+from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST
 from samples.scenes import held_out_captions
+from tests import tiny
+from tests.qdx.calibration.calibrating import calibrated, prepared
 
 PROMPTS = ("a red circle on the left", "a blue square above a green triangle")
-SHAPES = Path(__file__).parents[2] / "samples" / "shapes"
+SHAPES = Path(__file__).parents[3] / "samples" / "shapes"
 CALL = {"prompt": "a red circle", "height": 16, "width": 16}
 
 
-def _prepared(model, call, components=None):
-    traced = trace_pipeline(model, dict(call), components=components)
-    graphs = {where: traced.graph(where) for where in traced.chosen}
-    return SimpleNamespace(
-        folder=traced.folder,
-        graphs=graphs,
-        sites={where: sites(graph) for where, graph in graphs.items()},
-        digests=traced.source_digests,
-        call=call,
-    )
+_prepared = prepared
 
 
-def _calibrated(prepared, prompts=None, call=None, **settings):
-    return calibrate(
-        prepared.folder,
-        prepared.graphs,
-        prepared.sites,
-        call=dict(prepared.call if call is None else call),
-        settings=Calibration(**{"samples": 2, "steps": 4, "timestep_groups": 2, **settings}),
-        digests=prepared.digests,
-        prompts=prompts,
-    )
+def _calibrated(one, prompts=None, call=None, own=None, workers=1, **settings):
+    given = dict(one.call if call is None else call)
+    chosen = {"observed": 1.0, "call": own, **settings}
+    return calibrated(one, chosen, prompts=prompts, call=given, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +47,6 @@ def sd(tiny_sd):
 @pytest.fixture(scope="module")
 def recorded(sd):
     return _calibrated(sd, PROMPTS)
-
-
-@pytest.fixture(scope="module")
-def ddpm(smallest):
-    return _prepared(smallest, {})
 
 
 def test_every_site_of_every_component_is_recorded(sd, recorded):
@@ -174,12 +156,45 @@ def test_a_batch_of_prompts_takes_as_many_for_each_sample(tiny_sd):
 
 
 def test_steps_come_from_the_settings_then_the_call_then_the_pipeline(ddpm):
-    assert len(_calibrated(ddpm, steps=3, samples=1).timesteps("unet.forward")) == 3
-    call = {"num_inference_steps": 5}
-    assert len(_calibrated(ddpm, call=call, steps=None, samples=1).timesteps("unet.forward")) == 5
-    # DDPMPipeline's own default is 1,000 steps, which this scheduler of 50 cannot do.
-    with pytest.raises(UsageError, match="1000"):
-        _calibrated(ddpm, steps=None, samples=1)
+    assert _steps(ddpm, steps=3) == 3
+    assert _steps(ddpm, call={"num_inference_steps": 5}, steps=None) == 5
+    # DDPMPipeline's own default is 1,000 steps.
+    assert _steps(ddpm, steps=None) == CALIBRATION_STEPS_MOST
+
+
+def test_long_schedules_become_shorter_unless_the_plan_asks_for_them(ddpm):
+    call = {"num_inference_steps": 50}
+    assert _steps(ddpm, call=call, steps=None) == CALIBRATION_STEPS_MOST
+    assert _steps(ddpm, call=call, steps=40) == 40
+    assert _steps(ddpm, call=call, steps=None, timestep_groups=30) == 30
+    assert _steps(ddpm, call=call, steps=None, own={"num_inference_steps": 30}) == 30
+
+
+def test_fewer_steps_than_groups_of_timesteps_are_a_group_each(ddpm):
+    ranges = _calibrated(ddpm, call={"num_inference_steps": 2}, steps=None, timestep_groups=10)
+    assert len(ranges.groups("unet.forward")) == 1
+
+
+def test_a_pipeline_without_a_number_of_steps_takes_the_defaults(ddpm, monkeypatch):
+    pipeline = DDPMPipeline.__call__
+
+    def without_steps(self, batch_size=1, generator=None, output_type="pil", return_dict=True):
+        return pipeline(self, batch_size, generator, 3, output_type, return_dict)
+
+    monkeypatch.setattr(DDPMPipeline, "__call__", without_steps)
+    ranges = _calibrated(ddpm, steps=None)
+    assert len(ranges.timesteps("unet.forward")) == 3
+    assert ranges.provenance.steps is None
+    with pytest.raises(UsageError, match="4 steps, but DDPMPipeline takes no number of steps"):
+        _calibrated(ddpm)
+
+
+def _steps(prepared, *, own=None, **settings):
+    call = {**settings.pop("call", {}), **(own or {})}
+    ranges = _calibrated(prepared, samples=1, call=call, own=own, **settings)
+    found = len(ranges.timesteps("unet.forward"))
+    assert ranges.provenance.steps == found
+    return found
 
 
 def test_components_without_graphs_compute_in_pytorch(sd, recorded, tiny_sd):
@@ -213,7 +228,7 @@ def test_weights_that_overflow_name_the_site_the_timestep_and_the_sample(ddpm, s
 
 _PROCESS = """
 import sys, hashlib
-from tests.qdx.test_calibration import _prepared, _calibrated, CALL, PROMPTS
+from tests.qdx.calibration.test_run import _prepared, _calibrated, CALL, PROMPTS
 print(hashlib.sha256(_calibrated(_prepared(sys.argv[1], CALL), PROMPTS).to_bytes()).hexdigest())
 """
 
@@ -225,7 +240,7 @@ def test_processes_with_other_hash_seeds_and_threads_give_the_same_bytes(tiny_sd
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
         done = subprocess.run(
             [sys.executable, "-c", _PROCESS, str(tiny_sd)],
-            env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+            env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
         )  # fmt: skip
         found.add(done.stdout.strip())
     assert len(found) == 1
@@ -250,3 +265,61 @@ def test_the_last_step_alone_tells_other_ranges_than_the_whole_schedule(tmp_path
             low, high = statistics.range("minmax")
             ends = statistics.range("minmax", groups=[9])
             assert low <= ends[0] <= ends[1] <= high
+
+
+SHARE = {"samples": 4, "steps": 5, "observed": 0.5}
+
+
+def test_any_number_of_workers_gives_the_same_bytes(ddpm):
+    one, two, four = (_calibrated(ddpm, workers=n, **SHARE).to_bytes() for n in (1, 2, 4))
+    assert one == two == four
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_any_number_of_workers_gives_the_same_bytes_of_every_family(tmp_path, family):
+    """What a call leaves behind in the pipeline's own Python must not reach the next one."""
+    model = tiny.build(family, tmp_path / "model")
+    prepared = _prepared(model, {"prompt": "a red circle", "height": 16, "width": 16})
+    one, two = (_calibrated(prepared, PROMPTS, workers=n, **SHARE).to_bytes() for n in (1, 2))
+    assert one == two
+
+
+def test_statistics_of_many_samples_are_not_in_memory_together(ddpm, monkeypatch):
+    most = []
+    merge = run.merged_ranges
+
+    def merging(one, other):
+        gc.collect()
+        most.append(sum(isinstance(found, Ranges) for found in gc.get_objects()))
+        return merge(one, other)
+
+    monkeypatch.setattr(run, "merged_ranges", merging)
+    gc.collect()
+    before = sum(isinstance(found, Ranges) for found in gc.get_objects())
+    _calibrated(ddpm, samples=6, steps=2)
+    assert max(most) - before <= 2
+
+
+@pytest.mark.slow
+def test_calls_of_one_step_are_observed_together_where_guidance_calls_twice(
+    tmp_path, told, monkeypatch
+):
+    call = {**tiny.FAMILIES["wan"].call, "num_inference_steps": 4}
+    prepared = _prepared(tiny.build("wan", tmp_path / "model"), call, components=["transformer"])
+    settings = {"samples": 2, "steps": 4, "observed": 0.5, "timestep_groups": 2}
+    found = {
+        branch: calibrated(prepared, {**settings, "branches": branch})
+        for branch in ("conditional", "unconditional")
+    }
+    both = calibrated(prepared, settings, progress=told.hear(monkeypatch))
+    made = [one["observed"] for one in told.calls if one["where"] == "transformer.forward"]
+    assert made[0::2] == made[1::2]
+    assert both.provenance.guidance["transformer.forward"].calls == 2
+    assert coverage(both)["transformer.forward"]["timestep_groups_seen"] == 2
+    counts = [
+        one.statistics("transformer.forward", "proj_out", "output").count
+        for one in (both, *found.values())
+    ]
+    assert torch.equal(counts[0], counts[1] + counts[2])
+    assert torch.equal(counts[1], counts[2])

@@ -1,0 +1,51 @@
+"""Scales and tables of weights in the store, for `qdx.exporter.quantize.memory`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from qdx.cache.keys import key_of
+from qdx.exporter.graph.safetensors_file import SafetensorsFile
+from qdx.helper_files import write_file
+
+if TYPE_CHECKING:
+    import torch
+    from pydantic import JsonValue
+
+    from qdx.cache.store import Store
+
+__all__ = ["KIND", "StoredNumbers"]
+
+KIND: Final = "weight-scales"
+_FILE: Final = "numbers.safetensors"
+
+
+class StoredNumbers:
+    """A memory that outlives the process; each entry holds the numbers of one weight."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def recall(self, parts: Mapping[str, JsonValue]) -> dict[str, torch.Tensor] | None:
+        """See `qdx.exporter.quantize.memory.Memory`."""
+        key = key_of(parts)
+        folder = self._store.find(KIND, key)
+        if folder is None:
+            return None
+        try:
+            file = SafetensorsFile(folder / _FILE)
+            try:
+                return {name: file.read(name) for name in file.tensors}
+            finally:
+                file.close()
+        finally:
+            self._store.release(KIND, key)
+
+    def keep(self, parts: Mapping[str, JsonValue], tensors: Mapping[str, torch.Tensor]) -> None:
+        """See `qdx.exporter.quantize.memory.Memory`."""
+        from safetensors.torch import save
+
+        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        with self._store.adding(KIND, key_of(parts)) as folder:
+            write_file(folder / _FILE, data)

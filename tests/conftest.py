@@ -1,0 +1,18 @@
+"""What every test needs: a cache of the test run's own, never the user's."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QDX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("QDX_CACHE_LIMIT", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_one_test(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("QDX_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -20,7 +20,7 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -195,9 +195,8 @@ class Measurement:
             call = complete_call(
                 pipeline, {**self.subject.call, **own, "num_inference_steps": _STEPS}
             )
-            _, records = record_calls(
-                modules, lambda c=call, s=run: generate(pipeline, c, seed=_HELD_OUT_SEED + s), graphs=names
-            )  # fmt: skip
+            run_once = partial(generate, pipeline, call, seed=_HELD_OUT_SEED + run)
+            _, records = record_calls(modules, run_once, graphs=names)
             for where, record in records.items():
                 found[where] = (*found.get(where, ()), *record.calls)
         return found

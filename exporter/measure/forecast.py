@@ -123,8 +123,9 @@ class Forecast:
     def _seconds_for_one(self) -> float | None:
         """Seconds of a unit of relation 1, by the kinds that are measured."""
         found = [
-            kind.mean / kind.relative
+            (kind.mean, kind.relative)
             for kind in self._kinds.values()
             if kind.mean is not None and kind.relative > 0
         ]
-        return sum(found) / len(found) if found else None
+        # Large units tell more than small ones, whose time is spent on other things than arithmetic.
+        return sum(mean for mean, _ in found) / sum(own for _, own in found) if found else None

@@ -30,6 +30,7 @@ class Pace:
     done: int = 0
     advanced: float = field(init=False)
     _ends: float | None = field(default=None, init=False)
+    _unknown: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.advanced = self.began
@@ -41,8 +42,9 @@ class Pace:
         return f"{self.name}: {self._count()}, {duration(took)}"
 
     def expect(self, seconds_left: float, now: float) -> None:
-        """Takes what the caller knows; NaN and infinity are nothing known."""
-        self._ends = now + seconds_left if math.isfinite(seconds_left) else None
+        """Takes what the caller knows; with NaN or infinity nobody does, and the pace so far tells nothing."""
+        self._unknown = not math.isfinite(seconds_left)
+        self._ends = None if self._unknown else now + seconds_left
 
     def seconds_left(self, now: float) -> float | None:
         """How long the rest takes; None where nothing tells.
@@ -51,7 +53,7 @@ class Pace:
         """
         if self._ends is not None:
             return max(self._ends - now, 0.0)
-        if not self.done or self.total is None or self.done >= self.total:
+        if self._unknown or not self.done or self.total is None or self.done >= self.total:
             return None
         mean = (self.advanced - self.began) / self.done
         under_way = min(now - self.advanced, mean)  # the unit under way counts as far as one takes

@@ -90,7 +90,7 @@ def command(
             localize=localize,
             budget_s=budget_s,
             device=device,
-            store=open_cache(no_cache=no_cache),
+            cache=open_cache(no_cache=no_cache),
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))

@@ -62,7 +62,7 @@ def verify(
     localize: bool = False,
     budget_s: float | None = None,
     device: str = "cpu",
-    store: RunStore | None = None,
+    cache: RunStore | None = None,
     progress: Progress = SILENT,
 ) -> Report:
     """Holds a bundle against the pipeline it was made from, and its numbers against its plan.
@@ -89,7 +89,7 @@ def verify(
             every method are compared in any case. None compares what is usual, see
             `qdx.verify.selection.usual_choice`.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
-        store: Keeps the reference's runs, so that the next verification of the same model and call finds
+        cache: Keeps the reference's runs, so that the next verification of the same model and call finds
             them; None runs the reference and keeps nothing.
         progress: Shows the steps.
 
@@ -120,7 +120,7 @@ def verify(
     methods = open_methods(opened, progress=progress)
     with TemporaryDirectory(prefix="qdx-verify-") as work:
         reference = Reference(
-            folder, opened, work=Path(work), store=store, device=computing, progress=progress
+            folder, opened, work=Path(work), store=cache, device=computing, progress=progress
         )
         chosen = reference.chosen_call({**restore_call(manifest.call), **(call or {})}, steps)
         specs = run_specs(

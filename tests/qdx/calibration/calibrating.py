@@ -77,7 +77,7 @@ def prepared(model: Path, call: dict[str, Any], components: list[str] | None = N
 
 def calibrated(one: Any, settings: dict[str, Any] | None = None, **arguments: Any) -> Ranges:
     """Calibrates it: two samples of four steps in two groups, unless other settings are given."""
-    given = {"samples": 2, "steps": 4, "timestep_groups": 2, **(settings or {})}
+    given = {"samples": 2, "steps": 4, "timestep_groups": 2, "observed": 1.0, **(settings or {})}
     arguments = {"call": dict(one.call), "sites": one.sites, "workers": 1, **arguments}
     return calibrate(
         one.folder,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import random
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -225,3 +227,24 @@ def test_a_nan_is_named_in_the_same_words_by_a_worker(ddpm, monkeypatch):
             calibrated(ddpm, workers=workers)
         said.append((type(found.value), found.value.hint))
     assert said[0] == said[1]
+
+
+def test_a_finished_sample_leaves_memory_at_once(ddpm, monkeypatch):
+    """Statistics in a cycle would live until somebody collects it, beside those of the next sample."""
+    recorders = []
+    original = Recorder.__init__
+
+    def init(self, *arguments):
+        original(self, *arguments)
+        recorders.append(weakref.ref(self))
+        alive.append(sum(one() is not None for one in recorders))
+
+    alive = []
+    monkeypatch.setattr(Recorder, "__init__", init)
+    gc.collect()
+    gc.disable()
+    try:
+        calibrated(ddpm, {"samples": 5, "steps": 2})
+    finally:
+        gc.enable()
+    assert alive == [1] * 5

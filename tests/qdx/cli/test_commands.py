@@ -13,6 +13,7 @@ from PIL import Image
 
 from qdx.cli.options import SEED_LIMIT
 from qdx.cli.progress_lines import Lines
+from qdx.exporter.devices import CPU
 from qdx.exporter.plan.load import preset_text
 from qdx.targets import list_targets, load_target
 from tests.backends.tensorrt.test_engine import PLAN, record
@@ -323,6 +324,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "cache": None,
                 "fresh": False,
                 "workers": None,
+                "device": "cpu",
             },
         )
     ] == exported
@@ -396,7 +398,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
     assert {"ok": ok, "sqnr_db": "inf"} == json.loads(done.out)
     assert f"wrote r\n{words}\n" == done.err
     assert (Path("b"),) == calls[0][0]
-    assert calls[0][1].pop("store").root.is_relative_to(tmp_path)
+    assert calls[0][1].pop("cache").root.is_relative_to(tmp_path)
     assert calls[0][1] == {
         "model": Path("m"),
         "report": Path("r"),
@@ -407,6 +409,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
         "localize": False,
         "steps": None,
         "budget_s": None,
+        "device": "cpu",
         "call": {"eta": 1},
         "progress": PROGRESS,
     }
@@ -479,7 +482,7 @@ def test_run_draws_a_picture(qdx, painter, tmp_path):
 def test_run_hands_on_how_to_open_the_bundle(qdx, painter, tmp_path):
     qdx("run", "b", "-o", tmp_path / "x.png", "--model", "m", "--threads", 2)
 
-    options = {"model": Path("m"), "threads": 2, "progress": PROGRESS}
+    options = {"model": Path("m"), "threads": 2, "device": CPU, "progress": PROGRESS}
     assert painter.opened == (Path("b"), options)
 
 
@@ -699,7 +702,7 @@ def test_verify_without_the_cache_keeps_nothing(qdx, monkeypatch):
     stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **options: given.update(options) or {})
     qdx("verify", "b", "--model", "m", "--no-cache")
 
-    assert given["store"] is None
+    assert given["cache"] is None
 
 
 @pytest.mark.parametrize(

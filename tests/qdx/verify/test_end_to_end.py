@@ -62,9 +62,9 @@ def test_a_verification_with_the_cache_finds_what_one_without_finds(
     model, bundle, tmp_path, monkeypatch
 ):
     alone = verify(bundle, model=model, steps=3, seeds=2).to_json()
-    first = verify(bundle, model=model, steps=3, seeds=2, store=Store(tmp_path / "c")).to_json()
+    first = verify(bundle, model=model, steps=3, seeds=2, cache=Store(tmp_path / "c")).to_json()
     monkeypatch.setattr(reference_runs, "ComponentWeights", None)  # no weights are loaded again
-    second = verify(bundle, model=model, steps=3, seeds=2, store=Store(tmp_path / "c"))
+    second = verify(bundle, model=model, steps=3, seeds=2, cache=Store(tmp_path / "c"))
     runs = [alone.pop("reference"), first.pop("reference")]
 
     # Both seeds, and the other shape.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -12,6 +12,7 @@ from qdx.exporter.devices import CPU, free_device_bytes, is_cpu
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.upload import Upload
 from qdx.exporter.graph.weights import LazyWeight, Weights
+from qdx.exporter.measure.activations import peak_activation_bytes
 
 __all__ = ["CACHE_BYTES", "WeightCache", "budget_bytes"]
 
@@ -20,17 +21,18 @@ _SHARE: Final = 0.9
 """Of the free memory of a GPU; the rest is for what nobody foresees."""
 
 
-def budget_bytes(device: torch.device, activation_bytes: int) -> int:
+def budget_bytes(device: torch.device, graphs: Iterable[Graph]) -> int:
     """Memory for weights that stay.
 
     Args:
         device: Where they stay. On the processor they are pages of their files, and few need be kept; on a GPU all
             that fit are.
-        activation_bytes: Memory of the device that a run takes beside them.
+        graphs: What runs beside them, one at a time.
     """
     if is_cpu(device):
         return CACHE_BYTES
-    return max(0, int(free_device_bytes(device) * _SHARE) - activation_bytes)
+    activations = max(map(peak_activation_bytes, graphs), default=0)
+    return max(0, int(free_device_bytes(device) * _SHARE) - activations)
 
 
 class WeightCache:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.calibration.workers import available_cores
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from qdx.calibration.sample import SampleJob
-    from qdx.exporter.graph.graph import Graph
     from qdx.exporter.progress import Progress, Task
 
-__all__ = ["SMALLER_CALL", "Pace", "check_workers", "chosen_workers", "run_bytes", "worker_bytes"]
+__all__ = ["SMALLER_CALL", "Pace", "check_workers", "chosen_workers", "worker_bytes"]
 
 SMALLER_CALL: Final = (
     "set a smaller `calibration.call` in the plan, such as half the height and width"
@@ -36,7 +35,8 @@ _SHARE: Final = 0.9
 
 def worker_bytes(job: SampleJob) -> int:
     """Memory of one worker: the largest live activations of a call, and the statistics."""
-    peak = run_bytes((*job.graphs.values(), *job.observed_graphs.values()))
+    graphs = (*job.graphs.values(), *job.observed_graphs.values())
+    peak = max(map(peak_activation_bytes, graphs), default=0)
     statistics = sum(
         statistics_bytes(
             job.observed_graphs[where], job.sites[where], len(job.boundaries[where]) + 1
@@ -45,11 +45,6 @@ def worker_bytes(job: SampleJob) -> int:
     )
     # What is kept or merged is there twice for a moment.
     return peak + 2 * statistics
-
-
-def run_bytes(graphs: Iterable[Graph]) -> int:
-    """Memory of a run of the graph that takes most, its weights one operation at a time."""
-    return max(map(peak_activation_bytes, graphs), default=0)
 
 
 def check_workers(asked: int | None, device: torch.device) -> None:

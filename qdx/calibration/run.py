@@ -22,7 +22,7 @@ import torch
 
 import qdx
 from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint, Seal
-from qdx.calibration.estimate import SMALLER_CALL, Pace, chosen_workers, run_bytes
+from qdx.calibration.estimate import SMALLER_CALL, Pace, chosen_workers
 from qdx.calibration.sample import Observer, Sample, SampleJob, no_checkpoints
 from qdx.calibration.workers import Tell, run_samples
 from qdx.exporter.calibrate.observed import observed_steps
@@ -155,7 +155,7 @@ def calibrate(
             guidance={},
         )
         forms = {**graphs, **(observed_graphs or {})}
-        cache = WeightCache(budget_bytes(device, run_bytes(forms.values())), device)
+        cache = WeightCache(budget_bytes(device, forms.values()), device)
         job = SampleJob(
             skeleton,
             {where: cache.attach(graph) for where, graph in graphs.items()},

@@ -15,7 +15,6 @@ from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.graph.sites import sites as find_sites
-from qdx.exporter.measure.activations import peak_activation_bytes
 from qdx.exporter.progress import SILENT
 from qdx.quantization import plan_graphs, read_recipe, rebuilt
 from qdx.runtime.graph_runner import GraphRunner
@@ -181,7 +180,7 @@ def middle_rungs(
 
 def _runner_on(graph: Graph, device: torch.device) -> GraphRunner:
     """A graph on a GPU, whose weights stay there as far as they fit."""
-    cache = WeightCache(budget_bytes(device, peak_activation_bytes(graph)), device)
+    cache = WeightCache(budget_bytes(device, [graph]), device)
     return GraphRunner(cache.attach(graph), device)
 
 

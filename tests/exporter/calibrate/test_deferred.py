@@ -13,7 +13,9 @@ from qdx.exporter.calibrate.histogram import BINS, counts_of
 from qdx.exporter.calibrate.portion import portion_of
 from qdx.exporter.calibrate.statistics import StreamingStatistics
 from qdx.exporter.calibrate.taps import Recorder
+from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.devices import CPU
+from qdx.exporter.graph.interpreter import Executor
 from tests.exporter.calibrate.recording import traced
 from tests.exporter.graph.fake_gpu import GPU, MIXED, inputs_of, no_values, without_values
 
@@ -139,3 +141,31 @@ def test_bins_are_counted_alike_on_any_device():
     scaled = (values * 128).floor().add(1024).to(torch.int64)
     counts = torch.zeros(BINS, dtype=torch.int64).scatter_add_(0, scaled, torch.ones_like(scaled))
     assert torch.equal(counts, counts_of(values, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_records_what_the_processor_records_and_the_same_each_time():
+    x = _values(shape=(2, 5, 4))
+    found = []
+    for device in (CPU, GPU, GPU):
+        _, graph, sites = traced()
+        recorder = Recorder(graph, sites, device=device)
+        recorder.run({"x": x})
+        found.append(recorder.finish())
+    for one, other, again in zip(*found, strict=True):
+        torch.testing.assert_close(one.channel_sum, other.channel_sum, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(one.maximum, other.maximum, rtol=1e-5, atol=1e-5)
+        assert torch.equal(one.count, other.count)
+        _same(other, again)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_graph_on_a_gpu_computes_what_it_computes_on_the_processor():
+    _, graph, _ = traced()
+    x = _values(shape=(2, 5, 4))
+    there = Executor(WeightCache(2**30, GPU).attach(graph), GPU)
+    for _ in range(2):
+        found = there.run({"x": x})["y"]
+        torch.testing.assert_close(found, graph.run({"x": x})["y"], rtol=1e-5, atol=1e-5)

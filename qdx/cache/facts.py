@@ -8,24 +8,37 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import qdx
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["computing_versions", "images_digest"]
+__all__ = ["computing_versions", "images_digest", "versions_of"]
 
 _LIBRARIES: Final = ("diffusers", "numpy", "torch", "transformers")
 _PARTS: Final = ("qdx", "qdx.exporter", "qdx.targets", "qdx.backends")
 
 
-def computing_versions() -> dict[str, JsonValue]:
-    """Versions of the libraries that compute, and the SHA-256 of qdx's own code: another state of it is another version."""
-    found: dict[str, JsonValue] = {"qdx_sha256": _code_digest()}
-    for name in _LIBRARIES:
+def versions_of(*packages: str) -> dict[str, str]:
+    """The versions of qdx and of packages, by name."""
+    found = {"qdx": qdx.__version__}
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
+            found[name] = "unknown"
     return found
+
+
+def computing_versions() -> dict[str, JsonValue]:
+    """What computes: libraries, the processor's instructions, and qdx's own code, of which another state is another version."""
+    import torch
+
+    return {
+        **versions_of(*_LIBRARIES),
+        "qdx_sha256": _code_digest(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def images_digest(call: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import Bundle, read_bundle
+from qdx.cache.facts import versions_of
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.devices import choose_device
@@ -31,7 +32,6 @@ from qdx.verify.picture import compare_products
 from qdx.verify.quantized import localize_worst, middle_rungs, quantized_model, quantized_wheres
 from qdx.verify.reference_runs import Reference, ReferenceUse, RunStore
 from qdx.verify.report import Report
-from qdx.verify.run_identity import versions_of
 from qdx.verify.runs import ArtifactPipeline, first_pictures
 from qdx.verify.samples import RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
 from qdx.verify.score import Score, load_score

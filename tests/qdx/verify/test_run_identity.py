@@ -73,7 +73,7 @@ def test_other_threads_have_another_key():
 
 def test_another_version_has_another_key(monkeypatch):
     key = IDENTITY.key(SPEC)
-    monkeypatch.setattr("qdx.verify.run_identity.version", lambda _: "0")
+    monkeypatch.setattr("qdx.cache.facts.version", lambda _: "0")
 
     assert IDENTITY.key(SPEC) != key
 

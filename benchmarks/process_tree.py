@@ -7,9 +7,10 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-__all__ = ["Taken", "anonymous_bytes", "run_measured"]
+from qdx.exporter.measure.memory import anonymous_bytes
+
+__all__ = ["Taken", "run_measured"]
 
 _POLL_S = 0.05
 
@@ -21,7 +22,8 @@ class Taken:
     Attributes:
         seconds: Wall time, the start of Python included.
         cpu_seconds: Of all processors together.
-        peak_anonymous_bytes: Largest sum of `RssAnon` over the process tree.
+        peak_anonymous_bytes: The most that it and all that it started held for themselves at a time; pages that forked
+            processes share count once.
         status: Its exit status.
     """
 
@@ -49,25 +51,3 @@ def run_measured(command: Sequence[str], *, env: dict[str, str] | None = None) -
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Taken(seconds, cpu, peak, process.returncode)
-
-
-def anonymous_bytes(root: int) -> int:
-    """`RssAnon` of a process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    anonymous: dict[int, int] = {}
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(
-                line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
-            )
-        except OSError:
-            continue  # it ended meanwhile
-        pid = int(fields["Pid"])
-        children.setdefault(int(fields["PPid"]), []).append(pid)
-        anonymous[pid] = int(fields.get("RssAnon", "0 kB").split()[0]) * 1024
-    total, pending = 0, [root]
-    while pending:
-        pid = pending.pop()
-        total += anonymous.get(pid, 0)
-        pending += children.get(pid, [])
-    return total

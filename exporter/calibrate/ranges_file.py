@@ -130,12 +130,12 @@ def _stacked(graph: GraphRanges) -> dict[str, torch.Tensor]:
         none = {name: torch.zeros((groups, 0), dtype=kind) for name, kind in _CHANNELS.items()}
         counts = torch.zeros((0, groups, BINS), dtype=_COUNTS[0])
         return {**empty, **none, "histogram": counts}
-    histogram = torch.stack([one.histogram for one in tensors])
-    small = int(histogram.max()) <= torch.iinfo(_COUNTS[0]).max
+    small = max(int(one.histogram.max()) for one in tensors) <= torch.iinfo(_COUNTS[0]).max
+    kind = _COUNTS[0] if small else _COUNTS[1]
     return {
         **{name: torch.stack([getattr(one, name) for one in tensors]) for name in _SCALARS},
         **{name: torch.cat([getattr(one, name) for one in tensors], dim=1) for name in _CHANNELS},
-        "histogram": histogram.to(_COUNTS[0]) if small else histogram,
+        "histogram": torch.stack([one.histogram.to(kind) for one in tensors]),
     }
 
 

@@ -41,8 +41,8 @@ class TensorStatistics:
         minimum: float32 [groups]; 0 for a group without values.
         maximum: Likewise.
         exponent: k of each histogram's range [-2^k, 2^k), int64 [groups].
-        histogram: Numbers of sampled values in equal bins of that range, int64 [groups, 2048]. The same share of
-            the values is sampled in all groups.
+        histogram: Numbers of sampled values in equal bins of that range, [groups, 2048]: int32 as one sample's calls
+            are counted, int64 for all else. The same share of the values is sampled in all groups.
         axis: Dimension of the channels, counted from the front; None where they were not observed.
         channel_minimum: float32 [groups, channels]; no channels where `axis` is None.
         channel_maximum: Likewise.
@@ -300,7 +300,7 @@ class StreamingStatistics:
             minimum=_where_seen(self._low, seen),
             maximum=_where_seen(self._high, seen),
             exponent=torch.tensor(self._exponent),
-            histogram=self._histogram.to(CPU, torch.int64),
+            histogram=self._histogram.to(CPU, copy=True),
             axis=self._axis if channels.number else None,
             channel_minimum=torch.where(known, channels.minimum, zero),
             channel_maximum=torch.where(known, channels.maximum, zero),
@@ -372,7 +372,7 @@ def merged(one: TensorStatistics, other: TensorStatistics) -> TensorStatistics:
     histograms = [
         torch.stack([
             widened(counts, int(wide - own))
-            for counts, own, wide in zip(part.histogram, part.exponent, exponent, strict=True)
+            for counts, own, wide in zip(part.histogram.to(torch.int64), part.exponent, exponent, strict=True)
         ])
         for part in (one, other)
     ]  # fmt: skip

@@ -63,21 +63,30 @@ def available_memory_bytes(root: Path = _ROOT) -> int:
     return max(0, min([free, *_control_groups(root)]))
 
 
-def anonymous_bytes() -> int:
-    """Returns the memory that this process and its descendants hold for themselves.
+def anonymous_bytes(process: int | None = None) -> int:
+    """Returns the memory that a process and its descendants hold for themselves.
 
     Files that are only mapped do not count. Pages that a child still shares with its parent count once.
+
+    Args:
+        process: Its number; None for this process.
     """
+    root = os.getpid() if process is None else process
     if not _LINUX:
         import psutil
 
-        own = psutil.Process()
-        return sum(one.memory_full_info().uss for one in (own, *own.children(recursive=True)))
-    own_id = os.getpid()
-    children = list(_descendants(own_id))
-    if not children:
-        return _fields(Path("/proc/self/status"))["RssAnon"]
-    return sum(_shared_fairly(process) for process in (own_id, *children))
+        try:
+            own = psutil.Process(root)
+            return sum(one.memory_full_info().uss for one in (own, *own.children(recursive=True)))
+        except psutil.NoSuchProcess:
+            return 0
+    children = list(_descendants(root))
+    if children:
+        return sum(_shared_fairly(one) for one in (root, *children))
+    try:
+        return _fields(Path(f"/proc/{root}/status")).get("RssAnon", 0)
+    except OSError:  # it ended meanwhile
+        return 0
 
 
 class MemoryWatch:

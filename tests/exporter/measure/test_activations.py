@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from qdx.exporter.devices import CPU
 from qdx.exporter.graph.attention import open_attention
 from qdx.exporter.graph.flow import shape
 from qdx.exporter.graph.interpreter import _LateWeights
 from qdx.exporter.graph.sites import sites
+from qdx.exporter.graph.upload import Upload
 from qdx.exporter.measure.activations import peak_activation_bytes, peak_of_run
 from qdx.exporter.measure.workspaces import workspace_bytes
 from tests.backends.tracing import graph_of
@@ -127,7 +129,7 @@ class Census(_LateWeights):
     """Counts what a real run holds after each node: every storage in its hands once."""
 
     def __init__(self, graph):
-        super().__init__(graph)
+        super().__init__(graph, Upload(CPU))
         self.most = 0
         self.own = {value.data_ptr() for value in self._buffers.values()}
         self.held = ()

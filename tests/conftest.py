@@ -14,5 +14,8 @@ def _own_cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _cache_of_one_test(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("QDX_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _cache_of_one_test(tmp_path_factory):
+    # A patch of its own: a test's `monkeypatch` is to be undone before the other fixtures of that test.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QDX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -38,6 +39,7 @@ __all__ = [
     "UnknownQuantizer",
     "Values",
     "in_order",
+    "is_fed",
     "quantizer_of",
     "quantizers",
     "shape_of",
@@ -242,6 +244,19 @@ def shape_of(name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[i
     if name not in shapes:
         raise UnknownQuantizer(name)
     return shapes[name]
+
+
+def is_fed(shape: tuple[int | None, ...]) -> bool:
+    """Whether a quantizer is given its input from outside.
+
+    What is larger than a chunk may be, such as attention's probabilities for thousands of tokens, would be held several
+    times over. Such a quantizer reads what the artifact computes, and is compared with what follows from it.
+
+    Args:
+        shape: Of its input, float32; None for sizes that are open.
+    """
+    sizes = [size for size in shape if size is not None]
+    return len(sizes) < len(shape) or 4 * prod(sizes) <= CHUNK_LIMIT_BYTES
 
 
 def in_order(sources: Mapping[str, str], shapes: Mapping[str, object]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from qdx.backends.coreml.mil.dtypes import BY_NAME
 from qdx.backends.coreml.mil.interpreter import KEPT_BYTES, Interpreter
 from qdx.backends.coreml.mil.program import MilFunction, MilOperation, MilValue, TensorType
 from qdx.backends.coreml.run import torch_threads
-from qdx.backends.lockstep import RunChunk, UnknownQuantizer, Values, in_order, shape_of
+from qdx.backends.lockstep import RunChunk, UnknownQuantizer, Values, in_order, is_fed, shape_of
 from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
 from qdx.exporter.graph.graph import dtype_name
 
@@ -52,7 +52,8 @@ class CoreMlChunks:
         """
         self._program = read_artifact(folder)
         main = self._program.main
-        sources = dict(_quantizers(main))
+        fed = {name: is_fed(shape_of(name, shapes)) for name, _ in _quantizers(main)}
+        sources = {name: source for name, source in _quantizers(main) if fed[name]}
         self._operations = tuple(
             _fed(operation) if _name(operation) in sources else operation
             for operation in main.operations

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from qdx.backends.lockstep import RunChunk, Values, in_order, quantizer_of, shape_of
+from qdx.backends.lockstep import RunChunk, Values, in_order, is_fed, quantizer_of, shape_of
 from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
 from qdx.backends.onnx.package import onnxruntime
 from qdx.backends.onnx.session import DATA_FOLDER, Rewrite, session_options
@@ -173,7 +173,7 @@ def _cut(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -
             continue
         shape = shape_of(name, shapes)
         producer = producers.get(node.input[0])
-        if producer is None or producer.op_type == _FUSED_WITH_OUTPUT:
+        if producer is None or producer.op_type == _FUSED_WITH_OUTPUT or not is_fed(shape):
             continue
         sources[name] = node.input[0]
         kind = helper.make_tensor_value_info(_GIVEN + name, TensorProto.FLOAT, shape)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qdx.backends.lockstep import RunChunk, Values, in_order, quantizer_of, shape_of
+from qdx.backends.lockstep import RunChunk, Values, in_order, is_fed, quantizer_of, shape_of
 from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
 from qdx.backends.openvino.package import openvino
 from qdx.exporter.errors import InternalError, InvalidBundle, quoted
@@ -180,6 +180,8 @@ def _factor(quantizer: Any, shape: tuple[int | None, ...]) -> NDArray[Any] | Non
     """
     source = quantizer.input_value(0)
     if source.get_node().get_type_name() in {"Parameter", "Transpose"} or _shape(source) != shape:
+        return None
+    if not is_fed(shape):
         return None
     bounds = [quantizer.input_value(index).get_node() for index in range(1, 5)]
     if any(each.get_type_name() != "Constant" for each in bounds):

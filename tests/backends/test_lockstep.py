@@ -77,6 +77,26 @@ def test_every_segment_agrees_with_the_graph(
     assert worst_db >= LEAST_DB, where
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_quantizer_of_a_value_larger_than_a_chunk_reads_what_the_artifact_computes(
+    block: tuple[Graph, nn.Module], target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, whole = opened(block[0], target, tmp_path)
+    sizes_bytes = value_bytes(graph, block_inputs(), quantizers(graph))
+    largest = max(sizes_bytes[name] for name in whole.quantizers)
+    monkeypatch.setattr("qdx.backends.lockstep.CHUNK_LIMIT_BYTES", largest - 1)
+    profile = load_target(target)
+    artifact = get_backend(target).open_lockstep(
+        tmp_path, profile.options, quantizer_shapes(graph), threads=1
+    )
+
+    left = [name for name in whole.quantizers if sizes_bytes[name] < largest]
+    assert list(artifact.quantizers) == left != list(whole.quantizers)
+    found = in_lockstep(graph, artifact, target)
+    where, worst_db = found.worst
+    assert worst_db >= LEAST_DB, where
+
+
 @pytest.mark.parametrize("target", [*TARGETS, "tensorrt"])
 def test_many_chunks_find_what_one_finds(
     block: tuple[Graph, nn.Module],

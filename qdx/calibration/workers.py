@@ -7,6 +7,7 @@ samples are computed here, one after the other.
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import signal
@@ -171,6 +172,8 @@ def _work(
 ) -> NoReturn:
     """The life of a process: one sample. Nothing of the parent's runs at its end."""
     status = _FAILED
+    # What the parent left to the collector, such as a runtime's compiled models, has threads that are not here.
+    gc.freeze()
     try:
         # The parent ends its children; whatever they leave is whole at any moment.
         for number in _ENDING:

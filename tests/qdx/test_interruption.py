@@ -47,6 +47,7 @@ def start(body) -> int:
     child = os.fork()
     if child == 0:
         status = 99
+        gc.freeze()  # nor is what is still in use to be freed here
         try:
             status = body()
         except SystemExit as leaving:

@@ -4,9 +4,10 @@
     python -m benchmarks.calibration_cost sd15 flux-1b --samples 2 --steps 4 --work build/calibration-cost
 
 Random weights. Plain PyTorch runs the diffusers pipeline with as many threads as there are processors, up to the
-latents, so that leaving out the autoencoder is no part of the gain. `qdx calibrate` records all that the plan needs,
-with each number of workers; its seconds are those of the whole command, the start of Python and tracing included. All take
-turns in processes of their own, in every round.
+latents, so that leaving out the autoencoder is no part of the gain; its calls are told alone, and with the start of
+Python and reading the model as a command. `qdx calibrate` records all that the plan needs, with each number of workers;
+its seconds are those of the whole command, the start of Python and tracing included. All take turns in processes of
+their own, in every round.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipelines import make_pipeline
-from benchmarks.process_tree import run_measured
+from benchmarks.process_tree import Taken, run_measured
 from benchmarks.real_sizes import MODELS, make
 from qdx.exporter.plan.load import preset_text
 
@@ -34,7 +35,8 @@ _CALLS: dict[str, dict[str, Any]] = {
     "sd15": {"height": 512, "width": 512, "guidance_scale": 7.5},
 }
 _LARGE: dict[str, Any] = {"height": 1024, "width": 1024}
-_PLAIN = "plain PyTorch"
+_PLAIN = "plain PyTorch, its calls"
+_PLAIN_COMMAND = "plain PyTorch, the command"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Cost:
     Attributes:
         model: Which.
         name: Plain PyTorch, qdx with its number of workers, or another tool.
-        seconds: Of each round: of the calls alone in plain PyTorch, of the whole command of qdx, of the tool's call.
+        seconds: Of each round: of the calls alone or of the command in plain PyTorch, of the whole command of qdx, of
+            the tool's call.
         peak_anonymous_bytes: Largest sum of `RssAnon` over the process tree, over all rounds; None where not measured.
     """
 
@@ -89,7 +92,9 @@ def _measure(model: str, arguments: argparse.Namespace) -> list[Cost]:
     call = {"prompt": "a photograph", **_CALLS.get(model, _LARGE)}
     found: dict[str, list[tuple[float, int | None]]] = {}
     for _ in range(arguments.rounds):
-        found.setdefault(_PLAIN, []).append(_plain(folder, call, arguments))
+        calls_seconds, plain = _plain(folder, call, arguments)
+        found.setdefault(_PLAIN, []).append((calls_seconds, plain.peak_anonymous_bytes))
+        found.setdefault(_PLAIN_COMMAND, []).append((plain.seconds, plain.peak_anonymous_bytes))
         for workers in arguments.workers:
             name = f"qdx, {workers} at a time"
             found.setdefault(name, []).append(_qdx(folder, call, plan, workers, arguments.work))
@@ -133,8 +138,8 @@ def _plan(arguments: argparse.Namespace) -> Path:
 
 def _plain(
     folder: Path, call: dict[str, Any], arguments: argparse.Namespace
-) -> tuple[float, int | None]:
-    """Seconds of the calls alone, and peak memory."""
+) -> tuple[float, Taken]:
+    """Seconds of the calls alone, and what the command took."""
     told: Path = arguments.work / "seconds"
     whole = {**call, "num_inference_steps": arguments.steps}
     taken = run_measured([
@@ -143,7 +148,7 @@ def _plain(
     ])  # fmt: skip
     if taken.status:
         raise SystemExit(f"plain PyTorch exited with {taken.status}")
-    return float(told.read_text()), taken.peak_anonymous_bytes
+    return float(told.read_text()), taken
 
 
 def _qdx(

@@ -26,6 +26,7 @@ from qdx.cli.output import table
 from qdx.exporter.measure.activations import peak_activation_bytes
 from qdx.exporter.measure.arithmetic import macs_of_call
 from qdx.exporter.measure.words import about, memory
+from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST, Calibration
 from qdx.traced import trace_pipeline
 
 _CALLS: dict[str, dict[str, Any]] = {
@@ -70,10 +71,15 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="+", choices=MODELS)
     parser.add_argument("--rate", action="append", default=[], metavar="NAME=MACS_PER_S")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture")
-    parser.add_argument("--samples", type=int, default=2, help="pictures of the calibration")
-    parser.add_argument("--observed", type=int, default=8, help="denoiser's calls observed, in all")
-    parser.add_argument("--observed-cost", type=float, default=2.0, help="in plain calls")
+    usual = Calibration()
+    parser.add_argument(
+        "--steps", type=int, default=CALIBRATION_STEPS_MOST, help="denoising steps of a sample"
+    )
+    parser.add_argument("--samples", type=int, default=usual.samples)
+    parser.add_argument(
+        "--observed", type=float, default=usual.observed, help="share of the denoiser's calls"
+    )
+    parser.add_argument("--observed-cost", type=float, default=1.2, help="in plain calls")
     arguments = parser.parse_args()
     rates = dict(map(_rate, arguments.rate)) or measured_rates()
     costs = [cost for model in arguments.models for cost in costs_of(model, arguments.steps)]
@@ -81,8 +87,8 @@ def main() -> None:
     print("flux: the transformer alone has its real size, the other components are tiny\n")
     print(_costs_table(costs, rates))
     print(
-        f"\ncalibration of {arguments.samples} samples of {arguments.steps} steps, {arguments.observed} calls of the "
-        f"denoiser observed at {arguments.observed_cost:g} times a plain call\n"
+        f"\ncalibration of {arguments.samples} samples of {arguments.steps} steps, {arguments.observed:g} of the "
+        f"denoiser's calls observed at {arguments.observed_cost:g} times a plain call\n"
     )
     rows = []
     for model in arguments.models:
@@ -112,12 +118,15 @@ def costs_of(model: str, steps: int) -> list[Cost]:
     return found
 
 
-def calibration_macs(costs: list[Cost], samples: int, observed: int, observed_cost: float) -> float:
+def calibration_macs(
+    costs: list[Cost], samples: int, observed: float, observed_cost: float
+) -> float:
     """Multiply-accumulates of a calibration in plain ones: no autoencoder runs after the last observed call."""
     before = [cost for cost in costs if not cost.where.endswith(".decode")]
     plain = samples * sum(cost.calls * cost.macs for cost in before)
     denoisers = [cost for cost in before if cost.where.startswith(_DENOISERS)]
-    return plain + observed * (observed_cost - 1) * sum(cost.macs for cost in denoisers)
+    extra = samples * sum(cost.calls * cost.macs for cost in denoisers) * (observed_cost - 1)
+    return plain + observed * extra
 
 
 def measured_rates() -> dict[str, float]:

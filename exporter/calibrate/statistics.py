@@ -28,7 +28,7 @@ __all__ = [
     "sampling_stride",
 ]
 
-SAMPLED_VALUES: Final = 2**16
+SAMPLED_VALUES: Final = 2**15
 """Values of one call that the histogram of an activation counts, about; all values of smaller activations."""
 
 
@@ -167,16 +167,18 @@ def sampling_stride(elements: int) -> int:
     """Every how many values of an activation one is counted in its histogram.
 
     It has no divisor in common with the number of values, and so with no dimension: a walk in such strides comes to
-    all channels, tokens and keys alike.
+    all channels, tokens and keys alike. Of those it is the one that samples a number nearest to `SAMPLED_VALUES`.
 
     Args:
         elements: Number of values of one whole call.
 
-    >>> sampling_stride(2**16), sampling_stride(2**20), sampling_stride(2 * 8 * 4096 * 77)
-    (1, 15, 75)
+    >>> sampling_stride(2**15), sampling_stride(2**19), sampling_stride(3 * 2**16)
+    (1, 17, 7)
     """
-    most = max(1, elements // SAMPLED_VALUES)
-    return next(stride for stride in range(most, 0, -1) if math.gcd(stride, elements) == 1)
+    wanted = max(1.0, elements / SAMPLED_VALUES)
+    nearby = range(max(1, int(wanted / 2)), int(2 * wanted) + 8)
+    fitting = [stride for stride in nearby if math.gcd(stride, elements) == 1]
+    return min(fitting, key=lambda stride: abs(math.log(stride / wanted)), default=1)
 
 
 class StreamingStatistics:

@@ -57,12 +57,12 @@ def taps_of(graph: Graph, sites: Sequence[Site]) -> Taps:
         node = nodes[site.node]
         if site.is_attention_product and "scaled_dot_product_attention" in str(node.target):
             continue
-        for number, (port, index) in enumerate(site.ports.items()):
+        # Channels serve a site's weight, which is smoothed, or its bias, which is corrected.
+        axis = site.channel_axis if site.weight is not None else None
+        for port, index in site.ports.items():
             value = node.args[index] if index < len(node.args) else None
             if isinstance(value, Node) and _is_float(value):
-                # The second operand of a matrix product is reduced along its last dimension but one.
-                axis = site.channel_axis if number == 0 else -2
-                own = None if site.is_residual else _from_front(axis, value)
+                own = None if axis is None else _from_front(axis, value)
                 wanted.append((site, port, value, own))
         if _is_float(node):
             wanted.append((site, OUTPUT, node, None))

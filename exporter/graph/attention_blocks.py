@@ -1,13 +1,14 @@
-"""Attention that is written out, computed some queries at a time: its scores need not be in memory at once.
+"""Attention that is written out, computed some queries of a head at a time: its scores need not be in memory at once.
 
 Between the product of queries with keys and that of probabilities with values every operation works on each query
 by itself, so a block of queries goes through all of them before the next one. The scores of 4,096 tokens in 16
-heads take a gigabyte; in blocks they stay within the processor's caches.
+heads take a gigabyte; in blocks they stay within the processor's caches. A block is of one head, so that it has many
+queries for the same keys and values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
@@ -63,31 +64,34 @@ class AttentionBlocks:
             call: Calls the operators of the chain.
         """
         query = value(self.query)
-        queries, keys = query.shape[-2], value(_keys(self)).shape[-1]
-        rows = _rows_of_block((*query.shape[:-1], keys))
+        scores = (*query.shape[:-1], value(_keys(self)).shape[-1])
         outside = {node: value(node) for node in self._outside()}
-        for factor in self._second_factors():
-            outside[factor] = outside[factor].contiguous()  # else each block would copy it
-        results: list[torch.Tensor] = []
-        for start in range(0, queries, rows):
-            block = start, min(rows, queries - start)
-            inside: dict[Node, Any] = {self.query: query.narrow(-2, *block)}
+        for node in self._second_factors():
+            outside[node] = outside[node].contiguous()  # else each block would copy it
+        whole: torch.Tensor | None = None
+        for block in _blocks(scores):
+            inside: dict[Node, Any] = {self.query: block.of(query)}
 
-            def part(node: Node, inside: Any = inside, block: tuple[int, int] = block) -> Any:
-                if node in inside:
-                    return inside[node]
-                return _rows(outside[node], queries, block)
+            def part(node: Node, inside: Any = inside, block: _Block = block) -> Any:
+                return inside[node] if node in inside else block.of(outside[node])
+
+            def factor(node: Node, block: _Block = block) -> Any:
+                return block.head_of(outside[node])
 
             for node in self.chain:
-                inside[node] = _computed(node, part, outside, call)
+                inside[node] = _computed(node, part, factor, call)
                 if node.name in observe:
                     observe[node.name](inside[node])
-            results.append(_computed(self.result, part, outside, call))
-        return torch.cat(results, dim=-2)
+            result = _computed(self.result, part, factor, call)
+            if whole is None:
+                whole = result.new_empty(block.whole(tuple(result.shape)))
+            block.of(whole).copy_(result)
+        assert whole is not None
+        return whole
 
     def share(self, scores: tuple[int, ...]) -> float:
         """The share of the scores, float32 [..., queries, keys], that is there at a time."""
-        return _rows_of_block(scores) / scores[-2]
+        return _queries_of_block(scores) / (_heads(scores) * scores[-2])
 
     def _second_factors(self) -> list[Node]:
         """Keys and values, which the products take whole."""
@@ -168,27 +172,69 @@ def _is_by_query(node: Node, inside: Mapping[Node, None]) -> bool:
     return name in _BY_ELEMENT
 
 
-def _rows_of_block(scores: tuple[int, ...]) -> int:
-    """How many queries are computed at a time, of scores [..., queries, keys]."""
-    row_bytes = 4 * prod(scores) // scores[-2]
+@dataclass(frozen=True)
+class _Block:
+    """Some queries of a head.
+
+    Attributes:
+        heads: How many heads there are, the number of this one, and 1.
+        queries: How many queries a head has, the first one of the block, and their number.
+    """
+
+    heads: tuple[int, int, int]
+    queries: tuple[int, int, int]
+
+    def of(self, value: Any) -> Any:
+        """The part of queries, scores or a mask; what is the same for all as it is."""
+        return _part(self.head_of(value), -2, self.queries)
+
+    def head_of(self, value: Any) -> Any:
+        """The part of keys or values."""
+        return _part(value, -3, self.heads)
+
+    def whole(self, part: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of which the block has a part of this shape."""
+        heads = (self.heads[0],) if self.heads[0] > 1 else part[-3:-2]
+        return (*part[:-3], *heads, self.queries[0], part[-1])
+
+
+def _part(value: Any, dim: int, part: tuple[int, int, int]) -> Any:
+    size, first, count = part
+    if not isinstance(value, torch.Tensor) or value.dim() < -dim or value.shape[dim] != size:
+        return value
+    return value if count == size else value.narrow(dim, first, count)
+
+
+def _blocks(scores: tuple[int, ...]) -> Iterator[_Block]:
+    """The blocks of scores, head by head."""
+    heads, queries, most = _heads(scores), scores[-2], _queries_of_block(scores)
+    for head in range(heads):
+        for first in range(0, queries, most):
+            yield _Block((heads, head, 1), (queries, first, min(most, queries - first)))
+
+
+def _queries_of_block(scores: tuple[int, ...]) -> int:
+    """How many queries of a head are computed at a time."""
+    row_bytes = 4 * prod(scores) // (_heads(scores) * scores[-2])
     return max(1, min(scores[-2], BLOCK_BYTES // max(1, row_bytes)))
 
 
-def _rows(value: Any, queries: int, block: tuple[int, int]) -> Any:
-    """The rows of a mask that belong to a block, its first and their number; what is the same for all as it is."""
-    if isinstance(value, torch.Tensor) and value.dim() >= 2 and value.shape[-2] == queries > 1:
-        return value.narrow(-2, *block)
-    return value
+def _heads(scores: tuple[int, ...]) -> int:
+    """Number of heads of scores [batch, heads, queries, keys]; 1 where heads and batch are one dimension.
+
+    That one stays whole: who observes a block takes a part of the batch from its first dimension.
+    """
+    return scores[-3] if len(scores) > 3 else 1
 
 
 def _computed(
-    node: Node, part: Callable[[Node], Any], whole: Mapping[Node, Any], call: Call
+    node: Node, part: Callable[[Node], Any], factor: Callable[[Node], Any], call: Call
 ) -> Any:
-    """One node on one block; the second factor of a product is taken whole."""
+    """One node on one block; the second factor of a product is taken with all its keys."""
     assert callable(node.target)
     args = list(torch.fx.map_arg(node.args, part))
     if name_of(node) in _PRODUCTS and isinstance(second := node.args[1], Node):
-        args[1] = whole[second]
+        args[1] = factor(second)
     return call(node.target, tuple(args), torch.fx.map_arg(node.kwargs, part))
 
 

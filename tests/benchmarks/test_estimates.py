@@ -27,8 +27,8 @@ def test_unobserved_calls_cost_one_and_decoding_is_left_out():
         Cost("m", "vae.decode", 1, 1000, 0, 0),
     ]
 
-    assert calibration_macs(costs, 2, 8, 2.0) == 2 * (10 + 20 * 100) + 8 * 100
-    assert calibration_macs(costs, 2, 8, 1.0) == 2 * (10 + 20 * 100)
+    assert calibration_macs(costs, 2, 0.5, 2.0) == 2 * (10 + 20 * 100) + 20 * 100
+    assert calibration_macs(costs, 2, 0.5, 1.0) == 2 * (10 + 20 * 100)
 
 
 def test_the_probe_counts_what_it_computes():

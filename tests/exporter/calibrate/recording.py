@@ -62,7 +62,17 @@ def traced(module=None):
     module = (module or Network()).eval()
     graph = graph_of(module)
     sites = tuple(
-        Site(f"layers.{name}", name, node, "linear", "other", "", ports={"input": 0})
+        Site(
+            f"layers.{name}",
+            name,
+            node,
+            "linear",
+            "other",
+            "",
+            weight=f"{name}.weight",
+            weight_shape=(1,),
+            ports={"input": 0},
+        )
         for name, node in zip(("one", "two", "out"), nodes_of(graph, "linear"), strict=True)
     )
     return module, graph, sites

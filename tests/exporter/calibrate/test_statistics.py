@@ -122,7 +122,7 @@ def test_a_fixed_share_of_large_activations_is_counted_and_extremes_are_exact():
     values[3, 5, 7, 11], values[1, 2, 3, 5] = 40.0, -50.0
     whole = _taken([(0, values)])
     counted = int(whole.histogram.sum())
-    assert SAMPLED_VALUES <= counted < 3 * SAMPLED_VALUES < values.numel() == int(whole.count)
+    assert counted < 4 * SAMPLED_VALUES < values.numel() == int(whole.count)
     assert (float(whole.minimum), float(whole.maximum)) == (-50.0, 40.0)
     assert torch.equal(whole.channel_absmax, values.abs().amax((0, 2, 3)))
     torch.testing.assert_close(
@@ -133,12 +133,14 @@ def test_a_fixed_share_of_large_activations_is_counted_and_extremes_are_exact():
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 8, 4096, 77), (2, 320, 64, 64), (2, 4096, 2560), (1, 3, 999)]
+    "shape",
+    [(2, 8, 4096, 77), (2, 320, 64, 64), (2, 4096, 2560), (1, 3, 999), (3, 2**16), (2, 2**16)],
 )
 def test_sampled_values_come_from_every_place_of_every_dimension(shape):
     stride = sampling_stride(math.prod(shape))
     assert all(math.gcd(stride, size) == 1 for size in shape)
-    assert math.prod(shape) / stride < 8 * SAMPLED_VALUES
+    wanted = min(math.prod(shape), SAMPLED_VALUES)
+    assert wanted / 4 < math.prod(shape) / stride < 4 * wanted
 
 
 def test_sampling_needs_no_copy_of_what_lies_in_another_order():

@@ -1,4 +1,4 @@
-"""Written-out attention in blocks of queries: the same numbers, without all scores in memory."""
+"""Written-out attention in blocks of some queries of a head: the same numbers, without all scores in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qdx.exporter.graph.interpreter import Executor, run
 from qdx.exporter.graph.sites import sites
 from tests.backends.tracing import graph_of
 
-QUERIES, KEYS = 6, 5
+BATCH, HEADS, QUERIES, KEYS = 2, 4, 6, 5
 
 
 class _Attention(nn.Module):
@@ -59,10 +59,10 @@ class _AcrossQueries(nn.Module):
         return (scores - scores.mean(-2, keepdim=True)).softmax(-1) @ v
 
 
-def _tensors(heads=4, mask=None):
+def _tensors(heads=HEADS, mask=None):
     generator = torch.Generator().manual_seed(1)
-    found = {"q": torch.randn(2, 4, QUERIES, 8, generator=generator)}
-    found |= {name: torch.randn(2, heads, KEYS, 8, generator=generator) for name in "kv"}
+    found = {"q": torch.randn(BATCH, HEADS, QUERIES, 8, generator=generator)}
+    found |= {name: torch.randn(BATCH, heads, KEYS, 8, generator=generator) for name in "kv"}
     return found if mask is None else {**found, "mask": mask}
 
 
@@ -73,17 +73,26 @@ def _opened(options, tensors):
 
 @pytest.fixture
 def two_queries(monkeypatch):
-    """Blocks of two queries: in 2 x 4 heads of 5 keys, 4 bytes each."""
-    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 2 * 2 * 4 * KEYS * 4)
+    """Blocks of two queries of a head: 4 bytes for each key."""
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 2 * BATCH * KEYS * 4)
 
 
 MASKS = {
     "plain": ({}, _tensors()),
     "causal": ({"is_causal": True}, _tensors()),
     "gqa": ({"enable_gqa": True}, _tensors(heads=2)),
+    "one head of queries": ({}, {**_tensors(), "q": _tensors()["q"][:, :1]}),
     "float mask": (
         {},
         _tensors(mask=torch.randn(2, 1, QUERIES, KEYS, generator=torch.Generator().manual_seed(2))),
+    ),
+    "mask of heads": (
+        {},
+        _tensors(mask=torch.randn(1, HEADS, QUERIES, KEYS, generator=torch.Generator().manual_seed(3))),
+    ),
+    "mask of queries": (
+        {},
+        _tensors(mask=torch.randn(QUERIES, KEYS, generator=torch.Generator().manual_seed(4))),
     ),
     "mask of keys": ({}, _tensors(mask=torch.tensor([True, False, True, True, False])[None, None, None])),
 }  # fmt: skip
@@ -109,9 +118,31 @@ def test_every_part_of_the_scores_is_observed_once(two_queries):
     Executor(graph).run(tensors, observe=observe, in_parts=True)
     scores = (tensors["q"] / 8**0.5) @ tensors["k"].transpose(-1, -2)
     first, last = seen[blocks.chain[0].name], seen[blocks.chain[-1].name]
-    assert [part.shape[-2] for part in first] == [2, 2, 2]
-    torch.testing.assert_close(torch.cat(first, -2), scores)
-    torch.testing.assert_close(torch.cat(last, -2), scores.softmax(-1))
+    assert {part.shape for part in first} == {(BATCH, 1, 2, KEYS)}
+    torch.testing.assert_close(_joined(first), scores)
+    torch.testing.assert_close(_joined(last), scores.softmax(-1))
+
+
+def _joined(parts):
+    """The scores of their parts, the queries of a head one after the other."""
+    heads = [
+        torch.cat(parts[start : start + QUERIES // 2], -2)
+        for start in range(0, len(parts), QUERIES // 2)
+    ]
+    return torch.cat(heads, 1)
+
+
+def test_batch_and_heads_in_one_dimension_are_not_cut(two_queries):
+    tensors = {name: value.flatten(0, 1) for name, value in _tensors().items()}
+    graph = _opened({}, tensors)
+    (blocks,) = find_attention_blocks(graph)
+    seen = []
+    found = Executor(graph).run(
+        tensors, observe={blocks.chain[0].name: lambda part: seen.append(part.shape)}, in_parts=True
+    )
+    assert {shape[0] for shape in seen} == {BATCH * HEADS}
+    whole = nn.functional.scaled_dot_product_attention(*tensors.values())
+    torch.testing.assert_close(found["y"], whole)
 
 
 def test_keys_and_values_lie_as_products_want_them_for_every_block(two_queries):
@@ -125,7 +156,8 @@ def test_keys_and_values_lie_as_products_want_them_for_every_block(two_queries):
 
     def call(target, args, kwargs):
         if "matmul" in str(target):
-            taken.append(args[1].is_contiguous())
+            matrices = args[1].flatten(0, 1)
+            taken.append(matrices.data_ptr() == args[1].data_ptr() and matrices[0].is_contiguous())
         return target(*args, **kwargs)
 
     nodes = {node.name: node for node in graph.program.graph.nodes}
@@ -133,7 +165,7 @@ def test_keys_and_values_lie_as_products_want_them_for_every_block(two_queries):
     keep = {name: partial(values.__setitem__, node) for name, node in nodes.items() if node.op == "call_function"}  # fmt: skip
     run(graph, tensors, observe=keep)
     blocks.compute(values.__getitem__, {}, call)
-    assert taken == [True] * 6
+    assert taken == [True] * (2 * HEADS * QUERIES // 2)
 
 
 def test_an_observer_of_the_whole_scores_gets_them_whole(two_queries):

@@ -10,7 +10,7 @@ import torch
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.portion import Portion
-    from qdx.exporter.calibrate.statistics import StreamingStatistics
+    from qdx.exporter.calibrate.streaming import StreamingStatistics
 
 __all__ = ["DeferredStatistics"]
 

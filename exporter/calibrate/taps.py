@@ -11,7 +11,8 @@ from torch.fx import Node
 
 from qdx.exporter.calibrate.deferred import DeferredStatistics
 from qdx.exporter.calibrate.guidance import ALL_ROWS, Rows
-from qdx.exporter.calibrate.statistics import StreamingStatistics, TensorStatistics
+from qdx.exporter.calibrate.statistics import TensorStatistics
+from qdx.exporter.calibrate.streaming import StreamingStatistics
 from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidModel, quoted
 from qdx.exporter.graph.flow import shape

@@ -11,7 +11,7 @@ from qdx.exporter.calibrate.deferred import DeferredStatistics
 from qdx.exporter.calibrate.guidance import ALL_ROWS
 from qdx.exporter.calibrate.histogram import BINS, counts_of
 from qdx.exporter.calibrate.portion import portion_of
-from qdx.exporter.calibrate.statistics import StreamingStatistics
+from qdx.exporter.calibrate.streaming import StreamingStatistics
 from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.devices import CPU

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qdx.exporter.calibrate.histogram import bin_width
-from qdx.exporter.calibrate.statistics import StreamingStatistics
+from qdx.exporter.calibrate.streaming import StreamingStatistics
 from qdx.exporter.errors import UsageError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from qdx.exporter.calibrate.guidance import Rows
-from qdx.exporter.calibrate.statistics import StreamingStatistics
+from qdx.exporter.calibrate.streaming import StreamingStatistics
 from qdx.exporter.calibrate.taps import Recorder, taps_of
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.errors import InvalidModel

@@ -23,10 +23,11 @@ import torch
 
 from benchmarks import pipelines
 from qdx.cli.output import table
+from qdx.cli.ticker import Ticker
 from qdx.exporter.graph.flow import shape
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.measure.activations import peak_of_run
-from qdx.exporter.measure.memory import MemoryWatch
+from qdx.exporter.measure.memory import anonymous_bytes
 from qdx.exporter.measure.words import memory
 from qdx.traced import trace_pipeline
 
@@ -87,12 +88,12 @@ def compare(what: str, graph: Graph) -> Comparison:
     graph.run(inputs)  # what libraries allocate once is there after it
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with MemoryWatch(_LOOK_SECONDS) as watch:
+    held = [anonymous_bytes()]
+    with Ticker(lambda: held.append(anonymous_bytes()), _LOOK_SECONDS):
         graph.run(inputs)
     given = sum(value.nbytes for value in inputs.values())
     told = peak_of_run(graph)
-    taken = watch.peak_bytes - watch.before_bytes + given
-    return Comparison(what, taken, told.total_bytes, told.node)
+    return Comparison(what, max(held) - held[0] + given, told.total_bytes, told.node)
 
 
 def _graphs(sides: list[int], models: list[Path]) -> Iterator[tuple[str, Graph]]:

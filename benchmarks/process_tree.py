@@ -13,6 +13,8 @@ from qdx.exporter.measure.memory import anonymous_bytes
 __all__ = ["Taken", "run_measured"]
 
 _POLL_S = 0.05
+_POLL_SHARE = 0.02
+"""Of a processor that looking may take: who maps gigabytes is looked at for milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ def run_measured(command: Sequence[str], *, env: dict[str, str] | None = None) -
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)  # noqa: S603  # our own command
     peak = 0
     while process.poll() is None:
+        began = time.process_time()
         peak = max(peak, anonymous_bytes(process.pid))
-        time.sleep(_POLL_S)
+        time.sleep(max(_POLL_S, (time.process_time() - began) / _POLL_SHARE))
     seconds = time.monotonic() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

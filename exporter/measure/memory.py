@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from qdx.exporter.errors import InsufficientMemory
 from qdx.exporter.measure.words import memory
 
-__all__ = ["MemoryWatch", "anonymous_bytes", "available_memory_bytes", "check_memory"]
+__all__ = ["anonymous_bytes", "available_memory_bytes", "check_memory"]
 
 _ROOT: Final = Path("/")
 _LINUX: Final = sys.platform == "linux"
@@ -87,46 +85,6 @@ def anonymous_bytes(process: int | None = None) -> int:
         return _fields(Path(f"/proc/{root}/status")).get("RssAnon", 0)
     except OSError:  # it ended meanwhile
         return 0
-
-
-class MemoryWatch:
-    """Watches what this process and its descendants hold while the context lasts.
-
-    Attributes:
-        before_bytes: What they held when it began.
-        peak_bytes: The most that they were seen to hold.
-
-    Args:
-        seconds: Between two looks.
-    """
-
-    def __init__(self, seconds: float = 0.05) -> None:
-        self._seconds = seconds
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="qdx-memory", daemon=True)
-        self.before_bytes = self.peak_bytes = 0
-
-    def __enter__(self) -> Self:
-        self.before_bytes = self.peak_bytes = anonymous_bytes()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-        self._look()
-
-    def _watch(self) -> None:
-        while not self._done.wait(self._seconds):
-            self._look()
-
-    def _look(self) -> None:
-        self.peak_bytes = max(self.peak_bytes, anonymous_bytes())
 
 
 def _control_groups(root: Path) -> Iterator[int]:

@@ -167,7 +167,7 @@ class Pace:
 
 
 _OBSERVED: Final = " observed"
-_OBSERVING: Final = 1.5
+_OBSERVING: Final = 1.3
 """What an observed call takes, in relation to a plain one, until it is measured."""
 _TELLING: Final = 0.2
 """Share of the work whose kinds must be measured before the time left is told."""

@@ -68,7 +68,7 @@ def test_the_pace_of_a_small_component_says_nothing_of_a_large_one(pace, monkeyp
     pace.told(call("text_encoder.forward", observed=True, seconds=0.01))
     assert math.isnan(expected[-1])
     pace.told(call("unet.forward", observed=True, seconds=4.0))
-    assert expected[-1] == pytest.approx(0.01 + 4.0 + 2 * 4.0 / 1.5, rel=0.01)
+    assert expected[-1] == pytest.approx(0.01 + 4.0 + 2 * 4.0 / 1.3, rel=0.01)
 
 
 def test_what_several_samples_say_in_the_same_words_is_said_once(pace, told):

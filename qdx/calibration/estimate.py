@@ -35,7 +35,13 @@ _SHARE: Final = 0.9
 
 def worker_bytes(job: SampleJob) -> int:
     """Memory of one worker: the largest live activations of a call, and the statistics."""
-    graphs = (*job.graphs.values(), *job.observed_graphs.values())
+    made = [job.calls(sample) for sample in range(job.settings.samples)]
+    called = {
+        (where, observed)
+        for calls in made
+        for (where, _), observed in zip(job.rehearsal.calls, calls, strict=False)
+    }
+    graphs = [(job.observed_graphs if observed else job.graphs)[w] for w, observed in called]
     peak = max(map(peak_activation_bytes, graphs), default=0)
     statistics = sum(
         statistics_bytes(

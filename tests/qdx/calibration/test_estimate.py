@@ -75,3 +75,19 @@ def test_what_several_samples_say_in_the_same_words_is_said_once(pace, told):
     for text in ("a", "b", "a", "b"):
         pace.told({"say": text})
     assert told.said == ["a", "b"]
+
+
+def test_memory_is_that_of_graphs_that_are_called(monkeypatch):
+    peaks = {"text_encoder": 1, "unet": 10, "unet observed": 20, "vae": 1000}
+    monkeypatch.setattr(estimate, "peak_activation_bytes", peaks.__getitem__)
+    monkeypatch.setattr(estimate, "statistics_bytes", lambda *_: 3)
+    job = SimpleNamespace(
+        settings=SimpleNamespace(samples=2),
+        rehearsal=SimpleNamespace(calls=(*CALLS, ("vae.decode", None))),
+        calls=lambda sample: (True, sample == 0, False),
+        graphs={"text_encoder.forward": "text_encoder", "unet.forward": "unet", "vae.decode": "vae"},
+        observed_graphs={"text_encoder.forward": "text_encoder", "unet.forward": "unet observed"},
+        sites={"text_encoder.forward": (), "unet.forward": ()},
+        boundaries={"text_encoder.forward": (), "unet.forward": ()},
+    )  # fmt: skip
+    assert estimate.worker_bytes(job) == 20 + 2 * 2 * 3

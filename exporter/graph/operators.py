@@ -204,4 +204,5 @@ def _parts(
     if not in_caches or source.numel() <= _PART:
         yield source, target
         return
-    yield from zip(source.view(-1).split(_PART), target.view(-1).split(_PART), strict=True)
+    parts = (torch.split(one.view(-1), _PART) for one in (source, target))
+    yield from zip(*parts, strict=True)

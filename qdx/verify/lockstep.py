@@ -10,7 +10,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +23,9 @@ from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.capture.symbols import settled
 from qdx.exporter.errors import InternalError, InvalidBundle, first_line
-from qdx.exporter.graph.interpreter import mutates, run
+from qdx.exporter.graph.interpreter import mutates, run_together
+from qdx.exporter.limits import MIB
+from qdx.exporter.measure.activations import peak_activation_bytes
 from qdx.exporter.progress import SILENT
 from qdx.verify.metrics import finite_or_none, sqnr_db, worst_of
 from qdx.verify.quantized import as_method
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LockstepCall",
+    "LockstepInputs",
     "LockstepResult",
     "compare_in_lockstep",
+    "compare_together",
     "measure_in_lockstep",
     "not_comparable",
     "quantizer_shapes",
@@ -51,6 +55,8 @@ __all__ = [
 
 _CALLS: Final = 3
 """Calls of each method that are compared: the first, the middle one, the last."""
+_TOGETHER_BYTES: Final = 2048 * MIB
+"""Of calls that are compared side by side, for which each part of the artifact is opened once."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +157,18 @@ def measure_in_lockstep(
                 task.advance(1)
                 continue
             names = {port.field: port.name for port in method.outputs}
-            for call in chosen:
-                inputs = as_method(method, graph).adapted(call.inputs)
-                arrays = {n: tensor.numpy() for n, tensor in method.adapted(call.inputs).items()}
+            side = _side_by_side(graph)
+            for start in range(0, len(chosen), side):
+                together = chosen[start : start + side]
+                given = [_given(call.inputs, method, graph) for call in together]
                 try:
-                    result = compare_in_lockstep(graph, inputs, artifact, arrays, names)
+                    results = compare_together(graph, given, artifact, names)
                 except InvalidBundle as error:  # a part of it does not open
-                    result = not_comparable(error)
-                found.append(LockstepCall(where, call.index, result))
+                    results = (not_comparable(error),) * len(together)
+                found += [
+                    LockstepCall(where, call.index, result)
+                    for call, result in zip(together, results, strict=True)
+                ]
             task.advance(1)
     return tuple(found)
 
@@ -181,6 +191,32 @@ def quantizer_shapes(graph: Graph) -> dict[str, tuple[int | None, ...]]:
     return found
 
 
+def _side_by_side(graph: Graph) -> int:
+    """How many calls are compared at once: activations and the values of a chunk are in memory for each."""
+    call_bytes = peak_activation_bytes(graph) + CHUNK_LIMIT_BYTES
+    return max(1, _TOGETHER_BYTES // call_bytes)
+
+
+def _given(
+    inputs: Mapping[str, torch.Tensor], method: TargetMethod, graph: Graph
+) -> LockstepInputs:
+    arrays = {name: tensor.numpy() for name, tensor in method.adapted(inputs).items()}
+    return LockstepInputs(as_method(method, graph).adapted(inputs), arrays)
+
+
+@dataclass(frozen=True)
+class LockstepInputs:
+    """What one call is given.
+
+    Attributes:
+        graph: Inputs of the quantized graph.
+        artifact: The same by the artifact's names.
+    """
+
+    graph: Mapping[str, torch.Tensor] = field(repr=False)
+    artifact: Mapping[str, NDArray[Any]] = field(repr=False)
+
+
 def compare_in_lockstep(
     graph: Graph,
     inputs: Mapping[str, torch.Tensor],
@@ -190,7 +226,7 @@ def compare_in_lockstep(
     *,
     limit_bytes: int = CHUNK_LIMIT_BYTES,
 ) -> LockstepResult:
-    """Runs the quantized graph, and the artifact on the graph's own values at every quantizer.
+    """Compares one call; see `compare_together`.
 
     Args:
         graph: The quantized graph.
@@ -203,15 +239,52 @@ def compare_in_lockstep(
     Raises:
         InvalidBundle: The runtime cannot open a chunk.
     """
+    given = LockstepInputs(inputs, arrays)
+    (result,) = compare_together(graph, [given], artifact, output_names, limit_bytes=limit_bytes)
+    return result
+
+
+def compare_together(
+    graph: Graph,
+    calls: Sequence[LockstepInputs],
+    artifact: Lockstep,
+    output_names: Mapping[str, str],
+    *,
+    limit_bytes: int = CHUNK_LIMIT_BYTES,
+) -> tuple[LockstepResult, ...]:
+    """Runs the quantized graph, and the artifact on the graph's own values at every quantizer, for calls side by side.
+
+    All calls reach a chunk of the artifact at the same node of the graph, so that it is opened once for all of them.
+
+    Args:
+        graph: The quantized graph.
+        calls: What each call is given.
+        artifact: The graph, lowered.
+        output_names: The artifact's name of each of the graph's outputs that it has.
+        limit_bytes: What a chunk of the artifact may take, see `qdx.backends.lockstep_chunks`.
+
+    Raises:
+        InvalidBundle: The runtime cannot open a chunk.
+    """
     nodes = {name: node for name, node in quantizers(graph).items() if name in artifact.quantizers}
-    sizes_bytes = value_bytes(graph, inputs, nodes)
-    started = artifact.start(arrays, sizes_bytes, limit_bytes=limit_bytes)
-    stream = _Stream(nodes, started, copies=mutates(graph))
-    outputs = run(graph, inputs, observe=stream.observers)
-    found = stream.finished()
-    for name, own_name in output_names.items():
-        found[name] = sqnr_db(outputs[name], torch.from_numpy(stream.outputs[own_name]))
-    return LockstepResult(found)
+    streams = []
+    for call in calls:
+        sizes_bytes = value_bytes(graph, call.graph, nodes)
+        started = artifact.start(call.artifact, sizes_bytes, limit_bytes=limit_bytes)
+        streams.append(_Stream(nodes, started, copies=mutates(graph)))
+    runs = [(call.graph, stream.observers) for call, stream in zip(calls, streams, strict=True)]
+    outputs = run_together(graph, runs, between=partial(_advance, streams))
+    return tuple(
+        stream.result(own, output_names) for stream, own in zip(streams, outputs, strict=True)
+    )
+
+
+def _advance(streams: Sequence[_Stream]) -> None:
+    """Runs the chunks for which everything is there, each for all streams before the next one."""
+    while (chunk := next(filter(None, (stream.ready for stream in streams)), None)) is not None:
+        for stream in streams:
+            if stream.ready == chunk:
+                stream.advance()
 
 
 class _Stream:
@@ -226,7 +299,6 @@ class _Stream:
 
     Attributes:
         observers: What the graph's interpreter calls with the values that are needed.
-        outputs: Of the artifact, as far as it has run.
     """
 
     def __init__(
@@ -242,49 +314,63 @@ class _Stream:
         )
         self._sqnr_db: dict[str, float] = {}
         self.observers = {source: partial(self._see, source) for source in self._left}
-        self.outputs: dict[str, NDArray[Any]] = {}
+        self._outputs: dict[str, NDArray[Any]] = {}
 
-    def finished(self) -> dict[str, float]:
-        """SQNR by quantizer, in their order.
+    def result(
+        self, outputs: Mapping[str, torch.Tensor], output_names: Mapping[str, str]
+    ) -> LockstepResult:
+        """What was found, when the graph has run.
+
+        Args:
+            outputs: Of the graph.
+            output_names: The artifact's names of them.
 
         Raises:
             InternalError: The graph has not computed what a chunk needs.
         """
-        self._advance()
         if self._artifact.pending is not None:
             missing = [
                 name for name in _needed(self._artifact.pending)
                 if self._sources[name] not in self._values
             ]  # fmt: skip
             raise InternalError(f"the graph computed no input of `{'`, `'.join(missing)}`")
-        return {
+        found = {
             f"{_module_of(node)}:{name}": self._sqnr_db[name] for name, node in self._nodes.items()
         }
+        for name, own_name in output_names.items():
+            found[name] = sqnr_db(outputs[name], torch.from_numpy(self._outputs[own_name]))
+        return LockstepResult(found)
 
     def _see(self, source: str, value: torch.Tensor) -> None:
         own = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
         if self._copies or not own:  # part of a larger tensor would keep all of it
             value = value.clone(memory_format=torch.contiguous_format)
         self._values[source] = value
-        self._advance()
 
-    def _advance(self) -> None:
-        """Runs the chunks for which everything is there."""
-        while (chunk := self._artifact.pending) is not None:
-            needed = [self._sources[name] for name in _needed(chunk)]
-            if not all(source in self._values for source in needed):
-                return
-            given = {name: self._values[self._sources[name]].numpy() for name in chunk.given}
-            found = self._artifact.advance(given)
-            self.outputs |= found.outputs
-            for name, value in found.own.items():
-                expected = self._values[self._sources[name]]
-                result = torch.from_numpy(value).reshape(expected.shape)
-                self._sqnr_db[name] = sqnr_db(expected, result)
-            self._left.subtract(needed)
-            for source in set(needed):
-                if not self._left[source]:
-                    del self._values[source]
+    @property
+    def ready(self) -> Chunk | None:
+        """The chunk that runs next, where everything is there for it."""
+        chunk = self._artifact.pending
+        if chunk is None or any(self._sources[n] not in self._values for n in _needed(chunk)):
+            return None
+        return chunk
+
+    def advance(self) -> None:
+        """Runs the next chunk."""
+        chunk = self._artifact.pending
+        assert chunk is not None, "the artifact has run"
+        given = {name: self._values[self._sources[name]].numpy() for name in chunk.given}
+        found = self._artifact.advance(given)
+        self._outputs |= found.outputs
+        for name, value in found.own.items():
+            expected = self._values[self._sources[name]]
+            result = torch.from_numpy(value).reshape(expected.shape)
+            self._sqnr_db[name] = sqnr_db(expected, result)
+        needed = [self._sources[name] for name in _needed(chunk)]
+        self._left.subtract(needed)
+        for source in set(needed):
+            if not self._left[source]:
+                del self._values[source]
 
 
 def _needed(chunk: Chunk) -> tuple[str, ...]:

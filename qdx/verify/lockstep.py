@@ -53,6 +53,9 @@ __all__ = [
     "quantizer_shapes",
 ]
 
+Keep = Callable[["TargetMethod", Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], None]
+"""Takes a graph behind the interface of its artifact, its inputs, and what it answered; see `Answers.keep`."""
+
 _CALLS: Final = 3
 """Calls of each method that are compared: the first, the middle one, the last."""
 _TOGETHER_BYTES: Final = 2048 * MIB
@@ -66,9 +69,11 @@ class LockstepResult:
     Attributes:
         sqnr_db: Of what the artifact would have given each quantizer and of its outputs, against the
             graph, by the module that the quantizer serves.
+        outputs: What the graph answered; none where it was not run.
     """
 
     sqnr_db: Mapping[str, float]
+    outputs: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -125,6 +130,7 @@ def measure_in_lockstep(
     records: Mapping[str, MethodRecord],
     *,
     choose: Callable[[int], Sequence[int]] = evenly_spaced,
+    keep: Keep | None = None,
     progress: Progress = SILENT,
 ) -> tuple[LockstepCall, ...]:
     """Compares some recorded calls of every quantized method in lockstep.
@@ -133,8 +139,9 @@ def measure_in_lockstep(
         bundle: The bundle.
         model: Its quantized graphs.
         methods: Its methods, opened on the target.
-        records: Calls by `component.method`.
-        choose: From the number of a method's recorded calls, the positions of those that are compared.
+        records: Calls by `component.method`, of which some are compared.
+        choose: From the number of a method's calls, the positions of those that are compared.
+        keep: Takes what the quantized graphs answer.
         progress: Shows the steps.
     """
     wheres = [where for where in model.quantized if where in methods and where in records]
@@ -169,6 +176,9 @@ def measure_in_lockstep(
                     LockstepCall(where, call.index, result)
                     for call, result in zip(together, results, strict=True)
                 ]
+                for one, result in zip(given, results, strict=True):
+                    if keep is not None and result.outputs:
+                        keep(as_method(method, graph), one.graph, result.outputs)
             task.advance(1)
     return tuple(found)
 
@@ -339,7 +349,7 @@ class _Stream:
         }
         for name, own_name in output_names.items():
             found[name] = sqnr_db(outputs[name], torch.from_numpy(self._outputs[own_name]))
-        return LockstepResult(found)
+        return LockstepResult(found, outputs)
 
     def _see(self, source: str, value: torch.Tensor) -> None:
         own = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes

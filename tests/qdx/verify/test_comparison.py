@@ -8,7 +8,7 @@ import torch
 from qdx.verify import budget
 from qdx.verify.acceptance import component_gates
 from qdx.verify.budget import time_first_calls
-from qdx.verify.comparison import Choice, compare_runs
+from qdx.verify.comparison import Choice, choose_calls, compare_runs
 from qdx.verify.components import compare_calls, rungs_of
 from qdx.verify.reference import MethodRecord, RecordedCall
 from qdx.verify.rungs import QUANTIZED, UNOPTIMIZED, Rung
@@ -62,14 +62,15 @@ def clock(monkeypatch):
 @pytest.fixture
 def compare(tmp_path):
     def run(runs, method, *, between=(), other=None, **choice):
-        return compare_runs(
+        rungs = {WHERE: between} if between else {}
+        chosen = choose_calls(
             [{WHERE: one} for one in runs],
             None if other is None else {WHERE: other},
             {WHERE: method},
-            {WHERE: between} if between else {},
+            rungs,
             choice=Choice(**choice),
-            scratch=TensorFolder(tmp_path),
         )
+        return compare_runs(chosen, {WHERE: method}, rungs, scratch=TensorFolder(tmp_path))
 
     return run
 

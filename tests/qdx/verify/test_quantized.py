@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import qdx.export as exporting
-from qdx import lowering
+import qdx.lowering as export_lowering
 from qdx.cache.store import Store
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.graph.weights import Weights
@@ -172,7 +172,7 @@ def test_one_scale_off_by_two_in_the_artifact_alone_fails_at_lowering(
 ):
     """Where queries, keys and values share a quantizer, another scale makes one more."""
     monkeypatch.setattr(
-        lowering, "quantized_graph", lambda g, r: quantized_graph(g, with_scale(r, 2, key))
+        export_lowering, "quantized_graph", lambda g, r: quantized_graph(g, with_scale(r, 2, key))
     )
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
     lowering = gate(report, "unet.forward.lowering.sqnr_db")
@@ -182,13 +182,13 @@ def test_one_scale_off_by_two_in_the_artifact_alone_fails_at_lowering(
 
 
 def test_one_scale_off_by_half_in_the_recipe_is_localized(plan, ranges, tmp_path, monkeypatch):
-    chosen = lowering.choose_recipe
+    chosen = export_lowering.choose_recipe
 
     def wrong(*arguments):
         floats, recipe = chosen(*arguments)
         return floats, with_scale(recipe, 0.5)
 
-    monkeypatch.setattr(lowering, "choose_recipe", wrong)
+    monkeypatch.setattr(export_lowering, "choose_recipe", wrong)
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
 
     assert "unet.sqnr_db" in failed(report)
@@ -206,7 +206,7 @@ def test_one_weight_of_zeros_fails(plan, ranges, tmp_path, monkeypatch):
         weights = Weights({**made.weights, name: none}, aliases=made.weights.aliases)
         return replace(made, weights=weights)
 
-    monkeypatch.setattr(lowering, "quantized_graph", zeroed)
+    monkeypatch.setattr(export_lowering, "quantized_graph", zeroed)
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
 
     assert {"unet.sqnr_db", "unet.forward.lowering.sqnr_db"} <= failed(report)

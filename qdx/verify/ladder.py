@@ -15,7 +15,7 @@ from qdx.cache.facts import versions_of
 from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
-from qdx.exporter.devices import choose_device
+from qdx.exporter.devices import choose_device, is_cpu
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
@@ -235,9 +235,10 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     )
     lockstep: tuple[LockstepCall, ...] = ()
     if model is not None and not by_nncf:
-        # Before the rungs: they need not compute again what these runs of the quantized graphs answer.
+        # Before the rungs: where these compute on the processor too, they need not do it again.
+        keep = answers.keep if is_cpu(job.device) else None
         lockstep = measure_in_lockstep(
-            bundle, model, job.methods, chosen.runs[0], keep=answers.keep, progress=progress
+            bundle, model, job.methods, chosen.runs[0], keep=keep, progress=progress
         )
     compared = compare_runs(chosen, job.methods, between, scratch=job.scratch, progress=progress)
     by_run = tuple(

@@ -21,9 +21,10 @@ from qdx.exporter.quantize.insert import insert
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.targets.profile import load_target
-from qdx.verify import lockstep
+from qdx.verify import lockstep, lockstep_runs
 from qdx.verify.acceptance import Evidence, gates_of
-from qdx.verify.lockstep import LockstepCall, LockstepResult, measure_in_lockstep
+from qdx.verify.lockstep import LockstepCall, measure_in_lockstep
+from qdx.verify.lockstep_runs import LockstepResult
 from qdx.verify.picture import OutputResult, PipelineResult
 from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.backends.tracing import Block, block_inputs, graph_of
@@ -194,13 +195,13 @@ def test_values_are_held_until_the_last_chunk_that_reads_them(
             super().__setitem__(key, value)
             counts.append(len(self))
 
-    create = lockstep._Stream.__init__
+    create = lockstep_runs._Stream.__init__
 
     def counted(self, *arguments, **options):
         create(self, *arguments, **options)
         self._values = Held()
 
-    monkeypatch.setattr(lockstep._Stream, "__init__", counted)
+    monkeypatch.setattr(lockstep_runs._Stream, "__init__", counted)
     streamed(monkeypatch, limit_bytes)
     measured(monkeypatch, opened, choose=lambda _: [0])
 

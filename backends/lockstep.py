@@ -47,6 +47,7 @@ __all__ = [
 
 Values = dict[str, NDArray[Any]]
 RunChunk = Callable[[Mapping[str, NDArray[Any]]], Values]
+_Sizes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 _QUANTIZER: Final = re.compile(r"(?:.*/)?(?:de)?(quantize_(?:tensor|nvfp4|mxfp8)(?:_\d+)?)\Z")
 
@@ -116,7 +117,7 @@ class Lockstep:
 
     def __init__(self, artifact: Sliceable) -> None:
         self._artifact = artifact
-        self._whole: RunChunk | None = None
+        self._opened: tuple[tuple[Chunk, _Sizes], RunChunk] | None = None
         self.flow = artifact.flow
         self.quantizers = tuple(self.flow.sources)
 
@@ -136,22 +137,21 @@ class Lockstep:
         """
         return LockstepRun(self, plan_chunks(self.flow, sizes_bytes, limit_bytes), inputs)
 
-    def opened(self, chunk: Chunk, arrays: Mapping[str, NDArray[Any]], *, whole: bool) -> RunChunk:
-        """Opens a chunk; one that is the whole artifact stays open for the next run.
+    def opened(self, chunk: Chunk, arrays: Mapping[str, NDArray[Any]]) -> RunChunk:
+        """Opens a chunk, which stays open until another one is opened: for runs side by side.
 
         Raises:
             InvalidBundle: The runtime cannot open it.
         """
-        if not whole:
-            self._whole = None
-            return self._artifact.open(chunk, arrays)
-        if self._whole is None:
-            self._whole = self._artifact.open(chunk, arrays)
-        return self._whole
+        opening = chunk, {name: (one.shape, one.dtype) for name, one in arrays.items()}
+        if self._opened is None or self._opened[0] != opening:
+            self._opened = None  # before the next one is opened: never two in memory
+            self._opened = opening, self._artifact.open(chunk, arrays)
+        return self._opened[1]
 
 
 class LockstepRun:
-    """One run of an artifact, chunk by chunk. One chunk is open at a time, and what crosses is held until it is read.
+    """One run of an artifact, chunk by chunk. What crosses from one to another is held until it is read.
 
     Attributes:
         chunks: In the order in which they run.
@@ -186,8 +186,7 @@ class LockstepRun:
         arrays = {name: self._inputs[name] for name in chunk.inputs}
         arrays |= {flow.given[name]: values[name] for name in chunk.given}
         arrays |= {name: self._crossing[name] for name in chunk.enters}
-        run = self._artifact.opened(chunk, arrays, whole=len(self.chunks) == 1)
-        results = run(arrays)
+        results = self._artifact.opened(chunk, arrays)(arrays)
         self._crossing |= {name: results[name] for name in chunk.leaves}
         for name in chunk.enters:
             if self._last_reads[name] == self._position:

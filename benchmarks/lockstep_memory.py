@@ -34,7 +34,7 @@ from qdx.exporter.limits import MIB
 from qdx.exporter.plan.load import plan_from_json, preset_text
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
-from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
+from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
 from qdx.verify.quantized import as_method, quantized_model
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ from qdx.quantization import choose_recipe
 from qdx.targets.profile import TargetProfile, load_target
 from qdx.timesteps import with_exact_timesteps
 from qdx.traced import TracedPipeline, trace_pipeline
-from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
+from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
 from qdx.verify.metrics import or_least
 
 ROOT: Final = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""What a verification costs: seconds, processor time and peak anonymous memory, the first and with the run of the reference kept.
+"""What a verification costs: seconds, processor time and peak anonymous memory, the first and with what PyTorch computed kept.
 
     python -m benchmarks.verify_cost unet80 --target openvino onnxruntime --work build/verify-cost
     python -m benchmarks.verify_cost sd15 --target openvino onnxruntime --plan w8a8 --work build/verify-cost
@@ -7,7 +7,8 @@
 Each model is exported once for each target, with the plan's calibration cut to one sample and two groups of timesteps:
 the ranges are poor and the gates may fail, which costs verification the same. The verifications come one after the other
 with one cache that is empty at first, so that the first runs the reference and every other finds it; the first target is
-verified twice. A line also says how many calls of each method were compared.
+verified twice. A line also says how many calls of each method were compared, how many of the quantized graphs' answers came
+from the cache, and what share of the first verification's seconds it took.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Cost:
         model: Which.
         target: Of the bundle.
         from_cache: Number of runs of the reference that were found in the cache.
+        answers_from_cache: Number of calls of quantized graphs in PyTorch that were found there.
         seconds: Wall time of the command, the start of Python included.
         cpu_seconds: Of all processors together.
         peak_anonymous_bytes: Largest sum of `RssAnon` over the process tree.
@@ -47,6 +49,7 @@ class Cost:
     model: str
     target: str
     from_cache: int
+    answers_from_cache: int
     seconds: float
     cpu_seconds: float
     peak_anonymous_bytes: int
@@ -90,8 +93,8 @@ def _measure(model: str, arguments: argparse.Namespace) -> list[Cost]:
     costs = []
     for target in (arguments.target[0], *arguments.target):
         cost = _verify(model, folder, bundles[target], target, arguments.budget, cache)
-        _print(cost)
         costs.append(cost)
+        _print(cost, cost.seconds / costs[0].seconds)
     return costs
 
 
@@ -130,8 +133,9 @@ def _verify(
         for component, one in found["components"].items()
         for method, result in one["methods"].items()
     }
-    return Cost(model, target, found["reference"]["cached"], taken.seconds, taken.cpu_seconds,
-                taken.peak_anonymous_bytes, calls, found["ok"])  # fmt: skip
+    quantized = found["reference"]["quantized"] or {"cached": 0}
+    return Cost(model, target, found["reference"]["cached"], quantized["cached"], taken.seconds,
+                taken.cpu_seconds, taken.peak_anonymous_bytes, calls, found["ok"])  # fmt: skip
 
 
 def _run(
@@ -144,13 +148,14 @@ def _run(
     return taken
 
 
-def _print(cost: Cost) -> None:
+def _print(cost: Cost, of_first: float) -> None:
     compared = ", ".join(
         f"{where} {count['measured']} of {count['made']}" for where, count in cost.calls.items()
     )
-    source = "the reference from the cache" if cost.from_cache else "with the run of the reference"
+    source = "from the cache the reference" if cost.from_cache else "from the cache no reference"
     sys.stdout.write(
-        f"{cost.model} on {cost.target}, {source}: {cost.seconds:.0f} s, {cost.cpu_seconds:.0f} CPU-s, "
+        f"{cost.model} on {cost.target}, {source} and {cost.answers_from_cache} answers of quantized graphs: "
+        f"{cost.seconds:.0f} s ({of_first:.0%} of the first), {cost.cpu_seconds:.0f} CPU-s, "
         f"{cost.peak_anonymous_bytes / 1e9:.2f} GB anonymous memory; calls compared: {compared}; "
         f"{'passed' if cost.passed else 'a gate failed'} ({platform.machine()})\n"
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qdx.backends.coreml.artifact import read_artifact
 from qdx.backends.coreml.mil.dtypes import BY_NAME
-from qdx.backends.coreml.mil.interpreter import KEPT_BYTES, Interpreter
+from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.program import MilFunction, MilOperation, MilValue, TensorType
 from qdx.backends.coreml.run import torch_threads
 from qdx.backends.lockstep import RunChunk, UnknownQuantizer, Values, in_order, is_fed, shape_of
@@ -89,8 +89,7 @@ class CoreMlChunks:
             chunk.made(self.flow),
         )
         program = replace(self._program, functions={self._program.default: function})
-        again = not (chunk.enters or chunk.leaves)  # the whole runs again, for the next call
-        interpreter = Interpreter(program, kept_bytes=KEPT_BYTES if again else 0)
+        interpreter = Interpreter(program)
 
         def run(arrays: Mapping[str, NDArray[Any]]) -> Values:
             with torch_threads(self._threads):

@@ -73,13 +73,13 @@ class OpenVinoChunks:
         taken, made = chunk.taken(self.flow), chunk.made(self.flow)
         try:
             compiled = self._core.compile_model(self.part(chunk), "CPU", self._properties)
-            request = compiled.create_infer_request()
         except RuntimeError as error:
             raise self._unopened(error) from error
 
         def run(arrays: Mapping[str, NDArray[Any]]) -> Values:
             given = {index: np.asarray(arrays[name], order="C") for index, name in enumerate(taken)}
-            # The memory of the results lives as long as they do, or until the request is used again.
+            # A request of its own, whose memory the results are: another run must not write there.
+            request = compiled.create_infer_request()
             results = request.infer(given, share_inputs=True, share_outputs=True)
             return {name: results[index] for index, name in enumerate(made)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,10 +16,14 @@ from qdx.exporter.graph.graph import Graph, dtype_name
 from qdx.exporter.graph.placed_calls import caller_for
 from qdx.exporter.graph.upload import Upload
 
-__all__ = ["Executor", "Observe", "mutates", "run"]
+__all__ = ["Executor", "Observe", "mutates", "run", "run_together"]
 
 Observe = Callable[[torch.Tensor], None]
 _NOBODY: Final[Mapping[str, Observe]] = MappingProxyType({})
+
+
+def _nothing() -> None:
+    """For runs that nobody waits for between the nodes."""
 
 
 def run(
@@ -27,6 +31,41 @@ def run(
 ) -> dict[str, torch.Tensor]:
     """Runs a graph once; see `Executor.run`. Who runs it often keeps an `Executor`."""
     return Executor(graph).run(inputs, observe=observe)
+
+
+def run_together(
+    graph: Graph,
+    runs: Sequence[tuple[Mapping[str, torch.Tensor], Mapping[str, Observe]]],
+    *,
+    between: Callable[[], None] = _nothing,
+) -> list[dict[str, torch.Tensor]]:
+    """Runs a graph on several inputs side by side, each node for all of them before the next node.
+
+    A weight that is made when it is read, by quantizing it say, is then made once. Memory holds the live activations of
+    every run.
+
+    Args:
+        graph: The graph.
+        runs: Of each its inputs and its observers, as for `Executor.run`.
+        between: Called before each node, when all observers have seen the node before.
+
+    Returns:
+        Outputs by name, of each.
+
+    Raises:
+        InternalError: As for `Executor.run`.
+    """
+    steps = [Executor(graph).steps(inputs, observe=observe) for inputs, observe in runs]
+    found: list[dict[str, torch.Tensor]] = []
+    with torch.no_grad():
+        while len(found) < len(steps):  # they are as long as each other
+            for one in steps:
+                try:
+                    next(one)
+                except StopIteration as end:
+                    found.append(end.value)
+            between()
+    return found
 
 
 class Executor:
@@ -53,7 +92,33 @@ class Executor:
         observe: Mapping[str, Observe] = _NOBODY,
         in_parts: bool = False,
     ) -> dict[str, torch.Tensor]:
-        """Runs the graph once.
+        """Runs the graph once; see `steps` for the arguments.
+
+        Returns:
+            Outputs by name, in the memory of the process.
+
+        Raises:
+            InternalError: An input is missing or has another dtype or rank than declared.
+        """
+        steps = self.steps(inputs, observe=observe, in_parts=in_parts)
+        with torch.no_grad():
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    found: dict[str, torch.Tensor] = end.value
+                    return found
+
+    def steps(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        observe: Mapping[str, Observe] = _NOBODY,
+        in_parts: bool = False,
+    ) -> Generator[None, None, dict[str, torch.Tensor]]:
+        """One run of the graph, which stops before every node, behind the observer of the node before.
+
+        The caller sees to it that no gradients are recorded.
 
         Args:
             inputs: Every input by name, with the dtype and shape that the graph declares.
@@ -85,8 +150,7 @@ class Executor:
                     f"`{graph.where}`: input `{spec.name}` got {got}, expected {spec.dtype} {list(spec.shape)}"
                 )
             values.append(value)
-        with torch.no_grad():
-            outputs = self._interpreter.compute(values, observe, in_parts=in_parts)
+        outputs = yield from self._interpreter.steps(values, observe, in_parts=in_parts)
         found = {spec.name: value for spec, value in zip(graph.outputs, outputs, strict=True)}
         return found if is_cpu(self._device) else {n: one.to(CPU) for n, one in found.items()}
 
@@ -118,9 +182,9 @@ class _LateWeights(Interpreter):
         self._inside: frozenset[Node] = frozenset()
         self._keep_for_blocks()
 
-    def compute(
+    def steps(
         self, values: list[torch.Tensor], observe: Mapping[str, Observe], *, in_parts: bool
-    ) -> Any:
+    ) -> Generator[None, None, Any]:
         self._observe = observe
         chosen = [
             blocks
@@ -129,14 +193,22 @@ class _LateWeights(Interpreter):
         ]
         self._in_parts = frozenset(blocks.result for blocks in chosen)
         self._inside = frozenset(node for blocks in chosen for node in blocks.chain)
+        self.args_iter = iter([self._upload(value) for value in values])
         try:
-            return self.run(*map(self._upload, values))
+            for node in self.graph.nodes:
+                self._show()
+                yield
+                self.env[node] = result = self.run_node(node)
+                for last_used in self.user_to_last_uses.get(node, ()):
+                    del self.env[last_used]
+                if node.op == "output":
+                    return result
+                del result
         finally:
             self._observe, self._unseen = _NOBODY, None
             self.env.clear()  # the outputs are the caller's
 
     def run_node(self, n: Node) -> Any:
-        self._show()
         if n in self._inside:
             return None  # computed together with the result of its attention
         blocks = self._blocks.get(n) if n in self._in_parts else None

@@ -7,6 +7,8 @@ the indices of palettes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from qdx.exporter.errors import InternalError
@@ -32,12 +34,18 @@ _BOUNDS = {
     "int32": (-(2**31), 2**31 - 1),
 }
 _FLOAT8_LARGEST = 448.0
+_PART = 1 << 18
+"""Elements that are quantized at a time on the processor: a megabyte of float32."""
 
 
 @torch.library.custom_op("qdx::quantize_tensor", mutates_args=())
 def quantize_tensor(x: torch.Tensor, scale: float, zero_point: int, dtype: str) -> torch.Tensor:
     """Quantizes a float32 tensor of any shape with one scale; returns the dtype's container."""
-    return _rounded(x / torch.tensor(scale, dtype=x.dtype), zero_point, dtype)
+    divisor = torch.tensor(scale, dtype=x.dtype)
+    found = torch.empty_like(x, dtype=CONTAINERS[dtype])
+    for source, target in _parts(x, found):
+        target.copy_(_rounded(source / divisor, zero_point, dtype))
+    return found
 
 
 @quantize_tensor.register_fake
@@ -49,7 +57,11 @@ def _(x: torch.Tensor, scale: float, zero_point: int, dtype: str) -> torch.Tenso
 @torch.library.custom_op("qdx::dequantize_tensor", mutates_args=())
 def dequantize_tensor(q: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
     """The float32 values that the integers stand for, one scale for all."""
-    return (q.to(torch.float32) - zero_point) * torch.tensor(scale, dtype=torch.float32)
+    factor = torch.tensor(scale, dtype=torch.float32)
+    found = torch.empty_like(q, dtype=torch.float32)
+    for source, target in _parts(q, found):
+        target.copy_(source).sub_(zero_point).mul_(factor)
+    return found
 
 
 @dequantize_tensor.register_fake
@@ -80,7 +92,7 @@ def quantize(
     """
     spread = _spread(scale.to(x.dtype), x, axis, block)
     zero = 0 if zero_point is None else _spread(zero_point, x, axis, block)
-    return _rounded(x / spread, zero, dtype)
+    return _rounded(x / spread, zero, dtype).to(CONTAINERS[dtype])
 
 
 @quantize.register_fake
@@ -107,10 +119,10 @@ def dequantize(
 ) -> torch.Tensor:
     """The float32 values that quantized ones stand for; arguments as in `quantize`."""
     del dtype
-    values = q.to(torch.float32)
+    values = q.to(torch.float32, copy=True)
     if zero_point is not None:
-        values = values - _spread(zero_point, values, axis, block).to(torch.float32)
-    return values * _spread(scale.to(torch.float32), values, axis, block)
+        values.sub_(_spread(zero_point, values, axis, block).to(torch.float32))
+    return values.mul_(_spread(scale.to(torch.float32), values, axis, block))
 
 
 @dequantize.register_fake
@@ -176,8 +188,21 @@ def _spread(parameter: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> 
 
 
 def _rounded(scaled: torch.Tensor, zero_point: torch.Tensor | int, dtype: str) -> torch.Tensor:
+    """What a scale has divided, in place: rounded to integers and cut to those of the dtype; 8-bit floats are only cut."""
     if dtype == FLOAT8:
-        return scaled.clamp(-_FLOAT8_LARGEST, _FLOAT8_LARGEST).to(torch.float8_e4m3fn)
+        return scaled.clamp_(-_FLOAT8_LARGEST, _FLOAT8_LARGEST)
     low, high = _BOUNDS[dtype]
     zero = zero_point.to(scaled.dtype) if isinstance(zero_point, torch.Tensor) else zero_point
-    return (torch.round(scaled) + zero).clamp(low, high).to(CONTAINERS[dtype])
+    return scaled.round_().add_(zero).clamp_(low, high)
+
+
+def _parts(
+    source: torch.Tensor, target: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Equal parts of two tensors, element by element, each small enough for the processor's caches."""
+    in_caches = source.device.type == "cpu" and source.is_contiguous() and target.is_contiguous()
+    if not in_caches or source.numel() <= _PART:
+        yield source, target
+        return
+    parts = (torch.split(one.view(-1), _PART) for one in (source, target))
+    yield from zip(*parts, strict=True)

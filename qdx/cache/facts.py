@@ -1,4 +1,4 @@
-"""What results depend on beside their inputs: the code that computes them, and the pixels of images."""
+"""What results depend on: the code that computes them, and the values of images and tensors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import qdx
 
 if TYPE_CHECKING:
+    import torch
     from pydantic import JsonValue
 
-__all__ = ["computing_versions", "images_digest", "versions_of"]
+__all__ = ["computing_versions", "images_digest", "tensor_digest", "versions_of"]
 
 _LIBRARIES: Final = ("diffusers", "numpy", "torch", "transformers")
 _PARTS: Final = ("qdx", "qdx.exporter", "qdx.targets", "qdx.backends")
@@ -51,6 +52,16 @@ def images_digest(call: dict[str, Any]) -> str:
             if isinstance(image, Image.Image):
                 digest.update(f"{name} {image.mode} {image.size};".encode())
                 digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's dtype, shape and values, in the order of its dimensions."""
+    import torch
+
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)};".encode())
+    values = tensor.detach().to("cpu").contiguous().reshape(-1)
+    digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Scales and tables of weights in the store, for `qdx.exporter.quantize.memory`."""
+"""Small tensors in the store: scales and tables of weights, answers of graphs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ _FILE: Final = "numbers.safetensors"
 
 
 class StoredNumbers:
-    """A memory that outlives the process; each entry holds the numbers of one weight."""
+    """A memory that outlives the process; see `qdx.exporter.quantize.memory.Memory`.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: Where it is.
+        kind: Of its entries, each of which holds what was kept at once, such as the numbers of one weight.
+    """
+
+    def __init__(self, store: Store, kind: str = KIND) -> None:
         self._store = store
+        self._kind = kind
 
     def recall(self, parts: Mapping[str, JsonValue]) -> dict[str, torch.Tensor] | None:
         """See `qdx.exporter.quantize.memory.Memory`."""
         key = key_of(parts)
-        folder = self._store.find(KIND, key)
+        folder = self._store.find(self._kind, key)
         if folder is None:
             return None
         try:
@@ -40,12 +46,12 @@ class StoredNumbers:
             finally:
                 file.close()
         finally:
-            self._store.release(KIND, key)
+            self._store.release(self._kind, key)
 
     def keep(self, parts: Mapping[str, JsonValue], tensors: Mapping[str, torch.Tensor]) -> None:
         """See `qdx.exporter.quantize.memory.Memory`."""
         from safetensors.torch import save
 
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        with self._store.adding(KIND, key_of(parts)) as folder:
+        with self._store.adding(self._kind, key_of(parts)) as folder:
             write_file(folder / _FILE, data)

@@ -1,4 +1,4 @@
-"""The calls of all runs on all rungs: chosen together, compared one after the other."""
+"""The calls of all runs on all rungs: chosen together, then compared one after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qdx.verify.rungs import Rung
 from qdx.verify.selection import usual_choice
 from qdx.verify.tensor_folder import TensorFolder
 
-__all__ = ["Choice", "Compared", "compare_runs"]
+__all__ = ["Choice", "Chosen", "Compared", "choose_calls", "compare_runs"]
 
 Records = Mapping[str, MethodRecord]
 
@@ -40,6 +40,19 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """The calls that are compared.
+
+    Attributes:
+        runs: Of every run.
+        other_shape: Those at the second shape; None for an artifact of static shapes.
+    """
+
+    runs: tuple[Records, ...]
+    other_shape: Records | None
+
+
+@dataclass(frozen=True)
 class Compared:
     """What was found.
 
@@ -52,17 +65,16 @@ class Compared:
     other_shape: tuple[MethodResult, ...] | None
 
 
-def compare_runs(
+def choose_calls(
     runs: Sequence[Records],
     other_shape: Records | None,
     methods: TargetMethods,
     between: Mapping[str, Sequence[Rung]],
     *,
     choice: Choice,
-    scratch: TensorFolder,
     progress: Progress = SILENT,
-) -> Compared:
-    """Compares the chosen calls of every run.
+) -> Chosen:
+    """Chooses the calls of every run that are compared.
 
     Args:
         runs: The recorded calls of every run.
@@ -70,8 +82,7 @@ def compare_runs(
         methods: The artifact's methods.
         between: Rungs between float PyTorch and the artifact, on which the first run is compared too.
         choice: What is compared.
-        scratch: Takes what the rungs answer.
-        progress: Told of every call.
+        progress: Told of every call that is timed.
 
     Raises:
         QdxError: The target's own refusals.
@@ -79,15 +90,41 @@ def compare_runs(
     records = [*runs, *([] if other_shape is None else [other_shape])]
     on_artifact, on_all = rungs_of(methods), rungs_of(methods, between)
     sets = [CallSet(one, on_artifact if number else on_all) for number, one in enumerate(records)]
+    chosen = choice.of(sets, progress=progress)
+    other = chosen.pop() if other_shape is not None else None
+    return Chosen(tuple(chosen), other)
+
+
+def compare_runs(
+    chosen: Chosen,
+    methods: TargetMethods,
+    between: Mapping[str, Sequence[Rung]],
+    *,
+    scratch: TensorFolder,
+    progress: Progress = SILENT,
+) -> Compared:
+    """Compares the chosen calls of every run.
+
+    Args:
+        chosen: The calls.
+        methods: The artifact's methods.
+        between: Rungs between float PyTorch and the artifact, on which the first run is compared too.
+        scratch: Takes what the rungs answer.
+        progress: Told of every call.
+
+    Raises:
+        QdxError: The target's own refusals.
+    """
+    other = chosen.other_shape
     results = [
         compare_calls(
-            chosen,
+            records,
             methods,
             between={} if number else between,
             scratch=scratch,
             progress=progress,
         )
-        for number, chosen in enumerate(choice.of(sets, progress=progress))
+        for number, records in enumerate([*chosen.runs, *([] if other is None else [other])])
     ]
-    other = results.pop() if other_shape is not None else None
-    return Compared(tuple(results), other)
+    found = results.pop() if other is not None else None
+    return Compared(tuple(results), found)

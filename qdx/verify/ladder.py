@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import Bundle, read_bundle
 from qdx.cache.facts import versions_of
+from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
-from qdx.exporter.devices import choose_device
+from qdx.exporter.devices import choose_device, is_cpu
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
@@ -22,15 +23,22 @@ from qdx.nncf import with_nncf
 from qdx.runtime.pipeline import open_methods
 from qdx.runtime.source import check_source
 from qdx.verify.acceptance import Evidence, gates_of
+from qdx.verify.answers import KIND as ANSWERS
 from qdx.verify.audit import audit_bundle
-from qdx.verify.comparison import Choice, compare_runs
+from qdx.verify.comparison import Choice, choose_calls, compare_runs
 from qdx.verify.components import MethodResult
 from qdx.verify.coverage import read_coverage
 from qdx.verify.folder import clear_report, write_report
 from qdx.verify.lockstep import LockstepCall, measure_in_lockstep
 from qdx.verify.picture import compare_products
-from qdx.verify.quantized import localize_worst, middle_rungs, quantized_model, quantized_wheres
-from qdx.verify.reference_runs import Reference, ReferenceUse, RunStore
+from qdx.verify.quantized import (
+    answers_of,
+    localize_worst,
+    middle_rungs,
+    quantized_model,
+    quantized_wheres,
+)
+from qdx.verify.reference_runs import Reference, ReferenceUse
 from qdx.verify.report import Report
 from qdx.verify.runs import ArtifactPipeline, first_pictures
 from qdx.verify.samples import RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
@@ -41,9 +49,12 @@ if TYPE_CHECKING:
     import torch
 
     from qdx.backends.contract import Proof
+    from qdx.cache.store import Store
     from qdx.exporter.plan.schema import Plan
+    from qdx.exporter.quantize.memory import Memory
     from qdx.runtime.methods import TargetMethod
     from qdx.verify.recorded_run import RecordedRun
+    from qdx.verify.rungs import Rung
 
 __all__ = ["verify"]
 
@@ -62,7 +73,7 @@ def verify(
     localize: bool = False,
     budget_s: float | None = None,
     device: str = "cpu",
-    cache: RunStore | None = None,
+    cache: Store | None = None,
     progress: Progress = SILENT,
 ) -> Report:
     """Holds a bundle against the pipeline it was made from, and its numbers against its plan.
@@ -89,8 +100,8 @@ def verify(
             every method are compared in any case. None compares what is usual, see
             `qdx.verify.selection.usual_choice`.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
-        cache: Keeps the reference's runs, so that the next verification of the same model and call finds
-            them; None runs the reference and keeps nothing.
+        cache: Keeps the reference's runs and the answers of the quantized graphs, so that the next verification of
+            the same model and call finds them; None computes all of it and keeps nothing.
         progress: Shows the steps.
 
     Returns:
@@ -150,6 +161,7 @@ def verify(
             runs,
             judge,
             scratch,
+            None if cache is None else StoredNumbers(cache, ANSWERS),
             budget_s,
             computing,
             progress,
@@ -182,6 +194,7 @@ class _Job:
     runs: _Runs
     judge: Score | None
     scratch: TensorFolder
+    memory: Memory | None
     budget_s: float | None
     device: torch.device
     progress: Progress
@@ -202,22 +215,32 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     bundle, runs, progress = job.bundle, job.runs, job.progress
     manifest = bundle.manifest
     model = None
+    between: dict[str, tuple[Rung, ...]] = {}
     by_nncf = job.plan.quantizer == "nncf"
     if quantized or by_nncf:
         model = quantized_model(bundle, job.plan, job.model, progress=progress)
-    between = {} if model is None else middle_rungs(bundle, job.methods, model, job.device)
+        answers = answers_of(model, bundle, job.device, scratch=job.scratch, memory=job.memory)
+        between = middle_rungs(bundle, job.methods, model, answers, job.device)
+        runs.use.quantized = answers.use if model.quantized else None
     macs = {} if model is None else model.macs
     every_call = bool(quantized) or job.plan.quantizes or job.plan.gates.conditioning is not None
     records, *more = (run.records_with(job.fields) for run in runs.recorded)
-    compared = compare_runs(
+    chosen = choose_calls(
         [records, *more],
         None if runs.other_shape is None else runs.other_shape.records_with(job.fields),
         job.methods,
         between,
         choice=Choice(job.budget_s, every_call, macs),
-        scratch=job.scratch,
         progress=progress,
     )
+    lockstep: tuple[LockstepCall, ...] = ()
+    if model is not None and not by_nncf:
+        # Before the rungs: where these compute on the processor too, they need not do it again.
+        keep = answers.keep if is_cpu(job.device) else None
+        lockstep = measure_in_lockstep(
+            bundle, model, job.methods, chosen.runs[0], keep=keep, progress=progress
+        )
+    compared = compare_runs(chosen, job.methods, between, scratch=job.scratch, progress=progress)
     by_run = tuple(
         tuple(replace(result, run=str(spec)) for result in results) if more else results
         for spec, results in zip(runs.specs, compared.runs, strict=True)
@@ -226,9 +249,6 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     localization = None
     if localize and model is not None:
         localization = localize_worst(model, job.methods, records, first, progress)
-    lockstep: tuple[LockstepCall, ...] = ()
-    if model is not None and not by_nncf:
-        lockstep = measure_in_lockstep(bundle, model, job.methods, records, progress=progress)
     samples = _run_artifact(job, by_run)
     audits = () if model is None else audit_bundle(bundle, with_nncf(model.resolved), progress)
     coverage = read_coverage(manifest.calibration)

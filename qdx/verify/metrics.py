@@ -32,7 +32,8 @@ DB_LIMIT: Final = 200.0
 # Wang, Bovik, Sheikh, Simoncelli 2004, "Image Quality Assessment: From Error Visibility to
 # Structural Similarity": a Gaussian window of this standard deviation, in pixels.
 _SSIM_SIGMA: Final = 1.5
-_BLOCK: Final = 1 << 22
+_BLOCK: Final = 1 << 17
+"""Elements that are measured at a time: a megabyte of float64."""
 
 
 def sqnr_db(reference: Tensor, output: Tensor) -> float:
@@ -47,19 +48,15 @@ def sqnr_db(reference: Tensor, output: Tensor) -> float:
     """
     if reference.shape != output.shape or reference.numel() == 0:
         return math.nan
-    largest = 0.0
-    for pair in _blocks(reference, output):
-        for block in pair:
-            magnitude = float(block.abs().max())
-            if not math.isfinite(magnitude):
-                return math.nan
-            largest = max(largest, magnitude)
     # A common factor does not change the ratio and keeps the squares of large values finite.
-    scale = largest or 1.0
+    scale = _largest(reference, output) if torch.float64 in (reference.dtype, output.dtype) else 1.0
     signal = noise = 0.0
-    for one, other in _blocks(reference, output):
-        signal += float((one / scale).square().sum())
-        noise += float((other / scale - one / scale).square().sum())
+    for one, other in _blocks(reference, output, scale=scale):
+        error = other.sub_(one)
+        signal += float(torch.dot(one, one))
+        noise += float(torch.dot(error, error))
+    if not math.isfinite(signal + noise):  # as every value that is not finite makes one of them
+        return math.nan
     return _decibels(signal, noise)
 
 
@@ -143,11 +140,17 @@ def _measured(
     return value if math.isfinite(value) else math.nan
 
 
-def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Elements of tensors of one size, some at a time in float64: all at once would be twice as large as they are."""
+def _blocks(*tensors: Tensor, scale: float = 1.0) -> Iterator[tuple[Tensor, ...]]:
+    """Copies of the elements of tensors of one size in float64, as many at a time as the processor's caches hold."""
     flat = [tensor.detach().reshape(-1) for tensor in tensors]
     for start in range(0, flat[0].numel(), _BLOCK):
-        yield tuple(one[start : start + _BLOCK].to("cpu", torch.float64) for one in flat)
+        parts = (one[start : start + _BLOCK].to("cpu", torch.float64, copy=True) for one in flat)
+        yield tuple(part if scale == 1.0 else part.div_(scale) for part in parts)
+
+
+def _largest(*tensors: Tensor) -> float:
+    """The largest magnitude, 1 where all are zero; NaN or infinity for bad data."""
+    return float(max(one.detach().to("cpu", torch.float64).abs().max() for one in tensors)) or 1.0
 
 
 def _psnr_db(reference: Tensor, output: Tensor, peak: float | None) -> float:

@@ -22,6 +22,7 @@ from qdx.runtime.methods import TargetMethod
 from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
 from qdx.traced import trace_pipeline
+from qdx.verify.answers import Answers, graph_identity
 from qdx.verify.localize import Localization, localize, stage_of
 from qdx.verify.metrics import or_least
 from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema import Plan
     from qdx.exporter.progress import Progress
+    from qdx.exporter.quantize.memory import Memory
     from qdx.exporter.quantize.recipe import Recipe
     from qdx.verify.components import MethodResult
     from qdx.verify.reference import MethodRecord
+    from qdx.verify.tensor_folder import TensorFolder
 
 __all__ = [
     "QuantizedModel",
+    "answers_of",
     "localize_worst",
     "middle_rungs",
     "quantized_model",
@@ -141,10 +145,35 @@ def _present(sites: tuple[SiteResolution, ...], graph: Graph | None) -> tuple[Si
     return tuple(site for site in sites if site.key in keys)
 
 
+def answers_of(
+    model: QuantizedModel,
+    bundle: Bundle,
+    device: torch.device,
+    *,
+    scratch: TensorFolder,
+    memory: Memory | None = None,
+) -> Answers:
+    """What takes the answers of a bundle's quantized graphs.
+
+    Args:
+        model: The graphs.
+        bundle: The bundle.
+        device: What computes.
+        scratch: Takes answers for this verification.
+        memory: Takes them for others; None keeps none.
+    """
+    identities = {
+        where: graph_identity(graph, model.recipes[where], bundle.manifest.source.files, device)
+        for where, graph in model.quantized.items()
+    }
+    return Answers(identities, scratch, memory)
+
+
 def middle_rungs(
     bundle: Bundle,
     methods: Mapping[str, TargetMethod],
     model: QuantizedModel,
+    answers: Answers,
     device: torch.device = CPU,
 ) -> dict[str, tuple[Rung, ...]]:
     """The rungs between float PyTorch and the shipped artifact, by `component.method`.
@@ -153,7 +182,8 @@ def middle_rungs(
         bundle: The bundle.
         methods: Its methods, opened on the target.
         model: Its quantized graphs.
-        device: Where these compute.
+        answers: Remembers what these answer.
+        device: Where they compute.
     """
     manifest = bundle.manifest
     found: dict[str, tuple[Rung, ...]] = {}
@@ -161,10 +191,11 @@ def middle_rungs(
         if where not in methods:
             continue
         in_pytorch = as_method(methods[where], graph)
-        rungs = [Rung(QUANTIZED, in_pytorch)]
+        rung = Rung(QUANTIZED, in_pytorch)
         if not is_cpu(device):  # what it keeps on the GPU makes room for the next
             late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
-            rungs = [Rung(QUANTIZED, late, late.open, late.close)]
+            rung = Rung(QUANTIZED, late, late.open, late.close)
+        rungs = [answers.remembered(rung, in_pytorch)]
         switched_off = _UNOPTIMIZED_OPTIONS.get(manifest.target.runtime)
         component, _, method = where.partition(".")
         folder = bundle.path / manifest.components[component].methods[method].opened

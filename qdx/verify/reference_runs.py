@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import shutil
 import tempfile
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.skeleton import build_skeleton
@@ -29,11 +28,13 @@ if TYPE_CHECKING:
     import torch
 
     from qdx.bundle.reader import Bundle
+    from qdx.cache.store import Store
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.progress import Progress
+    from qdx.verify.answers import AnswersUse
 
-__all__ = ["Reference", "ReferenceUse", "RunStore"]
+__all__ = ["Reference", "ReferenceUse"]
 
 _KIND: Final = "reference-runs"
 # One less than the store's entries may have: its own listing.
@@ -44,39 +45,38 @@ _STEPS_LIMIT: Final = 20
 _STEPS_AT_OTHER_SHAPE: Final = 2
 
 
-class RunStore(Protocol):
-    """Keeps recorded runs between verifications; see `qdx.cache`."""
-
-    def find(self, kind: str, key: str) -> Path | None:
-        """The folder of a complete entry whose files were checked; None where there is none."""
-
-    def adding(self, kind: str, key: str) -> AbstractContextManager[Path]:
-        """An empty folder, which becomes the entry on leaving without an exception."""
-
-
 @dataclass
 class ReferenceUse:
-    """Where the reference's runs came from.
+    """Where the reference's runs came from, and what else PyTorch answered.
 
     Attributes:
         ran: Number of runs in PyTorch.
         cached: Number of runs that were taken from the cache.
+        quantized: The same of calls of quantized graphs; None where there are none.
         notes: What a user should know of the cache, a line each.
     """
 
     ran: int = 0
     cached: int = 0
+    quantized: AnswersUse | None = None
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """`reference: 1 run in PyTorch, 0 from the cache`."""
         runs = f"{self.ran} run{'' if self.ran == 1 else 's'}"
         head = f"reference: {runs} in PyTorch, {self.cached} from the cache"
-        return "\n".join((head, *self.notes))
+        quantized = () if self.quantized is None else (str(self.quantized),)
+        return "\n".join((head, *quantized, *self.notes))
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON data."""
-        return {"ran": self.ran, "cached": self.cached, "notes": list(self.notes)}
+        quantized = None if self.quantized is None else asdict(self.quantized)
+        return {
+            "ran": self.ran,
+            "cached": self.cached,
+            "quantized": quantized,
+            "notes": list(self.notes),
+        }
 
 
 class Reference:
@@ -102,7 +102,7 @@ class Reference:
         bundle: Bundle,
         *,
         work: Path,
-        store: RunStore | None = None,
+        store: Store | None = None,
         device: torch.device = CPU,
         progress: Progress = SILENT,
     ) -> None:

@@ -49,12 +49,14 @@ class Rung:
         run: Tensors by argument in, tensors by field out.
         open: Takes what the runs need, before the first.
         close: Gives it back, behind the last.
+        fresh: Computes anew, where `run` may remember; None where `run` itself does.
     """
 
     name: str
     run: Run
     open: Callable[[], None] = _nothing
     close: Callable[[], None] = _nothing
+    fresh: Run | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,12 @@ from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.exporter.quantize.placement import Placement, SitePlacement
 from qdx.targets.profile import load_target
-from qdx.verify.lockstep import LockstepResult, compare_in_lockstep, quantizer_shapes, value_bytes
+from qdx.verify.lockstep_runs import (
+    LockstepResult,
+    compare_in_lockstep,
+    quantizer_shapes,
+    value_bytes,
+)
 from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.backends.tracing import block_inputs, graph_of
 

@@ -18,7 +18,7 @@ from qdx.exporter.plan import plan_from_json, resolve
 from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
-from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
+from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
 from tests.backends.onnxruntime.quantized import FixedRanges
 from tests.backends.tracing import graph_of
 

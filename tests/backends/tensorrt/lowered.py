@@ -12,7 +12,7 @@ from qdx.backends.registry import get_backend
 from qdx.backends.tensorrt.lint import DeviceFacts
 from qdx.backends.tensorrt.produce import lint_file
 from qdx.exporter.graph.graph import Graph
-from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
+from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
 from qdx.verify.metrics import sqnr_db
 
 BACKEND = get_backend("tensorrt")

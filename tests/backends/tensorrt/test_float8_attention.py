@@ -23,7 +23,7 @@ from qdx.exporter.plan.resolution import FloatTypes
 from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.insert import insert
 from qdx.targets import load_target
-from qdx.verify.lockstep import compare_in_lockstep, quantizer_shapes
+from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
 from tests.backends.onnxruntime.quantized import FixedRanges, resolved
 from tests.backends.tracing import graph_of
 

@@ -13,6 +13,7 @@ from qdx.exporter.capture.calls import CallRecord
 from qdx.exporter.capture.trace import graph_from_program
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.graph import Graph
+from qdx.exporter.graph.interpreter import Observe, run, run_together
 from qdx.exporter.graph.weights import LazyWeight, Weights
 
 DEPTH = 6
@@ -74,3 +75,28 @@ def test_an_input_of_another_dtype_is_refused() -> None:
     _, graph, _ = _traced()
     with pytest.raises(InternalError, match="`x` got float64"):
         graph.run({"x": torch.zeros(2, 4, dtype=torch.float64)})
+
+
+def test_runs_side_by_side_compute_each_node_for_all_before_the_next() -> None:
+    _, graph, _ = _traced()
+    first, second = {"x": torch.ones(2, 4)}, {"x": torch.full((2, 4), 3.0)}
+    alone = [run(graph, first), run(graph, second)]
+    seen: list[str] = []
+
+    def watch(label: str) -> dict[str, Observe]:
+        return {n: lambda _, n=n: seen.append(f"{n} {label}") for n in ("linear", "linear_1")}
+
+    together = run_together(
+        graph,
+        [(first, watch("first")), (second, watch("second"))],
+        between=lambda: seen.append("-") if seen and seen[-1] != "-" else None,
+    )
+
+    assert seen == [
+        "linear first", "linear second", "-", "linear_1 first", "linear_1 second", "-"
+    ]  # fmt: skip
+    assert all(
+        torch.equal(one["out"], other["out"]) for one, other in zip(alone, together, strict=True)
+    )
+    assert not torch.equal(together[0]["out"], together[1]["out"])
+    assert not together[0]["out"].requires_grad

@@ -170,6 +170,35 @@ def test_ties_go_to_even_and_ends_saturate(dtype: str) -> None:
     assert q[6:].tolist() == [high, low, high, low]
 
 
+@pytest.mark.parametrize("dtype", [*INTEGERS, "float8_e4m3fn"])
+@pytest.mark.parametrize("dimensions", [(0, 1, 2), (2, 0, 1)])
+def test_a_tensor_in_parts_is_the_whole_tensor(monkeypatch, dtype, dimensions) -> None:
+    x = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0)).permute(dimensions)
+    given = x.clone()
+    whole = ops.quantize_tensor(x, 0.03, 1, dtype)
+    back = ops.dequantize_tensor(whole, 0.03, 1)
+    monkeypatch.setattr(operators, "_PART", 8)  # the last part is shorter
+
+    in_parts = ops.quantize_tensor(x, 0.03, 1, dtype)
+
+    assert torch.equal(whole.float(), in_parts.float())
+    assert whole.stride() == in_parts.stride() == x.stride()
+    assert torch.equal(back, ops.dequantize_tensor(whole, 0.03, 1))
+    assert torch.equal(given, x)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_is_quantized_stays_as_it_is(axis: int) -> None:
+    x = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    given, scale, zero = x.clone(), torch.full((4,), 0.1), torch.ones(4, dtype=torch.int8)
+    q = ops.quantize(x, scale, zero, axis, 0, "int8")
+    q_given = q.clone()
+    ops.dequantize(q, scale, zero, axis, 0, "int8")
+
+    assert torch.equal(given, x)
+    assert torch.equal(q_given, q)
+
+
 def test_no_zero_point_is_zero() -> None:
     x, scale = torch.randn(4, 8), torch.rand(4) + 0.1
     zero = torch.zeros(4, dtype=torch.int8)

@@ -8,7 +8,7 @@ import torch
 from qdx.verify import budget
 from qdx.verify.acceptance import component_gates
 from qdx.verify.budget import time_first_calls
-from qdx.verify.comparison import Choice, compare_runs
+from qdx.verify.comparison import Choice, choose_calls, compare_runs
 from qdx.verify.components import compare_calls, rungs_of
 from qdx.verify.reference import MethodRecord, RecordedCall
 from qdx.verify.rungs import QUANTIZED, UNOPTIMIZED, Rung
@@ -62,14 +62,15 @@ def clock(monkeypatch):
 @pytest.fixture
 def compare(tmp_path):
     def run(runs, method, *, between=(), other=None, **choice):
-        return compare_runs(
+        rungs = {WHERE: between} if between else {}
+        chosen = choose_calls(
             [{WHERE: one} for one in runs],
             None if other is None else {WHERE: other},
             {WHERE: method},
-            {WHERE: between} if between else {},
+            rungs,
             choice=Choice(**choice),
-            scratch=TensorFolder(tmp_path),
         )
+        return compare_runs(chosen, {WHERE: method}, rungs, scratch=TensorFolder(tmp_path))
 
     return run
 
@@ -87,6 +88,13 @@ def test_a_budget_counts_all_rungs_and_the_timing(compare, clock):
 
     assert [call.index for call in result.calls] == [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
     assert result.why_not_all == "the budget is 44 s"
+
+
+def test_a_budget_counts_what_is_remembered_as_if_it_were_not(compare, clock):
+    between = [Rung(QUANTIZED, right, fresh=clock(3.0))]
+    ((result,),) = compare([record(20)], clock(1.0), between=between, budget_s=44.0).runs
+
+    assert len(result.calls) == 10
 
 
 def test_runs_and_the_other_shape_share_a_budget(compare, clock):

@@ -21,9 +21,10 @@ from qdx.exporter.quantize.insert import insert
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.targets.profile import load_target
-from qdx.verify import lockstep
+from qdx.verify import lockstep, lockstep_runs
 from qdx.verify.acceptance import Evidence, gates_of
-from qdx.verify.lockstep import LockstepCall, LockstepResult, measure_in_lockstep
+from qdx.verify.lockstep import LockstepCall, measure_in_lockstep
+from qdx.verify.lockstep_runs import LockstepResult
 from qdx.verify.picture import OutputResult, PipelineResult
 from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.backends.tracing import Block, block_inputs, graph_of
@@ -117,7 +118,10 @@ def measured(monkeypatch, opened, **options):
     )
     output = OutputPort(field="y", name="y", dtype="float32", shape=graph.outputs[0].shape)
     method = TargetMethod("block.forward", ports, (output,), {}, GraphRunner(graph))
-    calls = tuple(SimpleNamespace(index=2 * i, inputs=block_inputs()) for i in range(5))
+    calls = tuple(
+        SimpleNamespace(index=2 * i, inputs={n: (1 + i) * t for n, t in block_inputs().items()})
+        for i in range(5)
+    )
     return measure_in_lockstep(
         SimpleNamespace(path=folder, manifest=manifest),
         SimpleNamespace(quantized={"block.forward": graph}),
@@ -129,8 +133,8 @@ def measured(monkeypatch, opened, **options):
 
 def streamed(monkeypatch, limit_bytes):
     """Lets a chunk take that much."""
-    compare = partial(lockstep.compare_in_lockstep, limit_bytes=limit_bytes)
-    monkeypatch.setattr(lockstep, "compare_in_lockstep", compare)
+    compare = partial(lockstep.compare_together, limit_bytes=limit_bytes)
+    monkeypatch.setattr(lockstep, "compare_together", compare)
 
 
 def test_the_caller_chooses_the_calls(monkeypatch, opened):
@@ -138,6 +142,29 @@ def test_the_caller_chooses_the_calls(monkeypatch, opened):
 
     assert [call.index for call in found] == [8]
     assert found[0].sqnr_db > 45
+
+
+@pytest.mark.parametrize(("together_bytes", "times_opened"), [(1 << 40, 1), (1, 3)])
+def test_calls_side_by_side_open_each_part_once_and_find_the_same(
+    monkeypatch, opened, together_bytes, times_opened
+):
+    streamed(monkeypatch, 1)
+    alone = [measured(monkeypatch, opened, choose=lambda _, i=i: [i])[0] for i in (0, 2, 4)]
+    parts = []
+    opens = OpenVinoChunks.open
+
+    def counted(self, chunk, arrays):
+        parts.append(chunk)
+        return opens(self, chunk, arrays)
+
+    monkeypatch.setattr(OpenVinoChunks, "open", counted)
+    monkeypatch.setattr(lockstep, "_TOGETHER_BYTES", together_bytes)
+    found = measured(monkeypatch, opened)
+
+    assert alone == list(found)
+    assert len({call.sqnr_db for call in found}) == 3  # the calls differ
+    assert len(set(parts)) > 1
+    assert len(parts) == times_opened * len(set(parts))
 
 
 def test_a_part_that_does_not_open_fails_at_the_gate(monkeypatch, opened):
@@ -168,13 +195,13 @@ def test_values_are_held_until_the_last_chunk_that_reads_them(
             super().__setitem__(key, value)
             counts.append(len(self))
 
-    create = lockstep._Stream.__init__
+    create = lockstep_runs._Stream.__init__
 
     def counted(self, *arguments, **options):
         create(self, *arguments, **options)
         self._values = Held()
 
-    monkeypatch.setattr(lockstep._Stream, "__init__", counted)
+    monkeypatch.setattr(lockstep_runs._Stream, "__init__", counted)
     streamed(monkeypatch, limit_bytes)
     measured(monkeypatch, opened, choose=lambda _: [0])
 

@@ -129,6 +129,25 @@ def test_values_whose_squares_leave_float64_are_measured():
     assert cosine(huge, huge) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtypes", [("float64", "float64"), ("float64", "float32")])
+@pytest.mark.parametrize("side", [0, 1])
+def test_bad_data_beside_huge_values_makes_the_sqnr_nan(bad, dtypes, side):
+    pair = [torch.tensor([1e30, 1.0], dtype=getattr(torch, dtype)) for dtype in dtypes]
+    pair[side][1] = bad
+
+    assert math.isnan(sqnr_db(*pair))
+
+
+def test_measuring_leaves_the_tensors_as_they_are():
+    one, other = some(4, seed=1).double(), some(4, seed=2).double()
+    before = one.clone(), other.clone()
+    sqnr_db(one, other)
+
+    assert torch.equal(before[0], one)
+    assert torch.equal(before[1], other)
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool]
 )

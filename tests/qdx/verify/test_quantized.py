@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import qdx.export as exporting
+import qdx.lowering as export_lowering
+from qdx.cache.store import Store
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.graph.weights import Weights
 from qdx.exporter.quantize.placement import Placement
@@ -106,6 +108,22 @@ def test_a_right_bundle_passes_and_says_every_number(right):
     assert "quantized" in str(report)
 
 
+def test_a_verification_that_finds_the_answers_of_the_quantized_graph_says_the_same(
+    bundle, right, tmp_path
+):
+    store = Store(tmp_path / "cache")
+    alone = right[0].to_json()
+    first, second = (verify(bundle, model=MODEL, seeds=2, cache=store).to_json() for _ in range(2))
+    used = [one.pop("reference") for one in (alone, first, second)]
+    for one in (alone, first, second):
+        del one["audit"]  # which measures times
+
+    # Quantizer by quantizer three calls are compared, and these are answered on the way.
+    calls = {"ran": STEPS, "cached": 0}
+    assert [one["quantized"] for one in used] == [calls, calls, {"ran": 3, "cached": STEPS - 3}]
+    assert alone == first == second
+
+
 def test_ranges_of_the_last_step_alone_fail(plan, ranges, right, tmp_path):
     def last_alone(statistics):
         names = ("count", "minimum", "maximum", "exponent", "histogram",
@@ -154,7 +172,7 @@ def test_one_scale_off_by_two_in_the_artifact_alone_fails_at_lowering(
 ):
     """Where queries, keys and values share a quantizer, another scale makes one more."""
     monkeypatch.setattr(
-        exporting, "quantized_graph", lambda g, r: quantized_graph(g, with_scale(r, 2, key))
+        export_lowering, "quantized_graph", lambda g, r: quantized_graph(g, with_scale(r, 2, key))
     )
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
     lowering = gate(report, "unet.forward.lowering.sqnr_db")
@@ -164,13 +182,13 @@ def test_one_scale_off_by_two_in_the_artifact_alone_fails_at_lowering(
 
 
 def test_one_scale_off_by_half_in_the_recipe_is_localized(plan, ranges, tmp_path, monkeypatch):
-    chosen = exporting.choose_recipe
+    chosen = export_lowering.choose_recipe
 
     def wrong(*arguments):
         floats, recipe = chosen(*arguments)
         return floats, with_scale(recipe, 0.5)
 
-    monkeypatch.setattr(exporting, "choose_recipe", wrong)
+    monkeypatch.setattr(export_lowering, "choose_recipe", wrong)
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
 
     assert "unet.sqnr_db" in failed(report)
@@ -188,7 +206,7 @@ def test_one_weight_of_zeros_fails(plan, ranges, tmp_path, monkeypatch):
         weights = Weights({**made.weights, name: none}, aliases=made.weights.aliases)
         return replace(made, weights=weights)
 
-    monkeypatch.setattr(exporting, "quantized_graph", zeroed)
+    monkeypatch.setattr(export_lowering, "quantized_graph", zeroed)
     report = verify(exported(plan, ranges, tmp_path / "bundle"), model=MODEL, localize=True)
 
     assert {"unet.sqnr_db", "unet.forward.lowering.sqnr_db"} <= failed(report)

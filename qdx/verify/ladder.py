@@ -240,6 +240,8 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
         lockstep = measure_in_lockstep(
             bundle, model, job.methods, chosen.runs[0], keep=keep, progress=progress
         )
+    # An audit opens every graph by itself: most runtimes hold none of the rungs' own yet.
+    audits = () if model is None else audit_bundle(bundle, with_nncf(model.resolved), progress)
     compared = compare_runs(chosen, job.methods, between, scratch=job.scratch, progress=progress)
     by_run = tuple(
         tuple(replace(result, run=str(spec)) for result in results) if more else results
@@ -250,7 +252,6 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
     if localize and model is not None:
         localization = localize_worst(model, job.methods, records, first, progress)
     samples = _run_artifact(job, by_run)
-    audits = () if model is None else audit_bundle(bundle, with_nncf(model.resolved), progress)
     coverage = read_coverage(manifest.calibration)
     pipeline = samples.runs[0].pipeline
     evidence = Evidence(quantized, audits, coverage, samples, lockstep)

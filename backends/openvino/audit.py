@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from qdx.backends.contract import KernelExecution
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core
 from qdx.backends.openvino.site_names import SiteNames, read_site_names
 from qdx.exporter.errors import InvalidBundle, quoted
 
@@ -48,13 +48,12 @@ def audit(
     Raises:
         InvalidBundle: OpenVINO cannot read or compile the model.
     """
-    core = openvino().Core()
     settings: dict[str, Any] = {**options, "PERF_COUNT": "YES"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        read = core.read_model(model)
-        compiled = core.compile_model(read, "CPU", settings)
+        read = core().read_model(model)
+        compiled = core().compile_model(read, "CPU", settings)
     except RuntimeError as error:
         raise InvalidBundle(f"{quoted(model.name)}: OpenVINO cannot open it: {error}") from error
     keys = read_site_names(read)

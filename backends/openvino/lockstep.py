@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qdx.backends.lockstep import RunChunk, Values, in_order, is_fed, quantizer_of, shape_of
 from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core, openvino
 from qdx.exporter.errors import InternalError, InvalidBundle, quoted
 
 __all__ = ["OpenVinoChunks"]
@@ -48,13 +48,12 @@ class OpenVinoChunks:
         Raises:
             InvalidBundle: OpenVINO cannot read it, or it has a quantizer that the graph has not.
         """
-        self._core = openvino().Core()
         self._model = model
         self._properties: dict[str, Any] = dict(options)
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
         try:
-            read = self._core.read_model(model)
+            read = core().read_model(model)
             nodes = read.get_ordered_ops()
             self._names = [node.get_friendly_name() for node in nodes]
             self.flow = _flow(read, nodes, shapes)
@@ -72,7 +71,7 @@ class OpenVinoChunks:
         del arrays
         taken, made = chunk.taken(self.flow), chunk.made(self.flow)
         try:
-            compiled = self._core.compile_model(self.part(chunk), "CPU", self._properties)
+            compiled = core().compile_model(self.part(chunk), "CPU", self._properties)
         except RuntimeError as error:
             raise self._unopened(error) from error
 
@@ -89,7 +88,7 @@ class OpenVinoChunks:
         """The model of a chunk: what it takes are its parameters, what it makes its results."""
         ov = openvino()
         taken, made = chunk.taken(self.flow), chunk.made(self.flow)
-        nodes = self._core.read_model(self._model).get_ordered_ops()
+        nodes = core().read_model(self._model).get_ordered_ops()
         if [node.get_friendly_name() for node in nodes] != self._names:
             raise InternalError(f"{quoted(self._model.name)}: its nodes are read in another order")
         results = [_output(nodes, name) for name in made]

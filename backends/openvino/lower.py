@@ -18,7 +18,7 @@ from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.openvino.gated_linear import split_gated_linears
 from qdx.backends.openvino.group_norm import norms_by_channel
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core, openvino
 from qdx.backends.openvino.refuse import storage_refusal
 from qdx.backends.openvino.site_names import site_names, write_site_names
 from qdx.backends.openvino.storage import narrow_weights
@@ -53,7 +53,7 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
         source = Path(temporary) / "model.onnx"
         write_model(model, source, external_data="model.onnx_data")
-        converted = _converted(ov, source, graph)
+        converted = _converted(source, graph)
         names = site_names(graph, model)
         write_site_names(converted, names)
         try:
@@ -68,10 +68,10 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
     return LoweredFiles(folder / MODEL_FILE, (folder / DATA_FILE,))
 
 
-def _converted(ov: Any, source: Path, graph: Graph) -> Any:
+def _converted(source: Path, graph: Graph) -> Any:
     from openvino._offline_transformations import apply_moc_transformations
 
-    model = ov.Core().read_model(source)
+    model = core().read_model(source)
     apply_moc_transformations(model, cf=False, smart_reshape=False)
     for port, spec in zip(
         (*model.inputs, *model.outputs), (*graph.inputs, *graph.outputs), strict=True

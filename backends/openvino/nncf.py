@@ -56,7 +56,7 @@ def quantize_with_nncf(
     nncf = package.nncf()
     ov = package.openvino()
     try:
-        model = ov.Core().read_model(source)
+        model = package.core().read_model(source)
     except RuntimeError as error:
         raise InvalidBundle(f"{quoted(source.name)}: OpenVINO cannot open it: {error}") from error
     with _quiet():

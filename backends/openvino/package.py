@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,17 @@ _TELEMETRY = "openvino_telemetry"
 def openvino() -> Any:
     """The package; untyped, because its Python layer is generated."""
     return _imported("openvino")
+
+
+@cache
+def core() -> Any:
+    """The one `Core` of this process, which reads and compiles all models.
+
+    Each `Core` that compiled something has set the stack on which its thread handles signals, and on its end sets back
+    the one before, as if those made later had ended already. Of two that end in another order a stack is left that is
+    unmapped, and the next signal, such as Ctrl+C, kills the process.
+    """
+    return openvino().Core()
 
 
 def nncf() -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdx.backends.contract import check_inputs
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.graph import TensorSpec
 
@@ -46,9 +46,8 @@ class OpenVinoRunner:
         Raises:
             InvalidBundle: OpenVINO cannot read the model.
         """
-        self._core = openvino().Core()
         try:
-            self._model = self._core.read_model(model)
+            self._model = core().read_model(model)
         except RuntimeError as error:
             raise InvalidBundle(
                 f"{quoted(model.name)}: OpenVINO cannot open it: {error}"
@@ -85,7 +84,7 @@ class OpenVinoRunner:
 
     def _compiled(self, model: Any) -> Any:
         try:
-            return self._core.compile_model(model, "CPU", self._options)
+            return core().compile_model(model, "CPU", self._options)
         except RuntimeError as error:
             raise UsageError(f"OpenVINO cannot compile the model: {error}") from error
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core, openvino
 from qdx.exporter.errors import StorageError, first_line
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ def _converted(tokenizer: PreTrainedTokenizerBase) -> Any:
     Raises:
         ValueError: It tokenizes otherwise than the original.
     """
-    ov = openvino()  # first, so that the package below finds it imported without telemetry
+    openvino()  # first, so that the package below finds it imported without telemetry
     model = importlib.import_module(PACKAGE).convert_tokenizer(tokenizer)
     # The generated names count up for the life of a process.
     for number, node in enumerate(model.get_ordered_ops()):
         node.set_friendly_name(f"{node.get_type_name()}_{number}")
     model.input(0).get_tensor().set_names({"text"})
-    compiled = ov.compile_model(model, "CPU")
+    compiled = core().compile_model(model, "CPU")
     for sample in _SAMPLES:
         expected = tokenizer(sample, verbose=False)["input_ids"]
         got = compiled([sample])["input_ids"][0].tolist()

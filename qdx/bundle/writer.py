@@ -114,6 +114,7 @@ class BundleWriter:
                 self._staging, self._lock = create_staging(self.output)
         except BaseException:
             self._close()
+            reclaim_stale(self.output)  # an interrupt may come before this object knows of the folder
             raise
         return self
 
@@ -213,10 +214,11 @@ class BundleWriter:
             with contextlib.suppress(OSError):
                 step("after remove")
             self._staging = None
-        for lock in (self._lock, self._aside_lock):
+        locks = self._lock, self._aside_lock
+        self._lock = self._aside_lock = None  # first: a number that is closed may soon be another file's
+        for lock in locks:
             if lock is not None:
                 os.close(lock)
-        self._lock = self._aside_lock = None
 
 
 def _check_replaceable(path: Path, *, force: bool) -> None:

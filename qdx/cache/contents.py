@@ -109,9 +109,10 @@ def _discard(folder: Path) -> bool:
     if lock is None:
         return False
     try:
-        discard_locked(folder)
+        # First: once the folder is gone, another process may work under its name.
         if folder.name.endswith(_WORK):
             holder_of(folder).unlink(missing_ok=True)
+        discard_locked(folder)
     except OSError:  # a read-only disk, say: nothing is free then, and the caller sees that
         return False
     finally:

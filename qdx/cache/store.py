@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -194,8 +195,8 @@ class Store:
         try:
             check_root(self.root)
             safe_child(self.root, kind, error=InvalidInput)
-            if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
-                path.unlink()  # the link or file itself, not what it leads to
+            if _is_in_the_way(path):
+                path.unlink(missing_ok=True)  # the link or file itself, not what it leads to
                 self._note(f"cache: {quoted(path)} was removed: no folder, expected an entry")
                 return None
         except (InvalidInput, StorageError) as bad:
@@ -295,6 +296,17 @@ def user_store(*, tell: Callable[[str], None] | None = None) -> Store:
         UsageError: If one of these says nothing that can be used.
     """
     return Store(user_root(), limit_bytes=user_limit_bytes(), tell=tell)
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Whether something that is no folder has the name of an entry.
+
+    Looks once: between two looks another process may remove the entry, or put it there.
+    """
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _is_no_room(bad: OSError | StorageError) -> bool:

@@ -29,10 +29,13 @@ def lock_work(path: Path) -> int:
         OSError: It cannot be made.
     """
     safe_child(path.parent, path.name, error=InvalidInput)
-    path.mkdir(mode=0o700, exist_ok=True)
-    lock = lock_folder(path)
-    if lock is None:
-        raise _taken(path)
+    lock = None
+    while lock is None:
+        _make_folder(path)
+        lock = lock_folder(path)
+        # Between the two calls another process may remove the folder, which it found unused; then try again.
+        if lock is None and os.path.lexists(path):
+            raise _taken(path)
     holder = holder_of(path)
     with contextlib.suppress(OSError):  # it only makes a message better
         holder.unlink(missing_ok=True)  # never written through a link
@@ -59,10 +62,10 @@ def remove_work(path: Path, own_lock: int | None) -> None:
         UsageError: Another process works there.
         StorageError: It cannot be removed.
     """
-    if own_lock is None and not path.exists():
-        return
     lock = lock_folder(path) if own_lock is None else own_lock
     if lock is None:
+        if not os.path.lexists(path):
+            return
         raise _taken(path)
     try:
         discard_locked(path)
@@ -71,6 +74,15 @@ def remove_work(path: Path, own_lock: int | None) -> None:
     finally:
         if own_lock is None:
             os.close(lock)
+
+
+def _make_folder(path: Path) -> None:
+    """Makes a folder unless it is there; `mkdir` itself fails where one goes while it looks."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if path.is_file():
+            raise
 
 
 def _taken(path: Path) -> UsageError:

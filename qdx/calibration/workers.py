@@ -28,6 +28,8 @@ Tell = Callable[[dict[str, Any]], None]
 
 _FAILED: Final = 1
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+# The command line raises it again at an alarm, where it was dropped.
+_UNWINDING: Final = (*_ENDING, signal.SIGALRM)
 
 
 def available_cores() -> int:
@@ -101,7 +103,7 @@ class _Pool:
         sys.stdout.flush()
         sys.stderr.flush()
         # In between, a signal would unwind this process's frames in the child, or make it forget the child.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNWINDING)
         try:
             pid = os.fork()
             if pid == 0:

@@ -13,11 +13,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -30,6 +28,7 @@ from qdx.cli import (
     calibrate,
     export,
     inspect,
+    interruption,
     plan,
     run,
     targets,
@@ -92,10 +91,6 @@ for _command in (
 cache.app.callback()(everywhere(cache.show))
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived: unwind, so that nothing partial stays behind."""
-
-
 def _show_version(value: bool) -> None:
     if value:
         sys.stdout.write(f"qdx {__version__}\n")
@@ -120,7 +115,7 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line of this process and leaves with its exit status."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    interruption.install()
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -140,7 +135,7 @@ def run_command(arguments: Sequence[str]) -> int:
         os.environ.setdefault(name, value)
     verbosity.reset()
     try:
-        with warnings.catch_warnings():
+        with interruption.interruptible(), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")
             status = app(list(arguments), prog_name="qdx", standalone_mode=False)
@@ -166,7 +161,7 @@ def _report(failure: BaseException) -> int:
         case KeyboardInterrupt():
             alert("interrupted")
             return _INTERRUPTED
-        case _Terminated():
+        case interruption.Terminated():
             alert("terminated")
             return _TERMINATED
         case SystemExit() if isinstance(failure.__context__, BrokenPipeError):
@@ -206,7 +201,3 @@ def _report_usage(failure: typer.TyperException) -> int:
 
 def _say_error(message: str, hint: str | None = None) -> None:
     alert(f"error: {message}" if hint is None else f"error: {message}\n\nhint: {hint}")
-
-
-def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated

@@ -21,7 +21,7 @@ from qdx.backends.lockstep import (
 )
 from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES, Chunk, plan_chunks
 from qdx.backends.openvino.lockstep import OpenVinoChunks
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core, openvino
 from qdx.backends.registry import get_backend
 from qdx.exporter.graph.graph import Graph
 from qdx.exporter.graph.sites import sites
@@ -160,8 +160,7 @@ def test_a_kernel_of_8_bits_stays_one_in_chunks(tmp_path: Path) -> None:
 
 def eight_bit_kernels(artifact: OpenVinoChunks, chunks: Sequence[Chunk]) -> int:
     """How many kernels OpenVINO executes in 8 bits, all chunks together."""
-    core = openvino().Core()
-    compiled = [core.compile_model(artifact.part(chunk), "CPU") for chunk in chunks]
+    compiled = [core().compile_model(artifact.part(chunk), "CPU") for chunk in chunks]
     nodes = [node for model in compiled for node in model.get_runtime_model().get_ops()]
     kernels = [node.get_rt_info()["primitiveType"].astype(str) for node in nodes]
     return sum(kernel.endswith("_I8") for kernel in kernels)
@@ -182,7 +181,7 @@ class Scaled(nn.Module):
 def join_multiplications(path: Path) -> None:
     """What OpenVINO's conversion does to some: the quantizer reads what is multiplied, from a range by channel."""
     ov = openvino()
-    model = ov.Core().read_model(path)
+    model = core().read_model(path)
     for node in model.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
             continue

@@ -1,11 +1,17 @@
-"""Tiny pipelines, built once."""
+"""Tiny pipelines, built once; and a folder in memory."""
 
 from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests import tiny
 from tests.qdx.smallest import build_smallest
+
+MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +24,13 @@ def smallest(tmp_path_factory):
 def tiny_sd(tmp_path_factory):
     """A pipeline with a tokenizer and a text encoder."""
     return tiny.build("sd", tmp_path_factory.mktemp("sd") / "model")
+
+
+@pytest.fixture(name="memory_path")
+def _memory_path(tmp_path):
+    """A folder in memory where there is one: thousands of syncs on a busy disk take minutes."""
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="qdx-test-") as folder:
+        yield Path(folder)

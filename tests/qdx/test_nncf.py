@@ -54,7 +54,7 @@ def export(model, folder, value, target="openvino", **arguments):
 
 
 def constants(bundle, folder="unet"):
-    model = package.openvino().Core().read_model(bundle.path / folder / "openvino_model.xml")
+    model = package.core().read_model(bundle.path / folder / "openvino_model.xml")
     nodes = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
     return {node.get_element_type().get_type_name() for node in nodes if node.get_data().size > 64}
 

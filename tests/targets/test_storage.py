@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from qdx.backends.openvino.package import core
 from qdx.targets import load_target
 
 TYPES = {
@@ -51,11 +52,10 @@ def test_onnxruntime_stores(dtype):
 
 @pytest.mark.parametrize("dtype", load_target("openvino").storage_dtypes)
 def test_openvino_stores(dtype):
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model, x, expected = stored(dtype)
-    core = openvino.Core()
-    compiled = core.compile_model(
-        core.read_model(model), "CPU", dict(load_target("openvino").options)
+    compiled = core().compile_model(
+        core().read_model(model), "CPU", dict(load_target("openvino").options)
     )
 
     np.testing.assert_allclose(compiled({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)

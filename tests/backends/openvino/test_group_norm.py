@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qdx.backends.openvino.group_norm import norms_by_channel
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core, openvino
 from tests.backends.tracing import sqnr_db
 
 CHANNELS, GROUPS = 12, 4
@@ -36,7 +36,7 @@ def make_model(
 
 def run(model: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino().Core().compile_model(model, "CPU", options)
+    compiled = core().compile_model(model, "CPU", options)
     return np.array(compiled([x])[0])
 
 

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from qdx.backends.openvino.lower import lower
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core
 from qdx.backends.openvino.run import OpenVinoRunner
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
 from qdx.exporter.graph.graph import Graph
@@ -30,7 +30,7 @@ def test_accuracy(runner: OpenVinoRunner, block: tuple[Graph, nn.Module]) -> Non
 
 
 def test_composites_become_one_operation(openvino_folder: Path) -> None:
-    model = openvino().Core().read_model(openvino_folder / "openvino_model.xml")
+    model = core().read_model(openvino_folder / "openvino_model.xml")
 
     kinds = Counter(node.get_type_name() for node in model.get_ops())
     assert {
@@ -47,8 +47,7 @@ def test_composites_become_one_operation(openvino_folder: Path) -> None:
 
 
 def test_composites_stay_one_kernel(openvino_folder: Path) -> None:
-    core = openvino().Core()
-    compiled = core.compile_model(openvino_folder / "openvino_model.xml", "CPU", OPTIONS)
+    compiled = core().compile_model(openvino_folder / "openvino_model.xml", "CPU", OPTIONS)
 
     kernels = {
         str(node.get_rt_info()["originalLayersNames"].value): str(
@@ -62,7 +61,7 @@ def test_composites_stay_one_kernel(openvino_folder: Path) -> None:
 
 
 def test_nodes_are_named_after_modules(openvino_folder: Path) -> None:
-    model = openvino().Core().read_model(openvino_folder / "openvino_model.xml")
+    model = core().read_model(openvino_folder / "openvino_model.xml")
 
     names = {node.get_friendly_name(): node for node in model.get_ops()}
     weight = names["to_k/MatMul"].input_value(1)

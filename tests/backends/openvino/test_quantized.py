@@ -16,7 +16,7 @@ from torch import nn
 from qdx.backends.contract import KernelExecution
 from qdx.backends.openvino.audit import audit
 from qdx.backends.openvino.lower import lower
-from qdx.backends.openvino.package import openvino
+from qdx.backends.openvino.package import core, openvino
 from qdx.backends.openvino.place import place
 from qdx.backends.openvino.run import OpenVinoRunner
 from qdx.exporter.graph.attention import open_attention
@@ -58,7 +58,7 @@ class Lowered:
         return found
 
     def constants(self) -> dict[str, str]:
-        model = openvino().Core().read_model(self.folder / "openvino_model.xml")
+        model = core().read_model(self.folder / "openvino_model.xml")
         return {
             node.get_friendly_name(): node.get_element_type().get_type_name()
             for node in model.get_ops()
@@ -115,7 +115,7 @@ def test_times_add_up(full: Lowered) -> None:
 
 
 def test_inputs_of_one_value_share_a_quantizer(full: Lowered) -> None:
-    model = openvino().Core().read_model(full.folder / "openvino_model.xml")
+    model = core().read_model(full.folder / "openvino_model.xml")
     users = [
         len(node.output(0).get_target_inputs())
         for node in model.get_ops()
@@ -249,7 +249,7 @@ def test_zero_point_in_a_product_of_activations_is_not_eight_bits(
 
 def test_planted_levels_are_seen(full: Lowered, tmp_path: Path) -> None:
     ov = openvino()
-    model = ov.Core().read_model(full.folder / "openvino_model.xml")
+    model = core().read_model(full.folder / "openvino_model.xml")
     (last,) = (n for n in model.get_ops() if n.get_friendly_name() == "conv_out/Conv/WithoutBiases")
     old = last.input_value(0).get_node()
     bounds = [old.input_value(index) for index in range(5)]

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
+import itertools
 import os
 import random
 import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -209,6 +212,60 @@ def test_kill_at_every_step(memory_path, mode):
         assert state_of(output, states) == "new"
         assert hidden(folder) == [], steps[number]
     assert len(seen) >= 2
+
+
+def interrupt_at(number: int, seen: list[str]):
+    """Raises where Python looks for signals: on entering a function of the writer, or after any other call of it."""
+
+    def profile(frame, event, called):
+        code = frame.f_code
+        if (
+            event not in {"call", "c_return"}
+            or Path(code.co_filename).parent != Path(writer.__file__).parent
+            or code.co_flags & inspect.CO_GENERATOR  # while one is closed, Python drops it
+        ):
+            return
+        seen.append(f"{code.co_name}: {event} {called}")
+        if len(seen) > number:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    return profile
+
+
+def test_an_interrupt_while_it_opens_leaves_nothing(memory_path):
+    for number in itertools.count():
+        seen, opening = [], BundleWriter(memory_path / "bundle")
+        sys.setprofile(interrupt_at(number, seen))
+        try:
+            opening.__enter__()
+        except KeyboardInterrupt:
+            assert hidden(memory_path) == [], seen[-1]
+        finally:
+            sys.setprofile(None)
+        opening.__exit__(None, None, None)
+        if len(seen) <= number:
+            break
+    assert any(each.startswith("create_staging") for each in seen)
+
+
+def test_an_interrupt_while_it_closes_closes_no_file_of_others(memory_path, monkeypatch):
+    close, closed = os.close, []
+    opened = BundleWriter(memory_path / "bundle").__enter__()
+    lock = opened._lock
+
+    def interrupted(descriptor):
+        closed.append(descriptor)
+        close(descriptor)
+        if descriptor == lock:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opened._close()
+    opened._close()
+    assert closed.count(lock) == 1
+    assert hidden(memory_path) == []
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -70,14 +71,10 @@ for _ in range(20):
     store.clear()
 assert not store.notes, store.notes
 """
-    children = []
-    for _ in range(3):
-        child = os.fork()
-        if child == 0:
-            os._exit(run(body, store.root, "-").returncode)
-        children.append(child)
+    with ThreadPoolExecutor(3) as threads:
+        ended = list(threads.map(lambda _: run(body, store.root, "-"), range(3)))
 
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert [(each.returncode, each.stderr) for each in ended] == [(0, "")] * 3
     assert hidden(store.root) == []
 
 

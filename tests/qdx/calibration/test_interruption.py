@@ -137,8 +137,12 @@ def test_a_second_command_is_refused_with_the_first_ones_number_and_the_first_go
     cache = tmp_path / "cache"
     first = begin(command(smallest, big_plan, tmp_path / "one"), tmp_path / "first", cache)
     until(lambda: list(cache.rglob("sample-*")), 120)
-    second = begin(command(smallest, big_plan, tmp_path / "two"), tmp_path / "second", cache)
-    assert wait(second) == 2
+    os.kill(first, signal.SIGSTOP)  # so that it is not done before the second one asks
+    try:
+        second = begin(command(smallest, big_plan, tmp_path / "two"), tmp_path / "second", cache)
+        assert wait(second) == 2
+    finally:
+        os.kill(first, signal.SIGCONT)
     said = (tmp_path / "second").read_text()
     assert f"process {first} works on the same calibration already" in said
     assert said.count("error: ") == 1

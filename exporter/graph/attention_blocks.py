@@ -65,7 +65,7 @@ class AttentionBlocks:
         """
         query = value(self.query)
         scores = (*query.shape[:-1], value(_keys(self)).shape[-1])
-        outside = {node: value(node) for node in self._outside()}
+        outside = {node: value(node) for node in self.sources}
         for node in self._second_factors():
             outside[node] = outside[node].contiguous()  # else each block would copy it
         whole: torch.Tensor | None = None
@@ -99,13 +99,13 @@ class AttentionBlocks:
             one for one in (self.chain[0].args[1], self.result.args[1]) if isinstance(one, Node)
         ]
 
-    def _outside(self) -> list[Node]:
-        """Everything else that the chain and the result take."""
-        inside = {self.query, *self.chain}
+    @property
+    def sources(self) -> tuple[Node, ...]:
+        """What the chain and the result take from outside, the query among it."""
         taken = dict.fromkeys(
             source for node in (*self.chain, self.result) for source in node.all_input_nodes
         )
-        return [node for node in taken if node not in inside]
+        return tuple(node for node in taken if node not in self.chain)
 
 
 def find_attention_blocks(graph: Graph) -> tuple[AttentionBlocks, ...]:
@@ -119,9 +119,16 @@ def find_attention_blocks(graph: Graph) -> tuple[AttentionBlocks, ...]:
             continue
         chain, result = _chain(scores)
         query = scores.args[0]
-        if result is not None and node in chain and isinstance(query, Node):
+        if result is None or node not in chain or not isinstance(query, Node):
+            continue
+        if _multiplies_matrices(scores) and _multiplies_matrices(result):
             found.append(AttentionBlocks(query, chain, result))
     return tuple(found)
+
+
+def _multiplies_matrices(product: Node) -> bool:
+    """Whether queries and channels are the last two dimensions: a vector has but one."""
+    return all(len(shape(factor)) >= 2 for factor in product.args)
 
 
 def _scores(softmax: Node) -> Node | None:

@@ -254,7 +254,14 @@ class _LateWeights(Interpreter):
 
     def _keep_for_blocks(self) -> None:
         """Lets what attention in blocks takes live until it is computed, with its result."""
+        place = {node: number for number, node in enumerate(self.graph.nodes)}
+        last_use = {
+            used: by for by, all_used in self.user_to_last_uses.items() for used in all_used
+        }
         for result, blocks in self._blocks.items():
-            for node in blocks.chain:
-                last = self.user_to_last_uses.pop(node, [])
-                self.user_to_last_uses.setdefault(result, []).extend(last)
+            for node in (*blocks.sources, *blocks.chain):
+                last = last_use[node]
+                if place[last] < place[result]:
+                    self.user_to_last_uses[last].remove(node)
+                    self.user_to_last_uses.setdefault(result, []).append(node)
+                    last_use[node] = result

@@ -59,6 +59,33 @@ class _AcrossQueries(nn.Module):
         return (scores - scores.mean(-2, keepdim=True)).softmax(-1) @ v
 
 
+class _ValuesAreQueries(nn.Module):
+    """Attention without projections: one tensor is queries, keys and values."""
+
+    def forward(self, q):
+        return (q @ q.transpose(-1, -2)).softmax(-1) @ q
+
+
+class _QueriesAreUsedBetween(nn.Module):
+    """What is added to the scores is computed of the queries, after the scores: they have their last use there."""
+
+    def forward(self, q, k, v):
+        scores = q @ k.transpose(-1, -2)
+        return (scores + q.sum(-1, keepdim=True) * torch.arange(KEYS)).softmax(-1) @ v
+
+
+class _VectorOfValues(nn.Module):
+    def forward(self, q, k, v):
+        return (q @ k.transpose(-1, -2)).softmax(-1) @ v[0, 0, :, 0]
+
+
+class _VectorOfKeys(nn.Module):
+    """Scores [batch, heads, queries]: the softmax is over all queries of a head."""
+
+    def forward(self, q, k, v):
+        return (q @ k[0, 0, 0]).softmax(-1) @ torch.cat((v, v), -2)[0, 0, :QUERIES]
+
+
 def _tensors(heads=HEADS, mask=None):
     generator = torch.Generator().manual_seed(1)
     found = {"q": torch.randn(BATCH, HEADS, QUERIES, 8, generator=generator)}
@@ -192,3 +219,20 @@ def test_quantized_products_are_computed_in_blocks(two_queries, monkeypatch):
 def test_attention_whose_scores_are_needed_whole_is_left_whole(module, two_queries):
     graph, _ = graph_of(module, _tensors())
     assert not find_attention_blocks(graph)
+
+
+@pytest.mark.parametrize("module", [_ValuesAreQueries, _QueriesAreUsedBetween])
+def test_queries_that_serve_elsewhere_too_are_there_until_the_result(module, two_queries):
+    tensors = {"q": _tensors()["q"]} if module is _ValuesAreQueries else _tensors()
+    graph, _ = graph_of(module, tensors)
+    assert len(find_attention_blocks(graph)) == 1
+    torch.testing.assert_close(run(graph, tensors)["y"], module()(**tensors))
+
+
+@pytest.mark.parametrize("module", [_VectorOfValues, _VectorOfKeys])
+def test_products_with_a_vector_are_left_whole(module, monkeypatch):
+    monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 16)
+    tensors = _tensors()
+    graph, _ = graph_of(module, tensors)
+    assert not find_attention_blocks(graph)
+    torch.testing.assert_close(run(graph, tensors)["y"], module()(**tensors))

@@ -45,7 +45,12 @@ class Portion:
 
 
 def portion_of(
-    values: torch.Tensor, axis: int | None, stride: int, *, outlasts: bool = False
+    values: torch.Tensor,
+    axis: int | None,
+    stride: int,
+    *,
+    first: int = 0,
+    outlasts: bool = False,
 ) -> Portion:
     """Reduces some values, as far as that needs no number of theirs.
 
@@ -53,6 +58,7 @@ def portion_of(
         values: float32, any shape, at least one.
         axis: Dimension of the channels, from the front; None observes none.
         stride: Every how many values one is sampled.
+        first: The first one that is, counted in the order of memory; none is where there are no more values.
         outlasts: Whether the portion is taken when the values are gone.
     """
     others: tuple[int, ...] = ()
@@ -68,8 +74,8 @@ def portion_of(
             sums = values.clone() if outlasts else values
             extremes = sums, sums
         of_channels = extremes
-    # As `[::stride]`, which Python's indexing refuses to tensors without values.
-    sampled = torch.ops.aten.slice.Tensor(_in_order_of_memory(values), 0, None, None, stride)
+    # As `[first::stride]`, which Python's indexing refuses to tensors without values.
+    sampled = torch.ops.aten.slice.Tensor(_in_order_of_memory(values), 0, first, None, stride)
     return Portion(
         values.numel(),
         (extremes[0].amin(), extremes[1].amax()),

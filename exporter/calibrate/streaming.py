@@ -65,6 +65,7 @@ class StreamingStatistics:
         self._axis = axis
         self._device = device
         self._stride = None if elements is None else sampling_stride(elements)
+        self._shown = 0
         self._count = [0] * groups
         self._low = [math.inf] * groups
         self._high = [-math.inf] * groups
@@ -112,7 +113,11 @@ class StreamingStatistics:
         if self._channels is None:
             assert axis is not None
             self._channels = _Channels(len(self._count), values.shape[axis], self._device)
-        return portion_of(values, axis, self._stride, outlasts=outlasts)
+        # The walk goes on from part to part: one that began anew with each block of attention would only ever come to
+        # the first of its keys.
+        first = -self._shown % self._stride
+        self._shown += values.numel()
+        return portion_of(values, axis, self._stride, first=first, outlasts=outlasts)
 
     def take(self, portion: Portion, low: float, high: float, group: int = 0) -> bool:
         """Takes a portion whose extremes were read.
@@ -174,6 +179,7 @@ class StreamingStatistics:
         seen = (found.count > 0).tolist()
         self._axis = found.axis if found.channels else self._axis
         self._count = found.count.tolist()
+        self._shown = sum(self._count)
         self._low = _where_not_seen(found.minimum, seen, math.inf)
         self._high = _where_not_seen(found.maximum, seen, -math.inf)
         self._exponent = found.exponent.tolist()

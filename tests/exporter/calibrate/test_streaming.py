@@ -79,6 +79,29 @@ def test_sampled_values_come_from_every_place_of_every_dimension(shape):
     assert wanted / 4 < math.prod(shape) / stride < 4 * wanted
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_parts_of_a_call_are_sampled_as_the_whole(kept):
+    """Blocks of attention scores, each of some queries; a walk that began anew with each would see the first keys only."""
+    keys = torch.arange(1024.0).expand(512, -1).contiguous()
+    whole = StreamingStatistics(1, elements=keys.numel())
+    whole.add(keys)
+    in_parts = StreamingStatistics(1, elements=keys.numel())
+    for part in keys.split(1):
+        in_parts.add(part)
+        if kept:
+            found, in_parts = in_parts.finish(), StreamingStatistics(1, elements=keys.numel())
+            in_parts.restore(found)
+    assert torch.equal(in_parts.finish().histogram, whole.finish().histogram)
+
+
+def test_parts_that_are_shorter_than_a_stride_are_sampled_now_and_then():
+    values = torch.randn(2**19, generator=torch.Generator().manual_seed(5))
+    statistics = StreamingStatistics(1, elements=values.numel())
+    for part in values[:340].split(5):
+        statistics.add(part)
+    assert int(statistics.finish().histogram.sum()) == 340 // sampling_stride(values.numel())
+
+
 def test_statistics_go_on_from_where_they_were_kept():
     parts = [values_of(seed, scale=2.0**seed) for seed in range(4)]
     whole = taken([(seed % 3, part) for seed, part in enumerate(parts)], groups=4)

@@ -63,10 +63,15 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        _end()
+
+
+def _end() -> None:
+    """The command is over; raises what a signal stands for that has arrived."""
+    _state.running = False  # first: whatever the timer finds from here on, it raises nothing
+    if _state.arrived is not None:  # else the timer is somebody else's
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _state.running = False
-        if _state.arrived is not None:
-            raise _RAISED[_state.arrived]
+        raise _RAISED[_state.arrived]
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from qdx.cli.main import run_command
+
 # `qdx verify` with a function behind it that is hit at once, and would work for a minute.
 COMMAND = """
 import os, signal, sys, time, weakref
@@ -133,3 +135,15 @@ def test_cleaning_up_is_not_interrupted_by_a_second_signal():
         "cleaner\nclean\n",
         "terminated\n",
     )
+
+
+def test_a_command_leaves_the_timer_of_whoever_calls_it_alone():
+    before = signal.getitimer(signal.ITIMER_REAL)
+    handler = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1000)
+        assert run_command(["--version"]) == 0
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+        signal.signal(signal.SIGALRM, handler)

@@ -114,7 +114,9 @@ class BundleWriter:
                 self._staging, self._lock = create_staging(self.output)
         except BaseException:
             self._close()
-            reclaim_stale(self.output)  # an interrupt may come before this object knows of the folder
+            reclaim_stale(
+                self.output
+            )  # an interrupt may come before this object knows of the folder
             raise
         return self
 
@@ -215,7 +217,9 @@ class BundleWriter:
                 step("after remove")
             self._staging = None
         locks = self._lock, self._aside_lock
-        self._lock = self._aside_lock = None  # first: a number that is closed may soon be another file's
+        self._lock = self._aside_lock = (
+            None  # first: a number that is closed may soon be another file's
+        )
         for lock in locks:
             if lock is not None:
                 os.close(lock)

@@ -74,10 +74,22 @@ def group_is_gone(pid: int) -> bool:
 
 
 def hit(child: int, how: str) -> None:
-    workers = children_of(child)
     number = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}.get(how, signal.SIGKILL)
+    workers = children_of(child) if how == "kill a worker" else ()
     with contextlib.suppress(ProcessLookupError):
-        os.kill(workers[0] if how == "kill a worker" and workers else child, number)
+        os.kill(next(filter(holds, workers), child), number)
+
+
+def holds(worker: int) -> bool:
+    """Stops a process; False where it has ended, though its parent may not know of it yet."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(worker, signal.SIGSTOP)
+        while (
+            state := Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0]
+        ) not in "TZX":
+            time.sleep(0.001)
+        return state == "T"
+    return False
 
 
 EXPECTED = {

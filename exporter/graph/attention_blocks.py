@@ -70,7 +70,7 @@ class AttentionBlocks:
             outside[node] = outside[node].contiguous()  # else each block would copy it
         whole: torch.Tensor | None = None
         for block in _blocks(scores):
-            inside: dict[Node, Any] = {self.query: block.of(query)}
+            inside: dict[Node, Any] = {}
 
             def part(node: Node, inside: Any = inside, block: _Block = block) -> Any:
                 return inside[node] if node in inside else block.of(outside[node])

@@ -56,6 +56,14 @@ def run_together(
         InternalError: As for `Executor.run`.
     """
     steps = [Executor(graph).steps(inputs, observe=observe) for inputs, observe in runs]
+    return _finished(steps, between)
+
+
+def _finished(
+    steps: Sequence[Generator[None, None, dict[str, torch.Tensor]]],
+    between: Callable[[], None] = _nothing,
+) -> list[dict[str, torch.Tensor]]:
+    """Takes runs of one graph to their end, node by node; returns the outputs of each."""
     found: list[dict[str, torch.Tensor]] = []
     with torch.no_grad():
         while len(found) < len(steps):  # they are as long as each other
@@ -100,14 +108,8 @@ class Executor:
         Raises:
             InternalError: An input is missing or has another dtype or rank than declared.
         """
-        steps = self.steps(inputs, observe=observe, in_parts=in_parts)
-        with torch.no_grad():
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    found: dict[str, torch.Tensor] = end.value
-                    return found
+        (outputs,) = _finished([self.steps(inputs, observe=observe, in_parts=in_parts)])
+        return outputs
 
     def steps(
         self,

@@ -114,9 +114,8 @@ class BundleWriter:
                 self._staging, self._lock = create_staging(self.output)
         except BaseException:
             self._close()
-            reclaim_stale(
-                self.output
-            )  # an interrupt may come before this object knows of the folder
+            # An interrupt may come before this object knows of the folder.
+            reclaim_stale(self.output)
             raise
         return self
 
@@ -217,9 +216,8 @@ class BundleWriter:
                 step("after remove")
             self._staging = None
         locks = self._lock, self._aside_lock
-        self._lock = self._aside_lock = (
-            None  # first: a number that is closed may soon be another file's
-        )
+        # First: a number that is closed may soon be another file's.
+        self._lock = self._aside_lock = None
         for lock in locks:
             if lock is not None:
                 os.close(lock)

@@ -10,31 +10,16 @@ import time
 import pytest
 
 from qdx.cli.main import run_command
+from tests.qdx.cli.standing_in import verify_script
 
-# `qdx verify` with a function behind it that is hit at once, and would work for a minute.
-COMMAND = """
-import os, signal, sys, time, weakref
-from types import ModuleType
+# Hit at once, and would work for a minute.
+HIT = """
+import os, weakref
 NUMBER = int(sys.argv[1])
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def hit(*_given):
     os.kill(os.getpid(), NUMBER)
     time.sleep(0)  # here at the latest its handler runs
-
-{body}
-
-def verify(*given, **options):
-    try:
-        work()
-    finally:
-        print("clean", flush=True)
-module = ModuleType("qdx.verify")
-module.verify = verify
-sys.modules["qdx.verify"] = module
-from qdx.cli.main import main
-sys.argv = ["qdx", "verify", "b", "--model", "m"]
-main()
 """
 IN_A_DESTRUCTOR = """
 class Freed:
@@ -102,7 +87,7 @@ def end(body: str, number: int) -> tuple[int, str, str]:
     """Runs a command that is hit; returns its status, output and words."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND.replace("{body}", body), str(int(number))],
+        [sys.executable, "-c", verify_script(HIT + body), str(int(number))],
         capture_output=True, text=True, check=False, timeout=50,
     )  # fmt: skip
     assert time.monotonic() - began < 30

@@ -9,25 +9,14 @@ import time
 
 import pytest
 
-# `qdx verify` with a function behind it that works for a minute and cleans up.
-# A shell's background job ignores the interrupt from the start, and so would this process.
-SLOW = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from types import ModuleType
-def verify(*given, **options):
-    try:
-        print("ready", flush=True)
-        time.sleep(60)
-    finally:
-        print("clean", flush=True)
-module = ModuleType("qdx.verify")
-module.verify = verify
-sys.modules["qdx.verify"] = module
-from qdx.cli.main import main
-sys.argv = ["qdx", "verify", "b", "--model", "m"]
-main()
-"""
+from tests.qdx.cli.standing_in import verify_script
+
+# Works for a minute.
+SLOW = verify_script("""
+def work():
+    print("ready", flush=True)
+    time.sleep(60)
+""")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class KernelExecution:
         sites: Keys of the sites that it computes; several where the runtime fused them, none for
             operations that no plan addresses.
         time_share: Part of the measured time that it took, 0..1; None where it was not measured.
+        time_s: The same in seconds.
     """
 
     name: str
@@ -60,6 +61,7 @@ class KernelExecution:
     precision: str
     sites: tuple[str, ...] = ()
     time_share: float | None = None
+    time_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,19 @@ class Proof:
             `artifact-verified` where something else computes what the artifact says.
         executed_by: What computes it.
         unproved: What is left unproved, as a sentence's end; empty for a device.
+        caution: What this machine computes worse than others that the artifact is for; empty for nothing.
     """
 
     status: Literal["device-verified", "artifact-verified"]
     executed_by: str
     unproved: str = ""
+    caution: str = ""
 
     def __str__(self) -> str:
         """`artifact-verified: executed by ONNX Runtime 1.32.0; unproved: the compiler's kernels`."""
         left = f"; unproved: {self.unproved}" if self.unproved else ""
-        return f"{self.status}: executed by {self.executed_by}{left}"
+        caution = f"; caution: {self.caution}" if self.caution else ""
+        return f"{self.status}: executed by {self.executed_by}{left}{caution}"
 
 
 class Runner(Protocol):
@@ -205,6 +210,9 @@ class Backend(Protocol):
         Raises:
             InvalidBundle: The runtime cannot read the files.
         """
+
+    def saturates(self) -> bool:
+        """Whether sums of 8-bit products saturate on this machine, see `qdx.backends.saturation`."""
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """What a run of artifacts proves on this machine.

@@ -89,6 +89,10 @@ class CoreMlBackend:
         del options, threads
         return audit(folder)
 
+    def saturates(self) -> bool:
+        """Its kernels are Apple's, and the interpreter's sums are whole."""
+        return False
+
     def proof(self, folders: Sequence[Path]) -> Proof:
         """Core ML runs on Apple's systems; elsewhere the interpreter computes what the package says."""
         del folders

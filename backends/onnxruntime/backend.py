@@ -87,6 +87,12 @@ class OnnxRuntimeBackend:
 
         return Lockstep(OnnxRuntimeChunks(folder / "model.onnx", options, shapes, threads=threads))
 
+    def saturates(self) -> bool:
+        """Found by letting it convolve the greatest numbers."""
+        from qdx.backends.onnxruntime.saturation import saturates
+
+        return saturates()
+
     def proof(self, folders: Sequence[Path]) -> Proof:
         """ONNX Runtime itself runs here."""
         del folders

@@ -91,6 +91,12 @@ class OpenVinoBackend:
             OpenVinoChunks(folder / "openvino_model.xml", options, shapes, threads=threads)
         )
 
+    def saturates(self) -> bool:
+        """Found by letting it convolve the greatest numbers."""
+        from qdx.backends.openvino.saturation import saturates
+
+        return saturates()
+
     def proof(self, folders: Sequence[Path]) -> Proof:
         """OpenVINO itself runs here."""
         del folders

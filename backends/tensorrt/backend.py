@@ -119,6 +119,10 @@ class TensorRtBackend:
             OnnxRuntimeChunks(model, _LITERALLY, shapes, threads=threads, rewrite=_rewrite(model))
         )
 
+    def saturates(self) -> bool:
+        """Its kernels are those of GPUs, and ONNX Runtime computes the file in floating point."""
+        return False
+
     def proof(self, folders: Sequence[Path]) -> Proof:
         """TensorRT executes engines; where one is missing, ONNX Runtime executes the file."""
         from qdx.backends.tensorrt.engine import has_engine

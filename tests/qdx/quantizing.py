@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.processor import SEVEN_BITS
 from tests.qdx.adversity import Done
 
 if TYPE_CHECKING:
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 CALL = {"num_inference_steps": 3}
 CALL_OPTION = ("--call", json.dumps(CALL))
-STATIC = {"weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}}
+STATIC = {
+    "weights": {"dtype": "int8", **({"reduce_range": True} if SEVEN_BITS else {})},
+    "inputs": {"dtype": "int8"},
+}
 WEIGHTS = {"weights": {"dtype": "int8"}}
 FOUR_BITS = {"weights": {"dtype": "int4", "granularity": "block", "block": 16}}
 

@@ -25,9 +25,10 @@ from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.insert import insert
 from qdx.exporter.quantize.placement import Placement
 from qdx.targets.profile import load_target
+from tests.processor import SEVEN_BITS
 
 OPTIONS = load_target("onnxruntime").options
-W8 = Weights(dtype="int8")
+W8 = Weights(dtype="int8", reduce_range=SEVEN_BITS)
 A8 = Inputs(dtype="uint8", symmetric=False)
 
 

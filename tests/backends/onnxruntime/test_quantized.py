@@ -103,8 +103,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], torch.Tensor, str]] = {
 
 WEIGHTS = {
     "int8": W8,
-    "tensor": Weights(dtype="int8", granularity="tensor"),
-    "asymmetric": Weights(dtype="int8", symmetric=False),
+    "tensor": W8.model_copy(update={"granularity": "tensor"}),
+    "asymmetric": W8.model_copy(update={"symmetric": False}),
     "uint8": Weights(dtype="uint8", symmetric=False),
     "seven bits": Weights(dtype="int8", reduce_range=True),
     "int4": Weights(dtype="int4"),
@@ -423,7 +423,8 @@ def test_gates_are_not_split(granularity: Any, dynamic: bool, tmp_path: Path) ->
     x = tokens(3, 7, size=32)
     graph, _ = graph_of(Gated, {"x": x}, dynamic={"x": {0: auto, 1: auto}} if dynamic else None)
 
-    result = lowered(graph, tmp_path, weighted(Weights(dtype="int8", granularity=granularity), A8))
+    weights = W8.model_copy(update={"granularity": granularity})
+    result = lowered(graph, tmp_path, weighted(weights, A8))
 
     executed = result.executed()
     assert executed.count("QGemm") == 3

@@ -29,9 +29,10 @@ from qdx.exporter.quantize.placement import Placement
 from qdx.targets.profile import load_target
 from tests.backends.onnxruntime.quantized import FixedRanges, Wants, resolved, weighted
 from tests.backends.tracing import block_inputs, graph_of, sqnr_db
+from tests.processor import SEVEN_BITS
 
 TARGET = load_target("openvino")
-W8 = Weights(dtype="int8")
+W8 = Weights(dtype="int8", reduce_range=SEVEN_BITS)
 A8 = Inputs(dtype="int8", symmetric=False)
 SYMMETRIC = Inputs(dtype="int8")
 

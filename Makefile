@@ -8,7 +8,7 @@ PIP_FLAGS ?=
 
 OUT ?= out
 TARGET ?= openvino
-PLAN ?= samples/plans/shapes-w8a8.json
+PLAN ?= samples/plans/shapes-w7a8.json
 MODEL ?= samples/shapes
 PROMPT ?= a red circle left of a blue square
 CALL := {"prompt": "$(PROMPT)", "guidance_scale": 4, "num_inference_steps": 20}
@@ -19,6 +19,9 @@ DEMO := .venv
 TEST := .venv-test
 INTEROP ?= .venv-interop
 CASES ?=
+# Processes that tests run in, each file in one of them; PyTorch has one thread in each, so that they do not crowd.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint interop clean
@@ -58,10 +61,10 @@ demo: $(DEMO)/.installed ## export the sample, draw a picture with the artifact,
 	@echo 'report:  $(OUT)/report/report.html'
 
 test: $(TEST)/.installed lint ## lint, types and the tests
-	$(TEST)/bin/python -m pytest
+	$(PYTEST)
 
 test-all: $(TEST)/.installed lint ## as `make test`, with the slow tests
-	$(TEST)/bin/python -m pytest -m 'slow or not slow'
+	$(PYTEST) -m 'slow or not slow'
 
 lint: $(TEST)/.installed ## ruff and mypy
 	$(TEST)/bin/ruff check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +17,17 @@ from pydantic_core import from_json
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.onnx.site_names import SiteNames
+from qdx.backends.repeats import repeats
 from qdx.exporter.errors import InvalidBundle, first_line, quoted
 from qdx.exporter.graph.graph import TensorSpec
 
 __all__ = ["audit"]
 
-_RUNS: Final = 3
 _SIZES: Final = (16, 64, 8, 4)
 """Sizes to try for dynamic dimensions."""
 _EVENT: Final = "_kernel_time"
+_SECONDS: Final = 1e-6
+"""In the profile's unit of time."""
 _INTEGER_KERNELS: Final = frozenset(
     [
         "ConvInteger",
@@ -91,7 +94,7 @@ def audit(
     times = {key: statistics.median(durations) for key, durations in found.items()}
     total = sum(times.values()) or 1.0
     executions = []
-    for (name, kind), time in times.items():
+    for (name, kind), duration in times.items():
         computes = kind in _INTEGER_KERNELS or kind in _FLOAT_KERNELS
         executions.append(
             KernelExecution(
@@ -99,7 +102,8 @@ def audit(
                 kind,
                 _precision(kind, first[name, kind], options),
                 names.sites(name) if computes else (),
-                time / total,
+                duration / total,
+                duration * _SECONDS,
             )
         )
     return tuple(executions)
@@ -119,8 +123,8 @@ def _events(model: Path, options: Mapping[str, str], threads: int | None) -> lis
     """The profile's events of kernels, in order."""
     with tempfile.TemporaryDirectory() as folder:
         runner = OnnxRuntimeRunner(model, options, threads=threads, profile_in=Path(folder))
-        inputs = _accepted(runner, model)
-        for _ in range(_RUNS):
+        inputs, first_s = _accepted(runner, model)
+        for _ in range(repeats(first_s)):
             runner(inputs)
         events = from_json(runner.end_profile().read_bytes())  # the runtime's own list
     return [
@@ -130,18 +134,19 @@ def _events(model: Path, options: Mapping[str, str], threads: int | None) -> lis
     ]
 
 
-def _accepted(runner: OnnxRuntimeRunner, model: Path) -> dict[str, NDArray[Any]]:
-    """Inputs that the model takes, found by running it."""
+def _accepted(runner: OnnxRuntimeRunner, model: Path) -> tuple[dict[str, NDArray[Any]], float]:
+    """Inputs that the model takes, found by running it, and the seconds of that run."""
     moving = any(isinstance(size, str) for spec in runner.inputs for size in spec.shape)
     failure: Exception | None = None
     for size in _SIZES if moving else _SIZES[:1]:
         inputs = {spec.name: _example(spec, size) for spec in runner.inputs}
+        start = time.perf_counter()
         try:
             runner(inputs)
         except Exception as error:  # noqa: BLE001  # its errors share no base but Exception
             failure = error
         else:
-            return inputs
+            return inputs, time.perf_counter() - start
     assert failure is not None
     raise InvalidBundle(
         f"{quoted(model.name)}: ONNX Runtime cannot run it: {first_line(failure)}"

@@ -8,6 +8,7 @@ weights and multiply floats declare that of the weights.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ import numpy as np
 from qdx.backends.contract import KernelExecution
 from qdx.backends.openvino.package import core
 from qdx.backends.openvino.site_names import SiteNames, read_site_names
+from qdx.backends.repeats import repeats
 from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["audit"]
@@ -29,7 +31,6 @@ _WEIGHTED: Final = ("Convolution", "Deconvolution", "FullyConnected", "GroupConv
 _ATTENTION: Final = frozenset({"ScaledDotProductAttention", "Subgraph"})
 _ADDED: Final = re.compile(r"(/\d+|/WithoutBiases|/DequantizationMultiply|_Reshape_weight)*$")
 """What OpenVINO and the splitting of operations append to names."""
-_RUNS: Final = 3
 
 
 def audit(
@@ -37,7 +38,7 @@ def audit(
 ) -> tuple[KernelExecution, ...]:
     """Compiles a model as it will run and reads off its kernels.
 
-    The times are those of the fastest of a few runs on inputs of zeros. A model with dynamic
+    The times are those of the fastest of a few runs on inputs of zeros, of one where it takes long. A model with dynamic
     dimensions is compiled, but not run.
 
     Args:
@@ -63,13 +64,13 @@ def audit(
     for node in compiled.get_runtime_model().get_ordered_ops():
         name = node.get_friendly_name()
         if _told(node, "layerType") not in _NOT_EXECUTED:
-            share = times.get(name, 0.0) / total if total else None
-            found.extend(_executions(node, name, keys, share))
+            time_s = times.get(name, 0.0) if total else None
+            found.extend(_executions(node, name, keys, time_s, total))
     return tuple(found)
 
 
 def _executions(
-    node: Any, name: str, keys: SiteNames, share: float | None
+    node: Any, name: str, keys: SiteNames, time_s: float | None, total_s: float
 ) -> list[KernelExecution]:
     """One for each precision: fused attention can multiply queries and probabilities in different ones."""
     kind = _told(node, "primitiveType")
@@ -80,9 +81,10 @@ def _executions(
         by_precision.setdefault(_precision(kind, key, inputs, len(sites)), []).append(key)
     if not sites:
         by_precision[_precision(kind, "", inputs, 0)] = []
-    part = None if share is None else share / len(by_precision)
+    part_s = None if time_s is None else time_s / len(by_precision)
+    share = None if part_s is None else part_s / total_s
     return [
-        KernelExecution(name, kind, precision, tuple(found), part)
+        KernelExecution(name, kind, precision, tuple(found), share, part_s)
         for precision, found in by_precision.items()
     ]
 
@@ -123,13 +125,17 @@ def _times(compiled: Any) -> dict[str, float]:
         np.zeros(tuple(port.get_shape()), dtype=port.get_element_type().to_dtype())
         for port in compiled.inputs
     ]
-    best: dict[str, float] = {}
-    for _ in range(_RUNS):
+
+    def run() -> dict[str, float]:
         request.infer(inputs)
-        for row in request.profiling_info:
-            seconds = row.real_time.total_seconds()
-            best[row.node_name] = min(best.get(row.node_name, seconds), seconds)
-    return best
+        return {row.node_name: row.real_time.total_seconds() for row in request.profiling_info}
+
+    start = time.perf_counter()
+    found = [run()]
+    found += [run() for _ in range(repeats(time.perf_counter() - start))]
+    return {
+        name: min(one.get(name, seconds) for one in found) for name, seconds in found[0].items()
+    }
 
 
 def _told(node: Any, key: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from qdx.backends.lockstep import RunChunk, Values, in_order, is_fed, quantizer_of, shape_of
 from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
 from qdx.backends.openvino.package import core, openvino
-from qdx.exporter.errors import InternalError, InvalidBundle, quoted
+from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["OpenVinoChunks"]
 
@@ -23,7 +24,7 @@ _SAME: Final = 1e-5
 
 
 class OpenVinoChunks:
-    """Chunks of the model, each compiled by itself. It is read again for each: its weights are mapped, not copied.
+    """Chunks of the model, each compiled by itself. Its weights are mapped, not copied.
 
     Attributes:
         flow: Values are named after the position of their node among the ordered nodes, inputs and outputs by the IR.
@@ -53,10 +54,9 @@ class OpenVinoChunks:
         if threads is not None:
             self._properties["INFERENCE_NUM_THREADS"] = threads
         try:
-            read = core().read_model(model)
-            nodes = read.get_ordered_ops()
-            self._names = [node.get_friendly_name() for node in nodes]
-            self.flow = _flow(read, nodes, shapes)
+            self._read = core().read_model(model)
+            self._nodes = self._read.get_ordered_ops()
+            self.flow = _flow(self._read, self._nodes, shapes)
             rescaling = {_GIVEN + name for name in self.flow.factors}
             self._rescaling = [bool(rescaling & {*op.inputs}) for op in self.flow.operations]
         except RuntimeError as error:
@@ -71,7 +71,8 @@ class OpenVinoChunks:
         del arrays
         taken, made = chunk.taken(self.flow), chunk.made(self.flow)
         try:
-            compiled = core().compile_model(self.part(chunk), "CPU", self._properties)
+            with self.part(chunk) as part:
+                compiled = core().compile_model(part, "CPU", self._properties)
         except RuntimeError as error:
             raise self._unopened(error) from error
 
@@ -84,34 +85,45 @@ class OpenVinoChunks:
 
         return run
 
-    def part(self, chunk: Chunk) -> Any:
-        """The model of a chunk: what it takes are its parameters, what it makes its results."""
+    @contextmanager
+    def part(self, chunk: Chunk) -> Iterator[Any]:
+        """The model of a chunk: what it takes are its parameters, what it makes its results.
+
+        It is of the nodes of the whole model, which are put together again when the context ends.
+        """
         ov = openvino()
         taken, made = chunk.taken(self.flow), chunk.made(self.flow)
-        nodes = core().read_model(self._model).get_ordered_ops()
-        if [node.get_friendly_name() for node in nodes] != self._names:
-            raise InternalError(f"{quoted(self._model.name)}: its nodes are read in another order")
-        results = [_output(nodes, name) for name in made]
+        nodes = self._nodes
         parameters: dict[str, Any] = {}
-        for index in chunk.operations:
-            names = self.flow.operations[index].inputs
-            for port, name in zip(nodes[index].inputs(), names, strict=True):
-                if name not in taken:
-                    continue
-                if name not in parameters:
-                    source = port.get_source_output()
-                    kind = ov.Type.f32 if name.startswith(_GIVEN) else source.get_element_type()
-                    parameters[name] = ov.opset13.parameter(source.get_partial_shape(), kind)
-                port.replace_source_output(parameters[name].output(0))
-            if self._rescaling[index]:
-                # It is given what stands behind the multiplication that it was joined with.
-                for own, scaled in ((1, 3), (2, 4)):
-                    nodes[index].input(own).replace_source_output(nodes[index].input_value(scaled))
-        return ov.Model(
-            [ov.opset13.result(output) for output in results],
-            [parameters[name] for name in taken],
-            "chunk",
-        )
+        joints: list[tuple[Any, Any]] = []
+
+        def feed(port: Any, output: Any) -> None:
+            joints.append((port, port.get_source_output()))
+            port.replace_source_output(output)
+
+        try:
+            for index in chunk.operations:
+                names = self.flow.operations[index].inputs
+                for port, name in zip(nodes[index].inputs(), names, strict=True):
+                    if name not in taken:
+                        continue
+                    if name not in parameters:
+                        source = port.get_source_output()
+                        kind = ov.Type.f32 if name.startswith(_GIVEN) else source.get_element_type()
+                        parameters[name] = ov.opset13.parameter(source.get_partial_shape(), kind)
+                    feed(port, parameters[name].output(0))
+                if self._rescaling[index]:
+                    # It is given what stands behind the multiplication that it was joined with.
+                    for own, scaled in ((1, 3), (2, 4)):
+                        feed(nodes[index].input(own), nodes[index].input_value(scaled))
+            yield ov.Model(
+                [ov.opset13.result(_output(nodes, name)) for name in made],
+                [parameters[name] for name in taken],
+                "chunk",
+            )
+        finally:
+            for port, output in reversed(joints):
+                port.replace_source_output(output)
 
     def _unopened(self, error: RuntimeError) -> InvalidBundle:
         return InvalidBundle(

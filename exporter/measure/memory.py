@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Final
 from qdx.exporter.errors import InsufficientMemory
 from qdx.exporter.measure.words import memory
 
-__all__ = ["anonymous_bytes", "available_memory_bytes", "check_memory"]
+__all__ = ["anonymous_bytes", "available_memory_bytes", "check_memory", "give_back"]
 
 _ROOT: Final = Path("/")
 _LINUX: Final = sys.platform == "linux"
@@ -59,6 +60,17 @@ def available_memory_bytes(root: Path = _ROOT) -> int:
         return int(psutil.virtual_memory().available)
     free = _fields(root / "proc/meminfo")["MemAvailable"]
     return max(0, min([free, *_control_groups(root)]))
+
+
+def give_back() -> None:
+    """Returns freed memory to the system, where glibc's heap keeps it: between large tasks of one process.
+
+    See the manual page of malloc_trim. Does nothing with another C library.
+    """
+    if _LINUX:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def anonymous_bytes(process: int | None = None) -> int:

@@ -23,6 +23,7 @@ from qdx.exporter.graph.safetensors_file import SafetensorsFile
 from qdx.exporter.graph.weights import load_buffers
 from qdx.exporter.progress import SILENT
 from qdx.helper_files import BUFFERS_FILE
+from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.placed_modules import ModulePlacer
 from qdx.runtime.source import check_source, files_outside
@@ -80,7 +81,7 @@ def open_pipeline(
 def open_methods(
     bundle: Bundle, *, threads: int | None = None, progress: Progress = SILENT
 ) -> dict[str, TargetMethod]:
-    """Every method in the bundle, opened on the target, by `component.method`."""
+    """Every method in the bundle, opened on the target, by `component.method`; says what this machine does worse."""
     manifest = bundle.manifest
     options = checked_options(manifest)
     backend = get_backend(manifest.target.runtime)
@@ -97,6 +98,8 @@ def open_methods(
                 where, tuple(entry.inputs), tuple(entry.outputs), entry.constants, runner
             )
             task.advance(1)
+    if caution := caution_of(bundle):
+        progress.say(caution)
     return methods
 
 
@@ -161,8 +164,23 @@ def _check_names(bundle: Bundle, known: Mapping[str, object]) -> None:
             )
 
 
-def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[[], None]:
-    """Makes the skeleton's components compute on the target; returns what undoes it."""
+def _tell_nobody() -> None:
+    """For calls that nobody counts."""
+
+
+def attach(
+    skeleton: Skeleton,
+    methods: Mapping[str, TargetMethod],
+    *,
+    called: Callable[[], None] = _tell_nobody,
+) -> Callable[[], None]:
+    """Makes the skeleton's components compute on the target; returns what undoes it.
+
+    Args:
+        skeleton: The pipeline.
+        methods: What computes, by `component.method`.
+        called: Told of every call of a component, when it is done.
+    """
     templates: dict[tuple[str, str], Any] = {}
     components = {where.split(".")[0] for where in methods}
     modules = {name: module for name, module in skeleton.modules.items() if name in components}
@@ -179,7 +197,9 @@ def attach(skeleton: Skeleton, methods: Mapping[str, TargetMethod]) -> Callable[
         key = (where, repr(call.arguments.get("return_dict")))
         if key not in templates:
             templates[key] = fake_output(skeleton, call)
-        return fill_output(templates[key], _all_fields(templates[key], target(tensors)))
+        outputs = _all_fields(templates[key], target(tensors))
+        called()
+        return fill_output(templates[key], outputs)
 
     return route(modules, answer)
 

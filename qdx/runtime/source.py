@@ -6,23 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdx.cache.digests import file_digest
 from qdx.exporter.errors import InvalidBundle, InvalidModel, quoted
-from qdx.exporter.files import safe_child, sha256_file
+from qdx.exporter.files import safe_child
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
     from qdx.bundle.manifest import Manifest
+    from qdx.cache.store import Store
     from qdx.exporter.progress import Progress
 
 __all__ = ["check_source", "files_outside"]
 
 
-def check_source(digests: Mapping[str, str], model: Path, *, progress: Progress = SILENT) -> None:
+def check_source(
+    digests: Mapping[str, str],
+    model: Path,
+    *,
+    cache: Store | None = None,
+    progress: Progress = SILENT,
+) -> None:
     """Checks that a folder holds the files that a bundle was made from.
 
     Args:
         digests: SHA-256 by relative path.
         model: The folder.
+        cache: Where digests of files that have not changed are kept between runs; None reads every file.
         progress: Told of every file.
 
     Raises:
@@ -32,7 +41,7 @@ def check_source(digests: Mapping[str, str], model: Path, *, progress: Progress 
     with progress.task("checking the model's files", len(digests)) as task:
         for relative, expected in digests.items():
             path = safe_child(model, relative)
-            found = sha256_file(path)
+            found = file_digest(path, cache)
             if found != expected:
                 raise InvalidModel(
                     f"{quoted(path)}: SHA-256 {found}, expected {expected} by the bundle",

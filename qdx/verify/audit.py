@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.registry import get_backend
@@ -64,6 +64,7 @@ class AuditResult:
         time_share: Part of the measured time that low-precision kernels took, over the graphs that have any
             planned; None where no time was measured.
         downgraded: Planned sites that did not run so, the greatest first.
+        call_s: Seconds of one call of its graphs, by `component.method`; of those whose time was measured.
     """
 
     component: str
@@ -73,6 +74,7 @@ class AuditResult:
     executed_macs: int
     time_share: float | None
     downgraded: tuple[Downgrade, ...]
+    call_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def planned_share(self) -> float:
@@ -164,6 +166,7 @@ def audit_result(
         executed_macs,
         _time_share([kernel for where in own for kernel in executions.get(where, ())]),
         tuple(sorted(downgraded, key=lambda one: -one.macs)),
+        {w: time_s for w in own if (time_s := _time_s(executions.get(w, ())))},
     )
 
 
@@ -219,6 +222,11 @@ def _is_float(kernel: KernelExecution) -> bool:
     return not precision or (
         precision.startswith(_FLOATS) and not precision.startswith(_NARROW_FLOATS)
     )
+
+
+def _time_s(kernels: Iterable[KernelExecution]) -> float:
+    """Seconds that kernels took together; 0 where none was measured."""
+    return sum(kernel.time_s or 0.0 for kernel in kernels)
 
 
 def _time_share(kernels: Sequence[KernelExecution]) -> float | None:

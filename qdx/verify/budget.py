@@ -41,9 +41,13 @@ def choose_within(
     start = time.perf_counter()
     found: list[tuple[int, str, Work]] = []
     for number, one in enumerate(sets):
-        seconds = time_first_calls(one.records, one.rungs, progress=progress)
+        timed = time_first_calls(one.records, one.rungs, progress=progress)
         for where, record in one.records.items():
-            found.append((number, where, Work(record, sum(seconds.get(where, {}).values()))))
+            seconds = timed.get(where, {})
+            sparse = {rung.name for rung in one.rungs.get(where, ()) if rung.few}
+            few_s = sum(taken for name, taken in seconds.items() if name in sparse)
+            work = Work(record, sum(seconds.values()) - few_s, few_s)
+            found.append((number, where, work))
     left_s = max(0.0, budget_s - (time.perf_counter() - start))
     chosen = fitting([work for _, _, work in found], left_s, why=f"the budget is {budget_s:g} s")
     result: list[dict[str, MethodRecord]] = [{} for _ in sets]

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verify.budget import CallSet, choose_within
-from qdx.verify.components import MethodResult, TargetMethods, compare_calls, rungs_of
+from qdx.verify.components import (
+    MethodResult,
+    TargetMethods,
+    Told,
+    compare_calls,
+    rungs_of,
+    tell_nobody,
+)
 from qdx.verify.reference import MethodRecord
 from qdx.verify.rungs import Rung
 from qdx.verify.selection import usual_choice
@@ -57,7 +64,8 @@ class Compared:
     """What was found.
 
     Attributes:
-        runs: Results of every run; of the first on all rungs, of the others on the artifact.
+        runs: Results of every run; of the first on all rungs, of which some compute a few calls, of the others on
+            the artifact.
         other_shape: Those at the second shape; None where there is none.
     """
 
@@ -101,6 +109,7 @@ def compare_runs(
     between: Mapping[str, Sequence[Rung]],
     *,
     scratch: TensorFolder,
+    told: Told = tell_nobody,
     progress: Progress = SILENT,
 ) -> Compared:
     """Compares the chosen calls of every run.
@@ -110,7 +119,8 @@ def compare_runs(
         methods: The artifact's methods.
         between: Rungs between float PyTorch and the artifact, on which the first run is compared too.
         scratch: Takes what the rungs answer.
-        progress: Told of every call.
+        told: Told of every call but those at the second shape.
+        progress: Shows them.
 
     Raises:
         QdxError: The target's own refusals.
@@ -122,6 +132,7 @@ def compare_runs(
             methods,
             between={} if number else between,
             scratch=scratch,
+            told=told if number < len(chosen.runs) else tell_nobody,
             progress=progress,
         )
         for number, records in enumerate([*chosen.runs, *([] if other is None else [other])])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,22 +21,24 @@ from qdx.exporter.progress import SILENT, Progress, Task
 from qdx.verify import metrics
 from qdx.verify.conditioning import Conditioning, ConditioningMeter
 from qdx.verify.reference import MethodRecord, RecordedCall
-from qdx.verify.rungs import ARTIFACT, Rung, RungResult, climb
+from qdx.verify.rungs import ARTIFACT, Answer, Rung, RungResult, climb
 from qdx.verify.tensor_folder import StoredTensors, TensorFolder
 
 __all__ = [
     "CallResult",
     "MethodResult",
     "TargetMethods",
+    "Told",
     "answer_of",
     "compare_calls",
     "rungs_of",
     "summary",
+    "tell_nobody",
 ]
 
 TargetMethods = Mapping[str, Callable[[dict[str, Tensor]], Mapping[str, Tensor]]]
-# Of one rung to one call: its name, its outputs and its error.
-_Answer = tuple[str, Mapping[str, Tensor], str]
+Told = Callable[[str, str, float], None]
+"""Told of a call: the rung, `component.method`, and its seconds."""
 _NOTHING: Final[Mapping[str, Sequence[Rung]]] = MappingProxyType({})
 
 
@@ -105,12 +108,17 @@ class MethodResult:
         return f"{self.component}.{self.method}"
 
 
+def tell_nobody(rung: str, where: str, seconds: float) -> None:
+    """For comparisons that nobody waits for."""
+
+
 def compare_calls(
     records: Mapping[str, MethodRecord],
     methods: TargetMethods,
     *,
     between: Mapping[str, Sequence[Rung]] = _NOTHING,
     scratch: TensorFolder | None = None,
+    told: Told = tell_nobody,
     progress: Progress = SILENT,
 ) -> tuple[MethodResult, ...]:
     """Replays every given call on the target, rung by rung, so that one rung is open at a time.
@@ -123,17 +131,27 @@ def compare_calls(
         methods: The target's methods by the same names.
         between: Rungs between float PyTorch and the artifact, likewise.
         scratch: Takes what the rungs answer; None keeps that in memory.
-        progress: Told of every call on every rung.
+        told: Told of every call on every rung.
+        progress: Shows them.
 
     Raises:
         QdxError: The target's own refusals. What the runtime raises by itself becomes a result.
     """
     rungs = rungs_of(methods, between)
-    total = sum(len(record.calls) * len(rungs.get(w, ())) for w, record in records.items())
+    total = sum(
+        len(rung.positions(len(record.calls)))
+        for where, record in records.items()
+        for rung in rungs.get(where, ())
+    )
     with progress.task("comparing calls", total) as task:
         return tuple(
             _compare_method(
-                where, records.get(where, MethodRecord(0, ())), rungs.get(where, ()), scratch, task
+                where,
+                records.get(where, MethodRecord(0, ())),
+                rungs.get(where, ()),
+                scratch,
+                task,
+                told,
             )
             for where in dict.fromkeys((*records, *methods))
         )
@@ -155,13 +173,20 @@ def _compare_method(
     rungs: Sequence[Rung],
     scratch: TensorFolder | None,
     task: Task,
+    told: Told,
 ) -> MethodResult:
     component, _, method = where.partition(".")
-    answers: list[list[_Answer]] = [[] for _ in record.calls]
+    answers: list[list[Answer]] = [[] for _ in record.calls]
     for rung in rungs if record.calls else ():
         rung.open()
-        for call, found in zip(record.calls, answers, strict=True):
-            outputs, error = answer_of(call, rung)
+        computed = rung.positions(len(record.calls))
+        for position, found in enumerate(answers):
+            if position not in computed:
+                found.append((rung.name, None, ""))
+                continue
+            start = time.perf_counter()
+            outputs, error = answer_of(record.calls[position], rung)
+            told(rung.name, where, time.perf_counter() - start)
             kept = outputs if scratch is None else scratch.store(outputs)
             found.append((rung.name, kept, error))
             task.advance(1)
@@ -171,12 +196,15 @@ def _compare_method(
     for call, found in zip(record.calls, answers, strict=True) if rungs else ():
         # One call at a time is in memory.
         loaded = call.loaded()
-        there = [(name, dict(outputs), error) for name, outputs, error in found]
+        there: list[Answer] = [
+            (name, None if outputs is None else dict(outputs), error)
+            for name, outputs, error in found
+        ]
         calls.append(_measured(loaded, there))
-        meter.add(loaded, there[-1][1])
-        for _, outputs, _ in found:
-            if scratch is not None and isinstance(outputs, StoredTensors):
-                scratch.drop(outputs)
+        meter.add(loaded, there[-1][1] or {})
+        for _, stored, _ in found:
+            if scratch is not None and isinstance(stored, StoredTensors):
+                scratch.drop(stored)
     error = ""
     if not rungs:
         error = f"`{where}` is called by the pipeline and missing in the artifact"
@@ -212,11 +240,11 @@ def summary(calls: Iterable[CallResult]) -> dict[str, dict[str, float]]:
     return table
 
 
-def _measured(call: RecordedCall, answers: Sequence[_Answer]) -> CallResult:
+def _measured(call: RecordedCall, answers: Sequence[Answer]) -> CallResult:
     """What every rung answered to one call, against the reference; the last rung is the artifact."""
     climbed = climb(call.outputs, answers)
     _, outputs, error = answers[-1]
-    if error:
+    if error or outputs is None:
         nothing = (math.nan,) * 4
         return CallResult(call.index, *nothing, error, climbed)
     pairs = {name: (reference, outputs[name]) for name, reference in call.outputs.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.devices import choose_device, is_cpu
 from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.measure.memory import give_back
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
 from qdx.nncf import with_nncf
+from qdx.runtime.caution import caution_of
 from qdx.runtime.pipeline import open_methods
 from qdx.runtime.source import check_source
 from qdx.verify.acceptance import Evidence, gates_of
@@ -30,9 +33,11 @@ from qdx.verify.components import MethodResult
 from qdx.verify.coverage import read_coverage
 from qdx.verify.folder import clear_report, write_report
 from qdx.verify.lockstep import LockstepCall, measure_in_lockstep
+from qdx.verify.outlook import LOCKSTEP, UNKNOWN, MethodWork, Outlook, is_large, memory_bytes
 from qdx.verify.picture import compare_products
 from qdx.verify.quantized import (
     answers_of,
+    has_unoptimized,
     localize_worst,
     middle_rungs,
     quantized_model,
@@ -40,6 +45,7 @@ from qdx.verify.quantized import (
 )
 from qdx.verify.reference_runs import Reference, ReferenceUse
 from qdx.verify.report import Report
+from qdx.verify.rungs import ARTIFACT
 from qdx.verify.runs import ArtifactPipeline, first_pictures
 from qdx.verify.samples import RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
 from qdx.verify.score import Score, load_score
@@ -53,6 +59,8 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.schema import Plan
     from qdx.exporter.quantize.memory import Memory
     from qdx.runtime.methods import TargetMethod
+    from qdx.verify.audit import AuditResult
+    from qdx.verify.quantized import QuantizedModel
     from qdx.verify.recorded_run import RecordedRun
     from qdx.verify.rungs import Rung
 
@@ -80,7 +88,7 @@ def verify(
 
     The PyTorch pipeline runs in float32, with every component call on record. The calls are replayed one by
     one, for a quantized bundle on each rung of the ladder: the quantized graph in PyTorch, the runtime without
-    its optimizations where it can, and the runtime as shipped. Then the bundle's own pipeline makes its
+    its optimizations where it can (a few calls), and the runtime as shipped. Then the bundle's own pipeline makes its
     picture of the same noise. A dynamic bundle is also compared at a second batch and size.
 
     Args:
@@ -100,8 +108,8 @@ def verify(
             every method are compared in any case. None compares what is usual, see
             `qdx.verify.selection.usual_choice`.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
-        cache: Keeps the reference's runs and the answers of the quantized graphs, so that the next verification of
-            the same model and call finds them; None computes all of it and keeps nothing.
+        cache: Keeps the reference's runs, the answers of the quantized graphs and digests of files, so that the next
+            verification of the same model and call finds them; None computes all of it and keeps nothing.
         progress: Shows the steps.
 
     Returns:
@@ -124,7 +132,7 @@ def verify(
     manifest = opened.manifest
     plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
     folder = read_pipeline_folder(model)
-    check_source(manifest.source.files, folder.path, progress=progress)
+    check_source(manifest.source.files, folder.path, cache=cache, progress=progress)
     judge = None if score is None else load_score(score)
     if destination is not None:
         clear_report(destination)
@@ -142,9 +150,16 @@ def verify(
             name=type(reference.pipeline).__name__,
             complete=reference.complete,
         )
-        runs = _run_reference(reference, specs, dynamic=manifest.shapes == "dynamic")
+        specs = tuple(RunSpec(reference.complete(spec.call), spec.seed) for spec in specs)
+        audited = _audited(opened, plan, model, progress)
+        outlook = UNKNOWN
+        # A budget says how long, and what a GPU takes tells nothing of what the processor does.
+        if audited is not None and budget_s is None and is_cpu(computing):
+            outlook = _outlook(opened, audited, reference, specs, progress)
+        runs = _run_reference(reference, specs, outlook, dynamic=manifest.shapes == "dynamic")
         # Before the artifact's pipeline is built: its weights need not be in memory beside these.
         reference.release()
+        give_back()
         fields = {
             where: frozenset(port.field for port in method.outputs)
             for where, method in methods.items()
@@ -164,9 +179,10 @@ def verify(
             None if cache is None else StoredNumbers(cache, ANSWERS),
             budget_s,
             computing,
+            outlook,
             progress,
         )
-        found = _measure(job, quantized_wheres(opened), localize=localize)
+        found = _measure(job, audited, localize=localize)
     if destination is not None:
         write_report(found, destination)
     return found
@@ -197,32 +213,115 @@ class _Job:
     memory: Memory | None
     budget_s: float | None
     device: torch.device
+    outlook: Outlook
     progress: Progress
 
 
-def _run_reference(reference: Reference, specs: Sequence[RunSpec], *, dynamic: bool) -> _Runs:
+@dataclass(frozen=True)
+class _Audited:
+    """What a bundle was made from, where it is quantized, and what the runtime executes of it."""
+
+    quantized: QuantizedModel
+    audits: tuple[AuditResult, ...]
+
+
+def _audited(bundle: Bundle, plan: Plan, model: Path | str, progress: Progress) -> _Audited | None:
+    """The quantized model, and its audit; None of a bundle that is not quantized.
+
+    An audit opens every graph by itself: most runtimes hold none of the rungs' own yet.
+    """
+    if not quantized_wheres(bundle) and plan.quantizer != "nncf":
+        return None
+    found = quantized_model(bundle, plan, model, progress=progress)
+    audits = audit_bundle(bundle, with_nncf(found.resolved), progress)
+    give_back()
+    return _Audited(found, audits)
+
+
+def _outlook(
+    bundle: Bundle,
+    audited: _Audited,
+    reference: Reference,
+    specs: Sequence[RunSpec],
+    progress: Progress,
+) -> Outlook:
+    """What a verification of a quantized bundle is about to take; says it.
+
+    Raises:
+        InsufficientMemory: There is not as much.
+    """
+    quantized = audited.quantized
+    macs = quantized.macs
+    if not is_large(macs):
+        return UNKNOWN
+    fresh = sum(reference.kept(spec) is None for spec in specs)
+    works = {
+        where: MethodWork(
+            macs=macs[where],
+            called=called,
+            runs=len(specs),
+            recorded=called * fresh,
+            quantized=where in quantized.quantized,
+            unoptimized=where in quantized.quantized and has_unoptimized(bundle, where),
+        )
+        for where, called in reference.calls_of(specs[0]).items()
+        if where in macs
+    }
+    held_bytes = memory_bytes(
+        quantized.graphs,
+        quantized.quantized,
+        _artifacts_bytes(bundle),
+        bundle.manifest.target.runtime,
+        weights_bytes=reference.converted_bytes if fresh else 0,
+        shapes=2 if bundle.manifest.shapes == "dynamic" else 1,
+    )
+    outlook = Outlook(works, held_bytes, progress)
+    outlook.begin()
+    for audit in audited.audits:
+        for where, call_s in audit.call_s.items():
+            outlook.measured(ARTIFACT, where, call_s)
+    return outlook
+
+
+def _artifacts_bytes(bundle: Bundle) -> dict[str, int]:
+    """Of the files of each artifact, weights and all, by `component.method`."""
+    return {
+        f"{name}.{method}": sum(
+            file.stat().st_size
+            for file in (bundle.path / entry.opened).rglob("*")
+            if file.is_file()
+        )
+        for name, component in bundle.manifest.components.items()
+        for method, entry in component.methods.items()
+    }
+
+
+def _run_reference(
+    reference: Reference, specs: tuple[RunSpec, ...], outlook: Outlook, *, dynamic: bool
+) -> _Runs:
     """Runs the reference, once for each spec, and for a dynamic bundle at another shape."""
-    specs = tuple(RunSpec(reference.complete(spec.call), spec.seed) for spec in specs)
-    recorded = tuple(map(reference.run, specs))
+    recorded = tuple(reference.run(spec, outlook) for spec in specs)
     other = None
     if dynamic:
         other = reference.run_at_other_shape(specs[0], recorded[0].made.products)
     return _Runs(specs, recorded, other, reference.use)
 
 
-def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
+def _measure(job: _Job, audited: _Audited | None, *, localize: bool) -> Report:
     """Every measurement, and the gates."""
     bundle, runs, progress = job.bundle, job.runs, job.progress
     manifest = bundle.manifest
+    quantized = quantized_wheres(bundle)
     model = None
+    audits: tuple[AuditResult, ...] = ()
     between: dict[str, tuple[Rung, ...]] = {}
     by_nncf = job.plan.quantizer == "nncf"
-    if quantized or by_nncf:
-        model = quantized_model(bundle, job.plan, job.model, progress=progress)
+    if audited is not None:
+        model, audits = audited.quantized, audited.audits
         answers = answers_of(model, bundle, job.device, scratch=job.scratch, memory=job.memory)
         between = middle_rungs(bundle, job.methods, model, answers, job.device)
         runs.use.quantized = answers.use if model.quantized else None
-    macs = {} if model is None else model.macs
+    macs = {} if model is None else {w: n for w, n in model.macs.items() if w in model.quantized}
     every_call = bool(quantized) or job.plan.quantizes or job.plan.gates.conditioning is not None
     records, *more = (run.records_with(job.fields) for run in runs.recorded)
     chosen = choose_calls(
@@ -238,11 +337,24 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
         # Before the rungs: where these compute on the processor too, they need not do it again.
         keep = answers.keep if is_cpu(job.device) else None
         lockstep = measure_in_lockstep(
-            bundle, model, job.methods, chosen.runs[0], keep=keep, progress=progress
+            bundle,
+            model,
+            job.methods,
+            chosen.runs[0],
+            keep=keep,
+            told=partial(job.outlook.measured, LOCKSTEP),
+            progress=progress,
         )
-    # An audit opens every graph by itself: most runtimes hold none of the rungs' own yet.
-    audits = () if model is None else audit_bundle(bundle, with_nncf(model.resolved), progress)
-    compared = compare_runs(chosen, job.methods, between, scratch=job.scratch, progress=progress)
+        give_back()
+        job.outlook.tell()
+    compared = compare_runs(
+        chosen,
+        job.methods,
+        between,
+        scratch=job.scratch,
+        told=job.outlook.measured,
+        progress=progress,
+    )
     by_run = tuple(
         tuple(replace(result, run=str(spec)) for result in results) if more else results
         for spec, results in zip(runs.specs, compared.runs, strict=True)
@@ -280,7 +392,16 @@ def _measure(job: _Job, quantized: frozenset[str], *, localize: bool) -> Report:
 
 def _run_artifact(job: _Job, compared: Sequence[tuple[MethodResult, ...]]) -> Samples:
     """The bundle's own pipeline against what the reference made, run by run."""
-    pipeline = ArtifactPipeline(job.bundle, job.model, job.methods, job.device, job.progress)
+    give_back()
+    job.outlook.tell()
+    pipeline = ArtifactPipeline(
+        job.bundle,
+        job.model,
+        job.methods,
+        job.device,
+        calls=job.outlook.calls_of_a_run,
+        progress=job.progress,
+    )
     found: list[RunResult] = []
     for spec, run, methods in zip(job.runs.specs, job.runs.recorded, compared, strict=True):
         reference = run.made
@@ -310,7 +431,8 @@ def _proof(bundle: Bundle) -> Proof:
     components = bundle.manifest.components.values()
     opened = dict.fromkeys(m.opened for one in components for m in one.methods.values())
     backend = get_backend(bundle.manifest.target.runtime)
-    return backend.proof([bundle.path / path for path in opened])
+    proof = backend.proof([bundle.path / path for path in opened])
+    return replace(proof, caution=caution_of(bundle))
 
 
 def _versions(runtime: str) -> dict[str, str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from qdx.backends.lockstep import UnknownQuantizer
+from qdx.backends.lockstep import UnknownQuantizer, quantizers
 from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
 from qdx.backends.registry import get_backend
 from qdx.bundle.target_options import checked_options
@@ -30,22 +31,21 @@ from qdx.verify.lockstep_runs import (
 )
 from qdx.verify.metrics import finite_or_none, worst_of
 from qdx.verify.quantized import as_method
+from qdx.verify.selection import few
 
 if TYPE_CHECKING:
     from qdx.bundle.reader import Bundle
     from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.progress import Progress
+    from qdx.exporter.progress import Progress, Task
     from qdx.runtime.methods import TargetMethod
     from qdx.verify.quantized import QuantizedModel
     from qdx.verify.reference import MethodRecord, RecordedCall
 
-__all__ = ["LockstepCall", "measure_in_lockstep", "not_comparable"]
+__all__ = ["LockstepCall", "measure_in_lockstep", "not_comparable", "side_by_side"]
 
 Keep = Callable[["TargetMethod", Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], None]
 """Takes a graph behind the interface of its artifact, its inputs, and what it answered; see `Answers.keep`."""
 
-_CALLS: Final = 3
-"""Calls of each method that are compared: the first, the middle one, the last."""
 _TOGETHER_BYTES: Final = 2048 * MIB
 """Of calls that are compared side by side, for which each part of the artifact is opened once."""
 
@@ -82,14 +82,8 @@ class LockstepCall:
         }
 
 
-def evenly_spaced(count: int) -> Sequence[int]:
-    """Positions of the first, the middle and the last of some calls.
-
-    >>> evenly_spaced(9)
-    [0, 4, 8]
-    """
-    last = count - 1
-    return sorted({i * last // (_CALLS - 1) for i in range(_CALLS)}) if count else []
+def _tell_nobody(where: str, seconds: float, calls: int) -> None:
+    """For comparisons that nobody waits for."""
 
 
 def measure_in_lockstep(
@@ -98,8 +92,9 @@ def measure_in_lockstep(
     methods: Mapping[str, TargetMethod],
     records: Mapping[str, MethodRecord],
     *,
-    choose: Callable[[int], Sequence[int]] = evenly_spaced,
+    choose: Callable[[int], Sequence[int]] = few,
     keep: Keep | None = None,
+    told: Callable[[str, float, int], None] = _tell_nobody,
     progress: Progress = SILENT,
 ) -> tuple[LockstepCall, ...]:
     """Compares some recorded calls of every quantized method in lockstep.
@@ -111,23 +106,44 @@ def measure_in_lockstep(
         records: Calls by `component.method`, of which some are compared.
         choose: From the number of a method's calls, the positions of those that are compared.
         keep: Takes what the quantized graphs answer, on the processor.
+        told: Told of the calls of each method: which, what they took in seconds, and how many they are.
         progress: Shows the steps.
     """
-    wheres = [where for where in model.quantized if where in methods and where in records]
+    chosen = {
+        where: [records[where].calls[position] for position in choose(len(records[where].calls))]
+        for where in model.quantized
+        if where in methods and where in records
+    }
+    counts = {w: len(quantizers(model.quantized[w])) * len(calls) for w, calls in chosen.items()}
     found = []
-    with progress.task("comparing quantizer by quantizer", len(wheres)) as task:
-        for where in wheres:
-            calls = records[where].calls
-            chosen = [calls[position] for position in choose(len(calls))]
+    with progress.task(
+        "comparing quantizer by quantizer", sum(counts.values()), unit="quantizers"
+    ) as task:
+        for where, calls in chosen.items():
+            compared = _Compared(task)
+            start = time.perf_counter()
             results = _measure_method(
-                bundle, where, model.quantized[where], methods[where], chosen, keep
+                bundle, where, model.quantized[where], methods[where], calls, keep, compared
             )
+            told(where, time.perf_counter() - start, len(calls))
             found += [
                 LockstepCall(where, call.index, result)
-                for call, result in zip(chosen, results, strict=True)
+                for call, result in zip(calls, results, strict=True)
             ]
-            task.advance(1)
+            task.advance(counts[where] - compared.count)  # those at which the artifact is not cut
     return tuple(found)
+
+
+class _Compared:
+    """Reports quantizers that were compared, and counts them."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.count = 0
+
+    def __call__(self, more: int) -> None:
+        self._task.advance(more)
+        self.count += more
 
 
 def _measure_method(
@@ -137,6 +153,7 @@ def _measure_method(
     method: TargetMethod,
     calls: Sequence[RecordedCall],
     keep: Keep | None,
+    compared: Callable[[int], None],
 ) -> list[LockstepResult]:
     """Compares calls of one method, as many at once as memory is for."""
     manifest = bundle.manifest
@@ -150,11 +167,11 @@ def _measure_method(
     in_pytorch = as_method(method, graph)
     names = {port.field: port.name for port in method.outputs}
     found: list[LockstepResult] = []
-    side = _side_by_side(graph)
+    side = side_by_side(graph, len(calls))
     for start in range(0, len(calls), side):
         given = [_given(call.inputs, method, in_pytorch) for call in calls[start : start + side]]
         try:
-            results = compare_together(graph, given, artifact, names)
+            results = compare_together(graph, given, artifact, names, compared=compared)
         except InvalidBundle as error:  # a part of it does not open
             found += [not_comparable(error)] * len(given)
             continue
@@ -172,10 +189,10 @@ def not_comparable(error: InvalidBundle) -> LockstepResult:
     return LockstepResult({first_line(error): math.nan})
 
 
-def _side_by_side(graph: Graph) -> int:
-    """How many calls are compared at once: activations and the values of a chunk are in memory for each."""
+def side_by_side(graph: Graph, calls: int) -> int:
+    """How many of so many calls are compared at once: activations and the values of a chunk are in memory for each."""
     call_bytes = peak_activation_bytes(graph) + CHUNK_LIMIT_BYTES
-    return max(1, _TOGETHER_BYTES // call_bytes)
+    return max(1, min(calls, _TOGETHER_BYTES // call_bytes))
 
 
 def _given(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,10 @@ __all__ = [
     "quantizer_shapes",
     "value_bytes",
 ]
+
+
+def _nobody(_: int) -> None:
+    """For comparisons that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def compare_together(
     output_names: Mapping[str, str],
     *,
     limit_bytes: int = CHUNK_LIMIT_BYTES,
+    compared: Callable[[int], None] = _nobody,
 ) -> tuple[LockstepResult, ...]:
     """Runs the quantized graph, and the artifact on the graph's own values at every quantizer, for calls side by side.
 
@@ -116,6 +121,7 @@ def compare_together(
         artifact: The graph, lowered.
         output_names: The artifact's name of each of the graph's outputs that it has.
         limit_bytes: What a chunk of the artifact may take, see `qdx.backends.lockstep_chunks`.
+        compared: Told how many more quantizers were compared, of all calls together.
 
     Raises:
         InvalidBundle: The runtime cannot open a chunk.
@@ -127,18 +133,19 @@ def compare_together(
         started = artifact.start(call.artifact, sizes_bytes, limit_bytes=limit_bytes)
         streams.append(_Stream(nodes, started, copies=mutates(graph)))
     runs = [(call.graph, stream.observers) for call, stream in zip(calls, streams, strict=True)]
-    outputs = run_together(graph, runs, between=partial(_advance, streams))
+    outputs = run_together(graph, runs, between=partial(_advance, streams, compared))
     return tuple(
         stream.result(own, output_names) for stream, own in zip(streams, outputs, strict=True)
     )
 
 
-def _advance(streams: Sequence[_Stream]) -> None:
+def _advance(streams: Sequence[_Stream], compared: Callable[[int], None]) -> None:
     """Runs the chunks for which everything is there, each for all streams before the next one."""
     while (chunk := next(filter(None, (stream.ready for stream in streams)), None)) is not None:
         for stream in streams:
             if stream.ready == chunk:
                 stream.advance()
+                compared(len(chunk.found))
 
 
 class _Stream:

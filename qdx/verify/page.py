@@ -157,7 +157,7 @@ def _run(data: Mapping[str, Any]) -> str:
     rows = {name: data[name] for name in ("target", "runtime", "plan", "seed", "steps")}
     rows |= {
         name.replace("_", " "): data["proof"][name]
-        for name in ("status", "executed_by", "unproved")
+        for name in ("status", "executed_by", "unproved", "caution")
     }
     rows["call"] = json.dumps(data["call"], ensure_ascii=False, sort_keys=True)
     rows |= data["versions"]

@@ -15,6 +15,7 @@ from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.graph.sites import sites as find_sites
+from qdx.exporter.measure.arithmetic import macs_of_call
 from qdx.exporter.progress import SILENT
 from qdx.quantization import plan_graphs, read_recipe, rebuilt
 from qdx.runtime.graph_runner import GraphRunner
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "QuantizedModel",
     "answers_of",
+    "has_unoptimized",
     "localize_worst",
     "middle_rungs",
     "quantized_model",
@@ -70,20 +72,34 @@ class QuantizedModel:
         recipes: By `component.method`, of the graphs that are quantized.
         prepared: Their float graphs in the form that is quantized.
         quantized: The quantized graphs.
+        graphs: All float graphs of the bundle, as they were traced.
     """
 
     resolved: ResolvedPlan
     recipes: Mapping[str, Recipe] = field(repr=False)
     prepared: Mapping[str, Graph] = field(repr=False)
     quantized: Mapping[str, Graph] = field(repr=False)
+    graphs: Mapping[str, Graph] = field(repr=False)
 
     @property
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates of one call of each graph, at the sizes of the export's call."""
-        return {
-            where: sum(site.macs for site in find_sites(graph))
-            for where, graph in self.prepared.items()
-        }
+        return {where: macs_of_call(graph) for where, graph in self.graphs.items()}
+
+
+def has_unoptimized(bundle: Bundle, where: str) -> bool:
+    """Whether a method's runtime can leave its optimizations out; what it does not execute it does not optimize."""
+    runtime = bundle.manifest.target.runtime
+    folder = _opened(bundle, where)
+    return (
+        runtime in _UNOPTIMIZED_OPTIONS
+        and get_backend(runtime).proof([folder]).status == "device-verified"
+    )
+
+
+def _opened(bundle: Bundle, where: str) -> Path:
+    component, _, method = where.partition(".")
+    return bundle.path / bundle.manifest.components[component].methods[method].opened
 
 
 def quantized_wheres(bundle: Bundle) -> frozenset[str]:
@@ -134,7 +150,8 @@ def quantized_model(
     sites = {
         where: _present(found, floats.get(where)) for where, found in planned.resolved.sites.items()
     }
-    return QuantizedModel(replace(planned.resolved, sites=sites), recipes, floats, quantized)
+    resolved = replace(planned.resolved, sites=sites)
+    return QuantizedModel(resolved, recipes, floats, quantized, planned.graphs)
 
 
 def _present(sites: tuple[SiteResolution, ...], graph: Graph | None) -> tuple[SiteResolution, ...]:
@@ -196,15 +213,12 @@ def middle_rungs(
             late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
             rung = Rung(QUANTIZED, late, late.open, late.close)
         rungs = [answers.remembered(rung, in_pytorch)]
-        switched_off = _UNOPTIMIZED_OPTIONS.get(manifest.target.runtime)
-        component, _, method = where.partition(".")
-        folder = bundle.path / manifest.components[component].methods[method].opened
-        backend = get_backend(manifest.target.runtime)
-        # What the artifact's own runtime does not execute is not optimized by it.
-        if switched_off is not None and backend.proof([folder]).status == "device-verified":
-            options = {**checked_options(manifest), **switched_off}
-            late = _LateMethod(methods[where], partial(backend.open, folder, options))
-            rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close))
+        if has_unoptimized(bundle, where):
+            runtime = manifest.target.runtime
+            options = {**checked_options(manifest), **_UNOPTIMIZED_OPTIONS[runtime]}
+            opens = partial(get_backend(runtime).open, _opened(bundle, where), options)
+            late = _LateMethod(methods[where], opens)
+            rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close, few=True))
         found[where] = tuple(rungs)
     return found
 

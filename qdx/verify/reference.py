@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -89,6 +90,10 @@ class MethodRecord:
         return replace(self, calls=tuple(calls))
 
 
+def _tell_nobody(where: str, seconds: float) -> None:
+    """For runs that nobody waits for."""
+
+
 def record_calls(
     modules: dict[str, nn.Module],
     run: Callable[[], _Result],
@@ -96,6 +101,7 @@ def record_calls(
     graphs: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
     keep: int = CALLS_KEPT,
     folder: TensorFolder | None = None,
+    told: Callable[[str, float], None] = _tell_nobody,
 ) -> tuple[_Result, dict[str, MethodRecord]]:
     """Runs a pipeline and keeps what its components were given and what they answered.
 
@@ -106,6 +112,7 @@ def record_calls(
             a call belongs to, and which plain numbers, such as a timestep, count as tensors.
         keep: How many calls of each method to keep, besides the last.
         folder: Takes the kept calls, so that memory holds one of each method; None keeps them in memory.
+        told: Told of every call, and of its seconds.
 
     Returns:
         What `run` returned, and the records by `component.method`, variants apart, in order of first use.
@@ -115,7 +122,9 @@ def record_calls(
     def answer(call: LiveCall) -> Any:
         where = call.variant(graphs) or call.where
         inputs = _as_tensors(call.leaves, graphs.get(where, frozenset()))
+        start = time.perf_counter()
         output, result = _call_by_fields(call)
+        told(where, time.perf_counter() - start)
         outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
         kept.setdefault(where, _Spaced(keep, folder)).add(inputs, outputs)
         return result

@@ -5,17 +5,23 @@ from __future__ import annotations
 import inspect
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.capture.arguments import complete_call, other_call
+from qdx.exporter.capture.materialize import is_converted
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.devices import CPU, describe_device
 from qdx.exporter.errors import UsageError
+from qdx.exporter.graph.safetensors_file import open_checkpoint
+from qdx.exporter.graph.weights import load_buffers
 from qdx.exporter.limits import BUNDLE_FILES_LIMIT
 from qdx.exporter.progress import SILENT
+from qdx.rehearsal import rehearse
 from qdx.runtime.component_weights import ComponentWeights
+from qdx.verify.outlook import REFERENCE, UNKNOWN, Outlook
 from qdx.verify.picture import Products, generate
 from qdx.verify.recorded_run import DamagedRun, RecordedRun
 from qdx.verify.reference import RECORDED_CALLS, record_calls
@@ -107,6 +113,8 @@ class Reference:
         progress: Progress = SILENT,
     ) -> None:
         manifest = bundle.manifest
+        self._folder = folder
+        self._kept: dict[str, RecordedRun | None] = {}
         self._skeleton: Skeleton | None = build_skeleton(folder)
         self._weights: ComponentWeights | None = None
         self.pipeline: Any = self._skeleton.pipeline
@@ -156,8 +164,49 @@ class Reference:
         """
         return complete_call(self.pipeline, call)
 
-    def run(self, spec: RunSpec) -> RecordedRun:
+    def calls_of(self, spec: RunSpec) -> Counter[str]:
+        """How often a run calls each method of the artifact, by `component.method`; nothing computes.
+
+        Raises:
+            UsageError: The pipeline does not take the call.
+        """
+        # Of its own: modules may keep what they have computed, and here that has no values.
+        skeleton = build_skeleton(self._folder)
+        for name, module in skeleton.modules.items():
+            load_buffers(module, open_checkpoint(skeleton.folder.components[name].path))
+        rehearsal = rehearse(skeleton, spec.call, self._identity.graphs)
+        return Counter(where for where, _ in rehearsal.calls)
+
+    def kept(self, spec: RunSpec) -> RecordedRun | None:
+        """A run that the store has; it is read once."""
+        key = self._identity.key(spec)
+        if key is not None and key not in self._kept:
+            self._kept[key] = self._find(key)
+        return None if key is None else self._kept[key]
+
+    @property
+    def converted_bytes(self) -> int:
+        """Of the largest component's weights that a run holds in memory of their own: in the model's dtype.
+
+        Those that are stored in it are pages of their files.
+        """
+        skeleton = self._skeleton
+        assert skeleton is not None, "the reference was released"
+        return max(
+            (
+                sum(one.numel() * one.element_size() for one in module.parameters())
+                for name, module in skeleton.modules.items()
+                if is_converted(module, skeleton, name)
+            ),
+            default=0,
+        )
+
+    def run(self, spec: RunSpec, outlook: Outlook = UNKNOWN) -> RecordedRun:
         """One run on record: that of the store, or a new one, which the store then has.
+
+        Args:
+            spec: The run.
+            outlook: Told of every call.
 
         Raises:
             InvalidModel: A weight is missing, damaged or of another shape.
@@ -165,11 +214,11 @@ class Reference:
             UsageError: The pipeline does not take the call.
         """
         key = self._identity.key(spec)
-        found = None if key is None else self._find(key)
+        found = self.kept(spec)
         if found is not None:
             self.use.cached += 1
             return found
-        run = self._record(spec)
+        run = self._record(spec, outlook)
         self.use.ran += 1
         if key is not None:
             self._keep(key, run)
@@ -188,7 +237,7 @@ class Reference:
         """Lets go of the weights."""
         self.pipeline = self._skeleton = self._weights = None
 
-    def _record(self, spec: RunSpec) -> RecordedRun:
+    def _record(self, spec: RunSpec, outlook: Outlook) -> RecordedRun:
         skeleton = self._skeleton
         assert skeleton is not None, "the reference was released"
         if self._weights is None:
@@ -198,7 +247,17 @@ class Reference:
         modules = {n: m for n, m in skeleton.modules.items() if n not in self._left_out}
         folder = TensorFolder(Path(tempfile.mkdtemp(dir=self._work)))
         trajectory = Trajectory(self.pipeline)
-        with self._progress.task("running the PyTorch reference"), self._weights.attached():
+        with (
+            self._progress.task(
+                "running the PyTorch reference", outlook.calls_of_a_run, unit="calls"
+            ) as task,
+            self._weights.attached(),
+        ):
+
+            def told(where: str, seconds: float) -> None:
+                outlook.measured(REFERENCE, where, seconds)
+                task.advance(1)
+
             try:
                 products, records = record_calls(
                     modules,
@@ -208,6 +267,7 @@ class Reference:
                     graphs=self._identity.graphs,
                     keep=RECORDED_CALLS,
                     folder=folder,
+                    told=told,
                 )
             except (TypeError, ValueError) as error:
                 name = type(self.pipeline).__name__

@@ -14,14 +14,18 @@ from typing import Any, Final
 from torch import Tensor
 
 from qdx.verify import metrics
+from qdx.verify.selection import few
 
 __all__ = [
     "ARTIFACT",
     "QUANTIZED",
     "UNOPTIMIZED",
+    "Answer",
     "Rung",
     "RungResult",
+    "by_rung",
     "climb",
+    "previous_sqnrs_db",
     "rungs_to_json",
     "sqnr_of",
 ]
@@ -34,6 +38,9 @@ ARTIFACT: Final = "artifact"
 """The artifact in its runtime, as it is shipped."""
 
 Run = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+Answer = tuple[str, Mapping[str, Tensor] | None, str]
+"""Of a rung to a call: its name, its outputs and its error. A rung that failed has no outputs; None stands for those of
+one that does not compute the call."""
 
 
 def _nothing() -> None:
@@ -50,6 +57,7 @@ class Rung:
         open: Takes what the runs need, before the first.
         close: Gives it back, behind the last.
         fresh: Computes anew, where `run` may remember; None where `run` itself does.
+        few: Whether it computes a few of the calls only, see `qdx.verify.selection.few`.
     """
 
     name: str
@@ -57,6 +65,11 @@ class Rung:
     open: Callable[[], None] = _nothing
     close: Callable[[], None] = _nothing
     fresh: Run | None = None
+    few: bool = False
+
+    def positions(self, count: int) -> tuple[int, ...]:
+        """Which of so many calls it computes."""
+        return few(count) if self.few else tuple(range(count))
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class RungResult:
     Attributes:
         name: Of the rung.
         float_sqnr_db: Against float PyTorch, the least over the outputs; NaN for bad data.
-        previous_sqnr_db: Against the rung before, likewise.
+        previous_sqnr_db: Against the rung before, likewise; None where that did not compute this call.
         quantized_sqnr_db: Against the quantized graph in PyTorch, likewise: the error of lowering alone.
             None on that rung itself, and where there is none.
         error: What went wrong, in words; empty otherwise.
@@ -74,7 +87,7 @@ class RungResult:
 
     name: str
     float_sqnr_db: float
-    previous_sqnr_db: float
+    previous_sqnr_db: float | None
     quantized_sqnr_db: float | None = None
     error: str = ""
 
@@ -87,44 +100,69 @@ def sqnr_of(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> f
     )
 
 
-def climb(
-    reference: Mapping[str, Tensor], answers: Sequence[tuple[str, Mapping[str, Tensor], str]]
-) -> tuple[RungResult, ...]:
+def climb(reference: Mapping[str, Tensor], answers: Sequence[Answer]) -> tuple[RungResult, ...]:
     """Measures what the rungs answered to one call.
 
     Args:
         reference: What float PyTorch answered.
-        answers: Of each rung in order its name, its outputs and its error; a rung that failed has no
-            outputs.
+        answers: Of each rung in order.
     """
     results = []
-    previous, quantized = reference, None
+    previous: Mapping[str, Tensor] | None = reference
+    quantized: Mapping[str, Tensor] | None = None
     for name, outputs, error in answers:
-        results.append(
-            RungResult(
-                name,
-                sqnr_of(reference, outputs),
-                sqnr_of(previous, outputs) if previous else math.nan,
-                None
-                if quantized is None
-                else sqnr_of(quantized, outputs)
-                if quantized
-                else math.nan,
-                error,
+        if outputs is not None:
+            results.append(
+                RungResult(
+                    name,
+                    sqnr_of(reference, outputs),
+                    _between(previous, outputs),
+                    _between(quantized, outputs),
+                    error,
+                )
             )
-        )
         previous = outputs
         if name == QUANTIZED:
             quantized = outputs
     return tuple(results)
 
 
-def rungs_to_json(calls: Iterable[tuple[int, Sequence[RungResult]]]) -> list[dict[str, Any]]:
-    """One entry for each rung: its worst and median, and both SQNRs call by call."""
+def _between(before: Mapping[str, Tensor] | None, outputs: Mapping[str, Tensor]) -> float | None:
+    """The least SQNR against an earlier rung: None without one, NaN where it failed."""
+    if before is None:
+        return None
+    return sqnr_of(before, outputs) if before else math.nan
+
+
+def by_rung(
+    calls: Iterable[tuple[int, Sequence[RungResult]]],
+) -> dict[str, list[tuple[int, RungResult]]]:
+    """What was found on each rung, with the positions of the calls.
+
+    Args:
+        calls: Their positions and what was found on their rungs; the first was computed on all.
+    """
     found: dict[str, list[tuple[int, RungResult]]] = {}
     for index, rungs in calls:
         for rung in rungs:
             found.setdefault(rung.name, []).append((index, rung))
+    return found
+
+
+def _previous(rung: RungResult) -> dict[str, float | None]:
+    """The value against the rung before as JSON: null where it is no number, nothing without such a rung."""
+    if rung.previous_sqnr_db is None:
+        return {}
+    return {"previous_sqnr_db": metrics.finite_or_none(rung.previous_sqnr_db)}
+
+
+def previous_sqnrs_db(results: Iterable[RungResult]) -> list[float]:
+    """Against the rung before, of the calls that both have computed."""
+    return [one.previous_sqnr_db for one in results if one.previous_sqnr_db is not None]
+
+
+def rungs_to_json(calls: Iterable[tuple[int, Sequence[RungResult]]]) -> list[dict[str, Any]]:
+    """One entry for each rung: its worst and median, and both SQNRs call by call."""
     return [
         {
             "name": name,
@@ -132,18 +170,18 @@ def rungs_to_json(calls: Iterable[tuple[int, Sequence[RungResult]]]) -> list[dic
                 metrics.worst_of(r.float_sqnr_db for _, r in results)
             ),
             "previous_sqnr_db_min": metrics.finite_or_none(
-                metrics.worst_of(r.previous_sqnr_db for _, r in results)
+                metrics.worst_of(previous_sqnrs_db(r for _, r in results))
             ),
             "calls": [
                 {
                     "index": index,
                     "float_sqnr_db": metrics.finite_or_none(rung.float_sqnr_db),
-                    "previous_sqnr_db": metrics.finite_or_none(rung.previous_sqnr_db),
+                    **_previous(rung),
                     "quantized_sqnr_db": metrics.finite_or_none(rung.quantized_sqnr_db),
                     "error": rung.error,
                 }
                 for index, rung in results
             ],
         }
-        for name, results in found.items()
+        for name, results in by_rung(calls).items()
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.exporter.progress import SILENT
 from qdx.runtime.pipeline import attach, open_skeleton
 from qdx.verify.picture import Products, attempt
 from qdx.verify.samples import Made, RunSpec, Trajectory
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from qdx.bundle.reader import Bundle
-    from qdx.exporter.progress import Progress
+    from qdx.exporter.progress import Progress, Task
     from qdx.runtime.methods import TargetMethod
 
 __all__ = ["ArtifactPipeline", "first_pictures", "size_pixels"]
@@ -30,6 +31,7 @@ class ArtifactPipeline:
         model: The pipeline folder, for components that the bundle leaves out.
         methods: The bundle's methods, opened on the target.
         device: Where the components of that folder compute.
+        calls: How many calls of its methods a run makes; None where nobody knows.
         progress: Shows the runs.
     """
 
@@ -39,22 +41,31 @@ class ArtifactPipeline:
         model: Path | str,
         methods: Mapping[str, TargetMethod],
         device: torch.device,
-        progress: Progress,
+        *,
+        calls: int | None = None,
+        progress: Progress = SILENT,
     ) -> None:
         self._runtime = bundle.manifest.target.runtime
         self._progress = progress
         skeleton = open_skeleton(bundle, model=model, device=device)
-        attach(skeleton, methods)
+        self._calls = calls
+        self._task: Task | None = None
+        attach(skeleton, methods, called=self._called)
         self._pipeline: Any = skeleton.pipeline
 
     def run(self, spec: RunSpec) -> tuple[Made, str]:
         """What it makes of a run, and what it failed with."""
         trajectory = Trajectory(self._pipeline)
-        with self._progress.task(f"running the pipeline on {self._runtime}"):
+        name = f"running the pipeline on {self._runtime}"
+        with self._progress.task(name, self._calls, unit="calls") as self._task:
             products, error = attempt(
                 self._pipeline, trajectory.arguments(spec.call), seed=spec.seed
             )
         return Made(products, trajectory.final), error
+
+    def _called(self) -> None:
+        if self._task is not None:
+            self._task.advance(1)
 
 
 def first_pictures(products: Products) -> Any:

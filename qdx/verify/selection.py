@@ -11,7 +11,7 @@ from qdx.exporter.calibrate.timesteps import timestep_of
 from qdx.verify.conditioning import timestep_name
 from qdx.verify.reference import MethodRecord
 
-__all__ = ["COMPARED_MACS", "Work", "fitting", "steps_of", "usual_choice"]
+__all__ = ["COMPARED_MACS", "FEW", "Work", "few", "fitting", "steps_of", "usual_choice"]
 
 COMPARED_MACS: Final = 10**13
 """Multiply-accumulates of the calls of one quantized method that are compared without a budget.
@@ -23,6 +23,8 @@ _STEPS_AT_LEAST: Final = 3
 _FLOAT_CALLS: Final = 9
 """Of methods that are not quantized, where the plan asks for no step by step: their errors are alike in all calls."""
 _LEAST: Final = 2  # the first and the last
+FEW: Final = 3
+"""Of calls that are compared where one costs much and tells of the others."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,26 @@ class Work:
 
     Attributes:
         record: The calls.
-        call_s: Seconds that one of them takes on all of its rungs.
+        each_s: Seconds that one of them takes on the rungs that compute every one.
+        few_s: Seconds that one of them takes on the rungs that compute a few, see `few`.
     """
 
     record: MethodRecord
-    call_s: float
+    each_s: float
+    few_s: float = 0.0
+
+    def seconds(self, count: int) -> float:
+        """What so many of them take."""
+        return count * self.each_s + len(few(count)) * self.few_s
+
+
+def few(count: int) -> tuple[int, ...]:
+    """Positions of the calls that are compared where one costs much and tells of the others: first, middle and last.
+
+    >>> few(9)
+    (0, 4, 8)
+    """
+    return _evenly_spaced(count, FEW)
 
 
 def usual_choice(
@@ -83,7 +100,8 @@ def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[Method
 
     for count in range(most, _LEAST, -1):
         found = chosen(count)
-        if sum(len(one.calls) * w.call_s for one, w in zip(found, works, strict=True)) <= budget_s:
+        taken_s = sum(w.seconds(len(one.calls)) for one, w in zip(found, works, strict=True))
+        if taken_s <= budget_s:
             return tuple(found)
     return tuple(chosen(_LEAST))
 
@@ -114,9 +132,16 @@ def _spread(
 ) -> MethodRecord:
     if len(steps) <= count:
         return record
-    last, gaps = len(steps) - 1, max(1, count - 1)
-    # Rounded to the nearest in whole numbers, so that no machine chooses otherwise.
-    picked = sorted({(2 * i * last + gaps) // (2 * gaps) for i in range(gaps + 1)})
+    picked = _evenly_spaced(len(steps), count)
     positions = itertools.chain.from_iterable(steps[step] for step in picked)
     calls = tuple(record.calls[position] for position in positions)
     return replace(record, calls=calls, kept=record.recorded, why_not_all=why)
+
+
+def _evenly_spaced(count: int, most: int) -> tuple[int, ...]:
+    """Positions of the first, the last and as many between them, the first and the last in any case."""
+    if count <= most:
+        return tuple(range(count))
+    last, gaps = count - 1, max(1, most - 1)
+    # Rounded to the nearest in whole numbers, so that no machine chooses otherwise.
+    return tuple(sorted({(2 * i * last + gaps) // (2 * gaps) for i in range(gaps + 1)}))

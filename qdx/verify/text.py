@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from qdx.verify import metrics
 from qdx.verify.figures import figure, percent
 from qdx.verify.report import clean
+from qdx.verify.rungs import by_rung, previous_sqnrs_db
 
 if TYPE_CHECKING:
     from qdx.verify.audit import AuditResult
@@ -66,18 +67,18 @@ def _rungs(methods: Sequence[MethodResult]) -> str:
     """The least SQNR of every rung over the calls, of methods with more than one rung."""
     rows = []
     for result in methods:
-        names = [rung.name for rung in result.calls[0].rungs] if result.calls else []
-        for position, name in enumerate(names if len(names) > 1 else ()):
-            rungs = [(call.index, call.rungs[position]) for call in result.calls]
+        found = by_rung((call.index, call.rungs) for call in result.calls)
+        for name, rungs in found.items() if len(found) > 1 else ():
             worst = min(rungs, key=lambda pair: metrics.or_least(pair[1].float_sqnr_db))
             rows.append((
                 result.where,
                 name,
                 figure(metrics.worst_of(rung.float_sqnr_db for _, rung in rungs)),
-                figure(metrics.worst_of(rung.previous_sqnr_db for _, rung in rungs)),
-                f"{worst[0]} of {len(rungs)}",
+                figure(metrics.worst_of(previous_sqnrs_db(rung for _, rung in rungs))),
+                str(worst[0]),
+                str(len(rungs)),
             ))  # fmt: skip
-    columns = ("least SQNR, dB", "rung", "to float", "to previous", "worst call")
+    columns = ("least SQNR, dB", "rung", "to float", "to previous", "worst call", "calls")
     return _table(columns, rows) if rows else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,10 @@ def test_a_kernel_of_8_bits_stays_one_in_chunks(tmp_path: Path) -> None:
 
 def eight_bit_kernels(artifact: OpenVinoChunks, chunks: Sequence[Chunk]) -> int:
     """How many kernels OpenVINO executes in 8 bits, all chunks together."""
-    compiled = [core().compile_model(artifact.part(chunk), "CPU") for chunk in chunks]
+    compiled = []
+    for chunk in chunks:
+        with artifact.part(chunk) as part:
+            compiled.append(core().compile_model(part, "CPU"))
     nodes = [node for model in compiled for node in model.get_runtime_model().get_ops()]
     kernels = [node.get_rt_info()["primitiveType"].astype(str) for node in nodes]
     return sum(kernel.endswith("_I8") for kernel in kernels)
@@ -205,6 +209,16 @@ def test_a_quantizer_that_a_multiplication_was_joined_with_is_fed_too(tmp_path: 
     arrays = {"x": inputs["x"].numpy()}
     found = compare_in_lockstep(made, inputs, artifact, arrays, {"y": "y"})
     assert found.worst[1] >= LEAST_DB
+
+    def sources() -> list[list[str]]:
+        return [[str(one) for one in node.input_values()] for node in chunks._nodes]
+
+    before = sources()
+    for chunk in plan_chunks(chunks.flow, value_bytes(made, inputs, quantizers(made)), 1):
+        with suppress(ZeroDivisionError), chunks.part(chunk):
+            assert sources() != before
+            raise ZeroDivisionError
+        assert sources() == before  # whatever happens, the model is put together again
 
     wrong = {name: 1.01 * factor for name, factor in chunks.flow.factors.items()}
     artifact.flow = replace(chunks.flow, factors=wrong)

@@ -25,7 +25,7 @@ def test_every_plain_value_is_kept() -> None:
 @pytest.mark.parametrize(
     "value",
     [(1, 2), torch.zeros(1), float("nan"), {1: 2}, [Image.new("RGB", (2, 2))], 2**60, b"x", {3}],
-    ids=repr,
+    ids=["tuple", "tensor", "NaN", "number as key", "picture", "large number", "bytes", "set"],
 )
 def test_what_json_cannot_hold_is_refused_by_its_name(value: object) -> None:
     with pytest.raises(UsageError, match="`eta`"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from qdx.exporter.measure.memory import (
     anonymous_bytes,
     available_memory_bytes,
     check_memory,
+    give_back,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the files of Linux")
@@ -131,3 +133,16 @@ def test_enough_memory_passes_and_too_little_names_the_way_out():
         "calibrating with 4 workers needs about 9.3 GB of memory, 6.1 GB are available\n\n"
         "hint: give fewer `--workers`, or a smaller `calibration.call` in the plan"
     )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's heap")
+def test_what_the_heap_keeps_of_freed_memory_is_given_back() -> None:
+    freed = [bytearray(100_000) for _ in range(2_000)]
+    above = bytearray(100_000)
+    del freed
+    kept = anonymous_bytes()
+
+    give_back()
+
+    assert anonymous_bytes() < kept - 100_000_000
+    assert above

@@ -90,6 +90,13 @@ def test_a_budget_counts_all_rungs_and_the_timing(compare, clock):
     assert result.why_not_all == "the budget is 44 s"
 
 
+def test_a_budget_counts_a_rung_of_some_calls_for_those(compare, clock):
+    between = [Rung(QUANTIZED, clock(1.0), few=True)]
+    ((result,),) = compare([record(20)], clock(1.0), between=between, budget_s=15.0).runs
+
+    assert len(result.calls) == 10
+
+
 def test_a_budget_counts_what_is_remembered_as_if_it_were_not(compare, clock):
     between = [Rung(QUANTIZED, right, fresh=clock(3.0))]
     ((result,),) = compare([record(20)], clock(1.0), between=between, budget_s=44.0).runs

@@ -57,6 +57,7 @@ def test_an_artifact_that_cannot_be_cut_as_the_graph_fails_at_the_gate(
     monkeypatch.setattr(lockstep, "get_backend", lambda _: SimpleNamespace(open_lockstep=refuse))
     monkeypatch.setattr(lockstep, "checked_options", lambda _: {})
     monkeypatch.setattr(lockstep, "quantizer_shapes", lambda _: {})
+    monkeypatch.setattr(lockstep, "quantizers", lambda _: {})
     entry = SimpleNamespace(methods={"forward": SimpleNamespace(opened="unet")})
     manifest = SimpleNamespace(
         components={"unet": entry}, target=SimpleNamespace(runtime="openvino")

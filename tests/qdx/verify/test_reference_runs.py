@@ -8,6 +8,7 @@ import torch
 from qdx.cache.store import Store
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.verify import reference_runs
+from qdx.verify.outlook import UNKNOWN
 from qdx.verify.picture import generate
 from qdx.verify.recorded_run import INDEX_NAME
 from qdx.verify.reference_runs import Reference
@@ -152,4 +153,4 @@ def test_a_released_reference_has_no_pipeline(make, spec):
 
     assert reference.pipeline is None
     with pytest.raises(AssertionError, match="released"):
-        reference._record(spec)
+        reference._record(spec, UNKNOWN)

@@ -7,7 +7,15 @@ import torch
 
 from qdx.verify.components import compare_calls
 from qdx.verify.reference import MethodRecord, RecordedCall
-from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung, climb
+from qdx.verify.rungs import (
+    ARTIFACT,
+    QUANTIZED,
+    UNOPTIMIZED,
+    Rung,
+    by_rung,
+    climb,
+    previous_sqnrs_db,
+)
 
 SIGNAL = torch.randn(2000, generator=torch.Generator().manual_seed(0))
 NOISE = torch.randn(2000, generator=torch.Generator().manual_seed(1))
@@ -92,3 +100,35 @@ def test_a_rung_that_raises_is_a_failed_rung_and_the_artifact_is_still_measured(
     assert result.calls[0].rungs[0].error == "RuntimeError: no such kernel"
     assert math.isnan(result.calls[0].rungs[1].quantized_sqnr_db)
     assert result.calls[0].sqnr_db == 200
+
+
+def test_a_rung_may_compute_some_of_the_calls():
+    computed = []
+
+    def slow(tensors):
+        computed.append(tensors["x"].item())
+        return outputs(SHIPPED_OUTPUT)
+
+    calls = tuple(
+        RecordedCall(index, {"x": torch.tensor(float(index))}, outputs(SIGNAL))
+        for index in range(9)
+    )
+    between = (
+        Rung(QUANTIZED, lambda _: outputs(QUANTIZED_OUTPUT)),
+        Rung(UNOPTIMIZED, slow, few=True),
+    )
+    (result,) = compare_calls(
+        {"unet.forward": MethodRecord(9, calls)},
+        {"unet.forward": lambda _: outputs(SHIPPED_OUTPUT)},
+        between={"unet.forward": between},
+    )
+    rungs = by_rung((call.index, call.rungs) for call in result.calls)
+
+    assert computed == [0, 4, 8]
+    assert {name: [index for index, _ in found] for name, found in rungs.items()} == {
+        QUANTIZED: list(range(9)),
+        UNOPTIMIZED: [0, 4, 8],
+        ARTIFACT: list(range(9)),
+    }
+    assert previous_sqnrs_db(rung for _, rung in rungs[ARTIFACT]) == [200, 200, 200]
+    assert all(rung.quantized_sqnr_db == pytest.approx(60, abs=0.3) for _, rung in rungs[ARTIFACT])

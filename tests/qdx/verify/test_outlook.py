@@ -6,13 +6,25 @@ from collections import Counter
 
 import pytest
 
+from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
+from qdx.exporter.calibrate.weight_cache import CACHE_BYTES
 from qdx.exporter.errors import InsufficientMemory
+from qdx.exporter.measure.memory import anonymous_bytes
 from qdx.exporter.progress import SILENT
 from qdx.verify import ladder, verify
 from qdx.verify import outlook as outlooks
-from qdx.verify.outlook import LOCKSTEP, REFERENCE, UNKNOWN, MethodWork, Outlook, is_large
+from qdx.verify.outlook import (
+    LOCKSTEP,
+    REFERENCE,
+    UNKNOWN,
+    MethodWork,
+    Outlook,
+    is_large,
+    memory_bytes,
+)
 from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED
 from qdx.verify.selection import few
+from tests.backends.tracing import Block, block_inputs, graph_of
 from tests.qdx.calibration.calibrating import Told
 from tests.qdx.quantizing import STATIC, export, plan
 
@@ -110,6 +122,21 @@ def test_nobody_is_told_of_what_is_not_counted():
 def test_models_of_some_million_multiply_accumulates_have_no_outlook():
     assert not is_large({UNET: 10**9})
     assert is_large({VAE: 10**9, UNET: outlooks._LARGE_MACS})
+
+
+def test_memory_is_that_of_what_is_compiled_or_of_the_references_own_weights():
+    graphs = {"block.forward": graph_of(Block, block_inputs())[0]}
+    files_bytes = {"block.forward": 10**9}
+
+    def gigabytes(runtime, **options):
+        found = memory_bytes(graphs, graphs, files_bytes, runtime, **options)
+        return (found - anonymous_bytes() - CACHE_BYTES) / 1e9
+
+    one_chunk = 3 * CHUNK_LIMIT_BYTES / 1e9
+    assert gigabytes("onnxruntime") == pytest.approx(1 + one_chunk, abs=0.05)
+    assert gigabytes("openvino") == pytest.approx(3, abs=0.05)
+    assert gigabytes("openvino", shapes=2) == pytest.approx(6, abs=0.05)
+    assert gigabytes("openvino", weights_bytes=10**10) == pytest.approx(10, abs=0.05)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -32,6 +32,8 @@ DB_LIMIT: Final = 200.0
 # Wang, Bovik, Sheikh, Simoncelli 2004, "Image Quality Assessment: From Error Visibility to
 # Structural Similarity": a Gaussian window of this standard deviation, in pixels.
 _SSIM_SIGMA: Final = 1.5
+_SSIM_ROWS: Final = 64
+"""Of a picture that are measured at a time."""
 _BLOCK: Final = 1 << 17
 """Elements that are measured at a time: a megabyte of float64."""
 
@@ -186,7 +188,25 @@ def _ssim(reference: Tensor, output: Tensor) -> float:
     shortest = min(reference.shape[1:3])
     # torchmetrics cuts the Gaussian at 3.5 sigma and mirrors as many pixels, which must be there.
     sigma = min(_SSIM_SIGMA, max(0.1, (shortest - 1) / 3.5))
-    value = structural_similarity_index_measure(
-        output.movedim(-1, 1), reference.movedim(-1, 1), sigma=sigma, data_range=1.0
-    )
-    return float(value)
+    one, other = output.movedim(-1, 1), reference.movedim(-1, 1)
+    margin = int(3.5 * sigma + 0.5)
+    height = one.shape[2]
+    total = 0.0
+    # In one piece torch lays out 121 copies of the picture, which are gigabytes at 1024 x 1024. Strips that overlap by the
+    # window have the same values where they do not end.
+    for start in range(0, height, _SSIM_ROWS):
+        stop = min(start + _SSIM_ROWS, height)
+        first, last = max(0, start - margin), min(height, stop + margin)
+        if height - last <= margin:  # what is left is too low to be mirrored
+            stop = last = height
+        _, values = structural_similarity_index_measure(
+            one[:, :, first:last],
+            other[:, :, first:last],
+            sigma=sigma,
+            data_range=1.0,
+            return_full_image=True,
+        )
+        total += float(values[:, :, start - first : stop - first].sum())
+        if stop == height:
+            break
+    return total / one.numel()

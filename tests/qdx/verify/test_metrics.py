@@ -223,3 +223,17 @@ def test_worst_of_passes_nan_on_and_is_nan_for_nothing():
     assert math.isnan(worst_of([3.0, math.nan, 2.0]))
     assert math.isnan(worst_of([math.nan, 3.0], max))
     assert math.isnan(worst_of([]))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 300, 77, 3), (2, 129, 40, 1), (1, 74, 74, 3), (1, 75, 20, 3)]
+)
+def test_structural_similarity_in_strips_is_that_of_the_whole_picture(shape):
+    generator = torch.Generator().manual_seed(0)
+    one = torch.rand(shape, generator=generator, dtype=torch.float64)
+    other = (one + 0.05 * torch.randn(shape, generator=generator)).clamp(0, 1)
+    whole = structural_similarity_index_measure(
+        other.movedim(-1, 1), one.movedim(-1, 1), data_range=1.0
+    )
+
+    assert metrics.ssim(one, other) == pytest.approx(float(whole), abs=1e-12)

@@ -18,6 +18,7 @@ from qdx.exporter.plan.scheme import Inputs, Weights
 from qdx.exporter.quantize.placement import Placement
 from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, lowered, weighted
 from tests.backends.tracing import graph_of, sqnr_db
+from tests.processor import SEVEN_BITS
 
 EXACT_DB = 100.0
 """The same integers, summed in another order where floats follow."""
@@ -126,8 +127,10 @@ def test_eight_bit_kernels(case: str, weights: str, tmp_path: Path) -> None:
     assert result.kernels() == {"op": (kernel, "int8")}
     fused = result.run({"x": x})
     literal = result.run({"x": x}, graph_optimization_level="disable")
-    assert sqnr_db(torch.from_numpy(literal), fused) > EXACT_DB
     output = result.placement.sites[0].output
+    # Without VNNI other kernels compute, whose sums of floats lie on either side of a tie now and then.
+    exact = output is None or not SEVEN_BITS
+    assert sqnr_db(torch.from_numpy(literal), fused) > (EXACT_DB if exact else OUTPUT_CLOSE_DB)
     if output is None:
         assert sqnr_db(result.reference({"x": x}), fused) > CLOSE_DB
     else:  # the bias is rounded, so a sum between two steps of the output may go either way

@@ -258,13 +258,13 @@ def _outlook(
     works = {
         where: MethodWork(
             macs=macs[where],
-            called=called,
+            steps=steps,
             runs=len(specs),
-            recorded=called * fresh,
+            recorded=sum(steps) * fresh,
             quantized=where in quantized.quantized,
             unoptimized=where in quantized.quantized and has_unoptimized(bundle, where),
         )
-        for where, called in reference.calls_of(specs[0]).items()
+        for where, steps in reference.steps_of(specs[0]).items()
         if where in macs
     }
     held_bytes = memory_bytes(

@@ -17,7 +17,7 @@ from qdx.exporter.measure.words import about, memory
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verify.lockstep import side_by_side
 from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED
-from qdx.verify.selection import COMPARED_MACS, FEW, few
+from qdx.verify.selection import FEW, calls_compared, few
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -54,7 +54,7 @@ class MethodWork:
 
     Attributes:
         macs: Multiply-accumulates of a call.
-        called: Calls that one run of the pipeline makes.
+        steps: Calls of each step of one run of the pipeline; those that belong to no step are alone.
         runs: Number of runs.
         recorded: Calls that the reference computes; none where its runs are kept.
         quantized: Whether there is a quantized graph.
@@ -62,11 +62,16 @@ class MethodWork:
     """
 
     macs: int
-    called: int
+    steps: tuple[int, ...]
     runs: int
     recorded: int
     quantized: bool
     unoptimized: bool
+
+    @property
+    def called(self) -> int:
+        """Calls of one run."""
+        return sum(self.steps)
 
     @property
     def made(self) -> int:
@@ -82,7 +87,7 @@ class MethodWork:
     def _compared_of_a_run(self) -> int:
         if not self.quantized:
             return self.called
-        return min(self.called, max(len(few(self.called)), COMPARED_MACS // max(1, self.macs)))
+        return calls_compared(self.steps, self.macs)
 
     def calls(self) -> dict[str, int]:
         """How many calls there are of each kind."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import shutil
 import tempfile
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -164,8 +164,10 @@ class Reference:
         """
         return complete_call(self.pipeline, call)
 
-    def calls_of(self, spec: RunSpec) -> Counter[str]:
-        """How often a run calls each method of the artifact, by `component.method`; nothing computes.
+    def steps_of(self, spec: RunSpec) -> dict[str, tuple[int, ...]]:
+        """How often each step of a run calls each method of the artifact, by `component.method`; nothing computes.
+
+        Calls in a row with the same timestep are one step; calls without one are alone.
 
         Raises:
             UsageError: The pipeline does not take the call.
@@ -175,7 +177,17 @@ class Reference:
         for name, module in skeleton.modules.items():
             load_buffers(module, open_checkpoint(skeleton.folder.components[name].path))
         rehearsal = rehearse(skeleton, spec.call, self._identity.graphs)
-        return Counter(where for where, _ in rehearsal.calls)
+        timesteps: dict[str, list[float | None]] = {}
+        for where, timestep in rehearsal.calls:
+            timesteps.setdefault(where, []).append(timestep)
+        return {
+            where: tuple(
+                size
+                for timestep, calls in itertools.groupby(found)
+                for size in _sizes(len(list(calls)), alone=timestep is None)
+            )
+            for where, found in timesteps.items()
+        }
 
     def kept(self, spec: RunSpec) -> RecordedRun | None:
         """A run that the store has; it is read once."""
@@ -300,3 +312,8 @@ class Reference:
     def _note(self, line: str) -> None:
         if line not in self.use.notes:
             self.use.notes.append(line)
+
+
+def _sizes(calls: int, *, alone: bool) -> tuple[int, ...]:
+    """The steps that some calls in a row are."""
+    return (1,) * calls if alone else (calls,)

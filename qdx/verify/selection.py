@@ -11,7 +11,16 @@ from qdx.exporter.calibrate.timesteps import timestep_of
 from qdx.verify.conditioning import timestep_name
 from qdx.verify.reference import MethodRecord
 
-__all__ = ["COMPARED_MACS", "FEW", "Work", "few", "fitting", "steps_of", "usual_choice"]
+__all__ = [
+    "COMPARED_MACS",
+    "FEW",
+    "Work",
+    "calls_compared",
+    "few",
+    "fitting",
+    "steps_of",
+    "usual_choice",
+]
 
 COMPARED_MACS: Final = 10**13
 """Multiply-accumulates of the calls of one quantized method that are compared without a budget.
@@ -73,13 +82,26 @@ def usual_choice(
             found[where] = _spread(record, alone, _FLOAT_CALLS, why)
             continue
         work = max(1, macs.get(where, 0))
-        affordable = COMPARED_MACS // work
         why = f"a call has {work:.2g} multiply-accumulates, and {COMPARED_MACS:.0e} are compared"
         steps = steps_of(record)
-        each = max(map(len, steps), default=1)
-        count = max(_STEPS_AT_LEAST, affordable // each)
-        found[where] = _spread(record, steps, count, why)
+        found[where] = _spread(record, steps, _affordable(list(map(len, steps)), work), why)
     return found
+
+
+def calls_compared(steps: Sequence[int], macs: int) -> int:
+    """How many calls of a quantized method are compared without a budget.
+
+    Args:
+        steps: Calls of each step of a run.
+        macs: Multiply-accumulates of one call.
+    """
+    picked = _evenly_spaced(len(steps), _affordable(steps, max(1, macs)))
+    return sum(steps[position] for position in picked)
+
+
+def _affordable(steps: Sequence[int], macs: int) -> int:
+    """How many steps are compared without a budget."""
+    return max(_STEPS_AT_LEAST, COMPARED_MACS // macs // max(steps, default=1))
 
 
 def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[MethodRecord, ...]:

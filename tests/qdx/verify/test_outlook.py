@@ -35,7 +35,7 @@ MACS = 2 * 10**12
 def work(**changes):
     fields = {
         "macs": MACS,
-        "called": 21,
+        "steps": (1,) * 21,
         "runs": 1,
         "recorded": 21,
         "quantized": True,
@@ -62,8 +62,17 @@ def test_a_small_method_is_compared_in_every_call_of_every_run():
     assert found[QUANTIZED] == 18
 
 
+def test_steps_of_two_calls_are_compared_whole_and_fewer_of_them():
+    """As Stable Diffusion's own schedule has one, whose second step is computed twice."""
+    found = work(macs=8 * 10**11, steps=(1, 2) + (1,) * 18)
+
+    assert (found.called, found.compared) == (21, 6)
+    assert work(macs=8 * 10**11).compared == 12
+    assert work(steps=(2,) * 10).compared == 6
+
+
 def test_a_method_in_floating_point_has_no_rungs_between():
-    assert work(called=1, recorded=1, quantized=False, unoptimized=False).calls() == {
+    assert work(steps=(1,), recorded=1, quantized=False, unoptimized=False).calls() == {
         REFERENCE: 1,
         ARTIFACT: 2,
     }
@@ -94,7 +103,7 @@ def test_the_time_is_told_when_pytorch_and_the_runtime_are_measured_and_again_wh
 def test_with_the_reference_kept_the_time_is_told_after_the_first_calls_quantizer_by_quantizer():
     heard = Told()
     outlook = Outlook(
-        {UNET: work(recorded=0), VAE: work(macs=MACS // 2, called=1, recorded=0)}, 1, heard
+        {UNET: work(recorded=0), VAE: work(macs=MACS // 2, steps=(1,), recorded=0)}, 1, heard
     )
     outlook.begin()
     outlook.measured(ARTIFACT, UNET, 4.0)

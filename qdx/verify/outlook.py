@@ -44,6 +44,8 @@ _COMPILED: Final = {"openvino": 3.0}
 """Bytes that a runtime takes at the first call for each byte of a quantized graph's files, and keeps with the activations of
 the call; weights in floating point stay pages of their files. Others take theirs when they open a file. Measured: Stable
 Diffusion 1.5 and XL."""
+_HEAPS_BYTES: Final = 10**9
+"""What libraries take, and heaps keep of freed memory, beside all that is counted."""
 _LARGE_MACS: Final = 10**10
 """Of a call of the largest graph: for smaller models an estimate would take longer than it tells."""
 
@@ -257,4 +259,4 @@ def memory_bytes(
             _COMPILED[runtime] * sum(files_bytes.get(where, 0) for where in quantized)
         )
         held, largest = 0, max(largest, compiled * shapes)
-    return anonymous_bytes() + CACHE_BYTES + held + largest
+    return anonymous_bytes() + _HEAPS_BYTES + CACHE_BYTES + held + largest

@@ -17,7 +17,7 @@ from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.devices import choose_device, is_cpu
-from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.errors import QdxError, UsageError, quoted
 from qdx.exporter.measure.memory import give_back
 from qdx.exporter.plan.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
@@ -254,6 +254,11 @@ def _outlook(
     macs = quantized.macs
     if not is_large(macs):
         return UNKNOWN
+    try:
+        steps_of = reference.steps_of(specs[0])
+    except QdxError as error:  # the run itself may do better, or say it
+        progress.say(f"verifying: takes a time that cannot be told: {error.message}")
+        return UNKNOWN
     fresh = sum(reference.kept(spec) is None for spec in specs)
     works = {
         where: MethodWork(
@@ -264,7 +269,7 @@ def _outlook(
             quantized=where in quantized.quantized,
             unoptimized=where in quantized.quantized and has_unoptimized(bundle, where),
         )
-        for where, steps in reference.steps_of(specs[0]).items()
+        for where, steps in steps_of.items()
         if where in macs
     }
     held_bytes = memory_bytes(

@@ -8,10 +8,10 @@ import pytest
 
 from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
 from qdx.exporter.calibrate.weight_cache import CACHE_BYTES
-from qdx.exporter.errors import InsufficientMemory
+from qdx.exporter.errors import InsufficientMemory, InvalidModel
 from qdx.exporter.measure.memory import anonymous_bytes
 from qdx.exporter.progress import SILENT
-from qdx.verify import ladder, verify
+from qdx.verify import ladder, reference_runs, verify
 from qdx.verify import outlook as outlooks
 from qdx.verify.outlook import (
     LOCKSTEP,
@@ -175,3 +175,16 @@ def test_what_is_told_of_is_what_is_done(smallest, tmp_path, monkeypatch, runtim
     assert done == totals
     assert heard.says("calls of the reference") == 1
     assert heard.says(" left") >= 2
+
+
+def test_a_rehearsal_that_fails_ends_no_verification(smallest, tmp_path, monkeypatch):
+    def fail(*_):
+        raise InvalidModel("the rehearsal failed", hint="-")
+
+    export(smallest, tmp_path, plan(STATIC), "onnxruntime")
+    monkeypatch.setattr(outlooks, "_LARGE_MACS", 0)
+    monkeypatch.setattr(reference_runs.Reference, "steps_of", fail)
+    heard = Told()
+
+    assert verify(tmp_path / "onnxruntime", model=smallest, progress=heard).methods
+    assert heard.says("cannot be told: the rehearsal failed") == 1

@@ -5,7 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
-__all__ = ["SILENT", "Progress", "Task"]
+__all__ = ["SILENT", "Progress", "Task", "tell_nobody"]
+
+
+def tell_nobody(*_: object) -> None:
+    """Takes what would be told of work that nobody waits for."""
 
 
 class Task(Protocol):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qdx.backends.contract import Backend
+    from qdx.bundle.reader import Bundle
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.graph import Graph
     from qdx.exporter.graph.site import Site
@@ -169,6 +170,20 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
         from safetensors.torch import save
 
         write_file(folder / TENSORS_FILE, save(tensors))
+
+
+def recipes_of(bundle: Bundle) -> dict[str, Recipe]:
+    """The recipes of all graphs in a bundle that are quantized, by `component.method`.
+
+    Raises:
+        InvalidBundle: One is damaged.
+    """
+    found = {
+        f"{name}.{method}": read_recipe(bundle.path / entry.folder)
+        for name, component in bundle.manifest.components.items()
+        for method, entry in component.methods.items()
+    }
+    return {where: recipe for where, recipe in found.items() if recipe is not None}
 
 
 def read_recipe(folder: Path) -> Recipe | None:

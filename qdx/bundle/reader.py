@@ -14,7 +14,7 @@ from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import read_bytes, sha256_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Bundle", "check_digest", "check_listed", "read_bundle", "read_listing"]
+__all__ = ["Bundle", "artifact_path", "check_digest", "check_listed", "read_bundle", "read_listing"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,17 @@ class Bundle:
         if relative not in {record.path for record in self.manifest.files}:
             raise InvalidBundle(f"{quoted(self.path)}: does not list {quoted(relative)}")
         return self.path / relative
+
+
+def artifact_path(bundle: Bundle, where: str) -> Path:
+    """What a backend opens for one method.
+
+    Args:
+        bundle: The bundle.
+        where: The method, such as `unet.forward`.
+    """
+    component, _, method = where.partition(".")
+    return bundle.path / bundle.manifest.components[component].methods[method].opened
 
 
 def read_bundle(path: Path | str) -> Bundle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qdx.backends.registry import get_backend
-from qdx.quantization import read_recipe
+from qdx.quantization import recipes_of
 
 if TYPE_CHECKING:
     from qdx.bundle.reader import Bundle
@@ -31,17 +31,8 @@ def _is_at_risk(bundle: Bundle) -> bool:
     """Whether anything multiplies two 8-bit numbers of full range."""
     if bundle.manifest.plan.get("quantizer") == "nncf":
         return True
-    recipes = (
-        read_recipe(bundle.path / method.folder)
-        for component in bundle.manifest.components.values()
-        for method in component.methods.values()
-    )
-    return any(
-        _multiplies_full_range(site)
-        for recipe in recipes
-        if recipe is not None
-        for site in recipe.placement.sites
-    )
+    recipes = recipes_of(bundle).values()
+    return any(_multiplies_full_range(site) for one in recipes for site in one.placement.sites)
 
 
 def _multiplies_full_range(site: SitePlacement) -> bool:

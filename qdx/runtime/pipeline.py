@@ -21,7 +21,7 @@ from qdx.exporter.devices import CPU, choose_device, is_cpu
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.safetensors_file import SafetensorsFile
 from qdx.exporter.graph.weights import load_buffers
-from qdx.exporter.progress import SILENT
+from qdx.exporter.progress import SILENT, tell_nobody
 from qdx.helper_files import BUFFERS_FILE
 from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
@@ -164,15 +164,11 @@ def _check_names(bundle: Bundle, known: Mapping[str, object]) -> None:
             )
 
 
-def _tell_nobody() -> None:
-    """For calls that nobody counts."""
-
-
 def attach(
     skeleton: Skeleton,
     methods: Mapping[str, TargetMethod],
     *,
-    called: Callable[[], None] = _tell_nobody,
+    called: Callable[[], None] = tell_nobody,
 ) -> Callable[[], None]:
     """Makes the skeleton's components compute on the target; returns what undoes it.
 

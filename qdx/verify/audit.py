@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.registry import get_backend
+from qdx.bundle.reader import artifact_path
 from qdx.bundle.target_options import checked_options
 from qdx.verify.metrics import finite_or_none
 
@@ -126,9 +127,7 @@ def audit_bundle(
     executions: dict[str, tuple[KernelExecution, ...]] = {}
     with progress.task("auditing kernels", len(planned)) as task:
         for where in planned:
-            component, _, method = where.partition(".")
-            folder = bundle.path / manifest.components[component].methods[method].opened
-            executions[where] = backend.audit(folder, options)
+            executions[where] = backend.audit(artifact_path(bundle, where), options)
             task.advance(1)
     components = dict.fromkeys(where.partition(".")[0] for where in planned)
     return tuple(audit_result(name, resolved.sites, executions) for name in components)

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from qdx.exporter.progress import SILENT, Progress
+from qdx.exporter.progress import SILENT, Progress, tell_nobody
 from qdx.verify.budget import CallSet, choose_within
-from qdx.verify.components import (
-    MethodResult,
-    TargetMethods,
-    Told,
-    compare_calls,
-    rungs_of,
-    tell_nobody,
-)
+from qdx.verify.components import MethodResult, TargetMethods, Told, compare_calls, rungs_of
 from qdx.verify.reference import MethodRecord
 from qdx.verify.rungs import Rung
 from qdx.verify.selection import usual_choice

@@ -17,7 +17,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from qdx.exporter.errors import QdxError, first_line
-from qdx.exporter.progress import SILENT, Progress, Task
+from qdx.exporter.progress import SILENT, Progress, Task, tell_nobody
 from qdx.verify import metrics
 from qdx.verify.conditioning import Conditioning, ConditioningMeter
 from qdx.verify.reference import MethodRecord, RecordedCall
@@ -33,7 +33,6 @@ __all__ = [
     "compare_calls",
     "rungs_of",
     "summary",
-    "tell_nobody",
 ]
 
 TargetMethods = Mapping[str, Callable[[dict[str, Tensor]], Mapping[str, Tensor]]]
@@ -106,10 +105,6 @@ class MethodResult:
     def where(self) -> str:
         """`unet.forward`."""
         return f"{self.component}.{self.method}"
-
-
-def tell_nobody(rung: str, where: str, seconds: float) -> None:
-    """For comparisons that nobody waits for."""
 
 
 def compare_calls(

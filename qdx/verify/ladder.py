@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
@@ -292,9 +292,9 @@ def _artifacts_bytes(bundle: Bundle) -> dict[str, int]:
     """Of the files of each artifact, weights and all, by `component.method`."""
     return {
         f"{name}.{method}": sum(
-            file.stat().st_size
-            for file in (bundle.path / entry.opened).rglob("*")
-            if file.is_file()
+            file.size_bytes
+            for file in bundle.manifest.files
+            if PurePosixPath(file.path).is_relative_to(entry.opened)
         )
         for name, component in bundle.manifest.components.items()
         for method, entry in component.methods.items()

@@ -18,11 +18,12 @@ import torch
 from qdx.backends.lockstep import UnknownQuantizer, quantizers
 from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
 from qdx.backends.registry import get_backend
+from qdx.bundle.reader import artifact_path
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.errors import InvalidBundle, first_line
 from qdx.exporter.limits import MIB
 from qdx.exporter.measure.activations import peak_activation_bytes
-from qdx.exporter.progress import SILENT
+from qdx.exporter.progress import SILENT, tell_nobody
 from qdx.verify.lockstep_runs import (
     LockstepInputs,
     LockstepResult,
@@ -82,10 +83,6 @@ class LockstepCall:
         }
 
 
-def _tell_nobody(where: str, seconds: float, calls: int) -> None:
-    """For comparisons that nobody waits for."""
-
-
 def measure_in_lockstep(
     bundle: Bundle,
     model: QuantizedModel,
@@ -94,7 +91,7 @@ def measure_in_lockstep(
     *,
     choose: Callable[[int], Sequence[int]] = few,
     keep: Keep | None = None,
-    told: Callable[[str, float, int], None] = _tell_nobody,
+    told: Callable[[str, float, int], None] = tell_nobody,
     progress: Progress = SILENT,
 ) -> tuple[LockstepCall, ...]:
     """Compares some recorded calls of every quantized method in lockstep.
@@ -157,8 +154,7 @@ def _measure_method(
 ) -> list[LockstepResult]:
     """Compares calls of one method, as many at once as memory is for."""
     manifest = bundle.manifest
-    component, _, name = where.partition(".")
-    folder = bundle.path / manifest.components[component].methods[name].opened
+    folder = artifact_path(bundle, where)
     backend = get_backend(manifest.target.runtime)
     try:
         artifact = backend.open_lockstep(folder, checked_options(manifest), quantizer_shapes(graph))

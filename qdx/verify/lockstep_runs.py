@@ -20,6 +20,7 @@ from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
 from qdx.exporter.capture.symbols import settled
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.interpreter import mutates, run_together
+from qdx.exporter.progress import tell_nobody
 from qdx.verify.metrics import sqnr_db
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ __all__ = [
     "quantizer_shapes",
     "value_bytes",
 ]
-
-
-def _nobody(_: int) -> None:
-    """For comparisons that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def compare_together(
     output_names: Mapping[str, str],
     *,
     limit_bytes: int = CHUNK_LIMIT_BYTES,
-    compared: Callable[[int], None] = _nobody,
+    compared: Callable[[int], None] = tell_nobody,
 ) -> tuple[LockstepResult, ...]:
     """Runs the quantized graph, and the artifact on the graph's own values at every quantizer, for calls side by side.
 

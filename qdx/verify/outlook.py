@@ -124,27 +124,8 @@ class Outlook:
         self.calls_of_a_run = sum(work.called for work in works.values()) or None
         self._memory_bytes = memory_bytes
         self._told = False
-        counts = {
-            (kind, where): count
-            for where, work in works.items()
-            for kind, count in work.calls().items()
-        }
-        relative = {
-            (kind, where): max(1, works[where].macs) * _LIKE_REFERENCE.get(kind, 1.0)
-            for kind, where in counts
-        }
         # What optimized kernels of few bits take says nothing of what floats take.
-        self._forecasts = {
-            floats: Forecast(
-                {f"{k} {w}": n for (k, w), n in counts.items() if (k in _LIKE_REFERENCE) == floats},
-                {
-                    f"{k} {w}": r
-                    for (k, w), r in relative.items()
-                    if (k in _LIKE_REFERENCE) == floats
-                },
-            )
-            for floats in (True, False)
-        }
+        self._forecasts = {floats: _forecast(works, floats=floats) for floats in (True, False)}
         self._measured: Counter[str] = Counter()
 
     def begin(self) -> None:
@@ -212,6 +193,17 @@ class Outlook:
         """Seconds that are left; NaN where nobody knows."""
         left = [forecast.now().seconds for forecast in self._forecasts.values()]
         return sum(math.nan if seconds is None else seconds for seconds in left)
+
+
+def _forecast(works: Mapping[str, MethodWork], *, floats: bool) -> Forecast:
+    """Of the kinds of calls whose time follows from that of the reference, or of the others."""
+    totals, relative = {}, {}
+    for where, work in works.items():
+        for kind, count in work.calls().items():
+            if (kind in _LIKE_REFERENCE) == floats:
+                totals[f"{kind} {where}"] = count
+                relative[f"{kind} {where}"] = max(1, work.macs) * _LIKE_REFERENCE.get(kind, 1.0)
+    return Forecast(totals, relative)
 
 
 UNKNOWN: Final = Outlook({})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 from qdx.backends.registry import get_backend
+from qdx.bundle.reader import artifact_path
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
 from qdx.exporter.capture.arguments import load_images
@@ -17,7 +18,7 @@ from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.graph.sites import sites as find_sites
 from qdx.exporter.measure.arithmetic import macs_of_call
 from qdx.exporter.progress import SILENT
-from qdx.quantization import plan_graphs, read_recipe, rebuilt
+from qdx.quantization import plan_graphs, rebuilt, recipes_of
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.targets.profile import load_target
@@ -81,7 +82,7 @@ class QuantizedModel:
     quantized: Mapping[str, Graph] = field(repr=False)
     graphs: Mapping[str, Graph] = field(repr=False)
 
-    @property
+    @cached_property
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates of one call of each graph, at the sizes of the export's call."""
         return {where: macs_of_call(graph) for where, graph in self.graphs.items()}
@@ -90,21 +91,14 @@ class QuantizedModel:
 def has_unoptimized(bundle: Bundle, where: str) -> bool:
     """Whether a method's runtime can leave its optimizations out; what it does not execute it does not optimize."""
     runtime = bundle.manifest.target.runtime
-    folder = _opened(bundle, where)
-    return (
-        runtime in _UNOPTIMIZED_OPTIONS
-        and get_backend(runtime).proof([folder]).status == "device-verified"
-    )
-
-
-def _opened(bundle: Bundle, where: str) -> Path:
-    component, _, method = where.partition(".")
-    return bundle.path / bundle.manifest.components[component].methods[method].opened
+    if runtime not in _UNOPTIMIZED_OPTIONS:
+        return False
+    return get_backend(runtime).proof([artifact_path(bundle, where)]).status == "device-verified"
 
 
 def quantized_wheres(bundle: Bundle) -> frozenset[str]:
     """`component.method` of every graph in a bundle that has a recipe of quantization."""
-    return frozenset(where for where, _ in _recipes(bundle))
+    return frozenset(recipes_of(bundle))
 
 
 def quantized_model(
@@ -134,7 +128,7 @@ def quantized_model(
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
     with progress.task("quantizing the graphs in PyTorch"):
         planned = plan_graphs(source, plan, profile)
-        recipes = dict(_recipes(bundle))
+        recipes = recipes_of(bundle)
         cache = WeightCache()
         floats: dict[str, Graph] = {}
         quantized: dict[str, Graph] = {}
@@ -216,7 +210,7 @@ def middle_rungs(
         if has_unoptimized(bundle, where):
             runtime = manifest.target.runtime
             options = {**checked_options(manifest), **_UNOPTIMIZED_OPTIONS[runtime]}
-            opens = partial(get_backend(runtime).open, _opened(bundle, where), options)
+            opens = partial(get_backend(runtime).open, artifact_path(bundle, where), options)
             late = _LateMethod(methods[where], opens)
             rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close, few=True))
         found[where] = tuple(rungs)
@@ -303,11 +297,3 @@ def as_method(method: TargetMethod, graph: Graph) -> TargetMethod:
         outputs=tuple(port.model_copy(update={"name": port.field}) for port in method.outputs),
         runner=GraphRunner(graph),
     )  # fmt: skip
-
-
-def _recipes(bundle: Bundle) -> Iterable[tuple[str, Recipe]]:
-    for name, component in bundle.manifest.components.items():
-        for method, entry in component.methods.items():
-            recipe = read_recipe(bundle.path / entry.folder)
-            if recipe is not None:
-                yield f"{name}.{method}", recipe

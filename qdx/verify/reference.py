@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qdx.exporter.capture.calls import LiveCall
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.progress import tell_nobody
 from qdx.verify.tensor_folder import StoredTensors, TensorFolder, rank_of
 
 __all__ = [
@@ -90,10 +91,6 @@ class MethodRecord:
         return replace(self, calls=tuple(calls))
 
 
-def _tell_nobody(where: str, seconds: float) -> None:
-    """For runs that nobody waits for."""
-
-
 def record_calls(
     modules: dict[str, nn.Module],
     run: Callable[[], _Result],
@@ -101,7 +98,7 @@ def record_calls(
     graphs: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
     keep: int = CALLS_KEPT,
     folder: TensorFolder | None = None,
-    told: Callable[[str, float], None] = _tell_nobody,
+    told: Callable[[str, float], None] = tell_nobody,
 ) -> tuple[_Result, dict[str, MethodRecord]]:
     """Runs a pipeline and keeps what its components were given and what they answered.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ from qdx.verify.reference import RECORDED_CALLS, record_calls
 from qdx.verify.run_identity import RunIdentity
 from qdx.verify.runs import size_pixels
 from qdx.verify.samples import RunSpec, Trajectory
+from qdx.verify.selection import steps_among
 from qdx.verify.tensor_folder import TensorFolder
 
 if TYPE_CHECKING:
@@ -181,11 +181,7 @@ class Reference:
         for where, timestep in rehearsal.calls:
             timesteps.setdefault(where, []).append(timestep)
         return {
-            where: tuple(
-                size
-                for timestep, calls in itertools.groupby(found)
-                for size in _sizes(len(list(calls)), alone=timestep is None)
-            )
+            where: tuple(map(len, steps_among(list(enumerate(found)))))
             for where, found in timesteps.items()
         }
 
@@ -312,8 +308,3 @@ class Reference:
     def _note(self, line: str) -> None:
         if line not in self.use.notes:
             self.use.notes.append(line)
-
-
-def _sizes(calls: int, *, alone: bool) -> tuple[int, ...]:
-    """The steps that some calls in a row are."""
-    return (1,) * calls if alone else (calls,)

@@ -18,6 +18,7 @@ __all__ = [
     "calls_compared",
     "few",
     "fitting",
+    "steps_among",
     "steps_of",
     "usual_choice",
 ]
@@ -135,17 +136,28 @@ def steps_of(record: MethodRecord) -> list[tuple[int, ...]]:
     told no timestep is alone.
     """
     name = timestep_name(record)
-    if name is None:
-        return [(position,) for position in range(len(record.calls))]
+    return steps_among(
+        [
+            (call.index, None if name is None else timestep_of(call.inputs[name]))
+            for call in record.calls
+        ]
+    )
+
+
+def steps_among(calls: Sequence[tuple[int, float | None]]) -> list[tuple[int, ...]]:
+    """As `steps_of`, of calls whose indices and timesteps are known.
+
+    >>> steps_among([(0, 9.0), (1, 5.0), (2, 5.0), (5, 5.0), (6, None), (7, None)])
+    [(0,), (1, 2), (3,), (4,), (5,)]
+    """
     steps: list[list[int]] = []
-    before: tuple[int, float] | None = None
-    for position, call in enumerate(record.calls):
-        now = call.index, timestep_of(call.inputs[name])
-        if before is not None and now == (before[0] + 1, before[1]):
+    before: tuple[int, float | None] | None = None
+    for position, (index, timestep) in enumerate(calls):
+        if timestep is not None and before == (index - 1, timestep):
             steps[-1].append(position)
         else:
             steps.append([position])
-        before = now
+        before = index, timestep
     return [tuple(step) for step in steps]
 
 

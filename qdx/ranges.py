@@ -402,7 +402,7 @@ def _check_output(output: Path, *, force: bool) -> None:
             f"--output: {quoted(output)} exists", hint="choose another name, or give --force"
         )
     try:
-        Ranges.load(output)
+        Ranges.check_file(output)
     except InvalidInput as error:
         raise UsageError(
             f"--output: {quoted(output)} is no file of ranges, and --force replaces nothing else",

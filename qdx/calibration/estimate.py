@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.calibration.workers import available_cores
@@ -95,8 +95,8 @@ class Pace:
 
     Args:
         job: What all samples share.
-        samples: How many.
-        workers: How many at a time.
+        samples: Their numbers.
+        workers: How many are computed at a time.
         task: Told of every call.
         progress: Told the estimate, once the first calls are measured.
         name: What this is.
@@ -105,7 +105,7 @@ class Pace:
     def __init__(
         self,
         job: SampleJob,
-        samples: int,
+        samples: Sequence[int],
         workers: int,
         task: Task,
         progress: Progress,
@@ -119,7 +119,7 @@ class Pace:
         self._name = name
         self._announced = False
         totals: Counter[str] = Counter()
-        for sample in range(samples):
+        for sample in samples:
             made = job.calls(sample)
             for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
                 totals[_kind(where, observed=observed)] += 1
@@ -167,7 +167,7 @@ class Pace:
         calls = sum(self._totals.values())
         observed = sum(n for kind, n in self._totals.items() if kind.endswith(_OBSERVED))
         return (
-            f"{self._samples} samples, {calls} calls, {observed} of them observed, "
+            f"{len(self._samples)} samples, {calls} calls, {observed} of them observed, "
             f"{self._workers} at a time"
         )
 

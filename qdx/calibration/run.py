@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.rehearsal import MethodSchedule, Rehearsal
 
-__all__ = ["Observer", "calibrate"]
+__all__ = ["Observer", "calibrate", "observing"]
 
 _STEPS: Final = "num_inference_steps"
 
@@ -170,15 +170,32 @@ def calibrate(
             observer,
         )
         names = [f"sample {n + 1}{_words(one, prompts)}" for n, one in enumerate(calls)]
-        count = chosen_workers(job, len(calls), workers)
-        total = sum(len(job.calls(number)) for number in range(len(calls)))
+        numbers = observing(job, len(calls))
+        count = chosen_workers(job, len(numbers), workers)
+        total = sum(len(job.calls(number)) for number in numbers)
         with progress.task(task_name, total, unit="calls") as task:
-            pace = Pace(job, len(calls), count, task, progress, task_name)
+            pace = Pace(job, numbers, count, task, progress, task_name)
             with modules_on(others, device):
-                _run_all(job, calls, names, places, count, pace.told)
+                _run_all(job, numbers, calls, names, places, count, pace.told)
         # One after the other: statistics of many samples are not in memory together.
-        found = (_finished(job, places, number) for number in range(len(calls)))
+        found = (_finished(job, places, number) for number in numbers)
         return functools.reduce(merged_ranges, found)
+
+
+def observing(job: SampleJob, samples: int) -> tuple[int, ...]:
+    """The samples that compute anything: where a schedule has fewer steps than there are samples, some observe none.
+
+    Raises:
+        UsageError: None does.
+    """
+    found = tuple(number for number in range(samples) if job.calls(number))
+    if not found:
+        observed = ", ".join(map(quoted, job.observed_graphs))
+        raise UsageError(
+            f"calibration: {job.skeleton.folder.pipeline_class} does not call {observed} here: nothing to observe",
+            hint="give a call with --call that uses what the plan quantizes",
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -211,6 +228,7 @@ class _Places:
 
 def _run_all(
     job: SampleJob,
+    numbers: Sequence[int],
     calls: Sequence[dict[str, Any]],
     names: Sequence[str],
     places: _Places,
@@ -241,7 +259,7 @@ def _run_all(
         for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
             tell({"where": where, "observed": observed, "replayed": True, "seconds": 0.0})
 
-    run_samples(range(len(calls)), run, workers=workers, tell=told)
+    run_samples(numbers, run, workers=workers, tell=told)
 
 
 def _tell_damage(kept: KeptAnswers, tell: Tell) -> None:

@@ -97,11 +97,11 @@ class SampleJob:
         return schedule.timesteps.index(timestep) in self.steps[where][sample]
 
     def calls(self, sample: int) -> tuple[bool, ...]:
-        """Whether each call of a sample is observed, up to the last one that is; all without any."""
+        """Whether each call of a sample is observed, up to the last one that is; none of a sample without any."""
         made = [self.observes(sample, *call) for call in self.rehearsal.calls]
-        if self.observer is not None or not any(made):
+        if self.observer is not None:
             return tuple(made)
-        return tuple(made[: len(made) - made[::-1].index(True)])
+        return tuple(made[: len(made) - made[::-1].index(True)]) if any(made) else ()
 
 
 class Sample:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -124,6 +125,8 @@ def main() -> NoReturn:
     if status == _BROKEN_PIPE:
         # The interpreter flushes again on its way out, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Python looks for cycles among all that PyTorch has made, for more than a second; the process ends without that.
+    gc.freeze()
     sys.exit(status)
 
 

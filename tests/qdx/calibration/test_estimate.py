@@ -24,7 +24,7 @@ def pace(told, monkeypatch):
         graphs={"text_encoder.forward": "text_encoder", "unet.forward": "unet"},
     )
     with SILENT.task("calibrating") as task:
-        yield Pace(job, 2, 1, task, told, "calibrating")
+        yield Pace(job, range(2), 1, task, told, "calibrating")
 
 
 def call(where, *, observed, replayed=False, seconds=1.0):

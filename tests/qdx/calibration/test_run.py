@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -283,6 +284,26 @@ def test_any_number_of_workers_gives_the_same_bytes_of_every_family(tmp_path, fa
     prepared = _prepared(model, {"prompt": "a red circle", "height": 16, "width": 16})
     one, two = (_calibrated(prepared, PROMPTS, workers=n, **SHARE).to_bytes() for n in (1, 2))
     assert one == two
+
+
+def test_a_sample_that_observes_nothing_computes_nothing(ddpm, told, monkeypatch):
+    """One step is observed in half of the samples; what the others would lead to, nobody asks for."""
+    found = calibrated(
+        ddpm, {"samples": 4, "steps": 1, "observed": 0.5}, progress=told.hear(monkeypatch)
+    )
+    assert [call["observed"] for call in told.calls] == [True, True]
+    assert found.provenance.samples == 4
+
+
+def test_a_call_that_comes_to_nothing_observed_is_refused(ddpm):
+    """As picture to picture may, with a strength that leaves no step."""
+    job = SimpleNamespace(
+        skeleton=SimpleNamespace(folder=ddpm.folder),
+        observed_graphs=ddpm.graphs,
+        calls=lambda _sample: (),
+    )
+    with pytest.raises(UsageError, match=r"does not call `unet\.forward` here: nothing"):
+        run.observing(job, 2)
 
 
 def test_statistics_of_many_samples_are_not_in_memory_together(ddpm, monkeypatch):

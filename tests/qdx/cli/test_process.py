@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,23 @@ def test_a_reader_that_goes_away_is_no_failure_of_ours():
 
     assert err == ""
     assert process.returncode == 141
+
+
+def test_the_process_ends_without_a_last_search_for_cycles():
+    """Among all that PyTorch makes it takes more than a second; files and folders of work are put away all the same."""
+    code = """
+import atexit, gc, sys, tempfile
+from qdx.cli.main import main
+folder = tempfile.TemporaryDirectory()
+atexit.register(lambda: print(folder.name, len(gc.get_objects()), file=sys.stderr))
+sys.argv = ["qdx", "plan", "schema"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    name, looked_at = done.stderr.split()
+    assert int(looked_at) < 1000
+    assert not Path(name).exists()
 
 
 def test_the_installed_command_is_this_one():

@@ -49,6 +49,7 @@ from qdx.verify.rungs import ARTIFACT
 from qdx.verify.runs import ArtifactPipeline, first_pictures
 from qdx.verify.samples import RunResult, RunSpec, Samples, latent_sqnr_db, run_specs
 from qdx.verify.score import Score, load_score
+from qdx.verify.selection import compared_in_part
 from qdx.verify.tensor_folder import TensorFolder
 
 if TYPE_CHECKING:
@@ -321,14 +322,17 @@ def _measure(job: _Job, audited: _Audited | None, *, localize: bool) -> Report:
     audits: tuple[AuditResult, ...] = ()
     between: dict[str, tuple[Rung, ...]] = {}
     by_nncf = job.plan.quantizer == "nncf"
+    macs: dict[str, int] = {}
+    records, *more = (run.records_with(job.fields) for run in runs.recorded)
     if audited is not None:
         model, audits = audited.quantized, audited.audits
+        macs = {where: model.macs[where] for where in model.quantized}
         answers = answers_of(model, bundle, job.device, scratch=job.scratch, memory=job.memory)
-        between = middle_rungs(bundle, job.methods, model, answers, job.device)
+        between = middle_rungs(
+            bundle, job.methods, model, answers, job.device, large=compared_in_part(records, macs)
+        )
         runs.use.quantized = answers.use if model.quantized else None
-    macs = {} if model is None else {w: n for w, n in model.macs.items() if w in model.quantized}
     every_call = bool(quantized) or job.plan.quantizes or job.plan.gates.conditioning is not None
-    records, *more = (run.records_with(job.fields) for run in runs.recorded)
     chosen = choose_calls(
         [records, *more],
         None if runs.other_shape is None else runs.other_shape.records_with(job.fields),

@@ -139,7 +139,7 @@ def localize(
     inputs: Mapping[str, Tensor],
     *,
     index: int = 0,
-    enters: Stage = "quantization",
+    artifact_sqnr_db: float | None = None,
     candidates: int = _CANDIDATES,
     progress: Progress = SILENT,
 ) -> Localization:
@@ -151,7 +151,7 @@ def localize(
         recipe: What led from one to the other.
         inputs: Of the call, with the dtypes and shapes that the graph declares.
         index: Of the call, for the report.
-        enters: Whether quantization or lowering makes more of the artifact's error.
+        artifact_sqnr_db: Of what the artifact answered to the call, against float; None where nobody asked it.
         candidates: How many sites are quantized alone, those with the largest error of their own first.
         progress: Told of every run.
     """
@@ -171,9 +171,10 @@ def localize(
     for key, part in noise.items():
         share = part / total if total > 0 else 0.0
         sites[key] = replace(sites[key], share=share)
-    return Localization(
-        base.where, index, enters, tuple(sites.values()), sqnr_of(reference, output)
-    )
+    quantized_sqnr_db = sqnr_of(reference, output)
+    reached = quantized_sqnr_db if artifact_sqnr_db is None else artifact_sqnr_db
+    enters = stage_of(quantized_sqnr_db, reached)
+    return Localization(base.where, index, enters, tuple(sites.values()), quantized_sqnr_db)
 
 
 def stage_of(quantized_sqnr_db: float, artifact_sqnr_db: float) -> Stage:

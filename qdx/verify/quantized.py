@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
@@ -25,9 +25,9 @@ from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
 from qdx.traced import trace_pipeline
 from qdx.verify.answers import Answers, graph_identity
-from qdx.verify.localize import Localization, localize, stage_of
+from qdx.verify.localize import Localization, localize
 from qdx.verify.metrics import or_least
-from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Rung
+from qdx.verify.rungs import QUANTIZED, UNOPTIMIZED, Rung
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,6 +186,8 @@ def middle_rungs(
     model: QuantizedModel,
     answers: Answers,
     device: torch.device = CPU,
+    *,
+    large: Collection[str] = (),
 ) -> dict[str, tuple[Rung, ...]]:
     """The rungs between float PyTorch and the shipped artifact, by `component.method`.
 
@@ -195,6 +197,8 @@ def middle_rungs(
         model: Its quantized graphs.
         answers: Remembers what these answer.
         device: Where they compute.
+        large: `component.method` of those whose quantized graph computes a few calls, which lockstep has computed
+            already.
     """
     manifest = bundle.manifest
     found: dict[str, tuple[Rung, ...]] = {}
@@ -202,10 +206,10 @@ def middle_rungs(
         if where not in methods:
             continue
         in_pytorch = as_method(methods[where], graph)
-        rung = Rung(QUANTIZED, in_pytorch)
+        rung = Rung(QUANTIZED, in_pytorch, few=where in large)
         if not is_cpu(device):  # what it keeps on the GPU makes room for the next
             late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
-            rung = Rung(QUANTIZED, late, late.open, late.close)
+            rung = replace(rung, run=late, open=late.open, close=late.close)
         rungs = [answers.remembered(rung, in_pytorch)]
         if has_unoptimized(bundle, where):
             runtime = manifest.target.runtime
@@ -270,14 +274,13 @@ def localize_worst(
     where = result.where
     recorded = next(one for one in records[where].calls if one.index == call.index)
     graph = model.quantized[where]
-    rungs = {rung.name: rung for rung in call.rungs}
     return localize(
         WeightCache().attach(model.prepared[where]),
         graph,
         model.recipes[where],
         as_method(methods[where], graph).adapted(recorded.inputs),
         index=call.index,
-        enters=stage_of(rungs[QUANTIZED].float_sqnr_db, rungs[ARTIFACT].float_sqnr_db),
+        artifact_sqnr_db=call.sqnr_db,
         progress=progress,
     )
 

@@ -16,8 +16,10 @@ __all__ = [
     "FEW",
     "Work",
     "calls_compared",
+    "compared_in_part",
     "few",
     "fitting",
+    "is_compared_in_part",
     "steps_among",
     "steps_of",
     "usual_choice",
@@ -98,6 +100,32 @@ def calls_compared(steps: Sequence[int], macs: int) -> int:
     """
     picked = _evenly_spaced(len(steps), _affordable(steps, max(1, macs)))
     return sum(steps[position] for position in picked)
+
+
+def is_compared_in_part(steps: Sequence[int], macs: int) -> bool:
+    """Whether a quantized method is so large that without a budget not all of its calls are compared.
+
+    Args:
+        steps: Calls of each step of a run.
+        macs: Multiply-accumulates of one call.
+    """
+    return calls_compared(steps, macs) < sum(steps)
+
+
+def compared_in_part(
+    records: Mapping[str, MethodRecord], macs: Mapping[str, int]
+) -> frozenset[str]:
+    """The quantized methods that are so large; see `is_compared_in_part`.
+
+    Args:
+        records: The recorded calls by `component.method`.
+        macs: Multiply-accumulates of one call, of quantized methods.
+    """
+    return frozenset(
+        where
+        for where, record in records.items()
+        if where in macs and is_compared_in_part(list(map(len, steps_of(record))), macs[where])
+    )
 
 
 def _affordable(steps: Sequence[int], macs: int) -> int:

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
-from qdx.verify import ladder, verify
+from qdx.verify import ladder, selection, verify
 from qdx.verify.ladder import _check_outside, check_source
 from qdx.verify.reference_runs import Reference
 from qdx.verify.runs import size_pixels
+from tests.qdx.quantizing import STATIC, export, plan
 
 
 def test_a_model_with_the_digests_of_the_bundle_is_accepted(tmp_path):
@@ -124,3 +125,23 @@ def test_a_pipeline_folder_is_no_bundle(ddpm, tmp_path):
 
     with pytest.raises(InvalidBundle):
         verify(folder, model=ddpm.folder)
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_of_a_large_model_the_graph_in_pytorch_answers_what_lockstep_has_asked_alone(
+    smallest, tmp_path, monkeypatch, large
+):
+    """The artifact is compared with float in more calls: its error is what the gates are about."""
+    if large:
+        monkeypatch.setattr(selection, "COMPARED_MACS", 1)
+        monkeypatch.setattr(selection, "_STEPS_AT_LEAST", 5)
+    export(smallest, tmp_path, plan(STATIC), "openvino")
+    report = verify(tmp_path / "openvino", model=smallest, steps=6, localize=True)
+    (result,) = report.methods
+
+    both, alone = ["quantized", "artifact"], ["artifact"]
+    names = [[rung.name for rung in call.rungs] for call in result.calls]
+    assert names == ([both, alone, both, alone, both] if large else [both] * 6)
+    assert report.reference.quantized.ran == (3 if large else 6)
+    least = min(result.calls, key=lambda call: call.sqnr_db)
+    assert report.localization.index == least.index

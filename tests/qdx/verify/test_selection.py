@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qdx.verify.reference import MethodRecord, RecordedCall
-from qdx.verify.selection import COMPARED_MACS, Work, fitting, steps_of, usual_choice
+from qdx.verify.selection import (
+    COMPARED_MACS,
+    Work,
+    compared_in_part,
+    fitting,
+    steps_of,
+    usual_choice,
+)
 
 WHERE = "unet.forward"
 
@@ -79,6 +86,13 @@ def test_the_largest_model_is_compared_at_three_steps():
 
     assert indices(found) == [0, 10, 19]
     assert "multiply-accumulates" in found.why_not_all
+
+
+def test_methods_that_are_compared_in_part_are_told_of():
+    records = {"small": denoiser(20), "large": denoiser(20), "float": denoiser(20)}
+    macs = {"small": COMPARED_MACS // 20, "large": COMPARED_MACS // 19, "elsewhere": 10**15}
+
+    assert compared_in_part(records, macs) == {"large"}
 
 
 def test_methods_in_floating_point_are_compared_in_nine_calls():

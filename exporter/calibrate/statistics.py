@@ -164,19 +164,12 @@ def merged(one: TensorStatistics, other: TensorStatistics) -> TensorStatistics:
             hint="calibrate again",
         )
     exponent = torch.maximum(one.exponent, other.exponent)
-    histograms = [
-        torch.stack([
-            widened(counts, int(wide - own))
-            for counts, own, wide in zip(part.histogram.to(torch.int64), part.exponent, exponent, strict=True)
-        ])
-        for part in (one, other)
-    ]  # fmt: skip
     return TensorStatistics(
         count=one.count + other.count,
         minimum=_merged_extremes(one.minimum, other.minimum, one, other, torch.minimum),
         maximum=_merged_extremes(one.maximum, other.maximum, one, other, torch.maximum),
         exponent=exponent,
-        histogram=histograms[0] + histograms[1],
+        histogram=_widened_to(exponent, one) + _widened_to(exponent, other),
         axis=one.axis if one.channels else None,
         channel_minimum=_merged_extremes(
             one.channel_minimum, other.channel_minimum, one, other, torch.minimum
@@ -186,6 +179,15 @@ def merged(one: TensorStatistics, other: TensorStatistics) -> TensorStatistics:
         ),
         channel_sum=one.channel_sum + other.channel_sum,
     )
+
+
+def _widened_to(exponent: torch.Tensor, part: TensorStatistics) -> torch.Tensor:
+    """The histograms of a part, int64 [groups, 2048], each with the range that an exponent tells."""
+    counts = part.histogram.to(torch.int64)
+    if torch.equal(part.exponent, exponent):
+        return counts
+    doublings = (exponent - part.exponent).tolist()
+    return torch.stack([widened(*pair) for pair in zip(counts, doublings, strict=True)])
 
 
 def _merged_extremes(

@@ -259,7 +259,9 @@ def _run_all(
         for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
             tell({"where": where, "observed": observed, "replayed": True, "seconds": 0.0})
 
-    run_samples(numbers, run, workers=workers, tell=told)
+    # The longest first, so that no worker is left alone with one at the end.
+    longest = sorted(numbers, key=lambda number: len(job.calls(number)), reverse=True)
+    run_samples(longest, run, workers=workers, tell=told)
 
 
 def _tell_damage(kept: KeptAnswers, tell: Tell) -> None:

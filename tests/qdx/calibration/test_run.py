@@ -17,6 +17,7 @@ from diffusers import DDPMPipeline
 from safetensors.torch import load_file, save_file
 
 from qdx.calibration import run
+from qdx.calibration.workers import run_samples
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.capture.materialize import load_pipeline
@@ -293,6 +294,23 @@ def test_a_sample_that_observes_nothing_computes_nothing(ddpm, told, monkeypatch
     )
     assert [call["observed"] for call in told.calls] == [True, True]
     assert found.provenance.samples == 4
+
+
+def test_the_longest_samples_begin(ddpm, monkeypatch):
+    """What follows the last observed call is left out, so that samples differ; one that is alone at the end costs most."""
+    begun = []
+
+    def heard(samples, *arguments, **options):
+        begun.extend(samples)
+        return run_samples(samples, *arguments, **options)
+
+    monkeypatch.setattr(run, "run_samples", heard)
+    found = calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5})
+    assert begun == [1, 3, 0, 2]
+    monkeypatch.setattr(run, "sorted", lambda numbers, **_: list(numbers), raising=False)
+    assert (
+        found.to_bytes() == calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5}).to_bytes()
+    )
 
 
 def test_a_call_that_comes_to_nothing_observed_is_refused(ddpm):

@@ -227,9 +227,10 @@ class _Job:
         """Records in a folder that may hold a part of it already."""
         factors: dict[str, dict[str, torch.Tensor]] = {}
         forms = {where: self.graphs[where] for where in self.wanted}
-        first = None if self.alpha is None else place / "smoothing"
-        if self.alpha is not None:
-            smooth = {where: self.to_smooth(where) for where in self.wanted}
+        first = None
+        smooth = {where: self.to_smooth(where) for where in self.wanted}
+        if self.alpha is not None and any(smooth.values()):
+            first = place / "smoothing"
             found = self.run(smooth, task_name="calibrating for smoothing", work=first)
             for where, chosen in smooth.items():
                 factors[where] = _factors(self.graphs[where], chosen, found, self.alpha)

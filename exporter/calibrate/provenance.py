@@ -68,7 +68,7 @@ class Provenance(_Record):
         pipeline_class: Of diffusers.
         files: SHA-256 of the model's files by relative path.
         call: The pipeline call, as bundles record it.
-        samples: Number of pipeline calls.
+        samples: Number of pipeline calls; those that would observe no step are left out.
         steps: Denoising steps of each; None where the pipeline takes no number of steps, or chooses it itself.
         observed: Share of the steps that were observed.
         seed: Of the first call; each next one has the next.

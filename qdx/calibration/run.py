@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.rehearsal import MethodSchedule, Rehearsal
 
-__all__ = ["Observer", "calibrate", "observing"]
+__all__ = ["Observer", "calibrate", "computing_samples"]
 
 _STEPS: Final = "num_inference_steps"
 
@@ -170,7 +170,7 @@ def calibrate(
             observer,
         )
         names = [f"sample {n + 1}{_words(one, prompts)}" for n, one in enumerate(calls)]
-        numbers = observing(job, len(calls))
+        numbers = computing_samples(job, len(calls))
         count = chosen_workers(job, len(numbers), workers)
         total = sum(len(job.calls(number)) for number in numbers)
         with progress.task(task_name, total, unit="calls") as task:
@@ -182,8 +182,8 @@ def calibrate(
         return functools.reduce(merged_ranges, found)
 
 
-def observing(job: SampleJob, samples: int) -> tuple[int, ...]:
-    """The samples that compute anything: where a schedule has fewer steps than there are samples, some observe none.
+def computing_samples(job: SampleJob, samples: int) -> tuple[int, ...]:
+    """The samples that compute anything: of a schedule of very few steps, some observe none.
 
     Raises:
         UsageError: None does.
@@ -259,7 +259,7 @@ def _run_all(
         for (where, _), observed in zip(job.rehearsal.calls[: len(made)], made, strict=True):
             tell({"where": where, "observed": observed, "replayed": True, "seconds": 0.0})
 
-    # The longest first, so that no worker is left alone with one at the end.
+    # The longest begin first, so that no worker is left alone with one at the end.
     longest = sorted(numbers, key=lambda number: len(job.calls(number)), reverse=True)
     run_samples(longest, run, workers=workers, tell=told)
 

@@ -88,8 +88,8 @@ def verify(
     """Holds a bundle against the pipeline it was made from, and its numbers against its plan.
 
     The PyTorch pipeline runs in float32, with every component call on record. The calls are replayed one by
-    one, for a quantized bundle on each rung of the ladder: the quantized graph in PyTorch, the runtime without
-    its optimizations where it can (a few calls), and the runtime as shipped. Then the bundle's own pipeline makes its
+    one, for a quantized bundle on each rung of the ladder: the quantized graph in PyTorch (a few calls of a large
+    model), the runtime without its optimizations where it can (a few calls), and the runtime as shipped. Then the bundle's own pipeline makes its
     picture of the same noise. A dynamic bundle is also compared at a second batch and size.
 
     Args:
@@ -328,9 +328,11 @@ def _measure(job: _Job, audited: _Audited | None, *, localize: bool) -> Report:
         model, audits = audited.quantized, audited.audits
         macs = {where: model.macs[where] for where in model.quantized}
         answers = answers_of(model, bundle, job.device, scratch=job.scratch, memory=job.memory)
-        between = middle_rungs(
-            bundle, job.methods, model, answers, job.device, large=compared_in_part(records, macs)
-        )
+        few: frozenset[str] = frozenset()
+        if job.budget_s is None and is_cpu(job.device):
+            # Lockstep computes these anyway; the others would cost as much as a call of the reference each.
+            few = compared_in_part(records, macs)
+        between = middle_rungs(bundle, job.methods, model, answers, job.device, few=few)
         runs.use.quantized = answers.use if model.quantized else None
     every_call = bool(quantized) or job.plan.quantizes or job.plan.gates.conditioning is not None
     chosen = choose_calls(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.exporter.quantize.recipe import Recipe
 
-__all__ = ["Localization", "SiteError", "localize", "stage_of"]
+__all__ = ["Answered", "Localization", "SiteError", "localize", "stage_of"]
 
 Stage = Literal["quantization", "lowering"]
 
@@ -132,6 +132,19 @@ class Localization:
         }
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What an artifact answered to a call.
+
+    Attributes:
+        sqnr_db: The least over its outputs, against float.
+        outputs: Their names; it may have fewer than the graph.
+    """
+
+    sqnr_db: float
+    outputs: frozenset[str]
+
+
 def localize(
     base: Graph,
     quantized: Graph,
@@ -139,7 +152,7 @@ def localize(
     inputs: Mapping[str, Tensor],
     *,
     index: int = 0,
-    artifact_sqnr_db: float | None = None,
+    answered: Answered | None = None,
     candidates: int = _CANDIDATES,
     progress: Progress = SILENT,
 ) -> Localization:
@@ -151,7 +164,7 @@ def localize(
         recipe: What led from one to the other.
         inputs: Of the call, with the dtypes and shapes that the graph declares.
         index: Of the call, for the report.
-        artifact_sqnr_db: Of what the artifact answered to the call, against float; None where nobody asked it.
+        answered: What the artifact answered; None where nobody asked it.
         candidates: How many sites are quantized alone, those with the largest error of their own first.
         progress: Told of every run.
     """
@@ -171,10 +184,12 @@ def localize(
     for key, part in noise.items():
         share = part / total if total > 0 else 0.0
         sites[key] = replace(sites[key], share=share)
-    quantized_sqnr_db = sqnr_of(reference, output)
-    reached = quantized_sqnr_db if artifact_sqnr_db is None else artifact_sqnr_db
-    enters = stage_of(quantized_sqnr_db, reached)
-    return Localization(base.where, index, enters, tuple(sites.values()), quantized_sqnr_db)
+    enters: Stage = "quantization"
+    if answered is not None:
+        asked = {name: reference[name] for name in answered.outputs}
+        enters = stage_of(sqnr_of(asked, output), answered.sqnr_db)
+    found = tuple(sites.values())
+    return Localization(base.where, index, enters, found, sqnr_of(reference, output))
 
 
 def stage_of(quantized_sqnr_db: float, artifact_sqnr_db: float) -> Stage:

@@ -22,9 +22,9 @@ __all__ = ["ladder_sections"]
 
 _SITES_SHOWN: Final = 12
 _LADDER_NOTE: Final = (
-    "<p>SQNR of every call, with the reference's inputs. Against float PyTorch each rung carries all "
-    "errors so far; the last lines show the error of lowering alone. The runtime without its optimizations computes "
-    "some of the calls.</p>"
+    "<p>SQNR of the compared calls, with the reference's inputs. Against float PyTorch each rung carries all "
+    "errors so far; the last lines show the error of lowering alone. The runtime without its optimizations, and of "
+    "large models the quantized graph, compute some of the calls.</p>"
 )
 _RUNGS: Final = {
     "quantized": "quantized graph",

@@ -25,7 +25,7 @@ from qdx.targets.profile import load_target
 from qdx.timesteps import with_exact_timesteps
 from qdx.traced import trace_pipeline
 from qdx.verify.answers import Answers, graph_identity
-from qdx.verify.localize import Localization, localize
+from qdx.verify.localize import Answered, Localization, localize
 from qdx.verify.metrics import or_least
 from qdx.verify.rungs import QUANTIZED, UNOPTIMIZED, Rung
 
@@ -187,7 +187,7 @@ def middle_rungs(
     answers: Answers,
     device: torch.device = CPU,
     *,
-    large: Collection[str] = (),
+    few: Collection[str] = (),
 ) -> dict[str, tuple[Rung, ...]]:
     """The rungs between float PyTorch and the shipped artifact, by `component.method`.
 
@@ -197,8 +197,7 @@ def middle_rungs(
         model: Its quantized graphs.
         answers: Remembers what these answer.
         device: Where they compute.
-        large: `component.method` of those whose quantized graph computes a few calls, which lockstep has computed
-            already.
+        few: `component.method` of those whose quantized graph computes a few calls alone.
     """
     manifest = bundle.manifest
     found: dict[str, tuple[Rung, ...]] = {}
@@ -206,7 +205,7 @@ def middle_rungs(
         if where not in methods:
             continue
         in_pytorch = as_method(methods[where], graph)
-        rung = Rung(QUANTIZED, in_pytorch, few=where in large)
+        rung = Rung(QUANTIZED, in_pytorch, few=where in few)
         if not is_cpu(device):  # what it keeps on the GPU makes room for the next
             late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
             rung = replace(rung, run=late, open=late.open, close=late.close)
@@ -280,7 +279,7 @@ def localize_worst(
         model.recipes[where],
         as_method(methods[where], graph).adapted(recorded.inputs),
         index=call.index,
-        artifact_sqnr_db=call.sqnr_db,
+        answered=Answered(call.sqnr_db, frozenset(recorded.outputs)),
         progress=progress,
     )
 

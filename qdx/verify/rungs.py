@@ -81,7 +81,7 @@ class RungResult:
         float_sqnr_db: Against float PyTorch, the least over the outputs; NaN for bad data.
         previous_sqnr_db: Against the rung before, likewise; None where that did not compute this call.
         quantized_sqnr_db: Against the quantized graph in PyTorch, likewise: the error of lowering alone.
-            None on that rung itself, and where there is none.
+            None on that rung itself, where there is none, and where it did not compute this call.
         error: What went wrong, in words; empty otherwise.
     """
 
@@ -149,11 +149,13 @@ def by_rung(
     return found
 
 
-def _previous(rung: RungResult) -> dict[str, float | None]:
-    """The value against the rung before as JSON: null where it is no number, nothing without such a rung."""
-    if rung.previous_sqnr_db is None:
-        return {}
-    return {"previous_sqnr_db": metrics.finite_or_none(rung.previous_sqnr_db)}
+def _between_rungs(rung: RungResult) -> dict[str, float | None]:
+    """The values against other rungs as JSON: null where they are no numbers, nothing without such a rung."""
+    return {
+        name: metrics.finite_or_none(value)
+        for name in ("previous_sqnr_db", "quantized_sqnr_db")
+        if (value := getattr(rung, name)) is not None
+    }
 
 
 def previous_sqnrs_db(results: Iterable[RungResult]) -> list[float]:
@@ -176,8 +178,7 @@ def rungs_to_json(calls: Iterable[tuple[int, Sequence[RungResult]]]) -> list[dic
                 {
                     "index": index,
                     "float_sqnr_db": metrics.finite_or_none(rung.float_sqnr_db),
-                    **_previous(rung),
-                    "quantized_sqnr_db": metrics.finite_or_none(rung.quantized_sqnr_db),
+                    **_between_rungs(rung),
                     "error": rung.error,
                 }
                 for index, rung in results

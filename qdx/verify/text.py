@@ -65,9 +65,14 @@ def _not_all(report: Report) -> str:
 
 def _rungs(methods: Sequence[MethodResult]) -> str:
     """The least SQNR of every rung over the calls, of methods with more than one rung."""
-    rows = []
+    rows, notes = [], []
     for result in methods:
         found = by_rung((call.index, call.rungs) for call in result.calls)
+        few = [name for name, rungs in found.items() if len(rungs) < len(result.calls)]
+        if few:
+            notes.append(
+                f"{result.where}: {' and '.join(few)} computed some of the calls, and their figures are of these"
+            )
         for name, rungs in found.items() if len(found) > 1 else ():
             worst = min(rungs, key=lambda pair: metrics.or_least(pair[1].float_sqnr_db))
             rows.append((
@@ -79,7 +84,7 @@ def _rungs(methods: Sequence[MethodResult]) -> str:
                 str(len(rungs)),
             ))  # fmt: skip
     columns = ("least SQNR, dB", "rung", "to float", "to previous", "worst call", "calls")
-    return _table(columns, rows) if rows else ""
+    return "\n".join([_table(columns, rows), *notes]) if rows else ""
 
 
 def _conditioning(methods: Sequence[MethodResult]) -> str:

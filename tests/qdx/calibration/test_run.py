@@ -296,7 +296,7 @@ def test_a_sample_that_observes_nothing_computes_nothing(ddpm, told, monkeypatch
     assert found.provenance.samples == 4
 
 
-def test_the_longest_samples_begin(ddpm, monkeypatch):
+def test_the_longest_samples_begin_first(ddpm, monkeypatch):
     """What follows the last observed call is left out, so that samples differ; one that is alone at the end costs most."""
     begun = []
 
@@ -307,7 +307,8 @@ def test_the_longest_samples_begin(ddpm, monkeypatch):
     monkeypatch.setattr(run, "run_samples", heard)
     found = calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5})
     assert begun == [1, 3, 0, 2]
-    monkeypatch.setattr(run, "sorted", lambda numbers, **_: list(numbers), raising=False)
+    backwards = lambda samples, *rest, **options: run_samples(samples[::-1], *rest, **options)  # noqa: E731
+    monkeypatch.setattr(run, "run_samples", backwards)
     assert (
         found.to_bytes() == calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5}).to_bytes()
     )
@@ -321,7 +322,7 @@ def test_a_call_that_comes_to_nothing_observed_is_refused(ddpm):
         calls=lambda _sample: (),
     )
     with pytest.raises(UsageError, match=r"does not call `unet\.forward` here: nothing"):
-        run.observing(job, 2)
+        run.computing_samples(job, 2)
 
 
 def test_statistics_of_many_samples_are_not_in_memory_together(ddpm, monkeypatch):

@@ -20,7 +20,7 @@ def model(tmp_path_factory):
 def calibrate(qdx, model, tmp_path):
     path = write_plan(tmp_path, plan())
 
-    def run(output, *extra, plan=path):
+    def run(output, *extra, plan=path, model=model):
         return qdx("calibrate", str(model), "--plan", str(plan), "-o", str(output), *CALL_OPTION, *extra)  # fmt: skip
 
     return run
@@ -68,6 +68,19 @@ def test_force_replaces_files_of_ranges_alone(calibrate, tmp_path, kind):
 def test_a_folder_that_is_not_there(calibrate, tmp_path):
     done = calibrate(tmp_path / "none" / "ranges")
     assert (done.status, "is not a folder" in done.err) == (2, True)
+
+
+def test_smoothing_where_attention_alone_is_quantized_smooths_nothing(calibrate, tiny_sd, tmp_path):
+    """Its products have no weight that could take the factors: one pass records their ranges."""
+    value = plan(smoothing={"alpha": 0.5})
+    value["rules"] = [
+        {"select": {"component": "unet", "op": ["qk", "pv"]}, "inputs": {"dtype": "int8"}}
+    ]
+    done = calibrate(tmp_path / "ranges", plan=write_plan(tmp_path, value, "a.json"), model=tiny_sd)
+    assert done.status == 0, done.err
+    found = Ranges.load(tmp_path / "ranges")
+    assert found.provenance.smoothing == 0.5
+    assert found.factors("unet.forward") == {}
 
 
 def test_a_plan_that_needs_none(calibrate, tmp_path):

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
-from qdx.verify import ladder, selection, verify
+from qdx.verify import components, ladder, selection, verify
 from qdx.verify.ladder import _check_outside, check_source
 from qdx.verify.reference_runs import Reference
 from qdx.verify.runs import size_pixels
@@ -136,12 +137,30 @@ def test_of_a_large_model_the_graph_in_pytorch_answers_what_lockstep_has_asked_a
         monkeypatch.setattr(selection, "COMPARED_MACS", 1)
         monkeypatch.setattr(selection, "_STEPS_AT_LEAST", 5)
     export(smallest, tmp_path, plan(STATIC), "openvino")
-    report = verify(tmp_path / "openvino", model=smallest, steps=6, localize=True)
+    report = verify(tmp_path / "openvino", model=smallest, steps=6)
     (result,) = report.methods
 
     both, alone = ["quantized", "artifact"], ["artifact"]
     names = [[rung.name for rung in call.rungs] for call in result.calls]
     assert names == ([both, alone, both, alone, both] if large else [both] * 6)
     assert report.reference.quantized.ran == (3 if large else 6)
-    least = min(result.calls, key=lambda call: call.sqnr_db)
-    assert report.localization.index == least.index
+
+
+def test_the_worst_call_is_localized_also_where_the_graph_in_pytorch_was_not_asked(
+    smallest, tmp_path, monkeypatch
+):
+    measured = components._measured
+
+    def worse(call, answers):
+        found = measured(call, answers)
+        return replace(found, sqnr_db=found.sqnr_db - 20) if call.index == 1 else found
+
+    monkeypatch.setattr(selection, "COMPARED_MACS", 1)
+    monkeypatch.setattr(selection, "_STEPS_AT_LEAST", 5)
+    monkeypatch.setattr(components, "_measured", worse)
+    export(smallest, tmp_path, plan(STATIC), "openvino")
+    report = verify(tmp_path / "openvino", model=smallest, steps=6, localize=True)
+    (result,) = report.methods
+
+    assert [rung.name for rung in result.calls[1].rungs] == ["artifact"]
+    assert (report.localization.index, report.localization.enters) == (1, "lowering")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -64,3 +65,8 @@ def get_backend(runtime: str) -> Backend:
             f"`{package}` is not installed", hint=f'run `pip install "qdx[{extra}]"`'
         )
     return _BACKENDS[runtime]()
+
+
+def is_any_loaded() -> bool:
+    """Whether the package of a runtime was imported, by whomever; what it holds wants to end in its own order."""
+    return any(_NEEDS.get(runtime, (runtime, ""))[0] in sys.modules for runtime in _BACKENDS)

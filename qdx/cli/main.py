@@ -22,6 +22,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from qdx import __version__
+from qdx.backends.registry import is_any_loaded
 from qdx.cli import (
     bench,
     build,
@@ -125,8 +126,9 @@ def main() -> NoReturn:
     if status == _BROKEN_PIPE:
         # The interpreter flushes again on its way out, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    # Python would look for cycles among all that PyTorch has made, for more than a second.
-    gc.freeze()
+    if not is_any_loaded():
+        # Python would look for cycles among all that PyTorch has made, for more than a second.
+        gc.freeze()
     sys.exit(status)
 
 

@@ -17,8 +17,8 @@ from qdx.exporter.calibrate.timesteps import timestep_input, timestep_of
 from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.calls import LiveCall, constants
 from qdx.exporter.capture.cost import bounded_tensors
-from qdx.exporter.capture.distributions import map_tensors
-from qdx.exporter.capture.dry_run import fake_output, intercept
+from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.graph.weights import load_buffers
@@ -84,7 +84,7 @@ def rehearse(
     seen: dict[str, list[dict[str, torch.Tensor | float]]] = {}
     order: list[tuple[str, int]] = []
     fixed: dict[str, dict[str, Any]] = {}
-    templates: dict[tuple[str, str], Any] = {}
+    zeros = FakeAnswers(skeleton)
 
     def answer(call: LiveCall) -> Any:
         components.add(call.component)
@@ -98,11 +98,7 @@ def rehearse(
             )
             numbers = {k: v for k, v in constants(arguments).items() if k not in graphs[where]}
             fixed.setdefault(where, numbers)
-        shapes = {k: tuple(v.shape) for k, v in leaves.items() if isinstance(v, torch.Tensor)}
-        key = (call.where, repr((shapes, arguments.get("return_dict"))))
-        if key not in templates:
-            templates[key] = fake_output(skeleton, call)
-        return map_tensors(templates[key], lambda t: torch.zeros(tuple(t.shape), dtype=t.dtype))
+        return zeros(call)
 
     name = skeleton.folder.pipeline_class
     errors = pipeline_errors(

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from qdx.exporter.capture.calls import CallRecord, LiveCall, bind, describe
 from qdx.exporter.capture.cost import bounded_tensors
-from qdx.exporter.capture.distributions import map_tensors
+from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.errors import InvalidModel
@@ -41,14 +41,12 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
         InvalidModel: The pipeline fails for another reason, or calls no component.
     """
     records: list[CallRecord] = []
+    zeros = FakeAnswers(skeleton)
 
     def answer(call: LiveCall) -> Any:
         arguments = pytree.tree_map(describe, call.arguments)
         records.append(CallRecord(call.component, call.method, arguments))
-        return map_tensors(
-            fake_output(skeleton, call),
-            lambda tensor: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype),
-        )
+        return zeros(call)
 
     name = skeleton.folder.pipeline_class
     errors = pipeline_errors(
@@ -64,18 +62,6 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     if not records:
         raise InvalidModel(f"`{skeleton.folder.path}`: the pipeline called none of its components")
     return records
-
-
-def fake_output(skeleton: Skeleton, call: LiveCall) -> Any:
-    """What a method returns, with fake tensors: its structure, and the shapes in it."""
-
-    def fake(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return torch.empty(tuple(value.shape), dtype=value.dtype)  # inside the mode: a fake
-        return value
-
-    with skeleton.mode, torch.no_grad():
-        return call.original(**pytree.tree_map(fake, call.arguments))
 
 
 Answer = Callable[[LiveCall], Any]

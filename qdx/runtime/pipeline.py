@@ -13,7 +13,8 @@ from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.capture.calls import LiveCall, constants
 from qdx.exporter.capture.distributions import fill_output, flatten_output
-from qdx.exporter.capture.dry_run import fake_output, route
+from qdx.exporter.capture.dry_run import route
+from qdx.exporter.capture.fake_answers import fake_output
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton

@@ -44,7 +44,7 @@ def choose_within(
         timed = time_first_calls(one.records, one.rungs, progress=progress)
         for where, record in one.records.items():
             seconds = timed.get(where, {})
-            sparse = {rung.name for rung in one.rungs.get(where, ()) if rung.few}
+            sparse = {rung.name for rung in one.rungs.get(where, ()) if rung.most is not None}
             few_s = sum(taken for name, taken in seconds.items() if name in sparse)
             work = Work(record, sum(seconds.values()) - few_s, few_s)
             found.append((number, where, work))

@@ -17,7 +17,7 @@ from qdx.exporter.measure.words import about, memory
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verify.lockstep import side_by_side
 from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED
-from qdx.verify.selection import FEW, calls_compared, few, is_compared_in_part
+from qdx.verify.selection import FEW, LEAST, calls_compared, few, is_compared_in_part
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -94,15 +94,15 @@ class MethodWork:
     def calls(self) -> dict[str, int]:
         """How many calls there are of each kind."""
         some = len(few(self._compared_of_a_run))
+        in_part = is_compared_in_part(self.steps, self.macs)
         found = {REFERENCE: self.recorded, ARTIFACT: self.made + self.compared}
         if self.quantized:
             # The audit runs the artifact too; what lockstep has answered is not computed again.
             found[ARTIFACT] += 1
-            in_part = is_compared_in_part(self.steps, self.macs)
             asked = some if in_part else self._compared_of_a_run
             found |= {LOCKSTEP: some, QUANTIZED: asked - some}
         if self.unoptimized:
-            found[UNOPTIMIZED] = some
+            found[UNOPTIMIZED] = LEAST if in_part else some
         return found
 
 

@@ -28,6 +28,7 @@ from qdx.verify.answers import Answers, graph_identity
 from qdx.verify.localize import Answered, Localization, localize
 from qdx.verify.metrics import or_least
 from qdx.verify.rungs import QUANTIZED, UNOPTIMIZED, Rung
+from qdx.verify.selection import FEW, LEAST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,7 +198,8 @@ def middle_rungs(
         model: Its quantized graphs.
         answers: Remembers what these answer.
         device: Where they compute.
-        few: `component.method` of those whose quantized graph computes a few calls alone.
+        few: `component.method` of large ones: their quantized graphs compute the few calls that lockstep has computed,
+            and the runtime without its optimizations the first and the last.
     """
     manifest = bundle.manifest
     found: dict[str, tuple[Rung, ...]] = {}
@@ -205,7 +207,7 @@ def middle_rungs(
         if where not in methods:
             continue
         in_pytorch = as_method(methods[where], graph)
-        rung = Rung(QUANTIZED, in_pytorch, few=where in few)
+        rung = Rung(QUANTIZED, in_pytorch, most=FEW if where in few else None)
         if not is_cpu(device):  # what it keeps on the GPU makes room for the next
             late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
             rung = replace(rung, run=late, open=late.open, close=late.close)
@@ -215,7 +217,9 @@ def middle_rungs(
             options = {**checked_options(manifest), **_UNOPTIMIZED_OPTIONS[runtime]}
             opens = partial(get_backend(runtime).open, artifact_path(bundle, where), options)
             late = _LateMethod(methods[where], opens)
-            rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close, few=True))
+            # Without its optimizations a runtime is slower than PyTorch.
+            most = LEAST if where in few else FEW
+            rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close, most=most))
         found[where] = tuple(rungs)
     return found
 

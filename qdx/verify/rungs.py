@@ -14,7 +14,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from qdx.verify import metrics
-from qdx.verify.selection import few
+from qdx.verify.selection import evenly_spaced
 
 __all__ = [
     "ARTIFACT",
@@ -57,7 +57,7 @@ class Rung:
         open: Takes what the runs need, before the first.
         close: Gives it back, behind the last.
         fresh: Computes anew, where `run` may remember; None where `run` itself does.
-        few: Whether it computes a few of the calls only, see `qdx.verify.selection.few`.
+        most: How many of the calls it computes, evenly spaced, the first and the last in any case; None for all.
     """
 
     name: str
@@ -65,11 +65,11 @@ class Rung:
     open: Callable[[], None] = _nothing
     close: Callable[[], None] = _nothing
     fresh: Run | None = None
-    few: bool = False
+    most: int | None = None
 
     def positions(self, count: int) -> tuple[int, ...]:
         """Which of so many calls it computes."""
-        return few(count) if self.few else tuple(range(count))
+        return evenly_spaced(count, count if self.most is None else self.most)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from qdx.verify.reference import MethodRecord
 __all__ = [
     "COMPARED_MACS",
     "FEW",
+    "LEAST",
     "Work",
     "calls_compared",
     "compared_in_part",
+    "evenly_spaced",
     "few",
     "fitting",
     "is_compared_in_part",
@@ -34,7 +36,8 @@ of Stable Diffusion 1.5 has about 0.8 * 10**12 in a call at 512x512 with guidanc
 _STEPS_AT_LEAST: Final = 3
 _FLOAT_CALLS: Final = 9
 """Of methods that are not quantized, where the plan asks for no step by step: their errors are alike in all calls."""
-_LEAST: Final = 2  # the first and the last
+LEAST: Final = 2
+"""The first and the last."""
 FEW: Final = 3
 """Of calls that are compared where one costs much and tells of the others."""
 
@@ -64,7 +67,7 @@ def few(count: int) -> tuple[int, ...]:
     >>> few(9)
     (0, 4, 8)
     """
-    return _evenly_spaced(count, FEW)
+    return evenly_spaced(count, FEW)
 
 
 def usual_choice(
@@ -98,7 +101,7 @@ def calls_compared(steps: Sequence[int], macs: int) -> int:
         steps: Calls of each step of a run.
         macs: Multiply-accumulates of one call.
     """
-    picked = _evenly_spaced(len(steps), _affordable(steps, max(1, macs)))
+    picked = evenly_spaced(len(steps), _affordable(steps, max(1, macs)))
     return sum(steps[position] for position in picked)
 
 
@@ -149,12 +152,12 @@ def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[Method
             _spread(work.record, own, count, why) for work, own in zip(works, steps, strict=True)
         ]
 
-    for count in range(most, _LEAST, -1):
+    for count in range(most, LEAST, -1):
         found = chosen(count)
         taken_s = sum(w.seconds(len(one.calls)) for one, w in zip(found, works, strict=True))
         if taken_s <= budget_s:
             return tuple(found)
-    return tuple(chosen(_LEAST))
+    return tuple(chosen(LEAST))
 
 
 def steps_of(record: MethodRecord) -> list[tuple[int, ...]]:
@@ -194,14 +197,19 @@ def _spread(
 ) -> MethodRecord:
     if len(steps) <= count:
         return record
-    picked = _evenly_spaced(len(steps), count)
+    picked = evenly_spaced(len(steps), count)
     positions = itertools.chain.from_iterable(steps[step] for step in picked)
     calls = tuple(record.calls[position] for position in positions)
     return replace(record, calls=calls, kept=record.recorded, why_not_all=why)
 
 
-def _evenly_spaced(count: int, most: int) -> tuple[int, ...]:
-    """Positions of the first, the last and as many between them, the first and the last in any case."""
+def evenly_spaced(count: int, most: int) -> tuple[int, ...]:
+    """Positions of the first, the last and as many between them, the first and the last in any case.
+
+    Args:
+        count: How many there are.
+        most: How many are wanted; of fewer than there are, two at least.
+    """
     if count <= most:
         return tuple(range(count))
     last, gaps = count - 1, max(1, most - 1)

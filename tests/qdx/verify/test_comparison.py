@@ -91,7 +91,7 @@ def test_a_budget_counts_all_rungs_and_the_timing(compare, clock):
 
 
 def test_a_budget_counts_a_rung_of_some_calls_for_those(compare, clock):
-    between = [Rung(QUANTIZED, clock(1.0), few=True)]
+    between = [Rung(QUANTIZED, clock(1.0), most=3)]
     ((result,),) = compare([record(20)], clock(1.0), between=between, budget_s=15.0).runs
 
     assert len(result.calls) == 10

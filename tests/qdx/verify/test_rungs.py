@@ -115,7 +115,7 @@ def test_a_rung_may_compute_some_of_the_calls():
     )
     between = (
         Rung(QUANTIZED, lambda _: outputs(QUANTIZED_OUTPUT)),
-        Rung(UNOPTIMIZED, slow, few=True),
+        Rung(UNOPTIMIZED, slow, most=3),
     )
     (result,) = compare_calls(
         {"unet.forward": MethodRecord(9, calls)},

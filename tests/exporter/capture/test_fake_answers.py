@@ -1,0 +1,79 @@
+"""Components that do not compute answer in zeros, found once for calls whose outputs have the same shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qdx.exporter.capture import fake_answers
+from qdx.exporter.capture.arguments import complete_call
+from qdx.exporter.capture.calls import LiveCall
+from qdx.exporter.capture.dry_run import dry_run
+from qdx.exporter.capture.fake_answers import FakeAnswers
+from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.skeleton import build_skeleton
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def skeleton(tmp_path_factory):
+    return build_skeleton(
+        read_pipeline_folder(tiny.build("ddpm", tmp_path_factory.mktemp("model")))
+    )
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Calls that ran on fake tensors."""
+    found = []
+    real = fake_answers.fake_output
+
+    def counting(skeleton, call):
+        found.append(call)
+        return real(skeleton, call)
+
+    monkeypatch.setattr(fake_answers, "fake_output", counting)
+    return found
+
+
+def called(tensor, **arguments):
+    def repeat(tensor, times=1, by=1.0, name="", tool=None):
+        del by, name, tool
+        return (tensor.repeat(times, 1), None)
+
+    return LiveCall("unet", "forward", repeat, {"tensor": tensor, **arguments})
+
+
+def test_a_schedule_of_many_steps_runs_once_on_fake_tensors(skeleton, runs):
+    records = dry_run(skeleton, complete_call(skeleton.pipeline, {"num_inference_steps": 7}))
+    assert (len(records), len(runs)) == (7, 1)
+
+
+def test_answers_are_zeros_of_the_right_shapes_and_no_two_the_same_tensor(skeleton):
+    answers = FakeAnswers(skeleton)
+    (one, nothing), (other, _) = (answers(called(torch.ones(2, 3), times=2)) for _ in range(2))
+    assert (tuple(one.shape), nothing) == ((4, 3), None)
+    assert not one.any()
+    one += 1
+    assert not other.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "times"),
+    [
+        ([{"by": 1.0}, {"by": 2.0}], 1),
+        ([{"times": 1}, {"times": 2}], 2),
+        ([{"name": "a"}, {"name": "b"}], 2),
+        ([{"tool": object()}] * 2, 2),
+        ([{}, {"tensor": torch.ones(1, 3)}], 2),
+        ([{}, {"tensor": torch.ones(2, 3, dtype=torch.float16)}], 2),
+    ],
+    ids=["fractions", "whole numbers", "words", "objects", "shapes", "dtypes"],
+)
+def test_what_can_decide_a_shape_is_run_apart(skeleton, runs, arguments, times):
+    answers = FakeAnswers(skeleton)
+    shapes = [answers(called(**{"tensor": torch.ones(2, 3), **one}))[0].shape for one in arguments]
+    assert len(runs) == times
+    assert [shape[0] for shape in shapes] == [
+        one.get("tensor", torch.ones(2, 3)).shape[0] * one.get("times", 1) for one in arguments
+    ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.bundle.amend import amend
 from qdx.bundle.reader import read_bundle
-from qdx.exporter.errors import InvalidInput, UsageError, quoted
+from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
 from qdx.exporter.files import read_bytes
 from qdx.exporter.progress import SILENT
 
@@ -163,10 +163,19 @@ def _read_cache(path: Path | None) -> bytes:
 
 
 def _write_cache(path: Path, data: bytes) -> None:
-    """Replaces the file in one step."""
+    """Replaces the file in one step.
+
+    Raises:
+        StorageError: The disk refused; the engines are in the bundle all the same.
+    """
     partial = path.with_name(f".{path.name}.qdx-{os.getpid()}")
     try:
         partial.write_bytes(data)
         partial.replace(path)
+    except OSError as bad:
+        raise StorageError(
+            f"--timing-cache: {quoted(path)}: cannot be written, {bad.strerror or bad}",
+            hint="the engines are built and in the bundle; the next build measures its kernels anew",
+        ) from bad
     finally:
         partial.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
+from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.graph.weights import load_buffers
 
@@ -113,9 +114,8 @@ def rehearse(
         intercept(skeleton.modules, answer),
         bounded_tensors(),
         torch.no_grad(),
-        torch.random.fork_rng(devices=[]),
+        seeded(0),
     ):
-        torch.manual_seed(0)
         skeleton.pipeline(**call)
     methods = {where: _schedule(calls, fixed[where]) for where, calls in seen.items()}
     made = tuple((w, _timestep(seen[w][number], methods[w].input)) for w, number in order)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +53,38 @@ def test_the_extra_all_holds_what_installs_without_a_gpu():
     extras = CONFIGURATION["project"]["optional-dependencies"]
 
     assert extras["all"] == ["qdx[onnxruntime,openvino,coreml]"]
+
+
+@pytest.mark.parametrize("runtime", ["coreml", "onnxruntime", "openvino", "tensorrt"])
+def test_an_extra_brings_what_the_modules_of_its_runtime_import(runtime):
+    """Those of the ONNX format run files in ONNX Runtime, for TensorRT where no engine is built."""
+    extras = CONFIGURATION["project"]["optional-dependencies"]
+    needed = [*CONFIGURATION["project"]["dependencies"], *extras[runtime]]
+    brought = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in needed}
+    folders = [ROOT / "backends" / runtime]
+    if runtime in {"onnxruntime", "tensorrt"}:
+        folders.append(ROOT / "backends" / "onnx")
+    imported = {
+        name.partition(".")[0]
+        for folder in folders
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+        )
+    }
+    known = {
+        "sympy",
+        "google",
+        "ml_dtypes",
+        "qdx",
+        *sys.stdlib_module_names,
+    }  # of torch, onnx and onnx-ir
+
+    assert imported - known - brought == set()
 
 
 @pytest.fixture(scope="module")

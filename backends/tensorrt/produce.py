@@ -13,7 +13,12 @@ from qdx.backends.tensorrt.build import BuiltEngine, build_engine
 from qdx.backends.tensorrt.engine import ENGINE_NAME, RECORD_NAME, EngineRecord
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.package import compute_capability, device_name, installed_version
-from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe, parse_recipe
+from qdx.backends.tensorrt.recipe import (
+    RECIPE_NAME,
+    BuildRecipe,
+    parse_recipe,
+    shape_faults,
+)
 from qdx.backends.tensorrt.versions import Version, VersionRange
 from qdx.exporter.errors import (
     InvalidBundle,
@@ -24,6 +29,7 @@ from qdx.exporter.errors import (
     quoted,
 )
 from qdx.exporter.files import read_bytes, safe_child, sha256_file
+from qdx.exporter.graph.graph import TensorSpec
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
 __all__ = ["Produced", "check_model", "lint_file", "produce_engine", "read_recipe"]
@@ -109,13 +115,21 @@ def produce_engine(
 def check_model(
     model: Path, recipe: BuildRecipe, version: Version, capability: tuple[int, int] | None
 ) -> None:
-    """Checks a model's rules for one version and one device, before a build spends minutes on it.
+    """Checks a recipe against its model, and the model's rules for one version and one device, before a build spends minutes.
 
     Raises:
+        InvalidBundle: A profile of the recipe does not fit the model's inputs, or the file is no ONNX model.
         TargetRefusal: With each rule that is broken; warnings are none.
     """
     facts = DeviceFacts(VersionRange(version), capability, recipe.refit == "any")
-    broken = [f for f in lint_file(model, facts) if f.severity is Severity.ERROR]
+    loaded = _loaded(model)
+    faults = shape_faults(recipe, [_spec(value) for value in loaded.graph.inputs])
+    if faults:
+        raise InvalidBundle(
+            f"{quoted(model.with_name(RECIPE_NAME))}: {'; '.join(faults)}",
+            hint="give each open input of the model, and no other, its shapes in every profile",
+        )
+    broken = [f for f in lint(loaded, facts) if f.severity is Severity.ERROR]
     if broken:
         raise TargetRefusal(
             f"{quoted(model.name)}: breaks {len(broken)} rules of TensorRT {version}",
@@ -130,13 +144,24 @@ def lint_file(model: Path, facts: DeviceFacts) -> tuple[Finding, ...]:
     Raises:
         InvalidBundle: It is missing, or no ONNX model.
     """
+    return lint(_loaded(model), facts)
+
+
+def _loaded(model: Path) -> ir.Model:
+    """The model in a file, without its weights."""
     try:
-        loaded = ir.load(model)
+        return ir.load(model)
     except Exception as error:  # those of the protobuf library and of the file system share no base
         raise InvalidBundle(
             f"{quoted(model)}: no ONNX model: {first_line(error)}", hint="export again"
         ) from error
-    return lint(loaded, facts)
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    """An input of a model; open sizes by their names."""
+    assert value.dtype is not None and value.shape is not None  # noqa: PT018  # ONNX wants both of inputs
+    sizes = (size if isinstance(size, int) else str(size.value) for size in value.shape)
+    return TensorSpec(value.name or "", value.dtype.numpy().name, tuple(sizes))
 
 
 def _digests(folder: Path) -> dict[str, str]:

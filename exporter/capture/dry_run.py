@@ -19,6 +19,7 @@ from qdx.exporter.capture.calls import CallRecord, LiveCall, bind, describe
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
+from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.errors import InvalidModel
 
@@ -57,7 +58,7 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
         '--call \'{"prompt": "a red circle", "height": 512, "width": 512}\'',
         model_hint="check that the folder runs in diffusers, and choose its arguments with --call",
     )
-    with errors, intercept(skeleton.modules, answer), bounded_tensors(), torch.random.fork_rng():
+    with errors, intercept(skeleton.modules, answer), bounded_tensors(), seeded(0):
         skeleton.pipeline(**call)
     if not records:
         raise InvalidModel(f"`{skeleton.folder.path}`: the pipeline called none of its components")

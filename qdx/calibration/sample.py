@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -23,6 +22,7 @@ from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.devices import CPU
 from qdx.exporter.errors import QdxError, StorageError
 from qdx.exporter.graph.interpreter import Executor
+from qdx.runtime.generate import call_pipeline
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import attach
 
@@ -372,9 +372,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _call_pipeline(skeleton: Skeleton, call: dict[str, Any], seed: int) -> None:
     """Calls the pipeline with the noise of a seed; what it makes is not kept."""
-    arguments = dict(call)
-    if "generator" in inspect.signature(skeleton.pipeline.__call__).parameters:
-        arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
     name = skeleton.folder.pipeline_class
     errors = pipeline_errors(
         skeleton.folder,
@@ -383,7 +380,5 @@ def _call_pipeline(skeleton: Skeleton, call: dict[str, Any], seed: int) -> None:
         call_hint="give arguments with --call and prompts with --calib that the pipeline takes",
         model_hint="check that the folder makes pictures in diffusers with this call",
     )
-    # Some pipelines also draw from the global state.
-    with errors, torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        skeleton.pipeline(**arguments)
+    with errors:
+        call_pipeline(skeleton.pipeline, call, seed=seed)

@@ -74,7 +74,7 @@ def command(
 
     Numbers of the call that it was exported with hold where none are given: steps, guidance, sizes and the like.
     """
-    _check_output(output, force=force)
+    _check_output(output)
     given = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -86,6 +86,7 @@ def command(
     options = {name: value for name, value in given.items() if value is not None}
     arguments = (read_call(call) or {}) | options
     _check_size(arguments)
+    _check_names(output, _expected(arguments), force=force)
     from qdx.bundle.reader import read_bundle
     from qdx.exporter.capture.arguments import load_images
     from qdx.exporter.devices import choose_device
@@ -106,9 +107,10 @@ def command(
     _check_arguments(pipeline, arguments)
     exported = _as_exported(pipeline, opened.manifest.call, arguments)
     arguments |= exported
+    _check_names(output, _expected(arguments), force=force)
     with _drawing(pipeline):
         images = _draw(pipeline, arguments, seed)
-    paths = _paths(output, len(images), force=force)
+    paths = _free(output, len(images), force=force)
     for image, path in zip(images, paths, strict=True):
         _write(image, path)
         say(f"wrote {path}")
@@ -116,14 +118,29 @@ def command(
     emit(data, as_json=as_json, text="\n".join(map(str, paths)))
 
 
-def _check_output(output: Path, *, force: bool) -> None:
+def _check_output(output: Path) -> None:
     """Refuses before the work what would fail after it."""
     if output.suffix.lower() not in _FORMATS:
         raise UsageError(f"--output: {quoted(output)} ends in none of {', '.join(_FORMATS)}")
     if output.is_dir():
         raise UsageError(f"--output: {quoted(output)} is a folder, expected a picture's name")
-    if not force and output.exists():
-        raise UsageError(f"--output: {quoted(output)} exists", hint="give --force to replace it")
+
+
+def _expected(arguments: Mapping[str, Any]) -> int:
+    """How many pictures a call makes, as far as its arguments tell."""
+    prompt = arguments.get("prompt")
+    count = len(prompt) if isinstance(prompt, list) else 1
+    for name in ("num_images_per_prompt", "batch_size"):
+        value = arguments.get(name)
+        count *= value if isinstance(value, int) and value > 0 else 1
+    return count
+
+
+def _check_names(output: Path, count: int, *, force: bool) -> None:
+    """Refuses names that are taken."""
+    for path in _names(output, count):
+        if not force and path.exists():
+            raise UsageError(f"--output: {quoted(path)} exists", hint="give --force to replace it")
 
 
 def _check_size(arguments: dict[str, Any]) -> None:
@@ -188,11 +205,10 @@ def _drawing(pipeline: Any) -> Iterator[None]:
 
 def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
     """Calls the pipeline and returns its pictures."""
-    import torch
+    from qdx.runtime.generate import call_pipeline
 
-    generator = torch.Generator("cpu").manual_seed(seed)
     try:
-        result = pipeline(**arguments, generator=generator)
+        result = call_pipeline(pipeline, arguments, seed=seed)
     except _WRONG_ARGUMENTS as error:
         reason = first_line(error)
         raise UsageError(
@@ -224,13 +240,19 @@ def _check_drawn(images: list[Any], arguments: dict[str, Any]) -> None:
             )
 
 
-def _paths(output: Path, count: int, *, force: bool) -> list[Path]:
+def _names(output: Path, count: int, first: int = 0) -> list[Path]:
     """One name for one picture, numbered names for more."""
-    if count == 1:
+    if count == 1 and not first:
         return [output]
-    paths = [output.with_stem(f"{output.stem}-{number}") for number in range(count)]
-    for path in paths:
-        _check_output(path, force=force)
+    return [output.with_stem(f"{output.stem}-{first + number}") for number in range(count)]
+
+
+def _free(output: Path, count: int, *, force: bool) -> list[Path]:
+    """The names, or the next ones that nothing has: pictures that are finished are never lost."""
+    is_taken = os.path.isdir if force else os.path.lexists
+    first = 0
+    while any(map(is_taken, paths := _names(output, count, first))):
+        first += 1
     return paths
 
 

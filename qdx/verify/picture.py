@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 
 from qdx.exporter.errors import QdxError, UsageError
+from qdx.runtime.generate import call_pipeline
 from qdx.verify import metrics
 from qdx.verify.components import brief
 
@@ -92,14 +92,7 @@ def generate(pipeline: Any, call: dict[str, Any], *, seed: int) -> Products:
     Returns:
         What it made, by field of its output. The global state of random numbers stays as it was.
     """
-    arguments = dict(call)
-    if "generator" in inspect.signature(pipeline.__call__).parameters:
-        arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
-    # Some pipelines also draw from the global state.
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        output = pipeline(**arguments)
-    return _products(output)
+    return _products(call_pipeline(pipeline, call, seed=seed))
 
 
 def attempt(pipeline: Any, call: dict[str, Any], *, seed: int) -> tuple[Products, str]:

@@ -9,8 +9,12 @@ import shutil
 import pytest
 
 import qdx
+import qdx.build as building
 from qdx.backends.tensorrt.package import compute_capability, tensorrt
-from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
+from qdx.backends.tensorrt.produce import check_model, read_recipe
+from qdx.backends.tensorrt.recipe import InputShapes
+from qdx.backends.tensorrt.versions import Version
+from qdx.exporter.errors import InvalidBundle, RuntimeMissing, StorageError, UsageError
 from tests.qdx.bundle.bundles import write
 from tests.qdx.quantizing import files
 
@@ -90,6 +94,26 @@ def test_bundles_for_other_targets_are_refused(tmp_path):
 def test_a_timing_cache_in_the_bundle_is_refused(bundle):
     with pytest.raises(UsageError, match="expected a file elsewhere"):
         qdx.build(bundle, timing_cache=bundle / "times")
+
+
+def test_a_timing_cache_that_cannot_be_written_is_a_storage_failure(tmp_path):
+    (tmp_path / "times").mkdir()
+
+    with pytest.raises(StorageError, match=r"--timing-cache: .* cannot be written") as failure:
+        building._write_cache(tmp_path / "times", b"kernels")
+    assert "the engines are built" in failure.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["times"]
+
+
+def test_profiles_that_do_not_fit_the_model_are_refused_before_a_build(exported):
+    folder = exported.bundle / "unet"
+    recipe = read_recipe(folder)
+    check_model(folder / recipe.model, recipe, Version(10, 13), None)
+    shapes = InputShapes(min=[1, 4], opt=[1, 4], max=[1, 4])
+    wrong = recipe.model_copy(update={"profiles": ({"nothing": shapes},)})
+
+    with pytest.raises(InvalidBundle, match=r"build\.json`: profile 0: no input `nothing`"):
+        check_model(folder / recipe.model, wrong, Version(10, 13), None)
 
 
 @pytest.mark.gpu

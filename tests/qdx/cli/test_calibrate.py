@@ -65,6 +65,15 @@ def test_force_replaces_files_of_ranges_alone(calibrate, tmp_path, kind):
     assert kind != "text" or output.read_text() == "mine"
 
 
+def test_force_replaces_a_damaged_file_of_ranges(calibrate, tmp_path):
+    output = tmp_path / "ranges"
+    assert calibrate(output).status == 0
+    whole = output.read_bytes()
+    output.write_bytes(whole[:-8] + bytes(8))
+    assert calibrate(output, "--force").status == 0
+    assert output.read_bytes() == whole
+
+
 def test_a_folder_that_is_not_there(calibrate, tmp_path):
     done = calibrate(tmp_path / "none" / "ranges")
     assert (done.status, "is not a folder" in done.err) == (2, True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 from qdx.cli.options import SEED_LIMIT
@@ -443,7 +444,7 @@ class Painter:
         self.calls = []
 
     def __call__(self, prompt=None, negative_prompt=None, num_inference_steps=50, guidance_scale=7.5,
-                 height=None, width=None, generator=None):  # fmt: skip
+                 height=None, width=None, num_images_per_prompt=1, generator=None):  # fmt: skip
         self.calls.append({"prompt": prompt, "steps": num_inference_steps, "guidance": guidance_scale,
                                "size": (height, width), "seed": generator.initial_seed()})  # fmt: skip
         size = self.size or (width or 8, height or 8)
@@ -461,6 +462,8 @@ def painter(monkeypatch):
     def read_bundle(path):
         return SimpleNamespace(path=path, manifest=SimpleNamespace(call=painter.exported))
 
+    import qdx.runtime.generate  # noqa: F401  # before its package gets a stand-in
+
     stand_in(monkeypatch, "qdx.runtime", open_pipeline=open_pipeline)
     stand_in(monkeypatch, "qdx.bundle.reader", read_bundle=read_bundle)
     return painter
@@ -477,6 +480,25 @@ def test_run_draws_a_picture(qdx, painter, tmp_path):
     ]
     assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)
     assert [path] == list(path.parent.iterdir())
+
+
+def test_a_seed_holds_for_pipelines_that_take_no_generator(qdx, painter, tmp_path, monkeypatch):
+    """They draw from the global state, which is afterwards as it was."""
+    drawn = []
+
+    def draw(self):
+        drawn.append(float(torch.rand(())))
+        return SimpleNamespace(images=[Image.new("RGB", (8, 8))])
+
+    monkeypatch.setattr(Painter, "__call__", draw)
+    before = torch.random.get_rng_state()
+    done = [
+        qdx("run", "b", "-o", tmp_path / f"{n}.png", "--seed", s) for n, s in enumerate([7, 7, 8])
+    ]
+
+    assert [one.status for one in done] == [0, 0, 0]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_run_hands_on_how_to_open_the_bundle(qdx, painter, tmp_path):
@@ -562,6 +584,41 @@ def test_several_pictures_are_numbered(qdx, painter, tmp_path):
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x-0.png", "x-1.png"]
     assert [str(tmp_path / "x-0.png"), str(tmp_path / "x-1.png")] == json.loads(done.out)["images"]
+
+
+@pytest.mark.parametrize("source", ["call", "export", "prompts"])
+def test_numbered_names_that_are_taken_are_refused_before_anything_is_drawn(
+    qdx, painter, tmp_path, source
+):
+    (tmp_path / "x-1.png").write_text("mine")
+    given = {
+        "call": ("--call", '{"num_images_per_prompt": 2}'),
+        "export": (),
+        "prompts": ("--call", '{"prompt": ["a", "b"]}'),
+    }
+    painter.exported = {"num_images_per_prompt": 2} if source == "export" else {}
+    done = qdx("run", "b", "-o", tmp_path / "x.png", *given[source])
+
+    assert (done.status, painter.calls) == (2, [])
+    assert "x-1.png` exists" in done.err
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_more_pictures_than_the_call_told_are_written_beside_what_is_there(
+    qdx, painter, tmp_path, force
+):
+    painter.count = 2
+    (tmp_path / "x-0.png").write_text("mine")
+    (tmp_path / "x-2.png").mkdir()
+    done = qdx("run", "b", "-o", tmp_path / "x.png", *(["--force"] if force else []))
+
+    assert done.status == 0
+    written = [
+        tmp_path / name for name in (("x-0.png", "x-1.png") if force else ("x-3.png", "x-4.png"))
+    ]
+    assert done.out == "".join(f"{path}\n" for path in written)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert force or (tmp_path / "x-0.png").read_text() == "mine"
 
 
 def test_an_unknown_argument_is_refused(qdx, painter, tmp_path):

@@ -1,0 +1,47 @@
+"""Pipelines that draw from the global state do the same whenever they run, and leave it as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qdx.exporter.capture.arguments import complete_call
+from qdx.exporter.capture.dry_run import dry_run
+from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.randomness import seeded
+from qdx.exporter.capture.skeleton import build_skeleton
+from tests import tiny
+
+
+def drawn(seed):
+    with seeded(seed):
+        return torch.rand(3).tolist()
+
+
+def test_a_seed_decides_what_is_drawn():
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_the_state_is_afterwards_as_it_was():
+    before = torch.random.get_rng_state()
+    drawn(1)
+    with pytest.raises(ValueError, match="inside"), seeded(1):
+        raise ValueError("inside")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_dry_run_is_seeded(tmp_path, monkeypatch):
+    skeleton = build_skeleton(read_pipeline_folder(tiny.build("ddpm", tmp_path / "model")))
+    call = complete_call(skeleton.pipeline, {})
+    draws = []
+    original = type(skeleton.pipeline).__call__
+
+    def drawing(self, **arguments):
+        draws.append(float(torch.rand(())))
+        return original(self, **arguments)
+
+    monkeypatch.setattr(type(skeleton.pipeline), "__call__", drawing)
+    for state in (1, 2):
+        torch.manual_seed(state)
+        dry_run(skeleton, call)
+    assert draws[0] == draws[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -15,19 +17,27 @@ if TYPE_CHECKING:
 __all__ = ["DerivedParts"]
 
 
+class _Latest(threading.local):
+    """The weight that a thread has read last, and its parts."""
+
+    def __init__(self) -> None:
+        self.weight: weakref.ref[DerivedParts] | None = None
+        self.parts: dict[str, torch.Tensor] = {}
+
+
+_LATEST = _Latest()
+
+
 class DerivedParts:
     """What the lazy parts of one weight are read from.
 
-    No part stays when the next weight is read, not even its few scales: the heap cannot give back the
-    memory of large tensors that was freed around small ones.
+    No part stays when the same thread reads the next weight, or when nobody has the lazy parts any more; not even the few
+    scales: the heap cannot give back the memory of large tensors that was freed around small ones.
 
     Args:
         weight: The float weight; it is read when the first part is.
         quantize: Makes the parts of it, by suffix.
     """
-
-    _latest: tuple[DerivedParts, Mapping[str, torch.Tensor]] | None = None
-    """The last one read, of all weights."""
 
     def __init__(
         self, weight: LazyWeight, quantize: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
@@ -41,13 +51,13 @@ class DerivedParts:
         Raises:
             InvalidModel: The weight cannot be quantized; with its name.
         """
-        latest = DerivedParts._latest
-        if latest is not None and latest[0] is self:
-            return latest[1][suffix]
-        DerivedParts._latest = latest = None  # before the next one is read: never two in memory
-        parts = self._quantized()
-        DerivedParts._latest = (self, parts)
-        return parts[suffix]
+        if _LATEST.weight is None or _LATEST.weight() is not self:
+            # Before the next one is read: never two in memory.
+            _LATEST.weight, _LATEST.parts = None, {}
+            parts = dict(self._quantized())
+            _LATEST.parts = parts
+            _LATEST.weight = weakref.ref(self, lambda _: parts.clear())
+        return _LATEST.parts[suffix]
 
     def _quantized(self) -> Mapping[str, torch.Tensor]:
         try:

@@ -25,6 +25,7 @@ from qdx.nncf import with_nncf
 from qdx.runtime.caution import caution_of
 from qdx.runtime.pipeline import open_methods
 from qdx.runtime.source import check_source
+from qdx.targets.profile import load_target
 from qdx.verify.acceptance import Evidence, gates_of
 from qdx.verify.answers import KIND as ANSWERS
 from qdx.verify.audit import audit_bundle
@@ -443,6 +444,9 @@ def _proof(bundle: Bundle) -> Proof:
     opened = dict.fromkeys(m.opened for one in components for m in one.methods.values())
     backend = get_backend(bundle.manifest.target.runtime)
     proof = backend.proof([bundle.path / path for path in opened])
+    device = load_target(bundle.manifest.target.name).other_device
+    if device is not None and proof.status == "device-verified":
+        proof = replace(proof, status="artifact-verified", unproved=f"what {device} makes of it")
     return replace(proof, caution=caution_of(bundle))
 
 

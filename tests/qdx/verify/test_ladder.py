@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from qdx.backends.contract import Proof
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
 from qdx.verify import components, ladder, selection, verify
 from qdx.verify.ladder import _check_outside, check_source
@@ -164,3 +165,17 @@ def test_the_worst_call_is_localized_also_where_the_graph_in_pytorch_was_not_ask
 
     assert [rung.name for rung in result.calls[1].rungs] == ["artifact"]
     assert (report.localization.index, report.localization.enters) == (1, "lowering")
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [("coreml", "device-verified"), ("iphone-a17", "artifact-verified")]
+)
+def test_a_mac_proves_nothing_of_a_phone(monkeypatch, target, status):
+    mac = SimpleNamespace(proof=lambda _folders: Proof("device-verified", "Core ML of macOS 15.1"))
+    monkeypatch.setattr(ladder, "get_backend", lambda _runtime: mac)
+    monkeypatch.setattr(ladder, "caution_of", lambda _bundle: "")
+    one = SimpleNamespace(name=target, runtime="coreml")
+    found = ladder._proof(SimpleNamespace(manifest=SimpleNamespace(components={}, target=one)))
+
+    assert found.status == status
+    assert ("A17 Pro" in found.unproved) == (target == "iphone-a17")

@@ -64,27 +64,20 @@ def test_an_extra_brings_what_the_modules_of_its_runtime_import(runtime):
     folders = [ROOT / "backends" / runtime]
     if runtime in {"onnxruntime", "tensorrt"}:
         folders.append(ROOT / "backends" / "onnx")
-    imported = {
-        name.partition(".")[0]
-        for folder in folders
-        for path in folder.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0)
-        for name in (
-            [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else [a.name for a in node.names]
-        )
-    }
-    known = {
-        "sympy",
-        "google",
-        "ml_dtypes",
-        "qdx",
-        *sys.stdlib_module_names,
-    }  # of torch, onnx and onnx-ir
+    modules = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
+    imported = {name.partition(".")[0] for module in modules for name in _imports(module)}
+    # What torch, onnx and pydantic bring of their own.
+    known = {"google", "ml_dtypes", "pydantic_core", "sympy", "qdx", *sys.stdlib_module_names}
 
     assert imported - known - brought == set()
+
+
+def _imports(module):
+    for node in ast.walk(ast.parse(module)):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_profiles_that_do_not_fit_the_model_are_refused_before_a_build(exported)
     folder = exported.bundle / "unet"
     recipe = read_recipe(folder)
     check_model(folder / recipe.model, recipe, Version(10, 13), None)
-    shapes = InputShapes(min=[1, 4], opt=[1, 4], max=[1, 4])
+    shapes = InputShapes(min=(1, 4), opt=(1, 4), max=(1, 4))
     wrong = recipe.model_copy(update={"profiles": ({"nothing": shapes},)})
 
     with pytest.raises(InvalidBundle, match=r"build\.json`: profile 0: no input `nothing`"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -153,6 +154,8 @@ def _cache_file(path: Path, bundle: Bundle) -> Path:
         )
     if not path.parent.is_dir():
         raise UsageError(f"--timing-cache: {quoted(path.parent)} is not a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"--timing-cache: {quoted(path.parent)} cannot be written")
     return path
 
 
@@ -178,4 +181,5 @@ def _write_cache(path: Path, data: bytes) -> None:
             hint="the engines are built and in the bundle; the next build measures its kernels anew",
         ) from bad
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

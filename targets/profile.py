@@ -162,7 +162,7 @@ class TargetProfile(_Model):
         name: What `--target` takes.
         runtime: The backend that lowers and runs.
         device: The runtime's name of the device.
-        other_device: Of a device that runs no qdx, such as a phone, its name in words: what another machine executes
+        proved_on: Of a device that runs no qdx, such as a phone, its name in words: what another machine executes
             does not prove what this one does.
         extra: The extra that installs the runtime: `pip install "qdx[EXTRA]"`.
         distributions: Packages that provide the runtime, the usual one first.
@@ -187,7 +187,7 @@ class TargetProfile(_Model):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     runtime: Literal["onnxruntime", "openvino", "coreml", "tensorrt"]
     device: str
-    other_device: str | None = None
+    proved_on: str | None = None
     extra: str
     distributions: Names
     description: str

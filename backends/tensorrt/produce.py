@@ -159,7 +159,11 @@ def _loaded(model: Path) -> ir.Model:
 
 def _spec(value: ir.Value) -> TensorSpec:
     """An input of a model; open sizes by their names."""
-    assert value.dtype is not None and value.shape is not None  # noqa: PT018  # ONNX wants both of inputs
+    if value.dtype is None or value.shape is None:
+        raise InvalidBundle(
+            f"input {quoted(value.name)} of the ONNX model has no type or shape",
+            hint="export again",
+        )
     sizes = (size if isinstance(size, int) else str(size.value) for size in value.shape)
     return TensorSpec(value.name or "", value.dtype.numpy().name, tuple(sizes))
 

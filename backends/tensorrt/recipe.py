@@ -168,7 +168,10 @@ def shape_faults(recipe: BuildRecipe, inputs: Sequence[TensorSpec]) -> tuple[str
     if not recipe.profiles and moving:
         found.append(f"no profile for the open sizes of {', '.join(sorted(moving))}")
     for index, profile in enumerate(recipe.profiles):
-        found += [f"profile {index}: no input {quoted(name)}" for name in profile.keys() - known]
+        found += [
+            f"profile {index}: no input {quoted(name)}"
+            for name in sorted(profile.keys() - known.keys())
+        ]
         found += [
             f"profile {index}: no shapes of {quoted(name)}"
             for name in sorted(moving - profile.keys())

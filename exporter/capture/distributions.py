@@ -60,6 +60,16 @@ def map_tensors(output: Any, function: Callable[[torch.Tensor], torch.Tensor]) -
     return pytree.tree_map(leaf, output)
 
 
+def is_plain(output: Any) -> bool:
+    """Whether an output holds tensors and plain values alone, and no object that a pipeline could change."""
+    return all(
+        leaf is None
+        or isinstance(leaf, torch.Tensor | bool | int | float | str)
+        or _is_distribution(leaf)
+        for leaf in pytree.tree_leaves(output)
+    )
+
+
 def fill_output(template: Any, tensors: Sequence[torch.Tensor]) -> Any:
     """The template's structure with its tensors replaced, in order of `flatten_output`.
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from qdx.exporter.capture.calls import LiveCall
-from qdx.exporter.capture.distributions import map_tensors
+from qdx.exporter.capture.distributions import is_plain, map_tensors
 from qdx.exporter.capture.skeleton import Skeleton
 
 __all__ = ["FakeAnswers", "fake_output"]
@@ -24,7 +24,7 @@ class FakeAnswers:
 
     def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
-        self._templates: dict[str, Any] = {}
+        self._templates: dict[str | None, Any] = {}
 
     def __call__(self, call: LiveCall) -> Any:
         """What a call is answered."""
@@ -34,11 +34,12 @@ class FakeAnswers:
 
     def _template(self, call: LiveCall) -> Any:
         key = _key(call)
-        if key is None:
-            return fake_output(self._skeleton, call)
-        if key not in self._templates:
-            self._templates[key] = fake_output(self._skeleton, call)
-        return self._templates[key]
+        if key in self._templates:
+            return self._templates[key]
+        found = fake_output(self._skeleton, call)
+        if key is not None and is_plain(found):
+            self._templates[key] = found
+        return found
 
 
 def _key(call: LiveCall) -> str | None:
@@ -56,7 +57,7 @@ def _key(call: LiveCall) -> str | None:
             leaves[name] = leaf
         else:
             return None
-    return repr((call.where, leaves))
+    return repr((call.where, leaves, pytree.tree_structure(call.arguments)))
 
 
 def fake_output(skeleton: Skeleton, call: LiveCall) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +13,16 @@ import typer
 
 from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Device, Force, read_call
 from qdx.cli.output import emit, say
+from qdx.cli.pictures import (
+    check_names,
+    check_output,
+    expected_count,
+    free_names,
+    write_picture,
+)
 from qdx.cli.progress import progress_bars
 from qdx.cli.verbosity import Verbosity, current
-from qdx.exporter.errors import StorageError, UsageError, first_line, quoted
+from qdx.exporter.errors import UsageError, first_line, quoted
 
 __all__ = ["command"]
 
@@ -32,7 +38,6 @@ _WRONG_ARGUMENTS: Final = (
 _SIZE: Final = frozenset({"height", "width"})
 """Given together, or not at all."""
 _OUTPUTS: Final = frozenset({"return_dict"})
-_FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def command(
@@ -74,7 +79,7 @@ def command(
 
     Numbers of the call that it was exported with hold where none are given: steps, guidance, sizes and the like.
     """
-    _check_output(output)
+    check_output(output)
     given = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -86,7 +91,7 @@ def command(
     options = {name: value for name, value in given.items() if value is not None}
     arguments = (read_call(call) or {}) | options
     _check_size(arguments)
-    _check_names(output, _expected(arguments), force=force)
+    check_names(output, expected_count(arguments), force=force)
     from qdx.bundle.reader import read_bundle
     from qdx.exporter.capture.arguments import load_images
     from qdx.exporter.devices import choose_device
@@ -107,40 +112,15 @@ def command(
     _check_arguments(pipeline, arguments)
     exported = _as_exported(pipeline, opened.manifest.call, arguments)
     arguments |= exported
-    _check_names(output, _expected(arguments), force=force)
+    check_names(output, expected_count(arguments), force=force)
     with _drawing(pipeline):
         images = _draw(pipeline, arguments, seed)
-    paths = _free(output, len(images), force=force)
+    paths = free_names(output, len(images), force=force)
     for image, path in zip(images, paths, strict=True):
-        _write(image, path)
+        write_picture(image, path)
         say(f"wrote {path}")
     data = {"images": paths, "seed": seed, "call": asked | exported}
     emit(data, as_json=as_json, text="\n".join(map(str, paths)))
-
-
-def _check_output(output: Path) -> None:
-    """Refuses before the work what would fail after it."""
-    if output.suffix.lower() not in _FORMATS:
-        raise UsageError(f"--output: {quoted(output)} ends in none of {', '.join(_FORMATS)}")
-    if output.is_dir():
-        raise UsageError(f"--output: {quoted(output)} is a folder, expected a picture's name")
-
-
-def _expected(arguments: Mapping[str, Any]) -> int:
-    """How many pictures a call makes, as far as its arguments tell."""
-    prompt = arguments.get("prompt")
-    count = len(prompt) if isinstance(prompt, list) else 1
-    for name in ("num_images_per_prompt", "batch_size"):
-        value = arguments.get(name)
-        count *= value if isinstance(value, int) and value > 0 else 1
-    return count
-
-
-def _check_names(output: Path, count: int, *, force: bool) -> None:
-    """Refuses names that are taken."""
-    for path in _names(output, count):
-        if not force and path.exists():
-            raise UsageError(f"--output: {quoted(path)} exists", hint="give --force to replace it")
 
 
 def _check_size(arguments: dict[str, Any]) -> None:
@@ -238,32 +218,3 @@ def _check_drawn(images: list[Any], arguments: dict[str, Any]) -> None:
                 hint="leave out --width and --height, or export for this size, or with --shapes dynamic where the target "
                 "takes open sizes",
             )
-
-
-def _names(output: Path, count: int, first: int = 0) -> list[Path]:
-    """One name for one picture, numbered names for more."""
-    if count == 1 and not first:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{first + number}") for number in range(count)]
-
-
-def _free(output: Path, count: int, *, force: bool) -> list[Path]:
-    """The names, or the next ones that nothing has: pictures that are finished are never lost."""
-    is_taken = os.path.isdir if force else os.path.lexists
-    first = 0
-    while any(map(is_taken, paths := _names(output, count, first))):
-        first += 1
-    return paths
-
-
-def _write(image: Any, path: Path) -> None:
-    """Writes a picture beside its place and moves it there: it is complete or absent."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(staging, format=_FORMATS[path.suffix.lower()])
-        staging.replace(path)
-    except OSError as bad:
-        raise StorageError(f"{quoted(path)}: cannot be written, {bad.strerror or bad}") from bad
-    finally:
-        staging.unlink(missing_ok=True)

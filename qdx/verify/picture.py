@@ -87,7 +87,7 @@ def generate(pipeline: Any, call: dict[str, Any], *, seed: int) -> Products:
     Args:
         pipeline: A diffusers pipeline.
         call: Its arguments, complete.
-        seed: Of every random number that the pipeline draws.
+        seed: Of every random number that the pipeline draws on the processor.
 
     Returns:
         What it made, by field of its output. The global state of random numbers stays as it was.

@@ -49,7 +49,7 @@ class Work:
     Attributes:
         record: The calls.
         each_s: Seconds that one of them takes on the rungs that compute every one.
-        few_s: Seconds that one of them takes on the rungs that compute a few, see `few`.
+        few_s: Seconds that one of them takes on the rungs that compute `few`.
     """
 
     record: MethodRecord

@@ -6,13 +6,15 @@ import hashlib
 import json
 import shutil
 
+import onnx
 import pytest
+from onnx import helper
 
 import qdx
 import qdx.build as building
 from qdx.backends.tensorrt.package import compute_capability, tensorrt
 from qdx.backends.tensorrt.produce import check_model, read_recipe
-from qdx.backends.tensorrt.recipe import InputShapes
+from qdx.backends.tensorrt.recipe import BuildRecipe, InputShapes
 from qdx.backends.tensorrt.versions import Version
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, StorageError, UsageError
 from tests.qdx.bundle.bundles import write
@@ -96,13 +98,23 @@ def test_a_timing_cache_in_the_bundle_is_refused(bundle):
         qdx.build(bundle, timing_cache=bundle / "times")
 
 
-def test_a_timing_cache_that_cannot_be_written_is_a_storage_failure(tmp_path):
-    (tmp_path / "times").mkdir()
+@pytest.mark.parametrize("kind", ["a folder", "below a file"])
+def test_a_timing_cache_that_cannot_be_written_is_a_storage_failure(tmp_path, kind):
+    (tmp_path / "file").write_text("")
+    place = tmp_path if kind == "a folder" else tmp_path / "file" / "times"
 
     with pytest.raises(StorageError, match=r"--timing-cache: .* cannot be written") as failure:
-        building._write_cache(tmp_path / "times", b"kernels")
+        building._write_cache(place, b"kernels")
     assert "the engines are built" in failure.value.hint
-    assert [path.name for path in tmp_path.iterdir()] == ["times"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_whose_inputs_have_no_shapes_is_refused(tmp_path):
+    graph = helper.make_graph([], "g", [helper.make_empty_tensor_value_info("x")], [])
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+
+    with pytest.raises(InvalidBundle, match="input `x` of the ONNX model has no type or shape"):
+        check_model(tmp_path / "model.onnx", BuildRecipe(), Version(10, 13), None)
 
 
 def test_profiles_that_do_not_fit_the_model_are_refused_before_a_build(exported):

@@ -65,10 +65,11 @@ def test_answers_are_zeros_of_the_right_shapes_and_no_two_the_same_tensor(skelet
         ([{"times": 1}, {"times": 2}], 2),
         ([{"name": "a"}, {"name": "b"}], 2),
         ([{"tool": object()}] * 2, 2),
+        ([{"name": []}, {"name": {}}], 2),
         ([{}, {"tensor": torch.ones(1, 3)}], 2),
         ([{}, {"tensor": torch.ones(2, 3, dtype=torch.float16)}], 2),
     ],
-    ids=["fractions", "whole numbers", "words", "objects", "shapes", "dtypes"],
+    ids=["fractions", "whole numbers", "words", "objects", "containers", "shapes", "dtypes"],
 )
 def test_what_can_decide_a_shape_is_run_apart(skeleton, runs, arguments, times):
     answers = FakeAnswers(skeleton)
@@ -77,3 +78,16 @@ def test_what_can_decide_a_shape_is_run_apart(skeleton, runs, arguments, times):
     assert [shape[0] for shape in shapes] == [
         one.get("tensor", torch.ones(2, 3)).shape[0] * one.get("times", 1) for one in arguments
     ]
+
+
+def test_an_object_in_an_output_is_made_for_each_call(skeleton, runs):
+    """A pipeline could change it, such as a cache that grows."""
+
+    class Cache:
+        pass
+
+    call = LiveCall("unet", "forward", lambda tensor: (tensor, Cache()), {"tensor": torch.ones(2)})
+    answers = FakeAnswers(skeleton)
+    caches = [answers(call)[1] for _ in range(2)]
+    assert caches[0] is not caches[1]
+    assert len(runs) == 2

@@ -17,7 +17,7 @@ from qdx.exporter.measure.words import about, memory
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verify.lockstep import side_by_side
 from qdx.verify.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED
-from qdx.verify.selection import FEW, LEAST, calls_compared, few, is_compared_in_part
+from qdx.verify.selection import FEW, calls_compared, few, is_compared_in_part
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.graph import Graph
@@ -102,7 +102,7 @@ class MethodWork:
             asked = some if in_part else self._compared_of_a_run
             found |= {LOCKSTEP: some, QUANTIZED: asked - some}
         if self.unoptimized:
-            found[UNOPTIMIZED] = LEAST if in_part else some
+            found[UNOPTIMIZED] = 1 if in_part else some
         return found
 
 

@@ -28,7 +28,7 @@ from qdx.verify.answers import Answers, graph_identity
 from qdx.verify.localize import Answered, Localization, localize
 from qdx.verify.metrics import or_least
 from qdx.verify.rungs import QUANTIZED, UNOPTIMIZED, Rung
-from qdx.verify.selection import FEW, LEAST
+from qdx.verify.selection import FEW
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +199,7 @@ def middle_rungs(
         answers: Remembers what these answer.
         device: Where they compute.
         few: `component.method` of large ones: their quantized graphs compute the few calls that lockstep has computed,
-            and the runtime without its optimizations the first and the last.
+            and the runtime without its optimizations the first.
     """
     manifest = bundle.manifest
     found: dict[str, tuple[Rung, ...]] = {}
@@ -218,7 +218,7 @@ def middle_rungs(
             opens = partial(get_backend(runtime).open, artifact_path(bundle, where), options)
             late = _LateMethod(methods[where], opens)
             # Without its optimizations a runtime is slower than PyTorch.
-            most = LEAST if where in few else FEW
+            most = 1 if where in few else FEW
             rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close, most=most))
         found[where] = tuple(rungs)
     return found

@@ -57,7 +57,7 @@ class Rung:
         open: Takes what the runs need, before the first.
         close: Gives it back, behind the last.
         fresh: Computes anew, where `run` may remember; None where `run` itself does.
-        most: How many of the calls it computes, evenly spaced, the first and the last in any case; None for all.
+        most: How many of the calls it computes, evenly spaced from the first on; None for all.
     """
 
     name: str

@@ -14,7 +14,6 @@ from qdx.verify.reference import MethodRecord
 __all__ = [
     "COMPARED_MACS",
     "FEW",
-    "LEAST",
     "Work",
     "calls_compared",
     "compared_in_part",
@@ -36,8 +35,7 @@ of Stable Diffusion 1.5 has about 0.8 * 10**12 in a call at 512x512 with guidanc
 _STEPS_AT_LEAST: Final = 3
 _FLOAT_CALLS: Final = 9
 """Of methods that are not quantized, where the plan asks for no step by step: their errors are alike in all calls."""
-LEAST: Final = 2
-"""The first and the last."""
+_LEAST: Final = 2  # the first and the last
 FEW: Final = 3
 """Of calls that are compared where one costs much and tells of the others."""
 
@@ -152,12 +150,12 @@ def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[Method
             _spread(work.record, own, count, why) for work, own in zip(works, steps, strict=True)
         ]
 
-    for count in range(most, LEAST, -1):
+    for count in range(most, _LEAST, -1):
         found = chosen(count)
         taken_s = sum(w.seconds(len(one.calls)) for one, w in zip(found, works, strict=True))
         if taken_s <= budget_s:
             return tuple(found)
-    return tuple(chosen(LEAST))
+    return tuple(chosen(_LEAST))
 
 
 def steps_of(record: MethodRecord) -> list[tuple[int, ...]]:
@@ -204,14 +202,14 @@ def _spread(
 
 
 def evenly_spaced(count: int, most: int) -> tuple[int, ...]:
-    """Positions of the first, the last and as many between them, the first and the last in any case.
+    """Positions of the first, the last and as many between them; of the first where one is wanted.
 
     Args:
         count: How many there are.
-        most: How many are wanted; of fewer than there are, two at least.
+        most: How many are wanted.
     """
-    if count <= most:
-        return tuple(range(count))
+    if count <= most or most == 1:
+        return tuple(range(min(count, most)))
     last, gaps = count - 1, max(1, most - 1)
     # Rounded to the nearest in whole numbers, so that no machine chooses otherwise.
     return tuple(sorted({(2 * i * last + gaps) // (2 * gaps) for i in range(gaps + 1)}))

@@ -70,7 +70,7 @@ class Proof:
 
     Attributes:
         status: `device-verified` where the target's own runtime executes the artifact here, and
-            `artifact-verified` where something else computes what the artifact says, or another device does.
+            `artifact-verified` where something else computes what the artifact says, or its runtime on another device.
         executed_by: What computes it.
         unproved: What is left unproved, as a sentence's end; empty for a device.
         caution: What this machine computes worse than others that the artifact is for; empty for nothing.

@@ -13,12 +13,7 @@ from qdx.backends.tensorrt.build import BuiltEngine, build_engine
 from qdx.backends.tensorrt.engine import ENGINE_NAME, RECORD_NAME, EngineRecord
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.package import compute_capability, device_name, installed_version
-from qdx.backends.tensorrt.recipe import (
-    RECIPE_NAME,
-    BuildRecipe,
-    parse_recipe,
-    shape_faults,
-)
+from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe, parse_recipe, shape_faults
 from qdx.backends.tensorrt.versions import Version, VersionRange
 from qdx.exporter.errors import (
     InvalidBundle,

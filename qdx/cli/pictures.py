@@ -51,8 +51,7 @@ def check_names(output: Path, count: int, *, force: bool) -> None:
     Raises:
         UsageError: One of the names is taken.
     """
-    taken = [output] if count == 1 else _numbered(output, count)
-    for path in taken:
+    for path in [output] if count == 1 else _numbered(output, count):
         if path.is_dir():
             raise UsageError(f"--output: {quoted(path)} is a folder", hint="choose another name")
         if os.path.lexists(path) and not force:

@@ -90,8 +90,8 @@ def verify(
 
     The PyTorch pipeline runs in float32, with every component call on record. The calls are replayed one by
     one, for a quantized bundle on each rung of the ladder: the quantized graph in PyTorch (a few calls of a large
-    model), the runtime without its optimizations where it can (a few calls), and the runtime as shipped. Then the bundle's own pipeline makes its
-    picture of the same noise. A dynamic bundle is also compared at a second batch and size.
+    model), the runtime without its optimizations where it can (a few calls), and the runtime as shipped. Then the
+    bundle's own pipeline makes its picture of the same noise. A dynamic bundle is also compared at a second batch and size.
 
     Args:
         bundle: The bundle.

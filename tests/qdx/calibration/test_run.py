@@ -307,7 +307,10 @@ def test_the_longest_samples_begin_first(ddpm, monkeypatch):
     monkeypatch.setattr(run, "run_samples", heard)
     found = calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5})
     assert begun == [1, 3, 0, 2]
-    backwards = lambda samples, *rest, **options: run_samples(samples[::-1], *rest, **options)  # noqa: E731
+
+    def backwards(samples, *arguments, **options):
+        return run_samples(samples[::-1], *arguments, **options)
+
     monkeypatch.setattr(run, "run_samples", backwards)
     assert (
         found.to_bytes() == calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5}).to_bytes()

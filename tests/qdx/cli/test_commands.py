@@ -462,9 +462,7 @@ def painter(monkeypatch):
     def read_bundle(path):
         return SimpleNamespace(path=path, manifest=SimpleNamespace(call=painter.exported))
 
-    import qdx.runtime.generate  # noqa: F401  # before its package gets a stand-in
-
-    stand_in(monkeypatch, "qdx.runtime", open_pipeline=open_pipeline)
+    monkeypatch.setattr("qdx.runtime.open_pipeline", open_pipeline)
     stand_in(monkeypatch, "qdx.bundle.reader", read_bundle=read_bundle)
     return painter
 

@@ -67,6 +67,8 @@ test-all: $(TEST)/.installed lint ## as `make test`, with the slow tests
 	$(PYTEST) -m 'slow or not slow'
 
 lint: $(TEST)/.installed ## ruff and mypy
+	@rm -rf .typing && mkdir -p .typing/qdx
+	@for part in qdx/* backends exporter targets; do ln -s "../../$$part" .typing/qdx/; done
 	$(TEST)/bin/ruff check
 	$(TEST)/bin/ruff format --check
 	$(TEST)/bin/mypy
@@ -81,5 +83,5 @@ interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with 
 		-o junit_family=xunit1 --junitxml=$(OUT)/interop/results.xml tests/interop
 
 clean: ## remove environments, outputs and caches
-	rm -rf $(DEMO) $(TEST) $(INTEROP) $(OUT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) $(INTEROP) $(OUT) dist .mypy_cache .typing .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

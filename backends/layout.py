@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qdx.exporter.graph.graph import OpenSize, without_variant
+from qdx.exporter.graph.ir.graph import OpenSize, without_variant
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.targets.profile import Layout, Port
 
 

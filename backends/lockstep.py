@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES, Chunk, Flow, plan_chunks
 from qdx.exporter.errors import InvalidBundle, quoted
-from qdx.exporter.quantize.block_operators import BLOCK_QUANTIZERS
+from qdx.exporter.formats.block_operators import BLOCK_QUANTIZERS
 
 if TYPE_CHECKING:
     from torch.fx import Node
 
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 __all__ = [
     "Found",

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.pipelines import make_pipeline
 from benchmarks.process_tree import Taken, run_measured
 from benchmarks.real_sizes import MODELS, make
-from qdx.exporter.plan.load import preset_text
+from qdx.exporter.plan.schema.load import preset_text
 
 _UNET80 = "unet80"
 _CALLS: dict[str, dict[str, Any]] = {

@@ -29,27 +29,29 @@ import torch
 from benchmarks.clip_rates import clip_rates
 from benchmarks.pipelines import make_pipeline
 from qdx.backends.registry import get_backend
+from qdx.calibration.prompts import read_prompts
+from qdx.calibration.record import record_ranges
+from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.materialize import load_pipeline
-from qdx.exporter.plan.load import load_plan
-from qdx.exporter.quantize.recipe import quantized_graph
-from qdx.prompts import read_prompts
-from qdx.quantization import PlannedGraphs, choose_recipe, plan_graphs
-from qdx.ranges import record_ranges
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.measure.metrics import sqnr_db
+from qdx.exporter.plan.schema.load import load_plan
+from qdx.exporter.transforms.recipe import quantized_graph
+from qdx.runtime.generate import generate
+from qdx.runtime.reference import record_calls
+from qdx.source.pipeline import TracedPipeline, trace_pipeline
+from qdx.source.planned import PlannedGraphs, plan_graphs
 from qdx.targets.profile import load_target
-from qdx.traced import TracedPipeline, trace_pipeline
-from qdx.verify.metrics import sqnr_db
-from qdx.verify.picture import generate
-from qdx.verify.reference import record_calls
 from samples.scenes import held_out_captions
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.plan.schema import Plan
-    from qdx.exporter.quantize.recipe import Recipe
-    from qdx.verify.reference import RecordedCall
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.plan.schema.plan import Plan
+    from qdx.exporter.transforms.recipe import Recipe
+    from qdx.runtime.reference import RecordedCall
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SAMPLES: Final = ROOT / "samples"
@@ -190,12 +192,12 @@ class Measurement:
         modules = {r.component: getattr(pipeline, r.component) for r in self.source.chosen.values()}
         names = {where: frozenset(record.tensors()) for where, record in self.source.chosen.items()}
         found: dict[str, tuple[RecordedCall, ...]] = {}
-        for run in range(self.subject.runs):
-            own = {"prompt": str(held_out_captions()[run])} if self.subject.prompted else {}
+        for number in range(self.subject.runs):
+            own = {"prompt": str(held_out_captions()[number])} if self.subject.prompted else {}
             call = complete_call(
                 pipeline, {**self.subject.call, **own, "num_inference_steps": _STEPS}
             )
-            run_once = partial(generate, pipeline, call, seed=_HELD_OUT_SEED + run)
+            run_once = partial(generate, pipeline, call, seed=_HELD_OUT_SEED + number)
             _, records = record_calls(modules, run_once, graphs=names)
             for where, record in records.items():
                 found[where] = (*found.get(where, ()), *record.calls)
@@ -246,7 +248,7 @@ def _decibels(floats: Graph, recipe: Recipe, calls: Sequence[RecordedCall]) -> l
     graph = WeightCache().attach(quantized_graph(floats, recipe))
     found = []
     for call in calls:
-        outputs = graph.run(_fitted(graph, call))
+        outputs = run(graph, _fitted(graph, call))
         name = next(iter(outputs))
         found.append(sqnr_db(call.outputs[name], outputs[name]))
     return found

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import qdx
 from benchmarks.calibration_defaults import SUBJECTS, Candidate, Measurement
-from qdx.exporter.plan.load import load_plan
-from qdx.traced import trace_pipeline
+from qdx.exporter.calibrate.ranges_file import save_ranges
+from qdx.exporter.plan.schema.load import load_plan
+from qdx.source.pipeline import trace_pipeline
 
 _TARGET: Final = "openvino"
 _STEPS: Final = 20
@@ -44,7 +45,7 @@ def measure(name: str, plan: str | Path, candidate: Candidate, work: Path) -> Re
     source = trace_pipeline(model, dict(call))
     ranges = Measurement(name, subject, source).ranges(load_plan(plan), candidate, 0)
     file, bundle = work / "ranges.qdx", work / "bundle"
-    ranges.save(file)
+    save_ranges(ranges, file)
     qdx.export(model, target=_TARGET, plan=plan, output=bundle, call=call, ranges=file, force=True)
     report = qdx.verify(bundle, model=model)
     label = plan if isinstance(plan, str) else plan.stem

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.pipelines import make_pipeline
-from qdx.exporter.measure.memory import anonymous_bytes
-from qdx.exporter.plan.load import load_plan, preset_text
+from qdx.calibration.record import record_ranges
+from qdx.exporter.cost.memory import anonymous_bytes
+from qdx.exporter.plan.schema.load import load_plan, preset_text
 from qdx.exporter.progress import Task
-from qdx.ranges import record_ranges
-from qdx.traced import trace_pipeline
+from qdx.source.pipeline import trace_pipeline
 
 __all__ = ["BOUND_BYTES_PER_CALL", "CallMemory", "slope_bytes_per_call"]
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from qdx.exporter.calibrate.timesteps import group_of, timestep_of
-from qdx.exporter.graph.interpreter import Executor
-from qdx.exporter.graph.sites import sites as find_sites
-from qdx.exporter.quantize.dtypes import quantized_dtype
+from qdx.exporter.dtypes import quantized_dtype
+from qdx.exporter.graph.analysis.sites import sites as find_sites
+from qdx.exporter.graph.execute.interpreter import Executor
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.quantize.placement import ActivationQuantization
-    from qdx.exporter.quantize.recipe import Recipe
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.transforms.placement import ActivationQuantization
+    from qdx.exporter.transforms.recipe import Recipe
 
 __all__ = ["clip_rates"]
 

@@ -32,8 +32,8 @@ from qdx.bench.calls import reference_calls
 from qdx.bundle.reader import read_bundle
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
+from qdx.exporter.measure.metrics import psnr_db, sqnr_db, worst_of
 from qdx.runtime.pipeline import open_methods
-from qdx.verify.metrics import psnr_db, sqnr_db, worst_of
 
 TARGETS: Final = ("coreml", "coreml-ios17")
 UNTRANSLATED: Final = frozenset({"qwenimage"})
@@ -73,7 +73,7 @@ def measure(
         plan: Name of a preset.
         folder: Takes model and bundle.
     """
-    from tests.tiny import FAMILIES, build
+    from tests.support.tiny import FAMILIES, build
 
     family = FAMILIES[name]
     model, bundle = build(name, folder / "model"), folder / "bundle"
@@ -117,7 +117,7 @@ def rows(names: Sequence[str], targets: Sequence[str], plan: str) -> Iterator[st
 
 def main() -> None:
     """Measures and says the table."""
-    from tests.tiny import FAMILIES
+    from tests.support.tiny import FAMILIES
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", help="all without")

@@ -29,9 +29,9 @@ from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.program import MilOperation, MilProgram
 from qdx.bench.calls import MethodCalls, reference_calls
 from qdx.bundle.reader import read_bundle
+from qdx.exporter.measure.metrics import psnr_db, sqnr_db
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import open_methods
-from qdx.verify.metrics import psnr_db, sqnr_db
 
 _STEPS: Final = 20
 _CALL: Final = {

@@ -21,12 +21,12 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import qdx
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.sites import sites
+from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.plan import load_plan, resolve
-from qdx.exporter.plan.totals import weight_bytes
+from qdx.exporter.plan.resolve.totals import weight_bytes
+from qdx.source.pipeline import trace_pipeline
 from qdx.targets import load_target
-from qdx.traced import trace_pipeline
 
 PLANS: Final = ("float16", "mixed-float16", "w8-float16", "w4-float16", "palette6", "palette4")
 _TARGET: Final = "coreml"

@@ -23,11 +23,11 @@ from torch import nn
 
 from benchmarks.real_sizes import MODELS, make
 from qdx.cli.output import table
-from qdx.exporter.measure.activations import peak_activation_bytes
-from qdx.exporter.measure.arithmetic import macs_of_call
-from qdx.exporter.measure.words import about, memory
-from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST, Calibration
-from qdx.traced import trace_pipeline
+from qdx.exporter.cost.activations import peak_activation_bytes
+from qdx.exporter.cost.arithmetic import macs_of_call
+from qdx.exporter.plan.schema.settings import CALIBRATION_STEPS_MOST, Calibration
+from qdx.exporter.text.words import about, memory
+from qdx.source.pipeline import trace_pipeline
 
 _CALLS: dict[str, dict[str, Any]] = {
     "sd15": {"height": 512, "width": 512, "guidance_scale": 7.5},

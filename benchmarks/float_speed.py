@@ -155,7 +155,7 @@ def table(rows: list[Timing]) -> str:
 
 def _export_qdx(source: Path, work: Path) -> None:
     from qdx.backends.registry import get_backend
-    from qdx.exporter.plan.resolution import FloatTypes
+    from qdx.exporter.plan.resolve.resolution import FloatTypes
     from qdx.targets.profile import load_target
 
     missing = [name for name in ("onnxruntime", "openvino") if not (work / f"qdx-{name}").exists()]

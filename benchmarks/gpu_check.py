@@ -27,10 +27,10 @@ import torch
 
 from benchmarks.process_tree import run_measured
 from benchmarks.real_sizes import make
-from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.ranges_file import load_ranges
 from qdx.exporter.devices import choose_device, describe_device
 from qdx.exporter.errors import RuntimeMissing
-from qdx.exporter.plan.load import preset_text
+from qdx.exporter.plan.schema.load import preset_text
 
 _SHAPES: Final = "shapes"
 _SIZES: Final[dict[str, dict[str, Any]]] = {
@@ -194,7 +194,7 @@ def _plan(arguments: argparse.Namespace) -> Path:
 
 def _apart(one: Path, other: Path) -> float:
     """The greatest difference of an end of a range, as a share of the range on the processor."""
-    left, right = Ranges.load(one), Ranges.load(other)
+    left, right = load_ranges(one), load_ranges(other)
     worst = 0.0
     for where, graph in left.graphs.items():
         for mine, theirs in zip(graph.tensors, right.graphs[where].tensors, strict=True):

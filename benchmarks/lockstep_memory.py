@@ -31,11 +31,11 @@ from qdx.backends.registry import get_backend
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.limits import MIB
-from qdx.exporter.plan.load import plan_from_json, preset_text
+from qdx.exporter.plan.schema.load import plan_from_json, preset_text
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
-from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
-from qdx.verify.quantized import as_method, quantized_model
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from qdx.verification.measure.quantized import as_method, quantized_model
 
 if TYPE_CHECKING:
     from qdx.bundle.manifest import InputPort

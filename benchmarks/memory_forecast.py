@@ -24,12 +24,13 @@ import torch
 from benchmarks import pipelines
 from qdx.cli.output import table
 from qdx.cli.ticker import Ticker
-from qdx.exporter.graph.flow import shape
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.measure.activations import peak_of_run
-from qdx.exporter.measure.memory import anonymous_bytes
-from qdx.exporter.measure.words import memory
-from qdx.traced import trace_pipeline
+from qdx.exporter.cost.activations import peak_of_run
+from qdx.exporter.cost.memory import anonymous_bytes
+from qdx.exporter.graph.analysis.flow import shape
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.text.words import memory
+from qdx.source.pipeline import trace_pipeline
 
 _HEAP = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 _LOOK_SECONDS = 0.001
@@ -85,12 +86,12 @@ def main() -> None:
 def compare(what: str, graph: Graph) -> Comparison:
     """Runs a graph twice and watches the second run."""
     inputs = _inputs(graph)
-    graph.run(inputs)  # what libraries allocate once is there after it
+    run(graph, inputs)  # what libraries allocate once is there after it
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     held = [anonymous_bytes()]
     with Ticker(lambda: held.append(anonymous_bytes()), _LOOK_SECONDS):
-        graph.run(inputs)
+        run(graph, inputs)
     given = sum(value.nbytes for value in inputs.values())
     told = peak_of_run(graph)
     return Comparison(what, max(held) - held[0] + given, told.total_bytes, told.node)

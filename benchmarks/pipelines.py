@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 SHAPES = {"sample": (2, 4, 32, 32), "encoder_hidden_states": (2, 77, 512)}
 """The call that is measured: both halves of guidance, 32 x 32 latents, 77 tokens."""
@@ -40,9 +40,9 @@ def make_pipeline(folder: Path, heads: str = "8-heads") -> Path:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from tests.tiny import build
-    from tests.tiny.parts import clip_text
-    from tests.tiny.vocabularies import clip_tokenizer
+    from tests.support.tiny import build
+    from tests.support.tiny.parts import clip_text
+    from tests.support.tiny.vocabularies import clip_tokenizer
 
     build("sd", folder)
     tokens, width = SHAPES["encoder_hidden_states"][1:]
@@ -63,8 +63,8 @@ def unet_graph(folder: Path, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> 
     from qdx.exporter.capture.folder import read_pipeline_folder
     from qdx.exporter.capture.skeleton import build_skeleton
     from qdx.exporter.capture.trace import trace
-    from qdx.exporter.graph.safetensors_file import open_checkpoint
-    from qdx.exporter.graph.weights import bind_weights
+    from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
+    from qdx.exporter.graph.ir.weights import bind_weights
 
     skeleton = build_skeleton(read_pipeline_folder(folder))
     arguments = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qdx.exporter.measure.memory import anonymous_bytes
+from qdx.exporter.cost.memory import anonymous_bytes
 
 __all__ = ["Taken", "run_measured"]
 

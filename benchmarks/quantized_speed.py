@@ -32,9 +32,9 @@ from qdx.bench.calls import MethodCalls, reference_calls
 from qdx.bench.ratios import Ratio, ratio_of
 from qdx.bench.report import BenchReport
 from qdx.bundle.reader import read_bundle
-from qdx.exporter.plan.load import preset_text
+from qdx.exporter.measure.metrics import sqnr_db
+from qdx.exporter.plan.schema.load import preset_text
 from qdx.targets.profile import load_target
-from qdx.verify.metrics import sqnr_db
 
 WHERE = "unet.forward"
 CALL = {"prompt": "a red circle left of a blue square"}

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tests.tiny import build
+from tests.support.tiny import build
 
 # Stable Diffusion 1.5's own configurations, as far as they differ from the tiny pipeline's.
 _SD15 = {

@@ -29,28 +29,28 @@ from numpy.typing import NDArray
 
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
+from qdx.backends.tensorrt.engine.produce import lint_file
 from qdx.backends.tensorrt.lint import DeviceFacts, Severity
-from qdx.backends.tensorrt.produce import lint_file
 from qdx.backends.tensorrt.widen import widen
-from qdx.calibration import calibrate
+from qdx.calibration.run import calibrate
+from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.errors import QdxError, TargetRefusal
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.site import Site
-from qdx.exporter.graph.sites import sites as find_sites
-from qdx.exporter.graph.weights import LazyWeight, Weights
-from qdx.exporter.plan.load import load_plan, plan_from_json
-from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
-from qdx.exporter.plan.resolve import examine, resolve
-from qdx.exporter.plan.schema import Plan
-from qdx.exporter.plan.settings import Calibration
-from qdx.exporter.quantize.recipe import quantized_graph
-from qdx.quantization import choose_recipe
+from qdx.exporter.graph.analysis.sites import sites as find_sites
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.graph.ir.site import Site
+from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.measure.metrics import or_least
+from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
+from qdx.exporter.plan.resolve.resolve import examine, resolve
+from qdx.exporter.plan.schema.load import load_plan, plan_from_json
+from qdx.exporter.plan.schema.plan import Plan
+from qdx.exporter.plan.schema.settings import Calibration
+from qdx.exporter.transforms.recipe import quantized_graph
+from qdx.source.pipeline import TracedPipeline, trace_pipeline
+from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets.profile import TargetProfile, load_target
-from qdx.timesteps import with_exact_timesteps
-from qdx.traced import TracedPipeline, trace_pipeline
-from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
-from qdx.verify.metrics import or_least
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PLANS: Final = ("w8a8-symmetric", "fp8", "w4-float16", "float16")
@@ -234,7 +234,7 @@ def _words(error: QdxError) -> str:
 
 def pipelines(names: Sequence[str], work: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """Tiny families by name, and samples by folder, with a call of each."""
-    from tests.tiny import FAMILIES, build
+    from tests.support.tiny import FAMILIES, build
 
     for name in names or (*FAMILIES, *SAMPLES):
         if name in SAMPLES:

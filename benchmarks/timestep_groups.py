@@ -20,10 +20,10 @@ import torch
 
 import qdx
 from qdx.bundle.reader import read_bundle
-from qdx.exporter.plan.load import load_plan
+from qdx.exporter.plan.schema.load import load_plan
 from qdx.runtime.pipeline import attach, open_methods, open_skeleton
-from qdx.verify.intervals import Interval, bootstrap
-from qdx.verify.quantized import as_method, quantized_model
+from qdx.verification.measure.intervals import Interval, bootstrap
+from qdx.verification.measure.quantized import as_method, quantized_model
 from samples.measure import load
 from samples.measure_digits import agreement, nearest_classes
 

@@ -26,18 +26,18 @@ import torch
 import qdx
 from benchmarks.pipelines import make_pipeline
 from qdx.bundle.reader import read_bundle
-from qdx.exporter.plan.load import load_plan
-from qdx.exporter.plan.scheme import bits
+from qdx.exporter.measure.metrics import sqnr_db, worst_of
+from qdx.exporter.plan.schema.load import load_plan
+from qdx.exporter.plan.schema.scheme import bits
 from qdx.runtime.pipeline import open_methods
-from qdx.verify.metrics import sqnr_db, worst_of
-from qdx.verify.quantized import as_method, quantized_model
+from qdx.verification.measure.quantized import as_method, quantized_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from qdx.exporter.graph.graph import Graph, TensorSpec
-    from qdx.exporter.plan.resolution import SiteResolution
-    from qdx.exporter.plan.scheme import Weights
+    from qdx.exporter.graph.ir.graph import Graph, TensorSpec
+    from qdx.exporter.plan.resolve.resolution import SiteResolution
+    from qdx.exporter.plan.schema.scheme import Weights
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 COMPONENT: Final = "unet"

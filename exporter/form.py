@@ -1,4 +1,4 @@
-"""The names of forms, without what they do; see `qdx.exporter.graph.forms`. Imports no torch."""
+"""The names of forms, without what they do; see `qdx.exporter.graph.rewrites.forms`. Imports no torch."""
 
 from __future__ import annotations
 

@@ -2,64 +2,92 @@
 
     qdx.export(model, target="openvino", plan="float16", output=folder)
     qdx.calibrate(model, plan="w8a8", output=file)
-    qdx.build(bundle)  # TensorRT alone: the engines, on the machine with the GPU
+    qdx.build(bundle)  # engines, on the machine with the GPU
     qdx.verify(bundle, model=model)
     qdx.open(bundle)  # a diffusers pipeline that runs on the target
 
-Importing this package imports none of the heavy ones; the first use of a name does.
+What these return, and every error that they raise on purpose, has its name here too. Importing this package imports
+none of the heavy ones; the first use of a name does.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from qdx._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from qdx.build import build as build
-    from qdx.export import export as export
-    from qdx.ranges import calibrate as calibrate
-    from qdx.runtime import open_bundle as open  # noqa: A004 - the public name
-    from qdx.verify import verify as verify
+    from qdx.calibration.record import calibrate as calibrate
+    from qdx.compile.export import ExportResult as ExportResult
+    from qdx.compile.export import export as export
+    from qdx.engines.build import BuildResult as BuildResult
+    from qdx.engines.build import build as build
+    from qdx.exporter.calibrate.ranges import Ranges as Ranges
+    from qdx.exporter.errors import InsufficientMemory as InsufficientMemory
+    from qdx.exporter.errors import InternalError as InternalError
+    from qdx.exporter.errors import InvalidBundle as InvalidBundle
+    from qdx.exporter.errors import InvalidInput as InvalidInput
+    from qdx.exporter.errors import InvalidModel as InvalidModel
+    from qdx.exporter.errors import InvalidPlan as InvalidPlan
+    from qdx.exporter.errors import QdxError as QdxError
+    from qdx.exporter.errors import Refusal as Refusal
+    from qdx.exporter.errors import RuntimeMissing as RuntimeMissing
+    from qdx.exporter.errors import StorageError as StorageError
+    from qdx.exporter.errors import TargetRefusal as TargetRefusal
+    from qdx.exporter.errors import UsageError as UsageError
+    from qdx.runtime.pipeline import open_bundle as open  # noqa: A004 - the public name
+    from qdx.verification.judge.gates import Gate as Gate
+    from qdx.verification.report.model import Report as Report
+    from qdx.verification.verify import verify as verify
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "build", "calibrate", "export", "open", "verify"]
+__all__ = [
+    "BuildResult",
+    "ExportResult",
+    "Gate",
+    "InsufficientMemory",
+    "InternalError",
+    "InvalidBundle",
+    "InvalidInput",
+    "InvalidModel",
+    "InvalidPlan",
+    "QdxError",
+    "Ranges",
+    "Refusal",
+    "Report",
+    "RuntimeMissing",
+    "StorageError",
+    "TargetRefusal",
+    "UsageError",
+    "__version__",
+    "build",
+    "calibrate",
+    "export",
+    "open",
+    "verify",
+]
+
+_PLACES: Final = {
+    "BuildResult": "qdx.engines.build",
+    "ExportResult": "qdx.compile.export",
+    "Gate": "qdx.verification.judge.gates",
+    "Ranges": "qdx.exporter.calibrate.ranges",
+    "Report": "qdx.verification.report.model",
+    "build": "qdx.engines.build",
+    "calibrate": "qdx.calibration.record",
+    "export": "qdx.compile.export",
+    "open": "qdx.runtime.pipeline",
+    "verify": "qdx.verification.verify",
+}
+"""Where a name comes from, if not from the errors."""
 
 
-_SAME_NAME = frozenset({"build", "export", "verify"})
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_PLACES.get(name, "qdx.exporter.errors"))
+    return getattr(module, "open_bundle" if name == "open" else name)
 
 
-class _CallableModule(ModuleType):
-    """A module that is called like the function of the same name inside it."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
-
-
-class _FrontDoor(ModuleType):
-    """This package: `qdx.export` is a module and a function, whichever is asked for first.
-
-    The import system sets a submodule as an attribute of its package, over any function of that
-    name. So the submodules that share the name of their function become callable instead.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _SAME_NAME and type(value) is ModuleType:
-            value.__class__ = _CallableModule
-        super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _SAME_NAME:
-            return importlib.import_module(f"{self.__name__}.{name}")
-        if name == "calibrate":
-            return importlib.import_module(f"{self.__name__}.ranges").calibrate
-        if name == "open":
-            return importlib.import_module(f"{self.__name__}.runtime").open_bundle
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
-
-
-sys.modules[__name__].__class__ = _FrontDoor
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-from qdx.exporter.plan.feasibility import Offer, Request
-from qdx.exporter.plan.scheme import FloatDtype, InputsDtype, TableDtype, WeightsDtype
+from qdx.exporter.plan.resolve.feasibility import Offer, Request
+from qdx.exporter.plan.schema.scheme import FloatDtype, InputsDtype, TableDtype, WeightsDtype
 
 __all__ = ["Kernel", "offer_of"]
 

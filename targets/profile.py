@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, fiel
 
 from qdx.exporter.errors import InternalError, UsageError, quoted
 from qdx.exporter.files import read_text
-from qdx.exporter.plan.feasibility import Offer, Request
+from qdx.exporter.plan.resolve.feasibility import Offer, Request
 from qdx.targets.kernels import Kernel, offer_of
 
 __all__ = ["Layout", "Limits", "Port", "PortChange", "TargetProfile", "list_targets", "load_target"]

@@ -10,7 +10,7 @@ import pytest
 
 from qdx.exporter.errors import QdxError, StorageError, TargetRefusal, UsageError
 from qdx.exporter.plan import parse_plan
-from tests.layers import PARTS, ROOT
+from tests.support.layers import PARTS, ROOT
 
 README = (ROOT / "README.md").read_text()
 

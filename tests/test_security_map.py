@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.layers import ROOT
+from tests.support.layers import ROOT
 
 SECURITY = (ROOT / "SECURITY.md").read_text()
 _PROMISE = re.compile(r"^(?:\* |\| )\*\*(.+?)[.,]\*\*", re.MULTILINE)

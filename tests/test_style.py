@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.layers import ROOT, source_files
+from tests.support.layers import ROOT, source_files
 
 # Names that run code from data, or reach outside; ruff bans imports, this bans calls.
 _BANNED_CALLS = frozenset({"eval", "exec", "compile", "__import__", "print", "input", "breakpoint"})

@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from tests.layers import PARTS, ROOT
+from tests.support.layers import PARTS, ROOT
 
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DATA = {".py", ".toml", ".json", ".sh", ".typed"}

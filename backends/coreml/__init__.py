@@ -5,4 +5,4 @@ Importing this imports `coremltools`, silently; see `package`.
 
 from __future__ import annotations
 
-from qdx.backends.coreml import package as package
+from qdx.backends.coreml.lower import package as package  # which imports coremltools silently

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.coreml.artifact import read_artifact
-from qdx.backends.coreml.site_names import SiteNames
+from qdx.backends.coreml.lower.site_names import SiteNames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

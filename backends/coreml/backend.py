@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
-    from qdx.exporter.quantize.placement import Placement
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
+    from qdx.exporter.transforms.placement import Placement
     from qdx.targets.profile import TargetProfile
 
 
@@ -45,7 +45,7 @@ class CoreMlBackend:
         self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes `model.mlpackage`."""
-        from qdx.backends.coreml.lower import lower
+        from qdx.backends.coreml.lower.lower import lower
         from qdx.backends.layout import graph_in_layout
 
         return lower(graph_in_layout(graph, profile.layout), float_types, profile, folder)
@@ -106,6 +106,6 @@ class CoreMlBackend:
 
     def versions(self) -> dict[str, str]:
         """Versions of torch and coremltools."""
-        from qdx.backends.coreml.package import versions
+        from qdx.backends.coreml.lower.package import versions
 
         return versions()

@@ -17,7 +17,7 @@ from qdx.backends.coreml.mil.program import MilFunction, MilOperation, MilValue,
 from qdx.backends.coreml.run import torch_threads
 from qdx.backends.lockstep import RunChunk, UnknownQuantizer, Values, in_order, is_fed, shape_of
 from qdx.backends.lockstep_chunks import Chunk, Flow, Operation
-from qdx.exporter.graph.graph import dtype_name
+from qdx.exporter.graph.ir.graph import dtype_name
 
 __all__ = ["CoreMlChunks"]
 

@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from qdx.exporter.errors import InternalError
-from qdx.exporter.quantize.activations import activation_quantization, in_sixteen_bits
-from qdx.exporter.quantize.placement import (
-    ActivationQuantization,
-    Placement,
-    SitePlacement,
-    WeightQuantization,
-)
+from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.transforms.activations import activation_quantization, in_sixteen_bits
+from qdx.exporter.transforms.placement import ActivationQuantization, Placement, SitePlacement
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["place"]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from qdx.backends.contract import check_inputs
 from qdx.backends.coreml.artifact import packages_of, read_artifact
+from qdx.backends.coreml.lower.package import quiet
 from qdx.backends.coreml.mil.interpreter import Interpreter
-from qdx.backends.coreml.package import quiet
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 
 __all__ = ["CoreMlRunner", "torch_threads"]

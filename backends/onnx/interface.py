@@ -10,7 +10,7 @@ import onnx_ir as ir
 from qdx.exporter.errors import InternalError
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.ir.graph import Graph, TensorSpec
 
 _DTYPES = {
     "float32": ir.DataType.FLOAT,

@@ -17,7 +17,7 @@ from qdx.backends.onnx.weights import bind_weights
 from qdx.exporter.errors import QdxError, StorageError
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 _INLINE_BYTES = 256
 _PAGE_BYTES = 4096

@@ -19,7 +19,7 @@ from qdx.backends.onnx.translations import Forms, translation_table
 from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 _FOLDED_ELEMENTS = 1 << 20
 """Constants computed from shapes and literals are folded up to this size; weights never are."""

@@ -11,7 +11,7 @@ import torch
 from onnxscript.values import Opset
 
 from qdx.exporter.errors import InternalError
-from qdx.exporter.graph import operators
+from qdx.exporter.graph.ir import operators
 
 # A value of the graph under construction: an `onnx_ir.Value` that onnxscript can compute with.
 Value = Any

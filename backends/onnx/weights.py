@@ -13,8 +13,8 @@ from onnx_ir.tensor_adapters import TorchTensor
 from qdx.exporter.errors import InternalError, Refusal, TargetRefusal
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.graph.weights import LazyWeight
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.weights import LazyWeight
 
 _DTYPES = {
     torch.float32: ir.DataType.FLOAT,

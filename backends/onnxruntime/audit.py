@@ -19,7 +19,7 @@ from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.onnx.site_names import SiteNames
 from qdx.backends.repeats import repeats
 from qdx.exporter.errors import InvalidBundle, first_line, quoted
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.ir.graph import TensorSpec
 
 __all__ = ["audit"]
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
-    from qdx.exporter.quantize.placement import Placement
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
+    from qdx.exporter.transforms.placement import Placement
     from qdx.targets.profile import TargetProfile
 
 

@@ -20,7 +20,7 @@ from qdx.backends.onnxruntime.stored_weights import decompress_once, gemm_to_mat
 from qdx.exporter.errors import TargetRefusal
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx_data"

@@ -15,24 +15,20 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from qdx.backends.onnxruntime.convolution import COLUMNS_LIMIT_BYTES
-from qdx.exporter.graph.flow import shape
-from qdx.exporter.graph.site import OUTPUT
-from qdx.exporter.quantize.activations import activation_quantization
-from qdx.exporter.quantize.placement import (
-    ActivationQuantization,
-    Placement,
-    SitePlacement,
-    WeightQuantization,
-)
-from qdx.exporter.quantize.scales import choose_qparams
+from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.formats.scales import choose_qparams
+from qdx.exporter.graph.analysis.flow import shape
+from qdx.exporter.graph.ir.site import OUTPUT
+from qdx.exporter.transforms.activations import activation_quantization
+from qdx.exporter.transforms.placement import ActivationQuantization, Placement, SitePlacement
 
 if TYPE_CHECKING:
     from torch.fx import Node
 
     from qdx.exporter.calibrate.ranges import Ranges
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["place"]

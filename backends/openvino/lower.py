@@ -25,7 +25,7 @@ from qdx.backends.openvino.storage import narrow_weights
 from qdx.exporter.errors import StorageError, TargetRefusal
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 MODEL_FILE = "openvino_model.xml"
 DATA_FILE = "openvino_model.bin"

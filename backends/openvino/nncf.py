@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from qdx.exporter.plan.settings import Nncf
+    from qdx.exporter.plan.schema.settings import Nncf
 
     Inputs = Mapping[str, NDArray[np.generic]]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qdx.backends.contract import check_inputs
 from qdx.backends.openvino.package import core
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.ir.graph import TensorSpec
 
 _DTYPES = {
     "f32": "float32",

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.files import dump_json, parse_json
-from qdx.exporter.graph.sites import sites
+from qdx.exporter.graph.analysis.sites import sites
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 __all__ = ["SiteNames", "read_site_names", "site_names", "write_site_names"]
 

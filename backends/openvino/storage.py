@@ -17,7 +17,7 @@ from qdx.backends.onnx.weights import narrowed, storage_of
 from qdx.backends.openvino.package import openvino
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import Graph
+    from qdx.exporter.graph.ir.graph import Graph
 
 _TYPES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

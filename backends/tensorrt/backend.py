@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from qdx.backends.lockstep import Lockstep
     from qdx.backends.onnx.session import Rewrite
     from qdx.exporter.calibrate.ranges import Ranges
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.resolution import FloatTypes, ResolvedPlan
-    from qdx.exporter.quantize.placement import Placement
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
+    from qdx.exporter.transforms.placement import Placement
     from qdx.targets.profile import TargetProfile
 
 _LITERALLY = {"graph_optimization_level": "disable"}
@@ -58,7 +58,7 @@ class TensorRtBackend:
     ) -> LoweredFiles:
         """Writes `model.onnx` and `model.onnx_data`."""
         from qdx.backends.layout import graph_in_layout
-        from qdx.backends.tensorrt.lower import lower
+        from qdx.backends.tensorrt.lower.lower import lower
 
         assert not float_types.mixed, "its profiles refuse mixed precision"
         return lower(graph_in_layout(graph, profile.layout), float_types.storage, profile, folder)
@@ -76,11 +76,11 @@ class TensorRtBackend:
         """Opens the engine; where none was built, `model.onnx` in ONNX Runtime, every quantizer executed literally."""
         own = _run_options(folder, options)
         if own is not None:
-            from qdx.backends.tensorrt.run import TensorRtRunner
+            from qdx.backends.tensorrt.engine.run import TensorRtRunner
 
             return TensorRtRunner(folder, own)
         from qdx.backends.onnx.session import OnnxRuntimeRunner
-        from qdx.backends.tensorrt.lower import MODEL_FILE
+        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         model = folder / MODEL_FILE
         return OnnxRuntimeRunner(model, _LITERALLY, threads=threads, rewrite=_rewrite(model))
@@ -91,11 +91,11 @@ class TensorRtBackend:
         """The kernels of the engine; where none was built, the precisions that `model.onnx` asks for."""
         own = _run_options(folder, options)
         if own is not None:
-            from qdx.backends.tensorrt.engine_audit import audit_engine
+            from qdx.backends.tensorrt.engine.audit import audit_engine
 
             return audit_engine(folder, own)
-        from qdx.backends.tensorrt.audit import audit_model
-        from qdx.backends.tensorrt.lower import MODEL_FILE
+        from qdx.backends.tensorrt.emulate.audit import audit_model
+        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         del threads
         return audit_model(folder / MODEL_FILE)
@@ -111,7 +111,7 @@ class TensorRtBackend:
         """Opens the model in segments, in ONNX Runtime; an engine cannot be cut."""
         from qdx.backends.lockstep import Lockstep
         from qdx.backends.onnx.lockstep import OnnxRuntimeChunks
-        from qdx.backends.tensorrt.lower import MODEL_FILE
+        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         del options
         model = folder / MODEL_FILE
@@ -125,15 +125,15 @@ class TensorRtBackend:
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """TensorRT executes engines; where one is missing, ONNX Runtime executes the file."""
-        from qdx.backends.tensorrt.engine import has_engine
+        from qdx.backends.tensorrt.engine.record import has_engine
 
         if folders and all(has_engine(folder) for folder in folders):
-            from qdx.backends.tensorrt.package import device_name, installed_version
+            from qdx.backends.tensorrt.engine.package import device_name, installed_version
 
             return Proof("device-verified", f"TensorRT {installed_version()[0]} on {device_name()}")
-        from qdx.backends.tensorrt.executable import has_own_operators
-        from qdx.backends.tensorrt.lower import MODEL_FILE
-        from qdx.backends.tensorrt.rounded import has_bfloat16
+        from qdx.backends.tensorrt.emulate.executable import has_own_operators
+        from qdx.backends.tensorrt.emulate.rounded import has_bfloat16
+        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         models = [_read(folder / MODEL_FILE) for folder in folders]
         literal = "every quantizer as it stands in the file"
@@ -161,8 +161,8 @@ def _rewrite(model: Path) -> Rewrite | None:
     Raises:
         InvalidBundle: It cannot be read.
     """
-    from qdx.backends.tensorrt.executable import has_own_operators, make_executable
-    from qdx.backends.tensorrt.rounded import has_bfloat16, round_behind_operations
+    from qdx.backends.tensorrt.emulate.executable import has_own_operators, make_executable
+    from qdx.backends.tensorrt.emulate.rounded import has_bfloat16, round_behind_operations
 
     proto = _read(model)
     steps = [
@@ -204,7 +204,7 @@ def _run_options(folder: Path, options: Mapping[str, str]) -> dict[str, str] | N
         InvalidBundle: The engine is there without its record, or the other way round.
         UsageError: An option has no such value.
     """
-    from qdx.backends.tensorrt.engine import has_engine
+    from qdx.backends.tensorrt.engine.record import has_engine
 
     wanted = options.get(_ENGINE, "on")
     if wanted not in {"on", "off"}:

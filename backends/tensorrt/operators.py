@@ -16,8 +16,8 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript.values import Op, Opset
 
-from qdx.exporter.quantize import block_operators
-from qdx.exporter.quantize.block_floats import MXFP8_BLOCK, NVFP4_BLOCK
+from qdx.exporter.formats import block_operators
+from qdx.exporter.formats.block_floats import MXFP8_BLOCK, NVFP4_BLOCK
 
 __all__ = [
     "DOMAIN",

@@ -12,7 +12,7 @@ from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
 
 if TYPE_CHECKING:
-    from qdx.exporter.graph.graph import TensorSpec
+    from qdx.exporter.graph.ir.graph import TensorSpec
 
 __all__ = [
     "RECIPE_NAME",

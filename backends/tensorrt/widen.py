@@ -26,7 +26,7 @@ def widen(model: Path, output: Path) -> None:
     least of float32; casts between float types become copies.
 
     Args:
-        model: A model that `qdx.backends.tensorrt.lower` wrote; its weights are read into memory.
+        model: A model that `qdx.backends.tensorrt.lower.lower` wrote; its weights are read into memory.
         output: The file to write; weights of less than 2 GiB lie in it.
     """
     proto = onnx.load(str(model))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,7 @@ from qdx.exporter.calibrate.provenance import Provenance
 from qdx.exporter.calibrate.statistics import TensorStatistics, merged
 from qdx.exporter.calibrate.timesteps import boundaries_for, group_of
 from qdx.exporter.errors import InvalidInput, quoted
-from qdx.exporter.graph.site import Site
+from qdx.exporter.graph.ir.site import Site
 
 __all__ = ["GraphRanges", "Ranges", "merged_ranges"]
 
@@ -149,46 +148,6 @@ class Ranges:
                     f"ranges: {quoted(where)} has no site {quoted(key)}, of which ranges are given",
                     hint=_AGAIN,
                 )
-
-    def to_bytes(self) -> bytes:
-        """The one file that holds everything; the same ranges give the same bytes."""
-        from qdx.exporter.calibrate.ranges_file import dump
-
-        return dump(self)
-
-    def save(self, path: Path | str) -> None:
-        """Writes the file; an older one of that name stays whole until the new one is.
-
-        Raises:
-            StorageError: The disk refused.
-        """
-        from qdx.exporter.calibrate.ranges_file import save
-
-        save(self, Path(path))
-
-    @staticmethod
-    def check_file(path: Path | str) -> None:
-        """Refuses what is no file of ranges by its header alone.
-
-        Raises:
-            InvalidInput: The file is missing, or its header is damaged, another's or of another version.
-            StorageError: Reading failed.
-        """
-        from qdx.exporter.calibrate.ranges_file import check_header
-
-        check_header(Path(path))
-
-    @classmethod
-    def load(cls, path: Path | str) -> Ranges:
-        """Reads a file that `save` wrote, or refuses it.
-
-        Raises:
-            InvalidInput: The file is missing, damaged, altered or of another version.
-            StorageError: Reading failed.
-        """
-        from qdx.exporter.calibrate.ranges_file import load
-
-        return load(Path(path))
 
     def _graph(self, where: str) -> GraphRanges:
         found = self.graphs.get(where)

@@ -20,9 +20,9 @@ from qdx.exporter.calibrate.provenance import SCHEMA, Contents, GraphRecord
 from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.statistics import TensorStatistics
 from qdx.exporter.errors import InvalidInput, StorageError, quoted
-from qdx.exporter.graph.safetensors_file import SafetensorsFile
+from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 
-__all__ = ["check_header", "dump", "load", "save"]
+__all__ = ["check_ranges_file", "dump_ranges", "load_ranges", "save_ranges"]
 
 _SCALARS: Final = {
     "count": torch.int64,
@@ -41,8 +41,8 @@ _NO_RANGES: Final = "give a file that qdx wrote when it calibrated"
 _HINT: Final = "the file is damaged or was altered; calibrate again"
 
 
-def dump(ranges: Ranges) -> bytes:
-    """The bytes of the file."""
+def dump_ranges(ranges: Ranges) -> bytes:
+    """The bytes of the file; the same ranges give the same ones."""
     from safetensors.torch import save as to_safetensors
 
     tensors: dict[str, torch.Tensor] = {}
@@ -66,9 +66,14 @@ def dump(ranges: Ranges) -> bytes:
     return data
 
 
-def save(ranges: Ranges, path: Path) -> None:
-    """Writes the file beside its place, then moves it there."""
-    data = dump(ranges)
+def save_ranges(ranges: Ranges, path: Path | str) -> None:
+    """Writes the file; an older one of that name stays whole until the new one is.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    path = Path(path)
+    data = dump_ranges(ranges)
     staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with staged.open("xb") as file:
@@ -84,14 +89,25 @@ def save(ranges: Ranges, path: Path) -> None:
         raise
 
 
-def check_header(path: Path) -> None:
-    """Checks that the file is one of ranges, without reading its numbers."""
-    with _opened(path):
+def check_ranges_file(path: Path | str) -> None:
+    """Refuses what is no file of ranges by its header alone.
+
+    Raises:
+        InvalidInput: The file is missing, or its header is damaged, another's or of another version.
+        StorageError: Reading failed.
+    """
+    with _opened(Path(path)):
         pass
 
 
-def load(path: Path) -> Ranges:
-    """Reads and checks the file."""
+def load_ranges(path: Path | str) -> Ranges:
+    """Reads a file that `save_ranges` wrote, or refuses it.
+
+    Raises:
+        InvalidInput: The file is missing, damaged, altered or of another version.
+        StorageError: Reading failed.
+    """
+    path = Path(path)
     with _opened(path) as (file, contents):
         graphs = {where: _graph(file, where, record) for where, record in contents.graphs.items()}
         expected = {f"{where}.{name}" for where in graphs for name in (*_SCALARS, *_CHANNELS, "histogram")}  # fmt: skip

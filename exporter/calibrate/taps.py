@@ -15,10 +15,10 @@ from qdx.exporter.calibrate.statistics import TensorStatistics
 from qdx.exporter.calibrate.streaming import StreamingStatistics
 from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidModel, quoted
-from qdx.exporter.graph.flow import shape
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.interpreter import Executor, Observe
-from qdx.exporter.graph.site import OUTPUT, Site
+from qdx.exporter.graph.analysis.flow import shape
+from qdx.exporter.graph.execute.interpreter import Executor, Observe
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.graph.ir.site import OUTPUT, Site
 
 __all__ = ["Recorder", "Tap", "Taps", "statistics_bytes", "taps_of"]
 

@@ -8,11 +8,11 @@ from typing import Final
 
 import torch
 
+from qdx.exporter.cost.activations import peak_activation_bytes
 from qdx.exporter.devices import CPU, free_device_bytes, is_cpu
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.upload import Upload
-from qdx.exporter.graph.weights import LazyWeight, Weights
-from qdx.exporter.measure.activations import peak_activation_bytes
+from qdx.exporter.graph.execute.upload import Upload
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.graph.ir.weights import LazyWeight, Weights
 
 __all__ = ["CACHE_BYTES", "WeightCache", "budget_bytes"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from qdx.exporter.graph.graph import without_variant
+from qdx.exporter.graph.ir.graph import without_variant
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
-from qdx.exporter.graph.safetensors_file import open_checkpoint
-from qdx.exporter.graph.weights import bind_weights, load_buffers
+from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
+from qdx.exporter.graph.ir.weights import bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qdx.exporter.graph.graph import OpenSize
+from qdx.exporter.graph.ir.graph import OpenSize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from qdx.exporter.graph.graph import TensorSpec
+    from qdx.exporter.graph.ir.graph import TensorSpec
 
 __all__ = ["open_sizes"]
 

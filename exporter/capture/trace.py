@@ -15,8 +15,8 @@ from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.symbols import dimension_names, guard_of, shape_of
 from qdx.exporter.errors import Refusal, TargetRefusal, first_line
-from qdx.exporter.graph.graph import Graph, TensorSpec, dtype_name
-from qdx.exporter.graph.weights import Weights
+from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name
+from qdx.exporter.graph.ir.weights import Weights
 
 Moving = dict[str, tuple[int, ...]]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from qdx.exporter.plan.feasibility import PlanTarget
-from qdx.exporter.plan.load import list_presets, load_plan, parse_plan, plan_from_json
-from qdx.exporter.plan.resolution import Resolution, ResolvedPlan, SiteResolution
-from qdx.exporter.plan.resolve import Examination, examine, resolve
-from qdx.exporter.plan.schema import (
+from qdx.exporter.plan.resolve.feasibility import PlanTarget
+from qdx.exporter.plan.resolve.resolution import Resolution, ResolvedPlan, SiteResolution
+from qdx.exporter.plan.resolve.resolve import Examination, examine, resolve
+from qdx.exporter.plan.schema.load import list_presets, load_plan, parse_plan, plan_from_json
+from qdx.exporter.plan.schema.plan import (
     Calibration,
     Gates,
     Inputs,

@@ -16,9 +16,9 @@ from qdx.bench.contenders import Contender, methods_of, read_contenders
 from qdx.bench.process import Worker, start_worker
 from qdx.bench.report import BenchReport, ContenderResult, timings_of
 from qdx.bench.rounds import WARM_UP_ROUNDS, Taken, take_turns
+from qdx.bundle.companions import write_file
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.progress import SILENT
-from qdx.helper_files import write_file
 
 if TYPE_CHECKING:
     from qdx.bench.calls import MethodCalls

@@ -19,9 +19,9 @@ from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.errors import UsageError, first_line, quoted
 from qdx.exporter.progress import SILENT
-from qdx.runtime.source import check_source
-from qdx.verify.picture import generate
-from qdx.verify.reference import CALLS_KEPT, record_calls
+from qdx.runtime.generate import generate
+from qdx.runtime.reference import CALLS_KEPT, record_calls
+from qdx.source.same_model import check_source
 
 if TYPE_CHECKING:
     from qdx.bundle.manifest import InputPort, Manifest

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from qdx.exporter.errors import UsageError, quoted
-from qdx.messages import error_of, read_message, write_message
+from qdx.exporter.messages import error_of, read_message, write_message
 
 __all__ = ["Worker", "start_worker"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from qdx.exporter.errors import QdxError, UsageError, first_line
-from qdx.messages import error_message, read_message, write_message
+from qdx.exporter.messages import error_message, read_message, write_message
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qdx.bundle.companions import write_file
 from qdx.cache.keys import key_of
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import read_bytes, sha256_file
-from qdx.helper_files import write_file
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import qdx
+from qdx._version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ _PARTS: Final = ("qdx", "qdx.exporter", "qdx.targets", "qdx.backends")
 
 def versions_of(*packages: str) -> dict[str, str]:
     """The versions of qdx and of packages, by name."""
-    found = {"qdx": qdx.__version__}
+    found = {"qdx": __version__}
     for name in packages:
         try:
             found[name] = version(name)

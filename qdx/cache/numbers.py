@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from qdx.bundle.companions import write_file
 from qdx.cache.keys import key_of
-from qdx.exporter.graph.safetensors_file import SafetensorsFile
-from qdx.helper_files import write_file
+from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ _FILE: Final = "numbers.safetensors"
 
 
 class StoredNumbers:
-    """A memory that outlives the process; see `qdx.exporter.quantize.memory.Memory`.
+    """A memory that outlives the process; see `qdx.exporter.formats.memory.Memory`.
 
     Args:
         store: Where it is.
@@ -34,7 +34,7 @@ class StoredNumbers:
         self._kind = kind
 
     def recall(self, parts: Mapping[str, JsonValue]) -> dict[str, torch.Tensor] | None:
-        """See `qdx.exporter.quantize.memory.Memory`."""
+        """See `qdx.exporter.formats.memory.Memory`."""
         key = key_of(parts)
         folder = self._store.find(self._kind, key)
         if folder is None:
@@ -49,7 +49,7 @@ class StoredNumbers:
             self._store.release(self._kind, key)
 
     def keep(self, parts: Mapping[str, JsonValue], tensors: Mapping[str, torch.Tensor]) -> None:
-        """See `qdx.exporter.quantize.memory.Memory`."""
+        """See `qdx.exporter.formats.memory.Memory`."""
         from safetensors.torch import save
 
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})

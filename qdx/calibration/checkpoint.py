@@ -24,9 +24,10 @@ from typing import Final
 import torch
 
 from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.ranges_file import dump_ranges, load_ranges
 from qdx.exporter.errors import InvalidInput, StorageError, quoted
 from qdx.exporter.files import open_regular
-from qdx.exporter.graph.safetensors_file import SafetensorsFile
+from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 
 __all__ = ["KeptAnswers", "SampleCheckpoint", "Seal"]
 
@@ -181,7 +182,7 @@ class SampleCheckpoint(KeptAnswers):
     def finished(self) -> Ranges | None:
         """The statistics of the whole sample; None where it is not finished."""
         path = self._files.get(_FINISHED)
-        return None if path is None else Ranges.load(path)
+        return None if path is None else load_ranges(path)
 
     @property
     def is_finished(self) -> bool:
@@ -191,7 +192,7 @@ class SampleCheckpoint(KeptAnswers):
     def observed(self) -> tuple[int, Ranges] | None:
         """The last call that statistics are kept of, and the statistics; None without."""
         part = self._observed
-        return None if part is None else (_call_of(part), Ranges.load(self._files[part]))
+        return None if part is None else (_call_of(part), load_ranges(self._files[part]))
 
     @property
     def _observed(self) -> str | None:
@@ -205,7 +206,7 @@ class SampleCheckpoint(KeptAnswers):
         """
         earlier = self._observed
         part = f"observed-{call:06d}"
-        self._write(part, ranges.to_bytes(), ".qdx")
+        self._write(part, dump_ranges(ranges), ".qdx")
         if earlier not in {None, part}:
             self._drop(earlier)
 
@@ -215,7 +216,7 @@ class SampleCheckpoint(KeptAnswers):
         Raises:
             StorageError: The disk refused.
         """
-        self._write(_FINISHED, ranges.to_bytes(), ".qdx")
+        self._write(_FINISHED, dump_ranges(ranges), ".qdx")
         self._drop(self._observed)
 
     def _drop(self, part: str | None) -> None:

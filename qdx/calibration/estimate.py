@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qdx.calibration.workers import available_cores
 from qdx.exporter.calibrate.taps import statistics_bytes
+from qdx.exporter.cost.activations import peak_activation_bytes
+from qdx.exporter.cost.arithmetic import macs_of_call
+from qdx.exporter.cost.forecast import Forecast
+from qdx.exporter.cost.memory import anonymous_bytes, available_memory_bytes, check_memory
 from qdx.exporter.devices import describe_device, free_device_bytes, is_cpu
 from qdx.exporter.errors import UsageError
-from qdx.exporter.measure.activations import peak_activation_bytes
-from qdx.exporter.measure.arithmetic import macs_of_call
-from qdx.exporter.measure.forecast import Forecast
-from qdx.exporter.measure.memory import anonymous_bytes, available_memory_bytes, check_memory
 
 if TYPE_CHECKING:
     import torch

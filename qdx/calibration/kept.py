@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.cache.keys import key_of
 from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.ranges_file import load_ranges, save_ranges
 from qdx.exporter.errors import InvalidInput, StorageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def kept_ranges(
         if found is None:
             found = record(place)
             with kept.store.adding(_RANGES, key) as staging:
-                found.save(staging / _FILE)
+                save_ranges(found, staging / _FILE)
         try:
             kept.store.remove_working(_UNDER_WAY, key)
         except StorageError as bad:  # nothing is lost but room
@@ -83,7 +84,7 @@ def _found(store: Store, key: str, progress: Progress) -> Ranges | None:
     if folder is None:
         return None
     try:
-        found = Ranges.load(folder / _FILE)
+        found = load_ranges(folder / _FILE)
     except InvalidInput as damaged:
         progress.say(f"calibration: what was kept is damaged and made anew: {damaged.message}")
         return None

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-import qdx
+from qdx._version import __version__
 from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint, Seal
 from qdx.calibration.estimate import SMALLER_CALL, Pace, chosen_workers
+from qdx.calibration.prompts import prompts_record, sample_calls
 from qdx.calibration.sample import Observer, Sample, SampleJob, no_checkpoints
 from qdx.calibration.workers import Tell, run_samples
 from qdx.exporter.calibrate.observed import observed_steps
@@ -37,23 +38,22 @@ from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.devices import CPU, computing_on, describe_device
 from qdx.exporter.errors import StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json
-from qdx.exporter.graph.safetensors_file import open_checkpoint
-from qdx.exporter.graph.weights import load_buffers
-from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST
+from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
+from qdx.exporter.graph.ir.weights import load_buffers
+from qdx.exporter.plan.schema.settings import CALIBRATION_STEPS_MOST
 from qdx.exporter.progress import SILENT
-from qdx.prompts import prompts_record, sample_calls
-from qdx.rehearsal import rehearse
 from qdx.runtime.placed_modules import modules_on
+from qdx.source.schedule import rehearse
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.capture.skeleton import Skeleton
-    from qdx.exporter.graph.graph import Graph
-    from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.settings import Calibration
-    from qdx.exporter.plan.timestep_groups import RecordedGroups
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.timestep_groups import RecordedGroups
+    from qdx.exporter.plan.schema.settings import Calibration
     from qdx.exporter.progress import Progress
-    from qdx.rehearsal import MethodSchedule, Rehearsal
+    from qdx.source.schedule import MethodSchedule, Rehearsal
 
 __all__ = ["Observer", "calibrate", "computing_samples"]
 
@@ -139,7 +139,7 @@ def calibrate(
         for name, module in others.items():
             fill_weights(module, skeleton, name)
         provenance = Provenance(
-            qdx=qdx.__version__,
+            qdx=__version__,
             torch=str(torch.__version__),
             device=describe_device(device),
             threads=1,

@@ -21,7 +21,7 @@ from qdx.exporter.calibrate.timesteps import group_of, timestep_of
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.devices import CPU
 from qdx.exporter.errors import QdxError, StorageError
-from qdx.exporter.graph.interpreter import Executor
+from qdx.exporter.graph.execute.interpreter import Executor
 from qdx.runtime.generate import call_pipeline
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.pipeline import attach
@@ -29,10 +29,10 @@ from qdx.runtime.pipeline import attach
 if TYPE_CHECKING:
     from qdx.calibration.workers import Tell
     from qdx.exporter.capture.skeleton import Skeleton
-    from qdx.exporter.graph.graph import Graph, TensorSpec
-    from qdx.exporter.graph.site import Site
-    from qdx.exporter.plan.settings import Calibration
-    from qdx.rehearsal import MethodSchedule, Rehearsal
+    from qdx.exporter.graph.ir.graph import Graph, TensorSpec
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.schema.settings import Calibration
+    from qdx.source.schedule import MethodSchedule, Rehearsal
 
 __all__ = ["Observer", "Sample", "SampleJob", "no_checkpoints"]
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final, NoReturn, Self
 
 from qdx.exporter.errors import InternalError, QdxError, StorageError, first_line
-from qdx.messages import error_message, error_of, read_message, write_message
+from qdx.exporter.messages import error_message, error_of, read_message, write_message
 
 __all__ = ["Tell", "available_cores", "run_samples"]
 

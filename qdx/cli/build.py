@@ -12,7 +12,7 @@ from qdx.cli.output import alert, emit, say, size, table
 from qdx.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from qdx.build import BuildResult
+    from qdx.engines.build import BuildResult
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Build the engines of a TensorRT bundle, for the GPU of this machine."""
-    from qdx.build import build
+    from qdx.engines.build import build
 
     with progress_bars() as progress:
         result = build(

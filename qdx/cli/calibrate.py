@@ -49,9 +49,9 @@ def command(
 
     load_plan(plan)
 
-    from qdx.export_notes import size_notes
-    from qdx.prompts import read_prompts
-    from qdx.ranges import calibrate
+    from qdx.calibration.prompts import read_prompts
+    from qdx.calibration.record import calibrate
+    from qdx.compile.notes import size_notes
 
     with progress_bars() as progress:
         ranges = calibrate(

@@ -23,7 +23,7 @@ def describe_engines(bundle: Path, folders: Sequence[str]) -> list[dict[str, Any
     Raises:
         InvalidBundle: An engine or its record is there without the other, or the record is malformed.
     """
-    from qdx.backends.tensorrt.engine import has_engine, read_record
+    from qdx.backends.tensorrt.engine.record import has_engine, read_record
 
     rows: list[dict[str, Any]] = []
     for folder in folders:

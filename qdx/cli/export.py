@@ -81,8 +81,8 @@ def command(
     if layout is not None:
         load_layout(layout, profile)
 
-    from qdx.export import export
-    from qdx.prompts import read_prompts
+    from qdx.calibration.prompts import read_prompts
+    from qdx.compile.export import export
 
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")

@@ -17,7 +17,7 @@ from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
-    from qdx.exporter.graph.weights import Weights
+    from qdx.exporter.graph.ir.weights import Weights
 
 __all__ = ["command", "describe_bundle", "weighted_components"]
 
@@ -72,8 +72,8 @@ def command(
 def _describe_sites(path: Path, call: dict[str, Any]) -> dict[str, Any]:
     """The sites of every graph that the pipeline call needs, each with its share of the graph's work."""
     from qdx.exporter.capture.arguments import load_images
-    from qdx.exporter.graph.sites import sites
-    from qdx.traced import trace_pipeline
+    from qdx.exporter.graph.analysis.sites import sites
+    from qdx.source.pipeline import trace_pipeline
 
     traced = trace_pipeline(path, load_images(call))
     graphs = []
@@ -133,7 +133,7 @@ def weighted_components(folder: PipelineFolder) -> list[str]:
 
 def describe_bundle(bundle: Any) -> dict[str, Any]:
     """Returns what a bundle holds, from its manifest: plan, target, and each component's files."""
-    from qdx.exporter.plan.settings import Options
+    from qdx.exporter.plan.schema.settings import Options
 
     manifest = plain(bundle.manifest)
     stored = {row["component"]: row["becomes"] for row in manifest["resolution"]}
@@ -217,7 +217,7 @@ def _describe_model(folder: PipelineFolder) -> dict[str, Any]:
 
 def _weights(path: Path) -> dict[str, Any]:
     """Number, types and bytes of a network's weights."""
-    from qdx.exporter.graph.safetensors_file import open_checkpoint
+    from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
 
     tensors = open_checkpoint(path).values()
     counts: Counter[str] = Counter()

@@ -20,7 +20,7 @@ __all__ = ["show_findings"]
 def show_findings(path: Path, *, as_json: bool) -> None:
     """Prints the findings about a bundle; leaves with 1 where one of them is an error."""
     from qdx.bundle import read_bundle
-    from qdx.lint import lint_bundle
+    from qdx.engines.lint import lint_bundle
 
     bundle = read_bundle(path)
     found = lint_bundle(bundle)

@@ -21,7 +21,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from qdx import __version__
+from qdx._version import __version__
 from qdx.backends.registry import is_any_loaded
 from qdx.cli import (
     bench,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from qdx.exporter.measure.words import about, duration
+from qdx.exporter.text.words import about, duration
 
 __all__ = ["Pace"]
 

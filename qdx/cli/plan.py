@@ -37,7 +37,7 @@ def new(
     ] = None,
 ) -> None:
     """Print a plan to start from, with the reason of every rule, or write it to a file."""
-    from qdx.exporter.plan.load import preset_text
+    from qdx.exporter.plan.schema.load import preset_text
 
     text = preset_text(preset)
     if output is None:
@@ -96,7 +96,7 @@ app.command("show")(plan_show.command)
 @app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of plans, for editors."""
-    from qdx.exporter.plan.schema import json_schema
+    from qdx.exporter.plan.schema.plan import json_schema
     from qdx.exporter.strict_json import dump_json
 
     sys.stdout.write(dump_json(json_schema()).decode())

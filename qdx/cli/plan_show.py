@@ -16,9 +16,9 @@ from qdx.cli.progress import progress_bars
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qdx.exporter.graph.site import Site
+    from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan import Examination, Plan, SiteResolution
-    from qdx.exporter.plan.totals import Totals
+    from qdx.exporter.plan.resolve.totals import Totals
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
 
@@ -52,10 +52,10 @@ def _examine(
     plan: Plan, profile: TargetProfile, model: Path, call: dict[str, Any], progress: Progress
 ) -> Examination:
     from qdx.exporter.capture.arguments import load_images
-    from qdx.exporter.graph.sites import sites
+    from qdx.exporter.graph.analysis.sites import sites
     from qdx.exporter.plan import examine
-    from qdx.timesteps import with_exact_timesteps
-    from qdx.traced import trace_pipeline
+    from qdx.source.pipeline import trace_pipeline
+    from qdx.source.timesteps import with_exact_timesteps
 
     source = trace_pipeline(model, load_images(call), progress=progress)
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
@@ -68,7 +68,7 @@ def _examine(
 
 
 def _as_data(examination: Examination) -> dict[str, Any]:
-    from qdx.exporter.plan.totals import component_totals, totals_of
+    from qdx.exporter.plan.resolve.totals import component_totals, totals_of
 
     resolved = examination.resolved
     return {
@@ -85,7 +85,7 @@ def _as_data(examination: Examination) -> dict[str, Any]:
 
 
 def _as_text(examination: Examination, *, every_site: bool) -> str:
-    from qdx.exporter.plan.totals import component_totals, totals_of
+    from qdx.exporter.plan.resolve.totals import component_totals, totals_of
 
     resolved = examination.resolved
     parts = [

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qdx.exporter.plan import Gates, Inputs, Plan, Rule, Weights
-    from qdx.exporter.plan.settings import Smoothing
+    from qdx.exporter.plan.schema.settings import Smoothing
 
 __all__ = [
     "gate_words",
@@ -77,7 +77,7 @@ def _option(name: str, value: bool | str | Smoothing) -> str:
 
 
 def _rule_lines(rule: Rule) -> Iterator[str]:
-    from qdx.exporter.plan.rule import SITE_KEYS
+    from qdx.exporter.plan.schema.rule import SITE_KEYS
 
     rows = [("components", ", ".join(rule.select.component))]
     for key in SITE_KEYS:

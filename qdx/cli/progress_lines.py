@@ -11,8 +11,8 @@ from typing import Final
 from qdx.cli.output import alert
 from qdx.cli.pace import Pace
 from qdx.cli.ticker import DISPLAY
-from qdx.exporter.measure.words import duration
 from qdx.exporter.progress import Task
+from qdx.exporter.text.words import duration
 
 __all__ = ["SILENCE_SECONDS", "Lines"]
 

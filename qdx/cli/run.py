@@ -95,7 +95,7 @@ def command(
     from qdx.bundle.reader import read_bundle
     from qdx.exporter.capture.arguments import load_images
     from qdx.exporter.devices import choose_device
-    from qdx.runtime import open_pipeline
+    from qdx.runtime.pipeline import open_pipeline
 
     asked = arguments
     arguments = load_images(arguments)

@@ -73,8 +73,8 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
-    from qdx.prompts import read_prompts
-    from qdx.verify import verify
+    from qdx.calibration.prompts import read_prompts
+    from qdx.verification.verify import verify
 
     with progress_bars() as progress:
         result = verify(

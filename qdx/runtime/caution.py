@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qdx.backends.registry import get_backend
-from qdx.quantization import recipes_of
+from qdx.bundle.recipes import recipes_of
 
 if TYPE_CHECKING:
     from qdx.bundle.reader import Bundle
-    from qdx.exporter.quantize.placement import SitePlacement
+    from qdx.exporter.transforms.placement import SitePlacement
 
 __all__ = ["caution_of"]
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from qdx.exporter.devices import CPU, computing_on
-from qdx.exporter.graph.interpreter import Executor
+from qdx.exporter.graph.execute.interpreter import Executor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from qdx.exporter.graph.graph import Graph, TensorSpec
+    from qdx.exporter.graph.ir.graph import Graph, TensorSpec
 
 __all__ = ["GraphRunner"]
 

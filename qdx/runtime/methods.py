@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from qdx.exporter.errors import UsageError
-from qdx.exporter.graph.forms import apply, to_artifact
+from qdx.exporter.graph.rewrites.forms import apply, to_artifact
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Runner

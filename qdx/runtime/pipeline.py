@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qdx.backends.registry import get_backend
+from qdx.bundle.companions import BUFFERS_FILE
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.capture.calls import LiveCall, constants
@@ -20,14 +21,13 @@ from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.devices import CPU, choose_device, is_cpu
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
-from qdx.exporter.graph.safetensors_file import SafetensorsFile
-from qdx.exporter.graph.weights import load_buffers
+from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
+from qdx.exporter.graph.ir.weights import load_buffers
 from qdx.exporter.progress import SILENT, tell_nobody
-from qdx.helper_files import BUFFERS_FILE
 from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.placed_modules import ModulePlacer
-from qdx.runtime.source import check_source, files_outside
+from qdx.source.same_model import check_source, files_outside
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.devices import CPU, computing_on, free_device_bytes, is_cpu
-from qdx.exporter.graph.placed_calls import placed_arguments
-from qdx.exporter.graph.upload import Upload
+from qdx.exporter.graph.execute.placed_calls import placed_arguments
+from qdx.exporter.graph.execute.upload import Upload
 
 if TYPE_CHECKING:
     from torch import nn

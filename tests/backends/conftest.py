@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.exporter.graph.graph import Graph
-from tests.backends.tracing import Block, block_inputs, graph_of
+from qdx.exporter.graph.ir.graph import Graph
+from tests.support.tracing import Block, block_inputs, graph_of
 
 
 @pytest.fixture(scope="session")

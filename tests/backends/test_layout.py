@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from qdx.backends.layout import graph_in_layout
-from qdx.exporter.graph.graph import OpenSize, TensorSpec
+from qdx.exporter.graph.ir.graph import OpenSize, TensorSpec
 from qdx.targets.profile import load_target
 
 

@@ -24,20 +24,20 @@ from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES, Chunk, plan_chunks
 from qdx.backends.openvino.lockstep import OpenVinoChunks
 from qdx.backends.openvino.package import core, openvino
 from qdx.backends.registry import get_backend
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.sites import sites
-from qdx.exporter.plan.resolution import FloatTypes
-from qdx.exporter.quantize.insert import insert
-from qdx.exporter.quantize.placement import Placement, SitePlacement
+from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.plan.resolve.resolution import FloatTypes
+from qdx.exporter.transforms.insert import insert
+from qdx.exporter.transforms.placement import Placement, SitePlacement
 from qdx.targets.profile import load_target
-from qdx.verify.lockstep_runs import (
+from qdx.verification.measure.lockstep_runs import (
     LockstepResult,
     compare_in_lockstep,
     quantizer_shapes,
     value_bytes,
 )
-from tests.backends.onnxruntime.quantized import A8, W8, FixedRanges, resolved, weighted
-from tests.backends.tracing import block_inputs, graph_of
+from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, resolved, weighted
+from tests.support.tracing import block_inputs, graph_of
 
 TARGETS = ("coreml", "onnxruntime", "openvino")
 OPEN_TARGETS = ("onnxruntime", "openvino")

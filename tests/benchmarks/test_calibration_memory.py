@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.calibration_memory import BOUND_BYTES_PER_CALL, CallMemory, slope_bytes_per_call
-from tests.qdx.calibration.calibrating import calibrated, prepared
-from tests.qdx.smallest import build_smallest
+from tests.support.calibrating import calibrated, prepared
+from tests.support.smallest import build_smallest
 
 
 def test_the_slope_is_that_of_the_calls_after_the_first_ones():

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from benchmarks.clip_rates import clip_rates
-from qdx.exporter.quantize.placement import (
+from qdx.exporter.transforms.placement import (
     ActivationQuantization,
     Placement,
     SitePlacement,
     TimestepGroups,
 )
-from qdx.exporter.quantize.recipe import Recipe
-from tests.backends.tracing import graph_of
+from qdx.exporter.transforms.recipe import Recipe
+from tests.support.tracing import graph_of
 
 
 class Layers(nn.Module):

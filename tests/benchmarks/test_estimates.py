@@ -14,8 +14,8 @@ from benchmarks.estimates import (
     costs_of,
 )
 from benchmarks.real_sizes import make
-from qdx.exporter.measure.arithmetic import macs_of_call
-from tests.backends.tracing import graph_of
+from qdx.exporter.cost.arithmetic import macs_of_call
+from tests.support.tracing import graph_of
 
 GIGA = 1e9
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.layers import ROOT
+from tests.support.layers import ROOT
 
 
 @pytest.mark.slow

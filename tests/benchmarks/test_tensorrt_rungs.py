@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.tensorrt_rungs import PLANS, SAMPLES, capture, measure, pipelines
-from tests.tiny import FAMILIES
+from tests.support.tiny import FAMILIES
 
 # Rotary embeddings in complex numbers, which torch's exporter to ONNX does not decompose.
 UNTRANSLATED = {"qwenimage"}

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from benchmarks.weight_only import measure
-from tests.tiny import build
+from tests.support.tiny import build
 
 # Of a tiny model, what is not a weight (tables of timestep frequencies, shapes) is a visible share.
 TOLERANCE = {"w8": 0.04, "w4": 0.05}

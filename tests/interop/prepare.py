@@ -33,7 +33,7 @@ class Case:
     """A pipeline that is exported and drawn.
 
     Attributes:
-        family: A tiny pipeline of `tests.tiny`, with random weights; or None.
+        family: A tiny pipeline of `tests.support.tiny`, with random weights; or None.
         sample: A trained pipeline in `samples/`; or None.
         call: Arguments of its call, where the family says none.
         shapes: As `qdx export --shapes`.
@@ -104,7 +104,7 @@ def _source(case: Case, folder: Path) -> Path:
     if case.sample is not None:
         shutil.copytree(Path("samples", case.sample), source)
     else:
-        from tests.tiny import build
+        from tests.support.tiny import build
 
         build(case.family, source)
     return source
@@ -113,7 +113,7 @@ def _source(case: Case, folder: Path) -> Path:
 def _call(case: Case, folder: Path) -> dict[str, Any]:
     call = dict(case.call or {})
     if case.family is not None:
-        from tests.tiny import FAMILIES, write_inputs
+        from tests.support.tiny import FAMILIES, write_inputs
 
         write_inputs(case.family, folder)
         call |= FAMILIES[case.family].call

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
-from tests.qdx.smallest import build_smallest
+from tests.support import tiny
+from tests.support.smallest import build_smallest
 
 MEMORY = Path("/dev/shm")
 

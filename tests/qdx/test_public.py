@@ -5,16 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from types import ModuleType
 
 import pytest
 
 import qdx
-from tests.layers import ROOT
+import qdx.exporter.errors
+from tests.support.layers import ROOT
 
 
 def test_the_names():
-    assert qdx.__all__ == ["__version__", "build", "calibrate", "export", "open", "verify"]
+    functions = [name for name in qdx.__all__ if name.islower()]
+
+    assert functions == ["__version__", "build", "calibrate", "export", "open", "verify"]
     assert set(qdx.__all__) <= set(dir(qdx))
 
 
@@ -33,27 +35,25 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = qdx.exprot
 
 
-def test_a_module_that_shares_its_function_s_name_is_called_like_it(monkeypatch):
-    module = ModuleType("qdx.verify")
-    module.verify = lambda *given, **options: (given, options)
-    monkeypatch.setattr(qdx, "verify", module)
+def test_no_module_has_the_name_of_a_function():
+    """`qdx.verify` is the function, whatever was imported before."""
+    modules = {path.stem for path in (ROOT / "qdx").iterdir()}
 
-    assert qdx.verify(1, a=2) == ((1,), {"a": 2})
-    assert qdx.verify.verify is module.verify
+    assert modules & set(qdx.__all__) == set()
 
 
-def test_other_modules_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(qdx, "something", ModuleType("qdx.something"), raising=False)
-
-    assert not callable(qdx.something)
+def test_every_name_leads_to_something():
+    assert [name for name in qdx.__all__ if getattr(qdx, name, None) is None] == []
 
 
-def test_open_is_the_runtime_s(monkeypatch):
-    runtime = ModuleType("qdx.runtime")
-    runtime.open_bundle = object()
-    monkeypatch.setitem(sys.modules, "qdx.runtime", runtime)
+def test_the_whole_tree_of_errors_is_public():
+    errors = {
+        name
+        for name, kind in vars(qdx.exporter.errors).items()
+        if isinstance(kind, type) and issubclass(kind, qdx.QdxError)
+    }
 
-    assert qdx.open is runtime.open_bundle
+    assert errors <= set(qdx.__all__)
 
 
 def test_the_package_is_typed():

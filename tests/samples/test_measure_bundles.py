@@ -10,11 +10,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from qdx.exporter.plan.load import load_plan  # noqa: E402
+from qdx.exporter.plan.schema.load import load_plan  # noqa: E402
 from samples.measure_bundles import compare, score  # noqa: E402
 from samples.scenes import held_out_captions, parse, render_many  # noqa: E402
+from tests.support.layers import ROOT  # noqa: E402
 
-PLANS = sorted((Path(__file__).resolve().parents[2] / "samples" / "plans").glob("*.json"))
+PLANS = sorted((ROOT / "samples" / "plans").glob("*.json"))
 CAPTIONS = [str(caption) for caption in held_out_captions()[:12]]
 
 

@@ -1,7 +1,6 @@
 """The trained pipelines: they load from their folders, and they draw what is asked for."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ pytest.importorskip("transformers")
 
 from samples.measure import draw, load, mean_accuracy  # noqa: E402
 from samples.scenes import held_out_captions, pair_captions  # noqa: E402
+from tests.support.layers import ROOT  # noqa: E402
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+SAMPLES = ROOT / "samples"
 PIPELINES = {
     "shapes": "StableDiffusionPipeline",
     "shapes-mmdit": "StableDiffusion3Pipeline",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qdx.exporter.plan.feasibility import Request
-from qdx.exporter.plan.scheme import Inputs, Weights
+from qdx.exporter.plan.resolve.feasibility import Request
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.targets import load_target
 
 BITS = (1, 2, 3, 4, 6, 8)

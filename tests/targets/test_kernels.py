@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 import qdx.targets
-from qdx.exporter.plan.feasibility import Request
-from qdx.exporter.plan.scheme import BLOCK_FLOATS, Inputs, Weights
+from qdx.exporter.plan.resolve.feasibility import Request
+from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Inputs, Weights
 from qdx.targets import TargetProfile, list_targets, load_target
 from qdx.targets.kernels import Kernel, offer_of
 

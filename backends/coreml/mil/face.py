@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from qdx.backends.coreml.mil.program import MilFunction, TensorType
 from qdx.exporter.errors import InvalidBundle, quoted
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.ir.graph import TensorSpec
 
 __all__ = ["face"]
 

@@ -20,7 +20,7 @@ from qdx.backends.coreml.mil.prepare import Source, Step, prepare
 from qdx.backends.coreml.mil.program import MilFunction, MilProgram
 from qdx.backends.coreml.mil.settle import compute, settled
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.ir.graph import TensorSpec
 
 __all__ = ["KEPT_BYTES", "Interpreter", "Observer"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qdx.backends.coreml.mil.blob import Blob
 from qdx.backends.coreml.mil.dtypes import MilType
 from qdx.exporter.errors import quoted
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.ir.graph import TensorSpec
 
 __all__ = [
     "MilConstant",

@@ -16,7 +16,7 @@ from qdx.backends.tensorrt.operators import (
     MXFP8_DEQUANTIZE,
     MXFP8_QUANTIZE,
 )
-from qdx.exporter.quantize.block_floats import MXFP8_BLOCK, NVFP4_BLOCK
+from qdx.exporter.formats.block_floats import MXFP8_BLOCK, NVFP4_BLOCK
 
 __all__ = ["block_device", "block_exponents", "block_quantizer", "tensor_scale"]
 

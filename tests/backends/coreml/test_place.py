@@ -9,15 +9,17 @@ from torch import nn
 
 from qdx.backends.coreml.place import place
 from qdx.exporter.errors import TargetRefusal
-from qdx.exporter.graph.attention import open_attention
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.sites import sites
+from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.graph.rewrites.open_attention import open_attention
 from qdx.exporter.plan import plan_from_json, resolve
-from qdx.exporter.quantize.insert import insert
-from qdx.exporter.quantize.placement import Placement, WeightQuantization
+from qdx.exporter.transforms.insert import insert
+from qdx.exporter.transforms.placement import Placement
 from qdx.targets import load_target
-from tests.backends.onnxruntime.quantized import FixedRanges
-from tests.backends.tracing import block_inputs, sqnr_db
+from tests.support.onnxruntime_quantized import FixedRanges
+from tests.support.tracing import block_inputs, sqnr_db
 
 GATES = {"component": {"sqnr_db_min": 10}, "pipeline": {"psnr_db_min": 10, "ssim_min": 0.1}}
 OPS = {"op": ["conv2d", "linear"]}
@@ -132,7 +134,7 @@ def test_what_is_placed_computes_nearly_the_same(block: tuple[Graph, nn.Module],
     inputs = block_inputs()
     found = insert(opened, sites(opened), placement).run(inputs)["y"]
 
-    assert sqnr_db(graph.run(inputs)["y"], found.numpy()) > least_db
+    assert sqnr_db(run(graph, inputs)["y"], found.numpy()) > least_db
 
 
 def test_what_the_target_refuses_names_the_reason(block: tuple[Graph, nn.Module]) -> None:

@@ -11,8 +11,8 @@ import torch
 from qdx.backends.coreml.artifact import packages_of
 from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import InvalidBundle, UsageError
-from qdx.exporter.graph.graph import TensorSpec
-from tests.backends.coreml.mil.packages import random, save
+from qdx.exporter.graph.ir.graph import TensorSpec
+from tests.support.coreml_packages import random, save
 
 X = random(3, 4)
 

@@ -7,7 +7,7 @@ import pytest
 
 from qdx.backends.onnx.interface import apply_interface
 from qdx.exporter.errors import InternalError
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.ir.graph import TensorSpec
 
 BEFORE = """
 <ir_version: 10, opset_import: ["": 21]>

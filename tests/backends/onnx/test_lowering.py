@@ -12,8 +12,8 @@ from torch import nn
 
 from qdx.backends.onnxruntime.lower import lower
 from qdx.exporter.errors import StorageError, TargetRefusal
-from qdx.exporter.graph.graph import Graph
-from tests.backends.tracing import Block, block_inputs, graph_of
+from qdx.exporter.graph.ir.graph import Graph
+from tests.support.tracing import Block, block_inputs, graph_of
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from torch import nn
 from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.onnxruntime.lower import lower
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
-from qdx.exporter.graph.graph import Graph, TensorSpec
-from tests.backends.tracing import block_inputs, sqnr_db
+from qdx.exporter.graph.ir.graph import Graph, TensorSpec
+from tests.support.tracing import block_inputs, sqnr_db
 
 
 def arrays(inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 
 from qdx.backends.openvino.group_norm import norms_by_channel
 from qdx.backends.openvino.package import core, openvino
-from tests.backends.tracing import sqnr_db
+from tests.support.tracing import sqnr_db
 
 CHANNELS, GROUPS = 12, 4
 OPEN = -1

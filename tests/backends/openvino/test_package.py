@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.layers import ROOT
+from tests.support.layers import ROOT
 
 # Models are compiled, and let go in the order in which they came; then a signal arrives.
 SCRIPT = """

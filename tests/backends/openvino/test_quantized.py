@@ -19,17 +19,18 @@ from qdx.backends.openvino.lower import lower
 from qdx.backends.openvino.package import core, openvino
 from qdx.backends.openvino.place import place
 from qdx.backends.openvino.run import OpenVinoRunner
-from qdx.exporter.graph.attention import open_attention
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.site import Site
-from qdx.exporter.graph.sites import sites
-from qdx.exporter.plan.scheme import Inputs, Weights
-from qdx.exporter.quantize.insert import insert
-from qdx.exporter.quantize.placement import Placement
+from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.graph.ir.site import Site
+from qdx.exporter.graph.rewrites.open_attention import open_attention
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.transforms.insert import insert
+from qdx.exporter.transforms.placement import Placement
 from qdx.targets.profile import load_target
-from tests.backends.onnxruntime.quantized import FixedRanges, Wants, resolved, weighted
-from tests.backends.tracing import block_inputs, graph_of, sqnr_db
-from tests.processor import SEVEN_BITS
+from tests.support.onnxruntime_quantized import FixedRanges, Wants, resolved, weighted
+from tests.support.processor import SEVEN_BITS
+from tests.support.tracing import block_inputs, graph_of, sqnr_db
 
 TARGET = load_target("openvino")
 W8 = Weights(dtype="int8", reduce_range=SEVEN_BITS)
@@ -46,7 +47,7 @@ class Lowered:
     def sqnr_db(self, inputs: dict[str, torch.Tensor]) -> float:
         runner = OpenVinoRunner(self.folder / "openvino_model.xml", TARGET.options, threads=1)
         result = runner({name: value.numpy() for name, value in inputs.items()})
-        return sqnr_db(self.graph.run(inputs)["y"], result["y"])
+        return sqnr_db(run(self.graph, inputs)["y"], result["y"])
 
     def executed(self) -> tuple[KernelExecution, ...]:
         return audit(self.folder / "openvino_model.xml", TARGET.options, threads=1)
@@ -312,7 +313,7 @@ def test_same_bytes_again(block: tuple[Graph, nn.Module], full: Lowered, tmp_pat
 def test_nncf_is_audited_alike(block: tuple[Graph, nn.Module], tmp_path: Path) -> None:
     pytest.importorskip("nncf")
     from qdx.backends.openvino.nncf import quantize_with_nncf
-    from qdx.exporter.plan.settings import Nncf
+    from qdx.exporter.plan.schema.settings import Nncf
 
     lower(block[0], "float32", tmp_path)
     samples = [{name: np.asarray(value) for name, value in block_inputs().items()}]

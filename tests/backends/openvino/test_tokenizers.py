@@ -8,7 +8,7 @@ import pytest
 
 from qdx.backends.openvino import tokenizers
 from qdx.backends.openvino.backend import OpenVinoBackend
-from tests.tiny.vocabularies import clip_tokenizer, t5_tokenizer
+from tests.support.tiny.vocabularies import clip_tokenizer, t5_tokenizer
 
 
 @pytest.fixture

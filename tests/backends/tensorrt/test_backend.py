@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from qdx.backends.registry import get_backend
-from qdx.backends.tensorrt.package import compute_capability, tensorrt
+from qdx.backends.tensorrt.engine.package import compute_capability, tensorrt
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
-from tests.backends.tensorrt.lint.models import linear
-from tests.backends.tensorrt.test_engine import PLAN, record
+from tests.backends.tensorrt.engine.test_record import PLAN, record
+from tests.support.lint_models import linear
 
 BACKEND = get_backend("tensorrt")
 X = {"x": np.ones((16, 32), np.float32)}

@@ -6,11 +6,11 @@ import ast
 
 import pytest
 
-from tests.backends.tensorrt.bindings import described, make_bindings, run_with, signatures
-from tests.backends.tensorrt.names import GONE_IN_11, NEW_SINCE_10_12
-from tests.layers import ROOT, imports
+from tests.support.layers import ROOT, imports
+from tests.support.tensorrt_bindings import described, make_bindings, run_with, signatures
+from tests.support.tensorrt_names import GONE_IN_11, NEW_SINCE_10_12
 
-FOLDER = ROOT / "backends" / "tensorrt"
+FOLDER = ROOT / "backends" / "tensorrt" / "engine"
 CONSTRUCTED = {"Builder": 1, "OnnxParser": 2, "OnnxParserRefitter": 2, "Refitter": 2, "Runtime": 1}
 """Classes that qdx makes, and with how many arguments."""
 
@@ -134,8 +134,8 @@ def test_what_10_12_lacks_is_not_used(real, kind):
 
 def test_messages_are_kept_with_their_severity(folder):
     script = """
-from qdx.backends.tensorrt.log import Log
-from qdx.backends.tensorrt.package import tensorrt
+from qdx.backends.tensorrt.engine.log import Log
+from qdx.backends.tensorrt.engine.package import tensorrt
 kept = Log()
 logger = kept.logger(tensorrt())
 for severity in ("VERBOSE", "WARNING", "ERROR"):
@@ -149,7 +149,7 @@ print([(line.severity, line.text) for line in kept.lines], kept.reason())
 @pytest.mark.parametrize("kind", ["Builder", "Runtime"])
 def test_a_library_that_finds_no_device_is_a_missing_runtime(folder, kind):
     script = f"""
-from qdx.backends.tensorrt.log import Log, started
+from qdx.backends.tensorrt.engine.log import Log, started
 from qdx.exporter.errors import RuntimeMissing
 kept = Log()
 try:
@@ -163,7 +163,7 @@ except RuntimeMissing as error:
 
 def test_a_version_that_is_too_old_is_named(folder):
     script = """
-from qdx.backends.tensorrt.package import tensorrt
+from qdx.backends.tensorrt.engine.package import tensorrt
 from qdx.exporter.errors import RuntimeMissing
 trt.__version__ = "10.9.0.34"
 try:

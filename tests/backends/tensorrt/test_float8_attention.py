@@ -15,17 +15,17 @@ import torch
 from torch import nn
 
 from qdx.backends.registry import get_backend
+from qdx.backends.tensorrt.engine.produce import lint_file
 from qdx.backends.tensorrt.lint import DeviceFacts
-from qdx.backends.tensorrt.produce import lint_file
-from qdx.exporter.graph.attention import open_attention
-from qdx.exporter.graph.sites import sites
-from qdx.exporter.plan.resolution import FloatTypes
-from qdx.exporter.plan.scheme import Inputs, Weights
-from qdx.exporter.quantize.insert import insert
+from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.rewrites.open_attention import open_attention
+from qdx.exporter.plan.resolve.resolution import FloatTypes
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
-from qdx.verify.lockstep_runs import compare_in_lockstep, quantizer_shapes
-from tests.backends.onnxruntime.quantized import FixedRanges, resolved
-from tests.backends.tracing import graph_of
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from tests.support.onnxruntime_quantized import FixedRanges, resolved
+from tests.support.tracing import graph_of
 
 BACKEND, PROFILE = get_backend("tensorrt"), load_target("tensorrt")
 FLOAT8 = "float8_e4m3fn"

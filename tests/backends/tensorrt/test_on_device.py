@@ -7,15 +7,15 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from qdx.backends.tensorrt.build import build_engine
-from qdx.backends.tensorrt.engine_audit import audit_engine
-from qdx.backends.tensorrt.package import compute_capability, tensorrt
-from qdx.backends.tensorrt.produce import check_model, produce_engine
+from qdx.backends.tensorrt.engine.audit import audit_engine
+from qdx.backends.tensorrt.engine.build import build_engine
+from qdx.backends.tensorrt.engine.package import compute_capability, tensorrt
+from qdx.backends.tensorrt.engine.produce import check_model, produce_engine
+from qdx.backends.tensorrt.engine.run import TensorRtRunner
 from qdx.backends.tensorrt.recipe import BuildRecipe, InputShapes
-from qdx.backends.tensorrt.run import TensorRtRunner
 from qdx.backends.tensorrt.versions import Version
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, TargetRefusal, UsageError
-from tests.backends.tensorrt.lint.models import linear
+from tests.support.lint_models import linear
 
 MOVING = {"x": InputShapes(min=(1, 32), opt=(16, 32), max=(64, 32))}
 

@@ -15,15 +15,15 @@ from torch import nn
 
 from qdx.backends.lockstep import quantizers
 from qdx.backends.tensorrt.lint import Severity
-from qdx.exporter.graph.sites import sites
-from qdx.exporter.plan.resolution import FloatTypes
-from qdx.exporter.plan.scheme import Inputs, Weights
-from qdx.exporter.quantize.insert import insert
+from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.measure.metrics import sqnr_db
+from qdx.exporter.plan.resolve.resolution import FloatTypes
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
-from qdx.verify.metrics import sqnr_db
-from tests.backends.onnxruntime.quantized import FixedRanges, resolved
-from tests.backends.tensorrt.lowered import BACKEND, Lowered
-from tests.backends.tracing import block_inputs, graph_of
+from tests.support.onnxruntime_quantized import FixedRanges, resolved
+from tests.support.tensorrt_lowered import BACKEND, Lowered
+from tests.support.tracing import block_inputs, graph_of
 
 PROFILE = load_target("tensorrt")
 LOCKSTEP_DB, WHOLE_DB = 45, 60

@@ -6,7 +6,7 @@ import pytest
 
 from qdx.backends.tensorrt.recipe import BuildRecipe, InputShapes, parse_recipe, shape_faults
 from qdx.exporter.errors import InvalidBundle
-from qdx.exporter.graph.graph import TensorSpec
+from qdx.exporter.graph.ir.graph import TensorSpec
 
 SHAPES = {"min": [1, 4, 8, 8], "opt": [2, 4, 8, 8], "max": [4, 4, 16, 16]}
 INPUTS = (

@@ -11,10 +11,10 @@ from torch import nn
 
 from qdx.backends.registry import get_backend
 from qdx.backends.tensorrt.widen import widen
-from qdx.exporter.plan.resolution import FloatTypes
+from qdx.exporter.measure.metrics import sqnr_db
+from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
-from qdx.verify.metrics import sqnr_db
-from tests.backends.tracing import graph_of
+from tests.support.tracing import graph_of
 
 BACKEND, PROFILE = get_backend("tensorrt"), load_target("tensorrt")
 EXACT_DB = 110

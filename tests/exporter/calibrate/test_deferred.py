@@ -15,9 +15,9 @@ from qdx.exporter.calibrate.streaming import StreamingStatistics
 from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.devices import CPU
-from qdx.exporter.graph.interpreter import Executor
-from tests.exporter.calibrate.recording import traced
-from tests.exporter.graph.fake_gpu import GPU, MIXED, inputs_of, no_values, without_values
+from qdx.exporter.graph.execute.interpreter import Executor, run
+from tests.support.fake_gpu import GPU, MIXED, inputs_of, no_values, without_values
+from tests.support.recording import traced
 
 AXES = [None, 1, -1]
 
@@ -168,4 +168,4 @@ def test_a_graph_on_a_gpu_computes_what_it_computes_on_the_processor():
     there = Executor(WeightCache(2**30, GPU).attach(graph), GPU)
     for _ in range(2):
         found = there.run({"x": x})["y"]
-        torch.testing.assert_close(found, graph.run({"x": x})["y"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found, run(graph, {"x": x})["y"], rtol=1e-5, atol=1e-5)

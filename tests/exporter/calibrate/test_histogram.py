@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qdx.exporter.calibrate.histogram import BINS, bin_width, counts_of, exponent_for, widened
-from tests.exporter.calibrate.taking import values_of
+from tests.support.taking import values_of
 
 
 @pytest.mark.parametrize("doublings", [0, 1, 2, 3, 9, 10, 11, 40])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from qdx.exporter.calibrate.portion import _in_order_of_memory
-from tests.exporter.calibrate.taking import values_of
+from tests.support.taking import values_of
 
 
 def test_sampling_needs_no_copy_of_what_lies_in_another_order():

@@ -9,7 +9,7 @@ import torch
 
 from qdx.exporter.calibrate.statistics import merged
 from qdx.exporter.errors import InvalidInput, UsageError
-from tests.exporter.calibrate.taking import same_statistics, taken, values_of
+from tests.support.taking import same_statistics, taken, values_of
 
 
 def test_groups_are_apart_and_merge_into_the_whole():

@@ -12,7 +12,7 @@ from qdx.exporter.calibrate.streaming import (
     StreamingStatistics,
     sampling_stride,
 )
-from tests.exporter.calibrate.taking import same_statistics, taken, values_of
+from tests.support.taking import same_statistics, taken, values_of
 
 
 def test_portions_give_the_statistics_of_allvalues_of():

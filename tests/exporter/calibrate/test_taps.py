@@ -14,9 +14,10 @@ from qdx.exporter.calibrate.streaming import StreamingStatistics
 from qdx.exporter.calibrate.taps import Recorder, taps_of
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.errors import InvalidModel
-from qdx.exporter.graph.site import Site
-from qdx.exporter.graph.weights import LazyWeight, Weights
-from tests.exporter.calibrate.recording import Network, graph_of, nodes_of, traced
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.graph.ir.site import Site
+from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from tests.support.recording import Network, graph_of, nodes_of, traced
 
 X = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3))
 
@@ -158,7 +159,7 @@ def test_cached_weights_are_read_once_within_the_budget(limit_bytes, reads):
     outputs = [cached.run({"x": X})["y"] for _ in range(3)]
     assert set(counts.values()) == {reads}
     assert torch.equal(outputs[0], outputs[2])
-    assert torch.equal(outputs[0], graph.run({"x": X})["y"])
+    assert torch.equal(outputs[0], run(graph, {"x": X})["y"])
 
 
 def test_no_small_weight_stays_behind_a_large_one_that_did_not_fit():

@@ -15,10 +15,11 @@ from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.errors import TargetRefusal
-from qdx.exporter.graph.graph import Graph
-from qdx.exporter.graph.safetensors_file import open_checkpoint
-from qdx.exporter.graph.weights import Weights, bind_weights
-from tests.tiny import FAMILIES, build
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.graph.ir.graph import Graph
+from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
+from qdx.exporter.graph.ir.weights import Weights, bind_weights
+from tests.support.tiny import FAMILIES, build
 
 
 def _graph(name: str, where: str, folder: Path) -> Graph:
@@ -50,7 +51,7 @@ def test_a_dynamic_graph_computes_right_at_sizes_it_was_not_traced_with(tmp_path
     with torch.no_grad():
         expected = unet(sample, timestep).sample
 
-    (output,) = graph.run({"sample": sample, "timestep": timestep}).values()
+    (output,) = run(graph, {"sample": sample, "timestep": timestep}).values()
 
     assert torch.allclose(output, expected, atol=1e-5)
 

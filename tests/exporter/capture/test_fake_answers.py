@@ -12,7 +12,7 @@ from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.skeleton import build_skeleton
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.fixture(scope="module")

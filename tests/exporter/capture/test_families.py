@@ -16,9 +16,10 @@ from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.capture.trace import trace
-from qdx.exporter.graph.safetensors_file import open_checkpoint
-from qdx.exporter.graph.weights import bind_weights, load_buffers
-from tests.tiny import FAMILIES, build
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
+from qdx.exporter.graph.ir.weights import bind_weights, load_buffers
+from tests.support.tiny import FAMILIES, build
 
 FAST = {"sd", "sd3", "flux", "ddpm", "sana"}
 
@@ -44,7 +45,7 @@ def test_graphs_of_the_dry_run_compute_what_the_pipeline_computes(
             skeleton, record, bind_weights(module, checkpoint, component=record.component)
         )
         inputs, expected = next((i, o) for real, i, o in recorded if _same_call(real, record))
-        outputs = graph.run(_cast(graph.inputs, inputs))
+        outputs = run(graph, _cast(graph.inputs, inputs))
         for (field, value), reference in zip(outputs.items(), expected, strict=False):
             assert torch.allclose(
                 value, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max())

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.offline import offline
 from qdx.exporter.errors import InvalidModel
-from tests.tiny import build
+from tests.support.tiny import build
 
 
 def test_the_hub_is_offline_whatever_the_environment_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import build_skeleton
-from tests import tiny
+from tests.support import tiny
 
 
 def drawn(seed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qdx.exporter.capture.sizes import open_sizes
-from qdx.exporter.graph.graph import OpenSize, TensorSpec
+from qdx.exporter.graph.ir.graph import OpenSize, TensorSpec
 
 INPUTS = (
     TensorSpec("sample", "float32", ("batch", 4, "sample_2", "sample_2 + 1")),

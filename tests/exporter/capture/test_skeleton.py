@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from qdx.exporter.capture.folder import read_pipeline_folder, resolve_class
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.errors import InvalidModel
-from tests.tiny import build
+from tests.support.tiny import build
 
 
 def test_parameters_are_fake_and_computed_buffers_are_real(tmp_path: Path) -> None:

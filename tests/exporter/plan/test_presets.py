@@ -7,11 +7,11 @@ import pytest
 from qdx.exporter.calibrate.observed import observed_steps
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.plan import list_presets, load_plan, resolve
-from qdx.exporter.plan.load import preset_text
-from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST, Calibration
-from qdx.exporter.plan.totals import totals_of
+from qdx.exporter.plan.resolve.totals import totals_of
+from qdx.exporter.plan.schema.load import preset_text
+from qdx.exporter.plan.schema.settings import CALIBRATION_STEPS_MOST, Calibration
 from qdx.targets import list_targets, load_target
-from tests.exporter.plan.plans import SITES, site
+from tests.support.plans import SITES, site
 
 FLOAT = ("bfloat16", "float16", "float32")
 ALL_FLOAT = (*FLOAT, "mixed-float16")

@@ -10,7 +10,7 @@ import pytest
 from qdx.bench.process import start_worker
 from qdx.bench.worker import peak_bytes, serve
 from qdx.exporter.errors import InvalidInput, RuntimeMissing, UsageError
-from qdx.messages import read_message, write_message
+from qdx.exporter.messages import read_message, write_message
 
 
 def test_a_message_is_one_line_whatever_is_in_it():

@@ -10,7 +10,7 @@ import pytest
 from qdx.bundle.reader import read_bundle
 from qdx.exporter import files
 from qdx.exporter.errors import InvalidBundle, StorageError
-from tests.qdx.bundle.bundles import write
+from tests.support.bundles import write
 
 
 @pytest.fixture

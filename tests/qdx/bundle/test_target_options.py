@@ -8,9 +8,9 @@ from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.bundle.writer import BundleWriter
 from qdx.exporter.errors import InvalidBundle
-from qdx.runtime import open_methods
+from qdx.runtime.pipeline import open_methods
 from qdx.targets import list_targets, load_target
-from tests.qdx.bundle.bundles import MANIFEST, fill
+from tests.support.bundles import MANIFEST, fill
 
 
 def with_target(**changes):

@@ -20,7 +20,7 @@ from qdx.bundle.reader import read_bundle
 from qdx.bundle.rename import rename_new
 from qdx.bundle.writer import BundleWriter
 from qdx.exporter.errors import InternalError, InvalidBundle, QdxError, StorageError, UsageError
-from tests.qdx.bundle.bundles import MANIFEST, fill, hidden, snapshot, write
+from tests.support.bundles import MANIFEST, fill, hidden, snapshot, write
 
 
 @pytest.fixture(params=["fresh", "force", "two renames"])

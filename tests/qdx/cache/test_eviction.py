@@ -10,7 +10,7 @@ import pytest
 
 from qdx.cache import contents
 from qdx.cache.store import Store
-from tests.qdx.cache.processes import KEY, add
+from tests.support.processes import KEY, add
 
 KEYS = [f"{number:064x}" for number in range(8)]
 AGE_S = 3600

@@ -13,8 +13,8 @@ import pytest
 
 from qdx.cache.contents import evict
 from qdx.cache.store import Store
-from tests.qdx.cache.interleaving import each_interleaving
-from tests.qdx.cache.processes import KEY, add, files, hidden
+from tests.support.interleaving import each_interleaving
+from tests.support.processes import KEY, add, files, hidden
 
 
 def find(store):

@@ -10,7 +10,7 @@ import pytest
 
 from qdx.cache.store import Store
 from qdx.exporter.errors import UsageError
-from tests.qdx.cache.processes import KEY, OTHER_KEY, add, hidden, kill, run, running
+from tests.support.processes import KEY, OTHER_KEY, add, hidden, kill, run, running
 
 ADDING = """
 with store.adding("numbers", KEY) as folder:

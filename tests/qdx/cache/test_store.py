@@ -11,7 +11,7 @@ import pytest
 
 from qdx.cache.store import Store
 from qdx.exporter.errors import InternalError, StorageError, UsageError
-from tests.qdx.cache.processes import KEY, OTHER_KEY, add, files, fill, hidden, on_disk
+from tests.support.processes import KEY, OTHER_KEY, add, files, fill, hidden, on_disk
 
 
 def test_an_entry_is_found_as_it_was_added(store):

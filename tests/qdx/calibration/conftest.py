@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.qdx.calibration.calibrating import Told, prepared
+from tests.support.calibrating import Told, prepared
 
 
 @pytest.fixture(scope="session")

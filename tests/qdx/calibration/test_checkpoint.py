@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint, Seal
-from tests.exporter.calibrate.recording import recorded
-from tests.qdx.calibration.calibrating import Ended, Told, calibrated, sample_files
+from qdx.exporter.calibrate.ranges_file import dump_ranges
+from tests.support.calibrating import Ended, Told, calibrated, sample_files
+from tests.support.recording import recorded
 
 SEAL = Seal("calls of sample 3", "sites of sample 3")
 ANSWER = {"sample": torch.arange(6.0).reshape(2, 3)}
@@ -53,11 +54,11 @@ def test_what_is_kept_comes_back(folder, ranges):
     assert torch.equal(kept.answer(2)["sample"], ANSWER["sample"] + 2)
     assert kept.answer(3) is None
     call, found = kept.observed()
-    assert (call, found.to_bytes()) == (1, ranges.to_bytes())
+    assert (call, dump_ranges(found)) == (1, dump_ranges(ranges))
     assert not kept.is_finished
     kept.keep_finished(ranges)
     again = SampleCheckpoint(folder, SEAL)
-    assert again.finished.to_bytes() == ranges.to_bytes()
+    assert dump_ranges(again.finished) == dump_ranges(ranges)
     assert again.observed() is None
     assert len(list(folder.iterdir())) == 4
 
@@ -172,7 +173,7 @@ def test_a_damaged_checkpoint_is_said_and_ends_with_the_same_bits(
     with monkeypatch.context() as patch, pytest.raises(Ended):
         calibrated(ddpm, work=tmp_path, progress=Told().hear(patch, end_after=7))
     damage(tmp_path)
-    assert calibrated(ddpm, work=tmp_path, progress=told).to_bytes() == whole
+    assert dump_ranges(calibrated(ddpm, work=tmp_path, progress=told)) == whole
     assert told.says("is damaged and made anew") == 1
 
 
@@ -182,5 +183,5 @@ _KEPT: dict[int, bytes] = {}
 def _whole(one):
     """The bytes of a calibration that nothing interrupts."""
     if id(one) not in _KEPT:
-        _KEPT[id(one)] = calibrated(one).to_bytes()
+        _KEPT[id(one)] = dump_ranges(calibrated(one))
     return _KEPT[id(one)]

@@ -14,8 +14,8 @@ from diffusers import DDPMPipeline
 import qdx
 from qdx.cli.main import main
 from qdx.exporter.errors import InvalidModel, UsageError
-from tests.qdx.quantizing import CALL, CALL_OPTION, plan, run_command, write_plan
-from tests.qdx.test_interruption import start, wait
+from tests.qdx.compile.test_interruption import start, wait
+from tests.support.quantizing import CALL, CALL_OPTION, plan, run_command, write_plan
 
 
 def fault_in_calibration(monkeypatch, error):

@@ -15,8 +15,8 @@ import torch
 
 from qdx.cli.main import main
 from tests.qdx.calibration.test_workers import until
-from tests.qdx.quantizing import CALL_OPTION, plan, run_command, write_plan
-from tests.qdx.test_interruption import start, wait
+from tests.qdx.compile.test_interruption import start, wait
+from tests.support.quantizing import CALL_OPTION, plan, run_command, write_plan
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),

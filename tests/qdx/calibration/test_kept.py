@@ -9,10 +9,11 @@ import pytest
 from qdx.cache.keys import key_of
 from qdx.cache.store import Store
 from qdx.calibration.kept import Kept, kept_ranges
+from qdx.exporter.calibrate.ranges_file import dump_ranges
 from qdx.exporter.errors import UsageError
-from tests.exporter.calibrate.recording import recorded
-from tests.qdx.cache.processes import on_disk, running
-from tests.qdx.calibration.calibrating import Told
+from tests.support.calibrating import Told
+from tests.support.processes import on_disk, running
+from tests.support.recording import recorded
 
 PARTS = {"model": "one"}
 KEY = key_of(PARTS)
@@ -56,7 +57,7 @@ def test_the_second_time_they_are_read_and_that_is_said(store, ranges, record, p
     assert (len(places), told.said) == (1, [])
     again = kept_ranges(PARTS, record, Kept(Store(store.root)), told)
     assert len(places) == 1
-    assert first.to_bytes() == again.to_bytes() == ranges.to_bytes()
+    assert dump_ranges(first) == dump_ranges(again) == dump_ranges(ranges)
     assert told.says("taken from the cache") == 1
     assert {entry.state for entry in store.entries()} == {"complete"}
     kept_ranges({"model": "other"}, record, Kept(store), told)
@@ -161,8 +162,8 @@ def test_the_folder_is_ones_own_until_it_is_removed(store, ranges):
 _ON_FULL_DISK = """
 import os
 from qdx.calibration.kept import Kept, kept_ranges
-from tests.exporter.calibrate.recording import recorded
-from tests.qdx.calibration.calibrating import Told
+from tests.support.recording import recorded
+from tests.support.calibrating import Told
 ranges = recorded()[0]
 told, places = Told(), []
 with open(os.environ["DISK"] + "/filler", "wb", buffering=0) as filler:
@@ -176,7 +177,7 @@ def record(place):
     return ranges
 store._tell = told.say
 found = kept_ranges({"model": "one"}, record, Kept(store), told)
-assert found.to_bytes() == ranges.to_bytes()
+assert dump_ranges(found) == dump_ranges(ranges)
 print(len(places), *told.said, sep="\\n")
 """
 

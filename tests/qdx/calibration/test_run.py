@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,15 +19,17 @@ from qdx.calibration import run
 from qdx.calibration.workers import run_samples
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.ranges_file import dump_ranges, load_ranges, save_ranges
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.errors import InvalidModel, UsageError
-from qdx.exporter.plan.settings import CALIBRATION_STEPS_MOST
+from qdx.exporter.plan.schema.settings import CALIBRATION_STEPS_MOST
 from samples.scenes import held_out_captions
-from tests import tiny
-from tests.qdx.calibration.calibrating import calibrated, prepared
+from tests.support import tiny
+from tests.support.calibrating import calibrated, prepared
+from tests.support.layers import ROOT
 
 PROMPTS = ("a red circle on the left", "a blue square above a green triangle")
-SHAPES = Path(__file__).parents[3] / "samples" / "shapes"
+SHAPES = ROOT / "samples" / "shapes"
 CALL = {"prompt": "a red circle", "height": 16, "width": 16}
 
 
@@ -99,12 +100,12 @@ def test_ranges_are_those_of_the_pipeline_in_pytorch(sd, recorded):
 
 
 def test_calibrating_again_gives_the_same_bytes(sd, recorded):
-    assert _calibrated(sd, PROMPTS).to_bytes() == recorded.to_bytes()
+    assert dump_ranges(_calibrated(sd, PROMPTS)) == dump_ranges(recorded)
 
 
 def test_prompts_and_seeds_change_the_ranges(sd, recorded):
-    assert _calibrated(sd, PROMPTS[:1]).to_bytes() != recorded.to_bytes()
-    assert _calibrated(sd, PROMPTS, seed=1).to_bytes() != recorded.to_bytes()
+    assert dump_ranges(_calibrated(sd, PROMPTS[:1])) != dump_ranges(recorded)
+    assert dump_ranges(_calibrated(sd, PROMPTS, seed=1)) != dump_ranges(recorded)
 
 
 def test_provenance_tells_what_ran_and_no_prompt(recorded):
@@ -113,7 +114,7 @@ def test_provenance_tells_what_ran_and_no_prompt(recorded):
     assert provenance.prompts.count == 2
     assert provenance.guidance["unet.forward"].copies == 2
     assert (provenance.samples, provenance.steps, provenance.threads) == (2, 4, 1)
-    assert PROMPTS[1].encode() not in recorded.to_bytes()
+    assert PROMPTS[1].encode() not in dump_ranges(recorded)
 
 
 def test_one_branch_counts_half_the_values(sd, recorded):
@@ -231,7 +232,7 @@ def test_weights_that_overflow_name_the_site_the_timestep_and_the_sample(ddpm, s
 _PROCESS = """
 import sys, hashlib
 from tests.qdx.calibration.test_run import _prepared, _calibrated, CALL, PROMPTS
-print(hashlib.sha256(_calibrated(_prepared(sys.argv[1], CALL), PROMPTS).to_bytes()).hexdigest())
+print(hashlib.sha256(dump_ranges(_calibrated(_prepared(sys.argv[1], CALL), PROMPTS))).hexdigest())
 """
 
 
@@ -242,7 +243,7 @@ def test_processes_with_other_hash_seeds_and_threads_give_the_same_bytes(tiny_sd
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
         done = subprocess.run(
             [sys.executable, "-c", _PROCESS, str(tiny_sd)],
-            env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
+            env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         found.add(done.stdout.strip())
     assert len(found) == 1
@@ -254,8 +255,8 @@ def test_the_last_step_alone_tells_other_ranges_than_the_whole_schedule(tmp_path
     prepared = _prepared(SHAPES, call)
     prompts = [str(caption) for caption in held_out_captions()[:2]]
     ranges = _calibrated(prepared, prompts, steps=10, timestep_groups=10)
-    ranges.save(tmp_path / "ranges.safetensors")
-    ranges = Ranges.load(tmp_path / "ranges.safetensors")
+    save_ranges(ranges, tmp_path / "ranges.safetensors")
+    ranges = load_ranges(tmp_path / "ranges.safetensors")
     assert len(ranges.groups("unet.forward")) == 9
     output = ranges.statistics("unet.forward", "conv_out", "output")
     whole, last, first = (output.range("minmax", groups=g) for g in (None, [9], [0]))
@@ -273,7 +274,7 @@ SHARE = {"samples": 4, "steps": 5, "observed": 0.5}
 
 
 def test_any_number_of_workers_gives_the_same_bytes(ddpm):
-    one, two, four = (_calibrated(ddpm, workers=n, **SHARE).to_bytes() for n in (1, 2, 4))
+    one, two, four = (dump_ranges(_calibrated(ddpm, workers=n, **SHARE)) for n in (1, 2, 4))
     assert one == two == four
 
 
@@ -283,7 +284,7 @@ def test_any_number_of_workers_gives_the_same_bytes_of_every_family(tmp_path, fa
     """What a call leaves behind in the pipeline's own Python must not reach the next one."""
     model = tiny.build(family, tmp_path / "model")
     prepared = _prepared(model, {"prompt": "a red circle", "height": 16, "width": 16})
-    one, two = (_calibrated(prepared, PROMPTS, workers=n, **SHARE).to_bytes() for n in (1, 2))
+    one, two = (dump_ranges(_calibrated(prepared, PROMPTS, workers=n, **SHARE)) for n in (1, 2))
     assert one == two
 
 
@@ -312,8 +313,8 @@ def test_the_longest_samples_begin_first(ddpm, monkeypatch):
         return run_samples(samples[::-1], *arguments, **options)
 
     monkeypatch.setattr(run, "run_samples", backwards)
-    assert (
-        found.to_bytes() == calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5}).to_bytes()
+    assert dump_ranges(found) == dump_ranges(
+        calibrated(ddpm, {"samples": 4, "steps": 2, "observed": 0.5})
     )
 
 

@@ -15,10 +15,11 @@ import torch
 from qdx.calibration.checkpoint import SampleCheckpoint
 from qdx.calibration.sample import Recorder
 from qdx.exporter.calibrate.coverage import coverage
+from qdx.exporter.calibrate.ranges_file import dump_ranges
 from qdx.exporter.errors import StorageError
-from qdx.exporter.graph.interpreter import Executor
-from qdx.exporter.quantize.smoothing import choose_factors, smoothed
-from tests.qdx.calibration.calibrating import Ended, Told, calibrated, prepared, sample_files
+from qdx.exporter.graph.execute.interpreter import Executor
+from qdx.exporter.transforms.smoothing import choose_factors, smoothed
+from tests.support.calibrating import Ended, Told, calibrated, prepared, sample_files
 
 HALF = {"samples": 4, "steps": 6, "observed": 0.5, "timestep_groups": 3}
 SD_CALL = {"prompt": "a red circle", "height": 16, "width": 16}
@@ -26,7 +27,7 @@ SD_CALL = {"prompt": "a red circle", "height": 16, "width": 16}
 
 @pytest.fixture(scope="module")
 def half(ddpm):
-    return calibrated(ddpm, HALF).to_bytes()
+    return dump_ranges(calibrated(ddpm, HALF))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_interrupted_at_any_call_it_goes_on_there_and_ends_with_the_same_bits(
         lives += 1
         if ranges is not None:
             break
-    assert ranges.to_bytes() == half
+    assert dump_ranges(ranges) == half
     assert lives > 4
     # An unobserved call is never computed twice; an observed one where it was told of, and its statistics not kept yet.
     whole = Told()
@@ -110,14 +111,16 @@ def test_interrupted_at_any_call_it_goes_on_there_and_ends_with_the_same_bits(
 def test_what_is_finished_is_not_computed_again(ddpm, half, told, monkeypatch, tmp_path):
     calibrated(ddpm, HALF, work=tmp_path)
     monkeypatch.setattr(Executor, "run", None)
-    assert calibrated(ddpm, HALF, work=tmp_path, progress=told.hear(monkeypatch)).to_bytes() == half
+    assert (
+        dump_ranges(calibrated(ddpm, HALF, work=tmp_path, progress=told.hear(monkeypatch))) == half
+    )
     assert told.computed == []
 
 
 def test_other_settings_use_nothing_of_what_is_kept(ddpm, told, tmp_path):
     calibrated(ddpm, {"seed": 5}, work=tmp_path)
     found = calibrated(ddpm, work=tmp_path, progress=told)
-    assert found.to_bytes() == calibrated(ddpm).to_bytes()
+    assert dump_ranges(found) == dump_ranges(calibrated(ddpm))
     assert told.says("is damaged and made anew")
 
 
@@ -140,19 +143,19 @@ def smooth(ddpm):
 def test_the_first_pass_leads_the_second_also_where_its_answers_are_gone(
     ddpm, smooth, tmp_path, told, monkeypatch, left
 ):
-    from qdx.exporter.graph.sites import sites
+    from qdx.exporter.graph.analysis.sites import sites
 
     observed = {where: sites(graph) for where, graph in smooth.items()}
     calibrated(ddpm, HALF, work=tmp_path / "first")
     second = {"observed_graphs": smooth, "sites": observed, "trajectories": tmp_path / "first"}
-    whole = calibrated(ddpm, HALF, **second).to_bytes()
-    alone = calibrated(ddpm, HALF, observed_graphs=smooth, sites=observed).to_bytes()
+    whole = dump_ranges(calibrated(ddpm, HALF, **second))
+    alone = dump_ranges(calibrated(ddpm, HALF, observed_graphs=smooth, sites=observed))
     assert whole != alone  # so it matters what leads
     kept = sample_files(tmp_path, "0*")
     for number, path in enumerate(kept):
         if left == "none" or (left == "some" and number % 3 == 1):
             path.unlink()
-    assert calibrated(ddpm, HALF, **second, progress=told.hear(monkeypatch)).to_bytes() == whole
+    assert dump_ranges(calibrated(ddpm, HALF, **second, progress=told.hear(monkeypatch))) == whole
     assert not told.says("damaged")
     unobserved = [call for call in told.calls if not call["observed"]]
     assert all(call["replayed"] for call in unobserved) == (left == "all")
@@ -183,7 +186,7 @@ def test_a_disk_that_fills_up_ends_the_checkpoints_and_not_the_calibration(
     )
     full_after(monkeypatch, writes)
     found = calibrated(ddpm, HALF, work=tmp_path, progress=told, workers=workers)
-    assert found.to_bytes() == half
+    assert dump_ranges(found) == half
     assert told.said.count("calibration: goes on without checkpoints: No space left on device") == 1
     assert not list(tmp_path.parent.parent.parent.glob(f"qdx-calibration-spare-{tmp_path.name}"))
 

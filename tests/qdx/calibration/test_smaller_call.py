@@ -8,10 +8,10 @@ import pytest
 
 import qdx
 from qdx.bundle import read_bundle
-from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.ranges_file import load_ranges
 from qdx.exporter.errors import InvalidPlan, UsageError
-from qdx.exporter.plan.load import load_plan
-from tests.qdx.quantizing import plan, run_command, write_plan
+from qdx.exporter.plan.schema.load import load_plan
+from tests.support.quantizing import plan, run_command, write_plan
 
 CALL = {"prompt": "a", "height": 32, "width": 32, "num_inference_steps": 2}
 CALL_OPTION = ("--call", json.dumps(CALL))
@@ -43,7 +43,7 @@ def small(tiny_sd, tmp_path_factory):
 
 def test_ranges_are_recorded_at_that_size_and_say_so(small):
     _, file, done = small
-    recorded = Ranges.load(file).provenance.call
+    recorded = load_ranges(file).provenance.call
     assert (recorded["height"], recorded["width"]) == (16, 16)
     assert (
         "warning: ranges were recorded at `height` 16, `width` 16, and the call has `height` 32"
@@ -71,7 +71,7 @@ def test_without_another_size_nothing_is_said(tiny_sd, tmp_path):
                        "--no-cache")  # fmt: skip
     assert done.status == 0, done.err
     assert "warning" not in done.err
-    assert Ranges.load(tmp_path / "ranges").provenance.call["guidance_scale"] == 3.0
+    assert load_ranges(tmp_path / "ranges").provenance.call["guidance_scale"] == 3.0
 
 
 @pytest.mark.parametrize(

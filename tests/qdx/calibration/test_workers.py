@@ -11,7 +11,7 @@ import pytest
 
 from qdx.calibration.workers import run_samples
 from qdx.exporter.errors import InternalError, InvalidModel, QdxError, StorageError
-from tests.qdx.test_interruption import start, wait
+from tests.qdx.compile.test_interruption import start, wait
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

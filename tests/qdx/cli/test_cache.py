@@ -7,7 +7,7 @@ import json
 import pytest
 
 from qdx.cache.store import user_store
-from tests.qdx.cache.processes import KEY, add
+from tests.support.processes import KEY, add
 
 
 @pytest.fixture(autouse=True)

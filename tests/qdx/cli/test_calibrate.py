@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from qdx.exporter.calibrate.ranges import Ranges
-from tests.qdx.quantizing import CALL_OPTION, WEIGHTS, plan, write_plan
-from tests.qdx.smallest import build_smallest
+from qdx.exporter.calibrate.ranges_file import load_ranges
+from tests.support.quantizing import CALL_OPTION, WEIGHTS, plan, write_plan
+from tests.support.smallest import build_smallest
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_it_writes_one_file_and_says_what_is_in_it(calibrate, tmp_path):
     done = calibrate(tmp_path / "ranges", "--json")
     assert done.status == 0, done.err
     told = json.loads(done.out)
-    ranges = Ranges.load(tmp_path / "ranges")
+    ranges = load_ranges(tmp_path / "ranges")
     assert told["sites"] == {"unet.forward": len(ranges.graphs["unet.forward"].ports)}
     assert told["provenance"]["samples"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "ranges"]
@@ -87,7 +87,7 @@ def test_smoothing_where_attention_alone_is_quantized_smooths_nothing(calibrate,
     ]
     done = calibrate(tmp_path / "ranges", plan=write_plan(tmp_path, value, "a.json"), model=tiny_sd)
     assert done.status == 0, done.err
-    found = Ranges.load(tmp_path / "ranges")
+    found = load_ranges(tmp_path / "ranges")
     assert found.provenance.smoothing == 0.5
     assert found.factors("unet.forward") == {}
 

@@ -15,9 +15,9 @@ from PIL import Image
 from qdx.cli.options import SEED_LIMIT
 from qdx.cli.progress_lines import Lines
 from qdx.exporter.devices import CPU
-from qdx.exporter.plan.load import preset_text
+from qdx.exporter.plan.schema.load import preset_text
 from qdx.targets import list_targets, load_target
-from tests.backends.tensorrt.test_engine import PLAN, record
+from tests.backends.tensorrt.engine.test_record import PLAN, record
 
 
 class _ToStandardError:
@@ -295,7 +295,7 @@ def exported(monkeypatch):
         calls.append((given, options))
         return Exported()
 
-    stand_in(monkeypatch, "qdx.export", export=export)
+    stand_in(monkeypatch, "qdx.compile.export", export=export)
     return calls
 
 

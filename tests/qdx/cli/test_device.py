@@ -9,10 +9,10 @@ from qdx.calibration.estimate import check_workers
 from qdx.exporter.calibrate.provenance import Provenance
 from qdx.exporter.devices import CPU
 from qdx.exporter.errors import UsageError
-from qdx.verify.run_identity import RunIdentity
-from qdx.verify.samples import RunSpec
-from tests.exporter.calibrate.recording import provenance
-from tests.qdx.quantizing import run_command
+from qdx.verification.measure.run_identity import RunIdentity
+from qdx.verification.measure.samples import RunSpec
+from tests.support.quantizing import run_command
+from tests.support.recording import provenance
 
 COMMANDS = {
     "calibrate": ("calibrate", "model", "--plan", "w8a8", "-o", "ranges.qdx"),

@@ -18,7 +18,7 @@ from qdx.exporter.errors import (
     TargetRefusal,
     UsageError,
 )
-from qdx.exporter.plan.load import list_presets
+from qdx.exporter.plan.schema.load import list_presets
 from qdx.targets import list_targets
 
 _NAMES = [f"`{name}`" for name in list_presets()]

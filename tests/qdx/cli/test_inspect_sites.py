@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.tiny import build
+from tests.support.tiny import build
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from qdx.cli.main import run_command
-from tests.qdx.cli.standing_in import verify_script
+from tests.support.standing_in import verify_script
 
 # Hit at once, and would work for a minute.
 HIT = """

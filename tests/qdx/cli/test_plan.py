@@ -8,8 +8,8 @@ import pytest
 
 from qdx.cli import plan_show, plan_words
 from qdx.exporter.plan import examine, list_presets, parse_plan
-from tests.exporter.plan.plans import SITES, plan_of
-from tests.tiny.factory import build
+from tests.support.plans import SITES, plan_of
+from tests.support.tiny.factory import build
 
 CALL = '{"prompt": "a fox", "num_inference_steps": 2, "height": 64, "width": 64}'
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.qdx.cli.standing_in import verify_script
+from tests.support.standing_in import verify_script
 
 # Works for a minute.
 SLOW = verify_script("""

@@ -7,7 +7,7 @@ import pytest
 from qdx.backends.onnxruntime.backend import OnnxRuntimeBackend
 from qdx.bundle import read_bundle
 from qdx.runtime.caution import caution_of
-from tests.qdx.quantizing import WEIGHTS, export, plan
+from tests.support.quantizing import WEIGHTS, export, plan
 
 INPUTS = {"inputs": {"dtype": "int8"}}
 SCHEMES = {

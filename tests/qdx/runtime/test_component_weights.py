@@ -13,9 +13,9 @@ from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.progress import SILENT
 from qdx.runtime.component_weights import ComponentWeights
-from qdx.verify.picture import generate
-from qdx.verify.reference import record_calls
-from tests.tiny import FAMILIES, build
+from qdx.runtime.generate import generate
+from qdx.runtime.reference import record_calls
+from tests.support.tiny import FAMILIES, build
 
 COMPONENTS = ("text_encoder", "unet", "vae")
 

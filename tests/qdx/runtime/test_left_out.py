@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from qdx.bundle.reader import read_bundle
-from qdx.export import export
+from qdx.compile.export import export
 from qdx.exporter.errors import InvalidBundle, InvalidModel
-from qdx.runtime import open_skeleton
-from tests.tiny import build
+from qdx.runtime.pipeline import open_skeleton
+from tests.support.tiny import build
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.devices import CPU
 from qdx.runtime import placed_modules
 from qdx.runtime.placed_modules import ModulePlacer, modules_on
-from tests.exporter.graph.fake_gpu import GPU, MIXED, no_values
-from tests.exporter.graph.fake_indexing import ByOperators
-from tests.tiny import FAMILIES, build
+from tests.support.fake_gpu import GPU, MIXED, no_values
+from tests.support.fake_indexing import ByOperators
+from tests.support.tiny import FAMILIES, build
 
 FAST = ("sd", "sd3")
 EVERY = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]

@@ -12,7 +12,7 @@ from torch import nn
 
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
-from tests.backends.coreml.mil.packages import (
+from tests.support.coreml_packages import (
     converted,
     edit,
     operations,

@@ -11,7 +11,7 @@ from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.mil.registry import kernels
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
-from tests.backends.coreml.mil.packages import edit, operations, random, save
+from tests.support.coreml_packages import edit, operations, random, save
 
 X = random(3, 4)
 GIVEN = {"x": X.numpy()}

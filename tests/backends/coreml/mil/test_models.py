@@ -11,9 +11,9 @@ from torch import nn
 
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
-from tests.backends.coreml.mil.packages import converted, random, sqnr_db
-from tests.backends.tracing import Block
-from tests.tiny.weights import randomise
+from tests.support.coreml_packages import converted, random, sqnr_db
+from tests.support.tiny.weights import randomise
+from tests.support.tracing import Block
 
 # What the types allow: sums in float32 in both, and one rounding to float16 for each operation.
 DECIBELS = {"FLOAT32": 95, "FLOAT16": 45}
@@ -83,7 +83,7 @@ def test_split_attention(tmp_path, target):
 
 
 def components(family):
-    made = dict(getattr(import_module(f"tests.tiny.{family[0]}"), family[1])())
+    made = dict(getattr(import_module(f"tests.support.tiny.{family[0]}"), family[1])())
     randomise(made, 0)
     return made
 

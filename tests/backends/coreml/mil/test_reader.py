@@ -12,8 +12,8 @@ import torch
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
-from qdx.exporter.graph.graph import TensorSpec
-from tests.backends.coreml.mil.packages import (
+from qdx.exporter.graph.ir.graph import TensorSpec
+from tests.support.coreml_packages import (
     edit,
     operations,
     program_file,

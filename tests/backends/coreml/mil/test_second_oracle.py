@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from qdx.backends.coreml.lower.package import quiet
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.mil.reader import read_package
-from qdx.backends.coreml.package import quiet
-from tests.backends.coreml.mil.packages import converted, random
+from tests.support.coreml_packages import converted, random
 
 X = random(2, 16, 6, 6)
 

@@ -9,13 +9,11 @@ import pytest
 
 from qdx.backends.tensorrt.lint import RULES, DeviceFacts, Severity, lint
 from qdx.backends.tensorrt.versions import VersionRange
-from tests.backends.tensorrt.lint import (
-    block_cases,
-    operator_cases,
-    placement_cases,
-    quantizer_cases,
-)
-from tests.backends.tensorrt.lint.models import broken, faults, linear
+from tests.support import lint_block_cases as block_cases
+from tests.support import lint_operator_cases as operator_cases
+from tests.support import lint_placement_cases as placement_cases
+from tests.support import lint_quantizer_cases as quantizer_cases
+from tests.support.lint_models import broken, faults, linear
 
 CASES = {
     **quantizer_cases.CASES,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.backends.coreml.mil.packages import assert_close, random, run
+from tests.support.coreml_packages import assert_close, random, run
 
 X = random(2, 3, 4) * 3
 ALPHA, BETA = torch.tensor([0.1, 0.5, 2.0]), torch.tensor([1.0, 0.3, 2.0])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from coremltools.converters.mil.mil import types
 
-from tests.backends.coreml.mil.packages import integers, run
+from tests.support.coreml_packages import integers, run
 
 BITS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
 

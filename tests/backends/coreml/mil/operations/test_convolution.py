@@ -7,7 +7,7 @@ import math
 import pytest
 from torch.nn import functional
 
-from tests.backends.coreml.mil.packages import assert_close, random, run
+from tests.support.coreml_packages import assert_close, random, run
 
 CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 TRANSPOSED = {

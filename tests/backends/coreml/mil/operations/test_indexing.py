@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qdx.exporter.errors import InvalidBundle
-from tests.backends.coreml.mil.packages import random, run
+from tests.support.coreml_packages import random, run
 
 X = random(4, 5, 6)
 

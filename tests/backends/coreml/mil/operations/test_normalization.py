@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.backends.coreml.mil.packages import assert_close, random, run
+from tests.support.coreml_packages import assert_close, random, run
 
 X = random(2, 6, 4, 5) * 3 + 1
 GAMMA, BETA = random(6, seed=1), random(6, seed=2)

@@ -7,7 +7,7 @@ import math
 import pytest
 from torch.nn import functional
 
-from tests.backends.coreml.mil.packages import assert_close, random, run
+from tests.support.coreml_packages import assert_close, random, run
 
 MAXIMUM = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qdx.backends.coreml.mil.operations.quantization import quantize
-from tests.backends.coreml.mil.packages import random, run
+from tests.support.coreml_packages import random, run
 
 X = random(2, 3, 8) * 2
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from tests.backends.coreml.mil.packages import assert_close, random, run
+from tests.support.coreml_packages import assert_close, random, run
 
 X = random(1, 2, 4, 6)
 

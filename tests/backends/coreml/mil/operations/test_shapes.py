@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.backends.coreml.mil.packages import assert_close, random, run
+from tests.support.coreml_packages import assert_close, random, run
 
 X = random(2, 3, 4, 1)
 CASES = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from tests.backends.coreml.mil.packages import random, run
+from tests.support.coreml_packages import random, run
 
 X = random(3, 4, 5)
 CASES = {

@@ -1,1 +1,0 @@
-../../qdx/export.py

@@ -1,1 +1,0 @@
-../../qdx/export_notes.py

@@ -1,1 +1,0 @@
-../../qdx/helper_files.py

@@ -1,1 +1,0 @@
-../../qdx/nncf_calls.py

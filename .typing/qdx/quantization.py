@@ -1,1 +1,0 @@
-../../qdx/quantization.py

@@ -1,1 +1,0 @@
-../../qdx/rehearsal.py

@@ -1,1 +1,0 @@
-../../qdx/traced.py

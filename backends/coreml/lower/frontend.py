@@ -1,0 +1,142 @@
+"""From a traced program to a MIL program: coremltools' converter with our weights and operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from coremltools import TensorType
+from coremltools.converters.mil.converter import _reset_conversion_state
+from coremltools.converters.mil.frontend.torch import ops
+from coremltools.converters.mil.frontend.torch.converter import TorchConverter
+from coremltools.converters.mil.mil import Builder, Program
+from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
+
+from qdx.backends.coreml.lower.converters import register_operators
+from qdx.backends.coreml.lower.folding import constant_values
+from qdx.backends.coreml.lower.stored_weights import as_array
+from qdx.exporter.errors import QdxError, Refusal, TargetRefusal, first_line
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.ir.graph import Graph, TensorSpec
+    from qdx.exporter.graph.ir.weights import LazyWeight
+
+__all__ = ["decomposed", "translate"]
+
+_TYPES = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "int32": np.int32,
+    "int64": np.int32,
+    "bool": np.int32,
+}
+
+
+def decomposed(graph: Graph) -> Graph:
+    """The graph as the converter takes it: functional, its composite operators whole."""
+    return replace(graph, program=graph.program.run_decompositions({}))
+
+
+def translate(graph: Graph, specification: int) -> Program:
+    """Translates a graph; large weights stay unread.
+
+    Args:
+        graph: Decomposed; its specs name and type the inputs and outputs.
+        specification: Version of the specification, which decides the operators that there are.
+
+    Returns:
+        A `coremltools` program, typed float32.
+
+    Raises:
+        TargetRefusal: An operator has no translation.
+    """
+    register_operators()
+    _reset_conversion_state()  # names are counted up for the life of a process
+    try:
+        converter = _Converter(
+            graph.program,
+            [_tensor_type(spec) for spec in graph.inputs],
+            [_tensor_type(spec, output=True) for spec in graph.outputs],
+            opset_version=specification,
+        )
+        converter.weights = {key: graph.weights[name] for key, name in graph.parameters.items()}
+        converter.fold(constant_values(graph.program, graph.buffers))
+        with _without_bars():
+            return converter.convert()
+    except QdxError:
+        raise
+    except Exception as error:  # converters of operators raise whatever they meet
+        words = first_line(error, otherwise=type(error).__name__)
+        reason = f"an operator could not be translated to Core ML: {words}"
+        raise TargetRefusal(
+            f"`{graph.where}`: {reason}",
+            refusals=(Refusal(graph.where, reason),),
+            hint="leave the component out: name the others with --components, it then runs in PyTorch",
+        ) from error
+
+
+def _tensor_type(spec: TensorSpec, *, output: bool = False) -> TensorType:
+    """The declaration of an input or output; an output's shape follows from the program."""
+    return TensorType(
+        name=spec.name, dtype=_TYPES[spec.dtype], **({} if output else {"shape": spec.shape})
+    )
+
+
+def _names(*arguments: Any) -> Iterator[str]:
+    """The names among the arguments of an operation, however nested."""
+    for argument in arguments:
+        if isinstance(argument, str):
+            yield argument
+        elif isinstance(argument, list | tuple):
+            yield from _names(*argument)
+        elif isinstance(argument, dict):
+            yield from _names(*argument.values())
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The converter without its progress bar, which it draws whatever its logger is told."""
+    bar = ops._tqdm  # noqa: SLF001  # no option turns it off
+    ops._tqdm = lambda nodes, **_: nodes  # noqa: SLF001
+    try:
+        yield
+    finally:
+        ops._tqdm = bar  # noqa: SLF001
+
+
+class _Converter(TorchConverter):  # type: ignore[misc]
+    """The converter of exported programs, with parameters that are fake in the program."""
+
+    weights: Mapping[str, LazyWeight]
+
+    def fold(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Puts values in the place of the operations that compute them."""
+        nodes = [node for node in self.graph.nodes if node.name not in values]
+        used = {name for node in nodes for name in _names(node.inputs, node.kwinputs or {})}
+        used |= set(self.graph.outputs)
+        self.graph.nodes = nodes
+        self.graph.params |= {name: value for name, value in values.items() if name in used}
+
+    def convert_const(self) -> None:
+        """Adds the constants, and what keeps an output apart from an input that it passes on."""
+        super().convert_const()
+        for index, name in enumerate(self.graph.outputs):
+            if name in self.graph.inputs:
+                passed = f"{name}_passed_on"
+                with Builder.scope(
+                    ScopeInfo(source=ScopeSource.EXIR_STACK_TRACE, data=[None]),
+                    ScopeInfo(source=ScopeSource.EXIR_DEBUG_HANDLE, data=[None]),
+                ):
+                    self.context.add(Builder.identity(x=self.context[name], name=passed))
+                self.graph.outputs[index] = passed
+
+    def _add_const(self, name: str, val: Any) -> None:
+        weight = self.weights.get(name)
+        if weight is None:
+            super()._add_const(name, val)
+        else:
+            self.context.add(Builder.const(val=as_array(weight), name=name))

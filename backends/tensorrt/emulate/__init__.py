@@ -1,0 +1,1 @@
+"""What a model file for TensorRT says, executed by ONNX Runtime."""

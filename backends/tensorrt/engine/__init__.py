@@ -1,0 +1,1 @@
+"""Engines: building, recording, loading, running and reading them."""

@@ -1,0 +1,60 @@
+"""What an engine executes, by site, with each layer's share of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qdx.backends.contract import KernelExecution
+from qdx.backends.onnx.site_names import SiteNames
+from qdx.backends.tensorrt.engine.inspect import executions
+from qdx.backends.tensorrt.engine.record import read_record
+from qdx.backends.tensorrt.engine.run import TensorRtRunner
+from qdx.exporter.files import safe_child
+from qdx.exporter.graph.ir.graph import TensorSpec
+
+__all__ = ["audit_engine", "sites_by_node"]
+
+_RUNS: Final = 5
+_PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def audit_engine(folder: Path, options: Mapping[str, str]) -> tuple[KernelExecution, ...]:
+    """Opens an engine, runs it on arbitrary inputs and says which kernels it has.
+
+    Args:
+        folder: With the engine, its record and the model that it was built from.
+        options: As for running; a CUDA graph is never used.
+
+    Returns:
+        Every layer, in order. One that computes a site names it, several where TensorRT fused them.
+
+    Raises:
+        InvalidBundle: The record, the engine or the model is missing or malformed.
+        RuntimeMissing: TensorRT or the device is missing, or the engine is for another one.
+    """
+    runner = TensorRtRunner(folder, {**options, "cuda_graph": "off"})
+    shapes = runner.usual_shapes()
+    inputs = {spec.name: _example(spec, shapes[spec.name]) for spec in runner.inputs}
+    times = runner.layer_times_ms(inputs, _RUNS)
+    sites = sites_by_node(safe_child(folder, read_record(folder).recipe.model))
+    return executions(runner.layers(), lambda node: sites.get(node, ()), times)
+
+
+def sites_by_node(model: Path) -> dict[str, tuple[str, ...]]:
+    """Sites of a model's products, by the node's name; what stands around a product computes none."""
+    names = SiteNames(model)
+    nodes = [str(node.name) for node in ir.load(model).graph if node.op_type in _PRODUCTS]
+    return {name: names.sites(name) for name in nodes}
+
+
+def _example(spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+    if not spec.dtype.startswith(("float", "bfloat")):
+        return np.ones(shape, dtype=spec.dtype)
+    numbers = np.random.default_rng(0).standard_normal(shape)
+    return numbers.astype(np.dtype(spec.dtype))

@@ -1,0 +1,98 @@
+"""The package `tensorrt` as types say it is, and the device it runs on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from qdx.backends.tensorrt.engine import api, build_api
+from qdx.backends.tensorrt.versions import SUPPORTED, Version, version_of
+from qdx.exporter.errors import RuntimeMissing, first_line
+
+__all__ = ["TensorRt", "compute_capability", "device_name", "installed_version", "tensorrt"]
+
+_INSTALL: Final = 'pip install "qdx[tensorrt]"'
+_DEVICE_HINT: Final = "engines are built and run on the NVIDIA device that they are for"
+
+
+class TensorRt(Protocol):
+    """What the package exports, as far as qdx names it."""
+
+    __version__: str
+    Builder: Callable[[api.ILogger], build_api.Builder]
+    BuilderFlag: build_api.BuilderFlag
+    DataType: api.DataType
+    HardwareCompatibilityLevel: build_api.HardwareCompatibilityLevel
+    ILogger: type[api.ILogger]
+    IProfiler: type[api.IProfiler]
+    LayerInformationFormat: api.LayerInformationFormat
+    MemoryPoolType: build_api.MemoryPoolType
+    NetworkDefinitionCreationFlag: build_api.NetworkDefinitionCreationFlag
+    OnnxParser: Callable[[build_api.INetworkDefinition, api.ILogger], build_api.OnnxParser]
+    OnnxParserRefitter: Callable[[api.Refitter, api.ILogger], api.OnnxParserRefitter]
+    ProfilingVerbosity: build_api.ProfilingVerbosity
+    Refitter: Callable[[api.ICudaEngine, api.ILogger], api.Refitter]
+    Runtime: Callable[[api.ILogger], api.Runtime]
+    TensorIOMode: api.TensorIOMode
+    TensorLocation: api.TensorLocation
+    init_libnvinfer_plugins: Callable[[api.ILogger, str], bool]
+
+
+def tensorrt() -> TensorRt:
+    """Imports the package.
+
+    Raises:
+        RuntimeMissing: It, or a library that it needs, is not installed, or its version is not supported.
+    """
+    try:
+        package = cast("TensorRt", importlib.import_module("tensorrt"))
+    except ImportError as error:
+        raise RuntimeMissing(
+            f"target `tensorrt` needs the package tensorrt: {first_line(error)}", hint=_INSTALL
+        ) from error
+    found = version_of(package.__version__)
+    if found not in SUPPORTED:
+        raise RuntimeMissing(
+            f"the package tensorrt has version {package.__version__}, expected {SUPPORTED}",
+            hint=f'pip install "tensorrt{SUPPORTED}"',
+        )
+    return package
+
+
+def installed_version() -> tuple[str, Version]:
+    """Returns the package's version, in full and in short; raises like `tensorrt`."""
+    full = tensorrt().__version__
+    return full, version_of(full)
+
+
+def compute_capability(device: int = 0) -> tuple[int, int]:
+    """Returns what a device computes, such as (8, 9).
+
+    Raises:
+        RuntimeMissing: PyTorch sees no such device.
+    """
+    import torch
+
+    _check_device(device)
+    major, minor = torch.cuda.get_device_capability(device)
+    return major, minor
+
+
+def device_name(device: int = 0) -> str:
+    """Returns the device's name; raises like `compute_capability`."""
+    import torch
+
+    _check_device(device)
+    return str(torch.cuda.get_device_name(device))
+
+
+def _check_device(device: int) -> None:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device >= count:
+        built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
+        raise RuntimeMissing(
+            f"no NVIDIA device {device}: PyTorch sees {count}{built}", hint=_DEVICE_HINT
+        )

@@ -1,0 +1,1 @@
+"""From a graph to an explicitly quantized, fully typed ONNX file."""

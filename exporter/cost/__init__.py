@@ -1,0 +1,1 @@
+"""What work costs: time, memory and arithmetic, measured or forecast."""

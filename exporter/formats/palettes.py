@@ -1,0 +1,222 @@
+"""Weights as palettes: indices into a table of few values, one table for the weight or for each group of channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import torch
+
+from qdx.exporter.errors import InvalidModel
+from qdx.exporter.formats.affine import quantize_weight
+from qdx.exporter.formats.block_weights import block_weight
+from qdx.exporter.formats.memory import remembered
+from qdx.exporter.formats.palette_rows import nearest_entries, row_centres
+from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.formats.rows import Layout
+from qdx.exporter.graph.ir.operators import dequantize, lut
+from qdx.exporter.graph.ir.weights import LazyWeight
+
+__all__ = ["Palette", "derived_palette", "palettize", "stored_values"]
+
+_STEPS: Final = 127
+"""Of tables of int8 on either side of zero."""
+_SMALLEST_HALF: Final = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Palette:
+    """A palettized weight.
+
+    Attributes:
+        indices: uint8, of the weight's shape.
+        table: [groups, 2 ** bits] in rising order: float32 with values that the table's dtype holds, or int8.
+        scale: For tables of int8, float32 that float16 holds too: a scalar for one table, and for groups of
+            the weight's rank with one entry for each group along the axis. None for float tables.
+        quantization: What was asked for.
+    """
+
+    indices: torch.Tensor
+    table: torch.Tensor
+    scale: torch.Tensor | None
+    quantization: WeightQuantization
+
+    def dequantized(self) -> torch.Tensor:
+        """The float32 values that the indices stand for, of the weight's shape."""
+        asked = self.quantization
+        values: torch.Tensor = lut(self.indices, self.table, asked.axis, asked.palette_bits)
+        if self.scale is not None:
+            values = dequantize(values, self.scale, None, asked.axis, asked.group, "int8")
+        return values
+
+
+def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette:
+    """Chooses tables with a small squared error, and the nearest entry for each element.
+
+    The result depends on the weight alone, not on a seed or on the number of threads. A weight whose groups have
+    no more distinct values than a table has entries stays exact as far as the table's dtype holds them.
+
+    Args:
+        weight: Any shape and float dtype.
+        quantization: A palette: granularity `tensor`, or `grouped_channel` with `group` channels along `axis`.
+
+    Raises:
+        InvalidModel: The weight holds NaN or infinity, or values beyond the table's dtype.
+        InternalError: The granularity does not fit the weight.
+    """
+    layout = Layout(tuple(weight.shape), quantization)
+    rows = layout.rows(weight.to(torch.float32))
+    return _palette(layout, _tables(rows, quantization), rows, quantization)
+
+
+def stored_values(weight: torch.Tensor, quantization: WeightQuantization) -> torch.Tensor:
+    """The float32 values that a quantized weight stands for, whatever its quantizer."""
+    if quantization.palette_bits:
+        return palettize(weight, quantization).dequantized()
+    if quantization.block_floats:
+        return block_weight(weight, quantization).dequantized()
+    return quantize_weight(weight, quantization).dequantized()
+
+
+def derived_palette(weight: LazyWeight, quantization: WeightQuantization) -> dict[str, LazyWeight]:
+    """The indices, the tables and, where these are int8, the scales of a lazy weight, by suffix.
+
+    The float weight is read when one of them is. Tables and scales are small and stay; indices are found
+    again in each reading.
+
+    Args:
+        weight: The float weight.
+        quantization: A palette.
+
+    Returns:
+        The indices under "", the tables under ".table" and the scales under ".scale".
+    """
+    layout = Layout(weight.shape, quantization)
+    number = layout.row_count
+    integers = quantization.lut_dtype == "int8"
+    source = _Source(weight, quantization)
+    shapes = {
+        "": (weight.shape, torch.uint8, quantization.dtype),
+        ".table": (
+            (number, 2**quantization.palette_bits),
+            torch.int8 if integers else torch.float32,
+            quantization.lut_dtype,
+        ),
+    }
+    if integers:
+        shapes[".scale"] = (layout.parameter_shape, torch.float32, "float32")
+    return {
+        suffix: LazyWeight(weight.name + suffix, shape, dtype, partial(source.read, suffix), name)
+        for suffix, (shape, dtype, name) in shapes.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Tables of rows: as `Palette.table`, and the scales as float32 [groups, 1]."""
+
+    table: torch.Tensor
+    scale: torch.Tensor | None
+
+    @property
+    def values(self) -> torch.Tensor:
+        """float32 [groups, entries]."""
+        values = self.table.to(torch.float32)
+        return values if self.scale is None else values * self.scale
+
+
+class _Source:
+    """What the lazy parts of one palette are read from."""
+
+    def __init__(self, weight: LazyWeight, quantization: WeightQuantization) -> None:
+        self._weight = weight
+        self._quantization = quantization
+        self._layout = Layout(weight.shape, quantization)
+        self._known: _Tables | None = None
+
+    def read(self, suffix: str) -> torch.Tensor:
+        rows = None
+        if self._known is None or not suffix:
+            rows = self._layout.rows(self._weight.read(torch.float32))
+        if self._known is None:
+            assert rows is not None
+            self._known = self._named(rows)
+        tables = self._known
+        if suffix == ".table":
+            return tables.table
+        if suffix == ".scale":
+            assert tables.scale is not None, self._weight.name
+            return self._layout.parameter(tables.scale)
+        assert rows is not None
+        return _palette(self._layout, tables, rows, self._quantization).indices
+
+    def _named(self, rows: torch.Tensor) -> _Tables:
+        try:
+            return _tables(rows, self._quantization)
+        except InvalidModel as error:
+            raise InvalidModel(f"`{self._weight.name}`: {error.message}", hint=error.hint) from None
+
+
+def _tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tables:
+    """The tables of rows, in the type in which they are stored."""
+
+    def choose() -> dict[str, torch.Tensor]:
+        chosen = _chosen_tables(rows, quantization)
+        return {
+            "table": chosen.table,
+            **({} if chosen.scale is None else {"scale": chosen.scale}),
+        }
+
+    found = remembered("tables", rows, quantization, choose)
+    return _Tables(found["table"], found.get("scale"))
+
+
+def _chosen_tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tables:
+    number = 2**quantization.palette_bits
+    if rows.numel():
+        centres = row_centres(rows, number)
+    else:
+        centres = torch.zeros(len(rows), number, dtype=torch.float64)
+    if quantization.lut_dtype != "int8":
+        return _Tables(_rounded(centres, quantization.lut_dtype), None)
+    scale = _scales(centres)
+    table = (centres / scale.double()).round_().clamp_(-_STEPS, _STEPS).to(torch.int8)
+    return _Tables(table, scale)
+
+
+def _palette(
+    layout: Layout, tables: _Tables, rows: torch.Tensor, quantization: WeightQuantization
+) -> Palette:
+    """The nearest entries of tables for the elements of rows."""
+    indices = layout.restored(nearest_entries(rows, tables.values)).contiguous()
+    scale = None if tables.scale is None else layout.parameter(tables.scale)
+    return Palette(indices, tables.table, scale, quantization)
+
+
+def _rounded(tables: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Tables in float32 with values of another float dtype."""
+    rounded = tables.to(getattr(torch, dtype)).to(torch.float32)
+    if not bool(torch.isfinite(rounded).all()):
+        peak = float(tables.abs().max())
+        raise InvalidModel(
+            f"holds values of up to {peak:.4g}, more than {dtype} can hold",
+            hint="store the component's weights as float32, or leave this weight out",
+        )
+    return rounded
+
+
+def _scales(tables: torch.Tensor) -> torch.Tensor:
+    """Scales of tables of int8, float32 [groups, 1]: the least float16 by which 127 reaches every entry."""
+    exact = tables.abs().amax(dim=1, keepdim=True) / _STEPS
+    half = exact.to(torch.float16)
+    short = half.double() < exact
+    half = torch.where(short, torch.nextafter(half, torch.full_like(half, torch.inf)), half)
+    if not bool(torch.isfinite(half).all()):
+        raise InvalidModel(
+            f"holds values of up to {float(exact.max()) * _STEPS:.4g}, more than int8 with a scale of "
+            "float16 can hold",
+            hint="take float tables for it",
+        )
+    half = torch.where(exact == 0, torch.ones_like(half), half.clamp(min=_SMALLEST_HALF))
+    return half.to(torch.float32)

@@ -1,0 +1,73 @@
+"""The quantizer of a weight: its type, what shares a scale or a table, and how the range is chosen. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS
+
+if TYPE_CHECKING:
+    from qdx.exporter.plan.schema.scheme import Weights
+
+__all__ = ["WeightQuantization"]
+
+_PALETTE: Final = "palette"
+
+
+@dataclass(frozen=True)
+class WeightQuantization:
+    """The quantizer of one weight.
+
+    Attributes:
+        dtype: `int8`, `uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, or a palette such as `palette6`.
+        granularity: `tensor`, `channel` or `block`; for palettes `tensor` or `grouped_channel`.
+        axis: Dimension of output channels (`channel`, `grouped_channel`) or the one that blocks divide (`block`).
+        block: Elements of a block along `axis`; 0 for the others.
+        symmetric: The zero point is zero (the middle for unsigned dtypes).
+        observer: `minmax` or `mse`.
+        reduce_range: Seven bits instead of eight, for processors whose pair sums saturate.
+        group: Channels along `axis` that share a palette's table; 0 for the others.
+        lut_dtype: Type of a palette's values: `float32`, `float16` or `int8`; empty for the others.
+    """
+
+    dtype: str
+    granularity: str = "channel"
+    axis: int = 0
+    block: int = 0
+    symmetric: bool = True
+    observer: str = "minmax"
+    reduce_range: bool = False
+    group: int = 0
+    lut_dtype: str = ""
+
+    @property
+    def block_floats(self) -> bool:
+        """Whether it is a format of floats in blocks."""
+        return self.dtype in BLOCK_FLOATS
+
+    @property
+    def palette_bits(self) -> int:
+        """Bits of an index into a palette; 0 for what is none."""
+        return int(self.dtype[len(_PALETTE) :]) if self.dtype.startswith(_PALETTE) else 0
+
+    @classmethod
+    def of(cls, scheme: Weights, output_axis: int) -> WeightQuantization:
+        """The quantizer of a weight for which a plan asks a scheme.
+
+        Args:
+            scheme: What is asked.
+            output_axis: Dimension of output channels, 0 or 1; blocks divide the other one, which is reduced.
+        """
+        axis = {"tensor": 0, "block": 1 - output_axis}.get(scheme.granularity, output_axis)
+        return cls(
+            dtype=scheme.dtype,
+            granularity=scheme.granularity,
+            axis=axis,
+            block=scheme.block or 0,
+            symmetric=scheme.symmetric,
+            observer=scheme.observer,
+            reduce_range=scheme.reduce_range,
+            group=scheme.group or 0,
+            lut_dtype=scheme.lut_dtype or "",
+        )

@@ -1,0 +1,1 @@
+"""What a graph shows of itself: flow, attention, roles, stages, sites."""

@@ -1,0 +1,1 @@
+"""Running a graph in PyTorch, with its weights read when used."""

@@ -1,0 +1,1 @@
+"""The graph of one traced component: nodes, lazy weights, operators, editing."""

@@ -1,0 +1,180 @@
+"""A float graph run node by node, with chosen sites computed as its quantized graph computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.fx import Node
+
+from qdx.exporter.errors import InternalError
+from qdx.exporter.graph.analysis.sites import sites as find_sites
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.transforms.placement import SitePlacement
+    from qdx.exporter.transforms.recipe import Recipe
+
+__all__ = ["Pair", "Walk"]
+
+_QDX: Final = torch.ops.qdx
+_ATEN: Final = torch.ops.aten
+
+
+class Pair:
+    """A float graph and its quantized one, site by site.
+
+    Args:
+        base: The float graph in the form that was quantized.
+        quantized: The quantized graph.
+        recipe: What led from one to the other.
+    """
+
+    def __init__(self, base: Graph, quantized: Graph, recipe: Recipe) -> None:
+        self.base = base
+        self.quantized = quantized
+        self.nodes: dict[str, Node] = {n.name: n for n in base.program.graph.nodes}
+        self.twins: dict[str, Node] = {n.name: n for n in quantized.program.graph.nodes}
+        keys = {site.key: site for site in find_sites(base)}
+        self.sites = {placed.key: keys[placed.key] for placed in recipe.placement.sites}
+        self.key_of = {site.node: key for key, site in self.sites.items()}
+        self.results = {p.key: self._result(p) for p in recipe.placement.sites}
+        self.stands_for = {node.name: self.sites[key].node for key, node in self.results.items()}
+
+    def _result(self, placed: SitePlacement) -> Node:
+        """The quantized graph's node of a site's result, behind what scales it back and adds its bias."""
+        node = self.twins[self.sites[placed.key].node]
+        if placed.output is not None:
+            while node.target is not _QDX.dequantize_tensor.default:
+                node = self._inserted_user(node)
+        factors = sum(q.groups is not None or q.token for q in placed.inputs.values())
+        for _ in range(factors):
+            node = self._inserted_user(node, _ATEN.mul.Tensor)
+        if factors:  # the bias comes after the factors, where there is one
+            node = next((u for u in self._inserted(node) if u.target is _ATEN.add.Tensor), node)
+        return node
+
+    def _inserted_user(self, node: Node, target: Any = None) -> Node:
+        for user in self._inserted(node):
+            if target in (None, user.target):
+                return user
+        raise InternalError(f"`{self.base.where}`: nothing was inserted behind `{node.name}`")
+
+    def _inserted(self, node: Node) -> list[Node]:
+        return [user for user in node.users if user.name not in self.nodes]
+
+
+class Walk:
+    """One run. Values are dropped after their last use in the float graph.
+
+    Args:
+        pair: The graphs.
+        inputs: Every input by name, with the dtype and shape that the graph declares.
+        chosen: Keys of the sites that are computed as quantized.
+    """
+
+    def __init__(
+        self, pair: Pair, inputs: Mapping[str, torch.Tensor], chosen: AbstractSet[str]
+    ) -> None:
+        self._pair = pair
+        self._chosen = chosen
+        self._values: dict[str, Any] = {
+            placeholder: inputs[name].clone()
+            for name, placeholder in pair.base.placeholders.items()
+        }
+        self._inputs = frozenset(self._values)
+        self._base_reads = _Reader(pair.base)
+        self._quantized_reads = _Reader(pair.quantized)
+        self._left = {node.name: len(node.users) for node in pair.nodes.values()}
+
+    def step(self, node: Node) -> Any:
+        """Computes the next node of the float graph and returns its value."""
+        if node.op == "placeholder":
+            return None
+        key = self._pair.key_of.get(node.name)
+        if key is not None and key in self._chosen:
+            value = self.as_quantized(key)
+        else:
+            value = _evaluated(node, self._value)
+        self._values[node.name] = value
+        return value
+
+    def drop(self, node: Node) -> None:
+        """Lets go of values that nothing needs behind a node."""
+        for source in node.all_input_nodes:
+            self._left[source.name] -= 1
+            if self._left[source.name] == 0 and source.name not in self._inputs:
+                self._values.pop(source.name, None)
+
+    def as_quantized(self, key: str) -> torch.Tensor:
+        """A site's result as the quantized graph computes it from this run's values."""
+        made: dict[str, Any] = {}
+
+        def value(node: Node) -> Any:
+            if node.name in made:
+                return made[node.name]
+            stands_for = self._pair.stands_for.get(node.name)
+            site = self._pair.key_of.get(node.name)
+            if node is not goal and stands_for is not None:
+                return self._values[stands_for]
+            if node.op == "placeholder":
+                if node.name in self._inputs:
+                    return self._values[node.name]
+                return self._quantized_reads(node)
+            if node.name in self._pair.nodes and site != key and node.name in self._values:
+                return self._values[node.name]
+            made[node.name] = _evaluated(node, value)
+            return made[node.name]
+
+        goal = self._pair.results[key]
+        found = value(goal)
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def finish(self) -> dict[str, torch.Tensor]:
+        """The outputs by name, when every node has been computed."""
+        (results,) = self._pair.base.program.graph.output_node().args
+        assert isinstance(results, list | tuple)
+        return {
+            spec.name: self._value(result)
+            for spec, result in zip(self._pair.base.outputs, results, strict=True)
+            if isinstance(result, Node)
+        }
+
+    def run(self) -> dict[str, torch.Tensor]:
+        """Computes everything and returns the outputs."""
+        with torch.no_grad():
+            for node in self._pair.nodes.values():
+                if node.op != "output":
+                    self.step(node)
+                    self.drop(node)
+        return self.finish()
+
+    def _value(self, node: Node) -> Any:
+        if node.name in self._values:
+            return self._values[node.name]
+        return self._base_reads(node)
+
+
+class _Reader:
+    """Real values of a graph's parameters, buffers and constants, read when asked for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._parameters = graph.parameters
+        self._buffers = graph.buffers
+        self._weights = graph.weights
+
+    def __call__(self, node: Node) -> torch.Tensor:
+        if node.name in self._parameters:
+            return self._weights[self._parameters[node.name]].read()
+        return self._buffers[node.name]
+
+
+def _evaluated(node: Node, value: Callable[[Node], Any]) -> Any:
+    if node.op != "call_function" or not callable(node.target):
+        raise InternalError(f"`{node.name}`: cannot be computed by itself")
+    args = torch.fx.map_arg(node.args, value)
+    kwargs = torch.fx.map_arg(node.kwargs, value)
+    return node.target(*args, **kwargs)

@@ -1,0 +1,1 @@
+"""What a plan means for one pipeline on one target."""

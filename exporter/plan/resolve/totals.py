@@ -1,0 +1,155 @@
+"""What a resolution amounts to: bytes of weights, bits of each, and arithmetic by precision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+from qdx.exporter.graph.ir.site import Site
+from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
+from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Weights, bits
+
+__all__ = ["Totals", "component_totals", "precision_of", "totals_of", "weight_bytes"]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over some sites. A weight that several sites share counts once.
+
+    Attributes:
+        operations: Number of sites.
+        quantized: Number of those whose weight or inputs are quantized.
+        elements: Number of weight elements.
+        weight_bytes: Their bytes in the artifact, with scales, zero points and tables.
+        float32_bytes: Their bytes in float32.
+        macs: Multiply-accumulates of one call of each graph.
+        macs_by_precision: The same by `precision_of`.
+        low_precision_share: Share of the multiply-accumulates of convolutions, linear operations and
+            products of attention whose inputs and weights are quantized, from 0 to 1.
+    """
+
+    operations: int
+    quantized: int
+    elements: int
+    weight_bytes: int
+    float32_bytes: int
+    macs: int
+    macs_by_precision: dict[str, int]
+    low_precision_share: float
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Average bits of a weight element, scales and tables included; 0 without weights."""
+        return 8 * self.weight_bytes / self.elements if self.elements else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums as plain JSON data."""
+        return {
+            "operations": self.operations,
+            "quantized": self.quantized,
+            "elements": self.elements,
+            "weight_bytes": self.weight_bytes,
+            "float32_bytes": self.float32_bytes,
+            "bits_per_weight": round(self.bits_per_weight, 4),
+            "macs": self.macs,
+            "macs_by_precision": self.macs_by_precision,
+            "low_precision_share": round(self.low_precision_share, 6),
+        }
+
+
+def component_totals(resolved: ResolvedPlan) -> dict[str, Totals]:
+    """Returns the sums of each traced component, all its graphs together."""
+    found: dict[str, list[SiteResolution]] = {}
+    for where, sites in resolved.sites.items():
+        found.setdefault(where.partition(".")[0], []).extend(sites)
+    return {component: totals_of(sites) for component, sites in found.items()}
+
+
+def totals_of(sites: Iterable[SiteResolution]) -> Totals:
+    """Returns the sums over sites."""
+    every = tuple(sites)
+    weights: dict[tuple[str, str], SiteResolution] = {}
+    precisions: Counter[str] = Counter()
+    low = 0
+    for resolution in every:
+        site = resolution.site
+        if site.weight is not None:
+            weights.setdefault((resolution.where, site.weight), resolution)
+        if site.macs:
+            precisions[precision_of(resolution)] += site.macs
+            low += site.macs if _low_precision(resolution) else 0
+    elements = sum(resolution.site.weight_elements for resolution in weights.values())
+    macs = sum(precisions.values())
+    return Totals(
+        operations=len(every),
+        quantized=sum(bool(r.quantized_weights or r.segments) for r in every),
+        elements=elements,
+        weight_bytes=sum(weight_bytes(resolution) for resolution in weights.values()),
+        float32_bytes=4 * elements,
+        macs=macs,
+        macs_by_precision=dict(sorted(precisions.items())),
+        low_precision_share=low / macs if macs else 0.0,
+    )
+
+
+def precision_of(resolution: SiteResolution) -> str:
+    """Returns the types that meet in an operation, such as `int8 x int8` or `int4 x float32`.
+
+    The first is that of the weight, or `activations` where there is none; the second that of the
+    inputs, the narrowest where it depends on the timestep.
+    """
+    weights = resolution.weights.dtype if resolution.weights is not None else "activations"
+    dtypes = [inputs.dtype for _, inputs in resolution.segments] or ["float32"]
+    return f"{weights} x {min(dtypes, key=bits)}"
+
+
+def weight_bytes(resolution: SiteResolution) -> int:
+    """Returns the bytes of a site's weight in the artifact, with scales, zero points and tables; 0 without.
+
+    A palette takes its indices, and for each table 2 ** bits values and, where these are int8, a scale. Floats in
+    blocks have a byte for the scale of each block, and NVFP4 four for that of the tensor.
+    """
+    scheme, site = resolution.weights, resolution.site
+    if scheme is None or site.weight is None:
+        return 0
+    width = bits(resolution.stored_dtype or scheme.dtype)
+    values = ceil(site.weight_elements * width / 8)
+    if not scheme.quantized:
+        return values
+    scale_bytes = bits(resolution.scale_dtype) // 8
+    if scheme.palette_bits:
+        return values + _tables(scheme, site) * _table_bytes(scheme, scale_bytes)
+    scales = _scales(scheme, site.weight_shape)
+    if scheme.dtype in BLOCK_FLOATS:
+        return values + scales + (4 if scheme.dtype == "nvfp4" else 0)
+    zero_points = 0 if scheme.symmetric else ceil(scales * width / 8)
+    return values + scales * scale_bytes + zero_points
+
+
+def _tables(scheme: Weights, site: Site) -> int:
+    return site.weight_shape[site.output_axis] // scheme.group if scheme.group else 1
+
+
+def _table_bytes(scheme: Weights, scale_bytes: int) -> int:
+    """Bytes of one table; before resolving, where its type is open, those of float16."""
+    table = scheme.lut_dtype or "float16"
+    scale = scale_bytes if table == "int8" else 0
+    return (1 << scheme.palette_bits) * bits(table) // 8 + scale
+
+
+def _scales(scheme: Weights, shape: tuple[int, ...]) -> int:
+    if scheme.granularity == "tensor" or not shape:
+        return 1
+    if scheme.granularity == "channel":
+        return shape[0]
+    reduced = shape[1] if len(shape) > 1 else 1
+    return shape[0] * ceil(reduced / (scheme.block or 1)) * prod(shape[2:])
+
+
+def _low_precision(resolution: SiteResolution) -> bool:
+    """Whether everything that an operation multiplies is quantized."""
+    weights = resolution.weights
+    return bool(resolution.segments) and (weights is None or weights.quantized)

@@ -1,0 +1,1 @@
+"""The plan as data: what it may say, its faults, and reading it."""

@@ -1,0 +1,112 @@
+"""The acceptance test that a plan carries."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qdx.exporter.plan.schema.model import Decibels, PlanModel, Ratio
+
+__all__ = [
+    "AuditGates",
+    "ComponentGates",
+    "ConditioningGates",
+    "CoverageGates",
+    "Gates",
+    "LoweringGates",
+    "PipelineGates",
+]
+
+
+class ComponentGates(PlanModel):
+    """Bounds for each component, on the inputs that the reference pipeline gives it.
+
+    Attributes:
+        sqnr_db_min: Least signal-to-quantization-noise ratio of every output of every call against
+            the float32 reference, in decibels:
+            10 log10(sum(reference^2) / sum((output - reference)^2)).
+    """
+
+    sqnr_db_min: Decibels
+
+
+class PipelineGates(PlanModel):
+    """Bounds for the finished pictures, same seed and same prompt.
+
+    Attributes:
+        psnr_db_min: Least peak signal-to-noise ratio against the reference picture, in decibels.
+        ssim_min: Least structural similarity against the reference picture, from 0 to 1.
+        score_drop_max: Greatest mean loss of the score that the user's own function gives pictures, from
+            0 to 1, where 0.01 is one point of a hundred; None for no such gate.
+    """
+
+    psnr_db_min: Decibels
+    ssim_min: Ratio
+    score_drop_max: Ratio | None = None
+
+
+class LoweringGates(PlanModel):
+    """Bounds for the artifact against the quantized model itself, computed in PyTorch.
+
+    Attributes:
+        sqnr_db_min: Least signal-to-noise ratio of every output, in decibels.
+    """
+
+    sqnr_db_min: Decibels
+
+
+class ConditioningGates(PlanModel):
+    """Bounds for what the prompt does: norm of (conditional - unconditional), artifact over reference.
+
+    Attributes:
+        ratio_min: Least ratio.
+        ratio_max: Greatest ratio.
+    """
+
+    ratio_min: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    ratio_max: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
+
+
+class AuditGates(PlanModel):
+    """Bounds for what the runtime really executes.
+
+    Attributes:
+        executed_share_min: Least share of the multiply-accumulates planned in low precision that run
+            in low-precision kernels, from 0 to 1.
+    """
+
+    executed_share_min: Ratio
+
+
+class CoverageGates(PlanModel):
+    """What the calibration must have seen.
+
+    Attributes:
+        timesteps_share_min: Least share of the calibration's timestep groups with samples, from 0 to 1.
+        branches: `both` asks for conditional and unconditional calls where the pipeline makes both;
+            `any` asks for nothing.
+    """
+
+    timesteps_share_min: Ratio
+    branches: Literal["both", "any"]
+
+
+class Gates(PlanModel):
+    """The acceptance test that an artifact carries.
+
+    Attributes:
+        component: Bounds for each component.
+        pipeline: Bounds for the finished pictures.
+        lowering: Bounds for the artifact against the quantized model; None for no such gate.
+        conditioning: Bounds for the effect of the prompt; None for no such gate.
+        audit: Bounds for what the runtime executes; None for no such gate.
+        coverage: What the calibration must have seen; None for no such gate.
+    """
+
+    component: ComponentGates
+    pipeline: PipelineGates
+    lowering: LoweringGates | None = None
+    conditioning: ConditioningGates | None = None
+    audit: AuditGates | None = None
+    coverage: CoverageGates | None = None

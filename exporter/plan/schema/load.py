@@ -1,0 +1,104 @@
+"""Reading plans: presets and files, with the place of every fault."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from qdx.exporter.errors import InvalidPlan, quoted
+from qdx.exporter.files import dump_json, parse_json, position_of, read_text
+from qdx.exporter.limits import PLAN_LIMIT_BYTES
+from qdx.exporter.plan.schema.consistency import contradictions
+from qdx.exporter.plan.schema.messages import check_sizes, choices, contradictory, malformed
+from qdx.exporter.plan.schema.plan import SCHEMA, Plan
+
+__all__ = ["list_presets", "load_plan", "parse_plan", "plan_from_json", "preset_text"]
+
+_PRESETS: Final = Path(__file__).parents[1] / "presets"
+
+
+def list_presets() -> tuple[str, ...]:
+    """Returns the names of the plans that come with qdx, sorted."""
+    return tuple(sorted(path.stem for path in _PRESETS.glob("*.json")))
+
+
+def preset_text(name: str) -> str:
+    """Returns the JSON text of a preset.
+
+    Raises:
+        InvalidPlan: There is no preset of that name.
+    """
+    presets = list_presets()
+    if name not in presets:
+        guess = difflib.get_close_matches(name, presets, n=1)
+        raise InvalidPlan(
+            f"{quoted(name)}: not a preset; the presets are {choices(presets)}",
+            hint=f"did you mean `{guess[0]}`?" if guess else None,
+        )
+    # Installers may link files of a package into place.
+    path = _PRESETS / f"{name}.json"
+    return read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan, allow_hard_links=True)
+
+
+def load_plan(name_or_path: str | Path) -> Plan:
+    """Reads a plan.
+
+    Args:
+        name_or_path: The name of a preset such as `float16`, or a JSON file.
+
+    Raises:
+        InvalidPlan: No such preset or file, or its content is not a plan; with line and column.
+        StorageError: Reading failed.
+    """
+    presets = list_presets()
+    if isinstance(name_or_path, str) and name_or_path in presets:
+        return parse_plan(preset_text(name_or_path), source=f"{name_or_path}.json")
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and path.name == name_or_path and not path.exists():
+        guess = difflib.get_close_matches(name_or_path, presets, n=1)
+        raise InvalidPlan(
+            f"{quoted(name_or_path)}: neither a preset nor a file; the presets are {choices(presets)}",
+            hint=f"did you mean `{guess[0]}`?"
+            if guess
+            else "a plan is a JSON file; `qdx plan new -o FILE` writes one to start from",
+        )
+    text = read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan)
+    return parse_plan(text, source=str(path))
+
+
+def parse_plan(text: str, *, source: str) -> Plan:
+    """Reads a plan from JSON text; `source` names it in messages.
+
+    Raises:
+        InvalidPlan: The text is not strict JSON or not a plan; with line and column.
+    """
+    value = parse_json(text, source=source, error=InvalidPlan)
+    schema = value.get("schema")
+    if schema != SCHEMA:
+        where = quoted(f"{source}:{position_of(text, ('schema',))}")
+        found = quoted(schema) if isinstance(schema, str) else "missing"
+        raise InvalidPlan(
+            f"{where}: `schema` is {found}, expected `{SCHEMA}`",
+            hint="a plan names its format"
+            if not isinstance(schema, str)
+            else "plans of another version are not read; `qdx --version` tells yours",
+        )
+    check_sizes(value, text, source)
+    try:
+        # JSON mode: in strict Python mode a list would not be accepted as a tuple.
+        plan = Plan.model_validate_json(text)
+    except ValidationError as bad:
+        raise malformed(bad, value, text, source) from None
+    plan._source, plan._text = source, text  # noqa: SLF001 - where it was read, for messages
+    faults = contradictions(plan)
+    if faults:
+        raise contradictory(plan, faults)
+    return plan
+
+
+def plan_from_json(value: dict[str, Any], *, source: str) -> Plan:
+    """Reads a plan from JSON data, such as the copy in a bundle's manifest; raises as parse_plan."""
+    return parse_plan(dump_json(value).decode(), source=source)

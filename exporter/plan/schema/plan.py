@@ -1,0 +1,115 @@
+"""The plan as data: the whole of schema `qdx.plan/1`.
+
+Unknown keys are errors, nothing is converted, and every value is immutable. Everything that the
+schema accepts has a meaning; what contradicts itself is refused by `consistency`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from qdx.exporter.plan.schema.fault import KeyPath
+from qdx.exporter.plan.schema.gates import ComponentGates, Gates, PipelineGates
+from qdx.exporter.plan.schema.model import Name, PlanModel, Words
+from qdx.exporter.plan.schema.rule import Rule, Select
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.plan.schema.settings import Calibration, Nncf, Options, Smoothing
+from qdx.exporter.strict_json import position_of
+
+__all__ = [
+    "SCHEMA",
+    "Calibration",
+    "ComponentGates",
+    "Gates",
+    "Inputs",
+    "Nncf",
+    "Options",
+    "PipelineGates",
+    "Plan",
+    "Rule",
+    "Select",
+    "Smoothing",
+    "Weights",
+    "dotted",
+    "json_schema",
+]
+
+SCHEMA: Final = "qdx.plan/1"
+RULES_LIMIT: Final = 1000
+
+
+class Plan(PlanModel):
+    """What precision is wanted where, and what counts as accepted.
+
+    Attributes:
+        schema_: The format, `qdx.plan/1`; the key in JSON is `schema`.
+        name: A short name.
+        description: What the plan is for.
+        quantizer: Who quantizes: `qdx` by the rules, or `nncf` by its own settings.
+        nncf: Settings of NNCF; given exactly with quantizer `nncf`.
+        rules: Ordered rules; later ones win.
+        options: Changes of the graph beside quantization.
+        calibration: The pipeline calls from which static ranges are taken.
+        gates: The acceptance test.
+    """
+
+    model_config = ConfigDict(title=SCHEMA, validate_by_name=False, validate_by_alias=True)
+
+    schema_: Literal["qdx.plan/1"] = Field(alias="schema")
+    name: Name | None = None
+    description: Words | None = None
+    quantizer: Literal["qdx", "nncf"] = "qdx"
+    nncf: Nncf | None = None
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=RULES_LIMIT)]
+    options: Options = Options()
+    calibration: Calibration = Calibration()
+    gates: Gates
+
+    _source: str = PrivateAttr(default="plan")
+    _text: str = PrivateAttr(default="")
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether anything beside float storage is asked for."""
+        return self.quantizer == "nncf" or any(rule.quantizes for rule in self.rules)
+
+    @property
+    def selects_operations(self) -> bool:
+        """Whether anything is asked of single operations."""
+        return any(not rule.select.by_component for rule in self.rules)
+
+    def place(self, *path: str | int) -> str:
+        """Returns where a part of the plan was written, as `file:line:column` where known.
+
+        >>> parse_plan(text, source="w.json").place("rules", 1)
+        'w.json:9:5'
+        """
+        if self._text:
+            return f"{self._source}:{position_of(self._text, path)}"
+        return f"{self._source}: {dotted(path)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the plan as plain JSON data, without what was left out; for manifests."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+
+
+def dotted(path: KeyPath) -> str:
+    """Returns a path of keys and indices as people write it, such as `rules[0].weights.dtype`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "the plan"
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of plans, for editors; `plan.schema.json` holds a copy.
+
+    It is weaker than the loader, which also refuses duplicate keys and what contradicts itself.
+    """
+    schema = Plan.model_json_schema(by_alias=True)
+    # The docstrings of the models are for readers of the code; keys have their words already.
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("description", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,171 @@
+"""How numbers are stored: the scheme of weights and the scheme of an operation's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from qdx.exporter.plan.schema.model import PlanModel
+
+__all__ = [
+    "BLOCK_FLOATS",
+    "FLOAT_DTYPES",
+    "FloatDtype",
+    "Inputs",
+    "InputsDtype",
+    "TableDtype",
+    "Weights",
+    "WeightsDtype",
+    "bits",
+    "palette_bits",
+]
+
+FloatDtype = Literal["float32", "float16", "bfloat16"]
+WeightsDtype = Literal[
+    "float32",
+    "float16",
+    "bfloat16",
+    "int8",
+    "uint8",
+    "int4",
+    "uint4",
+    "float8_e4m3fn",
+    "nvfp4",
+    "mxfp8",
+    "palette8",
+    "palette6",
+    "palette4",
+    "palette3",
+    "palette2",
+    "palette1",
+]
+TableDtype = Literal["float32", "float16", "int8"]
+InputsDtype = Literal[
+    "float32",
+    "int8",
+    "uint8",
+    "float8_e4m3fn",
+    "nvfp4",
+    "mxfp8",
+    "int5",
+    "uint5",
+    "int4",
+    "uint4",
+]
+
+FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
+BLOCK_FLOATS: Final[Mapping[str, int]] = MappingProxyType({"nvfp4": 16, "mxfp8": 32})
+"""Formats of floats in blocks that have scales of their own, with the elements of a block."""
+_BITS: Final = {
+    "float32": 32,
+    "float16": 16,
+    "bfloat16": 16,
+    "float8_e4m3fn": 8,
+    "nvfp4": 4,
+    "mxfp8": 8,
+    "int8": 8,
+    "uint8": 8,
+    "int5": 5,
+    "uint5": 5,
+    "int4": 4,
+    "uint4": 4,
+}
+_PALETTE: Final = "palette"
+
+
+def bits(dtype: str) -> int:
+    """Returns the number of bits of one value of a dtype of plans."""
+    return palette_bits(dtype) or _BITS[dtype]
+
+
+def palette_bits(dtype: str) -> int:
+    """Returns the number of bits of an index into a palette; 0 for a dtype that is none."""
+    return int(dtype.removeprefix(_PALETTE)) if dtype.startswith(_PALETTE) else 0
+
+
+class Weights(PlanModel):
+    """How weights are stored.
+
+    What is left out has the defaults below; with a float dtype the other keys mean nothing and are
+    refused.
+
+    Attributes:
+        dtype: The stored type. Float types hold the values themselves, rounded to nearest, ties to
+            even; integers and float8 hold multiples of a scale; palettes hold indices of so many bits
+            into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
+            one of the tensor in float32, `mxfp8` 8-bit floats in blocks of 32 with powers of two.
+        granularity: What shares a scale: the whole `tensor`, an output `channel`, or a `block` of
+            consecutive elements along the dimension that the operation reduces. What shares the table of
+            a palette: the whole `tensor`, or a `grouped_channel`, that is `group` output channels.
+        block: Elements of a block; given exactly with granularity `block`.
+        group: Channels that share a table; given exactly with granularity `grouped_channel`.
+        lut_dtype: Type of a palette's values: float, or `int8` with a scale for each table. None takes the
+            type in which the component stores its float weights.
+        symmetric: Zero is stored as zero (the middle for unsigned types); otherwise each scale has a
+            zero point.
+        observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least
+            squared error.
+        rounding: `nearest`, ties to even.
+        reduce_range: Seven bits instead of eight, for processors without VNNI, whose sums of pairs
+            saturate.
+    """
+
+    dtype: WeightsDtype
+    granularity: Literal["tensor", "channel", "block", "grouped_channel"] = "channel"
+    block: Literal[16, 32, 64, 128, 256] | None = None
+    group: Literal[1, 2, 4, 8, 16, 32, 64, 128] | None = None
+    lut_dtype: TableDtype | None = None
+    symmetric: bool = True
+    observer: Literal["minmax", "mse"] = "minmax"
+    rounding: Literal["nearest"] = "nearest"
+    reduce_range: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the stored values stand for others: multiples of a scale, or indices into a table."""
+        return self.dtype not in FLOAT_DTYPES
+
+    @property
+    def palette_bits(self) -> int:
+        """Bits of an index into a palette; 0 for what is none."""
+        return palette_bits(self.dtype)
+
+
+class Inputs(PlanModel):
+    """How the inputs of an operation are quantized.
+
+    Attributes:
+        dtype: `float32` leaves them alone. Types of five and four bits are carried by eight: the
+            values are clipped to the range of the narrow type.
+        granularity: What shares a scale: the whole `tensor`, or in mode `dynamic` each `token` (all
+            channels of one position) or, in `nvfp4` and `mxfp8`, a `block` of channels.
+        mode: `static` scales come from calibration, `dynamic` ones from the values at run time; the scale
+            of the whole tensor that `nvfp4` has beside those of blocks comes from calibration.
+        symmetric: Zero is stored as zero (the middle for unsigned types).
+        observer: How a static range is chosen from the calibrated values: all of them (`minmax`), a
+            `percentile`, or the range of least squared error (`mse`).
+        percentile: Share of the values inside the range; given exactly with observer `percentile`.
+        timestep_groups: Number of equal parts of the schedule, each with scales of its own, and below
+            eight bits with zero points of its own.
+    """
+
+    dtype: InputsDtype
+    granularity: Literal["tensor", "token", "block"] = "tensor"
+    mode: Literal["static", "dynamic"] = "static"
+    symmetric: bool = True
+    observer: Literal["minmax", "percentile", "mse"] = "minmax"
+    percentile: Annotated[float, Field(ge=0.9, lt=1, allow_inf_nan=False)] | None = None
+    timestep_groups: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the inputs are quantized at all."""
+        return self.dtype != "float32"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a scale comes from calibration."""
+        return self.quantized and (self.mode == "static" or self.dtype == "nvfp4")

@@ -1,0 +1,3 @@
+"""The version of qdx, written once. Imports nothing."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,412 @@
+"""The ranges that a plan needs: recorded for any target, kept in a file, and checked when they are used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qdx.cache.facts import computing_versions, images_digest
+from qdx.calibration.estimate import check_workers
+from qdx.calibration.kept import Kept, kept_ranges
+from qdx.calibration.run import calibrate as calibrate_graphs
+from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.ranges_file import check_ranges_file, load_ranges, save_ranges
+from qdx.exporter.capture.arguments import load_images
+from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.devices import CPU, choose_device, describe_device
+from qdx.exporter.errors import InvalidInput, UsageError, quoted
+from qdx.exporter.graph.analysis.sites import sites as find_sites
+from qdx.exporter.graph.rewrites.open_attention import open_attention
+from qdx.exporter.plan.resolve.feasibility import Offer
+from qdx.exporter.plan.resolve.resolve import resolve
+from qdx.exporter.plan.resolve.timestep_groups import check_groups, differing_groups
+from qdx.exporter.plan.schema.load import load_plan
+from qdx.exporter.progress import SILENT
+from qdx.exporter.transforms.smoothing import choose_factors, smoothed
+from qdx.source.pipeline import trace_pipeline
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from qdx.cache.store import Store
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.feasibility import Request
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.plan.resolve.timestep_groups import RecordedGroups
+    from qdx.exporter.plan.schema.plan import Plan
+    from qdx.exporter.progress import Progress
+    from qdx.source.pipeline import TracedPipeline
+
+__all__ = ["calibrate", "matching_ranges", "needs_ranges", "record_ranges"]
+
+
+def calibrate(
+    model: Path | str,
+    *,
+    plan: str | Path,
+    output: Path | str,
+    call: dict[str, Any] | None = None,
+    prompts: Sequence[str] | None = None,
+    workers: int | None = None,
+    device: str = "cpu",
+    cache: Store | None = None,
+    fresh: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Ranges:
+    """Records the ranges that a plan needs in one file, which exports for any target can use.
+
+    Args:
+        model: A diffusers pipeline folder.
+        plan: A preset's name or a plan file.
+        output: The file; it must not exist unless `force`.
+        call: Arguments of the pipeline call, as for an export.
+        prompts: Prompts to calibrate with; None takes the call's own with several seeds.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        device: What computes: `cpu`, `cuda`, `cuda:1` or `auto`.
+        cache: Where digests, ranges and calibrations under way are kept between runs, such as
+            `qdx.cache.user_store()`; None keeps nothing.
+        fresh: Begin anew, whatever is kept of an earlier run.
+        force: Replace an existing file of ranges, atomically.
+        progress: Shows the steps.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        UsageError: The plan needs no ranges, the output exists, or the pipeline does not take the call.
+        RuntimeMissing: There is no such device.
+        InvalidPlan, InvalidModel, TargetRefusal, StorageError: See their texts.
+    """
+    output = Path(output)
+    _check_output(output, force=force)
+    intent = load_plan(plan)
+    chosen = choose_device(device, progress.say)
+    check_workers(workers, chosen)
+    loaded = load_images(call or {})
+    source = trace_pipeline(model, loaded, progress=progress, cache=cache)
+    kept = None if cache is None else Kept(cache, fresh=fresh)
+    ranges = record_ranges(
+        source,
+        intent,
+        loaded,
+        prompts=prompts,
+        workers=workers,
+        device=chosen,
+        kept=kept,
+        progress=progress,
+    )
+    with progress.task("writing the ranges"):
+        save_ranges(ranges, output)
+    return ranges
+
+
+def needs_ranges(resolved: ResolvedPlan) -> bool:
+    """Whether anything that becomes of a plan on a target comes from calibration."""
+    return bool(_observed_graphs(resolved))
+
+
+def record_ranges(
+    source: TracedPipeline,
+    plan: Plan,
+    call: dict[str, Any],
+    *,
+    prompts: Sequence[str] | None = None,
+    resolved: ResolvedPlan | None = None,
+    workers: int | None = None,
+    device: torch.device = CPU,
+    kept: Kept | None = None,
+    progress: Progress = SILENT,
+) -> Ranges:
+    """Calibrates what a plan needs, whatever the target.
+
+    Every activation of a graph is recorded in which the plan needs one, at the sizes of the call, or of the call
+    that the plan calibrates with. Where the plan smooths activations, observed steps are computed twice: once for
+    the factors, once for the ranges of the smoothed graphs.
+
+    Args:
+        source: The pipeline.
+        plan: The plan.
+        call: The pipeline call, its images loaded.
+        prompts: Prompts to calibrate with; None keeps the call's.
+        resolved: What becomes of the plan on the one target that the ranges are for; None where any
+            may use them.
+        workers: Samples computed at a time, each with one thread; None takes one for each processor.
+        device: What computes.
+        kept: What is kept between runs: an interrupted calibration goes on, a finished one is read; None keeps nothing.
+        progress: Told of every call of a component.
+
+    Raises:
+        UsageError: The plan needs no ranges, or scales of more groups of timesteps than a component has;
+            or the pipeline does not take the call or the prompts.
+        InvalidModel: An activation is NaN or infinite.
+        StorageError: The disk refused, or memory ran out in a worker.
+    """
+    given = source
+    own = plan.calibration.call
+    call = {**call, **load_images(own or {})}
+    if source.captured.moving or own:  # captured at other sizes than the calibration's
+        components = sorted({record.component for record in source.chosen.values()})
+        source = (
+            _traced_as_planned(source, call, components)
+            if own
+            else trace_pipeline(source.folder.path, call, components=components)
+        )
+    graphs = {
+        where: replace(source.graph(where), weights=source.mapped_weights[record.component])
+        for where, record in source.captured.calls.items()
+    }
+    asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
+    wanted = _observed_graphs(asked)
+    if not wanted:
+        raise UsageError(
+            f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
+            hint="export with it as it is",
+        )
+
+    def check(groups: RecordedGroups) -> None:
+        for where in wanted:
+            check_groups(asked if resolved is None else resolved, groups, where)
+
+    run = partial(
+        calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,
+        digests=given.source_digests, prompts=prompts, workers=workers, device=device,
+        progress=progress, check=check,
+    )  # fmt: skip
+    job = _Job(plan, asked, wanted, graphs, run)
+    parts: dict[str, JsonValue] = {
+        "versions": computing_versions(),
+        "device": describe_device(device),
+        "files": dict(given.source_digests),
+        "call": record_call(call),
+        "images": images_digest(call),
+        "prompts": None if prompts is None else list(prompts),
+        "calibration": plan.calibration.model_dump(mode="json"),
+        "smoothing": job.alpha,
+        "observed": job.observed_keys(),
+    }
+    return kept_ranges(parts, job.record, kept, progress)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is recorded, and how."""
+
+    plan: Plan
+    asked: ResolvedPlan
+    wanted: tuple[str, ...]
+    graphs: Mapping[str, Graph] = field(repr=False)
+    run: Callable[..., Ranges] = field(repr=False)
+
+    @property
+    def alpha(self) -> float | None:
+        """The share with which activations are smoothed; None without."""
+        smoothing = self.plan.options.smoothing
+        return None if smoothing is None else smoothing.alpha
+
+    def to_smooth(self, where: str) -> tuple[Site, ...]:
+        """The sites of a graph that are smoothed."""
+        return () if self.alpha is None else _to_smooth(self.asked.quantized(where))
+
+    def observed_keys(self) -> dict[str, Any]:
+        """What is opened and smoothed of each graph; all else of it is observed whatever the plan."""
+        return {
+            where: {
+                "opened": sorted(self.asked.quantized_products(where)),
+                "smoothed": sorted(site.key for site in self.to_smooth(where)),
+            }
+            for where in self.wanted
+        }
+
+    def record(self, place: Path) -> Ranges:
+        """Records in a folder that may hold a part of it already."""
+        factors: dict[str, dict[str, torch.Tensor]] = {}
+        forms = {where: self.graphs[where] for where in self.wanted}
+        first = None
+        smooth = {where: self.to_smooth(where) for where in self.wanted}
+        if self.alpha is not None and any(smooth.values()):
+            first = place / "smoothing"
+            found = self.run(smooth, task_name="calibrating for smoothing", work=first)
+            for where, chosen in smooth.items():
+                factors[where] = _factors(self.graphs[where], chosen, found, self.alpha)
+                forms[where] = smoothed(self.graphs[where], chosen, _filled(factors[where]))
+        opened = {where: self.asked.quantized_products(where) for where in self.wanted}
+        forms = {where: open_attention(form, opened[where]) for where, form in forms.items()}
+        ranges = self.run(
+            {where: _observed(form, opened[where]) for where, form in forms.items()},
+            observed_graphs=forms,
+            work=place / "ranges",
+            trajectories=first,
+        )
+        if self.alpha is None:
+            return ranges
+        provenance = ranges.provenance.model_copy(update={"smoothing": self.alpha})
+        return Ranges(
+            {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()},
+            provenance,
+        )
+
+
+def _traced_as_planned(
+    source: TracedPipeline, call: dict[str, Any], components: Sequence[str]
+) -> TracedPipeline:
+    """The pipeline with the call that the plan calibrates with."""
+    try:
+        return trace_pipeline(source.folder.path, call, components=components)
+    except UsageError as error:
+        raise UsageError(
+            f"plan: `calibration.call`: {error.message.removeprefix('--call: ')}",
+            hint="change `calibration.call` in the plan, or leave it out",
+        ) from error
+
+
+def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:
+    """The sites of a graph, without attention that stays in one piece."""
+    return tuple(
+        site for site in find_sites(graph) if not site.is_attention_product or site.key in opened
+    )
+
+
+def matching_ranges(
+    file: Path, source: TracedPipeline, resolved: ResolvedPlan, sites: Mapping[str, Sequence[Site]]
+) -> Ranges:
+    """Reads a file of ranges for an export.
+
+    Args:
+        file: What `calibrate` wrote.
+        source: The pipeline.
+        resolved: What the plan becomes on the target.
+        sites: The sites of its graphs by `component.method`.
+
+    Raises:
+        InvalidInput: The file is damaged, or was recorded for another model or a plan that asks for less.
+    """
+    ranges = load_ranges(file)
+    wanted = _observed_graphs(resolved)
+    ranges.check(source.source_digests, {where: sites[where] for where in wanted})
+    for where in wanted:
+        _check_groups(ranges, resolved, where)
+    smoothing = resolved.plan.options.smoothing
+    alpha = None if smoothing is None else smoothing.alpha
+    recorded = ranges.provenance.smoothing
+    if recorded != alpha:
+        raise InvalidInput(
+            f"{quoted(file)}: recorded {_smoothing_words(recorded)}, and the plan is {_smoothing_words(alpha)}",
+            hint="calibrate again with this plan",
+        )
+    asked = _asked(source, resolved.plan, sites)
+    for where in wanted if alpha is not None else ():
+        keys = {site.key for site in _to_smooth(asked.quantized(where))}
+        differing = sorted(keys ^ ranges.graphs[where].factors.keys())
+        if differing:
+            raise InvalidInput(
+                f"{quoted(file)}: {quoted(where)}: recorded for a plan that quantizes the inputs of other "
+                f"sites, such as {quoted(differing[0])}",
+                hint="calibrate again with this plan",
+            )
+    return ranges
+
+
+@dataclass(frozen=True)
+class _AnyTarget:
+    """A target that does whatever a plan asks; resolving for it tells the intent alone."""
+
+    name: str = "any"
+    storage_dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
+    compute_dtype: str = "float32"
+    refused: Mapping[str, str] = field(default_factory=dict)
+    refused_options: Mapping[str, str] = field(default_factory=dict)
+    quantizers: tuple[str, ...] = ("qdx", "nncf")
+
+    def offer(self, request: Request) -> Offer:
+        """Everything can be done."""
+        del request
+        return Offer("native", "as asked")
+
+
+def _asked(source: TracedPipeline, plan: Plan, sites: Mapping[str, Sequence[Site]]) -> ResolvedPlan:
+    """What the plan asks of the wanted graphs, whatever a target makes of it."""
+    return resolve(plan, source.skeleton.modules, _AnyTarget(), sites)
+
+
+def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:
+    """The graphs of which activations are needed."""
+    options = resolved.plan.options
+    return tuple(
+        where
+        for where in resolved.sites
+        if any(
+            options.bias_correction
+            or any(
+                inputs.calibrated or (inputs.quantized and options.smoothing is not None)
+                for _, inputs in site.segments
+            )
+            for site in resolved.quantized(where)
+        )
+    )
+
+
+def _to_smooth(resolutions: Sequence[SiteResolution]) -> tuple[Site, ...]:
+    """Sites whose inputs are quantized; weights alone gain nothing from smooth activations."""
+    return tuple(
+        one.site for one in resolutions if one.segments and not one.site.is_attention_product
+    )
+
+
+def _factors(
+    graph: Graph, sites: Sequence[Site], first: Ranges, alpha: float
+) -> dict[str, torch.Tensor]:
+    """Smoothing factors of each of these sites; empty tensors for those that cannot be smoothed."""
+    absmax = {
+        site.key: first.statistics(graph.where, site.key, "input").channel_absmax
+        for site in sites
+        if "input" in first.graphs[graph.where].ports[site.key]
+    }
+    found = choose_factors(graph, sites, absmax, alpha)
+    return {site.key: found.get(site.key, torch.zeros(0)) for site in sites}
+
+
+def _filled(factors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: one for key, one in factors.items() if one.numel()}
+
+
+def _check_groups(ranges: Ranges, resolved: ResolvedPlan, where: str) -> None:
+    """Rules that depend on the timestep count the groups of the plan: they must be those recorded."""
+    differing = differing_groups(resolved, ranges, where)
+    if differing is not None:
+        found, expected = differing
+        raise InvalidInput(
+            f"ranges: {quoted(where)} was recorded in {found} groups of timesteps, expected {expected}",
+            hint="calibrate again with this plan, with at least as many steps",
+        )
+
+
+def _smoothing_words(alpha: float | None) -> str:
+    return "without smoothing" if alpha is None else f"with smoothing of alpha {alpha:g}"
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    """Refuses what must not be replaced, before anything is computed."""
+    if not output.parent.is_dir():
+        raise UsageError(f"--output: {quoted(output.parent)} is not a folder", hint="create it")
+    if output.is_symlink():
+        raise UsageError(f"--output: {quoted(output)} is a link", hint="choose another name")
+    if not output.exists():
+        return
+    if not force:
+        raise UsageError(
+            f"--output: {quoted(output)} exists", hint="choose another name, or give --force"
+        )
+    try:
+        check_ranges_file(output)
+    except InvalidInput as error:
+        raise UsageError(
+            f"--output: {quoted(output)} is no file of ranges, and --force replaces nothing else",
+            hint="choose another name",
+        ) from error

@@ -1,0 +1,1 @@
+"""A pipeline folder, a plan and a target become a bundle."""

@@ -1,0 +1,260 @@
+"""The main job: a pipeline folder, a plan and a target become a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qdx._version import __version__
+from qdx.backends.registry import get_backend
+from qdx.bundle.companions import copy_helpers
+from qdx.bundle.writer import BundleWriter
+from qdx.cache.numbers import StoredNumbers
+from qdx.calibration.estimate import check_workers
+from qdx.calibration.kept import Kept
+from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
+from qdx.compile.application import open_layout, write_resources
+from qdx.compile.lowering import Job, lower_all
+from qdx.compile.notes import (
+    build_notes,
+    float_notes,
+    option_notes,
+    size_notes,
+    table_notes,
+    unit_notes,
+)
+from qdx.exporter.calibrate.coverage import coverage
+from qdx.exporter.calibrate.ranges import Ranges
+from qdx.exporter.calibrate.ranges_file import check_ranges_file
+from qdx.exporter.capture.arguments import load_images
+from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.devices import choose_device
+from qdx.exporter.errors import UsageError
+from qdx.exporter.formats.memory import remembering
+from qdx.exporter.plan.resolve.resolve import resolve
+from qdx.exporter.plan.schema.load import load_plan
+from qdx.exporter.progress import SILENT
+from qdx.source.pipeline import trace_pipeline
+from qdx.source.planned import PlannedGraphs, plan_graphs
+from qdx.source.schedule import schedules
+from qdx.source.timesteps import with_exact_timesteps
+from qdx.targets.profile import load_target
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from qdx.cache.store import Store
+    from qdx.exporter.capture.capture import Shapes
+    from qdx.exporter.capture.skeleton import Skeleton
+    from qdx.exporter.plan.schema.plan import Plan
+    from qdx.exporter.progress import Progress
+    from qdx.source.pipeline import TracedPipeline
+    from qdx.source.schedule import MethodSchedule
+    from qdx.targets.profile import TargetProfile
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made.
+
+    Attributes:
+        bundle: The finished bundle.
+        methods: `component.method` of every graph in it, in order.
+        size_bytes: All files together.
+        omitted: Components that no bundle carries, each with the reason.
+        left_out: Components that the user left out.
+        notes: What the bundle lacks that some of the target's readers want, and how to get it.
+    """
+
+    bundle: Path
+    methods: tuple[str, ...]
+    size_bytes: int
+    omitted: dict[str, str]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def export(
+    model: Path | str,
+    *,
+    target: str,
+    plan: str | Path,
+    output: Path | str,
+    call: dict[str, Any] | None = None,
+    components: Sequence[str] | None = None,
+    shapes: Shapes = "static",
+    ranges: Path | None = None,
+    prompts: Sequence[str] | None = None,
+    layout: str | None = None,
+    halves: bool = False,
+    workers: int | None = None,
+    device: str = "cpu",
+    cache: Store | None = None,
+    fresh: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> ExportResult:
+    """Traces a pipeline and lowers it to a target, all or nothing.
+
+    Args:
+        model: A diffusers pipeline folder.
+        target: A target's name, such as `openvino`.
+        plan: A preset's name or a plan file.
+        output: The bundle's folder; it must not exist unless `force`.
+        call: Arguments of the pipeline call that decides shapes and options: plain JSON, and images or
+            their paths, of which the bundle keeps the size alone. None takes the pipeline's defaults.
+        components: Export only these; None exports all.
+        shapes: `static` fixes the call's sizes, `dynamic` leaves open what moves between two calls.
+        ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
+        prompts: Prompts to calibrate with; None takes the call's own with several seeds.
+        layout: The layout of an application's own packages, such as `swift`; None for the target's.
+        halves: With a layout: a model comes as two packages where the application takes it so, each with about
+            half of the weights.
+        workers: Samples calibrated at a time, each with one thread; None takes one for each processor.
+        device: What computes a calibration: `cpu`, `cuda`, `cuda:1` or `auto`.
+        cache: Where digests, ranges, chosen scales and calibrations under way are kept between runs, such as
+            `qdx.cache.user_store()`; the bundle is the same without. None keeps nothing.
+        fresh: Calibrate anew, whatever is kept of an earlier run.
+        force: Replace an existing bundle, atomically.
+        progress: Shows the steps.
+
+    Raises:
+        UsageError, InvalidPlan, InvalidModel, TargetRefusal, RuntimeMissing, StorageError: See their texts.
+    """
+    output = Path(output)
+    BundleWriter.check(output, force=force)
+    call = load_images(call or {})
+    chosen = choose_device(device, progress.say)
+    check_workers(workers, chosen)
+    profile = load_target(target)
+    backend = get_backend(profile.runtime)
+    intent = load_plan(plan)
+    if intent.quantizer == "nncf":
+        from qdx.compile.nncf import check_nncf
+
+        check_nncf(intent, profile, ranges)
+    if ranges is not None:
+        check_ranges_file(ranges)  # the rest of it is read once the graphs are known
+    if halves and layout is None:
+        raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
+    packages = (
+        None if layout is None else open_layout(layout, profile, model, shapes, halved=halves)
+    )
+    source = trace_pipeline(
+        model, call, components=components, shapes=shapes, progress=progress, cache=cache
+    )
+    if packages is not None:
+        packages.check(source)
+    skeleton = source.skeleton
+    profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
+    planned = _planned(source, intent, profile)
+    recording = partial(
+        record_ranges, source, intent, call, prompts=prompts, resolved=planned.resolved,
+        workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
+    )  # fmt: skip
+    recorded_ranges = _ranges(source, planned, ranges, recording)
+    calibration = _calibration(recorded_ranges)
+    if intent.nncf is not None:
+        from qdx.calibration.calls import record_calls
+        from qdx.compile.nncf import NncfBackend
+
+        recorded = record_calls(
+            source, planned, profile, call, prompts=prompts, device=chosen, progress=progress
+        )
+        backend, calibration = NncfBackend(intent.nncf, recorded.samples), recorded.record
+    timed: Mapping[str, MethodSchedule] = {}
+    if intent.options.time_embedding == "precompute":
+        call, timed = schedules(source, call)
+    job = Job(source, planned, recorded_ranges, timed, profile, backend, packages)
+    memory = None if cache is None else StoredNumbers(cache)
+    with remembering(memory), BundleWriter(output, force=force) as writer:
+        entries, notes = lower_all(job, writer.staging, progress)
+        helpers = copy_helpers(source.folder, skeleton, writer.staging)
+        helper_notes = backend.add_helpers(
+            _tokenizers(skeleton, helpers, writer.staging), writer.staging
+        )
+        if packages is not None:
+            write_resources(packages, writer.staging)
+        with progress.task("writing the bundle"):
+            writer.commit({
+                "schema": "qdx.bundle/1",
+                "qdx": __version__,
+                "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options)},
+                "plan": intent.to_json(),
+                "resolution": planned.resolved.to_json(),
+                "calibration": calibration,
+                "source": {"pipeline_class": source.folder.pipeline_class, "files": dict(source.source_digests)},
+                "call": record_call(call),
+                "shapes": shapes,
+                "components": entries,
+                "omitted": skeleton.omitted,
+                "left_out": list(source.left_out),
+                "versions": {**backend.versions(), "torch": torch.__version__},
+                **({} if packages is None else {"layout": packages.layout.name}),
+            })  # fmt: skip
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    return ExportResult(
+        output,
+        tuple(source.chosen),
+        size,
+        skeleton.omitted,
+        source.left_out,
+        (
+            *timestep_notes,
+            *float_notes(planned.resolved),
+            *size_notes(recorded_ranges, call),
+            *option_notes(planned.resolved, profile, entries),
+            *unit_notes(planned.resolved, profile, entries),
+            *table_notes(entries),
+            *helper_notes,
+            *notes,
+            *build_notes(profile),
+        ),
+    )
+
+
+def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> PlannedGraphs:
+    """The graphs and what becomes of their sites; graphs of a plan for whole components are traced one by one later."""
+    if plan.quantizes or plan.selects_operations:
+        return plan_graphs(source, plan, profile)
+    return PlannedGraphs({}, {}, resolve(plan, source.skeleton.modules, profile))
+
+
+def _ranges(
+    source: TracedPipeline,
+    planned: PlannedGraphs,
+    file: Path | None,
+    record: Callable[[], Ranges],
+) -> Ranges | None:
+    """The ranges that the plan needs, from a file or from calibration."""
+    if not needs_ranges(planned.resolved):
+        return None
+    return (
+        record() if file is None else matching_ranges(file, source, planned.resolved, planned.sites)
+    )
+
+
+def _calibration(ranges: Ranges | None) -> dict[str, Any] | None:
+    """What the manifest keeps of the ranges: where they come from, and what they cover."""
+    if ranges is None:
+        return None
+    return {**ranges.provenance.model_dump(mode="json"), "coverage": coverage(ranges)}
+
+
+def _tokenizers(
+    skeleton: Skeleton, helpers: Sequence[str], staging: Path
+) -> dict[str, PreTrainedTokenizerBase]:
+    """The bundle's tokenizers by component, opened afresh: a pipeline call changes how one pads and cuts."""
+    from transformers import PreTrainedTokenizerBase
+
+    kinds = {name: type(skeleton.pipeline.components[name]) for name in helpers}
+    return {
+        name: kind.from_pretrained(str(staging / name), local_files_only=True)
+        for name, kind in kinds.items()
+        if issubclass(kind, PreTrainedTokenizerBase)
+    }

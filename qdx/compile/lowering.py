@@ -1,0 +1,154 @@
+"""Every chosen call of a pipeline becomes an artifact in the bundle, and an entry of its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qdx.backends.layout import graph_in_layout
+from qdx.bundle.companions import make_folder, portable, write_buffers, write_file
+from qdx.bundle.recipes import write_recipe
+from qdx.compile.recipe import choose_recipe
+from qdx.exporter.files import dump_json
+from qdx.exporter.transforms.recipe import quantized_graph
+
+if TYPE_CHECKING:
+    from qdx.backends.contract import Backend
+    from qdx.compile.application import Packages
+    from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.capture.calls import CallRecord
+    from qdx.exporter.graph.ir.graph import Graph, TensorSpec
+    from qdx.exporter.plan.resolve.resolution import FloatTypes
+    from qdx.exporter.progress import Progress
+    from qdx.source.pipeline import TracedPipeline
+    from qdx.source.planned import PlannedGraphs
+    from qdx.source.schedule import MethodSchedule
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["Job", "lower_all"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What lowering needs to know of an export."""
+
+    source: TracedPipeline
+    planned: PlannedGraphs
+    ranges: Ranges | None
+    schedules: Mapping[str, MethodSchedule]
+    profile: TargetProfile
+    backend: Backend
+    packages: Packages | None = None
+
+
+def lower_all(
+    job: Job, staging: Path, progress: Progress
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Traces and lowers every chosen call.
+
+    Returns:
+        The manifest's `components`, and the backend's notes.
+
+    Raises:
+        StorageError: The disk refused.
+        TargetRefusal: The target, or the layout, cannot do what is asked.
+    """
+    entries: dict[str, Any] = {}
+    notes: list[str] = []
+    with progress.task("lowering", len(job.source.chosen)) as task:
+        for record in job.source.chosen.values():
+            component = job.source.folder.components[record.component]
+            entry = entries.setdefault(
+                record.component,
+                {"library": component.library, "class": component.class_name, "methods": {}},
+            )
+            entry["methods"][record.key], own = _lower(job, record, staging)
+            notes += own
+            task.advance(1)
+    return entries, tuple(notes)
+
+
+def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Traces and lowers one call into its folder; returns the manifest's entry of the method, and notes."""
+    name, layout = record.component, job.profile.layout
+    graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
+    schedule = job.schedules.get(record.where)
+    floats, recipe = choose_recipe(
+        graph, job.planned.resolved, job.ranges, job.backend, job.profile, schedule
+    )
+    table = None if recipe is None else recipe.time_table
+    relative = layout.folder(name, record.key)
+    folder = staging / relative
+    make_folder(folder)
+    float_types = job.planned.resolved.float_types(name)
+    lowered = floats if recipe is None else quantized_graph(floats, recipe)
+    made = _artifact(job, lowered, float_types, folder, staging)
+    if recipe is not None:
+        write_recipe(recipe, folder)
+    config = job.source.folder.components[name].config
+    write_file(folder / "config.json", dump_json(portable(config)))
+    write_buffers(job.source.skeleton.modules[name], folder)
+    values = {} if table is None else {table.input: list(table.timesteps)}
+    entry = {
+        "folder": relative,
+        "inputs": [
+            {
+                "argument": traced.name,
+                **_declared(port),
+                **({"values": values[traced.name]} if traced.name in values else {}),
+                **({"form": made.forms[traced.name]} if traced.name in made.forms else {}),
+            }
+            for traced, port in zip(graph.inputs, made.inputs, strict=True)
+        ],
+        "outputs": [
+            {"field": name, **_declared(port)}
+            for name, port in zip(made.fields, made.outputs, strict=True)
+        ],
+        "constants": record.constants(),
+        **({} if made.artifact is None else {"artifact": made.artifact}),
+    }
+    return entry, made.notes
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An artifact.
+
+    Attributes:
+        inputs: As it declares them, in the order of the graph's.
+        outputs: As it declares them.
+        fields: Traced name of each output.
+        forms: Forms of inputs, by traced name.
+        notes: The backend's.
+        artifact: Where it is in the bundle, if not in the method's folder.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    fields: tuple[str, ...]
+    notes: tuple[str, ...]
+    forms: Mapping[str, str] = field(default_factory=dict)
+    artifact: str | None = None
+
+
+def _artifact(
+    job: Job, graph: Graph, float_types: FloatTypes, folder: Path, staging: Path
+) -> _Made:
+    """Lowers a graph in the layout that was asked for."""
+    if job.packages is None:
+        notes = job.backend.lower(graph, float_types, job.profile, folder).notes
+        face = graph_in_layout(graph, job.profile.layout)
+        fields = tuple(spec.name for spec in graph.outputs)
+        return _Made(face.inputs, face.outputs, fields, notes)
+    placed = job.packages.place(graph, float_types.storage)
+    profile = job.packages.plain(graph.where, job.profile)
+    files = job.backend.lower(placed.graph, float_types, profile, folder)
+    artifact = job.packages.move(graph.where, files.model, staging)
+    face = placed.graph
+    return _Made(face.inputs, face.outputs, placed.fields, files.notes, placed.forms, artifact)
+
+
+def _declared(port: TensorSpec) -> dict[str, Any]:
+    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}

@@ -1,0 +1,1 @@
+"""Bundles whose engines are built on the machine that runs them."""

@@ -1,0 +1,1 @@
+"""The pipeline folder: traced, its schedule, its identity."""

@@ -1,0 +1,200 @@
+"""A pipeline folder, read and run dry: every component call of the export, ready to be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qdx.bundle.companions import helper_paths
+from qdx.cache.digests import file_digest
+from qdx.exporter.capture.capture import Capture, Shapes, capture
+from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
+from qdx.exporter.capture.sizes import open_sizes
+from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
+from qdx.exporter.capture.trace import trace
+from qdx.exporter.errors import UsageError
+from qdx.exporter.graph.ir.safetensors_file import Checkpoint, open_checkpoint
+from qdx.exporter.graph.ir.weights import Weights, bind_weights, load_buffers
+from qdx.exporter.progress import SILENT
+
+if TYPE_CHECKING:
+    from qdx.cache.store import Store
+    from qdx.exporter.capture.calls import CallRecord
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.progress import Progress
+    from qdx.targets.profile import TargetProfile
+
+
+@dataclass(frozen=True)
+class TracedPipeline:
+    """A pipeline whose calls are known.
+
+    Attributes:
+        folder: Where it comes from.
+        skeleton: The pipeline without weights; components that no call uses count as omitted.
+        checkpoints: The stored tensors by component.
+        weights: The parameters by component, unread.
+        captured: Every call of the dry run.
+        chosen: The calls that are wanted, by `component.method`.
+        left_out: Components that are called and not wanted.
+        cache: Where digests of files are kept; None keeps none.
+    """
+
+    folder: PipelineFolder
+    skeleton: Skeleton
+    checkpoints: dict[str, Checkpoint] = field(repr=False)
+    weights: dict[str, Weights] = field(repr=False)
+    captured: Capture = field(repr=False)
+    chosen: dict[str, CallRecord]
+    left_out: tuple[str, ...]
+    cache: Store | None = field(default=None, repr=False)
+
+    def graph(self, where: str, profile: TargetProfile | None = None) -> Graph:
+        """Traces one call.
+
+        Args:
+            where: `unet.forward`.
+            profile: The target whose ecosystem decides dtypes and ranks of the inputs; None leaves them
+                as the pipeline passes them, and all sizes fixed.
+
+        Raises:
+            TargetRefusal: The component cannot be traced.
+        """
+        record = self.captured.calls[where]
+        weights = self.weights[record.component]
+        if profile is None:
+            return trace(self.skeleton, record, weights)
+        fitted = _fit_to_layout(record, profile)
+        moving = self.captured.moving.get(where)
+        graph = trace(self.skeleton, fitted, weights, moving=moving)
+        if not moving:
+            return graph
+        usual = _fit_to_layout(self.captured.usual[where], profile)
+        return replace(graph, sizes=open_sizes(graph.inputs, _shapes(usual), _shapes(fitted)))
+
+    @cached_property
+    def mapped_weights(self) -> Mapping[str, Weights]:
+        """The parameters by component as pages of their files, for graphs that run again and again."""
+        found = {}
+        for name, module in self.skeleton.modules.items():
+            if name in self.weights:
+                checkpoint = open_checkpoint(self.folder.components[name].path, mapped=True)
+                found[name] = bind_weights(module, checkpoint, component=name)
+        return found
+
+    @cached_property
+    def source_digests(self) -> Mapping[str, str]:
+        """SHA-256 of every file that was read, by relative path; each is hashed once."""
+        root = self.folder.path
+        files = [root / INDEX_FILE, *(p for c in self.checkpoints.values() for p in c.files)]
+        for component in self.folder.components.values():
+            files += helper_paths(component)
+        return {
+            path.relative_to(root).as_posix(): file_digest(path, self.cache)
+            for path in sorted(set(files))
+        }
+
+
+def trace_pipeline(
+    model: Path | str,
+    call: dict[str, Any],
+    *,
+    components: Sequence[str] | None = None,
+    shapes: Shapes = "static",
+    progress: Progress = SILENT,
+    cache: Store | None = None,
+) -> TracedPipeline:
+    """Reads a pipeline folder and runs the pipeline dry.
+
+    Args:
+        model: The folder.
+        call: The pipeline call that decides shapes and options, its images loaded.
+        components: Only these are wanted; None wants all.
+        shapes: Whether sizes that move between two calls are open.
+        progress: Shows the steps.
+        cache: Where digests of files are kept between runs; None computes them.
+
+    Raises:
+        InvalidModel: The folder is not a pipeline that can be read.
+        UsageError: The call is wrong, or a wanted component is not called.
+        TargetRefusal: The pipeline cannot be run dry.
+    """
+    folder = read_pipeline_folder(model)
+    with progress.task("reading the pipeline"):
+        skeleton, checkpoints, weights = _read(folder)
+    with progress.task("dry run"):
+        captured = capture(skeleton, call, shapes=shapes)
+    chosen, left_out = _choose(captured, components)
+    skeleton = _without_unused(skeleton, captured)
+    return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out, cache)
+
+
+def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, Weights]]:
+    """The pipeline without weights, and the weights of its components, checked and unread."""
+    skeleton = build_skeleton(folder)
+    checkpoints = {name: open_checkpoint(folder.components[name].path) for name in skeleton.modules}
+    weights = {
+        name: bind_weights(module, checkpoints[name], component=name)
+        for name, module in skeleton.modules.items()
+    }
+    for name, module in skeleton.modules.items():
+        load_buffers(module, checkpoints[name])
+    return skeleton, checkpoints, weights
+
+
+def _choose(
+    captured: Capture, components: Sequence[str] | None
+) -> tuple[dict[str, CallRecord], tuple[str, ...]]:
+    """The calls to export, and the components that the user leaves to PyTorch."""
+    called = tuple(dict.fromkeys(record.component for record in captured.calls.values()))
+    unknown = sorted(set(components or ()) - set(called))
+    if unknown:
+        raise UsageError(
+            f"--components: `{unknown[0]}` is not called by the pipeline",
+            hint=f"it calls {', '.join(called)}",
+        )
+    chosen = {
+        where: record
+        for where, record in captured.calls.items()
+        if components is None or record.component in components
+    }
+    exported = {record.component for record in chosen.values()}
+    return chosen, tuple(name for name in called if name not in exported)
+
+
+def _without_unused(skeleton: Skeleton, captured: Capture) -> Skeleton:
+    """The skeleton with the components that this call never uses counted as omitted."""
+    called = {record.component for record in captured.calls.values()}
+    unused = {
+        name: "the exported pipeline call never uses it"
+        for name in skeleton.modules
+        if name not in called
+    }
+    return replace(skeleton, omitted={**skeleton.omitted, **unused})
+
+
+def _shapes(record: CallRecord) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in record.tensors().items()}
+
+
+def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:
+    """The call with dtypes and ranks as the target's ecosystem passes them (a timestep, mostly)."""
+    fitted: dict[str, torch.Tensor] = {}
+    for name, tensor in record.tensors().items():
+        port = profile.layout.input(
+            record.component, record.method, name, str(tensor.dtype).removeprefix("torch.")
+        )
+        shape = tuple(tensor.shape)
+        if port.rank == 0 and tensor.dim() == 1:
+            shape = ()
+        elif port.rank == 1 and tensor.dim() == 0:
+            shape = (1,)
+        # A mask of another type would mean something else to the model; the lowering converts it.
+        dtype = tensor.dtype if tensor.dtype == torch.bool else getattr(torch, port.dtype)
+        fitted[name] = torch.empty(shape, dtype=dtype, device="meta")
+    return record.with_tensors(fitted)

@@ -1,0 +1,48 @@
+"""The graphs of a pipeline as a target wants them, and what a plan makes of their sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qdx.exporter.graph.analysis.sites import sites as find_sites
+from qdx.exporter.plan.resolve.resolve import resolve
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan
+    from qdx.exporter.plan.schema.plan import Plan
+    from qdx.source.pipeline import TracedPipeline
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["PlannedGraphs", "plan_graphs"]
+
+
+@dataclass(frozen=True)
+class PlannedGraphs:
+    """The graphs of an export and what the plan makes of their sites.
+
+    Attributes:
+        graphs: By `component.method`, traced for the target.
+        sites: Likewise.
+        resolved: What becomes of them.
+    """
+
+    graphs: Mapping[str, Graph] = field(repr=False)
+    sites: Mapping[str, tuple[Site, ...]] = field(repr=False)
+    resolved: ResolvedPlan
+
+
+def plan_graphs(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> PlannedGraphs:
+    """Traces what is wanted of a pipeline and resolves the plan for it.
+
+    Raises:
+        InvalidPlan: A rule matches nothing.
+        TargetRefusal: A component cannot be traced, or the target cannot do what the plan asks.
+    """
+    graphs = {where: source.graph(where, profile) for where in source.chosen}
+    sites = {where: find_sites(graph) for where, graph in graphs.items()}
+    resolved = resolve(plan, source.skeleton.modules, profile, sites)
+    return PlannedGraphs(graphs, sites, resolved)

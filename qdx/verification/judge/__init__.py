@@ -1,0 +1,1 @@
+"""Gates, and what they make of the measurements."""

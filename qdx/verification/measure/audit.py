@@ -1,0 +1,235 @@
+"""The audit: how much of the arithmetic that the plan wants in low precision the runtime executes in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from qdx.backends.registry import get_backend
+from qdx.bundle.reader import artifact_path
+from qdx.bundle.target_options import checked_options
+from qdx.exporter.measure.metrics import finite_or_none
+
+if TYPE_CHECKING:
+    from qdx.backends.contract import KernelExecution
+    from qdx.bundle.reader import Bundle
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.progress import Progress
+
+__all__ = [
+    "DENOMINATOR",
+    "AuditResult",
+    "Downgrade",
+    "audit_bundle",
+    "audit_result",
+    "audit_to_json",
+]
+
+DENOMINATOR: Final = (
+    "multiply-accumulates of convolutions and linear operations, one call of each graph of the component; "
+    "what is executed counts the planned products of activations too"
+)
+_FLOATS: Final = ("float", "bfloat")
+_NARROW_FLOATS: Final = ("float8", "float4")
+
+
+@dataclass(frozen=True)
+class Downgrade:
+    """A site that the plan wants in low precision and the runtime does not execute so.
+
+    Attributes:
+        where: `unet.forward`.
+        key: Of the site.
+        macs: Its multiply-accumulates in one call.
+        why: The kernel that ran instead, or that none is known.
+    """
+
+    where: str
+    key: str
+    macs: int
+    why: str
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What a runtime executes of one component.
+
+    Attributes:
+        component: Its name in the pipeline.
+        total_macs: Of operations with weights, stored or computed.
+        planned_macs: Those of them whose inputs and weights the plan has in low precision on this target.
+        products_macs: Products of two activations, attention's and others, planned in low precision.
+        executed_macs: Those of all planned ones that ran in low-precision kernels.
+        time_share: Part of the measured time that low-precision kernels took, over the graphs that have any
+            planned; None where no time was measured.
+        downgraded: Planned sites that did not run so, the greatest first.
+        call_s: Seconds of one call of its graphs, by `component.method`; of those whose time was measured.
+    """
+
+    component: str
+    total_macs: int
+    planned_macs: int
+    products_macs: int
+    executed_macs: int
+    time_share: float | None
+    downgraded: tuple[Downgrade, ...]
+    call_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def planned_share(self) -> float:
+        """Planned over all, from 0 to 1; NaN for a component without arithmetic."""
+        return self.planned_macs / self.total_macs if self.total_macs else math.nan
+
+    @property
+    def executed_share(self) -> float:
+        """Executed over planned, from 0 to 1; NaN where nothing is planned."""
+        planned = self.planned_macs + self.products_macs
+        return self.executed_macs / planned if planned else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """The audit as plain JSON data."""
+        return {
+            "planned_low_precision_mac_share": finite_or_none(self.planned_share),
+            "executed_low_precision_mac_share": finite_or_none(self.executed_share),
+            "macs": {
+                "all": self.total_macs,
+                "planned": self.planned_macs,
+                "planned_products": self.products_macs,
+                "executed": self.executed_macs,
+            },
+            "low_precision_time_share": self.time_share,
+            "downgraded": [
+                {"where": one.where, "key": one.key, "macs": one.macs, "why": one.why}
+                for one in self.downgraded
+            ],
+        }
+
+
+def audit_bundle(
+    bundle: Bundle, resolved: ResolvedPlan, progress: Progress
+) -> tuple[AuditResult, ...]:
+    """Audits the components of a bundle for which the plan wants low precision.
+
+    Args:
+        bundle: The bundle.
+        resolved: What the plan became of its sites.
+        progress: Told of every graph.
+
+    Raises:
+        InvalidBundle: The runtime cannot read the files.
+    """
+    manifest = bundle.manifest
+    backend = get_backend(manifest.target.runtime)
+    options = checked_options(manifest)
+    planned = [w for w, sites in resolved.sites.items() if any(map(low_precision, sites))]
+    executions: dict[str, tuple[KernelExecution, ...]] = {}
+    with progress.task("auditing kernels", len(planned)) as task:
+        for where in planned:
+            executions[where] = backend.audit(artifact_path(bundle, where), options)
+            task.advance(1)
+    components = dict.fromkeys(where.partition(".")[0] for where in planned)
+    return tuple(audit_result(name, resolved.sites, executions) for name in components)
+
+
+def audit_result(
+    component: str,
+    sites: Mapping[str, Sequence[SiteResolution]],
+    executions: Mapping[str, Sequence[KernelExecution]],
+) -> AuditResult:
+    """Joins what is planned with what was executed.
+
+    Args:
+        component: Its name.
+        sites: Resolutions by `component.method`.
+        executions: Kernels by `component.method`, for graphs in which anything is planned.
+    """
+    own = {w: found for w, found in sites.items() if w.partition(".")[0] == component}
+    planned = [(w, s) for w, found in own.items() for s in found if low_precision(s)]
+    kernels = {w: _by_site(executions.get(w, ())) for w in own}
+    downgraded = []
+    executed_macs = 0
+    for where, resolution in planned:
+        why = _why_not(kernels[where].get(resolution.key, ()))
+        if why:
+            macs = resolution.site.macs
+            downgraded.append(Downgrade(where, resolution.key, macs, why))
+        else:
+            executed_macs += resolution.site.macs
+    return AuditResult(
+        component,
+        sum(s.site.macs for found in own.values() for s in found if _weighted(s)),
+        sum(s.site.macs for _, s in planned if _weighted(s)),
+        sum(s.site.macs for _, s in planned if not _weighted(s)),
+        executed_macs,
+        _time_share([kernel for where in own for kernel in executions.get(where, ())]),
+        tuple(sorted(downgraded, key=lambda one: -one.macs)),
+        {w: time_s for w in own if (time_s := _time_s(executions.get(w, ())))},
+    )
+
+
+def audit_to_json(audits: Sequence[AuditResult]) -> dict[str, Any] | None:
+    """All components together, and each; None where nothing was audited."""
+    if not audits:
+        return None
+    total, planned, products, executed = (
+        sum(getattr(audit, name) for audit in audits)
+        for name in ("total_macs", "planned_macs", "products_macs", "executed_macs")
+    )
+    every = planned + products
+    components = {audit.component: audit.to_json() for audit in audits}
+    return {
+        "planned_low_precision_mac_share": planned / total if total else None,
+        "executed_low_precision_mac_share": executed / every if every else None,
+        "of": DENOMINATOR,
+        "downgraded": [one for audit in components.values() for one in audit["downgraded"]],
+        "components": components,
+    }
+
+
+def low_precision(resolution: SiteResolution) -> bool:
+    """Whether everything that a site multiplies is quantized, on this target."""
+    weights = resolution.weights
+    quantized = resolution.form in {"native", "decomposed", "simulated"}
+    return quantized and bool(resolution.segments) and (weights is None or weights.quantized)
+
+
+def _weighted(resolution: SiteResolution) -> bool:
+    """Whether a site multiplies by a weight, which weight normalization, say, may compute."""
+    return not resolution.site.is_product
+
+
+def _by_site(executions: Iterable[KernelExecution]) -> dict[str, list[KernelExecution]]:
+    found: dict[str, list[KernelExecution]] = {}
+    for execution in executions:
+        for key in execution.sites:
+            found.setdefault(key, []).append(execution)
+    return found
+
+
+def _why_not(kernels: Sequence[KernelExecution]) -> str:
+    """Why a site did not run in low precision; empty if it did, in every kernel that computes it."""
+    if not kernels:
+        return "no kernel of the runtime is known to compute it"
+    slow = next((kernel for kernel in kernels if _is_float(kernel)), None)
+    return "" if slow is None else f"`{slow.kind}` computed it in {slow.precision}"
+
+
+def _is_float(kernel: KernelExecution) -> bool:
+    precision = kernel.precision
+    return not precision or (
+        precision.startswith(_FLOATS) and not precision.startswith(_NARROW_FLOATS)
+    )
+
+
+def _time_s(kernels: Iterable[KernelExecution]) -> float:
+    """Seconds that kernels took together; 0 where none was measured."""
+    return sum(kernel.time_s or 0.0 for kernel in kernels)
+
+
+def _time_share(kernels: Sequence[KernelExecution]) -> float | None:
+    timed = [(k, k.time_share) for k in kernels if k.time_share is not None]
+    total = sum(share for _, share in timed)
+    low = sum(share for kernel, share in timed if kernel.sites and not _is_float(kernel))
+    return low / total if total > 0 else None

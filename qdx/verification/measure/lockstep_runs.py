@@ -1,0 +1,278 @@
+"""Runs of a quantized graph and of its artifact in lockstep, which stops them at every chunk of the artifact.
+
+See `qdx.backends.lockstep` for why whole runs cannot be compared to better than the quantization noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+
+from qdx.backends.lockstep import quantizers
+from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
+from qdx.exporter.capture.symbols import settled
+from qdx.exporter.errors import InternalError
+from qdx.exporter.graph.execute.interpreter import mutates, run_together
+from qdx.exporter.measure.metrics import sqnr_db
+from qdx.exporter.progress import tell_nobody
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qdx.backends.lockstep import Lockstep, LockstepRun
+    from qdx.backends.lockstep_chunks import Chunk
+    from qdx.exporter.graph.ir.graph import Graph
+
+__all__ = [
+    "LockstepInputs",
+    "LockstepResult",
+    "compare_in_lockstep",
+    "compare_together",
+    "quantizer_shapes",
+    "value_bytes",
+]
+
+
+@dataclass(frozen=True)
+class LockstepResult:
+    """One call in lockstep.
+
+    Attributes:
+        sqnr_db: Of what the artifact would have given each quantizer and of its outputs, against the
+            graph, by the module that the quantizer serves.
+        outputs: What the graph answered; none where it was not run.
+    """
+
+    sqnr_db: Mapping[str, float]
+    outputs: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The place of the least value, and the value; NaN comes first."""
+        return min(self.sqnr_db.items(), key=lambda pair: (pair[1] == pair[1], pair[1]))
+
+
+@dataclass(frozen=True)
+class LockstepInputs:
+    """What one call is given.
+
+    Attributes:
+        graph: Inputs of the quantized graph.
+        artifact: The same by the artifact's names.
+    """
+
+    graph: Mapping[str, torch.Tensor] = field(repr=False)
+    artifact: Mapping[str, NDArray[Any]] = field(repr=False)
+
+
+def compare_in_lockstep(
+    graph: Graph,
+    inputs: Mapping[str, torch.Tensor],
+    artifact: Lockstep,
+    arrays: Mapping[str, NDArray[Any]],
+    output_names: Mapping[str, str],
+    *,
+    limit_bytes: int = CHUNK_LIMIT_BYTES,
+) -> LockstepResult:
+    """Compares one call; see `compare_together`.
+
+    Args:
+        graph: The quantized graph.
+        inputs: Of the graph.
+        artifact: The same, lowered.
+        arrays: The same inputs by the artifact's names.
+        output_names: The artifact's name of each of the graph's outputs that it has.
+        limit_bytes: What a chunk of the artifact may take, see `qdx.backends.lockstep_chunks`.
+
+    Raises:
+        InvalidBundle: The runtime cannot open a chunk.
+    """
+    given = LockstepInputs(inputs, arrays)
+    (result,) = compare_together(graph, [given], artifact, output_names, limit_bytes=limit_bytes)
+    return result
+
+
+def compare_together(
+    graph: Graph,
+    calls: Sequence[LockstepInputs],
+    artifact: Lockstep,
+    output_names: Mapping[str, str],
+    *,
+    limit_bytes: int = CHUNK_LIMIT_BYTES,
+    compared: Callable[[int], None] = tell_nobody,
+) -> tuple[LockstepResult, ...]:
+    """Runs the quantized graph, and the artifact on the graph's own values at every quantizer, for calls side by side.
+
+    All calls reach a chunk of the artifact at the same node of the graph, so that it is opened once for all of them.
+
+    Args:
+        graph: The quantized graph.
+        calls: What each call is given.
+        artifact: The graph, lowered.
+        output_names: The artifact's name of each of the graph's outputs that it has.
+        limit_bytes: What a chunk of the artifact may take, see `qdx.backends.lockstep_chunks`.
+        compared: Told how many more quantizers were compared, of all calls together.
+
+    Raises:
+        InvalidBundle: The runtime cannot open a chunk.
+    """
+    nodes = {name: node for name, node in quantizers(graph).items() if name in artifact.quantizers}
+    streams = []
+    for call in calls:
+        sizes_bytes = value_bytes(graph, call.graph, nodes)
+        started = artifact.start(call.artifact, sizes_bytes, limit_bytes=limit_bytes)
+        streams.append(_Stream(nodes, started, copies=mutates(graph)))
+    runs = [(call.graph, stream.observers) for call, stream in zip(calls, streams, strict=True)]
+    outputs = run_together(graph, runs, between=partial(_advance, streams, compared))
+    return tuple(
+        stream.result(own, output_names) for stream, own in zip(streams, outputs, strict=True)
+    )
+
+
+def _advance(streams: Sequence[_Stream], compared: Callable[[int], None]) -> None:
+    """Runs the chunks for which everything is there, each for all streams before the next one."""
+    while (chunk := next(filter(None, (stream.ready for stream in streams)), None)) is not None:
+        for stream in streams:
+            if stream.ready == chunk:
+                stream.advance()
+                compared(len(chunk.found))
+
+
+class _Stream:
+    """Feeds the artifact's chunks while the graph runs, and compares what each has computed.
+
+    A value of the graph is held from when it is computed until the last chunk that reads it has run.
+
+    Args:
+        nodes: The quantizers.
+        artifact: The run of the artifact.
+        copies: Whether to copy every value, because the graph changes values in place.
+
+    Attributes:
+        observers: What the graph's interpreter calls with the values that are needed.
+    """
+
+    def __init__(
+        self, nodes: Mapping[str, torch.fx.Node], artifact: LockstepRun, *, copies: bool
+    ) -> None:
+        self._copies = copies
+        self._nodes = nodes
+        self._artifact = artifact
+        self._sources = {name: node.all_input_nodes[0].name for name, node in nodes.items()}
+        self._values: dict[str, torch.Tensor] = {}
+        self._left = Counter(
+            self._sources[name] for chunk in artifact.chunks for name in _needed(chunk)
+        )
+        self._sqnr_db: dict[str, float] = {}
+        self.observers = {source: partial(self._see, source) for source in self._left}
+        self._outputs: dict[str, NDArray[Any]] = {}
+
+    def result(
+        self, outputs: Mapping[str, torch.Tensor], output_names: Mapping[str, str]
+    ) -> LockstepResult:
+        """What was found, when the graph has run.
+
+        Args:
+            outputs: Of the graph.
+            output_names: The artifact's names of them.
+
+        Raises:
+            InternalError: The graph has not computed what a chunk needs.
+        """
+        if self._artifact.pending is not None:
+            missing = [
+                name for name in _needed(self._artifact.pending)
+                if self._sources[name] not in self._values
+            ]  # fmt: skip
+            raise InternalError(f"the graph computed no input of `{'`, `'.join(missing)}`")
+        found = {
+            f"{_module_of(node)}:{name}": self._sqnr_db[name] for name, node in self._nodes.items()
+        }
+        for name, own_name in output_names.items():
+            found[name] = sqnr_db(outputs[name], torch.from_numpy(self._outputs[own_name]))
+        return LockstepResult(found, outputs)
+
+    def _see(self, source: str, value: torch.Tensor) -> None:
+        own = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+        if self._copies or not own:  # part of a larger tensor would keep all of it
+            value = value.clone(memory_format=torch.contiguous_format)
+        self._values[source] = value
+
+    @property
+    def ready(self) -> Chunk | None:
+        """The chunk that runs next, where everything is there for it."""
+        chunk = self._artifact.pending
+        if chunk is None or any(self._sources[n] not in self._values for n in _needed(chunk)):
+            return None
+        return chunk
+
+    def advance(self) -> None:
+        """Runs the next chunk."""
+        chunk = self._artifact.pending
+        assert chunk is not None, "the artifact has run"
+        given = {name: self._values[self._sources[name]].numpy() for name in chunk.given}
+        found = self._artifact.advance(given)
+        self._outputs |= found.outputs
+        for name, value in found.own.items():
+            expected = self._values[self._sources[name]]
+            result = torch.from_numpy(value).reshape(expected.shape)
+            self._sqnr_db[name] = sqnr_db(expected, result)
+        needed = [self._sources[name] for name in _needed(chunk)]
+        self._left.subtract(needed)
+        for source in set(needed):
+            if not self._left[source]:
+                del self._values[source]
+
+
+def _needed(chunk: Chunk) -> tuple[str, ...]:
+    """Quantizers whose inputs in the graph a chunk is given, or is compared with."""
+    return tuple(dict.fromkeys((*chunk.given, *chunk.found)))
+
+
+def value_bytes(
+    graph: Graph, inputs: Mapping[str, torch.Tensor], nodes: Mapping[str, torch.fx.Node]
+) -> dict[str, int]:
+    """Sizes in float32 of what the quantizers are given in a call, by their names."""
+    sizes = _open_sizes(graph, inputs)
+    found = {}
+    for name, node in nodes.items():
+        shape = map(settled, node.all_input_nodes[0].meta["val"].shape)
+        counts = (size if isinstance(size, int) else int(size.subs(sizes)) for size in shape)
+        found[name] = math.prod(counts) * torch.float32.itemsize
+    return found
+
+
+def _open_sizes(graph: Graph, inputs: Mapping[str, torch.Tensor]) -> dict[sympy.Symbol, int]:
+    """The sizes that a call gives to the symbols of a graph."""
+    by_name = {node.name: node for node in graph.program.graph.nodes if node.op == "placeholder"}
+    return {
+        size: actual
+        for name, placeholder in graph.placeholders.items()
+        for size, actual in zip(
+            map(settled, by_name[placeholder].meta["val"].shape), inputs[name].shape, strict=True
+        )
+        if isinstance(size, sympy.Symbol)
+    }
+
+
+def _module_of(node: torch.fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+    return str(list(stack.values())[-1][0]).removeprefix("module.")
+
+
+def quantizer_shapes(graph: Graph) -> dict[str, tuple[int | None, ...]]:
+    """Shapes of the inputs of the graph's quantizers, for `Backend.open_lockstep`; None for open sizes."""
+    found = {}
+    for name, node in quantizers(graph).items():
+        source = node.all_input_nodes[0]
+        found[name] = tuple(
+            size if isinstance(size, int) else None for size in source.meta["val"].shape
+        )
+    return found

@@ -1,0 +1,306 @@
+"""The quantized model of a bundle in PyTorch: its graphs traced again, and quantized by the bundle's own recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Final
+
+from qdx.backends.registry import get_backend
+from qdx.bundle.reader import artifact_path
+from qdx.bundle.recipes import rebuilt, recipes_of
+from qdx.bundle.target_options import checked_options
+from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
+from qdx.exporter.capture.arguments import load_images
+from qdx.exporter.capture.recorded_call import restore_call
+from qdx.exporter.cost.arithmetic import macs_of_call
+from qdx.exporter.devices import CPU, is_cpu
+from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.graph.analysis.sites import sites as find_sites
+from qdx.exporter.measure.metrics import or_least
+from qdx.exporter.progress import SILENT
+from qdx.runtime.graph_runner import GraphRunner
+from qdx.runtime.methods import TargetMethod
+from qdx.source.pipeline import trace_pipeline
+from qdx.source.planned import plan_graphs
+from qdx.source.timesteps import with_exact_timesteps
+from qdx.targets.profile import load_target
+from qdx.verification.measure.answers import Answers, graph_identity
+from qdx.verification.measure.localize import Answered, Localization, localize
+from qdx.verification.measure.rungs import QUANTIZED, UNOPTIMIZED, Rung
+from qdx.verification.measure.selection import FEW
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor
+
+    from qdx.backends.contract import Runner
+    from qdx.bundle.reader import Bundle
+    from qdx.exporter.formats.memory import Memory
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
+    from qdx.exporter.plan.schema.plan import Plan
+    from qdx.exporter.progress import Progress
+    from qdx.exporter.transforms.recipe import Recipe
+    from qdx.runtime.reference import MethodRecord
+    from qdx.runtime.tensor_folder import TensorFolder
+    from qdx.verification.measure.components import MethodResult
+
+__all__ = [
+    "QuantizedModel",
+    "answers_of",
+    "has_unoptimized",
+    "localize_worst",
+    "middle_rungs",
+    "quantized_model",
+    "quantized_wheres",
+]
+
+# What turns a runtime's own optimizations off; runtimes that cannot are not listed.
+_UNOPTIMIZED_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "onnxruntime": {"graph_optimization_level": "disable"},
+    "tensorrt": {"engine": "off"},  # ONNX Runtime then computes what the file says
+}
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A bundle's quantized graphs.
+
+    Attributes:
+        resolved: What the plan became of every site in the graphs of the bundle.
+        recipes: By `component.method`, of the graphs that are quantized.
+        prepared: Their float graphs in the form that is quantized.
+        quantized: The quantized graphs.
+        graphs: All float graphs of the bundle, as they were traced.
+    """
+
+    resolved: ResolvedPlan
+    recipes: Mapping[str, Recipe] = field(repr=False)
+    prepared: Mapping[str, Graph] = field(repr=False)
+    quantized: Mapping[str, Graph] = field(repr=False)
+    graphs: Mapping[str, Graph] = field(repr=False)
+
+    @cached_property
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of one call of each graph, at the sizes of the export's call."""
+        return {where: macs_of_call(graph) for where, graph in self.graphs.items()}
+
+
+def has_unoptimized(bundle: Bundle, where: str) -> bool:
+    """Whether a method's runtime can leave its optimizations out; what it does not execute it does not optimize."""
+    runtime = bundle.manifest.target.runtime
+    if runtime not in _UNOPTIMIZED_OPTIONS:
+        return False
+    return get_backend(runtime).proof([artifact_path(bundle, where)]).status == "device-verified"
+
+
+def quantized_wheres(bundle: Bundle) -> frozenset[str]:
+    """`component.method` of every graph in a bundle that has a recipe of quantization."""
+    return frozenset(recipes_of(bundle))
+
+
+def quantized_model(
+    bundle: Bundle, plan: Plan, model: Path | str, *, progress: Progress = SILENT
+) -> QuantizedModel:
+    """Traces a bundle's graphs as its export did, and quantizes them as its recipes say.
+
+    Args:
+        bundle: A quantized bundle.
+        plan: Its plan.
+        model: The pipeline folder that it was made from.
+        progress: Shows the steps.
+
+    Raises:
+        InvalidBundle: A recipe is damaged or that of another graph.
+        InvalidPlan, TargetRefusal, UsageError: As for the export.
+    """
+    manifest = bundle.manifest
+    source = trace_pipeline(
+        model,
+        load_images(restore_call(manifest.call)),
+        components=list(manifest.components),
+        shapes=manifest.shapes,
+        progress=progress,
+    )
+    profile = load_target(manifest.target.name)
+    profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
+    with progress.task("quantizing the graphs in PyTorch"):
+        planned = plan_graphs(source, plan, profile)
+        recipes = recipes_of(bundle)
+        cache = WeightCache()
+        floats: dict[str, Graph] = {}
+        quantized: dict[str, Graph] = {}
+        for where, recipe in recipes.items():
+            if where not in planned.graphs:
+                raise InvalidBundle(
+                    f"{quoted(where)}: has a recipe of quantization, and the call does not use it",
+                    hint="export again",
+                )
+            graph = planned.graphs[where]
+            floats[where], made = rebuilt(graph, recipe)
+            quantized[where] = cache.attach(made)
+    sites = {
+        where: _present(found, floats.get(where)) for where, found in planned.resolved.sites.items()
+    }
+    resolved = replace(planned.resolved, sites=sites)
+    return QuantizedModel(resolved, recipes, floats, quantized, planned.graphs)
+
+
+def _present(sites: tuple[SiteResolution, ...], graph: Graph | None) -> tuple[SiteResolution, ...]:
+    """Without the sites that a table of the time embedding took the place of."""
+    if graph is None:
+        return sites
+    keys = {site.key for site in find_sites(graph)}
+    return tuple(site for site in sites if site.key in keys)
+
+
+def answers_of(
+    model: QuantizedModel,
+    bundle: Bundle,
+    device: torch.device,
+    *,
+    scratch: TensorFolder,
+    memory: Memory | None = None,
+) -> Answers:
+    """What takes the answers of a bundle's quantized graphs.
+
+    Args:
+        model: The graphs.
+        bundle: The bundle.
+        device: What computes.
+        scratch: Takes answers for this verification.
+        memory: Takes them for others; None keeps none.
+    """
+    identities = {
+        where: graph_identity(graph, model.recipes[where], bundle.manifest.source.files, device)
+        for where, graph in model.quantized.items()
+    }
+    return Answers(identities, scratch, memory)
+
+
+def middle_rungs(
+    bundle: Bundle,
+    methods: Mapping[str, TargetMethod],
+    model: QuantizedModel,
+    answers: Answers,
+    device: torch.device = CPU,
+    *,
+    few: Collection[str] = (),
+) -> dict[str, tuple[Rung, ...]]:
+    """The rungs between float PyTorch and the shipped artifact, by `component.method`.
+
+    Args:
+        bundle: The bundle.
+        methods: Its methods, opened on the target.
+        model: Its quantized graphs.
+        answers: Remembers what these answer.
+        device: Where they compute.
+        few: `component.method` of large ones: their quantized graphs compute the few calls that lockstep has computed,
+            and the runtime without its optimizations the first.
+    """
+    manifest = bundle.manifest
+    found: dict[str, tuple[Rung, ...]] = {}
+    for where, graph in model.quantized.items():
+        if where not in methods:
+            continue
+        in_pytorch = as_method(methods[where], graph)
+        rung = Rung(QUANTIZED, in_pytorch, most=FEW if where in few else None)
+        if not is_cpu(device):  # what it keeps on the GPU makes room for the next
+            late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
+            rung = replace(rung, run=late, open=late.open, close=late.close)
+        rungs = [answers.remembered(rung, in_pytorch)]
+        if has_unoptimized(bundle, where):
+            runtime = manifest.target.runtime
+            options = {**checked_options(manifest), **_UNOPTIMIZED_OPTIONS[runtime]}
+            opens = partial(get_backend(runtime).open, artifact_path(bundle, where), options)
+            late = _LateMethod(methods[where], opens)
+            # Without its optimizations a runtime is slower than PyTorch.
+            most = 1 if where in few else FEW
+            rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close, most=most))
+        found[where] = tuple(rungs)
+    return found
+
+
+def _runner_on(graph: Graph, device: torch.device) -> GraphRunner:
+    """A graph on a GPU, whose weights stay there as far as they fit."""
+    cache = WeightCache(budget_bytes(device, [graph]), device)
+    return GraphRunner(cache.attach(graph), device)
+
+
+class _LateMethod:
+    """A method on a runner of its own, which is there between opening and closing.
+
+    Args:
+        method: What it is like.
+        opened: Opens the runner.
+    """
+
+    def __init__(self, method: TargetMethod, opened: Callable[[], Runner]) -> None:
+        self._method = method
+        self._opened = opened
+        self._open: TargetMethod | None = None
+
+    def open(self) -> None:
+        """Opens the runner."""
+        self._open = replace(self._method, runner=self._opened())
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self._open = None
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Runs the method."""
+        assert self._open is not None, "not open"
+        return self._open(tensors)
+
+
+def localize_worst(
+    model: QuantizedModel,
+    methods: Mapping[str, TargetMethod],
+    records: Mapping[str, MethodRecord],
+    results: Sequence[MethodResult],
+    progress: Progress,
+) -> Localization | None:
+    """Localizes the error of the worst call of all quantized methods; None where none was replayed."""
+    found = [
+        (result, call)
+        for result in results
+        for call in result.calls
+        if result.where in model.quantized and model.recipes[result.where].placement.sites
+    ]
+    if not found:
+        return None
+    result, call = min(found, key=lambda pair: or_least(pair[1].sqnr_db))
+    where = result.where
+    recorded = next(one for one in records[where].calls if one.index == call.index)
+    graph = model.quantized[where]
+    return localize(
+        WeightCache().attach(model.prepared[where]),
+        graph,
+        model.recipes[where],
+        as_method(methods[where], graph).adapted(recorded.inputs),
+        index=call.index,
+        answered=Answered(call.sqnr_db, frozenset(recorded.outputs)),
+        progress=progress,
+    )
+
+
+def as_method(method: TargetMethod, graph: Graph) -> TargetMethod:
+    """A target's method computed by a graph in PyTorch; it adapts the pipeline's tensors likewise."""
+    inputs = {spec.name: spec for spec in graph.inputs}
+    return replace(
+        method,
+        inputs=tuple(
+            port.model_copy(
+                update={"name": port.argument, "dtype": inputs[port.argument].dtype,
+                        "shape": inputs[port.argument].shape, "form": None}
+            )
+            for port in method.inputs
+        ),
+        outputs=tuple(port.model_copy(update={"name": port.field}) for port in method.outputs),
+        runner=GraphRunner(graph),
+    )  # fmt: skip

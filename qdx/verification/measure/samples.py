@@ -1,0 +1,252 @@
+"""Several prompts and seeds: each runs through both pipelines freely, and figures are paired over the runs."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from qdx.exporter.errors import UsageError
+from qdx.exporter.measure import metrics
+from qdx.runtime.generate import Products
+from qdx.verification.measure.components import MethodResult
+from qdx.verification.measure.intervals import Interval, bootstrap
+from qdx.verification.measure.picture import PipelineResult
+
+__all__ = ["RunResult", "RunSpec", "Samples", "Trajectory", "run_specs"]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run of the pipeline.
+
+    Attributes:
+        call: Its arguments, complete but for the generator.
+        seed: Of the noise.
+    """
+
+    call: dict[str, Any] = field(repr=False)
+    seed: int
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts in order; empty for pipelines without."""
+        found = self.call.get("prompt")
+        if isinstance(found, str):
+            return (found,)
+        return tuple(str(each) for each in found) if isinstance(found, list | tuple) else ()
+
+    def __str__(self) -> str:
+        """`seed 3, prompt "a red circle"`."""
+        words = ", ".join(f'"{prompt}"' for prompt in self.prompts)
+        return f"seed {self.seed}" + (f", prompt {words}" if words else "")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run on both sides.
+
+    Attributes:
+        spec: What was run.
+        methods: Teacher-forced results of the run.
+        pipeline: What both pipelines made, by field.
+        latent_sqnr_db: Of the final latents of the freely running pipelines; None where the pipeline does
+            not tell its latents.
+        reference_score: Of the user's score function for the reference's pictures; None without one.
+        artifact_score: For the artifact's.
+    """
+
+    spec: RunSpec
+    methods: tuple[MethodResult, ...] = field(repr=False)
+    pipeline: PipelineResult
+    latent_sqnr_db: float | None
+    reference_score: float | None = None
+    artifact_score: float | None = None
+
+    @property
+    def sqnr_db(self) -> float:
+        """The least over all replayed calls of the run; NaN where one failed."""
+        return metrics.worst_of(call.sqnr_db for one in self.methods for call in one.calls)
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain JSON data; what is not a number becomes null."""
+        numbers = {
+            "sqnr_db": self.sqnr_db,
+            "latent_sqnr_db": self.latent_sqnr_db,
+            "psnr_db": self.pipeline.psnr_db,
+            "ssim": self.pipeline.ssim,
+            "reference_score": self.reference_score,
+            "artifact_score": self.artifact_score,
+        }
+        return {
+            "seed": self.spec.seed,
+            "prompts": list(self.spec.prompts),
+            "error": self.pipeline.error,
+            **{n: metrics.finite_or_none(value) for n, value in numbers.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All runs, and their figures with intervals.
+
+    Attributes:
+        runs: In order; the first is the one whose calls are measured on every rung.
+        score: Name of the user's score function; empty without.
+    """
+
+    runs: tuple[RunResult, ...]
+    score: str = ""
+
+    @property
+    def psnr_db(self) -> Interval:
+        """Peak signal-to-noise ratio of the pictures."""
+        return bootstrap([run.pipeline.psnr_db for run in self.runs])
+
+    @property
+    def ssim(self) -> Interval | None:
+        """Structural similarity; None where the pipeline makes no pictures."""
+        return self._optional([run.pipeline.ssim for run in self.runs])
+
+    @property
+    def latent_sqnr_db(self) -> Interval | None:
+        """SQNR of the final latents; None where the pipeline does not tell them."""
+        return self._optional([run.latent_sqnr_db for run in self.runs])
+
+    @property
+    def reference_score(self) -> Interval | None:
+        """The reference's score; None without a score function."""
+        return self._optional([run.reference_score for run in self.runs])
+
+    @property
+    def artifact_score(self) -> Interval | None:
+        """The artifact's score; None without a score function."""
+        return self._optional([run.artifact_score for run in self.runs])
+
+    @property
+    def score_drop(self) -> Interval | None:
+        """Reference minus artifact, paired by run; None without a score function."""
+        if not self.score:
+            return None
+        return bootstrap([_drop(run) for run in self.runs])
+
+    @property
+    def worst(self) -> RunResult | None:
+        """The run with the least teacher-forced SQNR, or the first that could not be measured."""
+        bad = next((run for run in self.runs if math.isnan(run.sqnr_db)), None)
+        return bad or min(self.runs, key=lambda run: run.sqnr_db, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The runs as plain JSON data."""
+        figures = {
+            "psnr_db": self.psnr_db,
+            "ssim": self.ssim,
+            "latent_sqnr_db": self.latent_sqnr_db,
+            "reference_score": self.reference_score,
+            "artifact_score": self.artifact_score,
+            "score_drop": self.score_drop,
+        }
+        worst = self.worst
+        return {
+            "score": self.score,
+            **{name: None if one is None else one.to_json() for name, one in figures.items()},
+            "worst": None if worst is None else str(worst.spec),
+            "runs": [run.to_json() for run in self.runs],
+        }
+
+    @staticmethod
+    def _optional(values: Sequence[float | None]) -> Interval | None:
+        found = [math.nan if value is None else value for value in values]
+        return bootstrap(found) if any(value is not None for value in values) else None
+
+
+class Trajectory:
+    """Follows the latents of a running pipeline, as far as it has a callback for it.
+
+    Args:
+        pipeline: A diffusers pipeline.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.final: torch.Tensor | None = None
+        parameters = inspect.signature(pipeline.__call__).parameters
+        told = getattr(pipeline, "_callback_tensor_inputs", ())
+        self._offered = "callback_on_step_end" in parameters and "latents" in told
+
+    def arguments(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        """The call with the callback, where the pipeline takes one and the call has none of its own."""
+        if not self._offered or call.get("callback_on_step_end") is not None:
+            return dict(call)
+        return {**call, "callback_on_step_end": self._step}
+
+    def _step(self, _pipeline: Any, _step: int, _timestep: Any, tensors: Any) -> dict[str, Any]:
+        latents = tensors.get("latents")
+        if isinstance(latents, torch.Tensor):
+            self.final = latents.detach().clone()
+        return {}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one pipeline made in one run: its outputs, and the final latents where it tells them."""
+
+    products: Products = field(repr=False)
+    latents: torch.Tensor | None = field(default=None, repr=False)
+
+
+def latent_sqnr_db(reference: torch.Tensor | None, artifact: torch.Tensor | None) -> float | None:
+    """SQNR of the artifact's final latents; None where the reference has none, NaN where the artifact has."""
+    if reference is None:
+        return None
+    return math.nan if artifact is None else metrics.sqnr_db(reference, artifact)
+
+
+def run_specs(
+    call: dict[str, Any],
+    *,
+    seed: int,
+    seeds: int,
+    prompts: Sequence[str] | None,
+    name: str,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> tuple[RunSpec, ...]:
+    """Every prompt with every seed, the first as it is without either.
+
+    Args:
+        call: The pipeline's arguments.
+        seed: The first seed; the next ones follow.
+        seeds: How many for each prompt.
+        prompts: One after the other; a call with a batch of prompts takes as many at once. None keeps the
+            call's own.
+        name: The pipeline's class, for messages.
+        complete: Completes a call.
+
+    Raises:
+        UsageError: The pipeline is called without a prompt.
+    """
+    if prompts is None:
+        calls = [call]
+    else:
+        own = complete(call).get("prompt")
+        if own is None:
+            raise UsageError(f"--prompts: {name} is called without a prompt")
+        if isinstance(own, str):
+            calls = [{**call, "prompt": prompt} for prompt in prompts]
+        else:
+            size = len(own)
+            starts = range(0, len(prompts), size)
+            calls = [
+                {**call, "prompt": [prompts[(i + j) % len(prompts)] for j in range(size)]}
+                for i in starts
+            ]
+    return tuple(RunSpec(one, seed + number) for one in calls for number in range(seeds))
+
+
+def _drop(run: RunResult) -> float:
+    if run.reference_score is None or run.artifact_score is None:
+        return math.nan
+    return run.reference_score - run.artifact_score

@@ -1,0 +1,183 @@
+"""The report as one page of HTML that needs nothing else: no network, no scripts, no other file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from qdx.exporter.text.clean import clean
+from qdx.verification.report.html_ladder import ladder_sections
+from qdx.verification.report.images import DIFFERENCE_GAIN
+from qdx.verification.report.model import Report
+
+__all__ = ["html_page"]
+
+_STYLE: Final = """
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+table { border-collapse: collapse; margin: .5rem 0; }
+th, td { padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #8884; }
+td.number { font-variant-numeric: tabular-nums; }
+.ok { color: #14813a; } .failed { color: #c62828; font-weight: 600; }
+@media (prefers-color-scheme: dark) { .ok { color: #5fd38d; } .failed { color: #ff8a80; } }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; flex: 1 1 18rem; max-width: 32rem; }
+img { width: 100%; image-rendering: pixelated; border: 1px solid #8884; }
+summary { cursor: pointer; }
+svg { max-width: 100%; height: auto; }
+"""
+_METRICS: Final = ("index", "sqnr_db", "psnr_db", "cosine", "max_abs_err")
+_CAPTIONS: Final[Mapping[str, str]] = {
+    "reference.png": "PyTorch, float32",
+    "artifact.png": "the artifact",
+    "difference.png": f"their difference, {DIFFERENCE_GAIN} times stronger",
+}
+
+
+def html_page(report: Report, pictures: Mapping[str, bytes]) -> bytes:
+    """The page.
+
+    Args:
+        report: What the verification found.
+        pictures: PNG files by name, see `sheets`; they become part of the page.
+    """
+    data = report.to_json()
+    verdict = (
+        '<span class="ok">passed</span>' if report.ok else '<span class="failed">failed</span>'
+    )
+    title = f"{report.bundle}: {report.plan} on {report.target}"
+    parts = [
+        f"<h1>{_text(title)}: {verdict}</h1>",
+        "<h2>Gates</h2>",
+        _gates(report),
+        "<h2>Pictures</h2>",
+        _pictures(report, pictures),
+        *ladder_sections(report),
+        "<h2>Components</h2>",
+        "<p>Calls of the PyTorch pipeline were replayed on the target with the same inputs.</p>",
+        _components(data["components"]),
+    ]
+    if data["other_shape"] is not None:
+        parts += ["<h2>Components at another shape</h2>",
+                  _components(data["other_shape"]["components"])]  # fmt: skip
+    parts += ["<h2>Run</h2>", _run(data), f"<p>{_text(report.reference)}</p>"]
+    body = "\n".join(parts)
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+    return page.encode("utf-8")
+
+
+def _gates(report: Report) -> str:
+    rows = []
+    for gate in report.gates:
+        mark = '<td class="ok">ok</td>' if gate.ok else '<td class="failed">failed</td>'
+        numbers = f'{_number(gate.value)}<td class="number">{gate.sense} {gate.bound:g}</td>'
+        words = f"<td>{_text(gate.rests_on)}</td>{mark}<td>{_text(gate.note)}</td>"
+        rows.append(f"<tr><td>{_text(gate.name)}</td>{numbers}{words}</tr>")
+    return _table(("gate", "value", "bound", "calls", "", ""), rows)
+
+
+def _pictures(report: Report, pictures: Mapping[str, bytes]) -> str:
+    figures = [
+        f'<figure><img alt="{_text(caption)}" '
+        f'src="data:image/png;base64,{base64.b64encode(pictures[name]).decode("ascii")}">'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
+        for name, caption in _CAPTIONS.items()
+        if name in pictures
+    ]
+    error = f'<p class="failed">{_text(report.pipeline.error)}</p>' if report.pipeline.error else ""
+    shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>No pictures.</p>"
+    rows = [
+        f"<tr><td>{_text(name)}</td><td>{_text(result['kind'])}</td>"
+        f"{_number(result['psnr_db'])}{_number(result['ssim'])}</tr>"
+        for name, result in report.to_json()["pipeline"]["outputs"].items()
+    ]
+    return error + shown + _table(("output", "kind", "PSNR, dB", "SSIM"), rows)
+
+
+def _components(components: Mapping[str, Any]) -> str:
+    columns = (
+        "",
+        "SQNR, dB: least",
+        "median",
+        "PSNR, dB: least",
+        "cosine: least",
+        "largest error",
+        "calls",
+        "replayed",
+    )
+    rows, details = [], []
+    for component, found in components.items():
+        for method, result in found["methods"].items():
+            where = f"{component}.{method}"
+            error = (
+                f' <span class="failed">{_text(result["error"])}</span>' if result["error"] else ""
+            )
+            cells = (
+                result["sqnr_db"]["min"],
+                result["sqnr_db"]["median"],
+                result["psnr_db"]["min"],
+                result["cosine"]["min"],
+                result["max_abs_err"]["max"],
+                result["calls"]["made"],
+                result["calls"]["measured"],
+            )
+            rows.append(f"<tr><td>{_text(where)}{error}</td>{''.join(map(_number, cells))}</tr>")
+            if result["why_not_all"]:
+                counts = result["calls"]
+                details.append(
+                    f"<p>{_text(where)}: {counts['measured']} of {counts['made']} calls were compared: "
+                    f"{_text(result['why_not_all'])}.</p>"
+                )
+            details.append(_calls(where, result["measured"]))
+    return _table(columns, rows) + "".join(details)
+
+
+def _calls(where: str, calls: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        "<tr>"
+        + "".join(_number(call[key]) for key in _METRICS)
+        + f'<td class="failed">{_text(call["error"])}</td></tr>'
+        for call in calls
+    ]
+    if not rows:
+        return ""
+    table = _table(("call", "SQNR, dB", "PSNR, dB", "cosine", "largest error", ""), rows)
+    return f"<details><summary>{_text(where)}, call by call</summary>{table}</details>"
+
+
+def _run(data: Mapping[str, Any]) -> str:
+    rows = {name: data[name] for name in ("target", "runtime", "plan", "seed", "steps")}
+    rows |= {
+        name.replace("_", " "): data["proof"][name]
+        for name in ("status", "executed_by", "unproved", "caution")
+    }
+    rows["call"] = json.dumps(data["call"], ensure_ascii=False, sort_keys=True)
+    rows |= data["versions"]
+    return _table(
+        (),
+        [f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in rows.items()],
+    )
+
+
+def _table(columns: tuple[str, ...], rows: Iterable[str]) -> str:
+    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return '<td class="number">-</td>'
+    return f'<td class="number">{value:.6g}</td>'
+
+
+def _text(value: object) -> str:
+    return html.escape(clean(str(value)), quote=True)

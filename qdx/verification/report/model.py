@@ -1,0 +1,179 @@
+"""The report: every number of a verification, as data and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from qdx.backends.contract import Proof
+from qdx.exporter.measure.metrics import finite_or_none
+from qdx.exporter.text.clean import clean
+from qdx.verification.judge.gates import Gate
+from qdx.verification.measure.audit import AuditResult, audit_to_json
+from qdx.verification.measure.components import MethodResult, summary
+from qdx.verification.measure.coverage import Coverage
+from qdx.verification.measure.localize import Localization
+from qdx.verification.measure.lockstep import LockstepCall
+from qdx.verification.measure.picture import PipelineResult
+from qdx.verification.measure.reference_runs import ReferenceUse
+from qdx.verification.measure.rungs import rungs_to_json
+from qdx.verification.measure.samples import Samples
+
+__all__ = ["SCHEMA", "Report", "components_to_json"]
+
+SCHEMA: Final = "qdx.report/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found.
+
+    Attributes:
+        bundle: Name of the bundle's folder.
+        target: Name of the target.
+        runtime: The runtime that the artifact is for.
+        proof: What ran it here, and what that proves.
+        plan: Name of the plan whose gates were applied.
+        seed: Of the noise.
+        steps: Denoising steps; None for pipelines without.
+        call: The pipeline's arguments, complete but for the generator.
+        gates: Every acceptance test.
+        methods: Teacher-forced results at the first shape.
+        other_methods: The same at a second shape; None for artifacts of static shapes.
+        pipeline: The finished pictures.
+        versions: Of everything that took part, by package name.
+        samples: All runs over prompts and seeds; None where there was none.
+        audits: What the runtime executes, by component for which low precision is planned.
+        coverage: What calibration has seen; None for a bundle that was not calibrated.
+        localization: Where the error of the worst call enters; None where nobody asked.
+        lockstep: Calls of quantized graphs, compared quantizer by quantizer.
+        reference: Where the reference's runs came from.
+    """
+
+    bundle: str
+    target: str
+    runtime: str
+    proof: Proof
+    plan: str
+    seed: int
+    steps: int | None
+    call: dict[str, Any]
+    gates: tuple[Gate, ...]
+    methods: tuple[MethodResult, ...]
+    other_methods: tuple[MethodResult, ...] | None
+    pipeline: PipelineResult = field(repr=False)
+    versions: dict[str, str] = field(default_factory=dict)
+    samples: Samples | None = field(default=None, repr=False)
+    audits: tuple[AuditResult, ...] = ()
+    coverage: Coverage | None = None
+    localization: Localization | None = field(default=None, repr=False)
+    lockstep: tuple[LockstepCall, ...] = field(default=(), repr=False)
+    reference: ReferenceUse = field(default_factory=ReferenceUse)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate holds. No gates, nothing proved: that is a failure too."""
+        return bool(self.gates) and all(gate.ok for gate in self.gates)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON data; a measurement that is not a number is null."""
+        other = self.other_methods
+        found = {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "bundle": self.bundle,
+            "target": self.target,
+            "runtime": self.runtime,
+            "proof": asdict(self.proof),
+            "plan": self.plan,
+            "seed": self.seed,
+            "steps": self.steps,
+            "call": self.call,
+            "reference": self.reference.to_json(),
+            "gates": [gate.to_json() for gate in self.gates],
+            "components": components_to_json(self.methods),
+            "other_shape": None if other is None else {"components": components_to_json(other)},
+            "audit": audit_to_json(self.audits),
+            "coverage": None if self.coverage is None else self.coverage.to_json(),
+            "lockstep": [call.to_json() for call in self.lockstep],
+            "localization": None if self.localization is None else self.localization.to_json(),
+            "samples": None if self.samples is None else self.samples.to_json(),
+            "pipeline": {
+                "psnr_db": finite_or_none(self.pipeline.psnr_db),
+                "ssim": finite_or_none(self.pipeline.ssim),
+                "error": self.pipeline.error,
+                "outputs": {
+                    name: {
+                        "kind": result.kind,
+                        "psnr_db": finite_or_none(result.psnr_db),
+                        "ssim": finite_or_none(result.ssim),
+                    }
+                    for name, result in self.pipeline.outputs.items()
+                },
+            },
+            "versions": self.versions,
+        }
+        return {name: _plain(value) for name, value in found.items()}
+
+    def __str__(self) -> str:
+        """The gates and the findings as tables for a terminal."""
+        from qdx.verification.report.text import report_text
+
+        return report_text(self)
+
+
+def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:
+    """Results by component, and in each by method."""
+    found: dict[str, list[MethodResult]] = {}
+    for result in methods:
+        found.setdefault(result.component, []).append(result)
+    return {
+        component: {
+            **_measurements(results),
+            "methods": {
+                result.method: {
+                    **_measurements([result]),
+                    "why_not_all": result.why_not_all,
+                    "error": result.error,
+                    "rungs": rungs_to_json((call.index, call.rungs) for call in result.calls),
+                    "conditioning": None
+                    if result.conditioning is None
+                    else result.conditioning.to_json(),
+                    "measured": [call.to_json() for call in result.calls],
+                }
+                for result in results
+            },
+        }
+        for component, results in found.items()
+    }
+
+
+def _measurements(results: Sequence[MethodResult]) -> dict[str, Any]:
+    """Summaries of the metrics, and how many of the calls they stand for."""
+    calls = [call for result in results for call in result.calls]
+    table: dict[str, Any] = {
+        name: {key: finite_or_none(value) for key, value in row.items()}
+        for name, row in summary(calls).items()
+    }
+    counts = {
+        "made": sum(result.times_called for result in results),
+        "recorded": sum(max(result.recorded, len(result.calls)) for result in results),
+        "measured": len(calls),
+    }
+    return {**table, "calls": counts}
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON data; an argument that is not data is described."""
+    if isinstance(value, str):
+        return clean(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {clean(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    size = getattr(value, "size", None)
+    size = size if isinstance(size, tuple) else tuple(getattr(value, "shape", ()))
+    return " ".join(filter(None, (type(value).__name__, "x".join(map(str, size)))))

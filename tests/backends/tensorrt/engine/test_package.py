@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from qdx.backends.tensorrt.engine.package import compute_capability, device_name, tensorrt
+from qdx.exporter.errors import RuntimeMissing
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_without_the_package_it_is_said_how_to_install_it():
+    with pytest.raises(RuntimeMissing, match="needs the package tensorrt") as caught:
+        tensorrt()
+
+    assert caught.value.hint == 'pip install "qdx[tensorrt]"'
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+@pytest.mark.parametrize("asked", [compute_capability, device_name])
+def test_without_a_device_it_is_said_that_there_is_none(asked):
+    with pytest.raises(RuntimeMissing, match="no NVIDIA device 0: PyTorch sees 0"):
+        asked()

@@ -1,0 +1,134 @@
+"""Bytes, bits and shares of a resolution."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import pytest
+
+from qdx.exporter.plan import resolve
+from qdx.exporter.plan.resolve.feasibility import Offer
+from qdx.exporter.plan.resolve.totals import component_totals, precision_of, totals_of, weight_bytes
+from qdx.targets import load_target
+from tests.support.plans import SITES, plan_of, site
+
+
+def one(weights, shape=(4, 64), inputs=None, op="linear"):
+    rule = {"select": {"op": op}, "weights": weights} | ({"inputs": inputs} if inputs else {})
+    sites = {"unet.forward": (site("a", op, shape=shape),)}
+    return resolve(plan_of(rule), ["unet"], load_target("onnxruntime"), sites).sites[
+        "unet.forward"
+    ][0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"dtype": "int8"}, 256 + 4 * 4),
+        ({"dtype": "int8", "granularity": "tensor"}, 256 + 4),
+        ({"dtype": "uint8", "symmetric": False}, 256 + 4 * 4 + 4),
+        ({"dtype": "int4", "granularity": "block", "block": 32}, 128 + 8 * 4),
+        ({"dtype": "uint4", "granularity": "block", "block": 32, "symmetric": False}, 128 + 8 * 4 + 4),
+        ({"dtype": "float8_e4m3fn"}, 256 + 4 * 4),
+    ],
+)  # fmt: skip
+def test_bytes_of_a_weight(weights, expected):
+    assert expected == weight_bytes(one(weights))
+
+
+class Anything:
+    """A target that stores whatever is asked, scales like float weights."""
+
+    name = "anything"
+    storage_dtypes = ("float32", "float16")
+    compute_dtype = "float16"
+    refused = MappingProxyType({})
+    refused_options = MappingProxyType({})
+    quantizers = ("qdx",)
+
+    def offer(self, request):
+        return Offer("stored", "anything", scales="storage")
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize(
+    ("granularity", "tables"),
+    [({"granularity": "tensor"}, 1), ({"granularity": "grouped_channel", "group": 16}, 4)],
+)
+@pytest.mark.parametrize("lut_dtype", [None, "int8"])
+def test_bytes_of_a_palette_are_indices_and_tables(storage, bits, granularity, tables, lut_dtype):
+    rules = (
+        {"weights": {"dtype": storage}},
+        {
+            "select": {"op": "conv2d"},
+            "weights": {"dtype": f"palette{bits}", "lut_dtype": lut_dtype, **granularity},
+        },
+    )
+    sites = {"unet.forward": (site("a", "conv2d", shape=(64, 8, 3, 3)),)}
+    found = resolve(plan_of(*rules), ["unet"], Anything(), sites).site("unet.forward", "a")
+
+    width = 4 if storage == "float32" else 2
+    table = 2**bits * width if lut_dtype is None else 2**bits + width
+    assert weight_bytes(found) == 64 * 8 * 9 * bits / 8 + tables * table
+    assert precision_of(found) == f"palette{bits} x float32"
+
+
+def test_scales_stored_like_float_weights_take_their_bytes():
+    rules = (
+        {"weights": {"dtype": "float16"}},
+        {"select": {"op": "linear"}, "weights": {"dtype": "int8"}},
+    )
+    sites = {"unet.forward": (site("a", shape=(4, 64)),)}
+    found = resolve(plan_of(*rules), ["unet"], Anything(), sites).site("unet.forward", "a")
+
+    assert weight_bytes(found) == 256 + 4 * 2
+
+
+def test_the_last_block_may_be_short():
+    scheme = {"dtype": "int8", "granularity": "block", "block": 32}
+
+    assert weight_bytes(one(scheme, shape=(4, 40))) == 160 + 4 * 2 * 4
+
+
+def test_narrow_weights_in_a_wider_type_take_its_bytes():
+    found = one({"dtype": "int4"}, inputs={"dtype": "int8"})
+
+    assert (found.form, found.stored_dtype) == ("simulated", "int8")
+    assert weight_bytes(found) == 256 + 4 * 4
+
+
+def test_precisions_are_named_by_both_sides():
+    assert precision_of(one({"dtype": "int4"})) == "int4 x float32"
+    assert precision_of(one({"dtype": "int8"}, inputs={"dtype": "int5"})) == "int8 x int5"
+
+
+def test_sums_of_components():
+    rule = {
+        "select": {"component": "unet", "op": ["conv2d", "linear"]},
+        "weights": {"dtype": "int8"},
+        "inputs": {"dtype": "int8"},
+    }
+    resolved = resolve(plan_of(rule), ["unet", "vae"], load_target("openvino"), SITES)
+    sums = component_totals(resolved)
+
+    assert list(sums) == ["unet", "vae"]
+    assert (sums["unet"].operations, sums["unet"].quantized) == (9, 6)
+    assert sums["unet"].macs == 9201
+    assert sums["unet"].low_precision_share == pytest.approx(7201 / 9201)
+    assert sums["unet"].macs_by_precision == {"activations x float32": 2000, "int8 x int8": 7201}
+    assert sums["vae"].weight_bytes == sums["vae"].float32_bytes == 8 * 8 * 9 * 4
+    assert sums["vae"].bits_per_weight == 32
+
+
+def test_a_shared_weight_counts_once():
+    sites = {"unet.forward": (site("a", weight="w"), site("b", weight="w"))}
+    resolved = resolve(plan_of({"keep": "float32"}), ["unet"], load_target("openvino"), sites)
+
+    assert totals_of(resolved.sites["unet.forward"]).elements == 64 * 64
+
+
+def test_nothing_has_no_bits():
+    sums = totals_of(())
+
+    assert (sums.bits_per_weight, sums.low_precision_share) == (0, 0)

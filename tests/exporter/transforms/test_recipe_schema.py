@@ -1,0 +1,71 @@
+"""Stored recipes: the quantizers of weights that an export writes, and those that none does."""
+
+from __future__ import annotations
+
+import pytest
+
+from qdx.exporter.transforms.recipe_schema import check_recipe
+
+
+def recipe(**weight):
+    site = {"key": "conv_in", "weight": weight}
+    return {"schema": "qdx.recipe/1", "opened": [], "placement": {"where": "unet.forward", "sites": [site]}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        {"dtype": "int8"},
+        {"dtype": "nvfp4", "granularity": "block", "axis": 1, "block": 16},
+        {"dtype": "mxfp8", "granularity": "block", "axis": 1, "block": 32},
+        {"dtype": "palette6", "granularity": "tensor", "lut_dtype": "float16"},
+        {"dtype": "palette4", "granularity": "grouped_channel", "axis": 1, "group": 16, "lut_dtype": "int8"},
+    ],
+)  # fmt: skip
+def test_what_an_export_writes_is_taken(weight) -> None:
+    check_recipe(recipe(**weight), {})
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        ({"dtype": "palette5", "granularity": "tensor", "lut_dtype": "float16"}, "dtype"),
+        ({"dtype": "palette4", "granularity": "tensor", "lut_dtype": "int4"}, "lut_dtype"),
+        ({"dtype": "palette4", "granularity": "tensor"}, "a type of values for palettes"),
+        ({"dtype": "int8", "lut_dtype": "int8"}, "a type of values for palettes"),
+        ({"dtype": "palette4", "granularity": "tensor", "lut_dtype": "int8", "symmetric": False}, "no zero point"),
+        ({"dtype": "palette4", "lut_dtype": "int8"}, "table for the tensor or for groups"),
+        ({"dtype": "palette4", "granularity": "block", "block": 16, "lut_dtype": "int8"}, "table for the tensor"),
+        ({"dtype": "palette4", "granularity": "grouped_channel", "lut_dtype": "int8"}, "a group size"),
+        ({"dtype": "palette4", "granularity": "tensor", "group": 2, "lut_dtype": "int8"}, "a group size"),
+        ({"dtype": "int8", "granularity": "grouped_channel", "group": 2}, "for palettes alone"),
+        ({"dtype": "nvfp4", "granularity": "block", "axis": 1, "block": 32}, "blocks of 16 along axis 1"),
+        ({"dtype": "mxfp8", "granularity": "block", "axis": 0, "block": 32}, "blocks of 32 along axis 1"),
+        ({"dtype": "nvfp4"}, "blocks of 16"),
+        ({"dtype": "palette4", "granularity": "grouped_channel", "group": -1, "lut_dtype": "int8"}, "group"),
+    ],
+)  # fmt: skip
+def test_what_no_export_writes_is_refused(weight, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_recipe(recipe(**weight), {})
+
+
+@pytest.mark.parametrize(
+    ("activation", "words"),
+    [
+        ({"dtype": "nvfp4", "scale": 0.5, "zero_point": 0}, None),
+        ({"dtype": "mxfp8", "scale": 1.0, "zero_point": 0}, None),
+        ({"dtype": "mxfp8", "scale": 0.5, "zero_point": 0}, "scale 1"),
+        ({"dtype": "nvfp4", "scale": 0.5, "zero_point": 1}, "a scale alone"),
+        ({"dtype": "nvfp4", "scale": 0.5, "zero_point": 0, "bounds": [-7, 7]}, "a scale alone"),
+        ({"dtype": "mxfp8", "scale": 1.0, "zero_point": 0, "token": True}, "a scale alone"),
+    ],
+)
+def test_activations_in_blocks_of_floats_have_one_scale_or_none(activation, words) -> None:
+    stored = recipe(dtype="int8")
+    stored["placement"]["sites"][0]["inputs"] = {"0": activation}
+    if words is None:
+        check_recipe(stored, {})
+        return
+    with pytest.raises(ValueError, match=words):
+        check_recipe(stored, {})

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from qdx.backends.contract import Proof
+from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
+from qdx.verification import verify as ladder
+from qdx.verification.measure import components, selection
+from qdx.verification.measure.reference_runs import Reference
+from qdx.verification.measure.rungs import by_rung
+from qdx.verification.measure.runs import size_pixels
+from qdx.verification.verify import _check_outside, check_source, verify
+from tests.support.quantizing import STATIC, export, plan
+
+
+def test_a_model_with_the_digests_of_the_bundle_is_accepted(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_bytes(b"{}")
+
+    check_source({"unet/config.json": hashlib.sha256(b"{}").hexdigest()}, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{} ", None], ids=["altered", "missing"])
+def test_another_model_is_refused_by_the_name_of_the_file(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+
+    with pytest.raises(InvalidModel, match=r"config\.json"):
+        check_source({"config.json": hashlib.sha256(b"{}").hexdigest()}, tmp_path)
+
+
+def test_digests_name_no_file_outside_the_model(tmp_path):
+    (tmp_path / "secret").write_text("")
+    (tmp_path / "model").mkdir()
+
+    with pytest.raises(InvalidModel):
+        check_source({"../secret": hashlib.sha256(b"").hexdigest()}, tmp_path / "model")
+
+
+def test_a_report_inside_the_bundle_is_refused(tmp_path):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (tmp_path / "link").symlink_to(bundle)
+
+    for inside in (bundle, bundle / "report", tmp_path / "link" / "report"):
+        with pytest.raises(UsageError, match="elsewhere"):
+            _check_outside(inside, bundle)
+    _check_outside(tmp_path / "bundle-report", bundle)
+
+
+@pytest.fixture
+def old_report(tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "report.json").write_text('{"schema": "qdx.report/1", "ok": true}')
+    return folder
+
+
+def test_an_old_report_stays_until_bundle_and_model_were_read(old_report, tmp_path):
+    with pytest.raises(InvalidBundle):
+        verify(tmp_path / "no-bundle", model=tmp_path, report=old_report)
+
+    assert [path.name for path in old_report.iterdir()] == ["report.json"]
+
+
+def test_a_verification_that_ends_early_leaves_no_old_report(
+    old_report, ddpm, tmp_path, monkeypatch
+):
+    manifest = SimpleNamespace(plan={}, layout=None, source=SimpleNamespace(files={}))
+    bundle = SimpleNamespace(path=tmp_path / "bundle", manifest=manifest)
+    monkeypatch.setattr(ladder, "read_bundle", lambda _: bundle)
+    monkeypatch.setattr(ladder, "plan_from_json", lambda *_, **__: None)
+
+    def missing(*_, **__):
+        raise RuntimeMissing("not installed")
+
+    monkeypatch.setattr(ladder, "open_methods", missing)
+    with pytest.raises(RuntimeMissing):
+        verify(bundle.path, model=ddpm.folder, report=old_report)
+
+    assert list(old_report.iterdir()) == []
+
+
+class _WithoutSteps:
+    def __call__(self, batch_size=1):
+        pass
+
+
+class _Usual:
+    def __call__(self, num_inference_steps=50):
+        pass
+
+
+class _Distilled:
+    def __call__(self, num_inference_steps=4):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "call", "steps", "chosen"),
+    [
+        (_Usual(), {}, None, 20),
+        (_Distilled(), {}, None, 4),
+        (_Usual(), {"num_inference_steps": 30}, None, 30),
+        (_Usual(), {"num_inference_steps": 30}, 7, 7),
+        (_WithoutSteps(), {}, None, None),
+    ],
+)
+def test_steps_are_asked_for_or_those_of_the_call_or_the_usual_ones(pipeline, call, steps, chosen):
+    reference = Reference.__new__(Reference)
+    reference.pipeline = pipeline
+
+    assert reference.chosen_call(call, steps).get("num_inference_steps") == chosen
+
+
+def test_the_size_is_that_of_the_picture(sd, ddpm):
+    assert size_pixels(sd.products) == (64, 64)
+    assert size_pixels(ddpm.products) == (16, 16)
+    assert size_pixels({}) is None
+
+
+def test_a_pipeline_folder_is_no_bundle(ddpm, tmp_path):
+    folder = shutil.copytree(ddpm.folder, tmp_path / "copy")
+
+    with pytest.raises(InvalidBundle):
+        verify(folder, model=ddpm.folder)
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("target", ["openvino", "onnxruntime"])
+def test_of_a_large_model_the_graph_in_pytorch_answers_what_lockstep_has_asked_alone(
+    smallest, tmp_path, monkeypatch, large, target
+):
+    """The artifact is compared with float in more calls: its error is what the gates are about."""
+    if large:
+        monkeypatch.setattr(selection, "COMPARED_MACS", 1)
+        monkeypatch.setattr(selection, "_STEPS_AT_LEAST", 5)
+    export(smallest, tmp_path, plan(STATIC), target)
+    report = verify(tmp_path / target, model=smallest, steps=6)
+    (result,) = report.methods
+
+    positions = (
+        {"artifact": range(5), "quantized": (0, 2, 4)}
+        if large
+        else dict.fromkeys(("artifact", "quantized"), range(6))
+    )
+    if target == "onnxruntime":
+        positions["unoptimized"] = (0,) if large else (0, 3, 5)
+    found = by_rung((number, call.rungs) for number, call in enumerate(result.calls))
+    assert {name: [at for at, _ in rungs] for name, rungs in found.items()} == {
+        name: list(at) for name, at in positions.items()
+    }
+    assert list(found) == [
+        name for name in ("quantized", "unoptimized", "artifact") if name in found
+    ]
+    assert report.reference.quantized.ran == (3 if large else 6)
+
+
+def test_the_worst_call_is_localized_also_where_the_graph_in_pytorch_was_not_asked(
+    smallest, tmp_path, monkeypatch
+):
+    measured = components._measured
+
+    def worse(call, answers):
+        found = measured(call, answers)
+        return replace(found, sqnr_db=found.sqnr_db - 20) if call.index == 1 else found
+
+    monkeypatch.setattr(selection, "COMPARED_MACS", 1)
+    monkeypatch.setattr(selection, "_STEPS_AT_LEAST", 5)
+    monkeypatch.setattr(components, "_measured", worse)
+    export(smallest, tmp_path, plan(STATIC), "openvino")
+    report = verify(tmp_path / "openvino", model=smallest, steps=6, localize=True)
+    (result,) = report.methods
+
+    assert [rung.name for rung in result.calls[1].rungs] == ["artifact"]
+    assert (report.localization.index, report.localization.enters) == (1, "lowering")
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [("coreml", "device-verified"), ("iphone-a17", "artifact-verified")]
+)
+def test_a_mac_proves_nothing_of_a_phone(monkeypatch, target, status):
+    mac = SimpleNamespace(proof=lambda _folders: Proof("device-verified", "Core ML of macOS 15.1"))
+    monkeypatch.setattr(ladder, "get_backend", lambda _runtime: mac)
+    monkeypatch.setattr(ladder, "caution_of", lambda _bundle: "")
+    one = SimpleNamespace(name=target, runtime="coreml")
+    found = ladder._proof(SimpleNamespace(manifest=SimpleNamespace(components={}, target=one)))
+
+    assert found.status == status
+    assert ("A17 Pro" in found.unproved) == (target == "iphone-a17")

@@ -1,8 +1,0 @@
-"""Tiny random-weight pipeline folders, built on the fly for tests and interop checks."""
-
-from __future__ import annotations
-
-from tests.tiny.factory import build, load, write_inputs
-from tests.tiny.families import FAMILIES, Family
-
-__all__ = ["FAMILIES", "Family", "build", "load", "write_inputs"]

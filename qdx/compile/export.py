@@ -154,7 +154,7 @@ def export(
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
     recording = partial(
-        record_ranges, source, intent, call, prompts=prompts, resolved=planned.resolved,
+        record_ranges, source, intent, call, prompts=prompts, planned=planned,
         workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
     )  # fmt: skip
     recorded_ranges = _ranges(source, planned, ranges, recording)

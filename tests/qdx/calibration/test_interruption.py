@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from qdx.cli.main import main
-from tests.qdx.calibration.test_workers import until
-from tests.qdx.compile.test_interruption import start, wait
+from tests.support.child_commands import start, wait
 from tests.support.quantizing import CALL_OPTION, plan, run_command, write_plan
+from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),

@@ -20,8 +20,8 @@ from qdx.exporter.transforms.insert import insert
 from qdx.exporter.transforms.time_embedding import precomputed_time_embedding
 from qdx.targets import load_target
 from qdx.targets.profile import Layout
-from tests.backends.coreml.lower.test_lower import arrays, lowered, program_of
-from tests.backends.coreml.test_place import HALF, W8, placed
+from tests.support.coreml_lowered import arrays, lowered, program_of
+from tests.support.coreml_placed import HALF, W8, placed
 from tests.support.tracing import graph_of, sqnr_db
 
 

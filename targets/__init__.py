@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from qdx.targets.profile import Layout, Port, TargetProfile, list_targets, load_target
+from qdx.targets.profile import (
+    Port,
+    TargetLayout,
+    TargetProfile,
+    list_targets,
+    load_target,
+    profile_from_data,
+)
 
-__all__ = ["Layout", "Port", "TargetProfile", "list_targets", "load_target"]
+__all__ = [
+    "Port",
+    "TargetLayout",
+    "TargetProfile",
+    "list_targets",
+    "load_target",
+    "profile_from_data",
+]

@@ -32,6 +32,7 @@ __all__ = [
     "PortChange",
     "TargetLayout",
     "TargetProfile",
+    "check_profile",
     "list_base_layouts",
     "list_targets",
     "load_target",
@@ -128,6 +129,22 @@ def profile_from_data(
         raise here.listing(faults)
     here.check_sizes(data, items=TARGET_KERNELS_LIMIT, keys=TARGET_KEYS_LIMIT)
     return _validated(dict(data), here)
+
+
+def check_profile(
+    profile: TargetProfile, source: str, *, error: type[InvalidInput] = InvalidTarget
+) -> None:
+    """Refuses what a stranger's profile may not say, where it was read as a part of something else; as a user's file.
+
+    Raises:
+        InvalidInput: Or the subclass given: it sets an option that no file may set, names files that its runtime does
+            not write, or holds text that cannot be printed.
+    """
+    here = _document(source, error, None)
+    faults = plain_faults(profile.model_dump(mode="json", by_alias=True))
+    faults = faults or list(_runtime_faults(profile))
+    if faults:
+        raise here.listing(faults)
 
 
 def target_data(name: str) -> dict[str, Any]:
@@ -259,14 +276,19 @@ def _text(name: str) -> str:
 
 
 def _upon(base: dict[str, Any], own: dict[str, Any], depth: int = _MERGED_DEPTH) -> dict[str, Any]:
-    """Data upon a base: its own keys come first and replace the base's, its own kernels come before the base's."""
+    """Data upon a base: its own keys come first and replace the base's, its own rows come before the base's."""
     merged = dict(own)
     for key, under in base.items():
         value = own.get(key)
-        if key == "kernels" and isinstance(value, list):
+        if isinstance(value, list) and isinstance(under, list) and _is_rows(under):
             merged[key] = [*value, *under]
         elif isinstance(value, dict) and isinstance(under, dict) and depth > 1:
             merged[key] = _upon(under, value, depth - 1)
         elif key not in own:
             merged[key] = under
     return merged
+
+
+def _is_rows(value: list[Any]) -> bool:
+    """Whether a list is one of tables, of which the first that fits decides."""
+    return bool(value) and all(isinstance(row, dict) for row in value)

@@ -83,21 +83,24 @@ def target_schema() -> dict[str, Any]:
 def _comments(sources: Sequence[tuple[str, KeyPath]]) -> _Comments:
     """The comments of a target's own file, then of those that it takes over, at the paths of all in one."""
     found = _Comments()
-    rows = 0
+    rows: dict[KeyPath, int] = {}
     for text, prefix in sources:
-        own = 0
+        own: dict[KeyPath, int] = {}
         for index, (entry, lines, beside) in enumerate(_commented(text)):
             path = (*prefix, *entry.path)
-            if path[0] == "kernels" and len(path) > 1:
-                own = int(path[1]) + 1
-                path = ("kernels", rows + int(path[1]), *path[2:])
+            at = next((at for at, part in enumerate(path) if isinstance(part, int)), None)
+            if at is not None:  # a row comes after those of the files before
+                number = int(path[at])
+                own[path[:at]] = number + 1
+                path = (*path[:at], rows.get(path[:at], 0) + number, *path[at + 1 :])
             if not index and not prefix:
                 found.head += lines
             elif lines:
                 found.above.setdefault(path if index else prefix, []).extend(lines)
             if beside:
                 found.beside.setdefault(path, beside)
-        rows += own
+        for path, count in own.items():
+            rows[path] = rows.get(path, 0) + count
     return found
 
 
@@ -124,18 +127,22 @@ def _table(data: dict[str, Any], path: KeyPath, comments: _Comments) -> Iterator
         yield from _line(f"{_key(key)} = {_value(data[key])}", (*path, key), comments)
     for key in kinds[1]:
         here = (*path, key)
-        yield from ("", *_line(f"[{'.'.join(map(_key, map(str, here)))}]", here, comments))
+        yield from ("", *_line(f"[{_header(here)}]", here, comments))
         yield from _table(data[key], here, comments)
     for key in kinds[2]:
         for index, row in enumerate(data[key]):
             here = (*path, key, index)
-            yield from ("", *_line(f"[[{_key(key)}]]", here, comments))
+            yield from ("", *_line(f"[[{_header((*path, key))}]]", here, comments))
             yield from _table(row, here, comments)
 
 
 def _line(text: str, path: KeyPath, comments: _Comments) -> Iterator[str]:
     yield from comments.above.get(path, [])
     yield f"{text} {comments.beside.get(path, '')}".rstrip()
+
+
+def _header(path: KeyPath) -> str:
+    return ".".join(_key(str(part)) for part in path)
 
 
 def _key(name: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from qdx.exporter.errors import InvalidBundle, InvalidTarget, UsageError
 from qdx.exporter.limits import TARGET_LIMIT_BYTES
-from qdx.targets import list_targets, load_target, profile_from_data
+from qdx.targets import check_profile, list_targets, load_target, profile_from_data
 from qdx.targets.options import SAFE_OPTIONS
 from qdx.targets.profile import list_base_layouts, parse_target
 from qdx.targets.text import target_schema, target_text
@@ -306,6 +306,19 @@ def test_a_bundle_s_profile_is_no_less_strictly_read(change, message):
         profile_from_data(data, "b/qdx.json", error=InvalidBundle)
 
     assert caught.value.message.startswith("`b/qdx.json`: ")
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_a_profile_of_qdx_may_come_with_a_bundle(name):
+    check_profile(load_target(name), "qdx.json", error=InvalidBundle)
+
+
+def test_a_profile_that_was_read_elsewhere_is_checked_all_the_same():
+    profile = load_target("openvino")
+    changes = [{"options": {"CACHE_DIR": "x"}}, {"description": "\x1b[2J"}, {"runtime": "toaster"}]
+    for change in changes:
+        with pytest.raises(InvalidBundle, match=r"^`qdx\.json`: "):
+            check_profile(profile.model_copy(update=change), "qdx.json", error=InvalidBundle)
 
 
 def test_the_schema_has_every_key_and_names_what_can_be_taken_over():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
-from qdx.exporter.files import dump_json, load_json
+from qdx.exporter.files import dump_json, load_json, replace_file
 from qdx.verification.report.html import html_page
 from qdx.verification.report.images import sheets
 from qdx.verification.report.junit import junit_xml
@@ -50,7 +50,7 @@ def write_report(report: Report, folder: Path) -> None:
     try:
         for name in FILES:
             if name in files:
-                _write(folder / name, files[name])
+                replace_file(folder / name, files[name])
     except StorageError:
         with contextlib.suppress(OSError):
             _remove(folder)
@@ -97,22 +97,3 @@ def _check_replaceable(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for name in reversed(FILES):
         (folder / name).unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file under a hidden name, and renames it when it is complete and on the disk."""
-    hidden = path.with_name(f".{path.name}.qdx-{os.getpid()}")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            hidden.unlink()
-        with hidden.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            hidden.unlink()
-        raise StorageError(
-            f"{quoted(path)}: cannot be written, {error.strerror or error}"
-        ) from error

@@ -7,10 +7,11 @@ import re
 import typing
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from qdx.exporter.errors import InvalidPlan, quoted
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
+from qdx.exporter.plan.schema.model import PlanModel
 from qdx.exporter.plan.schema.plan import RULES_LIMIT, Plan, dotted
 from qdx.exporter.strict_json import positions_of
 
@@ -132,18 +133,18 @@ def _shown(value: object) -> str:
 
 def _keys_at(loc: KeyPath) -> tuple[str, ...]:
     """The keys that the schema knows at a path."""
-    model: type[BaseModel] = Plan
+    model: type[PlanModel] = Plan
     for part in loc:
         if isinstance(part, int):
             continue
         field = next(f for n, f in model.model_fields.items() if part in {n, f.alias})
         model = _model_in(field.annotation)
-    return tuple(field.alias or name for name, field in model.model_fields.items())
+    return model.known_keys()
 
 
-def _model_in(annotation: Any) -> type[BaseModel]:
+def _model_in(annotation: Any) -> type[PlanModel]:
     """The model inside `Model`, `tuple[Model, ...]` or `Model | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, PlanModel):
         return annotation
     return next(_model_in(a) for a in typing.get_args(annotation) if a not in {type(None), ...})
 

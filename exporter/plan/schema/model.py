@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Decibels", "Name", "PlanModel", "Ratio", "Words"]
+__all__ = ["Decibels", "Name", "PlanModel", "Ratio", "Words", "described"]
 
 Words = Annotated[str, Field(min_length=1, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
@@ -20,7 +20,7 @@ _NONE: Final = re.compile(r"\bNone\b")
 _ATTRIBUTE: Final = re.compile(r"^    (\w+): (.+(?:\n {8,}.+)*)", re.MULTILINE)
 
 
-def _described(schema: dict[str, Any], model: type[BaseModel]) -> None:
+def described(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Gives the keys of a schema the words of the model's docstring, which editors show."""
     for name, words in _attributes(model):
         key = model.model_fields[name].alias or name
@@ -37,6 +37,9 @@ def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 class PlanModel(BaseModel):
     """Base of the models: unknown keys are errors, nothing is converted, nothing changes."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, json_schema_extra=_described
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra=described)
+
+    @classmethod
+    def known_keys(cls) -> tuple[str, ...]:
+        """The keys that a plan may have here."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())

@@ -13,6 +13,7 @@ COMMANDS = [
     ("calibrate",),
     ("build",),
     ("verify",),
+    ("report",),
     ("run",),
     ("bench",),
     ("inspect",),

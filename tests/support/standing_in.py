@@ -22,9 +22,9 @@ def verify(*given, **options):
         work()
     finally:
         print("clean", flush=True)
-module = ModuleType("qdx.verify")
+module = ModuleType("qdx.verification.verify")
 module.verify = verify
-sys.modules["qdx.verify"] = module
+sys.modules["qdx.verification.verify"] = module
 from qdx.cli.main import main
 sys.argv = ["qdx", "verify", "b", "--model", "m"]
 main()

@@ -380,7 +380,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
         calls.append((given, options))
         return {"ok": ok, "sqnr_db": float("inf")}
 
-    stand_in(monkeypatch, "qdx.verify", verify=verify)
+    stand_in(monkeypatch, "qdx.verification.verify", verify=verify)
     done = qdx(
         "verify",
         "b",
@@ -417,7 +417,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
 
 
 def test_a_failed_gate_of_a_quantized_bundle_points_to_the_localization(qdx, monkeypatch):
-    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **__: {"ok": False, "lockstep": [{}]})
+    stand_in(monkeypatch, "qdx.verification.verify", verify=lambda *_, **__: {"ok": False, "lockstep": [{}]})
 
     hint = "a gate failed\n\nhint: --localize names the operations at which the error enters\n"
     assert qdx("verify", "b", "--model", "m").err == hint
@@ -462,7 +462,7 @@ def painter(monkeypatch):
     def read_bundle(path):
         return SimpleNamespace(path=path, manifest=SimpleNamespace(call=painter.exported))
 
-    monkeypatch.setattr("qdx.runtime.open_pipeline", open_pipeline)
+    monkeypatch.setattr("qdx.runtime.pipeline.open_pipeline", open_pipeline)
     stand_in(monkeypatch, "qdx.bundle.reader", read_bundle=read_bundle)
     return painter
 
@@ -754,7 +754,7 @@ def test_targets_on_the_command_line_are_those_of_the_profiles(qdx):
 
 def test_verify_without_the_cache_keeps_nothing(qdx, monkeypatch):
     given = {}
-    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **options: given.update(options) or {})
+    stand_in(monkeypatch, "qdx.verification.verify", verify=lambda *_, **options: given.update(options) or {})
     qdx("verify", "b", "--model", "m", "--no-cache")
 
     assert given["cache"] is None
@@ -765,7 +765,7 @@ def test_verify_without_the_cache_keeps_nothing(qdx, monkeypatch):
 )
 def test_a_budget_is_a_number_with_its_unit(qdx, monkeypatch, text, seconds):
     given = {}
-    stand_in(monkeypatch, "qdx.verify", verify=lambda *_, **options: given.update(options) or {})
+    stand_in(monkeypatch, "qdx.verification.verify", verify=lambda *_, **options: given.update(options) or {})
     qdx("verify", "b", "--model", "m", "--budget", text)
 
     assert given["budget_s"] == seconds

@@ -86,9 +86,9 @@ def failing(monkeypatch, failure):
     def verify(*_arguments, **_options):
         raise failure
 
-    module = ModuleType("qdx.verify")
+    module = ModuleType("qdx.verification.verify")
     module.verify = verify
-    monkeypatch.setitem(sys.modules, "qdx.verify", module)
+    monkeypatch.setitem(sys.modules, "qdx.verification.verify", module)
 
 
 FAILURES = [
@@ -148,8 +148,8 @@ def test_the_variable_does_the_same(qdx, monkeypatch):
 
 
 def test_a_missing_library_is_a_defect_with_its_name(qdx, monkeypatch):
-    monkeypatch.setitem(sys.modules, "qdx.verify", None)
+    monkeypatch.setitem(sys.modules, "qdx.verification.verify", None)
     done = qdx("verify", "b", "--model", "m")
 
     assert done.status == 70
-    assert "qdx.verify" in done.err
+    assert "qdx.verification.verify" in done.err

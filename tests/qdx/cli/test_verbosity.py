@@ -24,9 +24,9 @@ def verifier(monkeypatch):
             task.advance()
         return {"ok": bundle.name == "good"}
 
-    module = ModuleType("qdx.verify")
+    module = ModuleType("qdx.verification.verify")
     module.verify = verify
-    monkeypatch.setitem(sys.modules, "qdx.verify", module)
+    monkeypatch.setitem(sys.modules, "qdx.verification.verify", module)
 
 
 BEFORE_AND_AFTER = [

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from qdx.exporter.text.clean import clean
 from qdx.verification.report.html_ladder import ladder_sections
 from qdx.verification.report.images import DIFFERENCE_GAIN
+from qdx.verification.report.markup import escaped, table, table_of_text
 from qdx.verification.report.text import reference_words
 from qdx.verification.stored.measurements import Method, ReplayedCall
 from qdx.verification.stored.report import StoredReport
@@ -51,7 +50,7 @@ def html_page(report: StoredReport, pictures: Mapping[str, bytes]) -> bytes:
     )
     title = f"{report.bundle}: {report.plan} on {report.target}"
     parts = [
-        f"<h1>{_text(title)}: {verdict}</h1>",
+        f"<h1>{escaped(title)}: {verdict}</h1>",
         "<h2>Gates</h2>",
         _gates(report),
         "<h2>Pictures</h2>",
@@ -64,12 +63,12 @@ def html_page(report: StoredReport, pictures: Mapping[str, bytes]) -> bytes:
     if report.other_shape is not None:
         parts += ["<h2>Components at another shape</h2>",
                   _components(report, report.replayed_at_other_shape())]  # fmt: skip
-    parts += ["<h2>Run</h2>", _run(report), f"<p>{_text(reference_words(report.reference))}</p>"]
+    parts += ["<h2>Run</h2>", _run(report), f"<p>{escaped(reference_words(report.reference))}</p>"]
     body = "\n".join(parts)
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
     return page.encode("utf-8")
@@ -80,29 +79,29 @@ def _gates(report: StoredReport) -> str:
     for gate in report.gates:
         mark = '<td class="ok">ok</td>' if gate.ok else '<td class="failed">failed</td>'
         numbers = f'{_number(gate.value)}<td class="number">{gate.sense} {gate.bound:g}</td>'
-        words = f"<td>{_text(gate.rests_on)}</td>{mark}<td>{_text(gate.note)}</td>"
-        rows.append(f"<tr><td>{_text(gate.name)}</td>{numbers}{words}</tr>")
-    return _table(("gate", "value", "bound", "calls", "", ""), rows)
+        words = f"<td>{escaped(gate.rests_on)}</td>{mark}<td>{escaped(gate.note)}</td>"
+        rows.append(f"<tr><td>{escaped(gate.name)}</td>{numbers}{words}</tr>")
+    return table(("gate", "value", "bound", "calls", "", ""), rows)
 
 
 def _pictures(report: StoredReport, pictures: Mapping[str, bytes]) -> str:
     figures = [
-        f'<figure><img alt="{_text(caption)}" '
+        f'<figure><img alt="{escaped(caption)}" '
         f'src="data:image/png;base64,{base64.b64encode(pictures[name]).decode("ascii")}">'
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
+        f"<figcaption>{escaped(caption)}</figcaption></figure>"
         for name, caption in _CAPTIONS.items()
         if name in pictures
     ]
     pipeline, metrics = report.pipeline, report.metrics_of("pipeline")
-    error = f'<p class="failed">{_text(pipeline.error)}</p>' if pipeline.error else ""
+    error = f'<p class="failed">{escaped(pipeline.error)}</p>' if pipeline.error else ""
     shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>No pictures.</p>"
     rows = [
-        f"<tr><td>{_text(name)}</td><td>{_text(output.kind)}</td>"
+        f"<tr><td>{escaped(name)}</td><td>{escaped(output.kind)}</td>"
         f"{''.join(_number(output.value(metric)) for metric in metrics)}</tr>"
         for name, output in pipeline.outputs.items()
     ]
     headings = (metric.heading for metric in metrics.values())
-    return error + shown + _table(("output", "kind", *headings), rows)
+    return error + shown + table(("output", "kind", *headings), rows)
 
 
 def _components(report: StoredReport, methods: Iterable[tuple[str, Method]]) -> str:
@@ -113,31 +112,31 @@ def _components(report: StoredReport, methods: Iterable[tuple[str, Method]]) -> 
         columns += [f"{metric.heading}: {metric.extreme}", "median"]
     rows, details = [], []
     for where, one in methods:
-        error = f' <span class="failed">{_text(one.error)}</span>' if one.error else ""
+        error = f' <span class="failed">{escaped(one.error)}</span>' if one.error else ""
         summaries = [one.summary(name) for name in metrics]
         cells = [value for found in summaries for value in (found.worst, found.median)]
         cells += [one.calls.made, one.calls.measured]
-        rows.append(f"<tr><td>{_text(where)}{error}</td>{''.join(map(_number, cells))}</tr>")
+        rows.append(f"<tr><td>{escaped(where)}{error}</td>{''.join(map(_number, cells))}</tr>")
         if one.why_not_all:
             details.append(
-                f"<p>{_text(where)}: {one.calls.measured} of {one.calls.made} calls were compared: "
-                f"{_text(one.why_not_all)}.</p>"
+                f"<p>{escaped(where)}: {one.calls.measured} of {one.calls.made} calls were compared: "
+                f"{escaped(one.why_not_all)}.</p>"
             )
         details.append(_calls(report, where, one.measured))
-    return _table((*columns, "calls", "replayed"), rows) + "".join(details)
+    return table((*columns, "calls", "replayed"), rows) + "".join(details)
 
 
 def _calls(report: StoredReport, where: str, calls: Iterable[ReplayedCall]) -> str:
     metrics = report.metrics_of("component")
     rows = [
         f"<tr>{_number(call.index)}{''.join(_number(call.value(name)) for name in metrics)}"
-        f'<td class="failed">{_text(call.error)}</td></tr>'
+        f'<td class="failed">{escaped(call.error)}</td></tr>'
         for call in calls
     ]
     if not rows:
         return ""
-    table = _table(("call", *(metric.heading for metric in metrics.values()), ""), rows)
-    return f"<details><summary>{_text(where)}, call by call</summary>{table}</details>"
+    shown = table(("call", *(metric.heading for metric in metrics.values()), ""), rows)
+    return f"<details><summary>{escaped(where)}, call by call</summary>{shown}</details>"
 
 
 def _run(report: StoredReport) -> str:
@@ -155,22 +154,10 @@ def _run(report: StoredReport) -> str:
         "call": json.dumps(report.call, ensure_ascii=False, sort_keys=True),
         **report.versions,
     }
-    return _table(
-        (),
-        [f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in rows.items()],
-    )
-
-
-def _table(columns: Iterable[str], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    return table_of_text((), rows.items())
 
 
 def _number(value: float | None) -> str:
     if value is None:
         return '<td class="number">-</td>'
     return f'<td class="number">{value:.6g}</td>'
-
-
-def _text(value: object) -> str:
-    return html.escape(clean(str(value)), quote=True)

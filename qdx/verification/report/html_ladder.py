@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Final
 
-from qdx.exporter.text.clean import clean
 from qdx.verification.measure.rungs import QUANTIZED
 from qdx.verification.report.charts import bars, curves
 from qdx.verification.report.format import figure, percent
+from qdx.verification.report.markup import escaped, table_of_text
 from qdx.verification.report.text import samples_figures
 from qdx.verification.stored.measurements import Localization, Method
 from qdx.verification.stored.report import StoredReport
@@ -66,7 +65,7 @@ def _ladder(methods: Sequence[tuple[str, Method]]) -> list[str]:
             ]
             if rung.name != QUANTIZED and points:
                 lines[name] = points
-        parts.append(f"<h3>{_text(where)}</h3>")
+        parts.append(f"<h3>{escaped(where)}</h3>")
         parts.append(curves(f"SQNR of {where} by call", "dB over calls", lines))
     return parts
 
@@ -78,11 +77,11 @@ def _conditioning(methods: Sequence[tuple[str, Method]]) -> list[str]:
         if found is None:
             continue
         if not found.steps:
-            parts.append(f"<p>{_text(where)}: {_text(found.note)}.</p>")
+            parts.append(f"<p>{escaped(where)}: {escaped(found.note)}.</p>")
             continue
         ratios = {"artifact / reference": [(s.index, as_float(s.ratio)) for s in found.steps]}
         parts.append(
-            f"<p>{_text(where)}: {figure(found.ratio_min)} to {figure(found.ratio_max)} of the "
+            f"<p>{escaped(where)}: {figure(found.ratio_min)} to {figure(found.ratio_max)} of the "
             "reference's spread of (conditional &minus; unconditional).</p>"
         )
         parts.append(curves(f"Strength of guidance of {where}", "ratio over calls", ratios))
@@ -108,9 +107,13 @@ def _audit(report: StoredReport) -> list[str]:
         for one in audit.downgraded
     ]
     columns = ("component", "planned in low precision", "executed of it", "share of the time")
-    parts = ["<h2>Audit</h2>", f"<p>Of {_text(report.audit.of)}.</p>", _table(columns, rows)]
+    parts = [
+        "<h2>Audit</h2>",
+        f"<p>Of {escaped(report.audit.of)}.</p>",
+        table_of_text(columns, rows),
+    ]
     if slow:
-        parts.append(_table(("downgraded in", "site", "multiply-accumulates", "why"), slow))
+        parts.append(table_of_text(("downgraded in", "site", "multiply-accumulates", "why"), slow))
     return parts
 
 
@@ -138,8 +141,8 @@ def _samples(report: StoredReport) -> list[str]:
     head = ("run", "least SQNR, dB", "latents, dB", *headings, "score", "artifact's score")
     return [
         "<h2>Runs</h2>",
-        _table((f"{len(samples.runs)} runs", "mean", "95 % from", "to"), rows),
-        f"<details><summary>run by run</summary>{_table(head, runs)}</details>",
+        table_of_text((f"{len(samples.runs)} runs", "mean", "95 % from", "to"), rows),
+        f"<details><summary>run by run</summary>{table_of_text(head, runs)}</details>",
     ]
 
 
@@ -158,10 +161,10 @@ def _localization(found: Localization | None) -> list[str]:
         )
         for site in ranked
     ]
-    first = "" if found.first is None else f" It enters first at <b>{_text(found.first)}</b>."
+    first = "" if found.first is None else f" It enters first at <b>{escaped(found.first)}</b>."
     head = (
-        f"<p>Call {found.call} of {_text(found.where)}: most of the error enters in "
-        f"<b>{_text(found.enters)}</b>.{first}</p>"
+        f"<p>Call {found.call} of {escaped(found.where)}: most of the error enters in "
+        f"<b>{escaped(found.enters)}</b>.{first}</p>"
     )
     columns = (
         "site",
@@ -175,17 +178,5 @@ def _localization(found: Localization | None) -> list[str]:
         "<h2>Where the error enters</h2>",
         head,
         bars("Share of the error at the output", [(s.key, s.share or 0.0) for s in ranked]),
-        _table(columns, rows),
+        table_of_text(columns, rows),
     ]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _text(value: object) -> str:
-    return html.escape(clean(str(value)), quote=True)

@@ -417,7 +417,11 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
 
 
 def test_a_failed_gate_of_a_quantized_bundle_points_to_the_localization(qdx, monkeypatch):
-    stand_in(monkeypatch, "qdx.verification.verify", verify=lambda *_, **__: {"ok": False, "lockstep": [{}]})
+    stand_in(
+        monkeypatch,
+        "qdx.verification.verify",
+        verify=lambda *_, **__: {"ok": False, "lockstep": [{}]},
+    )
 
     hint = "a gate failed\n\nhint: --localize names the operations at which the error enters\n"
     assert qdx("verify", "b", "--model", "m").err == hint
@@ -754,7 +758,11 @@ def test_targets_on_the_command_line_are_those_of_the_profiles(qdx):
 
 def test_verify_without_the_cache_keeps_nothing(qdx, monkeypatch):
     given = {}
-    stand_in(monkeypatch, "qdx.verification.verify", verify=lambda *_, **options: given.update(options) or {})
+    stand_in(
+        monkeypatch,
+        "qdx.verification.verify",
+        verify=lambda *_, **options: given.update(options) or {},
+    )
     qdx("verify", "b", "--model", "m", "--no-cache")
 
     assert given["cache"] is None
@@ -765,7 +773,11 @@ def test_verify_without_the_cache_keeps_nothing(qdx, monkeypatch):
 )
 def test_a_budget_is_a_number_with_its_unit(qdx, monkeypatch, text, seconds):
     given = {}
-    stand_in(monkeypatch, "qdx.verification.verify", verify=lambda *_, **options: given.update(options) or {})
+    stand_in(
+        monkeypatch,
+        "qdx.verification.verify",
+        verify=lambda *_, **options: given.update(options) or {},
+    )
     qdx("verify", "b", "--model", "m", "--budget", text)
 
     assert given["budget_s"] == seconds

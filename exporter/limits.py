@@ -12,6 +12,8 @@ MIB: Final = 1024 * 1024
 
 PLAN_LIMIT_BYTES: Final = 1 * MIB
 JSON_LIMIT_BYTES: Final = 16 * MIB
+# A report: every compared call of every run, about 300 bytes each.
+REPORT_LIMIT_BYTES: Final = 64 * MIB
 JSON_DEPTH: Final = 32
 # An integer beyond this is not exact in a JSON reader that uses doubles.
 JSON_INT_LIMIT: Final = 2**53

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from qdx.exporter.errors import InvalidInput, quoted
+from qdx.exporter.strict_model import StrictModel
 
 __all__ = ["Document", "KeyPath", "choices", "dotted"]
 
@@ -34,7 +35,7 @@ class Document:
         positions: Finds the `line:column` of several paths; None where there is no text.
     """
 
-    model: type[BaseModel]
+    model: type[StrictModel]
     noun: str
     table: str
     source: str
@@ -135,7 +136,8 @@ class Document:
         for part in loc:
             # A list counts as what is in it.
             here = here if isinstance(part, int) else _below(here, part)
-        return tuple(field.alias or name for name, field in here.model_fields.items())
+        known: tuple[str, ...] = here.known_keys()
+        return known
 
     def _guess(self, fault: Any, loc: KeyPath) -> str | None:
         """What a mistyped key or choice was meant to be."""
@@ -184,7 +186,7 @@ def _written(value: Any, loc: KeyPath, *, missing: bool) -> KeyPath:
 
 def _below(annotation: Any, part: str) -> Any:
     """What a model, or a table of them, has under a key: the model, or the table of models."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         fields = annotation.model_fields.items()
         return _models(
             next(field.annotation for name, field in fields if part in {name, field.alias})
@@ -195,7 +197,7 @@ def _below(annotation: Any, part: str) -> Any:
 def _models(annotation: Any) -> Any:
     """The model inside `Model`, `tuple[Model, ...]` or `Model | None`; a table of models as it is."""
     if _is_table(annotation) or (
-        isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        isinstance(annotation, type) and issubclass(annotation, StrictModel)
     ):
         return annotation
     return next(_models(a) for a in typing.get_args(annotation) if a not in {type(None), ...})

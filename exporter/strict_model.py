@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["StrictModel"]
+__all__ = ["StrictModel", "described"]
 
 _NONE: Final = re.compile(r"\bNone\b")
 _ATTRIBUTE: Final = re.compile(r"^    (\w+): (.+(?:\n {8,}.+)*)", re.MULTILINE)
 
 
-def _described(schema: dict[str, Any], model: type[BaseModel]) -> None:
+def described(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Gives the keys of a schema the words of the model's docstring, which editors show."""
     for name, words in _attributes(model):
         key = model.model_fields[name].alias or name
@@ -32,6 +32,9 @@ def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 class StrictModel(BaseModel):
     """A model with the words of its attributes in its JSON Schema."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, json_schema_extra=_described
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra=described)
+
+    @classmethod
+    def known_keys(cls) -> tuple[str, ...]:
+        """The keys that a file may have here."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())

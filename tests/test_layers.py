@@ -76,9 +76,10 @@ def test_no_module_imports_itself_around():
     assert circles(sources) == []
 
 
-def test_a_planted_circle_is_seen():
+@pytest.mark.parametrize("condition", ["True", "TYPE_CHECKING"])
+def test_a_planted_circle_is_seen(condition):
     sources = {
-        "exporter/limits.py": "import qdx.exporter.files",
+        "exporter/limits.py": f"if {condition}:\n    import qdx.exporter.files",
         "exporter/files.py": "def f():\n    from qdx.exporter.errors import QdxError",
         "exporter/errors.py": "from qdx.exporter import limits",
     }

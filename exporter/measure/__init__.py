@@ -1,1 +1,1 @@
-"""What work costs: time, memory and arithmetic, measured or forecast."""
+"""How far artifacts are from their reference, and graphs of which some sites are quantized."""

@@ -32,6 +32,7 @@ from qdx.cli import (
     inspect,
     interruption,
     plan,
+    report,
     run,
     targets,
     verbosity,
@@ -77,6 +78,7 @@ app.command("export")(export.command)
 app.command("calibrate")(calibrate.command)
 app.command("build")(build.command)
 app.command("verify")(verify.command)
+app.command("report")(report.command)
 app.command("run")(run.command)
 app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qdx.exporter.plan import Gates, Inputs, Plan, Rule, Weights
+    from qdx.exporter.plan.schema.metric_gates import MetricGates
     from qdx.exporter.plan.schema.settings import Smoothing
 
 __all__ = [
@@ -111,13 +112,12 @@ def _asked_inputs(scheme: Inputs) -> str:
 
 def gate_words(gates: Gates) -> Iterator[tuple[str, str]]:
     """Yields each bound of the gates by name."""
-    yield "component sqnr_db", f"at least {gates.component.sqnr_db_min:g}"
-    yield "pipeline psnr_db", f"at least {gates.pipeline.psnr_db_min:g}"
-    yield "pipeline ssim", f"at least {gates.pipeline.ssim_min:g}"
+    yield from _bounds("component", gates.component)
+    yield from _bounds("pipeline", gates.pipeline)
     if gates.pipeline.score_drop_max is not None:
         yield "pipeline score drop", f"at most {gates.pipeline.score_drop_max:g}"
     if gates.lowering is not None:
-        yield "lowering sqnr_db", f"at least {gates.lowering.sqnr_db_min:g}"
+        yield from _bounds("lowering", gates.lowering)
     if gates.conditioning is not None:
         bounds = gates.conditioning
         yield "conditioning ratio", f"{bounds.ratio_min:g} to {bounds.ratio_max:g}"
@@ -126,3 +126,9 @@ def gate_words(gates: Gates) -> Iterator[tuple[str, str]]:
     if gates.coverage is not None:
         yield "timesteps share", f"at least {gates.coverage.timesteps_share_min:g}"
         yield "guidance branches", gates.coverage.branches
+
+
+def _bounds(level: str, gates: MetricGates) -> Iterator[tuple[str, str]]:
+    for metric, bound in gates.bounds:
+        sense = "at least" if metric.better == "more" else "at most"
+        yield f"{level} {metric.name}", f"{sense} {bound:g}"

@@ -22,8 +22,8 @@ from qdx.runtime.tensor_folder import StoredTensors, TensorFolder, rank_of
 __all__ = [
     "CALLS_KEPT",
     "RECORDED_CALLS",
-    "MethodRecord",
     "RecordedCall",
+    "RecordedMethod",
     "record_calls",
 ]
 
@@ -63,7 +63,7 @@ class RecordedCall:
 
 
 @dataclass(frozen=True)
-class MethodRecord:
+class RecordedMethod:
     """The calls of one method.
 
     Attributes:
@@ -83,7 +83,7 @@ class MethodRecord:
         """How many calls were kept."""
         return self.kept or len(self.calls)
 
-    def only(self, fields: AbstractSet[str] | None) -> MethodRecord:
+    def only(self, fields: AbstractSet[str] | None) -> RecordedMethod:
         """The same with these outputs alone; None for all."""
         if fields is None:
             return self
@@ -99,7 +99,7 @@ def record_calls(
     keep: int = CALLS_KEPT,
     folder: TensorFolder | None = None,
     told: Callable[[str, float], None] = tell_nobody,
-) -> tuple[_Result, dict[str, MethodRecord]]:
+) -> tuple[_Result, dict[str, RecordedMethod]]:
     """Runs a pipeline and keeps what its components were given and what they answered.
 
     Args:
@@ -202,11 +202,11 @@ class _Spaced:
                     self._drop(call)
             self._kept = [call for call in self._kept if call.index % self._stride == 0]
 
-    def record(self) -> MethodRecord:
+    def record(self) -> RecordedMethod:
         """The kept calls and the last."""
         kept = {call.index for call in self._kept}
         last = () if self._last is None or self._last.index in kept else (self._stored(self._last),)
-        return MethodRecord(self._count, (*self._kept, *last))
+        return RecordedMethod(self._count, (*self._kept, *last))
 
     def _stored(self, call: RecordedCall) -> RecordedCall:
         if self._folder is None:

@@ -17,7 +17,7 @@ from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.runtime.generate import Products, generate
-from qdx.runtime.reference import MethodRecord, record_calls
+from qdx.runtime.reference import RecordedMethod, record_calls
 from tests.support.tiny import FAMILIES, build
 
 Method = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -32,7 +32,7 @@ class Reference:
     modules: dict[str, Any]
     call: dict[str, Any]
     products: Products
-    records: dict[str, MethodRecord]
+    records: dict[str, RecordedMethod]
     methods: dict[str, Method]
 
 

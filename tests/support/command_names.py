@@ -8,6 +8,7 @@ COMMANDS = [
     ("calibrate",),
     ("build",),
     ("verify",),
+    ("report",),
     ("run",),
     ("bench",),
     ("inspect",),

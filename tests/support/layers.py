@@ -30,6 +30,7 @@ ROOMS = {
         "graph/rewrites",
         "cost",
         "capture",
+        "measure/metrics",  # of two tensors alone; plans name them in their gates
         "plan/schema",
         "plan/resolve",
         "plan",
@@ -49,6 +50,7 @@ ROOMS = {
         "engines",
         "bench",
         "verification/measure",
+        "verification/stored",
         "verification/judge",
         "verification/report",
         "verification",
@@ -66,29 +68,21 @@ def source_files() -> list[Path]:
 
 def imports(source: str) -> Iterator[str]:
     """Dotted names that a module imports, wherever in it, also for types only."""
-    for module, name in _imports(ast.parse(source), types=True):
+    for module, name in _imports(ast.parse(source)):
         yield module
         if name:
             yield f"{module}.{name}"
 
 
-def _imports(tree: ast.AST, *, types: bool) -> Iterator[tuple[str, str]]:
-    """What is imported, and what of it; with `types` also for types only."""
-    for node in _nodes(tree, types=types):
+def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """What is imported, and what of it, also for types only."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None, "relative imports are not used"
             assert node.level == 0, "relative imports are not used"
             yield from ((node.module, alias.name) for alias in node.names)
-
-
-def _nodes(tree: ast.AST, *, types: bool) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and not types and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        yield node
-        yield from _nodes(node, types=types)
 
 
 def breaches(path: str, source: str) -> list[str]:
@@ -103,7 +97,7 @@ def breaches(path: str, source: str) -> list[str]:
 
 
 def circles(sources: dict[str, str]) -> list[str]:
-    """Modules that import each other, however far around; empty where there are none.
+    """Modules that import each other, however far around and also for types only; empty where there are none.
 
     Args:
         sources: Text of each module by its path below the root.
@@ -113,7 +107,7 @@ def circles(sources: dict[str, str]) -> list[str]:
     arrows = {
         path: {
             imported
-            for module, name in _imports(ast.parse(source), types=False)
+            for module, name in _imports(ast.parse(source))
             if (imported := _path_of(f"{module}.{name}") or _path_of(module)) in sources
         }
         - {path}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from qdx.exporter.measure.metrics.metric import Level
+from qdx.exporter.plan.schema.metric_gates import MetricGates
 from qdx.exporter.plan.schema.model import Decibels, PlanModel, Ratio
 
 __all__ = [
@@ -19,7 +21,7 @@ __all__ = [
 ]
 
 
-class ComponentGates(PlanModel):
+class ComponentGates(MetricGates):
     """Bounds for each component, on the inputs that the reference pipeline gives it.
 
     Attributes:
@@ -28,10 +30,11 @@ class ComponentGates(PlanModel):
             10 log10(sum(reference^2) / sum((output - reference)^2)).
     """
 
+    level: ClassVar[Level] = "component"
     sqnr_db_min: Decibels
 
 
-class PipelineGates(PlanModel):
+class PipelineGates(MetricGates):
     """Bounds for the finished pictures, same seed and same prompt.
 
     Attributes:
@@ -41,18 +44,20 @@ class PipelineGates(PlanModel):
             0 to 1, where 0.01 is one point of a hundred; None for no such gate.
     """
 
+    level: ClassVar[Level] = "pipeline"
     psnr_db_min: Decibels
     ssim_min: Ratio
     score_drop_max: Ratio | None = None
 
 
-class LoweringGates(PlanModel):
+class LoweringGates(MetricGates):
     """Bounds for the artifact against the quantized model itself, computed in PyTorch.
 
     Attributes:
         sqnr_db_min: Least signal-to-noise ratio of every output, in decibels.
     """
 
+    level: ClassVar[Level] = "lowering"
     sqnr_db_min: Decibels
 
 

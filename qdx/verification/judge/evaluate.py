@@ -1,209 +1,211 @@
-"""The acceptance test: which gates a plan's contract makes of the measurements."""
+"""The acceptance test: which gates a plan's contract makes of the measurements that a report stores.
+
+Nothing runs here: the gates of a verification, and those judged again from its file, are the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
-from qdx.exporter.measure.metrics import or_least, worst_of
-from qdx.exporter.plan.schema.plan import Gates
-from qdx.verification.judge.gates import Gate, at_least, at_most
-from qdx.verification.measure.audit import AuditResult
-from qdx.verification.measure.components import CallResult, MethodResult
-from qdx.verification.measure.coverage import Coverage
-from qdx.verification.measure.lockstep import LockstepCall
-from qdx.verification.measure.picture import PipelineResult
-from qdx.verification.measure.samples import Samples
+from qdx.exporter.measure.metrics import Metric, or_least
+from qdx.exporter.plan.schema.gates import Gates
+from qdx.verification.judge.gates import Gate, at_least, at_most, gate_of
+from qdx.verification.stored.measurements import Measurements, Method, ReplayedCall, RunMethod
+from qdx.verification.stored.values import as_float
 
-__all__ = ["Evidence", "component_gates", "gates_of", "pipeline_gates"]
+__all__ = ["gates_of"]
 
 _NOT_QUANTIZED: Final = "the bundle holds no quantized graph"
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What is measured of quantized bundles, beside components and pictures.
-
-    Attributes:
-        quantized: `component.method` of the graphs that are quantized.
-        audits: By component for which low precision is planned.
-        coverage: What calibration saw; None for a bundle that was not calibrated.
-        samples: All runs; None counts the first alone.
-        lockstep: Calls of quantized graphs, compared quantizer by quantizer.
-    """
-
-    quantized: frozenset[str] = frozenset()
-    audits: tuple[AuditResult, ...] = ()
-    coverage: Coverage | None = None
-    samples: Samples | None = field(default=None, repr=False)
-    lockstep: tuple[LockstepCall, ...] = ()
-
-
-def gates_of(
-    contract: Gates,
-    methods: tuple[MethodResult, ...],
-    other_methods: tuple[MethodResult, ...] | None,
-    pipeline: PipelineResult,
-    evidence: Evidence | None = None,
-) -> tuple[Gate, ...]:
+def gates_of(contract: Gates, found: Measurements) -> tuple[Gate, ...]:
     """Every gate, in order: the components, the same at the second shape, quantization, finished pictures.
 
     Args:
         contract: The plan's bounds.
-        methods: Results at the first shape.
-        other_methods: Results at the second shape; None for an artifact of static shapes.
-        pipeline: The finished pictures of the first run.
-        evidence: What is measured beside; None for nothing.
+        found: What was measured.
     """
-    evidence = evidence or Evidence()
-    bound = contract.component.sqnr_db_min
-    runs = evidence.samples.runs if evidence.samples is not None else ()
-    every = (*methods, *(result for run in runs[1:] for result in run.methods))
-    gates = list(component_gates("", every, bound))
-    if other_methods is not None:
-        gates += component_gates("other_shape.", other_methods, bound)
-    gates += _lowering_gates(contract, methods, evidence)
-    gates += _conditioning_gates(contract, methods)
-    gates += _audit_gates(contract, evidence)
-    gates += _coverage_gates(contract, methods, evidence)
-    return (*gates, *pipeline_gates(contract, pipeline, evidence.samples))
+    gates = _component_gates("", _replayed(found), contract)
+    if found.other_shape is not None:
+        other = [_Replayed.of(where, one) for where, one in found.replayed_at_other_shape()]
+        gates += _component_gates("other_shape.", other, contract)
+    gates += _lowering_gates(contract, found)
+    gates += _conditioning_gates(contract, found)
+    gates += _audit_gates(contract, found)
+    gates += _coverage_gates(contract, found)
+    return (*gates, *_pipeline_gates(contract, found))
 
 
-def component_gates(prefix: str, methods: Iterable[MethodResult], bound: float) -> tuple[Gate, ...]:
-    """One gate for each component, on its worst call; it needs a measurement of every method."""
-    components: dict[str, list[MethodResult]] = {}
+@dataclass(frozen=True)
+class _Replayed:
+    """The calls of one method in one run."""
+
+    component: str
+    method: str
+    made: int
+    error: str
+    calls: tuple[ReplayedCall, ...]
+    run: str = ""
+
+    @classmethod
+    def of(cls, where: str, found: Method | RunMethod, run: str = "") -> _Replayed:
+        made = found.calls.made if isinstance(found, Method) else found.made
+        component, _, method = where.partition(".")
+        return cls(component, method, made, found.error, found.measured, run)
+
+
+def _replayed(found: Measurements) -> list[_Replayed]:
+    """The methods of all runs at the first shape."""
+    runs = found.samples.runs if found.samples is not None else ()
+    labels = [run.label for run in runs] if len(runs) > 1 else [""]
+    first = [_Replayed.of(where, one, labels[0]) for where, one in found.replayed()]
+    return first + [
+        _Replayed.of(where, run.methods[where], run.label)
+        for run in runs[1:]
+        for where in dict.fromkeys((*found.methods, *sorted(run.methods)))
+        if where in run.methods
+    ]
+
+
+def _component_gates(prefix: str, methods: Iterable[_Replayed], contract: Gates) -> list[Gate]:
+    """A gate for each component and bounded metric, on its worst call; it needs a measurement of every method."""
+    components: dict[str, list[_Replayed]] = {}
     for result in methods:
         components.setdefault(result.component, []).append(result)
+    bounds = contract.component.bounds
     if not components:
-        return (at_least(f"{prefix}components.sqnr_db", None, bound, note="nothing was compared"),)
-    return tuple(
-        _component_gate(f"{prefix}{name}.sqnr_db", results, bound)
+        note = "nothing was compared"
+        return [gate_of(m, f"{prefix}components", None, bound, note=note) for m, bound in bounds]
+    return [
+        _component_gate(f"{prefix}{name}", metric, bound, results)
         for name, results in components.items()
-    )
+        for metric, bound in bounds
+    ]
 
 
-def _component_gate(name: str, results: list[MethodResult], bound: float) -> Gate:
+def _component_gate(name: str, metric: Metric, bound: float, results: list[_Replayed]) -> Gate:
     unmeasured = next((result.error for result in results if not result.calls), None)
     if unmeasured is not None:
-        return at_least(name, None, bound, note=unmeasured)
+        return gate_of(metric, name, None, bound, note=unmeasured)
     calls = [(result, call) for result in results for call in result.calls]
-    made = sum(result.times_called for result in results)
-    value = worst_of(call.sqnr_db for _, call in calls)
+    values = [as_float(call.value(metric.name)) for _, call in calls]
     note = next((f"{_place(r, c)}: {c.error}" for r, c in calls if c.error), "")
-    if not note and value < bound:
-        note = "worst at " + _place(*min(calls, key=lambda pair: pair[1].sqnr_db))
-    return replace(at_least(name, value, bound, note=note), calls=(len(calls), made))
+    gate = gate_of(metric, name, metric.worst(values), bound, note=note)
+    if gate.value is not None and not gate.ok and not note:
+        note = "worst at " + _place(*calls[values.index(gate.value)])
+    made = sum(result.made for result in results)
+    return replace(gate, note=note or gate.note, calls=(len(calls), made))
 
 
-def _place(result: MethodResult, call: CallResult) -> str:
-    """`forward, call 3 of 20, seed 1`."""
+def _place(result: _Replayed, call: ReplayedCall) -> str:
+    """`forward, call 3 of seed 1`."""
     place = f"{result.method}, call {call.index}"
     return f"{place} of {result.run}" if result.run else place
 
 
-def _lowering_gates(
-    contract: Gates, methods: Sequence[MethodResult], evidence: Evidence
-) -> list[Gate]:
+def _lowering_gates(contract: Gates, found: Measurements) -> list[Gate]:
     """The artifact against the quantized graph in PyTorch, of every component that has one."""
     if contract.lowering is None:
         return []
-    bound = contract.lowering.sqnr_db_min
-    if not evidence.quantized:
-        return [at_least("lowering.sqnr_db", None, bound, note=_NOT_QUANTIZED)]
-    made = {result.where: result.times_called for result in methods}
+    bounds = contract.lowering.bounds
+    if not found.quantized:
+        return [gate_of(m, "lowering", None, bound, note=_NOT_QUANTIZED) for m, bound in bounds]
+    made = {where: method.calls.made for where, method in found.replayed()}
     gates = []
-    for where in sorted(evidence.quantized):
-        calls = [call for call in evidence.lockstep if call.where == where]
-        worst = min(calls, key=lambda call: or_least(call.result.worst[1]), default=None)
-        note = "" if worst is None else f"worst at {worst.result.worst[0]}, call {worst.index}"
-        value = worst_of(call.sqnr_db for call in calls) if calls else None
-        gate = at_least(f"{where}.lowering.sqnr_db", value, bound, note=note)
-        gates.append(replace(gate, calls=(len(calls), made.get(where, 0))))
+    for where in sorted(found.quantized):
+        calls = [call for call in found.lockstep if call.where == where]
+        for metric, bound in bounds:
+            values = [as_float(call.value(metric.name)) for call in calls]
+            note = ""
+            if calls and metric.name == "sqnr_db":
+                worst = min(calls, key=lambda call: or_least(as_float(call.value("sqnr_db"))))
+                note = f"worst at {worst.at}, call {worst.index}"
+            value = metric.worst(values) if calls else None
+            gate = gate_of(metric, f"{where}.lowering", value, bound, note=note)
+            gates.append(replace(gate, calls=(len(calls), made.get(where, 0))))
     return gates
 
 
-def _conditioning_gates(contract: Gates, methods: Sequence[MethodResult]) -> list[Gate]:
+def _conditioning_gates(contract: Gates, found: Measurements) -> list[Gate]:
     """The strength of guidance; no gate for a pipeline call without guidance."""
     if contract.conditioning is None:
         return []
     gates = []
-    for result in methods:
-        found = result.conditioning
-        if found is None or not found.applicable:
+    for where, method in found.replayed():
+        strength = method.conditioning
+        if strength is None or not strength.applicable:
             continue
-        name = f"{result.where}.conditioning"
+        name, note = f"{where}.conditioning", strength.note
         low, high = contract.conditioning.ratio_min, contract.conditioning.ratio_max
-        rests_on = (len(result.calls), result.times_called)
         gates += [
-            replace(gate, calls=rests_on)
+            replace(gate, calls=(len(method.measured), method.calls.made))
             for gate in (
-                at_least(f"{name}.ratio_min", found.ratio_min, low, note=found.note),
-                at_most(f"{name}.ratio_max", found.ratio_max, high, note=found.note),
+                at_least(f"{name}.ratio_min", as_float(strength.ratio_min), low, note=note),
+                at_most(f"{name}.ratio_max", as_float(strength.ratio_max), high, note=note),
             )
         ]
     return gates
 
 
-def _audit_gates(contract: Gates, evidence: Evidence) -> list[Gate]:
+def _audit_gates(contract: Gates, found: Measurements) -> list[Gate]:
     """What the runtime executes of what is planned in low precision."""
     if contract.audit is None:
         return []
     bound = contract.audit.executed_share_min
-    if not evidence.audits:
+    if found.audit is None:
         note = "no operation is planned in low precision"
         return [at_least("audit.executed_share", None, bound, note=note)]
     gates = []
-    for audit in evidence.audits:
-        note = f"{len(audit.downgraded)} sites in higher precision" if audit.downgraded else ""
-        value = audit.executed_share
-        name = f"{audit.component}.audit.executed_share"
-        gates.append(at_least(name, value, bound, note="" if value >= bound else note))
+    for name, audit in found.audits():
+        value = as_float(audit.executed_low_precision_mac_share)
+        gate = at_least(f"{name}.audit.executed_share", value, bound)
+        if not gate.ok and audit.downgraded:
+            gate = replace(gate, note=f"{len(audit.downgraded)} sites in higher precision")
+        gates.append(gate)
     return gates
 
 
-def _coverage_gates(
-    contract: Gates, methods: Sequence[MethodResult], evidence: Evidence
-) -> list[Gate]:
+def _coverage_gates(contract: Gates, found: Measurements) -> list[Gate]:
     """What the calibration has seen."""
     if contract.coverage is None:
         return []
-    found = evidence.coverage
-    share = None if found is None else found.timesteps_share
-    note = "the bundle was not calibrated" if found is None else ""
+    coverage = found.coverage
+    share = None if coverage is None else as_float(coverage.timesteps_share)
+    note = "the bundle was not calibrated" if coverage is None else ""
     bound = contract.coverage.timesteps_share_min
     gates = [at_least("coverage.timesteps_share", share, bound, note=note)]
     if contract.coverage.branches == "both":
-        guided = any(r.conditioning is not None and r.conditioning.applicable for r in methods)
-        both = found is not None and found.branches == "both" and (found.guided or not guided)
+        strengths = [method.conditioning for _, method in found.replayed()]
+        guided = any(one is not None and one.applicable for one in strengths)
+        seen = coverage is not None and (coverage.guided or not guided)
+        both = coverage is not None and coverage.branches == "both" and seen
         if not both and not note:
-            seen = found.branches if found is not None and found.guided else "none"
-            note = f"branches of guidance that calibration saw: {seen}"
+            seen_branches = (
+                coverage.branches if coverage is not None and coverage.guided else "none"
+            )
+            note = f"branches of guidance that calibration saw: {seen_branches}"
         gates.append(at_least("coverage.branches", float(both), 1.0, note=note))
     return gates
 
 
-def pipeline_gates(
-    contract: Gates, pipeline: PipelineResult, samples: Samples | None = None
-) -> tuple[Gate, ...]:
-    """Gates on what the pipeline makes. Structural similarity is asked of pictures only.
-
-    Args:
-        contract: The plan's bounds.
-        pipeline: What the first run made.
-        samples: All runs; the worst of them counts, and of the scores the mean.
-    """
-    bounds = contract.pipeline
-    runs = [run.pipeline for run in samples.runs] if samples is not None else [pipeline]
+def _pipeline_gates(contract: Gates, found: Measurements) -> list[Gate]:
+    """Gates on what the pipeline makes: of a metric for outputs of its kinds only, the worst of all runs."""
+    samples, pipeline = found.samples, found.pipeline
+    runs = samples.runs if samples is not None and samples.runs else (pipeline,)
     error = next((run.error for run in runs if run.error), "")
-    psnr_db = worst_of(run.psnr_db for run in runs)
-    gates = [at_least("pipeline.psnr_db", psnr_db, bounds.psnr_db_min, note=error)]
-    if pipeline.ssim is not None:
-        ssim = worst_of(float("nan") if run.ssim is None else run.ssim for run in runs)
-        gates.append(at_least("pipeline.ssim", ssim, bounds.ssim_min, note=error))
-    if bounds.score_drop_max is not None:
+    gates = []
+    for metric, bound in contract.pipeline.bounds:
+        kinds = [output.kind for output in pipeline.outputs.values()]
+        if kinds and not metric.kinds.intersection(kinds):
+            continue
+        value = metric.worst(as_float(run.value(metric.name)) for run in runs)
+        gates.append(gate_of(metric, "pipeline", value, bound, note=error))
+    bound_of_drop = contract.pipeline.score_drop_max
+    if bound_of_drop is not None:
         drop = samples.score_drop if samples is not None else None
         note = error or ("" if drop is not None else "no score function was given")
-        value = None if drop is None else drop.mean
-        gates.append(at_most("pipeline.score_drop", value, bounds.score_drop_max, note=note))
-    return tuple(gates)
+        mean = None if drop is None else as_float(drop.mean)
+        gates.append(at_most("pipeline.score_drop", mean, bound_of_drop, note=note))
+    return gates

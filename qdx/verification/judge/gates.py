@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from qdx.exporter.measure.metrics import finite_or_none
+from qdx.exporter.measure.metrics import Metric, finite_or_none
 
-__all__ = ["Gate", "Sense", "at_least", "at_most"]
+if TYPE_CHECKING:
+    from qdx.verification.stored.report import StoredGate
+
+__all__ = ["Gate", "Sense", "at_least", "at_most", "gate_of"]
 
 Sense = Literal["at least", "at most"]
 
@@ -35,6 +38,20 @@ class Gate:
     note: str = ""
     sense: Sense = "at least"
     calls: tuple[int, int] | None = None
+
+    @classmethod
+    def read(cls, stored: StoredGate) -> Gate:
+        """A gate from a report's file."""
+        calls = None if stored.calls is None else (stored.calls.compared, stored.calls.made)
+        return cls(
+            stored.name,
+            stored.value,
+            stored.bound,
+            stored.ok,
+            stored.note,
+            stored.sense,
+            calls,
+        )
 
     @property
     def rests_on(self) -> str:
@@ -85,3 +102,11 @@ def _reason(value: float | None) -> str:
     if value is None:
         return "no measurement"
     return "" if math.isfinite(value) else "NaN, infinite, missing or of another shape"
+
+
+def gate_of(
+    metric: Metric, name: str, value: float | None, bound: float, *, note: str = ""
+) -> Gate:
+    """The gate of a metric's bound, on the side that its better end is not."""
+    gate = at_least if metric.better == "more" else at_most
+    return gate(f"{name}.{metric.name}", value, bound, note=note)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qdx.exporter.progress import SILENT, Progress
-from qdx.runtime.reference import MethodRecord
+from qdx.runtime.reference import RecordedMethod
 from qdx.verification.measure.components import answer_of
 from qdx.verification.measure.rungs import Rung
 from qdx.verification.measure.selection import Work, fitting
@@ -24,13 +24,13 @@ class CallSet:
         rungs: Likewise; a method without is not compared.
     """
 
-    records: Mapping[str, MethodRecord]
+    records: Mapping[str, RecordedMethod]
     rungs: Mapping[str, Sequence[Rung]]
 
 
 def choose_within(
     budget_s: float, sets: Sequence[CallSet], *, progress: Progress = SILENT
-) -> list[dict[str, MethodRecord]]:
+) -> list[dict[str, RecordedMethod]]:
     """The calls of several runs that fit into one budget; timing them is part of it.
 
     Args:
@@ -50,14 +50,14 @@ def choose_within(
             found.append((number, where, work))
     left_s = max(0.0, budget_s - (time.perf_counter() - start))
     chosen = fitting([work for _, _, work in found], left_s, why=f"the budget is {budget_s:g} s")
-    result: list[dict[str, MethodRecord]] = [{} for _ in sets]
+    result: list[dict[str, RecordedMethod]] = [{} for _ in sets]
     for (number, where, _), record in zip(found, chosen, strict=True):
         result[number][where] = record
     return result
 
 
 def time_first_calls(
-    records: Mapping[str, MethodRecord],
+    records: Mapping[str, RecordedMethod],
     rungs: Mapping[str, Sequence[Rung]],
     *,
     progress: Progress = SILENT,

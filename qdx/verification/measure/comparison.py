@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qdx.exporter.progress import SILENT, Progress, tell_nobody
-from qdx.runtime.reference import MethodRecord
+from qdx.runtime.reference import RecordedMethod
 from qdx.runtime.tensor_folder import TensorFolder
 from qdx.verification.measure.budget import CallSet, choose_within
 from qdx.verification.measure.components import (
@@ -21,7 +21,7 @@ from qdx.verification.measure.selection import usual_choice
 
 __all__ = ["Choice", "Chosen", "Compared", "choose_calls", "compare_runs"]
 
-Records = Mapping[str, MethodRecord]
+Records = Mapping[str, RecordedMethod]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any, Final
 from torch import Tensor
 
 from qdx.exporter.errors import QdxError, first_line
-from qdx.exporter.measure import metrics
+from qdx.exporter.measure.metrics import finite_or_none, measure, metrics_of, worst_of
 from qdx.exporter.progress import SILENT, Progress, Task, tell_nobody
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 from qdx.runtime.tensor_folder import StoredTensors, TensorFolder
 from qdx.verification.measure.conditioning import Conditioning, ConditioningMeter
 from qdx.verification.measure.rungs import ARTIFACT, Answer, Rung, RungResult, climb
@@ -47,32 +47,25 @@ class CallResult:
 
     Attributes:
         index: Position among the calls of the method in the reference run.
-        sqnr_db: The least over the outputs; NaN where one is missing, misshapen or not finite.
-        psnr_db: The least over the outputs, or NaN; the peak is the largest magnitude of the reference's output.
-        cosine: The least over the outputs, or NaN.
-        max_abs_err: The greatest over the outputs, or NaN.
+        values: Of every metric by name, the worst over the outputs; NaN where one is missing, misshapen or not finite.
         error: What went wrong, in words; empty if the target answered with every output.
         rungs: The way from float PyTorch to the artifact, which is the last of them.
     """
 
     index: int
-    sqnr_db: float
-    psnr_db: float
-    cosine: float
-    max_abs_err: float
+    values: Mapping[str, float]
     error: str = ""
     rungs: tuple[RungResult, ...] = ()
 
+    @property
+    def sqnr_db(self) -> float:
+        """The least SQNR over the outputs, or NaN."""
+        return self.values.get("sqnr_db", math.nan)
+
     def to_json(self) -> dict[str, Any]:
         """The call as plain JSON data; what is not a number becomes null."""
-        return {
-            "index": self.index,
-            "sqnr_db": metrics.finite_or_none(self.sqnr_db),
-            "psnr_db": metrics.finite_or_none(self.psnr_db),
-            "cosine": metrics.finite_or_none(self.cosine),
-            "max_abs_err": metrics.finite_or_none(self.max_abs_err),
-            "error": self.error,
-        }
+        values = {name: finite_or_none(value) for name, value in self.values.items()}
+        return {"index": self.index, **values, "error": self.error}
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,6 @@ class MethodResult:
         calls: The replayed calls; empty if there were none or the target lacks the method.
         error: Why nothing could be measured; empty otherwise.
         conditioning: The strength of guidance; None for methods that are no denoiser.
-        run: Prompt and seed, where there are several runs.
         recorded: How many calls could have been replayed.
         why_not_all: Why fewer were; empty where all were.
     """
@@ -97,7 +89,6 @@ class MethodResult:
     calls: tuple[CallResult, ...]
     error: str = ""
     conditioning: Conditioning | None = None
-    run: str = ""
     recorded: int = 0
     why_not_all: str = ""
 
@@ -108,7 +99,7 @@ class MethodResult:
 
 
 def compare_calls(
-    records: Mapping[str, MethodRecord],
+    records: Mapping[str, RecordedMethod],
     methods: TargetMethods,
     *,
     between: Mapping[str, Sequence[Rung]] = _NOTHING,
@@ -142,7 +133,7 @@ def compare_calls(
         return tuple(
             _compare_method(
                 where,
-                records.get(where, MethodRecord(0, ())),
+                records.get(where, RecordedMethod(0, ())),
                 rungs.get(where, ()),
                 scratch,
                 task,
@@ -164,7 +155,7 @@ def rungs_of(
 
 def _compare_method(
     where: str,
-    record: MethodRecord,
+    record: RecordedMethod,
     rungs: Sequence[Rung],
     scratch: TensorFolder | None,
     task: Task,
@@ -218,19 +209,14 @@ def _compare_method(
 
 
 def summary(calls: Iterable[CallResult]) -> dict[str, dict[str, float]]:
-    """The least, the median and the greatest of the metrics over calls; NaN where one is NaN."""
+    """The worst and the median of every metric over calls; NaN where one is NaN."""
     found = list(calls)
     table = {}
-    for name, worst, worst_name in (
-        ("sqnr_db", min, "min"),
-        ("psnr_db", min, "min"),
-        ("cosine", min, "min"),
-        ("max_abs_err", max, "max"),
-    ):
-        values = [getattr(call, name) for call in found]
-        table[name] = {
-            worst_name: metrics.worst_of(values, worst),
-            "median": metrics.worst_of(values, statistics.median),
+    for metric in metrics_of("component"):
+        values = [call.values.get(metric.name, math.nan) for call in found]
+        table[metric.name] = {
+            metric.end: metric.worst(values),
+            "median": worst_of(values, statistics.median),
         }
     return table
 
@@ -239,16 +225,15 @@ def _measured(call: RecordedCall, answers: Sequence[Answer]) -> CallResult:
     """What every rung answered to one call, against the reference; the last rung is the artifact."""
     climbed = climb(call.outputs, answers)
     _, outputs, error = answers[-1]
+    metrics = metrics_of("component")
     if error or outputs is None:
-        nothing = (math.nan,) * 4
-        return CallResult(call.index, *nothing, error, climbed)
+        nothing = dict.fromkeys((metric.name for metric in metrics), math.nan)
+        return CallResult(call.index, nothing, error, climbed)
     pairs = {name: (reference, outputs[name]) for name, reference in call.outputs.items()}
+    measured = [measure(metrics, *pair) for pair in pairs.values()]
     return CallResult(
         call.index,
-        climbed[-1].float_sqnr_db,
-        metrics.worst_of(metrics.psnr_db(*pair, peak=None) for pair in pairs.values()),
-        metrics.worst_of(metrics.cosine(*pair) for pair in pairs.values()),
-        metrics.worst_of((metrics.max_abs_err(*pair) for pair in pairs.values()), max),
+        {metric.name: metric.worst(one[metric.name] for one in measured) for metric in metrics},
         next(filter(None, (_fault(name, *pair) for name, pair in pairs.items())), ""),
         climbed,
     )

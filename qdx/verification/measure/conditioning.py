@@ -16,7 +16,7 @@ from torch import Tensor
 from qdx.exporter.calibrate.guidance import GuidanceTracker
 from qdx.exporter.calibrate.timesteps import timestep_input, timestep_of
 from qdx.exporter.measure import metrics
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 
 __all__ = ["Conditioning", "ConditioningMeter", "StepConditioning", "timestep_name"]
 
@@ -94,7 +94,7 @@ class ConditioningMeter:
         record: The method's calls.
     """
 
-    def __init__(self, record: MethodRecord) -> None:
+    def __init__(self, record: RecordedMethod) -> None:
         self._timestep = timestep_name(record)
         self._thinned = record.times_called > len(record.calls)
         self._steps: list[StepConditioning] = []
@@ -141,7 +141,7 @@ class ConditioningMeter:
         return tracker.copies, tracker.calls
 
 
-def timestep_name(record: MethodRecord) -> str | None:
+def timestep_name(record: RecordedMethod) -> str | None:
     """The input that tells a denoiser's timestep; None for methods that have none."""
     return timestep_input([call.numbers() for call in record.calls])
 

@@ -169,14 +169,14 @@ def localize(
         progress: Told of every run.
     """
     pair = Pair(base, quantized, recipe)
-    with progress.task("localizing", candidates + 1) as task:
+    alone = min(candidates, len(pair.sites))
+    with progress.task("localizing", alone + 1) as task:
         sites, reference, output = _survey(pair, inputs)
         task.advance(1)
         worst = sorted(sites.values(), key=lambda site: metrics.or_least(site.local_sqnr_db))
         noise: dict[str, float] = {}
-        for site in worst[:candidates]:
-            alone = Walk(pair, inputs, {site.key}).run()
-            decibels = sqnr_of(reference, alone)
+        for site in worst[:alone]:
+            decibels = sqnr_of(reference, Walk(pair, inputs, {site.key}).run())
             sites[site.key] = replace(site, alone_sqnr_db=decibels)
             noise[site.key] = _relative_noise(decibels)
             task.advance(1)

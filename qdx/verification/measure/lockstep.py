@@ -6,7 +6,6 @@ whole runs are compared too, see `qdx.verification.measure.rungs`.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from qdx.bundle.target_options import checked_options
 from qdx.exporter.cost.activations import peak_activation_bytes
 from qdx.exporter.errors import InvalidBundle, first_line
 from qdx.exporter.limits import MIB
-from qdx.exporter.measure.metrics import finite_or_none, worst_of
+from qdx.exporter.measure.metrics import finite_or_none, metrics_of, worst_of
 from qdx.exporter.progress import SILENT, tell_nobody
 from qdx.verification.measure.lockstep_runs import (
     LockstepInputs,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.progress import Progress, Task
     from qdx.runtime.methods import TargetMethod
-    from qdx.runtime.reference import MethodRecord, RecordedCall
+    from qdx.runtime.reference import RecordedCall, RecordedMethod
     from qdx.verification.measure.quantized import QuantizedModel
 
 __all__ = ["LockstepCall", "measure_in_lockstep", "not_comparable", "side_by_side"]
@@ -72,22 +71,21 @@ class LockstepCall:
 
     def to_json(self) -> dict[str, Any]:
         """The call as plain JSON data; what is not a number becomes null."""
-        place, least = self.result.worst
-        median = worst_of(self.result.sqnr_db.values(), statistics.median)
-        return {
-            "where": self.where,
-            "index": self.index,
-            "sqnr_db": finite_or_none(least),
-            "at": place,
-            "median_sqnr_db": finite_or_none(median),
-        }
+        found: dict[str, Any] = {
+            "where": self.where, "index": self.index, "at": self.result.worst[0],
+        }  # fmt: skip
+        for metric in metrics_of("lowering"):
+            values = self.result.values.get(metric.name, {}).values()
+            found[metric.name] = finite_or_none(metric.worst(values))
+            found[f"median_{metric.name}"] = finite_or_none(worst_of(values, statistics.median))
+        return found
 
 
 def measure_in_lockstep(
     bundle: Bundle,
     model: QuantizedModel,
     methods: Mapping[str, TargetMethod],
-    records: Mapping[str, MethodRecord],
+    records: Mapping[str, RecordedMethod],
     *,
     choose: Callable[[int], Sequence[int]] = few,
     keep: Keep | None = None,
@@ -181,8 +179,8 @@ def _measure_method(
 def not_comparable(error: InvalidBundle) -> LockstepResult:
     """What is found of an artifact that cannot be cut where the graph is: no number, and why."""
     if isinstance(error, UnknownQuantizer):
-        return LockstepResult({f"{error.name}, which the artifact alone has": math.nan})
-    return LockstepResult({first_line(error): math.nan})
+        return LockstepResult.at({f"{error.name}, which the artifact alone has": {}})
+    return LockstepResult.at({first_line(error): {}})
 
 
 def side_by_side(graph: Graph, calls: int) -> int:

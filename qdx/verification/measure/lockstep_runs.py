@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import sympy
@@ -20,7 +21,7 @@ from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
 from qdx.exporter.capture.symbols import settled
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.execute.interpreter import mutates, run_together
-from qdx.exporter.measure.metrics import sqnr_db
+from qdx.exporter.measure.metrics import measure, metrics_of
 from qdx.exporter.progress import tell_nobody
 
 if TYPE_CHECKING:
@@ -45,17 +46,36 @@ class LockstepResult:
     """One call in lockstep.
 
     Attributes:
-        sqnr_db: Of what the artifact would have given each quantizer and of its outputs, against the
-            graph, by the module that the quantizer serves.
+        values: Of what the artifact would have given each quantizer and of its outputs, against the graph: of every
+            metric, by the module that the quantizer serves.
         outputs: What the graph answered; none where it was not run.
     """
 
-    sqnr_db: Mapping[str, float]
+    values: Mapping[str, Mapping[str, float]]
     outputs: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def at(
+        cls,
+        places: Mapping[str, Mapping[str, float]],
+        outputs: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> LockstepResult:
+        """From the values of the metrics at each place; NaN for those that are not there."""
+        names = [metric.name for metric in metrics_of("lowering")]
+        values = {
+            name: {place: found.get(name, math.nan) for place, found in places.items()}
+            for name in names
+        }
+        return cls(values, outputs)
+
+    @property
+    def sqnr_db(self) -> Mapping[str, float]:
+        """The SQNR at every place."""
+        return self.values["sqnr_db"]
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The place of the least value, and the value; NaN comes first."""
+        """The place of the least SQNR, and the value; NaN comes first."""
         return min(self.sqnr_db.items(), key=lambda pair: (pair[1] == pair[1], pair[1]))
 
 
@@ -170,7 +190,8 @@ class _Stream:
         self._left = Counter(
             self._sources[name] for chunk in artifact.chunks for name in _needed(chunk)
         )
-        self._sqnr_db: dict[str, float] = {}
+        self._metrics = metrics_of("lowering")
+        self._measured: dict[str, dict[str, float]] = {}
         self.observers = {source: partial(self._see, source) for source in self._left}
         self._outputs: dict[str, NDArray[Any]] = {}
 
@@ -193,11 +214,12 @@ class _Stream:
             ]  # fmt: skip
             raise InternalError(f"the graph computed no input of `{'`, `'.join(missing)}`")
         found = {
-            f"{_module_of(node)}:{name}": self._sqnr_db[name] for name, node in self._nodes.items()
+            f"{_module_of(node)}:{name}": self._measured[name] for name, node in self._nodes.items()
         }
         for name, own_name in output_names.items():
-            found[name] = sqnr_db(outputs[name], torch.from_numpy(self._outputs[own_name]))
-        return LockstepResult(found, outputs)
+            own = torch.from_numpy(self._outputs[own_name])
+            found[name] = measure(self._metrics, outputs[name], own)
+        return LockstepResult.at(found, outputs)
 
     def _see(self, source: str, value: torch.Tensor) -> None:
         own = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
@@ -223,7 +245,7 @@ class _Stream:
         for name, value in found.own.items():
             expected = self._values[self._sources[name]]
             result = torch.from_numpy(value).reshape(expected.shape)
-            self._sqnr_db[name] = sqnr_db(expected, result)
+            self._measured[name] = measure(self._metrics, expected, result)
         needed = [self._sources[name] for name in _needed(chunk)]
         self._left.subtract(needed)
         for source in set(needed):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from qdx.exporter.errors import QdxError, UsageError
-from qdx.exporter.measure import metrics
+from qdx.exporter.measure.metrics import METRICS, OutputKind, finite_or_none, measure, metrics_of
 from qdx.runtime.generate import Products, generate
 from qdx.verification.measure.components import brief
 
@@ -22,11 +22,9 @@ __all__ = [
     "pictures_of",
 ]
 
-Kind = Literal["pictures", "sound", "values"]
-
 # Fields of diffusers' pipeline outputs. Pictures and frames are in [0, 1], channels last; sound is in
 # [-1, 1].
-_KINDS: Final[Mapping[str, Kind]] = {
+_KINDS: Final[Mapping[str, OutputKind]] = {
     "images": "pictures",
     "frames": "pictures",
     "audios": "sound",
@@ -40,13 +38,11 @@ class OutputResult:
 
     Attributes:
         kind: What it is.
-        psnr_db: Peak signal-to-noise ratio, in decibels; NaN for bad data.
-        ssim: Structural similarity; None for what is no picture.
+        values: Of the metrics that are defined for its kind, by name; NaN for bad data.
     """
 
-    kind: Kind
-    psnr_db: float
-    ssim: float | None
+    kind: OutputKind
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -65,16 +61,39 @@ class PipelineResult:
     reference: Products = field(default_factory=dict, repr=False)
     artifact: Products = field(default_factory=dict, repr=False)
 
+    def value(self, name: str) -> float | None:
+        """The worst of a metric over the outputs that have it; NaN where one is bad or where there is no output.
+
+        Returns:
+            None where no output is of a kind for which the metric is defined.
+        """
+        found = [result.values[name] for result in self.outputs.values() if name in result.values]
+        return METRICS[name].worst(found) if found or not self.outputs else None
+
     @property
-    def psnr_db(self) -> float:
-        """The least over the outputs; NaN where one is bad or where there is none."""
-        return metrics.worst_of(result.psnr_db for result in self.outputs.values())
+    def psnr_db(self) -> float | None:
+        """Peak signal-to-noise ratio."""
+        return self.value("psnr_db")
 
     @property
     def ssim(self) -> float | None:
-        """The least over the pictures; NaN where one is bad; None if the pipeline makes no pictures."""
-        found = [result.ssim for result in self.outputs.values() if result.ssim is not None]
-        return metrics.worst_of(found) if found or not self.outputs else None
+        """Structural similarity; None if the pipeline makes no pictures."""
+        return self.value("ssim")
+
+    def to_json(self) -> dict[str, Any]:
+        """The results as plain JSON data; what is not a number, or not defined, becomes null."""
+        names = [metric.name for metric in metrics_of("pipeline")]
+        return {
+            **{name: finite_or_none(self.value(name)) for name in names},
+            "error": self.error,
+            "outputs": {
+                output: {
+                    "kind": result.kind,
+                    **{name: finite_or_none(result.values.get(name)) for name in names},
+                }
+                for output, result in self.outputs.items()
+            },
+        }
 
 
 def attempt(pipeline: Any, call: dict[str, Any], *, seed: int) -> tuple[Products, str]:
@@ -114,19 +133,18 @@ def _compare(
     name: str, one: np.ndarray[Any, Any], other: np.ndarray[Any, Any] | None
 ) -> OutputResult:
     kind = _KINDS.get(name, "values")
+    metrics = [metric for metric in metrics_of("pipeline") if kind in metric.kinds]
     reference = torch.from_numpy(one)
     output = torch.full_like(reference, torch.nan) if other is None else torch.from_numpy(other)
     if kind == "pictures":
-        return OutputResult(
-            kind,
-            metrics.psnr_db(reference, output),
-            metrics.ssim(
-                *(torch.from_numpy(pictures_of(side.numpy())) for side in (reference, output))
-            ),
-        )
+        if output.shape == reference.shape:
+            reference, output = (
+                torch.from_numpy(pictures_of(side.numpy())) for side in (reference, output)
+            )
+        return OutputResult(kind, measure(metrics, reference, output, peak=1.0))
     # Of values whose range nobody declares, the range that the reference takes.
     peak = 2.0 if kind == "sound" else float(reference.max() - reference.min()) or 1.0
-    return OutputResult(kind, metrics.psnr_db(reference, output, peak=peak), None)
+    return OutputResult(kind, measure(metrics, reference, output, peak=peak))
 
 
 def pictures_of(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

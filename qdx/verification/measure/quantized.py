@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
     from qdx.exporter.transforms.recipe import Recipe
-    from qdx.runtime.reference import MethodRecord
+    from qdx.runtime.reference import RecordedMethod
     from qdx.runtime.tensor_folder import TensorFolder
     from qdx.verification.measure.components import MethodResult
 
@@ -261,7 +261,7 @@ class _LateMethod:
 def localize_worst(
     model: QuantizedModel,
     methods: Mapping[str, TargetMethod],
-    records: Mapping[str, MethodRecord],
+    records: Mapping[str, RecordedMethod],
     results: Sequence[MethodResult],
     progress: Progress,
 ) -> Localization | None:

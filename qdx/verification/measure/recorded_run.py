@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qdx.exporter.errors import InvalidInput, InvalidModel, StorageError, quoted
 from qdx.exporter.files import dump_json, load_json
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 from qdx.runtime.tensor_folder import StoredTensors, TensorFolder
 from qdx.verification.measure.samples import Made
 
@@ -82,7 +82,7 @@ class RecordedRun:
         folder: TensorFolder,
         products: Products,
         latents: torch.Tensor | None,
-        records: Mapping[str, MethodRecord],
+        records: Mapping[str, RecordedMethod],
     ) -> RecordedRun:
         """Completes a folder that has the calls already.
 
@@ -160,10 +160,10 @@ class RecordedRun:
         return Made(products, None if final is None else self._folder.read(final))
 
     @cached_property
-    def records(self) -> dict[str, MethodRecord]:
+    def records(self) -> dict[str, RecordedMethod]:
         """The calls by `component.method`, in order of first use; their tensors stay on disk."""
         return {
-            method.where: MethodRecord(
+            method.where: RecordedMethod(
                 method.times_called,
                 tuple(
                     RecordedCall(call.index, self._stored(call.inputs), self._stored(call.outputs))
@@ -173,7 +173,7 @@ class RecordedRun:
             for method in self._index.methods
         }
 
-    def records_with(self, fields: Mapping[str, AbstractSet[str]]) -> dict[str, MethodRecord]:
+    def records_with(self, fields: Mapping[str, AbstractSet[str]]) -> dict[str, RecordedMethod]:
         """The calls, of some methods with fewer outputs.
 
         Args:

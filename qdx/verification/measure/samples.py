@@ -17,7 +17,7 @@ from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.intervals import Interval, bootstrap
 from qdx.verification.measure.picture import PipelineResult
 
-__all__ = ["RunResult", "RunSpec", "Samples", "Trajectory", "run_specs"]
+__all__ = ["RunResult", "RunSpec", "Samples", "Trajectory", "run_label", "run_specs"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,13 @@ class RunSpec:
 
     def __str__(self) -> str:
         """`seed 3, prompt "a red circle"`."""
-        words = ", ".join(f'"{prompt}"' for prompt in self.prompts)
-        return f"seed {self.seed}" + (f", prompt {words}" if words else "")
+        return run_label(self.seed, self.prompts)
+
+
+def run_label(seed: int, prompts: Sequence[str]) -> str:
+    """What reports call a run: `seed 3, prompt "a red circle"`."""
+    words = ", ".join(f'"{prompt}"' for prompt in prompts)
+    return f"seed {seed}" + (f", prompt {words}" if words else "")
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,7 @@ class RunResult:
         numbers = {
             "sqnr_db": self.sqnr_db,
             "latent_sqnr_db": self.latent_sqnr_db,
-            "psnr_db": self.pipeline.psnr_db,
-            "ssim": self.pipeline.ssim,
+            **{m.name: self.pipeline.value(m.name) for m in metrics.metrics_of("pipeline")},
             "reference_score": self.reference_score,
             "artifact_score": self.artifact_score,
         }
@@ -103,36 +107,20 @@ class Samples:
     score: str = ""
 
     @property
-    def psnr_db(self) -> Interval:
-        """Peak signal-to-noise ratio of the pictures."""
-        return bootstrap([run.pipeline.psnr_db for run in self.runs])
+    def figures(self) -> dict[str, Interval | None]:
+        """What the runs say by name, in order; None for what no run has.
 
-    @property
-    def ssim(self) -> Interval | None:
-        """Structural similarity; None where the pipeline makes no pictures."""
-        return self._optional([run.pipeline.ssim for run in self.runs])
-
-    @property
-    def latent_sqnr_db(self) -> Interval | None:
-        """SQNR of the final latents; None where the pipeline does not tell them."""
-        return self._optional([run.latent_sqnr_db for run in self.runs])
-
-    @property
-    def reference_score(self) -> Interval | None:
-        """The reference's score; None without a score function."""
-        return self._optional([run.reference_score for run in self.runs])
-
-    @property
-    def artifact_score(self) -> Interval | None:
-        """The artifact's score; None without a score function."""
-        return self._optional([run.artifact_score for run in self.runs])
-
-    @property
-    def score_drop(self) -> Interval | None:
-        """Reference minus artifact, paired by run; None without a score function."""
-        if not self.score:
-            return None
-        return bootstrap([_drop(run) for run in self.runs])
+        The metrics of the finished pictures; SQNR of the final latents, where the pipeline tells them; of a score function
+        what it gives reference and artifact, and reference minus artifact, paired by run.
+        """
+        runs, names = self.runs, [metric.name for metric in metrics.metrics_of("pipeline")]
+        return {
+            **{name: _optional([run.pipeline.value(name) for run in runs]) for name in names},
+            "latent_sqnr_db": _optional([run.latent_sqnr_db for run in runs]),
+            "reference_score": _optional([run.reference_score for run in runs]),
+            "artifact_score": _optional([run.artifact_score for run in runs]),
+            "score_drop": bootstrap([_drop(run) for run in runs]) if self.score else None,
+        }
 
     @property
     def worst(self) -> RunResult | None:
@@ -142,26 +130,29 @@ class Samples:
 
     def to_json(self) -> dict[str, Any]:
         """The runs as plain JSON data."""
-        figures = {
-            "psnr_db": self.psnr_db,
-            "ssim": self.ssim,
-            "latent_sqnr_db": self.latent_sqnr_db,
-            "reference_score": self.reference_score,
-            "artifact_score": self.artifact_score,
-            "score_drop": self.score_drop,
-        }
         worst = self.worst
         return {
             "score": self.score,
-            **{name: None if one is None else one.to_json() for name, one in figures.items()},
+            **{n: None if one is None else one.to_json() for n, one in self.figures.items()},
             "worst": None if worst is None else str(worst.spec),
-            "runs": [run.to_json() for run in self.runs],
+            # The calls of the first run stand in the report's components.
+            "runs": [
+                {**run.to_json(), "methods": _calls_to_json(run.methods) if number else {}}
+                for number, run in enumerate(self.runs)
+            ],
         }
 
-    @staticmethod
-    def _optional(values: Sequence[float | None]) -> Interval | None:
-        found = [math.nan if value is None else value for value in values]
-        return bootstrap(found) if any(value is not None for value in values) else None
+
+def _calls_to_json(methods: Sequence[MethodResult]) -> dict[str, Any]:
+    """What every call of a run came to, by `component.method`."""
+    return {
+        result.where: {
+            "made": result.times_called,
+            "error": result.error,
+            "measured": [call.to_json() for call in result.calls],
+        }
+        for result in methods
+    }
 
 
 class Trajectory:
@@ -250,3 +241,8 @@ def _drop(run: RunResult) -> float:
     if run.reference_score is None or run.artifact_score is None:
         return math.nan
     return run.reference_score - run.artifact_score
+
+
+def _optional(values: Sequence[float | None]) -> Interval | None:
+    found = [math.nan if value is None else value for value in values]
+    return bootstrap(found) if any(value is not None for value in values) else None

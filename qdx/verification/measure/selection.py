@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from qdx.exporter.calibrate.timesteps import timestep_of
-from qdx.runtime.reference import MethodRecord
+from qdx.runtime.reference import RecordedMethod
 from qdx.verification.measure.conditioning import timestep_name
 
 __all__ = [
@@ -50,7 +50,7 @@ class Work:
         few_s: Seconds that one of them takes on the rungs that compute `few`.
     """
 
-    record: MethodRecord
+    record: RecordedMethod
     each_s: float
     few_s: float = 0.0
 
@@ -69,8 +69,8 @@ def few(count: int) -> tuple[int, ...]:
 
 
 def usual_choice(
-    records: Mapping[str, MethodRecord], macs: Mapping[str, int], *, every_call: bool
-) -> dict[str, MethodRecord]:
+    records: Mapping[str, RecordedMethod], macs: Mapping[str, int], *, every_call: bool
+) -> dict[str, RecordedMethod]:
     """What is compared without a budget.
 
     Args:
@@ -114,7 +114,7 @@ def is_compared_in_part(steps: Sequence[int], macs: int) -> bool:
 
 
 def compared_in_part(
-    records: Mapping[str, MethodRecord], macs: Mapping[str, int]
+    records: Mapping[str, RecordedMethod], macs: Mapping[str, int]
 ) -> frozenset[str]:
     """The quantized methods that are so large; see `is_compared_in_part`.
 
@@ -122,11 +122,8 @@ def compared_in_part(
         records: The recorded calls by `component.method`.
         macs: Multiply-accumulates of one call, of quantized methods.
     """
-    return frozenset(
-        where
-        for where, record in records.items()
-        if where in macs and is_compared_in_part(list(map(len, steps_of(record))), macs[where])
-    )
+    chosen = usual_choice(records, macs, every_call=True)
+    return frozenset(where for where in macs if where in chosen and chosen[where].why_not_all)
 
 
 def _affordable(steps: Sequence[int], macs: int) -> int:
@@ -134,7 +131,7 @@ def _affordable(steps: Sequence[int], macs: int) -> int:
     return max(_STEPS_AT_LEAST, COMPARED_MACS // macs // max(steps, default=1))
 
 
-def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[MethodRecord, ...]:
+def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[RecordedMethod, ...]:
     """Of every method as many steps as fit into a budget, the same number of all that have more.
 
     Args:
@@ -145,7 +142,7 @@ def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[Method
     steps = [steps_of(work.record) for work in works]
     most = max(map(len, steps), default=0)
 
-    def chosen(count: int) -> list[MethodRecord]:
+    def chosen(count: int) -> list[RecordedMethod]:
         return [
             _spread(work.record, own, count, why) for work, own in zip(works, steps, strict=True)
         ]
@@ -158,7 +155,7 @@ def fitting(works: Sequence[Work], budget_s: float, *, why: str) -> tuple[Method
     return tuple(chosen(_LEAST))
 
 
-def steps_of(record: MethodRecord) -> list[tuple[int, ...]]:
+def steps_of(record: RecordedMethod) -> list[tuple[int, ...]]:
     """Positions of the calls in a record that belong together: those in a row with the same timestep.
 
     Pipelines call some denoisers twice in each step, once for each branch of guidance. A call of a method that is
@@ -191,8 +188,8 @@ def steps_among(calls: Sequence[tuple[int, float | None]]) -> list[tuple[int, ..
 
 
 def _spread(
-    record: MethodRecord, steps: Sequence[tuple[int, ...]], count: int, why: str
-) -> MethodRecord:
+    record: RecordedMethod, steps: Sequence[tuple[int, ...]], count: int, why: str
+) -> RecordedMethod:
     if len(steps) <= count:
         return record
     picked = evenly_spaced(len(steps), count)

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Final
 
 from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
-from qdx.exporter.files import dump_json, load_json, replace_file
+from qdx.exporter.files import dump_json, read_bytes, replace_file
+from qdx.exporter.limits import IMAGE_FILE_LIMIT_BYTES
 from qdx.verification.report.html import html_page
 from qdx.verification.report.images import sheets
 from qdx.verification.report.junit import junit_xml
-from qdx.verification.report.model import SCHEMA, Report
+from qdx.verification.report.model import Report
+from qdx.verification.report.read import read_report
+from qdx.verification.stored.report import SCHEMA, StoredReport, load_report_json
 
-__all__ = ["FILES", "clear_report", "write_report"]
+__all__ = ["FILES", "clear_report", "rewrite_pages", "write_report"]
 
+_IMAGES: Final = ("reference.png", "artifact.png", "difference.png")
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
 # In the order of writing: whoever finds the JSON finds the rest as well.
 FILES: Final = (
-    "reference.png",
-    "artifact.png",
-    "difference.png",
+    *_IMAGES,
     "report.html",
     "junit.xml",
     "report.json",
@@ -42,19 +45,46 @@ def write_report(report: Report, folder: Path) -> None:
     pictures = sheets(report.pipeline)
     files = {
         **pictures,
-        "report.html": html_page(report, pictures),
-        "junit.xml": junit_xml(report),
-        "report.json": dump_json(report.to_json()),
+        **_pages(report.stored, pictures),
+        _MARK: dump_json(report.to_json()),
     }
     clear_report(folder)
     try:
         for name in FILES:
             if name in files:
                 replace_file(folder / name, files[name])
-    except StorageError:
+    except BaseException:  # also where a signal arrives
         with contextlib.suppress(OSError):
             _remove(folder)
         raise
+
+
+def rewrite_pages(folder: Path) -> StoredReport:
+    """Makes the pages of a report folder again, from its measurements and pictures; nothing runs.
+
+    Returns:
+        What the folder's `report.json` says.
+
+    Raises:
+        InvalidInput: The folder holds no report, or one that was altered; see `read_report`.
+        StorageError: A file cannot be read or written.
+    """
+    report = read_report(folder / _MARK)
+    pictures = {name: _picture(folder / name) for name in _IMAGES if os.path.lexists(folder / name)}
+    for name, data in _pages(report, pictures).items():
+        replace_file(folder / name, data)
+    return report
+
+
+def _pages(report: StoredReport, pictures: dict[str, bytes]) -> dict[str, bytes]:
+    return {"report.html": html_page(report, pictures), "junit.xml": junit_xml(report)}
+
+
+def _picture(path: Path) -> bytes:
+    data = read_bytes(path, IMAGE_FILE_LIMIT_BYTES, error=InvalidInput)
+    if not data.startswith(_PNG):
+        raise InvalidInput(f"{quoted(path)}: is not a PNG", hint="verify the bundle again")
+    return data
 
 
 def clear_report(folder: Path) -> None:
@@ -83,7 +113,7 @@ def _check_replaceable(folder: Path) -> None:
     if not taken:
         return
     try:
-        found = load_json(folder / _MARK).get("schema")
+        found = load_report_json(folder / _MARK).get("schema")
     except InvalidInput:
         found = None
     if found != SCHEMA:

@@ -1,17 +1,18 @@
-"""The report as one page of HTML that needs nothing else: no network, no scripts, no other file."""
+"""A stored report as one page of HTML that needs nothing else: no network, no scripts, no other file."""
 
 from __future__ import annotations
 
 import base64
-import html
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
-from qdx.exporter.text.clean import clean
 from qdx.verification.report.html_ladder import ladder_sections
 from qdx.verification.report.images import DIFFERENCE_GAIN
-from qdx.verification.report.model import Report
+from qdx.verification.report.markup import escaped, table, table_of_text
+from qdx.verification.report.text import reference_words
+from qdx.verification.stored.measurements import Method, ReplayedCall
+from qdx.verification.stored.report import StoredReport
 
 __all__ = ["html_page"]
 
@@ -30,7 +31,6 @@ img { width: 100%; image-rendering: pixelated; border: 1px solid #8884; }
 summary { cursor: pointer; }
 svg { max-width: 100%; height: auto; }
 """
-_METRICS: Final = ("index", "sqnr_db", "psnr_db", "cosine", "max_abs_err")
 _CAPTIONS: Final[Mapping[str, str]] = {
     "reference.png": "PyTorch, float32",
     "artifact.png": "the artifact",
@@ -38,20 +38,19 @@ _CAPTIONS: Final[Mapping[str, str]] = {
 }
 
 
-def html_page(report: Report, pictures: Mapping[str, bytes]) -> bytes:
+def html_page(report: StoredReport, pictures: Mapping[str, bytes]) -> bytes:
     """The page.
 
     Args:
         report: What the verification found.
         pictures: PNG files by name, see `sheets`; they become part of the page.
     """
-    data = report.to_json()
     verdict = (
         '<span class="ok">passed</span>' if report.ok else '<span class="failed">failed</span>'
     )
     title = f"{report.bundle}: {report.plan} on {report.target}"
     parts = [
-        f"<h1>{_text(title)}: {verdict}</h1>",
+        f"<h1>{escaped(title)}: {verdict}</h1>",
         "<h2>Gates</h2>",
         _gates(report),
         "<h2>Pictures</h2>",
@@ -59,125 +58,106 @@ def html_page(report: Report, pictures: Mapping[str, bytes]) -> bytes:
         *ladder_sections(report),
         "<h2>Components</h2>",
         "<p>Calls of the PyTorch pipeline were replayed on the target with the same inputs.</p>",
-        _components(data["components"]),
+        _components(report, report.replayed()),
     ]
-    if data["other_shape"] is not None:
+    if report.other_shape is not None:
         parts += ["<h2>Components at another shape</h2>",
-                  _components(data["other_shape"]["components"])]  # fmt: skip
-    parts += ["<h2>Run</h2>", _run(data), f"<p>{_text(report.reference)}</p>"]
+                  _components(report, report.replayed_at_other_shape())]  # fmt: skip
+    parts += ["<h2>Run</h2>", _run(report), f"<p>{escaped(reference_words(report.reference))}</p>"]
     body = "\n".join(parts)
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
     return page.encode("utf-8")
 
 
-def _gates(report: Report) -> str:
+def _gates(report: StoredReport) -> str:
     rows = []
     for gate in report.gates:
         mark = '<td class="ok">ok</td>' if gate.ok else '<td class="failed">failed</td>'
         numbers = f'{_number(gate.value)}<td class="number">{gate.sense} {gate.bound:g}</td>'
-        words = f"<td>{_text(gate.rests_on)}</td>{mark}<td>{_text(gate.note)}</td>"
-        rows.append(f"<tr><td>{_text(gate.name)}</td>{numbers}{words}</tr>")
-    return _table(("gate", "value", "bound", "calls", "", ""), rows)
+        words = f"<td>{escaped(gate.rests_on)}</td>{mark}<td>{escaped(gate.note)}</td>"
+        rows.append(f"<tr><td>{escaped(gate.name)}</td>{numbers}{words}</tr>")
+    return table(("gate", "value", "bound", "calls", "", ""), rows)
 
 
-def _pictures(report: Report, pictures: Mapping[str, bytes]) -> str:
+def _pictures(report: StoredReport, pictures: Mapping[str, bytes]) -> str:
     figures = [
-        f'<figure><img alt="{_text(caption)}" '
+        f'<figure><img alt="{escaped(caption)}" '
         f'src="data:image/png;base64,{base64.b64encode(pictures[name]).decode("ascii")}">'
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
+        f"<figcaption>{escaped(caption)}</figcaption></figure>"
         for name, caption in _CAPTIONS.items()
         if name in pictures
     ]
-    error = f'<p class="failed">{_text(report.pipeline.error)}</p>' if report.pipeline.error else ""
+    pipeline, metrics = report.pipeline, report.metrics_of("pipeline")
+    error = f'<p class="failed">{escaped(pipeline.error)}</p>' if pipeline.error else ""
     shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>No pictures.</p>"
     rows = [
-        f"<tr><td>{_text(name)}</td><td>{_text(result['kind'])}</td>"
-        f"{_number(result['psnr_db'])}{_number(result['ssim'])}</tr>"
-        for name, result in report.to_json()["pipeline"]["outputs"].items()
+        f"<tr><td>{escaped(name)}</td><td>{escaped(output.kind)}</td>"
+        f"{''.join(_number(output.value(metric)) for metric in metrics)}</tr>"
+        for name, output in pipeline.outputs.items()
     ]
-    return error + shown + _table(("output", "kind", "PSNR, dB", "SSIM"), rows)
+    headings = (metric.heading for metric in metrics.values())
+    return error + shown + table(("output", "kind", *headings), rows)
 
 
-def _components(components: Mapping[str, Any]) -> str:
-    columns = (
-        "",
-        "SQNR, dB: least",
-        "median",
-        "PSNR, dB: least",
-        "cosine: least",
-        "largest error",
-        "calls",
-        "replayed",
-    )
+def _components(report: StoredReport, methods: Iterable[tuple[str, Method]]) -> str:
+    """The worst and the median of every metric, and all calls."""
+    metrics = report.metrics_of("component")
+    columns = [""]
+    for metric in metrics.values():
+        columns += [f"{metric.heading}: {metric.extreme}", "median"]
     rows, details = [], []
-    for component, found in components.items():
-        for method, result in found["methods"].items():
-            where = f"{component}.{method}"
-            error = (
-                f' <span class="failed">{_text(result["error"])}</span>' if result["error"] else ""
+    for where, one in methods:
+        error = f' <span class="failed">{escaped(one.error)}</span>' if one.error else ""
+        summaries = [one.summary(name) for name in metrics]
+        cells = [value for found in summaries for value in (found.worst, found.median)]
+        cells += [one.calls.made, one.calls.measured]
+        rows.append(f"<tr><td>{escaped(where)}{error}</td>{''.join(map(_number, cells))}</tr>")
+        if one.why_not_all:
+            details.append(
+                f"<p>{escaped(where)}: {one.calls.measured} of {one.calls.made} calls were compared: "
+                f"{escaped(one.why_not_all)}.</p>"
             )
-            cells = (
-                result["sqnr_db"]["min"],
-                result["sqnr_db"]["median"],
-                result["psnr_db"]["min"],
-                result["cosine"]["min"],
-                result["max_abs_err"]["max"],
-                result["calls"]["made"],
-                result["calls"]["measured"],
-            )
-            rows.append(f"<tr><td>{_text(where)}{error}</td>{''.join(map(_number, cells))}</tr>")
-            if result["why_not_all"]:
-                counts = result["calls"]
-                details.append(
-                    f"<p>{_text(where)}: {counts['measured']} of {counts['made']} calls were compared: "
-                    f"{_text(result['why_not_all'])}.</p>"
-                )
-            details.append(_calls(where, result["measured"]))
-    return _table(columns, rows) + "".join(details)
+        details.append(_calls(report, where, one.measured))
+    return table((*columns, "calls", "replayed"), rows) + "".join(details)
 
 
-def _calls(where: str, calls: Iterable[Mapping[str, Any]]) -> str:
+def _calls(report: StoredReport, where: str, calls: Iterable[ReplayedCall]) -> str:
+    metrics = report.metrics_of("component")
     rows = [
-        "<tr>"
-        + "".join(_number(call[key]) for key in _METRICS)
-        + f'<td class="failed">{_text(call["error"])}</td></tr>'
+        f"<tr>{_number(call.index)}{''.join(_number(call.value(name)) for name in metrics)}"
+        f'<td class="failed">{escaped(call.error)}</td></tr>'
         for call in calls
     ]
     if not rows:
         return ""
-    table = _table(("call", "SQNR, dB", "PSNR, dB", "cosine", "largest error", ""), rows)
-    return f"<details><summary>{_text(where)}, call by call</summary>{table}</details>"
+    shown = table(("call", *(metric.heading for metric in metrics.values()), ""), rows)
+    return f"<details><summary>{escaped(where)}, call by call</summary>{shown}</details>"
 
 
-def _run(data: Mapping[str, Any]) -> str:
-    rows = {name: data[name] for name in ("target", "runtime", "plan", "seed", "steps")}
-    rows |= {
-        name.replace("_", " "): data["proof"][name]
-        for name in ("status", "executed_by", "unproved", "caution")
+def _run(report: StoredReport) -> str:
+    proof = report.proof
+    rows: dict[str, object] = {
+        "target": report.target,
+        "runtime": report.runtime,
+        "plan": report.plan,
+        "seed": report.seed,
+        "steps": report.steps,
+        "status": proof.status,
+        "executed by": proof.executed_by,
+        "unproved": proof.unproved,
+        "caution": proof.caution,
+        "call": json.dumps(report.call, ensure_ascii=False, sort_keys=True),
+        **report.versions,
     }
-    rows["call"] = json.dumps(data["call"], ensure_ascii=False, sort_keys=True)
-    rows |= data["versions"]
-    return _table(
-        (),
-        [f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in rows.items()],
-    )
-
-
-def _table(columns: tuple[str, ...], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    return table_of_text((), rows.items())
 
 
 def _number(value: float | None) -> str:
     if value is None:
         return '<td class="number">-</td>'
     return f'<td class="number">{value:.6g}</td>'
-
-
-def _text(value: object) -> str:
-    return html.escape(clean(str(value)), quote=True)

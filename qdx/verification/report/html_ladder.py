@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from qdx.exporter.text.clean import clean
-from qdx.verification.measure.audit import DENOMINATOR
 from qdx.verification.measure.rungs import QUANTIZED
 from qdx.verification.report.charts import bars, curves
 from qdx.verification.report.format import figure, percent
-
-if TYPE_CHECKING:
-    from qdx.verification.measure.components import MethodResult
-    from qdx.verification.measure.localize import Localization
-    from qdx.verification.measure.samples import Samples
-    from qdx.verification.report.model import Report
+from qdx.verification.report.markup import escaped, table_of_text
+from qdx.verification.report.text import samples_figures
+from qdx.verification.stored.measurements import Localization, Method
+from qdx.verification.stored.report import StoredReport
+from qdx.verification.stored.values import as_float
 
 __all__ = ["ladder_sections"]
 
@@ -33,116 +29,120 @@ _RUNGS: Final = {
 }
 
 
-def ladder_sections(report: Report) -> list[str]:
+def ladder_sections(report: StoredReport) -> list[str]:
     """Sections of the page, in order; none for a float bundle in one run."""
+    methods = [*report.replayed()]
     return [
-        *_ladder(report.methods),
-        *_conditioning(report.methods),
+        *_ladder(methods),
+        *_conditioning(methods),
         *_audit(report),
-        *_samples(report.samples),
+        *_samples(report),
         *_localization(report.localization),
     ]
 
 
-def _ladder(methods: Sequence[MethodResult]) -> list[str]:
-    found = [r for r in methods if r.calls and len(r.calls[0].rungs) > 1]
+def _ladder(methods: Sequence[tuple[str, Method]]) -> list[str]:
+    found = [(where, one) for where, one in methods if len(one.rungs) > 1]
     if not found:
         return []
     parts = [
         "<h2>Ladder</h2>",
         _LADDER_NOTE,
     ]
-    for result in found:
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for call in result.calls:
-            for rung in call.rungs:
-                name = _RUNGS.get(rung.name, rung.name)
-                lines.setdefault(name, []).append((call.index, rung.float_sqnr_db))
-        for call in result.calls:
-            for rung in call.rungs:
-                if rung.name != QUANTIZED and rung.quantized_sqnr_db is not None:
-                    name = f"lowering: {_RUNGS.get(rung.name, rung.name).removeprefix('runtime, ')}"
-                    lines.setdefault(name, []).append((call.index, rung.quantized_sqnr_db))
-        parts.append(f"<h3>{_text(result.where)}</h3>")
-        parts.append(curves(f"SQNR of {result.where} by call", "dB over calls", lines))
+    for where, one in found:
+        lines = {
+            _RUNGS.get(rung.name, rung.name): [
+                (call.index, as_float(call.float_sqnr_db)) for call in rung.calls
+            ]
+            for rung in one.rungs
+        }
+        for rung in one.rungs:
+            name = f"lowering: {_RUNGS.get(rung.name, rung.name).removeprefix('runtime, ')}"
+            points = [
+                (call.index, call.quantized_sqnr_db)
+                for call in rung.calls
+                if call.quantized_sqnr_db is not None
+            ]
+            if rung.name != QUANTIZED and points:
+                lines[name] = points
+        parts.append(f"<h3>{escaped(where)}</h3>")
+        parts.append(curves(f"SQNR of {where} by call", "dB over calls", lines))
     return parts
 
 
-def _conditioning(methods: Sequence[MethodResult]) -> list[str]:
+def _conditioning(methods: Sequence[tuple[str, Method]]) -> list[str]:
     parts = []
-    for result in methods:
-        found = result.conditioning
+    for where, one in methods:
+        found = one.conditioning
         if found is None:
             continue
         if not found.steps:
-            parts.append(f"<p>{_text(result.where)}: {_text(found.note)}.</p>")
+            parts.append(f"<p>{escaped(where)}: {escaped(found.note)}.</p>")
             continue
-        ratios = {"artifact / reference": [(step.index, step.ratio) for step in found.steps]}
+        ratios = {"artifact / reference": [(s.index, as_float(s.ratio)) for s in found.steps]}
         parts.append(
-            f"<p>{_text(result.where)}: {figure(found.ratio_min)} to {figure(found.ratio_max)} of the "
+            f"<p>{escaped(where)}: {figure(found.ratio_min)} to {figure(found.ratio_max)} of the "
             "reference's spread of (conditional &minus; unconditional).</p>"
         )
-        parts.append(curves(f"Strength of guidance of {result.where}", "ratio over calls", ratios))
+        parts.append(curves(f"Strength of guidance of {where}", "ratio over calls", ratios))
     return ["<h2>Strength of guidance</h2>", *parts] if parts else []
 
 
-def _audit(report: Report) -> list[str]:
-    if not report.audits:
+def _audit(report: StoredReport) -> list[str]:
+    if report.audit is None:
         return []
+    audits = [*report.audits()]
     rows = [
         (
-            audit.component,
-            percent(audit.planned_share),
-            percent(audit.executed_share),
-            percent(audit.time_share),
+            component,
+            percent(audit.planned_low_precision_mac_share),
+            percent(audit.executed_low_precision_mac_share),
+            percent(audit.low_precision_time_share),
         )
-        for audit in report.audits
+        for component, audit in audits
     ]
     slow = [
         (one.where, one.key, f"{one.macs:,}", one.why)
-        for audit in report.audits
+        for _, audit in audits
         for one in audit.downgraded
     ]
     columns = ("component", "planned in low precision", "executed of it", "share of the time")
-    parts = ["<h2>Audit</h2>", f"<p>Of {DENOMINATOR}.</p>", _table(columns, rows)]
+    parts = [
+        "<h2>Audit</h2>",
+        f"<p>Of {escaped(report.audit.of)}.</p>",
+        table_of_text(columns, rows),
+    ]
     if slow:
-        parts.append(_table(("downgraded in", "site", "multiply-accumulates", "why"), slow))
+        parts.append(table_of_text(("downgraded in", "site", "multiply-accumulates", "why"), slow))
     return parts
 
 
-def _samples(samples: Samples | None) -> list[str]:
+def _samples(report: StoredReport) -> list[str]:
+    samples = report.samples
     if samples is None or (len(samples.runs) < 2 and not samples.score):
         return []
-    figures = {
-        "PSNR, dB": samples.psnr_db,
-        "SSIM": samples.ssim,
-        "final latents, SQNR, dB": samples.latent_sqnr_db,
-        f"{samples.score}, reference": samples.reference_score,
-        f"{samples.score}, artifact": samples.artifact_score,
-        f"{samples.score}, drop": samples.score_drop,
-    }
     rows = [
         (name, figure(one.mean), figure(one.low), figure(one.high))
-        for name, one in figures.items()
-        if one is not None
+        for name, one in samples_figures(report, samples).items()
     ]
+    metrics = report.metrics_of("pipeline")
     runs = [
         (
-            str(run.spec),
+            run.label,
             figure(run.sqnr_db),
             figure(run.latent_sqnr_db),
-            figure(run.pipeline.psnr_db),
-            figure(run.pipeline.ssim),
+            *(figure(run.value(name)) for name in metrics),
             figure(run.reference_score),
             figure(run.artifact_score),
         )
         for run in samples.runs
     ]
-    head = ("run", "least SQNR, dB", "latents, dB", "PSNR, dB", "SSIM", "score", "artifact's score")
+    headings = (metric.heading for metric in metrics.values())
+    head = ("run", "least SQNR, dB", "latents, dB", *headings, "score", "artifact's score")
     return [
         "<h2>Runs</h2>",
-        _table((f"{len(samples.runs)} runs", "mean", "95 % from", "to"), rows),
-        f"<details><summary>run by run</summary>{_table(head, runs)}</details>",
+        table_of_text((f"{len(samples.runs)} runs", "mean", "95 % from", "to"), rows),
+        f"<details><summary>run by run</summary>{table_of_text(head, runs)}</details>",
     ]
 
 
@@ -161,10 +161,10 @@ def _localization(found: Localization | None) -> list[str]:
         )
         for site in ranked
     ]
-    first = "" if found.first is None else f" It enters first at <b>{_text(found.first.key)}</b>."
+    first = "" if found.first is None else f" It enters first at <b>{escaped(found.first)}</b>."
     head = (
-        f"<p>Call {found.index} of {_text(found.where)}: most of the error enters in "
-        f"<b>{found.enters}</b>.{first}</p>"
+        f"<p>Call {found.call} of {escaped(found.where)}: most of the error enters in "
+        f"<b>{escaped(found.enters)}</b>.{first}</p>"
     )
     columns = (
         "site",
@@ -178,17 +178,5 @@ def _localization(found: Localization | None) -> list[str]:
         "<h2>Where the error enters</h2>",
         head,
         bars("Share of the error at the output", [(s.key, s.share or 0.0) for s in ranked]),
-        _table(columns, rows),
+        table_of_text(columns, rows),
     ]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _text(value: object) -> str:
-    return html.escape(clean(str(value)), quote=True)

@@ -6,23 +6,26 @@ import html
 
 from qdx.exporter.text.clean import clean
 from qdx.verification.judge.gates import Gate
-from qdx.verification.report.model import Report
+from qdx.verification.report.text import proof_words
+from qdx.verification.stored.report import StoredReport
 
 __all__ = ["junit_xml"]
 
 
-def junit_xml(report: Report) -> bytes:
+def junit_xml(report: StoredReport) -> bytes:
     """The gates as a test suite. No times and no host: the same numbers make the same bytes.
 
     A report without gates has one failing case, since a suite without cases counts as passed.
     """
-    gates = report.gates or (Gate("gates", None, 0.0, ok=False, note="no gate was evaluated"),)
+    gates = tuple(map(Gate.read, report.gates)) or (
+        Gate("gates", None, 0.0, ok=False, note="no gate was evaluated"),
+    )
     suite = _escaped(f"qdx.verify.{report.target}.{report.plan}")
     failed = sum(not gate.ok for gate in gates)
     counts = f'tests="{len(gates)}" failures="{failed}" errors="0" skipped="0"'
     cases = "".join(_case(gate, suite) for gate in gates)
     proof = (
-        f'    <properties>\n      <property name="proof" value="{_escaped(str(report.proof))}"/>\n'
+        f'    <properties>\n      <property name="proof" value="{_escaped(proof_words(report.proof))}"/>\n'
         "    </properties>\n"
     )
     text = (

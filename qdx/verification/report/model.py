@@ -1,13 +1,14 @@
-"""The report: every number of a verification, as data and as text."""
+"""The report: every number of a verification, as live results and as the data that is stored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from qdx.backends.contract import Proof
-from qdx.exporter.measure.metrics import finite_or_none
+from qdx.exporter.measure.metrics import METRICS, Metric, finite_or_none
+from qdx.exporter.plan.schema.gates import Gates
 from qdx.exporter.text.clean import clean
 from qdx.verification.judge.gates import Gate
 from qdx.verification.measure.audit import AuditResult, audit_to_json
@@ -19,10 +20,10 @@ from qdx.verification.measure.picture import PipelineResult
 from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.measure.rungs import rungs_to_json
 from qdx.verification.measure.samples import Samples
+from qdx.verification.report.text import report_text
+from qdx.verification.stored.report import SCHEMA, StoredReport, stored_report
 
-__all__ = ["SCHEMA", "Report", "components_to_json"]
-
-SCHEMA: Final = "qdx.report/1"
+__all__ = ["Report", "components_to_json"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class Report:
         runtime: The runtime that the artifact is for.
         proof: What ran it here, and what that proves.
         plan: Name of the plan whose gates were applied.
+        contract: Those gates, as the plan has them.
         seed: Of the noise.
         steps: Denoising steps; None for pipelines without.
         call: The pipeline's arguments, complete but for the generator.
-        gates: Every acceptance test.
+        gates: Every acceptance test; none before it is judged.
         methods: Teacher-forced results at the first shape.
         other_methods: The same at a second shape; None for artifacts of static shapes.
         pipeline: The finished pictures.
@@ -47,7 +49,8 @@ class Report:
         audits: What the runtime executes, by component for which low precision is planned.
         coverage: What calibration has seen; None for a bundle that was not calibrated.
         localization: Where the error of the worst call enters; None where nobody asked.
-        lockstep: Calls of quantized graphs, compared quantizer by quantizer.
+        quantized: `component.method` of quantized graphs.
+        lockstep: Calls of these, compared quantizer by quantizer.
         reference: Where the reference's runs came from.
     """
 
@@ -56,6 +59,7 @@ class Report:
     runtime: str
     proof: Proof
     plan: str
+    contract: Gates
     seed: int
     steps: int | None
     call: dict[str, Any]
@@ -68,6 +72,7 @@ class Report:
     audits: tuple[AuditResult, ...] = ()
     coverage: Coverage | None = None
     localization: Localization | None = field(default=None, repr=False)
+    quantized: frozenset[str] = frozenset()
     lockstep: tuple[LockstepCall, ...] = field(default=(), repr=False)
     reference: ReferenceUse = field(default_factory=ReferenceUse)
 
@@ -87,11 +92,17 @@ class Report:
             "runtime": self.runtime,
             "proof": asdict(self.proof),
             "plan": self.plan,
+            "contract": self.contract.model_dump(mode="json", exclude_none=True),
             "seed": self.seed,
             "steps": self.steps,
             "call": self.call,
             "reference": self.reference.to_json(),
             "gates": [gate.to_json() for gate in self.gates],
+            "metrics": [_head(metric) for metric in METRICS.values()],
+            "methods": list(
+                dict.fromkeys(result.where for result in (*self.methods, *(other or ())))
+            ),
+            "quantized": sorted(self.quantized),
             "components": components_to_json(self.methods),
             "other_shape": None if other is None else {"components": components_to_json(other)},
             "audit": audit_to_json(self.audits),
@@ -99,28 +110,30 @@ class Report:
             "lockstep": [call.to_json() for call in self.lockstep],
             "localization": None if self.localization is None else self.localization.to_json(),
             "samples": None if self.samples is None else self.samples.to_json(),
-            "pipeline": {
-                "psnr_db": finite_or_none(self.pipeline.psnr_db),
-                "ssim": finite_or_none(self.pipeline.ssim),
-                "error": self.pipeline.error,
-                "outputs": {
-                    name: {
-                        "kind": result.kind,
-                        "psnr_db": finite_or_none(result.psnr_db),
-                        "ssim": finite_or_none(result.ssim),
-                    }
-                    for name, result in self.pipeline.outputs.items()
-                },
-            },
+            "pipeline": self.pipeline.to_json(),
             "versions": self.versions,
         }
         return {name: _plain(value) for name, value in found.items()}
 
+    @property
+    def stored(self) -> StoredReport:
+        """The report as its file has it."""
+        return stored_report(self.to_json())
+
     def __str__(self) -> str:
         """The gates and the findings as tables for a terminal."""
-        from qdx.verification.report.text import report_text
+        return report_text(self.stored)
 
-        return report_text(self)
+
+def _head(metric: Metric) -> dict[str, Any]:
+    """What tables need to know of a metric."""
+    return {
+        "name": metric.name,
+        "label": metric.label,
+        "unit": metric.unit,
+        "better": metric.better,
+        "levels": sorted(metric.levels),
+    }
 
 
 def components_to_json(methods: Iterable[MethodResult]) -> dict[str, Any]:

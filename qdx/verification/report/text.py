@@ -1,43 +1,75 @@
-"""The report as tables for a terminal."""
+"""A stored report as tables for a terminal."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from qdx.exporter.measure import metrics
+from qdx.backends.contract import Proof
+from qdx.exporter.measure.metrics import or_least
 from qdx.exporter.text.clean import clean
-from qdx.verification.measure.rungs import by_rung, previous_sqnrs_db
+from qdx.verification.measure.answers import AnswersUse
+from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.report.format import figure, percent
+from qdx.verification.stored.measurements import (
+    ComponentAudit,
+    Interval,
+    Localization,
+    Method,
+    Samples,
+)
+from qdx.verification.stored.report import StoredProof, StoredReport, StoredUse
+from qdx.verification.stored.values import as_float
 
-if TYPE_CHECKING:
-    from qdx.verification.measure.audit import AuditResult
-    from qdx.verification.measure.components import MethodResult
-    from qdx.verification.measure.intervals import Interval
-    from qdx.verification.measure.localize import Localization
-    from qdx.verification.measure.samples import Samples
-    from qdx.verification.report.model import Report
-
-__all__ = ["report_text"]
+__all__ = ["proof_words", "reference_words", "report_text", "samples_figures"]
 
 _SITES_SHOWN: Final = 5
 
 
-def report_text(report: Report) -> str:
-    """Gates first; of quantized bundles also rungs, guidance, audit, runs and localization."""
+def report_text(report: StoredReport) -> str:
+    """Gates and components first; of quantized bundles also rungs, guidance, audit, runs and localization."""
+    methods = [*report.replayed()]
     parts = [
         _gates(report),
+        _components(report, methods),
         _not_all(report),
-        _rungs(report.methods),
-        _conditioning(report.methods),
+        _rungs(methods),
+        _conditioning(methods),
+        _audit(report.audits()),
+        _samples(report),
+        _localization(report.localization),
+        reference_words(report.reference),
+        proof_words(report.proof),
     ]
-    parts += [_audit(report.audits), _samples(report.samples), _localization(report.localization)]
-    parts += [str(report.reference), str(report.proof)]
     return clean("\n\n".join(part for part in parts if part))
 
 
-def _gates(report: Report) -> str:
+def proof_words(proof: StoredProof) -> str:
+    """What ran the artifact, and what that leaves unproved."""
+    return str(Proof(proof.status, proof.executed_by, proof.unproved, proof.caution))
+
+
+def reference_words(use: StoredUse) -> str:
+    """Where the reference's runs came from."""
+    answers = use.quantized
+    quantized = None if answers is None else AnswersUse(answers.ran, answers.cached)
+    return str(ReferenceUse(use.ran, use.cached, quantized, list(use.notes)))
+
+
+def samples_figures(report: StoredReport, samples: Samples) -> dict[str, Interval]:
+    """What the runs say, with intervals, by heading."""
+    score = samples.score or "score"
+    figures = {
+        **{one.heading: samples.interval(n) for n, one in report.metrics_of("pipeline").items()},
+        "final latents, SQNR, dB": samples.latent_sqnr_db,
+        f"{score}, reference": samples.reference_score,
+        f"{score}, artifact": samples.artifact_score,
+        f"{score}, drop": samples.score_drop,
+    }
+    return {name: one for name, one in figures.items() if one is not None}
+
+
+def _gates(report: StoredReport) -> str:
     rows = [
         (
             gate.name,
@@ -51,63 +83,78 @@ def _gates(report: Report) -> str:
     return _table(("gate", "value", "expected", "calls", ""), rows)
 
 
-def _not_all(report: Report) -> str:
+def _components(report: StoredReport, methods: Sequence[tuple[str, Method]]) -> str:
+    """The worst value of every metric over the compared calls of each method."""
+    metrics = report.metrics_of("component")
+    rows = [
+        (where, *(figure(one.summary(name).worst) for name in metrics), str(one.calls.measured))
+        for where, one in methods
+        if one.measured
+    ]
+    columns = ("worst call", *(metric.heading for metric in metrics.values()), "calls")
+    return _table(columns, rows) if rows else ""
+
+
+def _not_all(report: StoredReport) -> str:
     """The methods of which not all calls were compared, and why."""
     lines = []
-    for place, results in (("", report.methods), (" at the other shape", report.other_methods)):
-        for result in results or ():
-            if len(result.calls) < result.times_called and not result.error:
-                why = result.why_not_all or f"no more than {result.recorded} are recorded"
-                count = f"{len(result.calls)} of {result.times_called} calls compared"
-                lines.append(f"{result.where}{place}: {count}: {why}")
+    places = (("", report.replayed()), (" at the other shape", report.replayed_at_other_shape()))
+    for place, methods in places:
+        for where, one in methods:
+            counts = one.calls
+            if counts.measured < counts.made and not one.error:
+                why = one.why_not_all or f"no more than {counts.recorded} are recorded"
+                count = f"{counts.measured} of {counts.made} calls compared"
+                lines.append(f"{where}{place}: {count}: {why}")
     return "\n".join(lines)
 
 
-def _rungs(methods: Sequence[MethodResult]) -> str:
+def _rungs(methods: Sequence[tuple[str, Method]]) -> str:
     """The least SQNR of every rung over the calls, of methods with more than one rung."""
     rows, notes = [], []
-    for result in methods:
-        found = by_rung((call.index, call.rungs) for call in result.calls)
-        few = [name for name, rungs in found.items() if len(rungs) < len(result.calls)]
+    for where, one in methods:
+        few = [rung.name for rung in one.rungs if len(rung.calls) < len(one.measured)]
         if few:
             notes.append(
-                f"{result.where}: {' and '.join(few)} computed some of the calls, and their figures are of these"
+                f"{where}: {' and '.join(few)} computed some of the calls, and their figures are of these"
             )
-        for name, rungs in found.items() if len(found) > 1 else ():
-            worst = min(rungs, key=lambda pair: metrics.or_least(pair[1].float_sqnr_db))
+        for rung in one.rungs if len(one.rungs) > 1 else ():
+            worst = min(rung.calls, key=lambda call: or_least(as_float(call.float_sqnr_db)))
             rows.append((
-                result.where,
-                name,
-                figure(metrics.worst_of(rung.float_sqnr_db for _, rung in rungs)),
-                figure(metrics.worst_of(previous_sqnrs_db(rung for _, rung in rungs))),
-                str(worst[0]),
-                str(len(rungs)),
+                where,
+                rung.name,
+                figure(rung.float_sqnr_db_min),
+                figure(rung.previous_sqnr_db_min),
+                str(worst.index),
+                str(len(rung.calls)),
             ))  # fmt: skip
     columns = ("least SQNR, dB", "rung", "to float", "to previous", "worst call", "calls")
     return "\n".join([_table(columns, rows), *notes]) if rows else ""
 
 
-def _conditioning(methods: Sequence[MethodResult]) -> str:
+def _conditioning(methods: Sequence[tuple[str, Method]]) -> str:
     lines = []
-    for result in methods:
-        found = result.conditioning
-        if found is None or not any(len(call.rungs) > 1 for call in result.calls):
+    for where, one in methods:
+        found = one.conditioning
+        if found is None or len(one.rungs) < 2:
             continue
         if found.steps:
             low, high = figure(found.ratio_min), figure(found.ratio_max)
-            lines.append(f"guidance of {result.where}: {low} to {high} of the reference's strength")
+            lines.append(f"guidance of {where}: {low} to {high} of the reference's strength")
         else:
-            lines.append(f"guidance of {result.where}: {found.note}")
+            lines.append(f"guidance of {where}: {found.note}")
     return "\n".join(lines)
 
 
-def _audit(audits: Sequence[AuditResult]) -> str:
+def _audit(audits: Iterable[tuple[str, ComponentAudit]]) -> str:
     lines = []
-    for audit in audits:
-        planned, executed = percent(audit.planned_share), percent(audit.executed_share)
-        time = "" if audit.time_share is None else f", {percent(audit.time_share)} of the time"
+    for component, audit in audits:
+        planned = percent(audit.planned_low_precision_mac_share)
+        executed = percent(audit.executed_low_precision_mac_share)
+        share = audit.low_precision_time_share
+        time = "" if share is None else f", {percent(share)} of the time"
         lines.append(
-            f"{audit.component}: {planned} of convolutions and linear operations planned in low precision, "
+            f"{component}: {planned} of convolutions and linear operations planned in low precision, "
             f"{executed} of what is planned executed so{time}"
         )
         shown = audit.downgraded[:_SITES_SHOWN]
@@ -118,23 +165,17 @@ def _audit(audits: Sequence[AuditResult]) -> str:
     return "\n".join(lines)
 
 
-def _samples(samples: Samples | None) -> str:
+def _samples(report: StoredReport) -> str:
     """Figures with intervals, where there are several runs or scores."""
+    samples = report.samples
     if samples is None or (len(samples.runs) < 2 and not samples.score):
         return ""
-    figures = {
-        "PSNR, dB": samples.psnr_db,
-        "SSIM": samples.ssim,
-        "final latents, SQNR, dB": samples.latent_sqnr_db,
-        "score, reference": samples.reference_score,
-        "score, artifact": samples.artifact_score,
-        "score, drop": samples.score_drop,
-    }
-    rows = [(name, *_interval(one)) for name, one in figures.items() if one is not None]
+    rows = [(name, *_interval(one)) for name, one in samples_figures(report, samples).items()]
     count = len(samples.runs)
     text = _table((f"{count} run{'s' if count > 1 else ''}", "mean", "95 % interval"), rows)
-    worst = samples.worst
-    return text if worst is None or count < 2 else f"{text}\nworst step by step: {worst.spec}"
+    if samples.worst is None or count == 1:
+        return text
+    return f"{text}\nworst step by step: {samples.worst}"
 
 
 def _localization(found: Localization | None) -> str:
@@ -150,15 +191,15 @@ def _localization(found: Localization | None) -> str:
         )
         for site in found.ranked[:_SITES_SHOWN]
     ]
-    head = f"error of call {found.index} of {found.where}: most of it enters in {found.enters}"
+    head = f"error of call {found.call} of {found.where}: most of it enters in {found.enters}"
     if found.first is not None:
-        head += f"; of the quantized sites it enters first at {found.first.key}"
+        head += f"; of the quantized sites it enters first at {found.first}"
     columns = ("site", "op", "own SQNR, dB", "output SQNR if alone, dB", "share")
     return f"{head}\n{_table(columns, rows)}"
 
 
 def _interval(one: Interval) -> tuple[str, str]:
-    if not math.isfinite(one.low):
+    if one.low is None or one.high is None:
         return figure(one.mean), "-"
     return figure(one.mean), f"{figure(one.low)} to {figure(one.high)}"
 

@@ -22,6 +22,7 @@ from qdx.exporter.measure.metrics import (
     psnr_db,
     sqnr_db,
     ssim,
+    tensors,
     worst_of,
 )
 
@@ -124,7 +125,7 @@ def test_sqnr_in_blocks_is_sqnr_of_the_whole(monkeypatch):
     whole = sqnr_db(reference, output)
     spoilt = output.clone()
     spoilt[-1, -1, -1, -1] = math.nan
-    monkeypatch.setattr(metrics, "_BLOCK", 7)
+    monkeypatch.setattr(tensors, "_BLOCK", 7)
 
     assert sqnr_db(reference, output) == pytest.approx(whole, abs=1e-9)
     assert math.isnan(sqnr_db(reference, spoilt))

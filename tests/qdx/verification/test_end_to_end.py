@@ -13,7 +13,7 @@ from qdx.cache.store import Store
 from qdx.compile.export import export
 from qdx.exporter.errors import InvalidBundle, InvalidModel, UsageError
 from qdx.exporter.files import dump_json, load_json
-from qdx.verification import verify as ladder
+from qdx.verification import run as first_step
 from qdx.verification.measure import reference_runs
 from qdx.verification.verify import verify
 from tests.support.tiny import FAMILIES, build
@@ -115,7 +115,7 @@ SABOTAGE = {
 
 @pytest.mark.parametrize("name", SABOTAGE)
 def test_a_runner_that_does_wrong_fails(model, bundle, monkeypatch, name):
-    opened = ladder.open_methods
+    opened = first_step.open_methods
 
     def wrong(*args, **kwargs):
         def spoil(method):
@@ -127,7 +127,7 @@ def test_a_runner_that_does_wrong_fails(model, bundle, monkeypatch, name):
 
         return {where: spoil(method) for where, method in opened(*args, **kwargs).items()}
 
-    monkeypatch.setattr(ladder, "open_methods", wrong)
+    monkeypatch.setattr(first_step, "open_methods", wrong)
     report = verify(bundle, model=model, steps=2)
 
     assert not report.ok

@@ -9,15 +9,15 @@ import torch
 
 from qdx.exporter.errors import UsageError
 from qdx.exporter.plan.schema.load import load_plan
-from qdx.verification.judge.evaluate import component_gates
 from qdx.verification.measure.components import compare_calls
 from tests.support.artifacts import as_method
+from tests.support.judging import component_gates
 
 BOUND_DB = load_plan("float16").gates.component.sqnr_db_min
 
 
 def failed_gates(records, methods) -> set[str]:
-    gates = component_gates("", compare_calls(records, methods), BOUND_DB)
+    gates = component_gates(compare_calls(records, methods), BOUND_DB)
     return {gate.name for gate in gates if not gate.ok}
 
 
@@ -317,7 +317,7 @@ def test_the_fault_is_told_in_words(sd):
                "output missing": "`sample` is missing"}  # fmt: skip
     for name, words in changes.items():
         methods = {**sd.methods, "unet.forward": OUTPUTS[name](sd.methods["unet.forward"])}
-        gates = component_gates("", compare_calls(sd.records, methods), BOUND_DB)
+        gates = component_gates(compare_calls(sd.records, methods), BOUND_DB)
 
         assert words in next(gate.note for gate in gates if not gate.ok)
 

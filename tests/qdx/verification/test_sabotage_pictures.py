@@ -10,13 +10,11 @@ from PIL import Image
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.errors import InternalError, UsageError
-from qdx.exporter.plan.schema.load import load_plan
 from qdx.runtime.generate import _products, generate
-from qdx.verification.judge.evaluate import pipeline_gates
 from qdx.verification.measure.picture import attempt, compare_products
+from tests.support.judging import pipeline_gates
 from tests.support.tiny.families import picture
 
-CONTRACT = load_plan("float16").gates
 PICTURES = np.stack(
     [np.asarray(picture(f"image-64x48-{n}.png"), dtype=np.float64) / 255 for n in (1, 2)]
 )
@@ -24,8 +22,7 @@ PICTURES = np.stack(
 
 def verdicts(reference, artifact, error=""):
     return {
-        gate.name: gate.ok
-        for gate in pipeline_gates(CONTRACT, compare_products(reference, artifact, error))
+        gate.name: gate.ok for gate in pipeline_gates(compare_products(reference, artifact, error))
     }
 
 

@@ -9,12 +9,15 @@ import pytest
 
 from qdx.backends.contract import Proof
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
-from qdx.verification import verify as ladder
+from qdx.source.same_model import check_source
+from qdx.verification import provenance
+from qdx.verification import run as first_step
 from qdx.verification.measure import components, selection
 from qdx.verification.measure.reference_runs import Reference
 from qdx.verification.measure.rungs import by_rung
 from qdx.verification.measure.runs import size_pixels
-from qdx.verification.verify import _check_outside, check_source, verify
+from qdx.verification.provenance import proof_of
+from qdx.verification.verify import _check_outside, verify
 from tests.support.quantizing import STATIC, export, plan
 
 
@@ -73,13 +76,13 @@ def test_a_verification_that_ends_early_leaves_no_old_report(
 ):
     manifest = SimpleNamespace(plan={}, layout=None, source=SimpleNamespace(files={}))
     bundle = SimpleNamespace(path=tmp_path / "bundle", manifest=manifest)
-    monkeypatch.setattr(ladder, "read_bundle", lambda _: bundle)
-    monkeypatch.setattr(ladder, "plan_from_json", lambda *_, **__: None)
+    monkeypatch.setattr(first_step, "read_bundle", lambda _: bundle)
+    monkeypatch.setattr(first_step, "plan_from_json", lambda *_, **__: None)
 
     def missing(*_, **__):
         raise RuntimeMissing("not installed")
 
-    monkeypatch.setattr(ladder, "open_methods", missing)
+    monkeypatch.setattr(first_step, "open_methods", missing)
     with pytest.raises(RuntimeMissing):
         verify(bundle.path, model=ddpm.folder, report=old_report)
 
@@ -168,7 +171,8 @@ def test_the_worst_call_is_localized_also_where_the_graph_in_pytorch_was_not_ask
 
     def worse(call, answers):
         found = measured(call, answers)
-        return replace(found, sqnr_db=found.sqnr_db - 20) if call.index == 1 else found
+        values = {**found.values, "sqnr_db": found.sqnr_db - 20}
+        return replace(found, values=values) if call.index == 1 else found
 
     monkeypatch.setattr(selection, "COMPARED_MACS", 1)
     monkeypatch.setattr(selection, "_STEPS_AT_LEAST", 5)
@@ -186,10 +190,10 @@ def test_the_worst_call_is_localized_also_where_the_graph_in_pytorch_was_not_ask
 )
 def test_a_mac_proves_nothing_of_a_phone(monkeypatch, target, status):
     mac = SimpleNamespace(proof=lambda _folders: Proof("device-verified", "Core ML of macOS 15.1"))
-    monkeypatch.setattr(ladder, "get_backend", lambda _runtime: mac)
-    monkeypatch.setattr(ladder, "caution_of", lambda _bundle: "")
+    monkeypatch.setattr(provenance, "get_backend", lambda _runtime: mac)
+    monkeypatch.setattr(provenance, "caution_of", lambda _bundle: "")
     one = SimpleNamespace(name=target, runtime="coreml")
-    found = ladder._proof(SimpleNamespace(manifest=SimpleNamespace(components={}, target=one)))
+    found = proof_of(SimpleNamespace(manifest=SimpleNamespace(components={}, target=one)))
 
     assert found.status == status
     assert ("A17 Pro" in found.unproved) == (target == "iphone-a17")

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdx.exporter.plan.schema.load import load_plan
-from qdx.verification.judge.evaluate import component_gates, gates_of, pipeline_gates
 from qdx.verification.judge.gates import at_least
-from qdx.verification.measure.components import CallResult, MethodResult
+from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.picture import OutputResult, PipelineResult
-
-CONTRACT = load_plan("float16").gates
-GOOD = PipelineResult({"images": OutputResult("pictures", 60.0, 0.99)})
+from tests.support.judging import (
+    CONTRACT,
+    call_result,
+    component_gates,
+    pipeline_gates,
+    report_of,
+)
 
 
 def method(*decibels: float, component: str = "unet", error: str = "") -> MethodResult:
-    calls = tuple(
-        CallResult(i, value, value + 10, 1.0, 0.0, error) for i, value in enumerate(decibels)
-    )
+    calls = tuple(call_result(i, value, error) for i, value in enumerate(decibels))
     return MethodResult(component, "forward", len(calls), calls, error)
 
 
@@ -51,7 +51,7 @@ def test_the_bound_itself_is_enough():
 
 
 def test_one_gate_for_each_component_on_its_worst_call():
-    gates = component_gates("", [method(60, 51, 70), method(90, component="vae")], 50)
+    gates = component_gates([method(60, 51, 70), method(90, component="vae")], 50)
 
     assert [(g.name, g.value, g.ok) for g in gates] == [
         ("unet.sqnr_db", 51, True),
@@ -60,25 +60,25 @@ def test_one_gate_for_each_component_on_its_worst_call():
 
 
 def test_one_bad_call_among_good_ones_fails():
-    assert not component_gates("", [method(200, 200, 49.9)], 50)[0].ok
-    assert not component_gates("", [method(200, math.nan, 200)], 50)[0].ok
+    assert not component_gates([method(200, 200, 49.9)], 50)[0].ok
+    assert not component_gates([method(200, math.nan, 200)], 50)[0].ok
 
 
 def test_a_method_without_calls_fails_its_component():
-    gates = component_gates("", [method(90), method(error="never called")], 50)
+    gates = component_gates([method(90), method(error="never called")], 50)
 
     assert [gate.ok for gate in gates] == [False]
     assert gates[0].note == "never called"
 
 
 def test_nothing_compared_is_a_failed_gate():
-    gates = component_gates("", [], 50)
+    gates = component_gates([], 50)
 
     assert [gate.ok for gate in gates] == [False]
 
 
 def test_the_second_shape_is_gated_too():
-    gates = gates_of(CONTRACT, (method(90),), (method(10),), GOOD)
+    gates = report_of([method(90)], other_methods=(method(10),)).gates
 
     assert {gate.name: gate.ok for gate in gates} == {
         "unet.sqnr_db": True,
@@ -89,7 +89,7 @@ def test_the_second_shape_is_gated_too():
 
 
 def test_bounds_come_from_the_plan():
-    gates = gates_of(CONTRACT, (method(90),), None, GOOD)
+    gates = report_of([method(90)]).gates
 
     assert [gate.bound for gate in gates] == [
         CONTRACT.component.sqnr_db_min,
@@ -99,7 +99,7 @@ def test_bounds_come_from_the_plan():
 
 
 def test_a_pipeline_that_made_nothing_fails_both_gates():
-    gates = pipeline_gates(CONTRACT, PipelineResult({}, "it broke"))
+    gates = pipeline_gates(PipelineResult({}, "it broke"))
 
     assert [(gate.name, gate.ok, gate.note) for gate in gates] == [
         ("pipeline.psnr_db", False, "it broke"),
@@ -108,8 +108,6 @@ def test_a_pipeline_that_made_nothing_fails_both_gates():
 
 
 def test_sound_has_no_structural_similarity():
-    sound = PipelineResult({"audios": OutputResult("sound", 60.0, None)})
+    sound = PipelineResult({"audios": OutputResult("sound", {"psnr_db": 60.0})})
 
-    assert [(gate.name, gate.ok) for gate in pipeline_gates(CONTRACT, sound)] == [
-        ("pipeline.psnr_db", True)
-    ]
+    assert [(gate.name, gate.ok) for gate in pipeline_gates(sound)] == [("pipeline.psnr_db", True)]

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 from qdx.runtime.tensor_folder import TensorFolder
-from qdx.verification.judge.evaluate import component_gates
 from qdx.verification.measure import budget
 from qdx.verification.measure.budget import time_first_calls
 from qdx.verification.measure.comparison import Choice, choose_calls, compare_runs
 from qdx.verification.measure.components import compare_calls, rungs_of
 from qdx.verification.measure.rungs import QUANTIZED, UNOPTIMIZED, Rung
+from tests.support.judging import component_gates
 
 WHERE = "unet.forward"
 
@@ -26,7 +26,7 @@ def record(count, shape=(4,)):
         )
         for index in range(count)
     )
-    return MethodRecord(count, calls)
+    return RecordedMethod(count, calls)
 
 
 def right(tensors):
@@ -118,7 +118,7 @@ def test_a_budget_too_short_for_anything_compares_the_first_and_the_last_call(co
 
 def test_a_gate_says_on_how_many_calls_it_rests(compare, clock):
     ((result,),) = compare([record(20)], clock(1.0), budget_s=6.0).runs
-    (gate,) = component_gates("", [result], 30.0)
+    (gate,) = component_gates([result], 30.0)
 
     assert gate.ok
     assert gate.calls == (5, 20)
@@ -127,15 +127,15 @@ def test_a_gate_says_on_how_many_calls_it_rests(compare, clock):
 
 def test_a_fault_in_a_chosen_call_fails_the_gate(compare, clock):
     ((result,),) = compare([record(20)], clock(1.0, wrong_at(20.0)), budget_s=6.0).runs
-    (gate,) = component_gates("", [result], 30.0)
+    (gate,) = component_gates([result], 30.0)
 
     assert not gate.ok
     assert "on 5 of 20 calls" in str(gate)
 
 
 def test_a_method_of_which_nothing_was_compared_does_not_pass(compare):
-    ((result,),) = compare([MethodRecord(3, ())], right, budget_s=6.0).runs
-    (gate,) = component_gates("", [result], 30.0)
+    ((result,),) = compare([RecordedMethod(3, ())], right, budget_s=6.0).runs
+    (gate,) = component_gates([result], 30.0)
 
     assert not gate.ok
 

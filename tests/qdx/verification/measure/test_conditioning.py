@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 from qdx.verification.measure.conditioning import ConditioningMeter
 
 
@@ -19,7 +19,7 @@ def call(index, latents, timestep, output) -> RecordedCall:
 
 
 def measured(calls, answers, made=None):
-    meter = ConditioningMeter(MethodRecord(made or len(calls), tuple(calls)))
+    meter = ConditioningMeter(RecordedMethod(made or len(calls), tuple(calls)))
     for one, answer in zip(calls, answers, strict=True):
         meter.add(one, {} if answer is None else {"sample": answer})
     return meter.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -123,6 +124,29 @@ def test_errors_add_up_behind_a_site_and_not_before(graph, inputs):
     assert found.sites[0].local_sqnr_db == found.sites[0].cumulative_sqnr_db
     assert last.cumulative_sqnr_db < last.local_sqnr_db
     assert found.output_sqnr_db == pytest.approx(last.cumulative_sqnr_db)
+
+
+class Counting:
+    """A place to report to that counts."""
+
+    total = done = None
+
+    def task(self, _name, total=None, *, unit=""):
+        self.total, self.done = total, 0
+        return nullcontext(self)
+
+    def advance(self, n=1):
+        self.done += n
+
+
+@pytest.mark.parametrize("candidates", [2, 1000])
+def test_its_progress_comes_to_the_end_however_few_sites_there_are(graph, inputs, candidates):
+    recipe = recipe_of(graph, lambda site: SitePlacement(site.key, weight=INT8))
+    few = Placement(graph.where, recipe.placement.sites[:3])
+    recipe, progress = Recipe(few), Counting()
+    localize(*rebuilt(graph, recipe), recipe, inputs, candidates=candidates, progress=progress)
+
+    assert progress.done == progress.total == min(candidates, 3) + 1
 
 
 @pytest.mark.parametrize(

@@ -16,29 +16,23 @@ from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.plan.schema.gates import LoweringGates
-from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.transforms.insert import insert
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.targets.profile import load_target
-from qdx.verification.judge.evaluate import Evidence, gates_of
 from qdx.verification.measure import lockstep, lockstep_runs
 from qdx.verification.measure.lockstep import LockstepCall, measure_in_lockstep
 from qdx.verification.measure.lockstep_runs import LockstepResult
-from qdx.verification.measure.picture import OutputResult, PipelineResult
+from tests.support.judging import CONTRACT, report_of
 from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.support.tracing import Block, block_inputs, graph_of
 
-PIPELINE = PipelineResult({"images": OutputResult("pictures", 60.0, 0.99)})
-
 
 def lowering_gate(*calls):
-    contract = load_plan("float16").gates.model_copy(
-        update={"lowering": LoweringGates(sqnr_db_min=40)}
-    )
-    evidence = Evidence(frozenset({"unet.forward"}), lockstep=calls)
-    gates = gates_of(contract, (), None, PIPELINE, evidence)
-    return next(gate for gate in gates if gate.name == "unet.forward.lowering.sqnr_db")
+    contract = CONTRACT.model_copy(update={"lowering": LoweringGates(sqnr_db_min=40)})
+    quantized = frozenset({"unet.forward"})
+    report = report_of(contract=contract, quantized=quantized, lockstep=calls)
+    return next(gate for gate in report.gates if gate.name == "unet.forward.lowering.sqnr_db")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +75,8 @@ def test_an_artifact_that_cannot_be_cut_as_the_graph_fails_at_the_gate(
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_gate_names_the_call_without_a_number(order):
     calls = [
-        LockstepCall("unet.forward", 0, LockstepResult({"mid": 50.0})),
-        LockstepCall("unet.forward", 1, LockstepResult({"up": math.nan})),
+        LockstepCall("unet.forward", 0, LockstepResult.at({"mid": {"sqnr_db": 50.0}})),
+        LockstepCall("unet.forward", 1, LockstepResult.at({"up": {"sqnr_db": math.nan}})),
     ]
 
     gate = lowering_gate(*calls[::order])

@@ -11,7 +11,7 @@ from qdx.exporter.calibrate.weight_cache import CACHE_BYTES
 from qdx.exporter.cost.memory import anonymous_bytes
 from qdx.exporter.errors import InsufficientMemory, InvalidModel
 from qdx.exporter.progress import SILENT
-from qdx.verification import verify as ladder
+from qdx.verification import forecast
 from qdx.verification.measure import outlook as outlooks
 from qdx.verification.measure import reference_runs, selection
 from qdx.verification.measure.outlook import (
@@ -169,7 +169,7 @@ def test_what_is_told_of_is_what_is_done(smallest, tmp_path, monkeypatch, runtim
             super().measured(kind, where, seconds, calls)
 
     monkeypatch.setattr(outlooks, "_LARGE_MACS", 0)
-    monkeypatch.setattr(ladder, "Outlook", Watched)
+    monkeypatch.setattr(forecast, "Outlook", Watched)
     heard = Told()
     verify(tmp_path / runtime, model=smallest, seeds=2, steps=6, progress=heard)
 

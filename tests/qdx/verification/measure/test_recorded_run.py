@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 from qdx.runtime.tensor_folder import TensorFolder
 from qdx.verification.measure.recorded_run import INDEX_NAME, DamagedRun, RecordedRun
 
@@ -28,8 +28,8 @@ def calls(folder, count):
 def run(tmp_path):
     folder = TensorFolder(tmp_path)
     records = {
-        "unet.forward": MethodRecord(7, calls(folder, 3)),
-        "a.first": MethodRecord(1, calls(folder, 1)),
+        "unet.forward": RecordedMethod(7, calls(folder, 3)),
+        "a.first": RecordedMethod(1, calls(folder, 1)),
     }
     products = {"images": np.linspace(0, 1, 12).reshape(1, 2, 2, 3)}
     return RecordedRun.write(folder, products, torch.ones(2, 2), records)

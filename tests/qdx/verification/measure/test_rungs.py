@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 from qdx.verification.measure.components import compare_calls
 from qdx.verification.measure.rungs import (
     ARTIFACT,
@@ -76,7 +76,7 @@ def test_a_rung_that_failed_makes_what_depends_on_it_nan(failed):
 
 def test_calls_are_measured_on_every_rung():
     call = RecordedCall(0, {"x": torch.zeros(1)}, outputs(SIGNAL))
-    records = {"unet.forward": MethodRecord(1, (call,))}
+    records = {"unet.forward": RecordedMethod(1, (call,))}
     between = {"unet.forward": (Rung(QUANTIZED, lambda _: outputs(QUANTIZED_OUTPUT)),)}
     (result,) = compare_calls(
         records, {"unet.forward": lambda _: outputs(SHIPPED_OUTPUT)}, between=between
@@ -92,7 +92,7 @@ def test_a_rung_that_raises_is_a_failed_rung_and_the_artifact_is_still_measured(
 
     call = RecordedCall(0, {"x": torch.zeros(1)}, outputs(SIGNAL))
     (result,) = compare_calls(
-        {"unet.forward": MethodRecord(1, (call,))},
+        {"unet.forward": RecordedMethod(1, (call,))},
         {"unet.forward": lambda _: outputs(SIGNAL)},
         between={"unet.forward": (Rung(QUANTIZED, broken),)},
     )
@@ -118,7 +118,7 @@ def test_a_rung_may_compute_some_of_the_calls():
         Rung(UNOPTIMIZED, slow, most=3),
     )
     (result,) = compare_calls(
-        {"unet.forward": MethodRecord(9, calls)},
+        {"unet.forward": RecordedMethod(9, calls)},
         {"unet.forward": lambda _: outputs(SHIPPED_OUTPUT)},
         between={"unet.forward": between},
     )

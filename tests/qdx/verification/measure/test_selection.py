@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdx.runtime.reference import MethodRecord, RecordedCall
+from qdx.runtime.reference import RecordedCall, RecordedMethod
 from qdx.verification.measure.selection import (
     COMPARED_MACS,
     Work,
@@ -31,7 +31,7 @@ def record(timesteps, *, times_called=None):
         )
         for index, timestep in enumerate(timesteps)
     )
-    return MethodRecord(times_called or len(calls), calls)
+    return RecordedMethod(times_called or len(calls), calls)
 
 
 def plain(count):
@@ -73,7 +73,7 @@ def test_both_branches_of_a_step_go_together():
 def test_calls_of_a_step_are_in_a_row_and_have_its_timestep():
     assert steps_of(record([9, 9, 8, 9])) == [(0, 1), (2,), (3,)]
     assert steps_of(plain(2)) == [(0,), (1,)]
-    thinned = MethodRecord(4, (record([9, 9, 9, 8]).calls[0], *record([9, 9, 9, 8]).calls[2:]))
+    thinned = RecordedMethod(4, (record([9, 9, 9, 8]).calls[0], *record([9, 9, 9, 8]).calls[2:]))
     assert steps_of(thinned) == [(0,), (1,), (2,)]
 
 

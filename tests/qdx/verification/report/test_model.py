@@ -13,12 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qdx.backends.contract import Proof
 from qdx.exporter.errors import StorageError, UsageError
 from qdx.exporter.files import load_json
-from qdx.exporter.plan.schema.load import load_plan
-from qdx.verification.judge.evaluate import gates_of
-from qdx.verification.measure.components import CallResult, MethodResult
+from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.picture import compare_products
 from qdx.verification.report import folder as report_folder
 from qdx.verification.report.folder import FILES, clear_report, write_report
@@ -26,10 +23,10 @@ from qdx.verification.report.html import html_page
 from qdx.verification.report.images import sheets
 from qdx.verification.report.junit import junit_xml
 from qdx.verification.report.model import Report
+from tests.support.judging import call_result, report_of
 from tests.support.tiny.families import picture
 
 PICTURE = np.asarray(picture("image-64x48.png"), dtype=np.float64)[np.newaxis] / 255
-CONTRACT = load_plan("float16").gates
 # Text of strangers, where it could do harm.
 EVIL = "</td><script>alert(1)</script>&\"' \x1b[2J\x00 \ud800"
 
@@ -37,27 +34,11 @@ EVIL = "</td><script>alert(1)</script>&\"' \x1b[2J\x00 \ud800"
 def make_report(
     *decibels: float, artifact=PICTURE, error="", kind="images", call=None, **more
 ) -> Report:
-    calls = tuple(
-        CallResult(i, value, value + 10, 1.0, 0.001, error) for i, value in enumerate(decibels)
-    )
+    calls = tuple(call_result(i, value, error) for i, value in enumerate(decibels))
     methods = (MethodResult("unet", "forward", 20, calls, "" if calls else "never called"),)
     pipeline = compare_products({kind: PICTURE}, {} if artifact is None else {kind: artifact})
-    return Report(
-        bundle="shapes-openvino",
-        target="openvino",
-        runtime="openvino",
-        proof=Proof("artifact-verified", "an <interpreter>", "the device's kernels"),
-        plan="float16",
-        seed=0,
-        steps=20,
-        call={"prompt": "a red circle"} if call is None else call,
-        gates=gates_of(CONTRACT, methods, None, pipeline),
-        methods=methods,
-        other_methods=None,
-        pipeline=pipeline,
-        versions={"torch": "2.13.0", "openvino": "2026.4"},
-        **more,
-    )
+    given = {} if call is None else {"call": call}
+    return report_of(methods, pipeline=pipeline, **given, **more)
 
 
 GOOD = make_report(60.0, 70.0, 65.0)
@@ -123,7 +104,7 @@ def test_a_report_without_gates_is_not_ok():
     "report", [GOOD, BAD, replace(GOOD, gates=())], ids=["good", "bad", "no gates"]
 )
 def test_junit_has_a_case_for_each_gate(report):
-    suite = ET.fromstring(junit_xml(report)).find("testsuite")
+    suite = ET.fromstring(junit_xml(report.stored)).find("testsuite")
     cases = suite.findall("testcase")
     failures = {
         case.get("name"): case.find("failure") for case in cases if case.find("failure") is not None
@@ -139,7 +120,7 @@ def test_junit_has_a_case_for_each_gate(report):
 
 def test_junit_says_value_and_bound():
     report = make_report(48.0)
-    failure = ET.fromstring(junit_xml(report)).find(".//failure")
+    failure = ET.fromstring(junit_xml(report.stored)).find(".//failure")
 
     assert (
         failure.get("message")
@@ -149,7 +130,7 @@ def test_junit_says_value_and_bound():
 
 def test_junit_survives_the_text_of_strangers():
     report = make_report(math.nan, error=EVIL)
-    failure = ET.fromstring(junit_xml(report)).find(".//failure")
+    failure = ET.fromstring(junit_xml(report.stored)).find(".//failure")
 
     assert "<script>" in failure.text
     assert "\x1b" not in failure.text
@@ -164,7 +145,7 @@ def test_the_page_holds_both_pictures_and_the_difference():
     near = (PICTURE + 0.01).clip(0, 1)
     report = make_report(60.0, artifact=near)
     reference, artifact, difference = pictures_in(
-        html_page(report, sheets(report.pipeline)).decode()
+        html_page(report.stored, sheets(report.pipeline)).decode()
     )
 
     for shown, expected in (
@@ -178,7 +159,7 @@ def test_the_page_holds_both_pictures_and_the_difference():
 
 @pytest.mark.parametrize("report", [GOOD, BAD, make_report(60.0, artifact=None), make_report()])
 def test_the_page_needs_nothing_else(report):
-    page = html_page(report, sheets(report.pipeline)).decode()
+    page = html_page(report.stored, sheets(report.pipeline)).decode()
 
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
     assert ("failed</span>" in page.split("</h1>")[0]) == (not report.ok)
@@ -333,7 +314,7 @@ def test_every_form_says_what_ran_the_artifact_and_what_that_leaves_unproved(tmp
     write_report(GOOD, tmp_path)
     assert read(tmp_path / "report.json")["proof"]["status"] == "artifact-verified"
     assert proof in str(GOOD)
-    suite = ET.fromstring(junit_xml(GOOD)).find("testsuite")
+    suite = ET.fromstring(junit_xml(GOOD.stored)).find("testsuite")
     assert suite is not None
     assert suite.find("properties/property").get("value") == proof
     assert "an &lt;interpreter&gt;" in (tmp_path / "report.html").read_text()

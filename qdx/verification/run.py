@@ -1,0 +1,187 @@
+"""The first step of a verification: what takes part is opened and checked, and PyTorch runs the pipeline on record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qdx.bundle.reader import Bundle, read_bundle
+from qdx.compile.nncf import with_nncf
+from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.recorded_call import restore_call
+from qdx.exporter.cost.memory import give_back
+from qdx.exporter.devices import is_cpu
+from qdx.exporter.plan.schema.load import plan_from_json
+from qdx.exporter.progress import Progress
+from qdx.runtime.pipeline import open_methods
+from qdx.source.same_model import check_source
+from qdx.verification.forecast import outlook_of
+from qdx.verification.measure.audit import audit_bundle
+from qdx.verification.measure.outlook import UNKNOWN, Outlook
+from qdx.verification.measure.quantized import quantized_model, quantized_wheres
+from qdx.verification.measure.reference_runs import Reference, ReferenceUse
+from qdx.verification.measure.samples import RunSpec, run_specs
+
+if TYPE_CHECKING:
+    import torch
+
+    from qdx.cache.store import Store
+    from qdx.exporter.capture.folder import PipelineFolder
+    from qdx.exporter.plan.schema.plan import Plan
+    from qdx.runtime.methods import TargetMethod
+    from qdx.verification.measure.audit import AuditResult
+    from qdx.verification.measure.quantized import QuantizedModel
+    from qdx.verification.measure.recorded_run import RecordedRun
+
+__all__ = ["Audited", "Opened", "Request", "Runs", "open_both", "run_reference"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run; see `qdx.verification.verify.verify`."""
+
+    seed: int = 0
+    seeds: int = 1
+    steps: int | None = None
+    prompts: Sequence[str] | None = None
+    call: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle and the pipeline that it was made from, checked.
+
+    Attributes:
+        bundle: The bundle.
+        plan: Its plan.
+        model: The pipeline's folder.
+        folder: The same, read.
+        device: What computes in PyTorch.
+        cache: Keeps what was computed; None for nothing.
+        progress: Shows the steps.
+    """
+
+    bundle: Bundle
+    plan: Plan
+    model: Path
+    folder: PipelineFolder
+    device: torch.device
+    cache: Store | None
+    progress: Progress
+
+    def methods(self) -> dict[str, TargetMethod]:
+        """The bundle's methods, opened on the target."""
+        return open_methods(self.bundle, progress=self.progress)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a bundle was made from, where it is quantized, and what the runtime executes of it."""
+
+    quantized: QuantizedModel
+    audits: tuple[AuditResult, ...]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What the reference did, on disk.
+
+    Attributes:
+        specs: What was run.
+        recorded: The runs.
+        other_shape: A run at a second shape; None for artifacts of static shapes.
+        use: Where the runs came from.
+        audited: The quantized model and its audit; None of a bundle that is not quantized.
+        outlook: Told of every call, for the estimate of what is left.
+    """
+
+    specs: tuple[RunSpec, ...]
+    recorded: tuple[RecordedRun, ...]
+    other_shape: RecordedRun | None
+    use: ReferenceUse
+    audited: Audited | None
+    outlook: Outlook
+
+
+def open_both(
+    bundle: Path | str,
+    model: Path | str,
+    device: torch.device,
+    *,
+    cache: Store | None,
+    progress: Progress,
+) -> Opened:
+    """Opens a bundle and the pipeline that it was made from.
+
+    Raises:
+        InvalidBundle: The bundle is damaged or altered.
+        InvalidModel: The folder is not the pipeline that the bundle was made from.
+        InvalidPlan: The plan in the bundle does not follow its schema.
+        StorageError: Reading failed.
+    """
+    opened = read_bundle(bundle)
+    plan = plan_from_json(opened.manifest.plan, source=f"{opened.path.name}: plan")
+    folder = read_pipeline_folder(model)
+    check_source(opened.manifest.source.files, folder.path, cache=cache, progress=progress)
+    return Opened(opened, plan, Path(model), folder, device, cache, progress)
+
+
+def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -> Runs:
+    """Runs the reference, once for each prompt and seed, and for a dynamic bundle at another shape.
+
+    Args:
+        opened: What takes part.
+        request: What is run.
+        work: A folder that takes the runs; it lasts as long as they are used.
+        told: Whether an estimate of the time is wanted.
+    """
+    bundle, progress = opened.bundle, opened.progress
+    manifest = bundle.manifest
+    reference = Reference(
+        opened.folder,
+        bundle,
+        work=work,
+        store=opened.cache,
+        device=opened.device,
+        progress=progress,
+    )
+    call = {**restore_call(manifest.call), **(request.call or {})}
+    specs = run_specs(
+        reference.chosen_call(call, request.steps),
+        seed=request.seed,
+        seeds=request.seeds,
+        prompts=request.prompts,
+        name=type(reference.pipeline).__name__,
+        complete=reference.complete,
+    )
+    specs = tuple(RunSpec(reference.complete(spec.call), spec.seed) for spec in specs)
+    audited = _audited(opened)
+    outlook = UNKNOWN
+    # What a GPU takes tells nothing of what the processor does.
+    if audited is not None and told and is_cpu(opened.device):
+        model, audits = audited.quantized, audited.audits
+        outlook = outlook_of(bundle, model, audits, reference, specs, progress)
+    recorded = tuple(reference.run(spec, outlook) for spec in specs)
+    other = None
+    if manifest.shapes == "dynamic":
+        other = reference.run_at_other_shape(specs[0], recorded[0].made.products)
+    # Before the artifact's pipeline is built: its weights need not be in memory beside these.
+    reference.release()
+    give_back()
+    return Runs(specs, recorded, other, reference.use, audited, outlook)
+
+
+def _audited(opened: Opened) -> Audited | None:
+    """The quantized model, and its audit; None of a bundle that is not quantized.
+
+    An audit opens every graph by itself: most runtimes hold none of the rungs' own yet.
+    """
+    bundle, plan, progress = opened.bundle, opened.plan, opened.progress
+    if not quantized_wheres(bundle) and plan.quantizer != "nncf":
+        return None
+    found = quantized_model(bundle, plan, opened.model, progress=progress)
+    audits = audit_bundle(bundle, with_nncf(found.resolved), progress)
+    give_back()
+    return Audited(found, audits)

@@ -1,0 +1,342 @@
+"""The measurements of a verification as `report.json` has them: all that gates are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from qdx.exporter.measure.metrics import Level, OutputKind
+from qdx.verification.measure.samples import run_label
+from qdx.verification.stored.values import (
+    Count,
+    Number,
+    Stored,
+    WithNumbers,
+    WithSummaries,
+)
+
+__all__ = [
+    "Audit",
+    "ComponentAudit",
+    "Components",
+    "Conditioning",
+    "Interval",
+    "Localization",
+    "Measurements",
+    "Method",
+    "MetricHead",
+    "Pipeline",
+    "ReplayedCall",
+    "Run",
+    "Samples",
+]
+
+
+class MetricHead(Stored):
+    """What tables need to know of a metric; see `qdx.exporter.measure.metrics.Metric`."""
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["more", "less"]
+    levels: tuple[Level, ...]
+
+    @property
+    def heading(self) -> str:
+        """`SQNR, dB`."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    @property
+    def extreme(self) -> str:
+        """What tables call the bad end."""
+        return "least" if self.better == "more" else "greatest"
+
+
+class Calls(Stored):
+    """How many calls were made, could be replayed, and were."""
+
+    made: Count
+    recorded: Count
+    measured: Count
+
+
+class ReplayedCall(WithNumbers):
+    """One call on the target, with the values of the metrics."""
+
+    index: Count
+    error: str
+
+
+class RungCall(Stored):
+    """One call on one rung; what was not compared is not there."""
+
+    index: Count
+    float_sqnr_db: Number
+    previous_sqnr_db: Number = None
+    quantized_sqnr_db: Number = None
+    error: str
+
+
+class Rung(Stored):
+    """One way to compute a method."""
+
+    name: str
+    float_sqnr_db_min: Number
+    previous_sqnr_db_min: Number
+    calls: tuple[RungCall, ...]
+
+
+class ConditioningStep(Stored):
+    """The strength of guidance at one step."""
+
+    index: Count
+    reference_std: Number
+    artifact_std: Number
+    ratio: Number
+
+
+class Conditioning(Stored):
+    """The strength of guidance of one method."""
+
+    applicable: bool
+    note: str
+    ratio_min: Number
+    ratio_max: Number
+    steps: tuple[ConditioningStep, ...]
+
+
+class Method(WithSummaries):
+    """One method of a component."""
+
+    calls: Calls
+    why_not_all: str
+    error: str
+    rungs: tuple[Rung, ...]
+    conditioning: Conditioning | None
+    measured: tuple[ReplayedCall, ...]
+
+
+class Component(WithSummaries):
+    """One component: its methods, and all of them together."""
+
+    calls: Calls
+    methods: dict[str, Method]
+
+
+class Components(Stored):
+    """Components at another shape."""
+
+    components: dict[str, Component]
+
+
+class Downgrade(Stored):
+    """A site that is planned in low precision and not executed so."""
+
+    where: str
+    key: str
+    macs: Count
+    why: str
+
+
+class _Shares(Stored):
+    planned_low_precision_mac_share: Number
+    executed_low_precision_mac_share: Number
+    downgraded: tuple[Downgrade, ...]
+
+
+class Macs(Stored):
+    """Multiply-accumulates of one call of each graph."""
+
+    all: Count
+    planned: Count
+    planned_products: Count
+    executed: Count
+
+
+class ComponentAudit(_Shares):
+    """What the runtime executes of one component."""
+
+    macs: Macs
+    low_precision_time_share: Number
+
+
+class Audit(_Shares):
+    """What the runtime executes."""
+
+    of: str
+    components: dict[str, ComponentAudit]
+
+
+class Coverage(Stored):
+    """What calibration has seen."""
+
+    timesteps_share: Number
+    branches: str
+    guided: bool
+
+
+class LockstepCall(WithNumbers):
+    """One call in lockstep, with the values of the metrics and their medians; `at` is the place of the least SQNR."""
+
+    where: str
+    index: Count
+    at: str
+
+
+class Site(Stored):
+    """A quantized site and the error that enters there."""
+
+    key: str
+    op: str
+    role: str
+    local_sqnr_db: Number
+    cumulative_sqnr_db: Number
+    alone_sqnr_db: Number
+    share: Number
+
+
+class Localization(Stored):
+    """Where the error of one call enters."""
+
+    where: str
+    call: Count
+    enters: str
+    first: str | None
+    named: tuple[str, ...]
+    output_sqnr_db: Number
+    sites: tuple[Site, ...]
+
+    @property
+    def ranked(self) -> list[Site]:
+        """The sites that were measured alone, those with the greatest share first."""
+        measured = [site for site in self.sites if site.share is not None]
+        return sorted(measured, key=lambda site: -(site.share or 0.0))
+
+
+class Interval(Stored):
+    """A mean over runs and its 95 % interval."""
+
+    mean: Number
+    low: Number
+    high: Number
+    count: Count
+
+
+class RunMethod(Stored):
+    """What the calls of one method came to in one run."""
+
+    made: Count
+    error: str
+    measured: tuple[ReplayedCall, ...]
+
+
+class Run(WithNumbers):
+    """One run on both sides, with the values of the metrics of the finished pictures."""
+
+    seed: int
+    prompts: tuple[str, ...]
+    error: str
+    sqnr_db: Number
+    latent_sqnr_db: Number
+    reference_score: Number
+    artifact_score: Number
+    methods: dict[str, RunMethod]
+
+    @property
+    def label(self) -> str:
+        """`seed 3, prompt "a red circle"`."""
+        return run_label(self.seed, self.prompts)
+
+
+class Samples(Stored):
+    """All runs, with an interval of each metric of the finished pictures."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Interval | None]
+
+    score: str
+    latent_sqnr_db: Interval | None
+    reference_score: Interval | None
+    artifact_score: Interval | None
+    score_drop: Interval | None
+    worst: str | None
+    runs: tuple[Run, ...]
+
+    def interval(self, name: str) -> Interval | None:
+        """The interval of a metric; None where no run has it."""
+        return self.__pydantic_extra__.get(name)
+
+
+class Output(WithNumbers):
+    """One output of the pipeline, with the values of the metrics."""
+
+    kind: OutputKind
+
+
+class Pipeline(WithNumbers):
+    """What the pipeline made in the first run, with the worst values over its outputs."""
+
+    error: str
+    outputs: dict[str, Output]
+
+
+class Measurements(Stored):
+    """Everything that was measured, and nothing that was made of it.
+
+    Attributes:
+        metrics: The metrics that were computed, in the order of tables.
+        methods: `component.method` in the order of their first call, which JSON objects do not keep.
+        quantized: Those of quantized graphs.
+        components: Calls of the first run.
+        other_shape: The same at a second shape; null for artifacts of static shapes.
+        audit: What the runtime executes; null where nothing was audited.
+        coverage: What calibration has seen; null for a bundle that was not calibrated.
+        lockstep: Calls of quantized graphs, compared quantizer by quantizer.
+        localization: Where the error of the worst call enters; null where nobody asked.
+        samples: All runs.
+        pipeline: What the first run made.
+    """
+
+    metrics: tuple[MetricHead, ...]
+    methods: tuple[str, ...]
+    quantized: tuple[str, ...]
+    components: dict[str, Component]
+    other_shape: Components | None
+    audit: Audit | None
+    coverage: Coverage | None
+    lockstep: tuple[LockstepCall, ...]
+    localization: Localization | None
+    samples: Samples | None
+    pipeline: Pipeline = Field(repr=False)
+
+    def metrics_of(self, level: Level) -> dict[str, MetricHead]:
+        """The metrics that were computed at a level, by name and in order."""
+        return {one.name: one for one in self.metrics if level in one.levels}
+
+    def replayed(self) -> Iterator[tuple[str, Method]]:
+        """The methods of the first run by `component.method`, in the order of their first call."""
+        yield from self._in_order(self.components)
+
+    def replayed_at_other_shape(self) -> Iterator[tuple[str, Method]]:
+        """The same at the second shape; nothing where there is none."""
+        yield from self._in_order({} if self.other_shape is None else self.other_shape.components)
+
+    def audits(self) -> Iterator[tuple[str, ComponentAudit]]:
+        """The audits by component, in the order of their first call."""
+        found = {} if self.audit is None else self.audit.components
+        names = (where.partition(".")[0] for where in self.methods)
+        for name in dict.fromkeys((*names, *sorted(found))):
+            if name in found:
+                yield name, found[name]
+
+    def _in_order(self, components: dict[str, Component]) -> Iterator[tuple[str, Method]]:
+        found = {
+            f"{component}.{method}": result
+            for component, one in components.items()
+            for method, result in one.methods.items()
+        }
+        for where in dict.fromkeys((*self.methods, *sorted(found))):
+            if where in found:
+                yield where, found[where]

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
+from qdx.backends.capabilities import CompilesLate
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import Bundle, read_bundle
 from qdx.cache.facts import versions_of
 from qdx.cache.numbers import StoredNumbers
-from qdx.compile.nncf import with_nncf
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.cost.memory import give_back
@@ -29,7 +29,7 @@ from qdx.source.same_model import check_source
 from qdx.targets.profile import load_target
 from qdx.verification.judge.evaluate import Evidence, gates_of
 from qdx.verification.measure.answers import KIND as ANSWERS
-from qdx.verification.measure.audit import audit_bundle
+from qdx.verification.measure.audit import asked_of, audit_bundle
 from qdx.verification.measure.comparison import Choice, choose_calls, compare_runs
 from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.coverage import read_coverage
@@ -239,10 +239,10 @@ def _audited(bundle: Bundle, plan: Plan, model: Path | str, progress: Progress) 
 
     An audit opens every graph by itself: most runtimes hold none of the rungs' own yet.
     """
-    if not quantized_wheres(bundle) and plan.quantizer != "nncf":
+    if not quantized_wheres(bundle) and not plan.quantizes_artifacts:
         return None
     found = quantized_model(bundle, plan, model, progress=progress)
-    audits = audit_bundle(bundle, with_nncf(found.resolved), progress)
+    audits = audit_bundle(bundle, asked_of(bundle, found.resolved), progress)
     give_back()
     return _Audited(found, audits)
 
@@ -281,11 +281,12 @@ def _outlook(
         for where, steps in steps_of.items()
         if where in macs
     }
+    backend = get_backend(bundle.manifest.target.runtime)
     held_bytes = memory_bytes(
         quantized.graphs,
         quantized.quantized,
         _artifacts_bytes(bundle),
-        bundle.manifest.target.runtime,
+        compiled_ratio=backend.compiled_ratio if isinstance(backend, CompilesLate) else None,
         weights_bytes=reference.converted_bytes if fresh else 0,
         shapes=2 if bundle.manifest.shapes == "dynamic" else 1,
     )
@@ -329,7 +330,6 @@ def _measure(job: _Job, audited: _Audited | None, *, localize: bool) -> Report:
     model = None
     audits: tuple[AuditResult, ...] = ()
     between: dict[str, tuple[Rung, ...]] = {}
-    by_nncf = job.plan.quantizer == "nncf"
     macs: dict[str, int] = {}
     records, *more = (run.records_with(job.fields) for run in runs.recorded)
     if audited is not None:
@@ -352,7 +352,7 @@ def _measure(job: _Job, audited: _Audited | None, *, localize: bool) -> Report:
         progress=progress,
     )
     lockstep: tuple[LockstepCall, ...] = ()
-    if model is not None and not by_nncf:
+    if model is not None and not job.plan.quantizes_artifacts:
         # Before the rungs: where these compute on the processor too, they need not do it again.
         keep = answers.keep if is_cpu(job.device) else None
         lockstep = measure_in_lockstep(
@@ -451,8 +451,12 @@ def _proof(bundle: Bundle) -> Proof:
     opened = dict.fromkeys(m.opened for one in components for m in one.methods.values())
     backend = get_backend(bundle.manifest.target.runtime)
     proof = backend.proof([bundle.path / path for path in opened])
-    device = load_target(bundle.manifest.target.name).proved_on
-    if device is not None and proof.status == "device-verified":
+    profile = load_target(bundle.manifest.target.name)
+    device = profile.proved_on
+    on_it = proof.compute_capability is not None and (
+        proof.compute_capability == profile.compute_capability
+    )
+    if device is not None and not on_it and proof.status == "device-verified":
         proof = replace(proof, status="artifact-verified", unproved=f"what {device} makes of it")
     return replace(proof, caution=caution_of(bundle))
 

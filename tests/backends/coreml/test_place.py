@@ -37,7 +37,7 @@ def placed(graph: Graph, *rules: dict[str, Any], ranges: Any = None) -> tuple[Gr
     )
     resolved = resolve(plan, [graph.component], target, {graph.where: sites(graph)})
     opened = open_attention(graph, resolved.quantized_products(graph.where))
-    return opened, place(opened, sites(opened), resolved, ranges, target)
+    return opened, place(opened, sites(opened), resolved, ranges)
 
 
 def by_key(placement: Placement) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_what_is_placed_computes_nearly_the_same(block: tuple[Graph, nn.Module],
         rules.append({"select": {"name": "time"}, "inputs": {"dtype": "float32"}})
     opened, placement = placed(graph, HALF, *rules, ranges=FixedRanges(-6, 6))
     inputs = block_inputs()
-    found = insert(opened, sites(opened), placement).run(inputs)["y"]
+    found = run(insert(opened, sites(opened), placement), inputs)["y"]
 
     assert sqnr_db(run(graph, inputs)["y"], found.numpy()) > least_db
 

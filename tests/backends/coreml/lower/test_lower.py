@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.backends.coreml.mil.program import MilProgram
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.run import CoreMlRunner
@@ -25,6 +24,7 @@ from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
 from tests.support.layers import ROOT
+from tests.support.lowering import lower
 from tests.support.tracing import block_inputs, graph_of, sqnr_db
 
 
@@ -39,7 +39,7 @@ def lowered(
     folder.mkdir(exist_ok=True)
     profile = load_target(target)
     float_types = FloatTypes(dtype, mixed=mixed)
-    CoreMlBackend().lower(graph, float_types, profile, folder)
+    lower(graph, float_types, profile, folder)
     return folder
 
 
@@ -219,13 +219,13 @@ _SCRIPT = """
 import hashlib, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
+from tests.support.lowering import lower
 from tests.support.tracing import Block, block_inputs, graph_of
 folder = Path(sys.argv[2])
 graph, _ = graph_of(Block, block_inputs())
-CoreMlBackend().lower(graph, FloatTypes("float16"), load_target("coreml"), folder)
+lower(graph, FloatTypes("float16"), load_target("coreml"), folder)
 for path in sorted(folder.rglob("*")):
     if path.is_file():
         sys.stdout.write(hashlib.sha256(path.read_bytes()).hexdigest() + " " + path.relative_to(folder).as_posix() + "\\n")

@@ -12,12 +12,14 @@ from torch import nn
 
 from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.plan import plan_from_json, resolve
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.plan.resolve.totals import totals_of
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges
 from tests.support.tracing import graph_of, sqnr_db
 
@@ -77,15 +79,15 @@ def test_a_package_is_what_was_planned(
     plan = plan_from_json({"schema": "qdx.plan/1", "rules": rules, "gates": GATES}, source="p.json")
     resolved = resolve(plan, ["block"], profile, {graph.where: sites(graph)})
     ranges: Any = FixedRanges(-4, 4)
-    placement = backend.place(graph, sites(graph), resolved, ranges, profile)
+    placement = backend.place(graph, sites(graph), resolved, ranges)
     quantized = insert(graph, sites(graph), placement)
-    backend.lower(quantized, FloatTypes(storage), profile, tmp_path)
+    lower(quantized, FloatTypes(storage), profile, tmp_path)
 
     inputs = given()
     found = backend.open(tmp_path, profile.options)({"x": inputs["x"].numpy()})["y"]
     # Where inputs are rounded to 8 bits, float16 before that may round them the other way.
     least_db = 100 if storage == "float32" else 25 if "inputs" in parts else 55
-    assert sqnr_db(quantized.run(inputs)["y"], found) > least_db
+    assert sqnr_db(run(quantized, inputs)["y"], found) > least_db
     biases = (192 + 768) * (4 if storage == "float32" else 2)
     expected = totals_of(resolved.sites[graph.where]).weight_bytes + biases
     (weights,) = tmp_path.rglob("weight.bin")

@@ -26,6 +26,7 @@ from qdx.verification.measure import lockstep, lockstep_runs
 from qdx.verification.measure.lockstep import LockstepCall, measure_in_lockstep
 from qdx.verification.measure.lockstep_runs import LockstepResult
 from qdx.verification.measure.picture import OutputResult, PipelineResult
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.support.tracing import Block, block_inputs, graph_of
 
@@ -97,11 +98,11 @@ def opened(tmp_path_factory):
     graph, _ = graph_of(Block, block_inputs())
     profile, backend = load_target("openvino"), get_backend("openvino")
     plan = resolved(graph, weighted(W8, A8))
-    placement = backend.place(graph, sites(graph), plan, FixedRanges(), profile)
+    placement = backend.place(graph, sites(graph), plan, FixedRanges())
     made = insert(graph, sites(graph), placement)
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "block").mkdir()
-    backend.lower(made, FloatTypes("float32"), profile, folder / "block")
+    lower(made, FloatTypes("float32"), profile, folder / "block")
     return made, folder
 
 

@@ -1,0 +1,94 @@
+"""A new runtime is its folder, its target's file and one entry point: qdx has not a word of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import qdx
+from qdx.backends.capabilities import Builds, Checks, OpensInLockstep
+from qdx.backends.registry import get_backend, runtimes
+from qdx.bundle.reader import read_bundle
+from qdx.cli.main import run_command
+from qdx.exporter.errors import UsageError
+from tests.support.conformance.cases import KINDS, QUANTIZED
+from tests.support.conformance.checks import CHECKS, KIND_CHECKS, QUANTIZED_CHECKS
+from tests.support.conformance.subject import Subject
+from tests.support.layers import PARTS, ROOT
+
+DIGITS = ROOT / "samples" / "digits"
+CALL = {"num_inference_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def subject(toy, tmp_path_factory):
+    return Subject(toy, tmp_path_factory.mktemp("toy"))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_it_is_a_backend(subject, check):
+    CHECKS[check](subject)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "block"])
+@pytest.mark.parametrize("check", KIND_CHECKS)
+def test_it_computes_an_operation(subject, check, kind):
+    KIND_CHECKS[check](subject, kind)
+
+
+@pytest.mark.parametrize("kind", QUANTIZED)
+@pytest.mark.parametrize("check", QUANTIZED_CHECKS)
+def test_it_computes_a_quantized_operation(subject, check, kind):
+    QUANTIZED_CHECKS[check](subject, kind)
+
+
+def test_no_module_of_qdx_knows_it(toy):
+    named = [
+        path
+        for part in PARTS
+        for path in (ROOT / part).rglob("*")
+        if path.suffix in {".py", ".toml"} and "toy_runtime" in path.read_text()
+    ]
+
+    assert named == []
+    assert toy in runtimes()
+
+
+@pytest.fixture(scope="module")
+def bundle(toy, tmp_path_factory):
+    """Digits in 8 bits, by the preset."""
+    output = tmp_path_factory.mktemp("bundle") / "toy"
+    return qdx.export(DIGITS, target=toy, plan="w8a8", output=output, call=CALL).bundle
+
+
+def test_a_pipeline_is_exported_and_runs(bundle, toy):
+    manifest = read_bundle(bundle).manifest
+    made = qdx.open(bundle)(**CALL, output_type="np").images
+
+    assert (manifest.target.name, manifest.target.runtime) == (toy, "toy")
+    assert manifest.versions["toy-runtime"] == "1.0"
+    assert np.isfinite(made).all()
+
+
+def test_a_bundle_is_audited_and_verified(bundle):
+    report = qdx.verify(bundle, model=DIGITS, steps=3)
+
+    assert report.ok, [gate for gate in report.gates if not gate.ok]
+    assert report.proof.executed_by == "toy 1.0 on PyTorch"
+    (audit,) = report.audits
+    assert audit.executed_share == 1.0
+    assert audit.planned_share > 0.5
+    assert report.methods[0].calls
+
+
+def test_what_it_does_not_do_is_said(bundle, toy, capsys):
+    backend = get_backend(toy)
+    assert not isinstance(backend, Builds | Checks | OpensInLockstep)
+    with pytest.raises(UsageError, match="the backend `toy` does not build engines"):
+        qdx.build(bundle)
+    assert run_command(["inspect", str(bundle), "--lint"]) == 2
+    assert "the backend `toy` has no rules to check models against" in capsys.readouterr().err
+    assert run_command(["inspect", str(bundle), "--json"]) == 0
+    assert "engines" not in json.loads(capsys.readouterr().out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +15,29 @@ from qdx.backends.registry import get_backend, runtimes
 from qdx.bundle.reader import read_bundle
 from qdx.cli.main import run_command
 from qdx.exporter.errors import UsageError
+from qdx.exporter.plan import load_plan
+from qdx.targets import profile
 from tests.support.conformance.cases import KINDS, QUANTIZED
 from tests.support.conformance.checks import CHECKS, KIND_CHECKS, QUANTIZED_CHECKS
 from tests.support.conformance.subject import Subject
 from tests.support.layers import PARTS, ROOT
+from tests.support.quantizing import write_plan
 
+HERE = Path(__file__).parent
 DIGITS = ROOT / "samples" / "digits"
 CALL = {"num_inference_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The name of its target; the package is found as an installed one is."""
+    folder = tmp_path_factory.mktemp("targets")
+    for path in (*profile._FOLDER.glob("*.toml"), HERE / "toy_runtime" / "toy.toml"):
+        shutil.copy(path, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE / "installed")
+        patch.setattr(profile, "_FOLDER", folder)  # until `--target` takes a file of the user's
+        yield "toy"
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +76,12 @@ def test_no_module_of_qdx_knows_it(toy):
 
 @pytest.fixture(scope="module")
 def bundle(toy, tmp_path_factory):
-    """Digits in 8 bits, by the preset."""
-    output = tmp_path_factory.mktemp("bundle") / "toy"
-    return qdx.export(DIGITS, target=toy, plan="w8a8", output=output, call=CALL).bundle
+    """Digits in 8 bits, by the preset with a shorter calibration."""
+    folder = tmp_path_factory.mktemp("bundle")
+    intent = load_plan("w8a8").to_json()
+    intent["calibration"] = {"samples": 1, "steps": 3, "timestep_groups": 1, "observed": 1.0}
+    plan = write_plan(folder, intent)
+    return qdx.export(DIGITS, target=toy, plan=plan, output=folder / "toy", call=CALL).bundle
 
 
 def test_a_pipeline_is_exported_and_runs(bundle, toy):

@@ -13,8 +13,10 @@ import pytest
 import qdx
 from qdx.backends.openvino import package
 from qdx.backends.openvino.nncf.quantizer import NncfQuantizer
+from qdx.backends.registry import find_backend
 from qdx.bundle import read_bundle
 from qdx.calibration.calls import Calls
+from qdx.compile.export import _artifact_quantizer
 from qdx.exporter.errors import RuntimeMissing, TargetRefusal, UsageError
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.resolve.resolve import resolve
@@ -171,6 +173,15 @@ class TestRefusals:
     def test_another_target(self, smallest, tmp_path):
         with pytest.raises(TargetRefusal, match="makes no artifacts for `onnxruntime`"):
             export(smallest, tmp_path, plan("ptq"), "onnxruntime")
+
+    def test_a_backend_without_it(self):
+        """A target's file may say more than its backend does."""
+        profile = load_target("onnxruntime").model_copy(update={"quantizers": ("qdx", "nncf")})
+        intent = plan_from_json(plan("ptq"), source="plan")
+        with pytest.raises(
+            UsageError, match="the backend `onnxruntime` has no quantizers of others"
+        ):
+            _artifact_quantizer(intent, profile, find_backend("onnxruntime"), None)
 
     def test_ranges(self, smallest, tmp_path):
         with pytest.raises(UsageError, match="takes calls of the components and no ranges"):

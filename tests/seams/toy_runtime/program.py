@@ -18,6 +18,8 @@ from qdx.exporter.graph.ir.graph import Graph, dtype_name
 
 PROGRAM, WEIGHTS = "program.json", "weights.safetensors"
 _LIMIT_BYTES = 1 << 24
+_EXACT = 2**53 - 1
+"""The greatest integer that every reader of JSON takes as it is; PyTorch's "to the end" is a greater one."""
 _KINDS = {
     torch.dtype: "dtype",
     torch.device: "device",
@@ -120,6 +122,8 @@ def _written(value: Any) -> Any:
         return {"node": value.name}
     if isinstance(value, list | tuple):
         return [_written(one) for one in value]
+    if type(value) is int and abs(value) > _EXACT:
+        return {"int": str(value)}
     if isinstance(value, float):
         return {"float": repr(value)}
     for kind, key in _KINDS.items():
@@ -137,6 +141,8 @@ def _value(written: Any, values: Mapping[str, Any]) -> Any:
     match key:
         case "node":
             return values[text]
+        case "int":
+            return int(text)
         case "float":
             return float(text)
         case "device":

@@ -85,7 +85,9 @@ def each_part_computes_what_the_quantized_graph_does(subject: Subject, kind: str
 
     found = compare_in_lockstep(made.graph, inputs, artifact, arrays, {"y": "y"})
 
-    assert list(artifact.quantizers) == list(quantizers(made.graph))
+    # A quantizer that reads an input of the artifact is fed by that.
+    assert set(artifact.quantizers) <= set(quantizers(made.graph))
+    assert artifact.quantizers or kind not in {"attention", "block"}
     where, worst_db = found.worst
     assert worst_db >= LOCKSTEP_DB, where
 

@@ -169,7 +169,7 @@ class Backend(Protocol):
 
         Raises:
             InvalidBundle: The runtime cannot read the files.
-            UsageError: An option is unknown to the runtime.
+            UsageError: An option is unknown to the runtime; one that compiles at the first call may say so then.
         """
 
     def audit(

@@ -6,7 +6,7 @@ import pytest
 
 from qdx.backends.registry import get_backend
 from qdx.exporter.errors import RuntimeMissing
-from tests.support.conformance.cases import KINDS, QUANTIZED
+from tests.support.conformance.cases import KINDS, QUANTIZED, marked
 from tests.support.conformance.checks import CHECKS, KIND_CHECKS, QUANTIZED_CHECKS
 from tests.support.conformance.subject import Subject
 
@@ -27,13 +27,13 @@ def test_a_backend(subject, check):
     CHECKS[check](subject)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "block"])
+@pytest.mark.parametrize("kind", marked([*KINDS, "block"]))
 @pytest.mark.parametrize("check", KIND_CHECKS)
 def test_an_operation(subject, check, kind):
     KIND_CHECKS[check](subject, kind)
 
 
-@pytest.mark.parametrize("kind", QUANTIZED)
+@pytest.mark.parametrize("kind", marked(QUANTIZED))
 @pytest.mark.parametrize("check", QUANTIZED_CHECKS)
 def test_a_quantized_operation(subject, check, kind):
     refusal = subject.refusal(lambda: subject.quantized(kind))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from qdx.exporter.graph.ir.graph import Graph
 from tests.support.tracing import Block, block_inputs, graph_of
 
-__all__ = ["KINDS", "QUANTIZED", "Case", "case_of", "dynamic_block"]
+__all__ = ["KINDS", "QUANTIZED", "Case", "case_of", "dynamic_block", "marked"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,13 @@ KINDS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] 
 }
 """A module and its input, by kind of operation. All stay right in float32, and those of `QUANTIZED` in 8 bits."""
 QUANTIZED = ("conv2d", "strided conv2d", "linear", "linear without bias", "attention", "block")
+_SLOW = frozenset({"strided conv2d", "linear without bias", "layer norm", "silu"})
+"""Beside the others these find little."""
+
+
+def marked(kinds: Iterable[str]) -> list[Any]:
+    """Kinds as parameters of a test, of which some run with the slow tests alone."""
+    return [pytest.param(kind, marks=[pytest.mark.slow] if kind in _SLOW else []) for kind in kinds]
 
 
 @cache

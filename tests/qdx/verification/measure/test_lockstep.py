@@ -47,6 +47,7 @@ def lowering_gate(*calls):
     [
         (UnknownQuantizer("quantize_tensor_8"), "quantize_tensor_8, which the artifact alone has"),
         (InvalidBundle("`model.onnx`: cannot be cut", hint="-"), "`model.onnx`: cannot be cut"),
+        (None, "the backend `toy` does not open artifacts cut at their quantizers"),
     ],
 )
 def test_an_artifact_that_cannot_be_cut_as_the_graph_fails_at_the_gate(
@@ -55,7 +56,9 @@ def test_an_artifact_that_cannot_be_cut_as_the_graph_fails_at_the_gate(
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(lockstep, "get_backend", lambda _: SimpleNamespace(open_lockstep=refuse))
+    able = {} if error is None else {"open_lockstep": refuse}
+    backend = SimpleNamespace(name="toy", **able)
+    monkeypatch.setattr(lockstep, "get_backend", lambda _: backend)
     monkeypatch.setattr(lockstep, "checked_options", lambda _: {})
     monkeypatch.setattr(lockstep, "quantizer_shapes", lambda _: {})
     monkeypatch.setattr(lockstep, "quantizers", lambda _: {})

@@ -11,12 +11,15 @@ import pytest
 
 import qdx
 from qdx.backends.capabilities import Builds, Checks, OpensInLockstep
+from qdx.backends.contract import Proof
 from qdx.backends.registry import get_backend, runtimes
 from qdx.bundle.reader import read_bundle
 from qdx.cli.main import run_command
 from qdx.exporter.errors import UsageError
 from qdx.exporter.plan import load_plan
 from qdx.targets import profile
+from tests.seams.toy_runtime import backend as toy_backend
+from tests.seams.toy_runtime.backend import ToyBackend, ToyRunner
 from tests.support.conformance.cases import KINDS, QUANTIZED, marked
 from tests.support.conformance.checks import CHECKS, KIND_CHECKS, QUANTIZED_CHECKS
 from tests.support.conformance.subject import Subject
@@ -60,6 +63,70 @@ def test_it_computes_an_operation(subject, check, kind):
 @pytest.mark.parametrize("check", QUANTIZED_CHECKS)
 def test_it_computes_a_quantized_operation(subject, check, kind):
     QUANTIZED_CHECKS[check](subject, kind)
+
+
+def inexact(monkeypatch):
+    exact = ToyRunner.__call__
+
+    def run(self, inputs):
+        return {name: array * np.float32(1.001) for name, array in exact(self, inputs).items()}
+
+    monkeypatch.setattr(ToyRunner, "__call__", run)
+
+
+def deaf(monkeypatch):
+    monkeypatch.setattr(toy_backend, "check_inputs", lambda *_: None)
+
+
+def forgetful(monkeypatch):
+    whole = ToyBackend.audit
+    monkeypatch.setattr(ToyBackend, "audit", lambda *args, **more: whole(*args, **more)[:-1])
+
+
+def sharing(monkeypatch):
+    exact, buffer = ToyRunner.__call__, {}
+
+    def run(self, inputs):
+        for name, array in exact(self, inputs).items():
+            buffer.setdefault(name, array)[...] = array
+        return buffer
+
+    monkeypatch.setattr(ToyRunner, "__call__", run)
+
+
+def dated(monkeypatch):
+    plain = ToyBackend.lower
+
+    def lower(self, graph, float_types, profile, folder):
+        made = plain(self, graph, float_types, profile, folder)
+        made.model.write_bytes(made.model.read_bytes() + f"// {folder}".encode())
+        return made
+
+    monkeypatch.setattr(ToyBackend, "lower", lower)
+
+
+def sure(monkeypatch):
+    proof = Proof("artifact-verified", "a toy")
+    monkeypatch.setattr(ToyBackend, "proof", lambda *_: proof)
+
+
+FAULTS = {
+    inexact: (KIND_CHECKS, "agrees with pytorch", ["linear"]),
+    forgetful: (QUANTIZED_CHECKS, "every placed site is audited in low precision", ["linear"]),
+    deaf: (CHECKS, "wrong inputs are all named", []),
+    sharing: (CHECKS, "answers outlive the next call", []),
+    dated: (CHECKS, "the same graph has the same bytes and nothing of this machine", []),
+    sure: (CHECKS, "the proof says what executes and what is left", []),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_backend_is_seen(toy, tmp_path, monkeypatch, fault):
+    checks, name, kind = FAULTS[fault]
+    fault(monkeypatch)
+
+    with pytest.raises((AssertionError, pytest.fail.Exception, KeyError)):
+        checks[name](Subject(toy, tmp_path), *kind)
 
 
 def test_no_module_of_qdx_knows_it(toy):

@@ -1,4 +1,7 @@
-"""What a backend answers: how a graph becomes files, and how the files run."""
+"""What every backend answers: how a graph becomes files, and how the files run.
+
+What only some backends do is in `qdx.backends.capabilities`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
 
-    from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.exporter.graph.ir.site import Site
@@ -69,12 +70,14 @@ class Proof:
         executed_by: What computes it.
         unproved: What is left unproved, as a sentence's end; empty for a device.
         caution: What this machine computes worse than others that the artifact is for; empty for nothing.
+        compute_capability: Major and minor, of the NVIDIA device that executes it; None where none does.
     """
 
     status: Literal["device-verified", "artifact-verified"]
     executed_by: str
     unproved: str = ""
     caution: str = ""
+    compute_capability: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """`artifact-verified: executed by ONNX Runtime 1.32.0; unproved: the compiler's kernels`."""
@@ -103,7 +106,11 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime."""
+    """One runtime.
+
+    Attributes:
+        name: Of the runtime, as targets name it.
+    """
 
     name: str
 
@@ -113,51 +120,36 @@ class Backend(Protocol):
         sites: Sequence[Site],
         resolved: ResolvedPlan,
         ranges: Ranges | None,
-        profile: TargetProfile,
     ) -> Placement:
         """Chooses where quantizers stand in one graph, by the runtime's own rules.
 
         Args:
             graph: With attention opened where its products are quantized.
             sites: Of that graph.
-            resolved: What becomes of each site.
+            resolved: What becomes of each site; what the target can do is in it already.
             ranges: Recorded ranges; None where no scale comes from calibration.
-            profile: The target.
 
         Raises:
-            InvalidInput: The range of a quantized activation was not recorded.
+            InvalidInput: The range of a quantized activation was not recorded, or its scale is not representable in
+                the type that the component computes in.
         """
 
     def lower(
         self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
-        """Writes the component into `folder`, which exists; the graph's specs are the artifact's face.
+        """Writes the component into `folder`, which exists.
 
         Args:
-            graph: With quantizers where they were placed.
+            graph: With quantizers where they were placed. Its specs are the artifact's face: the caller has given
+                them the layout's names, dtypes and ranks, see `qdx.backends.layout`; where the program differs,
+                the lowering adapts it.
             float_types: Types of what is not quantized; mixed only where the profile does not refuse that.
-            profile: The target.
+            profile: The target; what it refuses by its data is refused before, see `qdx.backends.limits`.
             folder: Takes the files.
 
         Raises:
             StorageError: The disk refused.
-            TargetRefusal: The runtime cannot do what the graph or the dtype asks.
-        """
-
-    def add_helpers(
-        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
-    ) -> tuple[str, ...]:
-        """Adds what the runtime's own pipelines want beside the artifacts.
-
-        Args:
-            tokenizers: The pipeline's, by component.
-            bundle: The bundle's folder; every component's own folder is there.
-
-        Returns:
-            What could not be added and why, a line each.
-
-        Raises:
-            StorageError: The disk refused.
+            TargetRefusal: The runtime cannot do what the graph asks.
         """
 
     def open(
@@ -172,29 +164,7 @@ class Backend(Protocol):
 
         Raises:
             InvalidBundle: The runtime cannot read the files.
-            UsageError: An option is unknown to the runtime.
-        """
-
-    def open_lockstep(
-        self,
-        folder: Path,
-        options: Mapping[str, str],
-        shapes: Mapping[str, tuple[int | None, ...]],
-        *,
-        threads: int | None = None,
-    ) -> Lockstep:
-        """Opens a folder that `lower` wrote from a quantized graph, cut open at its quantizers.
-
-        Args:
-            folder: Holds the runtime's files.
-            options: The runtime's own option names.
-            shapes: Shape of each quantizer's input, by the names of `qdx.backends.lockstep.quantizers`;
-                None stands for a size that the graph leaves open.
-            threads: Processor threads, the runtime's default where None.
-
-        Raises:
-            InvalidBundle: The runtime cannot read the files.
-            UnknownQuantizer: They have a quantizer that the graph has not.
+            UsageError: An option is unknown to the runtime; one that compiles at the first call may say so then.
         """
 
     def audit(
@@ -206,14 +176,14 @@ class Backend(Protocol):
             InvalidBundle: The runtime cannot read the files.
         """
 
-    def saturates(self) -> bool:
-        """Whether sums of 8-bit products saturate on this machine, see `qdx.backends.saturation`."""
-
     def proof(self, folders: Sequence[Path]) -> Proof:
         """What a run of artifacts proves on this machine.
 
         Args:
             folders: Folders that `lower` wrote, and that run together.
+
+        Raises:
+            InvalidBundle: The runtime cannot read the files.
         """
 
     def versions(self) -> dict[str, str]:

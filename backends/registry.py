@@ -1,72 +1,83 @@
-"""Backends by the name of their runtime."""
+"""Backends by the name of their runtime: one line for each of ours, entry points for those of other packages."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Final, cast
 
-from qdx.exporter.errors import RuntimeMissing, UsageError
+from qdx.exporter.errors import RuntimeMissing, UsageError, quoted
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Backend
+    from qdx.targets.profile import TargetProfile
 
+__all__ = ["ENTRY_POINTS", "find_backend", "get_backend", "is_any_loaded", "runtimes"]
 
-def _onnxruntime() -> Backend:
-    from qdx.backends.onnxruntime.backend import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend()
-
-
-def _openvino() -> Backend:
-    from qdx.backends.openvino.backend import OpenVinoBackend
-
-    return OpenVinoBackend()
-
-
-def _coreml() -> Backend:
-    from qdx.backends.coreml.backend import CoreMlBackend
-
-    return CoreMlBackend()
-
-
-def _tensorrt() -> Backend:
-    from qdx.backends.tensorrt.backend import TensorRtBackend
-
-    return TensorRtBackend()
-
-
-_BACKENDS: dict[str, Callable[[], Backend]] = {
-    "coreml": _coreml,
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-    "tensorrt": _tensorrt,
+ENTRY_POINTS: Final = "qdx.backends"
+"""Other packages name their backends in this group; none replaces one of ours."""
+_OURS: Final[Mapping[str, str]] = {
+    "coreml": "qdx.backends.coreml.backend:CoreMlBackend",
+    "onnxruntime": "qdx.backends.onnxruntime.backend:OnnxRuntimeBackend",
+    "openvino": "qdx.backends.openvino.backend:OpenVinoBackend",
+    "tensorrt": "qdx.backends.tensorrt.backend:TensorRtBackend",
 }
-_NEEDS = {"coreml": ("coremltools", "coreml"), "tensorrt": ("onnxruntime", "onnxruntime")}
-"""The package to import and the extra that installs it, where they are not named like the runtime. Models for
-TensorRT are made and verified without it; only what builds and runs engines asks for it."""
+
+
+def runtimes() -> tuple[str, ...]:
+    """The names of all backends, ours and those of other packages, sorted."""
+    return tuple(sorted({*_OURS, *(point.name for point in entry_points(group=ENTRY_POINTS))}))
 
 
 def get_backend(runtime: str) -> Backend:
-    """The backend of a runtime.
+    """The backend of a runtime, to make and run artifacts.
 
     Raises:
-        RuntimeMissing: Its package is not installed.
-        UsageError: qdx has no backend of that name.
+        RuntimeMissing: A package that it needs is not installed.
+        UsageError: There is no backend of that name.
     """
-    if runtime not in _BACKENDS:
-        raise UsageError(
-            f"`{runtime}`: no such runtime, expected one of {', '.join(sorted(_BACKENDS))}"
-        )
-    package, extra = _NEEDS.get(runtime, (runtime, runtime))
-    if find_spec(package) is None:
+    backend = find_backend(runtime)
+    profile = _usual_target(runtime)
+    if profile is not None and profile.needs is not None and find_spec(profile.needs) is None:
         raise RuntimeMissing(
-            f"`{package}` is not installed", hint=f'run `pip install "qdx[{extra}]"`'
+            f"`{profile.needs}` is not installed",
+            hint=f'run `pip install "qdx[{profile.needs_extra or profile.extra}]"`',
         )
-    return _BACKENDS[runtime]()
+    return backend
+
+
+def find_backend(runtime: str) -> Backend:
+    """The backend of a runtime, installed or not, for what needs no runtime: reading and checking artifacts.
+
+    Raises:
+        UsageError: There is no backend of that name.
+    """
+    path = _OURS.get(runtime)
+    if path is None:
+        found = [one for one in entry_points(group=ENTRY_POINTS) if one.name == runtime]
+        if not found:
+            raise UsageError(
+                f"{quoted(runtime)}: no such runtime, expected one of {', '.join(runtimes())}"
+            )
+        path = found[0].value
+    return cast("Backend", resolve_name(path)())
 
 
 def is_any_loaded() -> bool:
     """Whether the package of a runtime was imported, by whomever; what it holds wants to end in its own order."""
-    return any(_NEEDS.get(runtime, (runtime, ""))[0] in sys.modules for runtime in _BACKENDS)
+    return any(profile.needs in sys.modules for profile in _usual_targets())
+
+
+def _usual_targets() -> Iterator[TargetProfile]:
+    found = (_usual_target(runtime) for runtime in runtimes())
+    return (profile for profile in found if profile is not None)
+
+
+def _usual_target(runtime: str) -> TargetProfile | None:
+    """The target that is named like its runtime; those of other packages may have none."""
+    from qdx.targets.profile import list_targets, load_target
+
+    return load_target(runtime) if runtime in list_targets() else None

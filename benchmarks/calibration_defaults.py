@@ -229,13 +229,11 @@ def figures(
     """SQNR of each held-out call, and the share of clipped values of each quantizer."""
     decibels: list[float] = []
     clipped: list[float] = []
-    backend, profile = get_backend(load_target(_TARGET).runtime), load_target(_TARGET)
+    backend = get_backend(load_target(_TARGET).runtime)
     for where in planned.graphs:
         if not planned.resolved.quantized(where):
             continue
-        floats, recipe = choose_recipe(
-            planned.graphs[where], planned.resolved, ranges, backend, profile
-        )
+        floats, recipe = choose_recipe(planned.graphs[where], planned.resolved, ranges, backend)
         if recipe is None or not recipe.placement.sites:
             continue
         decibels += _decibels(floats, recipe, calls[where])

@@ -154,6 +154,7 @@ def table(rows: list[Timing]) -> str:
 
 
 def _export_qdx(source: Path, work: Path) -> None:
+    from qdx.backends.layout import graph_in_layout
     from qdx.backends.registry import get_backend
     from qdx.exporter.plan.resolve.resolution import FloatTypes
     from qdx.targets.profile import load_target
@@ -165,7 +166,9 @@ def _export_qdx(source: Path, work: Path) -> None:
     for name in missing:
         folder = work / f"qdx-{name}"
         folder.mkdir(parents=True)
-        get_backend(name).lower(graph, FloatTypes("float32"), load_target(name), folder)
+        profile = load_target(name)
+        face = graph_in_layout(graph, profile.layout)
+        get_backend(name).lower(face, FloatTypes("float32"), profile, folder)
 
 
 def _export_peers(python: Path | None, source: Path, work: Path) -> list[str]:

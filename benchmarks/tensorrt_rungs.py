@@ -180,9 +180,10 @@ def _rung(
 ) -> Rung:
     storage = resolved.storage_dtype(graph.component)
     try:
-        floats, recipe = choose_recipe(graph, resolved, captured.ranges, _BACKEND, captured.profile)
+        floats, recipe = choose_recipe(graph, resolved, captured.ranges, _BACKEND)
         made = floats if recipe is None else quantized_graph(floats, recipe)
-        file = _BACKEND.lower(made, FloatTypes(storage), captured.profile, folder).model
+        face = graph_in_layout(made, captured.profile.layout)
+        file = _BACKEND.lower(face, FloatTypes(storage), captured.profile, folder).model
     except QdxError as error:
         return replace(empty, failure=_words(error))
     found = lint_file(file, DeviceFacts())
@@ -192,7 +193,6 @@ def _rung(
         widen(file, file)
         made = replace(made, weights=_rounded(made.weights, storage))
     artifact = _BACKEND.open_lockstep(folder, {}, shapes, threads=1)
-    face = graph_in_layout(made, captured.profile.layout)
     names = {s.name: port.name for s, port in zip(made.outputs, face.outputs, strict=True)}
     worst = ("", math.inf)
     for call in captured.calls[graph.where]:

@@ -58,7 +58,7 @@ PROMPTS_FILE_LIMIT_BYTES: Final = 4 * MIB
 PROMPTS_LIMIT: Final = 10_000
 PROMPT_LIMIT: Final = 4096
 
-# A Core ML package. The program itself holds no weights: that of a large denoiser has some megabytes.
+# A package. The program itself holds no weights: that of a large denoiser has some megabytes.
 MIL_PROGRAM_LIMIT_BYTES: Final = 64 * MIB
 MIL_OPERATIONS_LIMIT: Final = 200_000
 # Compressed weights within compressed weights: a sparse palette of quantized entries has three.

@@ -69,6 +69,7 @@ class TargetLayout(StrictModel):
     Attributes:
         model_file: File name of the model in a component's folder.
         external_data_file: File name of the weights beside it.
+        exact_readers: Programs that load the artifacts and take no other dtypes than these, for messages.
         halves: File names of the two models that a model is cut into; empty for one.
         dot: What stands for the dots of nested tensors' names, where those may not be.
         scalars: Whether inputs without dimensions may be; otherwise they have one, of length one.
@@ -80,6 +81,7 @@ class TargetLayout(StrictModel):
 
     model_file: str
     external_data_file: str | None = None
+    exact_readers: Names = ()
     halves: Names = ()
     dot: Annotated[str, Field(pattern=r"^[._]$")] = "."
     scalars: bool = True
@@ -151,11 +153,15 @@ class TargetProfile(StrictModel):
     Attributes:
         schema_: The format, `qdx.target/1`; the key in TOML is `schema`.
         name: What `--target` takes.
-        runtime: The backend that lowers and runs.
+        runtime: The backend that lowers and runs, see `qdx.backends.registry`.
         device: The runtime's name of the device.
-        proved_on: Of a device that runs no qdx, such as a phone, its name in words: what another machine executes
-            does not prove what this one does.
+        proved_on: Of one device, its name in words: what another machine executes does not prove what this one does.
+            A phone runs no qdx, so that nothing proves it; an NVIDIA device with a `compute_capability` is one that
+            has exactly this.
         extra: The extra that installs the runtime: `pip install "qdx[EXTRA]"`.
+        needs: Module that making and verifying artifacts imports; None for none beside qdx itself.
+        needs_extra: The extra that installs that, where it is not `extra`.
+        opens_others: Whether the runtime opens what other tools wrote, and not bundles alone.
         distributions: Packages that provide the runtime, the usual one first.
         description: One line.
         storage_dtypes: Types in which weights can be stored.
@@ -182,6 +188,9 @@ class TargetProfile(StrictModel):
     device: str
     proved_on: str | None = None
     extra: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    needs: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] | None = None
+    needs_extra: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
+    opens_others: bool = True
     distributions: Distributions
     description: str
     storage_dtypes: Annotated[tuple[FloatDtype, ...], Strict(strict=False), Field(min_length=1)]

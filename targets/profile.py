@@ -207,8 +207,10 @@ def _runtime_faults(profile: TargetProfile) -> Iterator[tuple[KeyPath, str]]:
     devices = sorted({target.device for target in same})
     if profile.device not in devices:
         yield ("device",), f"`device` is {quoted(profile.device)}, expected {choices(devices)}"
-    if profile.extra != own.extra:
-        yield ("extra",), f"`extra` is {quoted(profile.extra)}, expected `{own.extra}`"
+    for key in ("extra", "needs", "needs_extra"):
+        asked, expected = getattr(profile, key), getattr(own, key)
+        if asked != expected:
+            yield (key,), f"`{key}` is {quoted(asked)}, expected `{expected}`"
     systems = {target.deployment_target for target in same if target.deployment_target is not None}
     if profile.deployment_target not in {None, *systems}:
         words = f"`deployment_target` is {quoted(profile.deployment_target)}"

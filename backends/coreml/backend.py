@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
@@ -34,28 +32,19 @@ class CoreMlBackend:
         sites: Sequence[Site],
         resolved: ResolvedPlan,
         ranges: Ranges | None,
-        profile: TargetProfile,
     ) -> Placement:
         """Quantizers of inputs by tensor, and weights as integers or palettes; see `place`."""
         from qdx.backends.coreml.place import place
 
-        return place(graph, sites, resolved, ranges, profile)
+        return place(graph, sites, resolved, ranges)
 
     def lower(
         self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes `model.mlpackage`."""
         from qdx.backends.coreml.lower.lower import lower
-        from qdx.backends.layout import graph_in_layout
 
-        return lower(graph_in_layout(graph, profile.layout), float_types, profile, folder)
-
-    def add_helpers(
-        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
-    ) -> tuple[str, ...]:
-        """Core ML has no files of its own beside packages."""
-        del tokenizers, bundle
-        return ()
+        return lower(graph, float_types, profile, folder)
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
@@ -89,9 +78,19 @@ class CoreMlBackend:
         del options, threads
         return audit(folder)
 
-    def saturates(self) -> bool:
-        """Its kernels are Apple's, and the interpreter's sums are whole."""
-        return False
+    def packages_of(self, artifact: Path) -> tuple[Path, ...]:
+        """One package, or the two halves of one."""
+        from qdx.backends.coreml.artifact import packages_of
+
+        return packages_of(artifact)
+
+    def notes(
+        self, resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
+    ) -> tuple[str, ...]:
+        """What can never run on the Neural Engine."""
+        from qdx.backends.coreml.notes import unit_notes
+
+        return unit_notes(resolved, profile, exported)
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """Core ML runs on Apple's systems; elsewhere the interpreter computes what the package says."""

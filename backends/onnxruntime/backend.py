@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from qdx.backends.contract import Proof
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
@@ -33,29 +31,21 @@ class OnnxRuntimeBackend:
         sites: Sequence[Site],
         resolved: ResolvedPlan,
         ranges: Ranges | None,
-        profile: TargetProfile,
     ) -> Placement:
         """Quantizers on inputs, and on outputs of convolutions; see `qdx.backends.onnxruntime.place`."""
         from qdx.backends.onnxruntime.place import place
 
-        return place(graph, sites, resolved, ranges, profile)
+        return place(graph, sites, resolved, ranges)
 
     def lower(
         self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes `model.onnx` and `model.onnx_data`."""
-        from qdx.backends.layout import graph_in_layout
         from qdx.backends.onnxruntime.lower import lower
 
+        del profile
         # Whatever they are stored in, floats are computed in float32.
-        return lower(graph_in_layout(graph, profile.layout), float_types.storage, folder)
-
-    def add_helpers(
-        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
-    ) -> tuple[str, ...]:
-        """Adds nothing: readers of ONNX bundles take the tokenizers as they are."""
-        del tokenizers, bundle
-        return ()
+        return lower(graph, float_types.storage, folder)
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
@@ -92,6 +82,11 @@ class OnnxRuntimeBackend:
         from qdx.backends.onnxruntime.saturation import saturates
 
         return saturates()
+
+    def unoptimized_options(self, folder: Path) -> dict[str, str]:
+        """Every operation then runs as it stands in the file."""
+        del folder
+        return {"graph_optimization_level": "disable"}
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """ONNX Runtime itself runs here."""

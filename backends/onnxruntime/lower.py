@@ -15,9 +15,7 @@ from qdx.backends.onnxruntime.convolution import convolution_to_gemm
 from qdx.backends.onnxruntime.gated_linear import split_gated_linears
 from qdx.backends.onnxruntime.gemm import linear_to_gemm
 from qdx.backends.onnxruntime.quantizers import share_quantizers, write_zero_points
-from qdx.backends.onnxruntime.refuse import storage_refusal
 from qdx.backends.onnxruntime.stored_weights import decompress_once, gemm_to_matmul
-from qdx.exporter.errors import TargetRefusal
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -44,11 +42,8 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
 
     Raises:
         StorageError: The disk refused.
-        TargetRefusal: The dtype is not one that the runtime reads.
+        TargetRefusal: The graph has an operator without a form in ONNX, or a weight does not fit the type.
     """
-    refusal = storage_refusal(graph.component, storage_dtype)
-    if refusal is not None:
-        raise TargetRefusal(str(refusal), refusals=(refusal,))
     model = model_from_graph(
         graph, FORMS, storage_dtype=storage_dtype, passes=PASSES, bound_passes=BOUND_PASSES
     )

@@ -7,20 +7,18 @@ written as Gemm answer in float. Activations are uint8: signed ones would be mov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from qdx.backends.onnxruntime.convolution import COLUMNS_LIMIT_BYTES
-from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.backends.place import PlacedInput, PlacedSite, place_sites
 from qdx.exporter.formats.scales import choose_qparams
 from qdx.exporter.graph.analysis.flow import shape
 from qdx.exporter.graph.ir.site import OUTPUT
-from qdx.exporter.transforms.activations import activation_quantization
-from qdx.exporter.transforms.placement import ActivationQuantization, Placement, SitePlacement
+from qdx.exporter.transforms.placement import ActivationQuantization, Placement
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -28,8 +26,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
-    from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
-    from qdx.targets.profile import TargetProfile
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan
 
 __all__ = ["place"]
 
@@ -40,125 +37,69 @@ _MIDDLE: Final = 128
 
 
 def place(
-    graph: Graph,
-    sites: Sequence[Site],
-    resolved: ResolvedPlan,
-    ranges: Ranges | None,
-    profile: TargetProfile,
+    graph: Graph, sites: Sequence[Site], resolved: ResolvedPlan, ranges: Ranges | None
 ) -> Placement:
-    """Decides the quantizers of one graph.
-
-    Args:
-        graph: The float graph; attention whose products are quantized is open.
-        sites: Its sites.
-        resolved: What the plan asks for.
-        ranges: What calibration recorded; None where no scale comes from it.
-        profile: The target.
-
-    Raises:
-        InvalidInput: The ranges do not hold what is needed.
-    """
-    del profile  # what it can do is in the resolution already
+    """Decides the quantizers of one graph; see `qdx.backends.contract.Backend.place`."""
     nodes = {node.name: node for node in graph.program.graph.nodes}
-    placed = [
-        _SiteRules(graph, site, resolution, nodes[site.node], ranges).placement()
-        for site, resolution in resolved.placed(graph.where, sites)
-    ]
-    return Placement(graph.where, tuple(placed))
+
+    def output(
+        placed: PlacedSite, inputs: Mapping[int, ActivationQuantization]
+    ) -> ActivationQuantization | None:
+        node = nodes[placed.site.node]
+        weighted = placed.resolution.quantized_weights is not None
+        if placed.site.op != "conv2d" or not weighted or _answers_in_float(node):
+            return None
+        return _output(placed, node, next(iter(inputs.values())))
+
+    return place_sites(graph, sites, resolved, ranges, _input, output_rule=output)
 
 
-class _SiteRules:
-    """The rules for one site."""
+def _input(placed: PlacedInput) -> ActivationQuantization:
+    if placed.scheme.mode == "dynamic":
+        # The runtime does not move signed integers that several operations share: those would run in float.
+        return ActivationQuantization("uint8", 1.0, _MIDDLE, token=True)
+    return placed.from_ranges(signed=False, symmetric=False)
 
-    def __init__(
-        self,
-        graph: Graph,
-        site: Site,
-        resolution: SiteResolution,
-        node: Node,
-        ranges: Ranges | None,
-    ) -> None:
-        self._graph = graph
-        self._site = site
-        self._resolution = resolution
-        self._node = node
-        self._ranges = ranges
 
-    def placement(self) -> SitePlacement:
-        """What stands around the site."""
-        weights = self._resolution.quantized_weights
-        quantized = any(scheme.quantized for _, scheme in self._resolution.segments)
-        inputs = self._inputs() if quantized else {}
-        answers_in_bits = (
-            self._site.op == "conv2d"
-            and weights is not None
-            and bool(inputs)
-            and not _answers_in_float(self._node)
-        )
-        return SitePlacement(
-            key=self._site.key,
-            inputs=MappingProxyType(inputs),
-            weight=None
-            if weights is None
-            else WeightQuantization.of(weights, self._site.output_axis),
-            output=self._output(next(iter(inputs.values()))) if answers_in_bits else None,
-        )
+def _output(
+    placed: PlacedSite, node: Node, first: ActivationQuantization
+) -> ActivationQuantization:
+    """The quantizer right behind a convolution, which the kernel applies to its own sums.
 
-    def _inputs(self) -> dict[int, ActivationQuantization]:
-        found = {}
-        for port, index in self._site.ports.items():
-            found[index] = self._activation(port)
-        return found
+    With timestep groups it stands before the result is multiplied by the group's ratio and before the
+    bias is added; the range of what is there follows from the recorded one.
+    """
+    ranges, segments = placed.ranges, placed.resolution.segments
+    assert ranges is not None, placed.what
+    statistics = ranges.statistics(placed.graph.where, placed.site.key, OUTPUT)
+    scheme = segments[0][1]
+    settings: dict[str, Any] = {
+        "percentile": scheme.percentile,
+        "bits": _EIGHT_BITS,
+        "symmetric": scheme.symmetric,
+    }
+    if first.groups is None:
+        low, high = statistics.range(scheme.observer, groups=None, **settings)
+    else:
+        least, most = _bias_bounds(placed.graph, node)
+        ends = [
+            statistics.range(scheme.observer, groups=list(groups or ()), **settings)
+            for groups, _ in segments
+        ]
+        pairs = list(zip(ends, first.groups.ratios, strict=True))
+        low = min((low - most) / ratio for (low, _), ratio in pairs)
+        high = max((high - least) / ratio for (_, high), ratio in pairs)
+    chosen = choose_qparams(low, high, "uint8", symmetric=scheme.symmetric)
+    return ActivationQuantization("uint8", chosen.scale, chosen.zero_point)
 
-    def _activation(self, port: str) -> ActivationQuantization:
-        segments, where = self._resolution.segments, self._graph.where
-        if segments[0][1].mode == "dynamic":
-            # The runtime does not move signed integers that several operations share: those would run in float.
-            return ActivationQuantization("uint8", 1.0, _MIDDLE, token=True)
-        assert self._ranges is not None, self._site.key
-        return activation_quantization(
-            segments,
-            self._ranges.statistics(where, self._site.key, port),
-            self._ranges.groups(where),
-            signed=False,
-            symmetric=False,
-        )
 
-    def _output(self, first: ActivationQuantization) -> ActivationQuantization:
-        """The quantizer right behind a convolution, which the kernel applies to its own sums.
-
-        With timestep groups it stands before the result is multiplied by the group's ratio and before the
-        bias is added; the range of what is there follows from the recorded one.
-        """
-        assert self._ranges is not None, self._site.key
-        statistics = self._ranges.statistics(self._graph.where, self._site.key, OUTPUT)
-        scheme = self._resolution.segments[0][1]
-        settings: dict[str, Any] = {
-            "percentile": scheme.percentile,
-            "bits": _EIGHT_BITS,
-            "symmetric": scheme.symmetric,
-        }
-        if first.groups is None:
-            low, high = statistics.range(scheme.observer, groups=None, **settings)
-        else:
-            least, most = self._bias_bounds()
-            ends = [
-                statistics.range(scheme.observer, groups=list(groups or ()), **settings)
-                for groups, _ in self._resolution.segments
-            ]
-            pairs = list(zip(ends, first.groups.ratios, strict=True))
-            low = min((low - most) / ratio for (low, _), ratio in pairs)
-            high = max((high - least) / ratio for (_, high), ratio in pairs)
-        chosen = choose_qparams(low, high, "uint8", symmetric=scheme.symmetric)
-        return ActivationQuantization("uint8", chosen.scale, chosen.zero_point)
-
-    def _bias_bounds(self) -> tuple[float, float]:
-        bias = self._node.args[_BIAS] if len(self._node.args) > _BIAS else None
-        name = None if bias is None else self._graph.parameters.get(getattr(bias, "name", ""))
-        if name is None:
-            return 0.0, 0.0
-        values = self._graph.weights[name].read(torch.float32)
-        return float(values.min()), float(values.max())
+def _bias_bounds(graph: Graph, node: Node) -> tuple[float, float]:
+    bias = node.args[_BIAS] if len(node.args) > _BIAS else None
+    name = None if bias is None else graph.parameters.get(getattr(bias, "name", ""))
+    if name is None:
+        return 0.0, 0.0
+    values = graph.weights[name].read(torch.float32)
+    return float(values.min()), float(values.max())
 
 
 def _answers_in_float(node: Node) -> bool:

@@ -19,10 +19,9 @@ from qdx.backends.onnx.translations import Forms
 from qdx.backends.openvino.gated_linear import split_gated_linears
 from qdx.backends.openvino.group_norm import norms_by_channel
 from qdx.backends.openvino.package import core, openvino
-from qdx.backends.openvino.refuse import storage_refusal
 from qdx.backends.openvino.site_names import site_names, write_site_names
 from qdx.backends.openvino.storage import narrow_weights
-from qdx.exporter.errors import StorageError, TargetRefusal
+from qdx.exporter.errors import StorageError
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -43,11 +42,8 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
 
     Raises:
         StorageError: The disk refused.
-        TargetRefusal: The dtype is not one that the IR stores.
+        TargetRefusal: The graph has an operator without a form in ONNX, or a weight does not fit the type.
     """
-    refusal = storage_refusal(graph.component, storage_dtype)
-    if refusal is not None:
-        raise TargetRefusal(str(refusal), refusals=(refusal,))
     model = model_from_graph(graph, FORMS, fold_transposes=False, bound_passes=(widen_four_bits,))
     ov = openvino()
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:

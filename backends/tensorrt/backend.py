@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
+from qdx.backends.tensorrt.engine.record import ENGINE_NAME, RECORD_NAME, has_engine, read_record
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from transformers import PreTrainedTokenizerBase
 
+    from qdx.backends.capabilities import Built, Finding
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.backends.onnx.session import Rewrite
+    from qdx.backends.tensorrt.engine.record import EngineRecord
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
@@ -39,6 +41,7 @@ class TensorRtBackend:
     """
 
     name = "tensorrt"
+    engine_files = (ENGINE_NAME, RECORD_NAME)
 
     def place(
         self,
@@ -46,29 +49,20 @@ class TensorRtBackend:
         sites: Sequence[Site],
         resolved: ResolvedPlan,
         ranges: Ranges | None,
-        profile: TargetProfile,
     ) -> Placement:
         """Symmetric quantizers on inputs; see `qdx.backends.tensorrt.place`."""
         from qdx.backends.tensorrt.place import place
 
-        return place(graph, sites, resolved, ranges, profile)
+        return place(graph, sites, resolved, ranges)
 
     def lower(
         self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
         """Writes `model.onnx` and `model.onnx_data`."""
-        from qdx.backends.layout import graph_in_layout
         from qdx.backends.tensorrt.lower.lower import lower
 
         assert not float_types.mixed, "its profiles refuse mixed precision"
-        return lower(graph_in_layout(graph, profile.layout), float_types.storage, profile, folder)
-
-    def add_helpers(
-        self, tokenizers: Mapping[str, PreTrainedTokenizerBase], bundle: Path
-    ) -> tuple[str, ...]:
-        """Adds nothing: the bundle's tokenizers are read as they are."""
-        del tokenizers, bundle
-        return ()
+        return lower(graph, float_types.storage, profile, folder)
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
@@ -119,18 +113,66 @@ class TensorRtBackend:
             OnnxRuntimeChunks(model, _LITERALLY, shapes, threads=threads, rewrite=_rewrite(model))
         )
 
-    def saturates(self) -> bool:
-        """Its kernels are those of GPUs, and ONNX Runtime computes the file in floating point."""
-        return False
+    def unoptimized_options(self, folder: Path) -> dict[str, str] | None:
+        """ONNX Runtime then computes what the file says, which it does anyway where no engine was built."""
+        return {_ENGINE: "off"} if has_engine(folder) else None
+
+    def notes(
+        self, resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
+    ) -> tuple[str, ...]:
+        """A bundle is finished on another machine."""
+        del resolved, profile, exported
+        note = (
+            "`qdx build` finishes the bundle on the machine with the GPU; without engines, ONNX Runtime computes what "
+            "its files say"
+        )
+        return (note,)
+
+    def check(self, folder: Path, profile: TargetProfile) -> tuple[Finding, ...]:
+        """Every rule, for the versions of the recipe and the devices of the target."""
+        from qdx.backends.tensorrt.engine.produce import lint_file, read_recipe
+        from qdx.backends.tensorrt.lint import DeviceFacts
+
+        recipe = read_recipe(folder)
+        facts = DeviceFacts(recipe.version_range, profile.compute_capability, recipe.refit == "any")
+        return lint_file(folder / recipe.model, facts)
+
+    def check_build(self, folders: Sequence[Path], device: int) -> dict[str, str]:
+        """The recipes first, which need nothing, then the installed version, the device, and every model's rules."""
+        from qdx.backends.tensorrt.engine.package import compute_capability, installed_version
+        from qdx.backends.tensorrt.engine.produce import check_model, read_recipe
+
+        recipes = {folder: read_recipe(folder) for folder in folders}
+        full, version = installed_version()
+        capability = compute_capability(device)
+        for folder, recipe in recipes.items():
+            check_model(folder / recipe.model, recipe, version, capability)
+        return {self.name: full}
+
+    def build_engine(self, folder: Path, *, timing_cache: bytes, device: int) -> Built:
+        """By the recipe in the folder."""
+        from qdx.backends.tensorrt.engine.produce import produce_engine
+
+        return produce_engine(folder, folder, timing_cache=timing_cache, device=device)
+
+    def engine_record(self, folder: Path) -> EngineRecord | None:
+        """What `engine.json` holds."""
+        return read_record(folder) if has_engine(folder) else None
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """TensorRT executes engines; where one is missing, ONNX Runtime executes the file."""
-        from qdx.backends.tensorrt.engine.record import has_engine
-
         if folders and all(has_engine(folder) for folder in folders):
-            from qdx.backends.tensorrt.engine.package import device_name, installed_version
+            from qdx.backends.tensorrt.engine.package import (
+                compute_capability,
+                device_name,
+                installed_version,
+            )
 
-            return Proof("device-verified", f"TensorRT {installed_version()[0]} on {device_name()}")
+            return Proof(
+                "device-verified",
+                f"TensorRT {installed_version()[0]} on {device_name()}",
+                compute_capability=compute_capability(),
+            )
         from qdx.backends.tensorrt.emulate.executable import has_own_operators
         from qdx.backends.tensorrt.emulate.rounded import has_bfloat16
         from qdx.backends.tensorrt.lower.lower import MODEL_FILE
@@ -202,13 +244,13 @@ def _run_options(folder: Path, options: Mapping[str, str]) -> dict[str, str] | N
 
     Raises:
         InvalidBundle: The engine is there without its record, or the other way round.
-        UsageError: An option has no such value.
+        UsageError: An option is unknown, or has no such value.
     """
-    from qdx.backends.tensorrt.engine.record import has_engine
+    from qdx.backends.tensorrt.engine.load import run_options
 
     wanted = options.get(_ENGINE, "on")
     if wanted not in {"on", "off"}:
         raise UsageError(f"`{_ENGINE}`: got {quoted(wanted)}, expected on or off")
-    if wanted == "off" or not has_engine(folder):
-        return None
-    return {name: value for name, value in options.items() if name != _ENGINE}
+    own = {name: value for name, value in options.items() if name != _ENGINE}
+    run_options(own)  # an option that no engine has is one of nothing else either
+    return None if wanted == "off" or not has_engine(folder) else own

@@ -35,7 +35,7 @@ def choose_qparams(
     """Scale and zero point for values in [low, high]; the range is widened to contain zero.
 
     Symmetric: scale = max(|low|, |high|) / m, with m steps above the zero point (127 for eight bits);
-    the zero point is 0, or the middle for unsigned dtypes. The lowest integer stays in use: OpenVINO's
+    the zero point is 0, or the middle for unsigned dtypes. The lowest integer stays in use: some
     kernels assume all 256 levels. Asymmetric: scale = (high - low) / (maximum - minimum) and
     zero_point = round(minimum - low / scale), see https://arxiv.org/abs/1712.05877, section 3.
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from qdx.bundle.manifest import MANIFEST_NAME, Manifest, MethodRecord
 from qdx.bundle.reader import read_bundle
@@ -15,9 +14,6 @@ from qdx.exporter.errors import UsageError, quoted
 from qdx.targets import TargetProfile, list_targets, load_target
 
 __all__ = ["Contender", "methods_of", "read_contenders"]
-
-
-_OF_BUNDLES: Final = frozenset({"tensorrt"})
 
 
 @dataclass(frozen=True)
@@ -145,13 +141,10 @@ def _runtime_of(path: Path) -> str:
 
 
 def _profiles() -> dict[str, TargetProfile]:
-    """The usual target of each runtime that opens what other tools wrote.
-
-    An ONNX file of another tool is one for ONNX Runtime: TensorRT runs engines, of bundles alone.
-    """
+    """The usual target of each runtime that opens what other tools wrote."""
     profiles = (load_target(name) for name in list_targets())
     return {
         profile.runtime: profile
         for profile in profiles
-        if profile.name == profile.runtime and profile.runtime not in _OF_BUNDLES
+        if profile.name == profile.runtime and profile.opens_others
     }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["WARM_UP_ROUNDS", "Taken", "take_turns"]
 
 WARM_UP_ROUNDS: Final = 2
-# The threads of ONNX Runtime spin for a while after a call, and whoever came next would pay for it.
+# The threads of a runtime may spin for a while after a call, and whoever came next would pay for it.
 _PAUSE_S: Final = 0.1
 
 

@@ -1,4 +1,4 @@
-"""The calls that NNCF calibrates with: inputs of components, from the same pipeline runs that ranges come from."""
+"""The calls that somebody else's quantizer calibrates with: inputs of components, from the same runs that ranges come from."""
 
 from __future__ import annotations
 
@@ -16,34 +16,25 @@ from qdx.backends.layout import graph_in_layout
 from qdx.calibration.run import calibrate
 from qdx.exporter.devices import CPU
 from qdx.exporter.errors import UsageError, quoted
-from qdx.exporter.plan.schema.rule import matches
 from qdx.exporter.progress import SILENT
 from qdx.source.pipeline import trace_pipeline
 
 if TYPE_CHECKING:
     import torch
 
+    from qdx.backends.capabilities import ArtifactQuantizer
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.ir.graph import Graph
-    from qdx.exporter.plan.schema.settings import Nncf
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
     from qdx.source.planned import PlannedGraphs
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["CALLS_LIMIT", "Arrays", "Calls", "RecordedCalls", "record_calls", "takes"]
-
-CALLS_LIMIT: Final = 300
-"""Calls of a graph that are kept: as many as NNCF itself takes of a data set by default."""
+__all__ = ["Arrays", "Calls", "RecordedCalls", "record_calls"]
 
 _GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
 
 Arrays = Mapping[str, NDArray[Any]]
-
-
-def takes(settings: Nncf, component: str) -> bool:
-    """Whether NNCF quantizes a component."""
-    return matches(component, (settings.components,))
 
 
 class Calls:
@@ -60,7 +51,7 @@ class Calls:
         made: How many there were.
     """
 
-    def __init__(self, limit: int = CALLS_LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self.made = 0
         self._limit = limit
         self._kept: list[tuple[float, int, int, Arrays]] = []
@@ -106,7 +97,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class RecordedCalls:
-    """What NNCF calibrates with.
+    """What a quantizer calibrates with.
 
     Attributes:
         samples: Inputs of the kept calls by `component.method`, named as the artifact names them.
@@ -122,20 +113,22 @@ def record_calls(
     planned: PlannedGraphs,
     profile: TargetProfile,
     call: dict[str, Any],
+    quantizer: ArtifactQuantizer,
     *,
     prompts: Sequence[str] | None = None,
     device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> RecordedCalls:
-    """Runs the pipeline as for ranges, and keeps inputs of the components that NNCF quantizes.
+    """Runs the pipeline as for ranges, and keeps inputs of the components that a quantizer takes.
 
-    Memory holds `CALLS_LIMIT` calls of each graph at most, equal tensors once.
+    Memory holds `quantizer.calls_most` calls of each graph at most, equal tensors once.
 
     Args:
         source: The pipeline.
         planned: Its graphs as the target takes them, and what the plan becomes there.
         profile: The target.
         call: The pipeline call, its images loaded.
+        quantizer: Calibrates with them.
         prompts: Prompts to calibrate with; None keeps the call's.
         device: What computes.
         progress: Told of every call of a component.
@@ -145,14 +138,12 @@ def record_calls(
         InvalidModel: The pipeline does not run.
     """
     plan = planned.resolved.plan
-    settings = plan.nncf
-    assert settings is not None, "the plan's quantizer is `nncf`"
     wanted = {
-        where: Calls()
+        where: Calls(quantizer.calls_most)
         for where, graph in planned.graphs.items()
-        if takes(settings, graph.component)
+        if quantizer.takes(graph.component)
     }
-    if settings.mode == "weights" or not wanted:
+    if not quantizer.calls_most or not wanted:
         return RecordedCalls()
     graphs = _graphs(source, planned, profile, call)
 
@@ -162,12 +153,12 @@ def record_calls(
 
     ranges = calibrate(
         source.folder, graphs, {}, call=call, settings=plan.calibration, digests=source.source_digests,
-        prompts=prompts, device=device, progress=progress, task_name="recording calls for NNCF", observer=observe,
+        prompts=prompts, device=device, progress=progress, task_name=f"recording calls for {quantizer.name}", observer=observe,
     )  # fmt: skip
     for where, found in wanted.items():
         if not found.made:
             raise UsageError(
-                f"calibration: {quoted(where)} is not called, and NNCF needs its inputs",
+                f"calibration: {quoted(where)} is not called, and {quantizer.name} needs its inputs",
                 hint="calibrate with as many steps as the export's call, or choose other components",
             )
     samples = {

@@ -328,7 +328,7 @@ class _AnyTarget:
     compute_dtype: str = "float32"
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_options: Mapping[str, str] = field(default_factory=dict)
-    quantizers: tuple[str, ...] = ("qdx", "nncf")
+    quantizers: tuple[str, ...] = ("qdx",)
 
     def offer(self, request: Request) -> Offer:
         """Everything can be done."""
@@ -338,7 +338,7 @@ class _AnyTarget:
 
 def _asked(source: TracedPipeline, plan: Plan, sites: Mapping[str, Sequence[Site]]) -> ResolvedPlan:
     """What the plan asks of the wanted graphs, whatever a target makes of it."""
-    return resolve(plan, source.skeleton.modules, _AnyTarget(), sites)
+    return resolve(plan, source.skeleton.modules, _AnyTarget(quantizers=(plan.quantizer,)), sites)
 
 
 def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:

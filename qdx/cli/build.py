@@ -1,4 +1,4 @@
-"""`qdx build`: engines for a TensorRT bundle, on the machine with the GPU."""
+"""`qdx build`: engines for a bundle, on the machine that runs them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qdx.cli.engines import engine_cells, engine_columns
 from qdx.cli.options import AsJson, Bundle
-from qdx.cli.output import alert, emit, say, size, table
+from qdx.cli.output import alert, emit, say, table
 from qdx.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build the engines of a TensorRT bundle, for the GPU of this machine."""
+    """Build the engines of a bundle for a target such as `tensorrt`, on the machine that runs them."""
     from qdx.engines.build import build
 
     with progress_bars() as progress:
@@ -54,16 +55,8 @@ def _described(result: BuildResult) -> dict[str, Any]:
 
 
 def _as_text(result: BuildResult) -> str:
-    rows = [
-        (
-            folder,
-            record.tensorrt,
-            record.device,
-            ".".join(map(str, record.compute_capability)),
-            size(record.size_bytes),
-            record.build_s,
-        )
-        for folder, record in result.engines.items()
-    ]
-    columns = ("engine", "TensorRT", "device", "compute capability", "size", "seconds")
-    return table(columns, rows)
+    found = [(folder, record.facts(), record.build_s) for folder, record in result.engines.items()]
+    columns = ("engine", *(engine_columns(found[0][1]) if found else ()), "seconds")
+    return table(
+        columns, [(folder, *engine_cells(facts), build_s) for folder, facts, build_s in found]
+    )

@@ -1,4 +1,4 @@
-"""The engines of a TensorRT bundle, for `qdx inspect`: which are built, and for what machine."""
+"""The engines of a bundle, for `qdx inspect` and `qdx build`: which are built, and for what machine."""
 
 from __future__ import annotations
 
@@ -7,54 +7,51 @@ from typing import TYPE_CHECKING, Any
 from qdx.cli.output import size, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["describe_engines", "engines_text"]
+    from qdx.backends.capabilities import Builds
+
+__all__ = ["describe_engines", "engine_cells", "engine_columns", "engines_text"]
+
+_SIZE = "size_bytes"
 
 
-def describe_engines(bundle: Path, folders: Sequence[str]) -> list[dict[str, Any]]:
+def describe_engines(backend: Builds, bundle: Path, folders: Sequence[str]) -> list[dict[str, Any]]:
     """What the record of each folder's engine says; `engine` is None where none is built.
 
     Args:
+        backend: Builds them.
         bundle: The bundle's folder.
         folders: Of its models, relative to it.
 
     Raises:
         InvalidBundle: An engine or its record is there without the other, or the record is malformed.
     """
-    from qdx.backends.tensorrt.engine.record import has_engine, read_record
-
-    rows: list[dict[str, Any]] = []
-    for folder in folders:
-        facts = None
-        if has_engine(bundle / folder):
-            record = read_record(bundle / folder)
-            facts = {
-                "tensorrt": record.tensorrt,
-                "compute_capability": ".".join(map(str, record.compute_capability)),
-                "device": record.device,
-                "size_bytes": record.size_bytes,
-            }
-        rows.append({"folder": folder, "engine": facts})
-    return rows
+    records = {folder: backend.engine_record(bundle / folder) for folder in folders}
+    return [
+        {"folder": folder, "engine": None if record is None else record.facts()}
+        for folder, record in records.items()
+    ]
 
 
 def engines_text(rows: Sequence[dict[str, Any]]) -> str:
     """A table of the engines, or what to do where none is built."""
-    if not any(row["engine"] for row in rows):
-        return "no engines yet: `qdx build` makes them on the machine with the GPU"
+    facts = next((row["engine"] for row in rows if row["engine"]), None)
+    if facts is None:
+        return "no engines yet: `qdx build` makes them on the machine that runs them"
     lines = [
-        (row["folder"], *_cells(row["engine"])) if row["engine"] else (row["folder"], *[None] * 4)
+        (row["folder"], *(engine_cells(row["engine"]) if row["engine"] else [None] * len(facts)))
         for row in rows
     ]
-    return table(("engine of", "TensorRT", "compute capability", "device", "size"), lines)
+    return table(("engine of", *engine_columns(facts)), lines)
 
 
-def _cells(engine: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        engine["tensorrt"],
-        engine["compute_capability"],
-        engine["device"],
-        size(engine["size_bytes"]),
-    )
+def engine_columns(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Heads of the columns that `engine_cells` fills."""
+    return tuple("size" if name == _SIZE else name.replace("_", " ") for name in facts)
+
+
+def engine_cells(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is on record of an engine, in words."""
+    return tuple(size(value) if name == _SIZE else str(value) for name, value in facts.items())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qdx.backends.capabilities import Builds, JoinsPackages
 from qdx.cli.engines import describe_engines, engines_text
 from qdx.cli.lint import show_findings
 from qdx.cli.options import AsJson, Call, read_call
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["command", "describe_bundle", "weighted_components"]
 
 _MANIFEST: Final = "qdx.json"
-_TENSORRT: Final = "tensorrt"
 # Only neural networks keep their configuration under this name.
 _NETWORK_CONFIG: Final = "config.json"
 
@@ -37,7 +37,9 @@ def command(
     ] = False,
     lint: Annotated[
         bool,
-        typer.Option("--lint", help="What a TensorRT bundle breaks of the rules of its target."),
+        typer.Option(
+            "--lint", help="What a bundle for a target such as `tensorrt` breaks of its rules."
+        ),
     ] = False,
     call: Call = None,
     as_json: AsJson = False,
@@ -58,9 +60,10 @@ def command(
         from qdx.bundle import read_bundle
 
         data = describe_bundle(read_bundle(path))
-        if data["runtime"] == _TENSORRT:
+        backend = _backend(data["runtime"])
+        if isinstance(backend, Builds):
             folders = [folder for one in data["components"] for folder in one["folders"]]
-            data["engines"] = describe_engines(path, folders)
+            data["engines"] = describe_engines(backend, path, folders)
         emit(data, as_json=as_json, text=_bundle_text(data))
         return
     from qdx.exporter.capture.folder import read_pipeline_folder
@@ -171,10 +174,17 @@ def _folders(bundle: Any, method: dict[str, Any]) -> list[str]:
     """Where a method's artifact lies: one folder, or the packages that an application runs one after the other."""
     if method["artifact"] is None:
         return [method["folder"]]
-    from qdx.backends.coreml.artifact import packages_of
-
-    packages = packages_of(bundle.path / method["artifact"])
+    artifact = bundle.path / method["artifact"]
+    backend = _backend(plain(bundle.manifest)["target"]["runtime"])
+    packages = backend.packages_of(artifact) if isinstance(backend, JoinsPackages) else (artifact,)
     return [package.relative_to(bundle.path).as_posix() for package in packages]
+
+
+def _backend(runtime: str) -> object:
+    """The backend of a bundle; None of a runtime that is not known here, whose bundles can be listed all the same."""
+    from qdx.backends.registry import find_backend, runtimes
+
+    return find_backend(runtime) if runtime in runtimes() else None
 
 
 def _bundle_text(data: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`qdx inspect --lint`: what a TensorRT bundle breaks of the rules of its target."""
+"""`qdx inspect --lint`: what a bundle breaks of the rules of its target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qdx.cli.output import emit, say, table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qdx.backends.tensorrt.lint import Finding
+    from qdx.backends.capabilities import Finding
 
 __all__ = ["show_findings"]
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_ENGINES: Final = "built by `qdx build` on the machine with the GPU; export and verify need neither it nor TensorRT"
+_ENGINES: Final = (
+    "built by `qdx build` on the machine that runs them; export and verify need no device"
+)
 
 
 def command(
@@ -74,11 +76,16 @@ def _to_start_from(name: str | None, *, schema: bool) -> str:
 
 
 def _described(profile: TargetProfile) -> dict[str, Any]:
-    """The profile as data, with the runtime's version here and how to install it."""
+    """The profile as data, with the runtime's version here, how to install it, and whether engines are built for it."""
+    from qdx.backends.capabilities import Builds
+    from qdx.backends.registry import find_backend, runtimes
+
     return {
         **profile.model_dump(mode="json", by_alias=True),
         "installed": _installed(profile.distributions),
         "install": f'pip install "qdx[{profile.extra}]"',
+        "builds": profile.runtime in runtimes()
+        and isinstance(find_backend(profile.runtime), Builds),
     }
 
 
@@ -100,7 +107,7 @@ def _as_text(data: dict[str, Any]) -> str:
         ("installed", data["installed"] or f"no: {data['install']}"),
         *((("versions", data["runtime_versions"]),) if data["runtime_versions"] else ()),
         *((("compute capability", ".".join(map(str, capability))),) if capability else ()),
-        *((("engines", _ENGINES),) if data["runtime"] == "tensorrt" else ()),
+        *((("engines", _ENGINES),) if data["builds"] else ()),
         ("weights", ", ".join(data["storage_dtypes"])),
         *((f"not {dtype}", reason) for dtype, reason in data["refused"].items()),
         ("computes", data["compute_dtype"]),

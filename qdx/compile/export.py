@@ -11,23 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qdx._version import __version__
+from qdx.backends.capabilities import AddsHelpers, Notes, QuantizesArtifacts, lacks
 from qdx.backends.registry import get_backend
 from qdx.bundle.companions import copy_helpers
 from qdx.bundle.writer import BundleWriter
 from qdx.cache.numbers import StoredNumbers
+from qdx.calibration.calls import record_calls
 from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.application import open_layout, write_resources
 from qdx.compile.lowering import Job, lower_all
-from qdx.compile.notes import (
-    build_notes,
-    float_notes,
-    option_notes,
-    size_notes,
-    table_notes,
-    unit_notes,
-)
+from qdx.compile.notes import float_notes, option_notes, size_notes, table_notes
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file
@@ -48,7 +43,10 @@ from qdx.targets.profile import load_target
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from qdx.backends.capabilities import ArtifactQuantizer
+    from qdx.backends.contract import Backend
     from qdx.cache.store import Store
+    from qdx.calibration.calls import Arrays
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.schema.plan import Plan
@@ -134,10 +132,7 @@ def export(
     profile = load_target(target)
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
-    if intent.quantizer == "nncf":
-        from qdx.compile.nncf import check_nncf
-
-        check_nncf(intent, profile, ranges)
+    quantizer = _artifact_quantizer(intent, profile, backend, ranges)
     if ranges is not None:
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
     if halves and layout is None:
@@ -159,25 +154,24 @@ def export(
     )  # fmt: skip
     recorded_ranges = _ranges(source, planned, ranges, recording)
     calibration = _calibration(recorded_ranges)
-    if intent.nncf is not None:
-        from qdx.calibration.calls import record_calls
-        from qdx.compile.nncf import NncfBackend
-
+    calls: Mapping[str, Sequence[Arrays]] = {}
+    if quantizer is not None:
         recorded = record_calls(
-            source, planned, profile, call, prompts=prompts, device=chosen, progress=progress
-        )
-        backend, calibration = NncfBackend(intent.nncf, recorded.samples), recorded.record
+            source, planned, profile, call, quantizer, prompts=prompts, device=chosen, progress=progress
+        )  # fmt: skip
+        calls, calibration = recorded.samples, recorded.record
     timed: Mapping[str, MethodSchedule] = {}
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
-    job = Job(source, planned, recorded_ranges, timed, profile, backend, packages)
+    job = Job(source, planned, recorded_ranges, timed, profile, backend, packages, quantizer, calls)
     memory = None if cache is None else StoredNumbers(cache)
     with remembering(memory), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
-        helper_notes = backend.add_helpers(
-            _tokenizers(skeleton, helpers, writer.staging), writer.staging
-        )
+        helper_notes: tuple[str, ...] = ()
+        if isinstance(backend, AddsHelpers):
+            tokenizers = _tokenizers(skeleton, helpers, writer.staging)
+            helper_notes = backend.add_helpers(tokenizers, writer.staging)
         if packages is not None:
             write_resources(packages, writer.staging)
         with progress.task("writing the bundle"):
@@ -194,7 +188,11 @@ def export(
                 "components": entries,
                 "omitted": skeleton.omitted,
                 "left_out": list(source.left_out),
-                "versions": {**backend.versions(), "torch": torch.__version__},
+                "versions": {
+                    **backend.versions(),
+                    **({} if quantizer is None else quantizer.versions()),
+                    "torch": torch.__version__,
+                },
                 **({} if packages is None else {"layout": packages.layout.name}),
             })  # fmt: skip
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
@@ -209,13 +207,39 @@ def export(
             *float_notes(planned.resolved),
             *size_notes(recorded_ranges, call),
             *option_notes(planned.resolved, profile, entries),
-            *unit_notes(planned.resolved, profile, entries),
             *table_notes(entries),
             *helper_notes,
             *notes,
-            *build_notes(profile),
+            *(
+                backend.notes(planned.resolved, profile, entries)
+                if isinstance(backend, Notes)
+                else ()
+            ),
         ),
     )
+
+
+def _artifact_quantizer(
+    plan: Plan, profile: TargetProfile, backend: Backend, ranges: Path | None
+) -> ArtifactQuantizer | None:
+    """Somebody else's quantizer, where the plan names one that the target has; the plan's resolution refuses others.
+
+    Raises:
+        RuntimeMissing: It is not installed.
+        UsageError: A file of ranges is given, which it cannot use, or the backend knows no such quantizer.
+    """
+    if not plan.quantizes_artifacts or plan.quantizer not in profile.quantizers:
+        return None
+    if not isinstance(backend, QuantizesArtifacts):
+        raise lacks(backend, QuantizesArtifacts, f"quantizer `{plan.quantizer}`")
+    if ranges is not None:
+        raise UsageError(
+            f"--ranges: quantizer `{plan.quantizer}` takes calls of the components and no ranges",
+            hint="leave it out; --calib gives prompts",
+        )
+    quantizer = backend.artifact_quantizer(plan)
+    quantizer.check_installed()
+    return quantizer
 
 
 def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> PlannedGraphs:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from qdx.backends.layout import graph_in_layout
+from qdx.backends.limits import check_request
 from qdx.bundle.companions import make_folder, portable, write_buffers, write_file
 from qdx.bundle.recipes import write_recipe
 from qdx.compile.recipe import choose_recipe
@@ -15,7 +17,9 @@ from qdx.exporter.files import dump_json
 from qdx.exporter.transforms.recipe import quantized_graph
 
 if TYPE_CHECKING:
-    from qdx.backends.contract import Backend
+    from qdx.backends.capabilities import ArtifactQuantizer
+    from qdx.backends.contract import Backend, LoweredFiles
+    from qdx.calibration.calls import Arrays
     from qdx.compile.application import Packages
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.calls import CallRecord
@@ -32,7 +36,19 @@ __all__ = ["Job", "lower_all"]
 
 @dataclass(frozen=True)
 class Job:
-    """What lowering needs to know of an export."""
+    """What lowering needs to know of an export.
+
+    Attributes:
+        source: The pipeline.
+        planned: Its graphs, and what the plan becomes of them.
+        ranges: What calibration recorded; None where nothing comes from it.
+        schedules: When the pipeline calls graphs of which a table of the time embedding is wanted.
+        profile: The target.
+        backend: The target's.
+        packages: The layout of an application; None for the target's own.
+        quantizer: Takes float artifacts; None where the rules quantize graphs.
+        calls: With which it calibrates, by `component.method`.
+    """
 
     source: TracedPipeline
     planned: PlannedGraphs
@@ -41,6 +57,8 @@ class Job:
     profile: TargetProfile
     backend: Backend
     packages: Packages | None = None
+    quantizer: ArtifactQuantizer | None = None
+    calls: Mapping[str, Sequence[Arrays]] = field(default_factory=dict)
 
 
 def lower_all(
@@ -75,9 +93,7 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     name, layout = record.component, job.profile.layout
     graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
     schedule = job.schedules.get(record.where)
-    floats, recipe = choose_recipe(
-        graph, job.planned.resolved, job.ranges, job.backend, job.profile, schedule
-    )
+    floats, recipe = choose_recipe(graph, job.planned.resolved, job.ranges, job.backend, schedule)
     table = None if recipe is None else recipe.time_table
     relative = layout.folder(name, record.key)
     folder = staging / relative
@@ -138,16 +154,28 @@ def _artifact(
 ) -> _Made:
     """Lowers a graph in the layout that was asked for."""
     if job.packages is None:
-        notes = job.backend.lower(graph, float_types, job.profile, folder).notes
         face = graph_in_layout(graph, job.profile.layout)
+        notes = _lowered(job, face, float_types, job.profile, folder).notes
         fields = tuple(spec.name for spec in graph.outputs)
         return _Made(face.inputs, face.outputs, fields, notes)
     placed = job.packages.place(graph, float_types.storage)
     profile = job.packages.plain(graph.where, job.profile)
-    files = job.backend.lower(placed.graph, float_types, profile, folder)
+    files = _lowered(job, placed.graph, float_types, profile, folder)
     artifact = job.packages.move(graph.where, files.model, staging)
     face = placed.graph
     return _Made(face.inputs, face.outputs, placed.fields, files.notes, placed.forms, artifact)
+
+
+def _lowered(
+    job: Job, face: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
+) -> LoweredFiles:
+    """Writes a graph that has its face, quantized by whoever quantizes it."""
+    check_request(face, float_types.storage, profile)
+    if job.quantizer is None or not job.quantizer.takes(face.component):
+        return job.backend.lower(face, float_types, profile, folder)
+    with TemporaryDirectory(prefix=".float-", dir=folder) as temporary:
+        floats = job.backend.lower(face, float_types, profile, Path(temporary))
+        return job.quantizer.quantize(floats, job.calls.get(face.where, ()), folder)
 
 
 def _declared(port: TensorSpec) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["build_notes", "float_notes", "option_notes", "size_notes", "table_notes", "unit_notes"]
+__all__ = ["float_notes", "option_notes", "size_notes", "table_notes"]
 
 _SIZES: Final = ("height", "width", "num_frames", "max_sequence_length")
 
@@ -43,45 +43,6 @@ def _size(value: object) -> str:
     return "of the pipeline's own" if value is None else str(value)
 
 
-def build_notes(profile: TargetProfile) -> tuple[str, ...]:
-    """Says so where a bundle is finished on another machine."""
-    if profile.runtime != "tensorrt":
-        return ()
-    note = (
-        "`qdx build` finishes the bundle on the machine with the GPU; without engines, ONNX Runtime computes what "
-        "its files say"
-    )
-    return (note,)
-
-
-def unit_notes(
-    resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
-) -> tuple[str, ...]:
-    """Says so where a component, or much of it, can never run on the Neural Engine, on a target that has one.
-
-    Args:
-        resolved: What becomes of the plan.
-        profile: The target.
-        exported: Names of the components that are exported.
-    """
-    if profile.runtime != "coreml" or profile.device == "CPU_AND_GPU":
-        return ()
-    whole = [name for name in exported if resolved.storage_dtype(name) == "float32"]
-    mixed = [name for name in exported if name not in whole]
-    notes = []
-    if whole:
-        notes.append(
-            f"{_names(whole)}: float32 never runs on the Neural Engine; plans that store float16 do: `float16`, "
-            "`palette6`, `w8-float16`"
-        )
-    if mixed and resolved.plan.options.mixed_precision:
-        notes.append(
-            f"{_names(mixed)}: in mixed precision, what is between products never runs on the Neural Engine; it is for "
-            "the GPU"
-        )
-    return (*notes,)
-
-
 def option_notes(
     resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
 ) -> tuple[str, ...]:
@@ -99,13 +60,9 @@ def option_notes(
     return (f"`mixed_precision` changes nothing: {reason}",)
 
 
-def _names(components: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in components)
-
-
 def float_notes(resolved: ResolvedPlan) -> tuple[str, ...]:
     """Says so where a plan that quantizes reaches nothing that is exported."""
-    asked = resolved.plan.quantizer == "qdx" and resolved.plan.quantizes
+    asked = resolved.plan.quantizes and not resolved.plan.quantizes_artifacts
     if not asked or any(resolved.quantized(where) for where in resolved.sites):
         return ()
     note = (

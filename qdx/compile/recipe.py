@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
     from qdx.source.schedule import MethodSchedule
-    from qdx.targets.profile import TargetProfile
 
 __all__ = ["choose_recipe"]
 
@@ -29,7 +28,6 @@ def choose_recipe(
     resolved: ResolvedPlan,
     ranges: Ranges | None,
     backend: Backend,
-    profile: TargetProfile,
     schedule: MethodSchedule | None = None,
 ) -> tuple[Graph, Recipe | None]:
     """How one graph is changed on a target.
@@ -39,7 +37,6 @@ def choose_recipe(
         resolved: What the plan becomes there.
         ranges: What calibration recorded; None where nothing comes from it.
         backend: The target's.
-        profile: The target.
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
 
     Returns:
@@ -64,7 +61,7 @@ def choose_recipe(
         smoothing = ranges.factors(graph.where) if graph.where in ranges.graphs else {}
     graph, table = _with_time_table(prepared(graph, opened, smoothing), schedule)
     sites = find_sites(graph)
-    placement = backend.place(graph, sites, resolved, ranges, profile)
+    placement = backend.place(graph, sites, resolved, ranges)
     means: dict[str, Tensor] = {}
     if options.bias_correction:
         assert ranges is not None

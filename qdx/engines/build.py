@@ -1,4 +1,4 @@
-"""Finishing a TensorRT bundle on the machine with the GPU: an engine for each component, listed in the manifest."""
+"""Finishing a bundle on the machine that runs it: an engine for each artifact, listed in the manifest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qdx.backends.capabilities import Builds, lacks
+from qdx.backends.registry import find_backend
 from qdx.bundle.amend import amend
 from qdx.bundle.reader import read_bundle
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
@@ -14,13 +16,12 @@ from qdx.exporter.files import read_bytes, replace_file
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
-    from qdx.backends.tensorrt.engine.record import EngineRecord
+    from qdx.backends.capabilities import EngineRecord
     from qdx.bundle.reader import Bundle
     from qdx.exporter.progress import Progress
 
-__all__ = ["BuildResult", "build", "engine_paths", "method_folders"]
+__all__ = ["BuildResult", "build", "method_folders"]
 
-_RUNTIME: Final = "tensorrt"
 _TIMING_LIMIT_BYTES: Final = 1 << 30
 
 
@@ -30,8 +31,8 @@ class BuildResult:
 
     Attributes:
         bundle: The bundle, which now holds engines.
-        engines: What `engine.json` holds, by the folder in the bundle.
-        warnings: What TensorRT warned of while it built, by the folder; not recorded in the bundle.
+        engines: What is on record of each, by the folder in the bundle.
+        warnings: What the runtime warned of while it built, by the folder; not recorded in the bundle.
     """
 
     bundle: Path
@@ -47,13 +48,13 @@ def build(
     force: bool = False,
     progress: Progress = SILENT,
 ) -> BuildResult:
-    """Builds the engines of a TensorRT bundle for a device at hand, all or nothing.
+    """Builds the engines of a bundle for a device at hand, all or nothing.
 
     Every model is checked for the installed version and the device before the first build. The bundle is replaced
     in one step when all engines are made; until then it stays as it was.
 
     Args:
-        bundle: What `qdx export --target tensorrt` wrote.
+        bundle: What `qdx export` wrote for a target whose engines are built where they run.
         device: Number of the device.
         timing_cache: Times of kernels for builds on this version and device: read where the file exists, and
             written when the engines are in the bundle.
@@ -65,33 +66,32 @@ def build(
 
     Raises:
         InvalidBundle: The bundle is damaged or altered, or a recipe does not fit its model.
-        RuntimeMissing: TensorRT or the device is missing.
+        RuntimeMissing: The runtime or the device is missing.
         StorageError: The disk refused.
-        TargetRefusal: A model breaks a rule of this version or device, or TensorRT refuses it.
-        UsageError: The bundle is for another target, or holds engines; the timing cache is for another version.
+        TargetRefusal: A model breaks a rule of this version or device, or the runtime refuses it.
+        UsageError: The bundle's backend builds no engines, or it holds some; the timing cache is for another version.
     """
     opened = read_bundle(bundle)
+    backend = _builder(opened)
     folders = method_folders(opened)
-    old = engine_paths(opened)
+    old = _engine_paths(opened, backend, folders)
     if old and not force:
         raise UsageError(
             f"{quoted(opened.path)}: holds engines already, {quoted(old[0])} for one",
             hint="build them again with --force",
         )
     cache_file = None if timing_cache is None else _cache_file(Path(timing_cache), opened)
-    _check_models(opened, folders, device)
+    versions = backend.check_build([opened.path / folder for folder in folders], device)
     cache = _read_cache(cache_file)
-    from qdx.backends.tensorrt.engine.package import installed_version
-    from qdx.backends.tensorrt.engine.produce import produce_engine
-
     engines: dict[str, EngineRecord] = {}
     warnings: dict[str, tuple[str, ...]] = {}
     with amend(opened, without=old) as amendment:
-        amendment.versions[_RUNTIME] = installed_version()[0]
+        amendment.versions.update(versions)
         with progress.task("building engines", len(folders)) as task:
             for folder in folders:
-                place = amendment.root / folder
-                made = produce_engine(place, place, timing_cache=cache, device=device)
+                made = backend.build_engine(
+                    amendment.root / folder, timing_cache=cache, device=device
+                )
                 engines[folder], cache = made.record, made.timing_cache
                 if made.warnings:
                     warnings[folder] = made.warnings
@@ -102,17 +102,7 @@ def build(
 
 
 def method_folders(bundle: Bundle) -> tuple[str, ...]:
-    """The folders of a TensorRT bundle that hold a model, each once, in the manifest's order.
-
-    Raises:
-        UsageError: The bundle is for another runtime.
-    """
-    target = bundle.manifest.target
-    if target.runtime != _RUNTIME:
-        raise UsageError(
-            f"{quoted(bundle.path)}: a bundle for {quoted(target.name)}, expected one for TensorRT",
-            hint="only models for TensorRT have rules to check and engines to build; bundles for other targets are complete",
-        )
+    """The folders of a bundle that hold an artifact, each once, in the manifest's order."""
     methods = (
         method
         for component in bundle.manifest.components.values()
@@ -121,28 +111,23 @@ def method_folders(bundle: Bundle) -> tuple[str, ...]:
     return tuple(dict.fromkeys(method.folder for method in methods))
 
 
-def engine_paths(bundle: Bundle) -> tuple[str, ...]:
-    """Files of a TensorRT bundle that a build wrote: the engines and their records."""
-    from qdx.backends.tensorrt.engine.record import ENGINE_NAME, RECORD_NAME
+def _builder(bundle: Bundle) -> Builds:
+    """The backend that builds a bundle's engines.
 
-    written = {
-        f"{folder}/{name}"
-        for folder in method_folders(bundle)
-        for name in (ENGINE_NAME, RECORD_NAME)
-    }
+    Raises:
+        UsageError: It builds none.
+    """
+    backend = find_backend(bundle.manifest.target.runtime)
+    if not isinstance(backend, Builds):
+        hint = "its bundles are complete as they were exported"
+        raise lacks(backend, Builds, quoted(bundle.path), hint=hint)
+    return backend
+
+
+def _engine_paths(bundle: Bundle, backend: Builds, folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Files of a bundle that a build wrote: the engines and their records."""
+    written = {f"{folder}/{name}" for folder in folders for name in backend.engine_files}
     return tuple(record.path for record in bundle.manifest.files if record.path in written)
-
-
-def _check_models(bundle: Bundle, folders: tuple[str, ...], device: int) -> None:
-    """Checks the recipes, that TensorRT and the device are there, and every model's rules for them."""
-    from qdx.backends.tensorrt.engine.package import compute_capability, installed_version
-    from qdx.backends.tensorrt.engine.produce import check_model, read_recipe
-
-    recipes = {folder: read_recipe(bundle.path / folder) for folder in folders}
-    _, version = installed_version()
-    capability = compute_capability(device)
-    for folder, recipe in recipes.items():
-        check_model(bundle.path / folder / recipe.model, recipe, version, capability)
 
 
 def _cache_file(path: Path, bundle: Bundle) -> Path:

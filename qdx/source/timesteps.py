@@ -39,9 +39,11 @@ def with_exact_timesteps(
     if not changes:
         return profile, ()
     layout = profile.layout.model_copy(update={"inputs": {**changes, **profile.layout.inputs}})
+    readers = profile.layout.exact_readers
+    such = f", such as {', '.join(readers)}," if readers else ""
     notes = tuple(
         f"`{key}` is float32, because the scheduler's timesteps have fractions; "
-        "readers that insist on int64, such as OpenVINO GenAI, do not take it"
+        f"readers that insist on int64{such} do not take it"
         for key in changes
     )
     return profile.model_copy(update={"layout": layout}), notes

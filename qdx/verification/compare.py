@@ -174,9 +174,9 @@ class Comparison:
         )
 
     def _lockstep(self, chosen: Chosen, answers: Answers | None) -> tuple[LockstepCall, ...]:
-        """Calls of the quantized graphs, quantizer by quantizer; none of graphs that NNCF has quantized."""
+        """Calls of the quantized graphs, quantizer by quantizer; none of graphs that were quantized as artifacts."""
         opened, runs = self.opened, self.runs
-        if runs.audited is None or answers is None or opened.plan.quantizer == "nncf":
+        if runs.audited is None or answers is None or opened.plan.quantizes_artifacts:
             return ()
         found = measure_in_lockstep(
             opened.bundle,

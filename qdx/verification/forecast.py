@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from qdx.backends.capabilities import CompilesLate
+from qdx.backends.registry import get_backend
 from qdx.exporter.errors import QdxError
 from qdx.verification.measure.outlook import (
     UNKNOWN,
@@ -62,11 +64,12 @@ def outlook_of(
         for where, steps in steps_of.items()
         if where in macs
     }
+    backend = get_backend(bundle.manifest.target.runtime)
     held_bytes = memory_bytes(
         quantized.graphs,
         quantized.quantized,
         _artifacts_bytes(bundle),
-        bundle.manifest.target.runtime,
+        compiled_ratio=backend.compiled_ratio if isinstance(backend, CompilesLate) else None,
         weights_bytes=reference.converted_bytes if fresh else 0,
         shapes=2 if bundle.manifest.shapes == "dynamic" else 1,
     )

@@ -24,8 +24,12 @@ def proof_of(bundle: Bundle) -> Proof:
     opened = dict.fromkeys(m.opened for one in components for m in one.methods.values())
     backend = get_backend(bundle.manifest.target.runtime)
     proof = backend.proof([bundle.path / path for path in opened])
-    device = load_target(bundle.manifest.target.name).proved_on
-    if device is not None and proof.status == "device-verified":
+    profile = load_target(bundle.manifest.target.name)
+    device = profile.proved_on
+    on_it = proof.compute_capability is not None and (
+        proof.compute_capability == profile.compute_capability
+    )
+    if device is not None and not on_it and proof.status == "device-verified":
         proof = replace(proof, status="artifact-verified", unproved=f"what {device} makes of it")
     return replace(proof, caution=caution_of(bundle))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdx.bundle.reader import Bundle, read_bundle
-from qdx.compile.nncf import with_nncf
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.cost.memory import give_back
@@ -18,7 +17,7 @@ from qdx.exporter.progress import Progress
 from qdx.runtime.pipeline import open_methods
 from qdx.source.same_model import check_source
 from qdx.verification.forecast import outlook_of
-from qdx.verification.measure.audit import audit_bundle
+from qdx.verification.measure.audit import asked_of, audit_bundle
 from qdx.verification.measure.outlook import UNKNOWN, Outlook
 from qdx.verification.measure.quantized import quantized_model, quantized_wheres
 from qdx.verification.measure.reference_runs import Reference, ReferenceUse
@@ -179,9 +178,9 @@ def _audited(opened: Opened) -> Audited | None:
     An audit opens every graph by itself: most runtimes hold none of the rungs' own yet.
     """
     bundle, plan, progress = opened.bundle, opened.plan, opened.progress
-    if not quantized_wheres(bundle) and plan.quantizer != "nncf":
+    if not quantized_wheres(bundle) and not plan.quantizes_artifacts:
         return None
     found = quantized_model(bundle, plan, opened.model, progress=progress)
-    audits = audit_bundle(bundle, with_nncf(found.resolved), progress)
+    audits = audit_bundle(bundle, asked_of(bundle, found.resolved), progress)
     give_back()
     return Audited(found, audits)

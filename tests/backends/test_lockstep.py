@@ -36,6 +36,7 @@ from qdx.verification.measure.lockstep_runs import (
     quantizer_shapes,
     value_bytes,
 )
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.support.tracing import block_inputs, graph_of
 
@@ -46,16 +47,15 @@ LEAST_DB = 45.0
 
 def placed(graph: Graph, target: str) -> Placement:
     plan = resolved(graph, weighted(W8, A8))
-    profile = load_target(target)
     ranges: Any = FixedRanges()
-    return get_backend(target).place(graph, sites(graph), plan, ranges, profile)
+    return get_backend(target).place(graph, sites(graph), plan, ranges)
 
 
 def opened(graph: Graph, target: str, folder: Path) -> tuple[Graph, Lockstep]:
     """The quantized graph and its artifact."""
     backend, profile = get_backend(target), load_target(target)
     made = insert(graph, sites(graph), placed(graph, target))
-    backend.lower(made, FloatTypes("float32"), profile, folder)
+    lower(made, FloatTypes("float32"), profile, folder)
     return made, backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
 
 
@@ -260,7 +260,7 @@ def test_a_quantizer_that_the_graph_has_not_is_named(
     shared = insert(graph, sites(graph), placement)  # `to_k` and `to_v` have one quantizer
     made = insert(graph, sites(graph), replace(placement, sites=tuple(map(apart, placement.sites))))
     assert len(quantizers(made)) == len(quantizers(shared)) + 1
-    backend.lower(made, FloatTypes("float32"), profile, tmp_path)
+    lower(made, FloatTypes("float32"), profile, tmp_path)
 
     with pytest.raises(UnknownQuantizer) as caught:
         backend.open_lockstep(tmp_path, profile.options, quantizer_shapes(shared))
@@ -277,7 +277,7 @@ def test_open_sizes_may_be_others_than_those_traced(target: str, tmp_path: Path)
     )
     placement, backend, profile = placed(graph, target), get_backend(target), load_target(target)
     made = insert(graph, sites(graph), placement)
-    backend.lower(made, FloatTypes("float32"), profile, tmp_path)
+    lower(made, FloatTypes("float32"), profile, tmp_path)
     artifact = backend.open_lockstep(tmp_path, profile.options, quantizer_shapes(made), threads=1)
     assert len(artifact.quantizers) == 1  # that of the second convolution
 

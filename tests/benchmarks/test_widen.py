@@ -14,6 +14,7 @@ from qdx.backends.registry import get_backend
 from qdx.exporter.measure.metrics import sqnr_db
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
+from tests.support.lowering import lower
 from tests.support.tracing import graph_of
 
 BACKEND, PROFILE = get_backend("tensorrt"), load_target("tensorrt")
@@ -33,7 +34,7 @@ class Small(nn.Module):
 def made(tmp_path):
     x = torch.randn(2, 4, 8, 8)
     graph, module = graph_of(Small, {"x": x})
-    BACKEND.lower(graph, FloatTypes("float16"), PROFILE, tmp_path)
+    lower(graph, FloatTypes("float16"), PROFILE, tmp_path)
     return tmp_path, x, module.half().float()(x).detach()
 
 

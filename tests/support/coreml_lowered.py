@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.backends.coreml.mil.program import MilProgram
 from qdx.backends.coreml.mil.reader import read_package
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
+from tests.support.lowering import lower
 
 
 def lowered(
@@ -27,7 +27,7 @@ def lowered(
     folder.mkdir(exist_ok=True)
     profile = load_target(target)
     float_types = FloatTypes(dtype, mixed=mixed)
-    CoreMlBackend().lower(graph, float_types, profile, folder)
+    lower(graph, float_types, profile, folder)
     return folder
 
 

@@ -29,4 +29,4 @@ def placed(graph: Graph, *rules: dict[str, Any], ranges: Any = None) -> tuple[Gr
     )
     resolved = resolve(plan, [graph.component], target, {graph.where: sites(graph)})
     opened = open_attention(graph, resolved.quantized_products(graph.where))
-    return opened, place(opened, sites(opened), resolved, ranges, target)
+    return opened, place(opened, sites(opened), resolved, ranges)

@@ -160,7 +160,9 @@ def _may(importer: list[str], imported: list[str]) -> bool:
         return True
     if len(imported) == 1 or imported[1] not in _ALLOWED[part]:
         return False
-    if part == "backends" and imported[1] == "backends" and len(importer) > 2 and len(imported) > 2:
+    if part == "backends" and imported[1] == "backends" and len(imported) > 2:
         folder = ROOT / "backends" / imported[2]
-        return not folder.is_dir() or imported[2] in {importer[1], _SHARED_BACKEND}
+        # What stands beside the folders is for all of them: the registry names its backends in words.
+        own = {importer[1], _SHARED_BACKEND} if len(importer) > 2 else set()
+        return not folder.is_dir() or imported[2] in own
     return True

@@ -130,7 +130,7 @@ def lowered(
     opened = open_attention(graph, products)
     ranges = ranges or FixedRanges()
     placement = change(
-        place(opened, sites(opened), plan, ranges, load_target("onnxruntime"))  # type: ignore[arg-type]
+        place(opened, sites(opened), plan, ranges)  # type: ignore[arg-type]
     )
     quantized = insert(opened, sites(opened), placement, "timestep")
     lower(quantized, "float32", folder)

@@ -16,7 +16,7 @@ from qdx.backends.coreml.lower.halves import cut_package
 from qdx.backends.coreml.lower.package import quiet
 from qdx.backends.coreml.lower.passes import run_passes
 from qdx.backends.coreml.lower.precision import Precision
-from qdx.backends.coreml.lower.refuse import check_halves, check_program, check_request
+from qdx.backends.coreml.lower.refuse import check_halves, check_program
 from qdx.backends.coreml.lower.site_names import METADATA_KEY, site_table
 from qdx.exporter.errors import StorageError
 from qdx.exporter.graph.analysis.sites import sites
@@ -42,9 +42,8 @@ def lower(
 
     Raises:
         StorageError: The disk refused.
-        TargetRefusal: The target cannot do what the graph or the dtype asks.
+        TargetRefusal: The target cannot do what the graph asks.
     """
-    check_request(graph, float_types.storage, profile)
     package = folder / PACKAGE
     weights = package / WEIGHTS_FOLDER
     try:

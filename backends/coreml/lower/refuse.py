@@ -1,13 +1,12 @@
-"""What Core ML, or the unit that a profile is for, cannot do."""
+"""What Core ML, or the unit that a profile is for, cannot do, and only shows once a graph is converted."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from qdx.backends.limits import check_weights
 from qdx.exporter.errors import Refusal, TargetRefusal
-from qdx.exporter.plan.schema.scheme import bits
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program
@@ -15,36 +14,10 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["check_halves", "check_program", "check_request"]
+__all__ = ["check_halves", "check_program"]
 
-_BITS: Final = {"float16": 16, "float32": 32}
 _SHOWN: Final = 8
 """Operations that a refusal names."""
-
-
-def check_request(graph: Graph, storage_dtype: str, profile: TargetProfile) -> None:
-    """Refuses what shows before anything is converted.
-
-    Raises:
-        TargetRefusal: The type, open sizes or the number of bytes are not what the target takes.
-    """
-    where, limits = graph.where, profile.limits
-    if storage_dtype not in _BITS:
-        stored = ", ".join(_BITS)
-        reason = f"weights asked in {storage_dtype}, Core ML stores {stored}"
-        raise TargetRefusal(f"`{where}`: {reason}", refusals=(Refusal(where, reason),))
-    if graph.dynamic_symbols and limits.dynamic_shapes is not None:
-        symbols = ", ".join(graph.dynamic_symbols)
-        reason = f"open sizes ({symbols}): {limits.dynamic_shapes}"
-        raise TargetRefusal(
-            f"`{where}`: {reason}",
-            refusals=(Refusal(where, reason),),
-            hint="export with --shapes static for the sizes that you need",
-        )
-    size = weights_bytes(graph, storage_dtype)
-    if profile.layout.halves:
-        size //= 2  # at best
-    _check_size(size, where, profile)
 
 
 def check_halves(sizes: Iterable[int], graph: Graph, profile: TargetProfile) -> None:
@@ -53,36 +26,7 @@ def check_halves(sizes: Iterable[int], graph: Graph, profile: TargetProfile) -> 
     Raises:
         TargetRefusal: One is larger than a file may be.
     """
-    _check_size(max(sizes), graph.where, profile)
-
-
-def _check_size(size: int, where: str, profile: TargetProfile) -> None:
-    limits = profile.limits
-    if limits.weights_bytes is None or size <= limits.weights_bytes:
-        return
-    reason = (
-        f"{size / 1e6:,.0f} MB of weights, `{profile.name}` takes {limits.weights_bytes / 1e6:,.0f} MB "
-        f"in one file: {limits.weights_bytes_why}"
-    )
-    raise TargetRefusal(
-        f"`{where}`: {reason}",
-        refusals=(Refusal(where, reason),),
-        hint="choose a plan with smaller weights, such as palette6 or palette4",
-    )
-
-
-def weights_bytes(graph: Graph, storage_dtype: str) -> int:
-    """Bytes of a graph's weights as they will be stored."""
-    used = {
-        node.name for node in graph.program.graph.nodes if node.op == "placeholder" and node.users
-    }
-    names = {name for placeholder, name in graph.parameters.items() if placeholder in used}
-    total = 0
-    for weight in (graph.weights[name] for name in sorted(names)):
-        floats = weight.quantized in {None, *_BITS}
-        each = _BITS[storage_dtype] if floats else bits(str(weight.quantized))
-        total += math.prod(weight.shape) * each // 8
-    return total
+    check_weights(max(sizes), graph.where, profile)
 
 
 def check_program(program: Program, graph: Graph, profile: TargetProfile) -> None:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.site_names import SiteNames
 from qdx.backends.tensorrt.lint.products import operand
+from qdx.backends.tensorrt.model_file import read_model
 
 __all__ = ["audit_model"]
 
@@ -23,11 +24,16 @@ _COMPUTES: Final = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 
 
 def audit_model(model: Path) -> tuple[KernelExecution, ...]:
-    """The operations of a model file that the lowering wrote; weights stay on disk."""
+    """The operations of a model file that the lowering wrote; weights stay on disk.
+
+    Raises:
+        InvalidBundle: It is missing, or no ONNX model.
+    """
+    read = read_model(model)
     names = SiteNames(model)
     found = []
     additions: Counter[str] = Counter()
-    for node in ir.load(model).graph:
+    for node in read.graph:
         name = str(node.name)
         if node.op_type in _COMPUTES:
             found.append(KernelExecution(name, node.op_type, _precision(node), names.sites(name)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
 
+from qdx.backends.capabilities import Built
 from qdx.backends.tensorrt.engine.build import BuiltEngine, build_engine
 from qdx.backends.tensorrt.engine.package import (
     compute_capability,
@@ -17,6 +17,7 @@ from qdx.backends.tensorrt.engine.package import (
 )
 from qdx.backends.tensorrt.engine.record import ENGINE_NAME, RECORD_NAME, EngineRecord
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
+from qdx.backends.tensorrt.model_file import read_model
 from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe, parse_recipe, shape_faults
 from qdx.backends.tensorrt.versions import Version, VersionRange
 from qdx.exporter.errors import (
@@ -24,31 +25,15 @@ from qdx.exporter.errors import (
     Refusal,
     StorageError,
     TargetRefusal,
-    first_line,
     quoted,
 )
 from qdx.exporter.files import read_bytes, safe_child, sha256_file
 from qdx.exporter.graph.ir.graph import TensorSpec
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Produced", "check_model", "lint_file", "produce_engine", "read_recipe"]
+__all__ = ["check_model", "lint_file", "produce_engine", "read_recipe"]
 
 _CHUNK_BYTES: Final = 1 << 24
-
-
-@dataclass(frozen=True)
-class Produced:
-    """What making an engine gave, beside the files.
-
-    Attributes:
-        record: What `engine.json` holds.
-        timing_cache: For the next build on this version and device.
-        warnings: What TensorRT warned of.
-    """
-
-    record: EngineRecord
-    timing_cache: bytes
-    warnings: tuple[str, ...]
 
 
 def read_recipe(folder: Path) -> BuildRecipe:
@@ -65,7 +50,7 @@ def read_recipe(folder: Path) -> BuildRecipe:
 
 def produce_engine(
     folder: Path, output: Path, *, timing_cache: bytes = b"", device: int = 0
-) -> Produced:
+) -> Built:
     """Builds the engine of a component for a device at hand, and records it.
 
     Args:
@@ -108,7 +93,7 @@ def produce_engine(
         build_s=round(built.build_s, 3),
     )
     _write(output / RECORD_NAME, record.to_json())
-    return Produced(record, built.timing_cache, tuple(line.text for line in built.log))
+    return Built(record, built.timing_cache, tuple(line.text for line in built.log))
 
 
 def check_model(
@@ -121,7 +106,7 @@ def check_model(
         TargetRefusal: With each rule that is broken; warnings are none.
     """
     facts = DeviceFacts(VersionRange(version), capability, recipe.refit == "any")
-    loaded = _loaded(model)
+    loaded = read_model(model)
     faults = shape_faults(recipe, [_spec(value) for value in loaded.graph.inputs])
     if faults:
         raise InvalidBundle(
@@ -143,17 +128,7 @@ def lint_file(model: Path, facts: DeviceFacts) -> tuple[Finding, ...]:
     Raises:
         InvalidBundle: It is missing, or no ONNX model.
     """
-    return lint(_loaded(model), facts)
-
-
-def _loaded(model: Path) -> ir.Model:
-    """The model in a file, without its weights."""
-    try:
-        return ir.load(model)
-    except Exception as error:  # those of the protobuf library and of the file system share no base
-        raise InvalidBundle(
-            f"{quoted(model)}: no ONNX model: {first_line(error)}", hint="export again"
-        ) from error
+    return lint(read_model(model), facts)
 
 
 def _spec(value: ir.Value) -> TensorSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -75,6 +75,15 @@ class EngineRecord(BaseModel):
         if "/" in value:
             raise ValueError("in another folder, expected a file beside the record")
         return value
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what tables show."""
+        return {
+            "tensorrt": self.tensorrt,
+            "compute_capability": ".".join(map(str, self.compute_capability)),
+            "device": self.device,
+            "size_bytes": self.size_bytes,
+        }
 
     def to_json(self) -> bytes:
         """Returns the bytes of `engine.json`."""

@@ -20,7 +20,7 @@ def psnr_db(reference: Tensor, output: Tensor, *, peak: float | None = 1.0) -> f
         reference: Any shape; values span a range of width `peak`.
         output: The same shape.
         peak: Width of the range: 1 for pictures in [0, 1], 2 for sound in [-1, 1]. None takes the largest magnitude of
-            the reference, as tools for Core ML do with outputs of components (`compute_psnr` of ml-stable-diffusion).
+            the reference, as `compute_psnr` of ml-stable-diffusion does with outputs of components.
 
     Returns:
         Decibels within plus or minus `DB_LIMIT`; NaN for bad data.

@@ -72,7 +72,12 @@ class Plan(PlanModel):
     @property
     def quantizes(self) -> bool:
         """Whether anything beside float storage is asked for."""
-        return self.quantizer == "nncf" or any(rule.quantizes for rule in self.rules)
+        return self.quantizes_artifacts or any(rule.quantizes for rule in self.rules)
+
+    @property
+    def quantizes_artifacts(self) -> bool:
+        """Whether somebody else's quantizer takes float artifacts, instead of the rules graphs."""
+        return self.quantizer != "qdx"
 
     @property
     def selects_operations(self) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.backends.capabilities import QuantizesArtifacts, lacks
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import artifact_path
 from qdx.bundle.target_options import checked_options
+from qdx.exporter.errors import quoted
 from qdx.exporter.measure.metrics import finite_or_none
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ __all__ = [
     "DENOMINATOR",
     "AuditResult",
     "Downgrade",
+    "asked_of",
     "audit_bundle",
     "audit_result",
     "audit_to_json",
@@ -105,6 +108,16 @@ class AuditResult:
                 for one in self.downgraded
             ],
         }
+
+
+def asked_of(bundle: Bundle, resolved: ResolvedPlan) -> ResolvedPlan:
+    """The resolution with what somebody else's quantizer was asked for, where the plan names one."""
+    if not resolved.plan.quantizes_artifacts:
+        return resolved
+    backend = get_backend(bundle.manifest.target.runtime)
+    if not isinstance(backend, QuantizesArtifacts):
+        raise lacks(backend, QuantizesArtifacts, quoted(bundle.path))
+    return backend.artifact_quantizer(resolved.plan).asked(resolved)
 
 
 def audit_bundle(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from qdx.backends.capabilities import OpensInLockstep, lacks
 from qdx.backends.lockstep import UnknownQuantizer, quantizers
 from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
 from qdx.backends.registry import get_backend
@@ -35,6 +36,7 @@ from qdx.verification.measure.selection import few
 
 if TYPE_CHECKING:
     from qdx.bundle.reader import Bundle
+    from qdx.exporter.errors import QdxError
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.progress import Progress, Task
     from qdx.runtime.methods import TargetMethod
@@ -154,6 +156,8 @@ def _measure_method(
     manifest = bundle.manifest
     folder = artifact_path(bundle, where)
     backend = get_backend(manifest.target.runtime)
+    if not isinstance(backend, OpensInLockstep):
+        return [not_comparable(lacks(backend, OpensInLockstep))] * len(calls)
     try:
         artifact = backend.open_lockstep(folder, checked_options(manifest), quantizer_shapes(graph))
     except InvalidBundle as error:  # it opens whole, so what does not fit is the graph
@@ -176,7 +180,7 @@ def _measure_method(
     return found
 
 
-def not_comparable(error: InvalidBundle) -> LockstepResult:
+def not_comparable(error: QdxError) -> LockstepResult:
     """What is found of an artifact that cannot be cut where the graph is: no number, and why."""
     if isinstance(error, UnknownQuantizer):
         return LockstepResult.at({f"{error.name}, which the artifact alone has": {}})

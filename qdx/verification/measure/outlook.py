@@ -40,10 +40,6 @@ _LIKE_REFERENCE: Final = {REFERENCE: 1.0, LOCKSTEP: 2.3, QUANTIZED: 1.2, UNOPTIM
 """What a call takes in relation to one in float PyTorch, until it is measured: Stable Diffusion 1.5 on two cores."""
 _SURE: Final = 2
 """Calls of the reference after which the time is told: the first also reads its weights."""
-_COMPILED: Final = {"openvino": 3.0}
-"""Bytes that a runtime takes at the first call for each byte of a quantized graph's files, and keeps with the activations of
-the call; weights in floating point stay pages of their files. Others take theirs when they open a file. Measured: Stable
-Diffusion 1.5 and XL."""
 _HEAPS_BYTES: Final = 10**9
 """What libraries take, and heaps keep of freed memory, beside all that is counted."""
 _LARGE_MACS: Final = 10**10
@@ -225,8 +221,8 @@ def memory_bytes(
     graphs: Mapping[str, Graph],
     quantized: Mapping[str, Graph],
     files_bytes: Mapping[str, int],
-    runtime: str,
     *,
+    compiled_ratio: float | None = None,
     weights_bytes: int = 0,
     shapes: int = 1,
 ) -> int:
@@ -236,7 +232,8 @@ def memory_bytes(
         graphs: All graphs in floating point, by `component.method`.
         quantized: The quantized ones of them.
         files_bytes: Of the files of each artifact, likewise.
-        runtime: What opens them.
+        compiled_ratio: Bytes that the runtime takes at the first call for each byte of a quantized graph's files, and
+            keeps with the activations of the call; None where it takes its own when it opens a file.
         weights_bytes: Of the reference, in memory of their own while it runs.
         shapes: How many combinations of sizes the artifacts are called with.
     """
@@ -248,9 +245,9 @@ def memory_bytes(
     reference = weights_bytes + max(calls.values(), default=0)
     largest = max([reference, *lockstep])
     held = max((files_bytes.get(where, 0) for where in quantized), default=0)  # opened once more
-    if runtime in _COMPILED:
+    if compiled_ratio is not None:
         compiled = sum(calls.values()) + int(
-            _COMPILED[runtime] * sum(files_bytes.get(where, 0) for where in quantized)
+            compiled_ratio * sum(files_bytes.get(where, 0) for where in quantized)
         )
         held, largest = 0, max(largest, compiled * shapes)
     return anonymous_bytes() + _HEAPS_BYTES + CACHE_BYTES + held + largest

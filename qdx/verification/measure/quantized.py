@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from qdx.backends.capabilities import SwitchesOptimizationsOff
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import artifact_path
 from qdx.bundle.recipes import rebuilt, recipes_of
@@ -59,12 +60,6 @@ __all__ = [
     "quantized_wheres",
 ]
 
-# What turns a runtime's own optimizations off; runtimes that cannot are not listed.
-_UNOPTIMIZED_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
-    "onnxruntime": {"graph_optimization_level": "disable"},
-    "tensorrt": {"engine": "off"},  # ONNX Runtime then computes what the file says
-}
-
 
 @dataclass(frozen=True)
 class QuantizedModel:
@@ -92,10 +87,15 @@ class QuantizedModel:
 
 def has_unoptimized(bundle: Bundle, where: str) -> bool:
     """Whether a method's runtime can leave its optimizations out; what it does not execute it does not optimize."""
-    runtime = bundle.manifest.target.runtime
-    if runtime not in _UNOPTIMIZED_OPTIONS:
-        return False
-    return get_backend(runtime).proof([artifact_path(bundle, where)]).status == "device-verified"
+    return _unoptimized_options(bundle, where) is not None
+
+
+def _unoptimized_options(bundle: Bundle, where: str) -> dict[str, str] | None:
+    """Options that turn the runtime's own optimizations off; None where it has none here, or cannot."""
+    backend = get_backend(bundle.manifest.target.runtime)
+    if not isinstance(backend, SwitchesOptimizationsOff):
+        return None
+    return backend.unoptimized_options(artifact_path(bundle, where))
 
 
 def quantized_wheres(bundle: Bundle) -> frozenset[str]:
@@ -213,10 +213,11 @@ def middle_rungs(
             late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
             rung = replace(rung, run=late, open=late.open, close=late.close)
         rungs = [answers.remembered(rung, in_pytorch)]
-        if has_unoptimized(bundle, where):
-            runtime = manifest.target.runtime
-            options = {**checked_options(manifest), **_UNOPTIMIZED_OPTIONS[runtime]}
-            opens = partial(get_backend(runtime).open, artifact_path(bundle, where), options)
+        off = _unoptimized_options(bundle, where)
+        if off is not None:
+            options = {**checked_options(manifest), **off}
+            backend = get_backend(manifest.target.runtime)
+            opens = partial(backend.open, artifact_path(bundle, where), options)
             late = _LateMethod(methods[where], opens)
             # Without its optimizations a runtime is slower than PyTorch.
             most = 1 if where in few else FEW

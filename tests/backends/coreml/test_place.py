@@ -115,7 +115,7 @@ def test_what_is_placed_computes_nearly_the_same(block: tuple[Graph, nn.Module],
         rules.append({"select": {"name": "time"}, "inputs": {"dtype": "float32"}})
     opened, placement = placed(graph, HALF, *rules, ranges=FixedRanges(-6, 6))
     inputs = block_inputs()
-    found = insert(opened, sites(opened), placement).run(inputs)["y"]
+    found = run(insert(opened, sites(opened), placement), inputs)["y"]
 
     assert sqnr_db(run(graph, inputs)["y"], found.numpy()) > least_db
 

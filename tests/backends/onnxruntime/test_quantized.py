@@ -14,7 +14,6 @@ from torch import nn
 
 from qdx.backends.onnxruntime.audit import audit
 from qdx.exporter.errors import InvalidBundle, TargetRefusal
-from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.placement import Placement
 from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, lowered, weighted
@@ -126,8 +125,8 @@ def test_eight_bit_kernels(case: str, weights: str, tmp_path: Path) -> None:
     result = lowered(graph, tmp_path, weighted(WEIGHTS[weights], A8))
 
     assert result.kernels() == {"op": (kernel, "int8")}
-    fused = run(result, {"x": x})
-    literal = run(result, {"x": x}, graph_optimization_level="disable")
+    fused = result.run({"x": x})
+    literal = result.run({"x": x}, graph_optimization_level="disable")
     output = result.placement.sites[0].output
     # Without VNNI other kernels compute, whose sums of floats lie on either side of a tie now and then.
     exact = output is None or not SEVEN_BITS
@@ -155,7 +154,7 @@ def test_operations_at_the_end_of_a_graph(case: str, tmp_path: Path) -> None:
     result = lowered(graph, tmp_path, weighted(W8, A8))
 
     assert result.kernels() == {"op": (kernel, "int8")}
-    assert sqnr_db(result.reference({"x": x}), run(result, {"x": x})) > 45
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > 45
 
 
 @pytest.mark.parametrize("case", ["conv", "1x1 conv", "linear"])
@@ -170,7 +169,7 @@ def test_dynamic_shapes(case: str, tmp_path: Path) -> None:
 
     assert result.kernels() == {"op": (kernel, "int8")}
     other = x[:2] if x.dim() == 3 else x[:2, :, :6]
-    assert sqnr_db(result.reference({"x": other}), run(result, {"x": other})) > CLOSE_DB
+    assert sqnr_db(result.reference({"x": other}), result.run({"x": other})) > CLOSE_DB
 
 
 def test_operations_on_one_tensor_share_its_quantizer(tmp_path: Path) -> None:
@@ -236,7 +235,7 @@ class TestPlantedFaults:
 
         assert result.kernels(**level) == {"op": ("MatMulNBits", "int8")}
         reference = result.reference({"x": tokens(2, 10)})
-        assert sqnr_db(reference, run(result, {"x": tokens(2, 10)}, **level)) < CLOSE_DB
+        assert sqnr_db(reference, result.run({"x": tokens(2, 10)}, **level)) < CLOSE_DB
 
 
 def test_a_bias_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -272,7 +271,7 @@ def test_weight_only_linear(case: str, shape: tuple[int, ...], tmp_path: Path) -
     result = lowered(graph, tmp_path, weighted(WEIGHT_ONLY[case], None))
 
     assert result.kernels() == {"op": ("MatMulNBits", "float32")}
-    assert sqnr_db(result.reference({"x": x}), run(result, {"x": x})) > EXACT_DB
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > EXACT_DB
 
 
 @pytest.mark.parametrize(
@@ -293,7 +292,7 @@ def test_float8_weights_are_decompressed_once(
     result = lowered(graph, tmp_path, weighted(weights, None))
 
     assert set(result.executed()) & {"DequantizeLinear", "Cast"} == set()
-    assert sqnr_db(result.reference({"x": x}), run(result, {"x": x})) > EXACT_DB
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > EXACT_DB
 
 
 @pytest.mark.parametrize(
@@ -313,7 +312,7 @@ def test_convolution_weights_are_decompressed_once(weights: Weights, tmp_path: P
 
     assert result.kernels() == {"op": ("Conv", "float32")}
     assert set(result.executed()) & {"DequantizeLinear", "Cast"} == set()
-    assert sqnr_db(result.reference({"x": image()}), run(result, {"x": image()})) > EXACT_DB
+    assert sqnr_db(result.reference({"x": image()}), result.run({"x": image()})) > EXACT_DB
 
 
 @pytest.mark.parametrize("case", ["conv", "1x1 conv", "linear"])
@@ -331,7 +330,7 @@ def test_timestep_groups(case: str, dtype: Any, tmp_path: Path) -> None:
     answers = []
     for timestep in (700, 300):
         call = {"x": x * 0.4, "timestep": torch.tensor(timestep)}
-        answers.append(run(result, call))
+        answers.append(result.run(call))
         assert sqnr_db(result.reference(call), answers[-1]) > CLOSE_DB
     assert not np.array_equal(*answers)
 
@@ -344,8 +343,8 @@ def test_tokens(tmp_path: Path) -> None:
     result = lowered(graph, tmp_path, weighted(W8, inputs))
 
     assert result.kernels() == {"op": ("MatMulIntegerToFloat", "int8")}
-    assert sqnr_db(result.reference({"x": x}), run(result, {"x": x})) > CLOSE_DB
-    assert sqnr_db(module(x), run(result, {"x": x})) > 35
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > CLOSE_DB
+    assert sqnr_db(module(x), result.run({"x": x})) > 35
 
 
 def test_tokens_that_several_operations_share(tmp_path: Path) -> None:
@@ -365,7 +364,7 @@ def test_tokens_that_several_operations_share(tmp_path: Path) -> None:
     result = lowered(graph, tmp_path, weighted(W8, inputs))
 
     assert {precision for _, precision in result.kernels().values()} == {"int8"}
-    assert sqnr_db(result.reference({"x": x}), run(result, {"x": x})) > CLOSE_DB
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > CLOSE_DB
 
 
 class Attention(nn.Module):
@@ -407,7 +406,7 @@ def test_products_of_attention(
     found = result.kernels()
     assert {op: found[f"attn.{op}"][0] for op in kernels} == kernels
     assert found["to_out"][1] == "float32"
-    assert sqnr_db(result.reference({"x": x}), run(result, {"x": x})) > OUTPUT_CLOSE_DB
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > OUTPUT_CLOSE_DB
 
 
 class Gated(nn.Module):
@@ -434,7 +433,7 @@ def test_gates_are_not_split(granularity: Any, dynamic: bool, tmp_path: Path) ->
     assert executed.count("QGemm") == 3
     assert "Split" not in executed
     assert result.kernels() == {"proj": ("QGemm", "int8"), "out": ("QGemm", "int8")}
-    assert sqnr_db(result.reference({"x": x}), run(result, {"x": x})) > CLOSE_DB
+    assert sqnr_db(result.reference({"x": x}), result.run({"x": x})) > CLOSE_DB
 
 
 class Twice(nn.Module):

@@ -74,7 +74,7 @@ def quantized(graph: Graph, folder: Path, wants: Wants, ranges: Any = None) -> L
     products = [r.key for r in plan.quantized(graph.where) if r.site.op in {"qk", "pv"}]
     opened = open_attention(graph, products)
     ranges = ranges or FixedRanges()
-    placement = place(opened, sites(opened), plan, ranges, TARGET)
+    placement = place(opened, sites(opened), plan, ranges)
     lowered = insert(opened, sites(opened), placement, "timestep")
     lower(lowered, "float32", folder)
     return Lowered(lowered, folder, placement)
@@ -312,7 +312,7 @@ def test_same_bytes_again(block: tuple[Graph, nn.Module], full: Lowered, tmp_pat
 
 def test_nncf_is_audited_alike(block: tuple[Graph, nn.Module], tmp_path: Path) -> None:
     pytest.importorskip("nncf")
-    from qdx.backends.openvino.nncf import quantize_with_nncf
+    from qdx.backends.openvino.nncf.quantize import quantize_with_nncf
     from qdx.exporter.plan.schema.settings import Nncf
 
     lower(block[0], "float32", tmp_path)

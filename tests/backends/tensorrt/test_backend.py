@@ -76,8 +76,10 @@ def test_one_folder_without_an_engine_leaves_the_whole_unproved(nothing_here, fo
 
 
 def test_the_file_is_opened_beside_an_engine_where_that_is_asked(folder):
+    assert BACKEND.unoptimized_options(folder) is None  # nothing is optimized without one
     add_engine(folder)
 
+    assert BACKEND.unoptimized_options(folder) == {"engine": "off"}
     assert BACKEND.open(folder, {"engine": "off"})(X)["y"].shape == (16, 64)
 
 

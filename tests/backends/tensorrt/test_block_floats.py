@@ -27,6 +27,7 @@ from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
 from tests.support.block_bytes import mxfp8_bytes, nvfp4_bytes
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges, resolved
 from tests.support.tensorrt_lowered import BACKEND, Lowered
 from tests.support.tracing import block_inputs, graph_of
@@ -58,9 +59,9 @@ def lowered(graph, folder, name, stored="float16", *, inputs=True):
         components=(SimpleNamespace(component="block", becomes=stored),),
     )
     ranges = FixedRanges() if name == "nvfp4" and inputs else None
-    made = insert(graph, sites(graph), BACKEND.place(graph, sites(graph), plan, ranges, PROFILE))
+    made = insert(graph, sites(graph), BACKEND.place(graph, sites(graph), plan, ranges))
     folder.mkdir(exist_ok=True)
-    BACKEND.lower(made, FloatTypes(stored), PROFILE, folder)
+    lower(made, FloatTypes(stored), PROFILE, folder)
     return Lowered(made, folder)
 
 

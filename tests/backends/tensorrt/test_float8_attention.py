@@ -24,6 +24,7 @@ from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
 from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges, resolved
 from tests.support.tracing import graph_of
 
@@ -63,10 +64,10 @@ def made(tmp_path_factory) -> tuple[object, Path]:
         components=(SimpleNamespace(component="block", becomes="float16"),),
     )
     opened = open_attention(graph, plan.quantized_products(graph.where))
-    placement = BACKEND.place(opened, sites(opened), plan, FixedRanges(), PROFILE)
+    placement = BACKEND.place(opened, sites(opened), plan, FixedRanges())
     quantized = insert(opened, sites(opened), placement)
     folder = tmp_path_factory.mktemp("attention")
-    BACKEND.lower(quantized, FloatTypes("float16"), PROFILE, folder)
+    lower(quantized, FloatTypes("float16"), PROFILE, folder)
     return quantized, folder
 
 

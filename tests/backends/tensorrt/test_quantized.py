@@ -21,6 +21,7 @@ from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges, resolved
 from tests.support.tensorrt_lowered import BACKEND, Lowered
 from tests.support.tracing import block_inputs, graph_of
@@ -59,9 +60,9 @@ def lowered(graph, folder, scheme, stored="float16", change=lambda placement: pl
         resolved(graph, scheme if callable(scheme) else wanted(scheme)),
         components=(SimpleNamespace(component="block", becomes=stored),),
     )
-    placement = BACKEND.place(graph, sites(graph), plan, FixedRanges(), PROFILE)
+    placement = BACKEND.place(graph, sites(graph), plan, FixedRanges())
     made = insert(graph, sites(graph), change(placement))
-    BACKEND.lower(made, FloatTypes(stored), PROFILE, folder)
+    lower(made, FloatTypes(stored), PROFILE, folder)
     return Lowered(made, folder)
 
 
@@ -271,7 +272,7 @@ def test_float16_is_that_of_rounded_weights(tmp_path):
 
     x = {"x": torch.randn(2, 4, 8, 8)}
     graph, module = graph_of(Small, x)
-    BACKEND.lower(graph, FloatTypes("float16"), PROFILE, tmp_path)
+    lower(graph, FloatTypes("float16"), PROFILE, tmp_path)
     rounded = module.half().float()
 
     found = BACKEND.open(tmp_path, {}, threads=1)({"x": x["x"].numpy()})["y"]

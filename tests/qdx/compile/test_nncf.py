@@ -12,16 +12,18 @@ import pytest
 
 import qdx
 from qdx.backends.openvino import package
+from qdx.backends.openvino.nncf.quantizer import NncfQuantizer
+from qdx.backends.registry import find_backend
 from qdx.bundle import read_bundle
 from qdx.calibration.calls import Calls
-from qdx.compile.nncf import with_nncf
+from qdx.compile.export import _artifact_quantizer
 from qdx.exporter.errors import RuntimeMissing, TargetRefusal, UsageError
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.resolve.resolve import resolve
 from qdx.exporter.plan.schema.load import parse_plan, plan_from_json
 from qdx.exporter.progress import SILENT
 from qdx.targets.profile import load_target
-from qdx.verification.measure.audit import audit_bundle
+from qdx.verification.measure.audit import asked_of, audit_bundle
 from qdx.verification.measure.quantized import quantized_model
 from tests.support.quantizing import files, run_command, write_plan
 
@@ -61,7 +63,7 @@ def constants(bundle, folder="unet"):
 
 def audits(bundle, model):
     intent = plan_from_json(bundle.manifest.plan, source="plan")
-    resolved = with_nncf(quantized_model(bundle, intent, model).resolved)
+    resolved = asked_of(bundle, quantized_model(bundle, intent, model).resolved)
     return audit_bundle(bundle, resolved, SILENT)
 
 
@@ -87,7 +89,7 @@ class TestCalls:
         assert 40 <= sum(number % 2 for number in kept) <= 60  # no stride of two
 
     def test_equal_arrays_are_kept_once(self):
-        calls = Calls()
+        calls = Calls(10)
         text = np.ones((2, 3), np.float32)
         for number in range(3):
             calls.add(0, {"text": text.copy(), "latents": np.full(3, number, np.float32)})
@@ -95,21 +97,21 @@ class TestCalls:
         assert len({id(inputs["latents"]) for inputs in calls.inputs}) == 3
 
     def test_arrays_are_copied(self):
-        calls = Calls()
+        calls = Calls(10)
         array = np.zeros(3, np.float32)
         calls.add(0, {"x": array})
         array[:] = 1
         assert not calls.inputs[0]["x"].any()
 
     def test_rank_and_dtype_stay(self):
-        calls = Calls()
+        calls = Calls(10)
         calls.add(0, {"t": np.asarray(7, np.int64), "z": np.zeros((2, 3), np.float16).T})
         assert calls.inputs[0]["t"].shape == ()
         assert calls.inputs[0]["t"].dtype == np.int64
         assert calls.inputs[0]["z"].shape == (3, 2)
 
     def test_groups_of_kept_calls_are_known(self):
-        assert Calls().groups == frozenset()
+        assert Calls(10).groups == frozenset()
         assert self.added(5, 10)[0].groups == {0, 1}
 
 
@@ -129,7 +131,7 @@ class TestAsked:
             load_target("openvino"),
             {"unet.forward": self.SITES, "vae.decode": self.SITES},
         )
-        found = with_nncf(resolved)
+        found = NncfQuantizer(resolved.plan.nncf).asked(resolved)
         assert {one.form for one in found.sites["vae.decode"]} == {"float"}
         return {one.key: one for one in found.sites["unet.forward"]}
 
@@ -171,6 +173,15 @@ class TestRefusals:
     def test_another_target(self, smallest, tmp_path):
         with pytest.raises(TargetRefusal, match="makes no artifacts for `onnxruntime`"):
             export(smallest, tmp_path, plan("ptq"), "onnxruntime")
+
+    def test_a_backend_without_it(self):
+        """A target's file may say more than its backend does."""
+        profile = load_target("onnxruntime").model_copy(update={"quantizers": ("qdx", "nncf")})
+        intent = plan_from_json(plan("ptq"), source="plan")
+        with pytest.raises(
+            UsageError, match="the backend `onnxruntime` has no quantizers of others"
+        ):
+            _artifact_quantizer(intent, profile, find_backend("onnxruntime"), None)
 
     def test_ranges(self, smallest, tmp_path):
         with pytest.raises(UsageError, match="takes calls of the components and no ranges"):

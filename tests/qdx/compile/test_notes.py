@@ -4,38 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from qdx.compile.notes import option_notes, unit_notes
+from qdx.compile.notes import option_notes
 from qdx.exporter.plan import load_plan, plan_from_json, resolve
 from qdx.targets import load_target
-
-
-@pytest.mark.parametrize(
-    ("target", "plan", "said"),
-    [
-        ("coreml", "float32", True),
-        ("iphone-a17", "w8", True),
-        ("coreml", "float16", False),
-        ("mac-gpu", "float32", False),
-        ("openvino", "float32", False),
-    ],
-)
-def test_float32_never_runs_on_the_neural_engine(target: str, plan: str, said: bool) -> None:
-    profile = load_target(target)
-    resolved = resolve(load_plan(plan), ["unet", "vae"], profile)
-    notes = unit_notes(resolved, profile, ["unet"])
-
-    assert [note.startswith("`unet`: float32 never runs") for note in notes] == [True] * said
-
-
-@pytest.mark.parametrize(
-    ("target", "said"), [("coreml", True), ("mac-gpu", False), ("onnxruntime", False)]
-)
-def test_what_is_between_products_does_not_either(target: str, said: bool) -> None:
-    profile = load_target(target)
-    resolved = resolve(load_plan("mixed-float16"), ["unet", "vae"], profile)
-    notes = unit_notes(resolved, profile, ["unet"])
-
-    assert ["`unet`: in mixed precision" in note for note in notes] == [True] * said
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_recipe_that_no_export_writes_is_refused_before_tensorrt_is_asked_for(
 
 
 def test_bundles_for_other_targets_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="for `onnxruntime`, expected one for TensorRT"):
+    with pytest.raises(UsageError, match="the backend `onnxruntime` does not build engines"):
         qdx.build(write(tmp_path / "bundle"))
 
 

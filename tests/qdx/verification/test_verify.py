@@ -10,6 +10,7 @@ import pytest
 from qdx.backends.contract import Proof
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
 from qdx.source.same_model import check_source
+from qdx.targets.profile import load_target
 from qdx.verification import provenance
 from qdx.verification import run as first_step
 from qdx.verification.measure import components, selection
@@ -186,14 +187,28 @@ def test_the_worst_call_is_localized_also_where_the_graph_in_pytorch_was_not_ask
 
 
 @pytest.mark.parametrize(
-    ("target", "status"), [("coreml", "device-verified"), ("iphone-a17", "artifact-verified")]
+    ("target", "capability", "unproved"),
+    [
+        ("coreml", None, ""),
+        ("iphone-a17", None, "what the Neural Engine of an A17 Pro or later makes of it"),
+        ("jetson-orin", (8, 7), ""),
+        ("jetson-orin", (8, 6), "what the GPU of a Jetson Orin makes of it"),
+        ("jetson-orin", (8, 9), "what the GPU of a Jetson Orin makes of it"),
+        ("tensorrt-ada", (8, 9), ""),
+        ("tensorrt", (8, 7), ""),
+    ],
 )
-def test_a_mac_proves_nothing_of_a_phone(monkeypatch, target, status):
-    mac = SimpleNamespace(proof=lambda _folders: Proof("device-verified", "Core ML of macOS 15.1"))
-    monkeypatch.setattr(provenance, "get_backend", lambda _runtime: mac)
+def test_another_device_proves_nothing_of_the_one_that_a_target_names(
+    monkeypatch, target, capability, unproved
+):
+    """A Mac of a phone, or the GPU of a desktop of that of a Jetson."""
+    ran = Proof("device-verified", "the runtime", compute_capability=capability)
+    backend = SimpleNamespace(proof=lambda _folders: ran)
+    monkeypatch.setattr(provenance, "get_backend", lambda _runtime: backend)
     monkeypatch.setattr(provenance, "caution_of", lambda _bundle: "")
-    one = SimpleNamespace(name=target, runtime="coreml")
+    one = SimpleNamespace(name=target, runtime=load_target(target).runtime)
     found = proof_of(SimpleNamespace(manifest=SimpleNamespace(components={}, target=one)))
 
-    assert found.status == status
-    assert ("A17 Pro" in found.unproved) == (target == "iphone-a17")
+    assert found.unproved == unproved
+    assert found.status == ("artifact-verified" if unproved else "device-verified")
+    assert found.executed_by == "the runtime"

@@ -19,6 +19,7 @@ from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
 from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges
 from tests.support.tracing import graph_of
 
@@ -65,11 +66,9 @@ def lowered(
 
     def quantized(factor: float) -> Graph:
         ranges: Any = FixedRanges(-2 * factor, high * factor)
-        return insert(
-            graph, sites(graph), backend.place(graph, sites(graph), resolved, ranges, profile)
-        )
+        return insert(graph, sites(graph), backend.place(graph, sites(graph), resolved, ranges))
 
-    backend.lower(quantized(scale), FloatTypes(storage), profile, folder)
+    lower(quantized(scale), FloatTypes(storage), profile, folder)
     return quantized(1.0)
 
 

@@ -23,6 +23,11 @@ from tests.support.layers import ROOT
 from tests.support.tracing import block_inputs, graph_of, sqnr_db
 
 
+@pytest.fixture(scope="module")
+def folder(block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lowered(block[0], tmp_path_factory.mktemp("coreml"))
+
+
 def test_a_float16_program_computes_what_pytorch_computes(
     block: tuple[Graph, nn.Module], folder: Path
 ) -> None:
@@ -181,18 +186,13 @@ _SCRIPT = """
 import hashlib, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
+from tests.support.lowering import lower
 from tests.support.tracing import Block, block_inputs, graph_of
-
-
-@pytest.fixture(scope="module")
-def folder(block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lowered(block[0], tmp_path_factory.mktemp("coreml"))
 folder = Path(sys.argv[2])
 graph, _ = graph_of(Block, block_inputs())
-CoreMlBackend().lower(graph, FloatTypes("float16"), load_target("coreml"), folder)
+lower(graph, FloatTypes("float16"), load_target("coreml"), folder)
 for path in sorted(folder.rglob("*")):
     if path.is_file():
         sys.stdout.write(hashlib.sha256(path.read_bytes()).hexdigest() + " " + path.relative_to(folder).as_posix() + "\\n")

@@ -19,6 +19,7 @@ from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.plan.resolve.totals import totals_of
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges
 from tests.support.tracing import graph_of, sqnr_db
 
@@ -78,9 +79,9 @@ def test_a_package_is_what_was_planned(
     plan = plan_from_json({"schema": "qdx.plan/1", "rules": rules, "gates": GATES}, source="p.json")
     resolved = resolve(plan, ["block"], profile, {graph.where: sites(graph)})
     ranges: Any = FixedRanges(-4, 4)
-    placement = backend.place(graph, sites(graph), resolved, ranges, profile)
+    placement = backend.place(graph, sites(graph), resolved, ranges)
     quantized = insert(graph, sites(graph), placement)
-    backend.lower(quantized, FloatTypes(storage), profile, tmp_path)
+    lower(quantized, FloatTypes(storage), profile, tmp_path)
 
     inputs = given()
     found = backend.open(tmp_path, profile.options)({"x": inputs["x"].numpy()})["y"]

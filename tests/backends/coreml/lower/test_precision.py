@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.backends.coreml.mil.interpreter import Interpreter
 from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import TargetRefusal
@@ -22,6 +21,7 @@ from qdx.targets import load_target
 from qdx.targets.profile import TargetLayout
 from tests.support.coreml_lowered import arrays, lowered, program_of
 from tests.support.coreml_placed import HALF, W8, placed
+from tests.support.lowering import lower
 from tests.support.tracing import graph_of, sqnr_db
 
 
@@ -98,7 +98,7 @@ def test_nothing_is_gained_where_it_is_given_rounded(tmp_path: Path) -> None:
     half = with_face(graph, ports, {"y": Port("y", "float32")})
     target = load_target("coreml")
     plain = target.model_copy(update={"layout": TargetLayout(model_file="model.mlpackage")})
-    CoreMlBackend().lower(half, FloatTypes("float16"), plain, tmp_path)
+    lower(half, FloatTypes("float16"), plain, tmp_path)
 
     assert first_and_last(tmp_path) == ["float16", "float16"]
 

@@ -20,7 +20,6 @@ from qdx.exporter.transforms.placement import Placement
 from qdx.exporter.transforms.recipe import Recipe
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.tensor_folder import TensorFolder
-from qdx.targets.profile import load_target
 from qdx.verification.measure.answers import KIND, Answers, graph_identity
 from qdx.verification.measure.rungs import QUANTIZED, Rung
 from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, resolved, weighted
@@ -163,7 +162,7 @@ def quantized(*, target="openvino", scale=1.0):
     graph, _ = graph_of(Block, block_inputs())
     plan = resolved(graph, weighted(W8, A8))
     place = get_backend(target).place
-    placement = place(graph, sites(graph), plan, FixedRanges(), load_target(target))
+    placement = place(graph, sites(graph), plan, FixedRanges())
     first, *others = placement.sites
     inputs = {i: replace(q, scale=scale * q.scale) for i, q in first.inputs.items()}
     placement = replace(placement, sites=(replace(first, inputs=inputs), *others))

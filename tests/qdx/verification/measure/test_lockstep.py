@@ -24,6 +24,7 @@ from qdx.verification.measure import lockstep, lockstep_runs
 from qdx.verification.measure.lockstep import LockstepCall, measure_in_lockstep
 from qdx.verification.measure.lockstep_runs import LockstepResult
 from tests.support.judging import CONTRACT, report_of
+from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, resolved, weighted
 from tests.support.tracing import Block, block_inputs, graph_of
 
@@ -40,6 +41,7 @@ def lowering_gate(*calls):
     [
         (UnknownQuantizer("quantize_tensor_8"), "quantize_tensor_8, which the artifact alone has"),
         (InvalidBundle("`model.onnx`: cannot be cut", hint="-"), "`model.onnx`: cannot be cut"),
+        (None, "the backend `toy` does not open artifacts cut at their quantizers"),
     ],
 )
 def test_an_artifact_that_cannot_be_cut_as_the_graph_fails_at_the_gate(
@@ -48,7 +50,9 @@ def test_an_artifact_that_cannot_be_cut_as_the_graph_fails_at_the_gate(
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(lockstep, "get_backend", lambda _: SimpleNamespace(open_lockstep=refuse))
+    able = {} if error is None else {"open_lockstep": refuse}
+    backend = SimpleNamespace(name="toy", **able)
+    monkeypatch.setattr(lockstep, "get_backend", lambda _: backend)
     monkeypatch.setattr(lockstep, "checked_options", lambda _: {})
     monkeypatch.setattr(lockstep, "quantizer_shapes", lambda _: {})
     monkeypatch.setattr(lockstep, "quantizers", lambda _: {})
@@ -91,11 +95,11 @@ def opened(tmp_path_factory):
     graph, _ = graph_of(Block, block_inputs())
     profile, backend = load_target("openvino"), get_backend("openvino")
     plan = resolved(graph, weighted(W8, A8))
-    placement = backend.place(graph, sites(graph), plan, FixedRanges(), profile)
+    placement = backend.place(graph, sites(graph), plan, FixedRanges())
     made = insert(graph, sites(graph), placement)
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "block").mkdir()
-    backend.lower(made, FloatTypes("float32"), profile, folder / "block")
+    lower(made, FloatTypes("float32"), profile, folder / "block")
     return made, folder
 
 

@@ -138,15 +138,15 @@ def test_memory_is_that_of_what_is_compiled_or_of_the_references_own_weights():
     graphs = {"block.forward": graph_of(Block, block_inputs())[0]}
     files_bytes = {"block.forward": 10**9}
 
-    def gigabytes(runtime, **options):
-        found = memory_bytes(graphs, graphs, files_bytes, runtime, **options)
+    def gigabytes(**options):
+        found = memory_bytes(graphs, graphs, files_bytes, **options)
         return (found - anonymous_bytes() - CACHE_BYTES - outlooks._HEAPS_BYTES) / 1e9
 
     one_chunk = 3 * CHUNK_LIMIT_BYTES / 1e9
-    assert gigabytes("onnxruntime") == pytest.approx(1 + one_chunk, abs=0.05)
-    assert gigabytes("openvino") == pytest.approx(3, abs=0.05)
-    assert gigabytes("openvino", shapes=2) == pytest.approx(6, abs=0.05)
-    assert gigabytes("openvino", weights_bytes=10**10) == pytest.approx(10, abs=0.05)
+    assert gigabytes() == pytest.approx(1 + one_chunk, abs=0.05)
+    assert gigabytes(compiled_ratio=3.0) == pytest.approx(3, abs=0.05)
+    assert gigabytes(compiled_ratio=3.0, shapes=2) == pytest.approx(6, abs=0.05)
+    assert gigabytes(compiled_ratio=3.0, weights_bytes=10**10) == pytest.approx(10, abs=0.05)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

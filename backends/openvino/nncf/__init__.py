@@ -1,0 +1,1 @@
+"""NNCF as the quantizer of OpenVINO's IR, for plans that name it."""

@@ -1,0 +1,25 @@
+"""A model file for TensorRT, read without its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from qdx.exporter.errors import InvalidBundle, first_line, quoted
+
+__all__ = ["read_model"]
+
+
+def read_model(path: Path) -> ir.Model:
+    """The model in a file, without its weights.
+
+    Raises:
+        InvalidBundle: It is missing, or no ONNX model.
+    """
+    try:
+        return ir.load(path)
+    except Exception as error:  # those of the protobuf library and of the file system share no base
+        raise InvalidBundle(
+            f"{quoted(path)}: no ONNX model: {first_line(error)}", hint="export again"
+        ) from error

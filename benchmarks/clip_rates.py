@@ -13,6 +13,7 @@ from qdx.exporter.calibrate.timesteps import group_of, timestep_of
 from qdx.exporter.dtypes import quantized_dtype
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.execute.interpreter import Executor
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -53,10 +54,12 @@ def clip_rates(
         Shares from 0 to 1 by `site[argument]`.
     """
     sites = {site.key: site for site in find_sites(floats)}
+    inserted = recipe.find(InsertQuantizers)
+    assert inserted is not None
     nodes = {node.name: node for node in floats.program.graph.nodes}
     quantizers = {
         f"{placed.key}[{index}]": (nodes[sites[placed.key].node].args[index].name, quantization)
-        for placed in recipe.placement.sites
+        for placed in inserted.sites
         for index, quantization in placed.inputs.items()
         if not quantization.token and not quantized_dtype(quantization.dtype).is_float
     }
@@ -64,7 +67,9 @@ def clip_rates(
     executor = Executor(floats)
     for inputs in calls:
         timestep = (
-            None if recipe.timestep_input is None else timestep_of(inputs[recipe.timestep_input])
+            None
+            if inserted.timestep_input is None
+            else timestep_of(inputs[inserted.timestep_input])
         )
         observers: dict[str, list[partial[None]]] = {}
         for name, (node, quantization) in quantizers.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from qdx.exporter.errors import InternalError
 
-__all__ = ["DTYPES", "QuantizedDtype", "quantized_dtype"]
+__all__ = ["BLOCK_FLOATS", "DTYPES", "QuantizedDtype", "quantized_dtype"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ DTYPES: Final = {
     )
 }
 """Every quantized dtype by name."""
+
+BLOCK_FLOATS: Final[Mapping[str, int]] = MappingProxyType({"nvfp4": 16, "mxfp8": 32})
+"""Formats of floats in blocks that have scales of their own, with the elements of a block."""
 
 
 def quantized_dtype(name: str) -> QuantizedDtype:

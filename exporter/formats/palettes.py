@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -17,6 +17,9 @@ from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.formats.rows import Layout
 from qdx.exporter.graph.ir.operators import dequantize, lut
 from qdx.exporter.graph.ir.weights import LazyWeight
+
+if TYPE_CHECKING:
+    from qdx.exporter.formats.rounding import Rounding
 
 __all__ = ["Palette", "derived_palette", "palettize", "stored_values"]
 
@@ -70,13 +73,15 @@ def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette
     return _palette(layout, _tables(rows, quantization), rows, quantization)
 
 
-def stored_values(weight: torch.Tensor, quantization: WeightQuantization) -> torch.Tensor:
+def stored_values(
+    weight: torch.Tensor, quantization: WeightQuantization, rounding: Rounding | None = None
+) -> torch.Tensor:
     """The float32 values that a quantized weight stands for, whatever its quantizer."""
     if quantization.palette_bits:
         return palettize(weight, quantization).dequantized()
     if quantization.block_floats:
         return block_weight(weight, quantization).dequantized()
-    return quantize_weight(weight, quantization).dequantized()
+    return quantize_weight(weight, quantization, rounding=rounding).dequantized()
 
 
 def derived_palette(weight: LazyWeight, quantization: WeightQuantization) -> dict[str, LazyWeight]:

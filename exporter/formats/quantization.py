@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS
+from qdx.exporter.dtypes import BLOCK_FLOATS
 
-if TYPE_CHECKING:
-    from qdx.exporter.plan.schema.scheme import Weights
-
-__all__ = ["WeightQuantization"]
+__all__ = ["Scheme", "WeightQuantization"]
 
 _PALETTE: Final = "palette"
+
+
+class Scheme(Protocol):
+    """What a plan asks for a weight; `plan.schema.scheme.Weights` says what each key means."""
+
+    @property
+    def dtype(self) -> str:
+        """The stored type."""
+
+    @property
+    def granularity(self) -> str:
+        """What shares a scale or a table."""
+
+    @property
+    def block(self) -> int | None:
+        """Elements of a block."""
+
+    @property
+    def group(self) -> int | None:
+        """Channels that share a table."""
+
+    @property
+    def lut_dtype(self) -> str | None:
+        """Type of a palette's values."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether zero is stored as zero."""
+
+    @property
+    def observer(self) -> str:
+        """How the range is chosen."""
+
+    @property
+    def rounding(self) -> str:
+        """How scaled values become integers."""
+
+    @property
+    def reduce_range(self) -> bool:
+        """Whether seven bits are used instead of eight."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +89,7 @@ class WeightQuantization:
         return int(self.dtype[len(_PALETTE) :]) if self.dtype.startswith(_PALETTE) else 0
 
     @classmethod
-    def of(cls, scheme: Weights, output_axis: int) -> WeightQuantization:
+    def of(cls, scheme: Scheme, output_axis: int) -> WeightQuantization:
         """The quantizer of a weight for which a plan asks a scheme.
 
         Args:

@@ -13,6 +13,7 @@ from qdx.bundle.recipes import write_recipe
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.files import dump_json
 from qdx.exporter.transforms.recipe import quantized_graph
+from qdx.exporter.transforms.time_embedding import TimeTable
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Backend
@@ -78,7 +79,7 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     floats, recipe = choose_recipe(
         graph, job.planned.resolved, job.ranges, job.backend, job.profile, schedule
     )
-    table = None if recipe is None else recipe.time_table
+    table = None if recipe is None else recipe.find(TimeTable)
     relative = layout.folder(name, record.key)
     folder = staging / relative
     make_folder(folder)

@@ -23,6 +23,7 @@ class LazyWeight:
         load: Reads it in the dtype in which it is stored; each call reads the file again.
         quantized: The dtype of a quantized weight's part, which no storage dtype changes: `int4` for
             integers in an int8 tensor, `float32` for their scales; None for all other weights.
+        rounding: What makes whole numbers of its scaled values when it is quantized; None for the nearest.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LazyWeight:
     dtype: torch.dtype
     load: Callable[[], torch.Tensor] = field(repr=False)
     quantized: str | None = None
+    rounding: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
 
     def read(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Reads it in one conversion: in the graph's dtype, or in another that the caller wants."""

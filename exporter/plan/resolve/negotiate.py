@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import Final
 
+from qdx.exporter.dtypes import BLOCK_FLOATS
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.resolve.feasibility import Offer, PlanTarget, Request, computed_in
 from qdx.exporter.plan.resolve.resolution import InputsByTimestep
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, FLOAT_DTYPES, Inputs, Weights
+from qdx.exporter.plan.schema.scheme import FLOAT_DTYPES, Inputs, Weights
 
 __all__ = ["Negotiation", "Outcome", "Wish"]
 

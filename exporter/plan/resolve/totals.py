@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
 
+from qdx.exporter.dtypes import BLOCK_FLOATS
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Weights, bits
+from qdx.exporter.plan.schema.scheme import Weights, bits
 
 __all__ = ["Totals", "component_totals", "precision_of", "totals_of", "weight_bytes"]
 

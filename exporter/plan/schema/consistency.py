@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from qdx.exporter.dtypes import BLOCK_FLOATS
 from qdx.exporter.errors import quoted
+from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.plan.schema.consistency_block_floats import (
     block_inputs_faults,
     block_weights_faults,
@@ -16,7 +18,7 @@ from qdx.exporter.plan.schema.consistency_palettes import palette_faults
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
 from qdx.exporter.plan.schema.plan import Plan, dotted
 from qdx.exporter.plan.schema.rule import Rule
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Inputs, Weights, bits
+from qdx.exporter.plan.schema.scheme import Inputs, Weights, bits
 
 __all__ = ["contradictions"]
 
@@ -94,6 +96,9 @@ def _weights(weights: Weights, path: KeyPath) -> Iterator[Fault]:
     if weights.dtype == "float8_e4m3fn" and weights.observer != "minmax":
         yield Fault((*path, "observer"), f"observer `{weights.observer}` for float8_e4m3fn",
                     "float8_e4m3fn takes observer `minmax`")  # fmt: skip
+    if weights.dtype == "float8_e4m3fn" and weights.rounding != NEAREST:
+        yield Fault((*path, "rounding"), f"rounding `{weights.rounding}` for float8_e4m3fn",
+                    "it is one of whole numbers; float8_e4m3fn rounds to its own values")  # fmt: skip
     if weights.reduce_range and (weights.dtype != "int8" or not weights.symmetric):
         yield Fault((*path, "reduce_range"), "`reduce_range` is for symmetric int8 weights",
                     "it takes the place of eight bits where sums of pairs saturate")  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from qdx.exporter.dtypes import BLOCK_FLOATS
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Inputs, Weights
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
 __all__ = ["block_inputs_faults", "block_weights_faults"]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from qdx.exporter.plan.schema.model import PlanModel
+from qdx.exporter.formats.rounding import NEAREST, ROUNDINGS
+from qdx.exporter.plan.schema.model import OneOf, PlanModel
 
 __all__ = [
-    "BLOCK_FLOATS",
     "FLOAT_DTYPES",
     "FloatDtype",
     "Inputs",
@@ -42,6 +40,7 @@ WeightsDtype = Literal[
     "palette2",
     "palette1",
 ]
+RoundingName = Annotated[str, OneOf(lambda: ROUNDINGS)]
 TableDtype = Literal["float32", "float16", "int8"]
 InputsDtype = Literal[
     "float32",
@@ -57,8 +56,6 @@ InputsDtype = Literal[
 ]
 
 FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
-BLOCK_FLOATS: Final[Mapping[str, int]] = MappingProxyType({"nvfp4": 16, "mxfp8": 32})
-"""Formats of floats in blocks that have scales of their own, with the elements of a block."""
 _BITS: Final = {
     "float32": 32,
     "float16": 16,
@@ -108,7 +105,7 @@ class Weights(PlanModel):
             zero point.
         observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least
             squared error.
-        rounding: `nearest`, ties to even.
+        rounding: How scaled values become integers: `nearest`, ties to even.
         reduce_range: Seven bits instead of eight, for processors without VNNI, whose sums of pairs
             saturate.
     """
@@ -120,7 +117,7 @@ class Weights(PlanModel):
     lut_dtype: TableDtype | None = None
     symmetric: bool = True
     observer: Literal["minmax", "mse"] = "minmax"
-    rounding: Literal["nearest"] = "nearest"
+    rounding: RoundingName = NEAREST
     reduce_range: bool = False
 
     @property

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from qdx.exporter.transforms.recipe_schema import check_recipe
+from qdx.exporter.transforms.recipe import Recipe
 
 
 def recipe(**weight):
     site = {"key": "conv_in", "weight": weight}
-    return {"schema": "qdx.recipe/1", "opened": [], "placement": {"where": "unet.forward", "sites": [site]}}  # fmt: skip
+    inserted = {"transform": "insert_quantizers", "sites": [site]}
+    return {"schema": "qdx.recipe/2", "where": "unet.forward", "transforms": [inserted]}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,11 @@ def recipe(**weight):
     ],
 )  # fmt: skip
 def test_what_an_export_writes_is_taken(weight) -> None:
-    check_recipe(recipe(**weight), {})
+    stored = recipe(**weight)
+    found = Recipe.from_json(stored, {})
+
+    assert found.placement.sites[0].weight.dtype == weight["dtype"]
+    assert found.to_json() == stored
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ def test_what_an_export_writes_is_taken(weight) -> None:
 )  # fmt: skip
 def test_what_no_export_writes_is_refused(weight, words) -> None:
     with pytest.raises(ValueError, match=words):
-        check_recipe(recipe(**weight), {})
+        Recipe.from_json(recipe(**weight), {})
 
 
 @pytest.mark.parametrize(
@@ -63,9 +68,9 @@ def test_what_no_export_writes_is_refused(weight, words) -> None:
 )
 def test_activations_in_blocks_of_floats_have_one_scale_or_none(activation, words) -> None:
     stored = recipe(dtype="int8")
-    stored["placement"]["sites"][0]["inputs"] = {"0": activation}
+    stored["transforms"][0]["sites"][0]["inputs"] = {"0": activation}
     if words is None:
-        check_recipe(stored, {})
+        Recipe.from_json(stored, {})
         return
     with pytest.raises(ValueError, match=words):
-        check_recipe(stored, {})
+        Recipe.from_json(stored, {})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from qdx.exporter.dtypes import quantized_dtype
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.formats.derived import DerivedParts
 from qdx.exporter.formats.memory import remembered
 from qdx.exporter.formats.quantization import WeightQuantization
@@ -136,7 +136,7 @@ def derived_weights(weight: LazyWeight, quantization: WeightQuantization) -> dic
         The integers under "", the scales under ".scale" and the zero points under ".zero_point".
     """
     shape = Layout(weight.shape, quantization).parameter_shape
-    container: torch.dtype = getattr(torch, quantized_dtype(quantization.dtype).container)
+    container: torch.dtype = getattr(torch, number_type(quantization.dtype).container)
 
     def quantized(loaded: torch.Tensor) -> dict[str, torch.Tensor]:
         found = quantize_weight(loaded, quantization, rounding=weight.rounding)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
-
-from qdx.exporter.dtypes import BLOCK_FLOATS
+from typing import Protocol
 
 __all__ = ["Scheme", "WeightQuantization"]
-
-_PALETTE: Final = "palette"
 
 
 class Scheme(Protocol):
@@ -57,7 +53,7 @@ class WeightQuantization:
     """The quantizer of one weight.
 
     Attributes:
-        dtype: `int8`, `uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, or a palette such as `palette6`.
+        dtype: A type of one of the formats in `registry.FORMATS`, such as `int8` or `palette6`.
         granularity: `tensor`, `channel` or `block`; for palettes `tensor` or `grouped_channel`.
         axis: Dimension of output channels (`channel`, `grouped_channel`) or the one that blocks divide (`block`).
         block: Elements of a block along `axis`; 0 for the others.
@@ -77,16 +73,6 @@ class WeightQuantization:
     reduce_range: bool = False
     group: int = 0
     lut_dtype: str = ""
-
-    @property
-    def block_floats(self) -> bool:
-        """Whether it is a format of floats in blocks."""
-        return self.dtype in BLOCK_FLOATS
-
-    @property
-    def palette_bits(self) -> int:
-        """Bits of an index into a palette; 0 for what is none."""
-        return int(self.dtype[len(_PALETTE) :]) if self.dtype.startswith(_PALETTE) else 0
 
     @classmethod
     def of(cls, scheme: Scheme, output_axis: int) -> WeightQuantization:

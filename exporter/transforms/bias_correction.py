@@ -14,7 +14,7 @@ from pydantic import Field
 from torch.fx import Node
 
 from qdx.exporter.errors import InternalError
-from qdx.exporter.formats.palettes import stored_values
+from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.editing import ProgramEditor
 from qdx.exporter.transforms.placement import compact
@@ -121,7 +121,8 @@ def _corrected(
     def load() -> torch.Tensor:
         if not known:
             values = weight.read(torch.float32)
-            dequantized = stored_values(values, quantization, weight.rounding)
+            stored = format_of(quantization.dtype)
+            dequantized = stored.values(values, quantization, weight.rounding)
             error = mean_output_error(values, dequantized, mean.to(torch.float32))
             known.append(bias.read(torch.float32) + error)
         return known[0]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from qdx.exporter.dtypes import BLOCK_FLOATS
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.formats.quantization import WeightQuantization
 
 __all__ = [
@@ -65,7 +65,7 @@ class ActivationQuantization:
     @property
     def block_floats(self) -> bool:
         """Whether it is a format of floats in blocks."""
-        return self.dtype in BLOCK_FLOATS
+        return bool(number_type(self.dtype).block)
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,9 @@ class Recipe:
         }
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Its tensors under the names by which `from_json` knows them: `kind/name`."""
+        """Its tensors under the names by which `from_json` knows them."""
         return {
-            f"{one.kind}/{name}": tensor
+            _tensor_name(one.kind, name): tensor
             for one in self.transforms
             for name, tensor in one.tensors().items()
         }
@@ -95,14 +95,16 @@ class Recipe:
         if [kind for kind in kinds if kind in found] != list(found):
             raise ValueError(f"transforms: expected the order {', '.join(kinds)}")
         wanted = {
-            f"{kind}/{name}" for kind, (_, one) in found.items() for name in one.tensor_names()
+            _tensor_name(kind, name)
+            for kind, (_, one) in found.items()
+            for name in one.tensor_names()
         }
         if differing := sorted(wanted ^ tensors.keys()):
             which = "is missing" if differing[0] in wanted else "is not expected"
             raise ValueError(f"tensor {differing[0]} {which}")
         transforms = tuple(
             kind.from_stored(
-                one, {name: tensors[f"{kind.kind}/{name}"] for name in one.tensor_names()}
+                one, {name: tensors[_tensor_name(kind.kind, name)] for name in one.tensor_names()}
             )
             for kind, one in found.values()
         )
@@ -131,6 +133,11 @@ def quantized_graph(graph: Graph, recipe: Recipe) -> Graph:
         if not transform.prepares:
             graph = transform.apply(graph)
     return graph
+
+
+def _tensor_name(kind: str, name: str) -> str:
+    """Under which a transform's tensor is stored: files of tensors have no `#`, and no module's name has a `+`."""
+    return f"{kind}.{name.replace('#', '+')}"
 
 
 _Record = TypeVar("_Record", bound=StoredRecord)

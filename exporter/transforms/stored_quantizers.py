@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from qdx.exporter.dtypes import BLOCK_FLOATS, DTYPES
+from qdx.exporter.dtypes import QUANTIZER_DTYPES, number_type
 from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.formats.registry import format_of, quantized_dtypes
 from qdx.exporter.limits import RANGES_TIMESTEPS_LIMIT
+from qdx.exporter.plan.schema.model import OneOf
 from qdx.exporter.transforms.transform import Key, StoredRecord
 
 __all__ = ["StoredActivation", "StoredSite", "StoredWeight"]
 
-_FLOAT32_MAX: Final = 3.4028234663852886e38
-Positive = Annotated[float, Field(gt=0, le=_FLOAT32_MAX)]
+Positive = Annotated[float, Field(gt=0, le=number_type("float32").maximum)]
 Bounds = Annotated[tuple[int, ...], Field(min_length=2, max_length=2)]
-WeightDtype = Literal[
-    "int8",
-    "uint8",
-    "int4",
-    "uint4",
-    "float8_e4m3fn",
-    "nvfp4",
-    "mxfp8",
-    "palette8",
-    "palette6",
-    "palette4",
-    "palette3",
-    "palette2",
-    "palette1",
-]
+WeightDtype = Annotated[str, OneOf(quantized_dtypes)]
+ActivationDtype = Annotated[str, OneOf(lambda: QUANTIZER_DTYPES)]
 Argument = Annotated[str, Field(pattern=r"^[0-7]$")]
 
 
@@ -55,7 +43,7 @@ class StoredGroups(StoredRecord):
 class StoredActivation(StoredRecord):
     """The quantizer of one activation."""
 
-    dtype: Literal["int8", "uint8", "float8_e4m3fn", "nvfp4", "mxfp8"]
+    dtype: ActivationDtype
     scale: Positive
     zero_point: int
     bounds: Bounds | None = None
@@ -64,7 +52,7 @@ class StoredActivation(StoredRecord):
 
     @model_validator(mode="after")
     def _check(self) -> StoredActivation:
-        dtype = DTYPES[self.dtype]
+        dtype = number_type(self.dtype)
         if not dtype.minimum <= self.zero_point <= dtype.maximum:
             raise ValueError(f"a zero point of {dtype.minimum} to {dtype.maximum}")
         pairs = () if self.groups is None else self.groups.bounds
@@ -99,20 +87,11 @@ class StoredWeight(StoredRecord):
 
     @model_validator(mode="after")
     def _check(self) -> StoredWeight:
-        palette = self.dtype.startswith("palette")
-        block = BLOCK_FLOATS.get(self.dtype)
-        if block is not None and (self.block, self.axis) != (block, 1):
-            raise ValueError(f"blocks of {block} along axis 1 for {self.dtype}")
         if (self.granularity == "block") != (self.block > 0):
             raise ValueError("a block size where there are blocks, and only there")
         if (self.granularity == "grouped_channel") != (self.group > 0):
             raise ValueError("a group size where there are groups, and only there")
-        if palette != (self.lut_dtype != "") or (palette and not self.symmetric):
-            raise ValueError("a type of values for palettes, and no zero point")
-        if palette and self.granularity in {"channel", "block"}:
-            raise ValueError("a palette's table for the tensor or for groups of channels")
-        if self.group and not palette:
-            raise ValueError("groups of channels for palettes alone")
+        format_of(self.dtype).check(self.quantization())
         return self
 
 

@@ -47,7 +47,9 @@ class Downwards(RoundingMethod):
 def carried(scaled: torch.Tensor) -> torch.Tensor:
     """Whole numbers of rows whose running sums stay within a half."""
     sums = scaled.flatten(1).double().cumsum(dim=1).round()
-    return sums.diff(dim=1, prepend=torch.zeros(len(sums), 1).double()).reshape(scaled.shape).float()
+    return (
+        sums.diff(dim=1, prepend=torch.zeros(len(sums), 1).double()).reshape(scaled.shape).float()
+    )
 
 
 METHODS = {"error_feedback": ErrorFeedback(), "downwards": Downwards()}
@@ -142,10 +144,10 @@ def test_what_was_learned_for_another_weight_is_refused(registered, bundles, mod
     source = bundles["downwards"] / "unet"
     (tmp_path / "quantization.json").write_bytes((source / "quantization.json").read_bytes())
     tensors = load_file(source / "quantization.safetensors")
-    tensors["rounding/conv_in.integers"] = tensors["rounding/conv_in.integers"][:1].clone()
+    tensors["rounding.conv_in.integers"] = tensors["rounding.conv_in.integers"][:1].clone()
     save_file(tensors, tmp_path / "quantization.safetensors")
     graph = trace_pipeline(model, dict(CALL)).graph("unet.forward")
-    with pytest.raises(InvalidBundle, match="integers .*expected int8"):
+    with pytest.raises(InvalidBundle, match=r"integers .*expected int8"):
         rebuilt(graph, read_recipe(tmp_path))
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from qdx.exporter.dtypes import bits
 from qdx.exporter.errors import Refusal, TargetRefusal
-from qdx.exporter.plan.schema.scheme import bits
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_halves", "check_program", "check_request"]
 
-_BITS: Final = {"float16": 16, "float32": 32}
+_STORED: Final = ("float16", "float32")
 _SHOWN: Final = 8
 """Operations that a refusal names."""
 
@@ -29,8 +29,8 @@ def check_request(graph: Graph, storage_dtype: str, profile: TargetProfile) -> N
         TargetRefusal: The type, open sizes or the number of bytes are not what the target takes.
     """
     where, limits = graph.where, profile.limits
-    if storage_dtype not in _BITS:
-        stored = ", ".join(_BITS)
+    if storage_dtype not in _STORED:
+        stored = ", ".join(_STORED)
         reason = f"weights asked in {storage_dtype}, Core ML stores {stored}"
         raise TargetRefusal(f"`{where}`: {reason}", refusals=(Refusal(where, reason),))
     if graph.dynamic_symbols and limits.dynamic_shapes is not None:
@@ -79,8 +79,8 @@ def weights_bytes(graph: Graph, storage_dtype: str) -> int:
     names = {name for placeholder, name in graph.parameters.items() if placeholder in used}
     total = 0
     for weight in (graph.weights[name] for name in sorted(names)):
-        floats = weight.quantized in {None, *_BITS}
-        each = _BITS[storage_dtype] if floats else bits(str(weight.quantized))
+        floats = weight.quantized in {None, *_STORED}
+        each = bits(storage_dtype if floats else str(weight.quantized))
         total += math.prod(weight.shape) * each // 8
     return total
 

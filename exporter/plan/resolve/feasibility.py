@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
 __all__ = ["Form", "Offer", "PlanTarget", "Request", "computed_in"]
@@ -62,11 +63,14 @@ class Request:
 
 def _detail(scheme: Weights) -> str:
     """What shares a scale or table, and what is uncommon about it."""
-    if scheme.palette_bits:
-        shared = f"groups of {scheme.group} channels" if scheme.group else scheme.granularity
-        return f"{shared}, {scheme.lut_dtype} values" if scheme.lut_dtype else shared
-    shared = f"block {scheme.block}" if scheme.block else scheme.granularity
-    return shared if scheme.symmetric else f"{shared}, asymmetric"
+    shared = f"groups of {scheme.group} channels" if scheme.group else scheme.granularity
+    marks = (
+        f"block {scheme.block}" if scheme.block else shared,
+        f"{scheme.lut_dtype} values" if scheme.lut_dtype else "",
+        "" if scheme.symmetric else "asymmetric",
+        "" if scheme.rounding == NEAREST else f"rounding {scheme.rounding}",
+    )
+    return ", ".join(filter(None, marks))
 
 
 @dataclass(frozen=True)

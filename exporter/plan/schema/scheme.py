@@ -2,85 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from qdx.exporter.dtypes import FLOAT_DTYPES, INPUT_DTYPES
+from qdx.exporter.formats.registry import weight_dtypes
 from qdx.exporter.formats.rounding import NEAREST, ROUNDINGS
 from qdx.exporter.plan.schema.model import OneOf, PlanModel
 
 __all__ = [
-    "FLOAT_DTYPES",
     "FloatDtype",
     "Inputs",
     "InputsDtype",
     "TableDtype",
     "Weights",
     "WeightsDtype",
-    "bits",
-    "palette_bits",
 ]
 
 FloatDtype = Literal["float32", "float16", "bfloat16"]
-WeightsDtype = Literal[
-    "float32",
-    "float16",
-    "bfloat16",
-    "int8",
-    "uint8",
-    "int4",
-    "uint4",
-    "float8_e4m3fn",
-    "nvfp4",
-    "mxfp8",
-    "palette8",
-    "palette6",
-    "palette4",
-    "palette3",
-    "palette2",
-    "palette1",
-]
+WeightsDtype = Annotated[str, OneOf(weight_dtypes)]
 RoundingName = Annotated[str, OneOf(lambda: ROUNDINGS)]
 TableDtype = Literal["float32", "float16", "int8"]
-InputsDtype = Literal[
-    "float32",
-    "int8",
-    "uint8",
-    "float8_e4m3fn",
-    "nvfp4",
-    "mxfp8",
-    "int5",
-    "uint5",
-    "int4",
-    "uint4",
-]
-
-FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
-_BITS: Final = {
-    "float32": 32,
-    "float16": 16,
-    "bfloat16": 16,
-    "float8_e4m3fn": 8,
-    "nvfp4": 4,
-    "mxfp8": 8,
-    "int8": 8,
-    "uint8": 8,
-    "int5": 5,
-    "uint5": 5,
-    "int4": 4,
-    "uint4": 4,
-}
-_PALETTE: Final = "palette"
-
-
-def bits(dtype: str) -> int:
-    """Returns the number of bits of one value of a dtype of plans."""
-    return palette_bits(dtype) or _BITS[dtype]
-
-
-def palette_bits(dtype: str) -> int:
-    """Returns the number of bits of an index into a palette; 0 for a dtype that is none."""
-    return int(dtype.removeprefix(_PALETTE)) if dtype.startswith(_PALETTE) else 0
+InputsDtype = Annotated[str, OneOf(lambda: INPUT_DTYPES)]
 
 
 class Weights(PlanModel):
@@ -124,11 +68,6 @@ class Weights(PlanModel):
     def quantized(self) -> bool:
         """Whether the stored values stand for others: multiples of a scale, or indices into a table."""
         return self.dtype not in FLOAT_DTYPES
-
-    @property
-    def palette_bits(self) -> int:
-        """Bits of an index into a palette; 0 for what is none."""
-        return palette_bits(self.dtype)
 
 
 class Inputs(PlanModel):

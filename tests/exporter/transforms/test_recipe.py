@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from qdx.exporter.files import dump_json
+from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
+from qdx.exporter.transforms.bias_correction import CorrectBias
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.opened_attention import OpenAttention
+from qdx.exporter.transforms.placement import (
+    ActivationQuantization,
+    SitePlacement,
+    TimestepGroups,
+)
 from qdx.exporter.transforms.recipe import Recipe
+from qdx.exporter.transforms.registry import TRANSFORMS
+from qdx.exporter.transforms.rounding import RoundWeights
+from qdx.exporter.transforms.smoothing import Smooth
+from qdx.exporter.transforms.time_embedding import TimeTable
 
 
 def recipe(**weight):
@@ -74,3 +93,31 @@ def test_activations_in_blocks_of_floats_have_one_scale_or_none(activation, word
         return
     with pytest.raises(ValueError, match=words):
         Recipe.from_json(stored, {})
+
+
+def test_every_transform_survives_being_stored(tmp_path) -> None:
+    weight = WeightQuantization("int4", "block", 1, 32)
+    grouped = ActivationQuantization("int8", 0.5, 0, groups=TimestepGroups((5.0,), (1.0, 0.5)))
+    stored = Recipe(
+        "unet.forward",
+        (
+            OpenAttention(("attn.qk",)),
+            Smooth({"to_q": torch.tensor([0.5, 2.0])}),
+            TimeTable("timestep", (0.0, 16.0)),
+            RoundWeights({"to_q": "nearest"}),
+            # The second call of a module has a key that no file of tensors can name.
+            CorrectBias({"to_q#2": weight}, {"to_q#2": torch.tensor([-1.0, 0.0])}),
+            InsertQuantizers((SitePlacement("to_q", {0: grouped}, weight),), "timestep"),
+        ),
+    )
+    assert tuple(map(type, stored.transforms)) == tuple(TRANSFORMS)
+    save_file(stored.tensors(), tmp_path / "tensors.safetensors")
+    file = SafetensorsFile(tmp_path / "tensors.safetensors")
+    tensors = {name: file.read(name) for name in file.tensors}
+    found = Recipe.from_json(json.loads(dump_json(stored.to_json())), tensors)
+
+    assert found.to_json() == stored.to_json()
+    assert found.find(InsertQuantizers) == stored.find(InsertQuantizers)
+    assert found.find(CorrectBias).weights == {"to_q#2": weight}
+    assert all(torch.equal(tensors[name], one) for name, one in found.tensors().items())
+    assert found.tensors().keys() == stored.tensors().keys() == tensors.keys()

@@ -36,8 +36,8 @@ TAMPERED = {
     "an axis": (lambda d: sites(d)[0]["weight"].update(axis=-9), "axis"),
     "a block": (lambda d: sites(d)[0]["weight"].update(block=7), "block"),
     "an empty table": (lambda d: d["transforms"].insert(1, {"transform": "time_table", "input": "timestep", "timesteps": []}), "timesteps"),
-    "one more site": (lambda d: part(d, "smoothing")["sites"].append("elsewhere"), "tensor smoothing/elsewhere is missing"),
-    "one site less": (lambda d: part(d, "bias_correction")["weights"].pop("conv_in"), "tensor bias_correction/conv_in is not expected"),
+    "one more site": (lambda d: part(d, "smoothing")["sites"].append("elsewhere"), "tensor smoothing.elsewhere is missing"),
+    "one site less": (lambda d: part(d, "bias_correction")["weights"].pop("conv_in"), "tensor bias_correction.conv_in is not expected"),
 }  # fmt: skip
 
 
@@ -79,14 +79,14 @@ class TestTamperedRecipe:
 
     def test_a_factor_of_zero(self, recipe):
         tensors = load_file(recipe / "quantization.safetensors")
-        tensors["smoothing/conv_in"][0] = 0
+        tensors["smoothing.conv_in"][0] = 0
         save_file(tensors, recipe / "quantization.safetensors")
         with pytest.raises(InvalidBundle, match="holds numbers that none can have"):
             read_recipe(recipe)
 
     def test_means_in_another_dtype(self, recipe):
         tensors = load_file(recipe / "quantization.safetensors")
-        tensors["bias_correction/conv_in"] = tensors["bias_correction/conv_in"].half()
+        tensors["bias_correction.conv_in"] = tensors["bias_correction.conv_in"].half()
         save_file(tensors, recipe / "quantization.safetensors")
         with pytest.raises(InvalidBundle, match=r"torch.float16 .*expected float32"):
             read_recipe(recipe)

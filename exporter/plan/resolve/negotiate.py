@@ -174,7 +174,8 @@ class Negotiation:
         """The scheme with what the component decides written out, such as the type of a palette's values."""
         if weights is None or not weights.quantized:
             return weights
-        return weights.model_copy(update=format_of(weights.dtype).completed(weights, self.storage))
+        missing = format_of(weights.dtype).completed(weights, self.storage)
+        return weights.model_copy(update=missing) if missing else weights
 
     @property
     def _channels(self) -> int:

@@ -78,7 +78,10 @@ class Ternary(WeightFormat):
         kept = sizes > 0.7 * sizes.mean(dim=1, keepdim=True)
         scale = (sizes * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
         signs = (rows.sign() * kept).reshape(values.movedim(axis, 0).shape).movedim(0, axis)
-        return {"": signs.to(torch.int8).contiguous(), ".scale": torch.where(scale == 0, 1.0, scale)}
+        return {
+            "": signs.to(torch.int8).contiguous(),
+            ".scale": torch.where(scale == 0, 1.0, scale),
+        }
 
 
 def asking(**weights: object) -> dict[str, object]:
@@ -131,7 +134,9 @@ def test_a_plan_may_ask_for_it_and_editors_know_it():
 
 def test_without_its_registration_there_is_no_such_type(monkeypatch):
     monkeypatch.undo()
-    with pytest.raises(InvalidPlan, match=r"dtype` is `ternary`, expected `float32`.* or `palette1`"):
+    with pytest.raises(
+        InvalidPlan, match=r"dtype` is `ternary`, expected `float32`.* or `palette1`"
+    ):
         plan_from_json(asking(), source="p.json")
 
 

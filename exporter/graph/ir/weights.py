@@ -38,7 +38,7 @@ class LazyWeight:
         return self.load().to(dtype or self.dtype)
 
 
-class Weights(Mapping[str, LazyWeight]):
+class LazyWeights(Mapping[str, LazyWeight]):
     """Parameters by fully qualified name."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Weights(Mapping[str, LazyWeight]):
         return len(self._weights)
 
 
-def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -> Weights:
+def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -> LazyWeights:
     """Binds every parameter of a module with fake weights to the stored tensor of its name.
 
     Raises:
@@ -97,7 +97,7 @@ def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -
             )
             if name != owner:
                 aliases[name] = owner
-    return Weights(weights, aliases=aliases)
+    return LazyWeights(weights, aliases=aliases)
 
 
 def _check_kind(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> None:

@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
-__all__ = ["Form", "Offer", "PlanTarget", "Request", "computed_in"]
+__all__ = ["Offer", "PlanTarget", "Request", "Support", "computed_in"]
 
-Form = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
+Support = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
 """What a target makes of a site.
 
 `float`: computed in the target's float type. `native`: the target's own low-precision kernel.
@@ -86,7 +86,7 @@ class Offer:
             weights.
     """
 
-    form: Form
+    form: Support
     why: str
     stored: str | None = None
     slower: str | None = None

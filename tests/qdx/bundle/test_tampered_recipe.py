@@ -84,6 +84,16 @@ class TestTamperedRecipe:
         with pytest.raises(InvalidBundle, match="holds numbers that none can have"):
             read_recipe(recipe)
 
+    @pytest.mark.parametrize("kind", ["smoothing", "bias_correction"])
+    def test_numbers_for_more_channels_than_there_are(self, recipe, smallest, kind):
+        tensors = load_file(recipe / "quantization.safetensors")
+        name = f"{kind}.down_blocks.0.resnets.0.conv1"
+        tensors[name] = tensors[name].repeat(3)[:-1].clone()
+        save_file(tensors, recipe / "quantization.safetensors")
+        graph = trace_pipeline(smallest, dict(CALL)).graph("unet.forward")
+        with pytest.raises(InvalidBundle, match=r"that of another graph: .*(factors|means)"):
+            rebuilt(graph, read_recipe(recipe))
+
     def test_means_in_another_dtype(self, recipe):
         tensors = load_file(recipe / "quantization.safetensors")
         tensors["bias_correction.conv_in"] = tensors["bias_correction.conv_in"].half()

@@ -13,7 +13,7 @@ import qdx.compile.lowering as export_lowering
 from qdx.cache.store import Store
 from qdx.calibration.record import calibrate
 from qdx.exporter.calibrate.ranges_file import load_ranges, save_ranges
-from qdx.exporter.graph.ir.weights import Weights
+from qdx.exporter.graph.ir.weights import LazyWeights
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 from qdx.exporter.transforms.recipe import quantized_graph
 from qdx.verification.verify import verify
@@ -205,7 +205,7 @@ def test_one_weight_of_zeros_fails(plan, ranges, tmp_path, monkeypatch):
         name = "mid_block.resnets.0.conv1.weight"
         weight = made.weights[name]
         none = replace(weight, load=lambda: torch.zeros(weight.shape, dtype=weight.dtype))
-        weights = Weights({**made.weights, name: none}, aliases=made.weights.aliases)
+        weights = LazyWeights({**made.weights, name: none}, aliases=made.weights.aliases)
         return replace(made, weights=weights)
 
     monkeypatch.setattr(export_lowering, "quantized_graph", zeroed)

@@ -48,6 +48,8 @@ class RoundingMethod(ABC):
 
     learns: Collection[str] = ()
     """Names of the tensors that it stores for each weight."""
+    calibrated: bool = False
+    """Whether it learns from activations, so that a plan that names it is calibrated."""
 
     def learned(
         self,
@@ -60,7 +62,7 @@ class RoundingMethod(ABC):
         Args:
             weight: As it is quantized: smoothed, if the plan smooths.
             quantization: Its quantizer.
-            statistics: Of the operation's input; None where nothing was calibrated.
+            statistics: Of the operation's input; None where nothing was recorded.
         """
         del weight, quantization, statistics
         return {}

@@ -273,8 +273,8 @@ class Smooth(Transform):
         return {"sites": sorted(self.factors)}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """See `Transform`."""
-        return dict(self.factors)
+        """See `Transform`; copies, because sites of one activation share their factors and files share nothing."""
+        return {key: factors.clone() for key, factors in self.factors.items()}
 
     @classmethod
     def from_stored(cls, stored: StoredRecord, tensors: Tensors) -> Self:

@@ -31,8 +31,10 @@ class Downwards(RoundingMethod):
     """Stores the whole numbers themselves, as a method does that learned them from data."""
 
     learns = ("integers",)
+    calibrated = True
 
     def learned(self, weight, quantization, statistics):
+        assert len(statistics.channel_absmax) == weight.shape[1], "what calibration recorded"
         values = weight.read(torch.float32)
         scale = values.abs().amax(dim=tuple(range(1, values.dim())), keepdim=True) / 127
         return {"integers": (values / scale).floor().clamp(-127, 127).to(torch.int8)}

@@ -98,11 +98,12 @@ def test_activations_in_blocks_of_floats_have_one_scale_or_none(activation, word
 def test_every_transform_survives_being_stored(tmp_path) -> None:
     weight = WeightQuantization("int4", "block", 1, 32)
     grouped = ActivationQuantization("int8", 0.5, 0, groups=TimestepGroups((5.0,), (1.0, 0.5)))
+    shared = torch.tensor([0.5, 2.0])  # sites of one activation have the same factors
     stored = Recipe(
         "unet.forward",
         (
             OpenAttention(("attn.qk",)),
-            Smooth({"to_q": torch.tensor([0.5, 2.0])}),
+            Smooth({"to_q": shared, "to_k": shared}),
             TimeTable("timestep", (0.0, 16.0)),
             RoundWeights({"to_q": "nearest"}),
             # The second call of a module has a key that no file of tensors can name.

@@ -81,7 +81,7 @@ def test_all_sites_as_quantized_are_the_quantized_graph(graph, inputs, kind):
     every = Walk(pair, inputs, pair.sites.keys()).run()
     none = Walk(pair, inputs, frozenset()).run()
 
-    assert torch.equal(every["sample"], quantized.run(inputs)["sample"])
+    assert torch.equal(every["sample"], run(quantized, inputs)["sample"])
     assert torch.equal(none["sample"], run(graph, inputs)["sample"])
     assert not torch.equal(every["sample"], none["sample"])
 

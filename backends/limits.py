@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from qdx.exporter.dtypes import FLOAT_DTYPES, bits
 from qdx.exporter.errors import Refusal, TargetRefusal
-from qdx.exporter.plan.schema.scheme import bits
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["check_request", "check_weights", "weights_bytes"]
-
-_FLOAT_BITS: Final = {"float32": 32, "float16": 16, "bfloat16": 16}
 
 
 def check_request(graph: Graph, storage_dtype: str, profile: TargetProfile) -> None:
@@ -71,8 +69,8 @@ def weights_bytes(graph: Graph, storage_dtype: str) -> int:
     names = {name for placeholder, name in graph.parameters.items() if placeholder in used}
     total = 0
     for weight in (graph.weights[name] for name in sorted(names)):
-        floats = weight.quantized in {None, *_FLOAT_BITS}
-        each = _FLOAT_BITS[storage_dtype] if floats else bits(str(weight.quantized))
+        floats = weight.quantized in {None, *FLOAT_DTYPES}
+        each = bits(storage_dtype if floats else str(weight.quantized))
         total += math.prod(weight.shape) * each // 8
     return total
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from qdx.exporter.calibrate.timesteps import group_of, timestep_of
-from qdx.exporter.dtypes import quantized_dtype
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.execute.interpreter import Executor
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -53,18 +54,22 @@ def clip_rates(
         Shares from 0 to 1 by `site[argument]`.
     """
     sites = {site.key: site for site in find_sites(floats)}
+    inserted = recipe.find(InsertQuantizers)
+    assert inserted is not None
     nodes = {node.name: node for node in floats.program.graph.nodes}
     quantizers = {
         f"{placed.key}[{index}]": (nodes[sites[placed.key].node].args[index].name, quantization)
-        for placed in recipe.placement.sites
+        for placed in inserted.sites
         for index, quantization in placed.inputs.items()
-        if not quantization.token and not quantized_dtype(quantization.dtype).is_float
+        if not quantization.token and not number_type(quantization.dtype).is_float
     }
     seen = {name: _Seen() for name in quantizers}
     executor = Executor(floats)
     for inputs in calls:
         timestep = (
-            None if recipe.timestep_input is None else timestep_of(inputs[recipe.timestep_input])
+            None
+            if inserted.timestep_input is None
+            else timestep_of(inputs[inserted.timestep_input])
         )
         observers: dict[str, list[partial[None]]] = {}
         for name, (node, quantization) in quantizers.items():
@@ -83,7 +88,7 @@ def _tell(observers: Iterable[partial[None]], values: torch.Tensor) -> None:
 
 def _range(quantization: ActivationQuantization, timestep: float | None) -> tuple[float, float]:
     """The least and greatest value that rounding alone brings to an integer of the quantizer."""
-    kind = quantized_dtype(quantization.dtype)
+    kind = number_type(quantization.dtype)
     scale = quantization.scale
     bounds = quantization.bounds or (kind.minimum, kind.maximum)
     if quantization.groups is not None:

@@ -39,7 +39,7 @@ from qdx.exporter.errors import QdxError, TargetRefusal
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.graph.ir.site import Site
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 from qdx.exporter.measure.metrics import or_least
 from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
 from qdx.exporter.plan.resolve.resolve import examine, resolve
@@ -215,7 +215,7 @@ def _parts(keys: Sequence[str]) -> Iterator[list[str]]:
     return ([*keys[i : i + _GLOBS]] for i in range(0, len(keys), _GLOBS))
 
 
-def _rounded(weights: Weights, storage: str) -> Weights:
+def _rounded(weights: LazyWeights, storage: str) -> LazyWeights:
     """Float weights, and scales of weights, as a file in that type holds them."""
     dtype = getattr(torch, storage)
 
@@ -224,7 +224,7 @@ def _rounded(weights: Weights, storage: str) -> Weights:
             return weight
         return replace(weight, load=lambda: weight.load().to(dtype).float())
 
-    return Weights({n: rounded(w) for n, w in weights.items()}, aliases=weights.aliases)
+    return LazyWeights({n: rounded(w) for n, w in weights.items()}, aliases=weights.aliases)
 
 
 def _words(error: QdxError) -> str:

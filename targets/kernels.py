@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, model_validator
 
+from qdx.exporter.formats.registry import weight_dtypes
 from qdx.exporter.plan.resolve.feasibility import Offer, Request
-from qdx.exporter.plan.schema.scheme import FloatDtype, InputsDtype, TableDtype, WeightsDtype
+from qdx.exporter.plan.schema.model import OneOf
+from qdx.exporter.plan.schema.scheme import FloatDtype, InputsDtype, TableDtype
 from qdx.exporter.strict_model import StrictModel
 
 __all__ = ["Kernel", "offer_of"]
@@ -18,7 +20,11 @@ _Loose = Strict(strict=False)
 Operations = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], ...], _Loose, Field(min_length=1)
 ]
-WeightsDtypes = Annotated[tuple[WeightsDtype | Literal["none"], ...], _Loose, Field(min_length=1)]
+WeightsDtypes = Annotated[
+    tuple[Annotated[str, OneOf(lambda: (*weight_dtypes(), "none"))], ...],
+    _Loose,
+    Field(min_length=1),
+]
 WeightsGranularities = Annotated[
     tuple[Literal["tensor", "channel", "block", "grouped_channel"], ...],
     _Loose,

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import TorchTensor
 
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.errors import InternalError, Refusal, TargetRefusal
 
 if TYPE_CHECKING:
@@ -149,7 +150,11 @@ def narrowed(name: str, tensor: torch.Tensor, stored: torch.dtype) -> torch.Tens
         peak = float(tensor.abs().max())
         raise TargetRefusal(
             f"`{name}`: magnitude {peak:g} does not fit float16",
-            refusals=(Refusal(name, f"magnitude {peak:g}, float16 ends at 65504"),),
+            refusals=(
+                Refusal(
+                    name, f"magnitude {peak:g}, float16 ends at {number_type('float16').maximum}"
+                ),
+            ),
             hint="keep this component in float32 or bfloat16",
         )
     return converted

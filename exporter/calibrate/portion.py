@@ -7,9 +7,11 @@ from typing import Final
 
 import torch
 
+from qdx.exporter.dtypes import number_type
+
 __all__ = ["Portion", "portion_of"]
 
-_FLOAT32_MAX: Final = torch.finfo(torch.float32).max
+_FLOAT32_MAX: Final = float(number_type("float32").maximum)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from qdx.exporter.cost.activations import peak_activation_bytes
 from qdx.exporter.devices import CPU, free_device_bytes, is_cpu
 from qdx.exporter.graph.execute.upload import Upload
 from qdx.exporter.graph.ir.graph import Graph
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 
 __all__ = ["CACHE_BYTES", "WeightCache", "budget_bytes"]
 
@@ -54,7 +54,7 @@ class WeightCache:
     def attach(self, graph: Graph) -> Graph:
         """The graph with weights that are kept once they are read."""
         weights = {name: self._kept(weight) for name, weight in graph.weights.items()}
-        return replace(graph, weights=Weights(weights, aliases=graph.weights.aliases))
+        return replace(graph, weights=LazyWeights(weights, aliases=graph.weights.aliases))
 
     def _kept(self, weight: LazyWeight) -> LazyWeight:
         return replace(weight, load=self._loader(weight))

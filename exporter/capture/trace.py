@@ -16,7 +16,7 @@ from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.symbols import dimension_names, guard_of, shape_of
 from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name
-from qdx.exporter.graph.ir.weights import Weights
+from qdx.exporter.graph.ir.weights import LazyWeights
 
 Moving = dict[str, tuple[int, ...]]
 
@@ -38,7 +38,7 @@ class _Traced(nn.Module):
 
 
 def trace(
-    skeleton: Skeleton, record: CallRecord, weights: Weights, *, moving: Moving | None = None
+    skeleton: Skeleton, record: CallRecord, weights: LazyWeights, *, moving: Moving | None = None
 ) -> Graph:
     """Traces one recorded call.
 
@@ -84,7 +84,7 @@ def trace(
 
 
 def graph_from_program(
-    program: ExportedProgram, record: CallRecord, names: list[str], weights: Weights
+    program: ExportedProgram, record: CallRecord, names: list[str], weights: LazyWeights
 ) -> Graph:
     """The graph around an exported program whose inputs have these names, in order.
 

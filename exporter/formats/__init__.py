@@ -1,1 +1,1 @@
-"""How weights are stored: integers, palettes, floats in blocks; scales, rounding, reading back."""
+"""How weights are stored and rounded: formats listed in `registry`, each with one interface, and methods in `rounding`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import torch
 
-from qdx.exporter.dtypes import quantized_dtype
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.formats.derived import DerivedParts
 from qdx.exporter.formats.memory import remembered
 from qdx.exporter.formats.quantization import WeightQuantization
@@ -15,11 +15,12 @@ from qdx.exporter.formats.rows import RowLayout
 from qdx.exporter.formats.weight_scales import Grid, row_qparams, runs_of_rows
 from qdx.exporter.graph.ir.weights import LazyWeight
 
+if TYPE_CHECKING:
+    from qdx.exporter.formats.rounding import Rounding
+
 __all__ = [
     "QuantizedTensor",
-    "Rounding",
     "derived_weights",
-    "nearest",
     "quantize_weight",
     "scaled_channels",
 ]
@@ -27,23 +28,6 @@ __all__ = [
 
 _QUICK: Final = "minmax"
 """The observer that costs no more than finding out which weight it is."""
-
-
-class Rounding(Protocol):
-    """How a weight divided by its scales becomes whole numbers.
-
-    The argument is float32, has the weight's shape and may be overwritten. A learned rounding knows the
-    weight that it was learned for, and decides for each element between the whole numbers on either side.
-    """
-
-    def __call__(self, scaled: torch.Tensor, /) -> torch.Tensor:
-        """Whole numbers in float32, of the same shape; zero points and bounds come after."""
-        ...
-
-
-def nearest(scaled: torch.Tensor) -> torch.Tensor:
-    """The nearest whole number, ties to even, as ONNX rounds."""
-    return scaled.round_()
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,7 @@ class QuantizedTensor:
 
 
 def quantize_weight(
-    weight: torch.Tensor, quantization: WeightQuantization, *, rounding: Rounding = nearest
+    weight: torch.Tensor, quantization: WeightQuantization, *, rounding: Rounding | None = None
 ) -> QuantizedTensor:
     """Quantizes a weight: q = clamp(rounding(w / scale) + zero_point).
 
@@ -86,7 +70,8 @@ def quantize_weight(
     Args:
         weight: Any shape and float dtype.
         quantization: The dtype, the granularity and the observer.
-        rounding: How scaled weights become whole numbers; float8 rounds to its own values.
+        rounding: How scaled weights become whole numbers, None for the nearest, ties to even; float8 rounds to its
+            own values.
 
     Raises:
         InvalidModel: The weight holds NaN or infinity.
@@ -98,17 +83,18 @@ def quantize_weight(
     container: torch.dtype = getattr(torch, grid.kind.container)
     values = torch.empty(rows.shape, dtype=container)
     scale, zero_point = _chosen(rows, grid, quantization)
-    # One that was learned goes by the weight's shape, so it takes all rows at once.
-    learned = rounding is not nearest and not grid.kind.is_float
-    for run in [slice(None)] if learned else runs_of_rows(rows):
+    if grid.kind.is_float:
+        rounding = None
+    # A method goes by the weight's shape, so it takes all rows at once.
+    for run in runs_of_rows(rows) if rounding is None else [slice(None)]:
         part = rows[run].to(torch.float32)
         if quantization.observer == _QUICK:
             scale[run], zero_point[run] = row_qparams(part, grid, observer=_QUICK)
         scaled = part / scale[run]
-        if learned:
+        if rounding is not None:
             scaled = layout.rows(rounding(layout.restored(scaled)))
         if not grid.kind.is_float:
-            scaled = nearest(scaled).add_(zero_point[run])
+            scaled = scaled.round_().add_(zero_point[run])
         values[run] = scaled.clamp_(grid.minimum, grid.maximum).to(container)
     return QuantizedTensor(
         layout.restored(values).contiguous(),
@@ -136,30 +122,24 @@ def _chosen(
     return found["scale"], found["zero_point"]
 
 
-def derived_weights(
-    weight: LazyWeight,
-    quantization: WeightQuantization,
-    *,
-    rounding: Rounding = nearest,
-) -> dict[str, LazyWeight]:
+def derived_weights(weight: LazyWeight, quantization: WeightQuantization) -> dict[str, LazyWeight]:
     """The integers, the scales and the zero points of a lazy weight, as lazy weights by suffix.
 
     The float weight is read when one of them is. The last weight's result is kept until another weight
     is read, so that the three, read one after the other, cost one pass.
 
     Args:
-        weight: The float weight.
+        weight: The float weight; it knows how it is rounded.
         quantization: The quantizer.
-        rounding: As in `quantize_weight`.
 
     Returns:
         The integers under "", the scales under ".scale" and the zero points under ".zero_point".
     """
     shape = RowLayout(weight.shape, quantization).parameter_shape
-    container: torch.dtype = getattr(torch, quantized_dtype(quantization.dtype).container)
+    container: torch.dtype = getattr(torch, number_type(quantization.dtype).container)
 
     def quantized(loaded: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = quantize_weight(loaded, quantization, rounding=rounding)
+        found = quantize_weight(loaded, quantization, rounding=weight.rounding)
         return {"": found.values, ".scale": found.scale, ".zero_point": found.zero_point}
 
     source = DerivedParts(weight, quantized)

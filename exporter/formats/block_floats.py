@@ -13,6 +13,7 @@ from typing import Final
 
 import torch
 
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.errors import InternalError
 
 __all__ = [
@@ -25,10 +26,10 @@ __all__ = [
     "quantize_nvfp4",
 ]
 
-NVFP4_BLOCK: Final = 16
-MXFP8_BLOCK: Final = 32
-_FLOAT4_MAX: Final = 6.0
-_FLOAT8_MAX: Final = 448.0
+NVFP4_BLOCK: Final = number_type("nvfp4").block
+MXFP8_BLOCK: Final = number_type("mxfp8").block
+_FLOAT4_MAX: Final = float(number_type("float4_e2m1fn").maximum)
+_FLOAT8_MAX: Final = float(number_type("float8_e4m3fn").maximum)
 _FLOAT8_LEAST: Final = 2.0**-9
 _BIAS: Final = 127
 

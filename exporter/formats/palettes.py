@@ -8,9 +8,8 @@ from typing import Final
 
 import torch
 
+from qdx.exporter.dtypes import bits
 from qdx.exporter.errors import InvalidModel
-from qdx.exporter.formats.affine import quantize_weight
-from qdx.exporter.formats.block_weights import block_weight
 from qdx.exporter.formats.memory import remembered
 from qdx.exporter.formats.palette_rows import nearest_entries, row_centres
 from qdx.exporter.formats.quantization import WeightQuantization
@@ -18,7 +17,7 @@ from qdx.exporter.formats.rows import RowLayout
 from qdx.exporter.graph.ir.operators import dequantize, lut
 from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["Palette", "derived_palette", "palettize", "stored_values"]
+__all__ = ["Palette", "derived_palette", "palettize"]
 
 _STEPS: Final = 127
 """Of tables of int8 on either side of zero."""
@@ -45,7 +44,7 @@ class Palette:
     def dequantized(self) -> torch.Tensor:
         """The float32 values that the indices stand for, of the weight's shape."""
         asked = self.quantization
-        values: torch.Tensor = lut(self.indices, self.table, asked.axis, asked.palette_bits)
+        values: torch.Tensor = lut(self.indices, self.table, asked.axis, bits(asked.dtype))
         if self.scale is not None:
             values = dequantize(values, self.scale, None, asked.axis, asked.group, "int8")
         return values
@@ -70,15 +69,6 @@ def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette
     return _palette(layout, _tables(rows, quantization), rows, quantization)
 
 
-def stored_values(weight: torch.Tensor, quantization: WeightQuantization) -> torch.Tensor:
-    """The float32 values that a quantized weight stands for, whatever its quantizer."""
-    if quantization.palette_bits:
-        return palettize(weight, quantization).dequantized()
-    if quantization.block_floats:
-        return block_weight(weight, quantization).dequantized()
-    return quantize_weight(weight, quantization).dequantized()
-
-
 def derived_palette(weight: LazyWeight, quantization: WeightQuantization) -> dict[str, LazyWeight]:
     """The indices, the tables and, where these are int8, the scales of a lazy weight, by suffix.
 
@@ -99,7 +89,7 @@ def derived_palette(weight: LazyWeight, quantization: WeightQuantization) -> dic
     shapes = {
         "": (weight.shape, torch.uint8, quantization.dtype),
         ".table": (
-            (number, 2**quantization.palette_bits),
+            (number, 2 ** bits(quantization.dtype)),
             torch.int8 if integers else torch.float32,
             quantization.lut_dtype,
         ),
@@ -173,7 +163,7 @@ def _tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tables:
 
 
 def _chosen_tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tables:
-    number = 2**quantization.palette_bits
+    number = 2 ** bits(quantization.dtype)
     if rows.numel():
         centres = row_centres(rows, number)
     else:

@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Protocol
 
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS
+__all__ = ["Scheme", "WeightQuantization"]
 
-if TYPE_CHECKING:
-    from qdx.exporter.plan.schema.scheme import Weights
 
-__all__ = ["WeightQuantization"]
+class Scheme(Protocol):
+    """What a plan asks for a weight; `plan.schema.scheme.Weights` says what each key means."""
 
-_PALETTE: Final = "palette"
+    @property
+    def dtype(self) -> str:
+        """The stored type."""
+
+    @property
+    def granularity(self) -> str:
+        """What shares a scale or a table."""
+
+    @property
+    def block(self) -> int | None:
+        """Elements of a block."""
+
+    @property
+    def group(self) -> int | None:
+        """Channels that share a table."""
+
+    @property
+    def lut_dtype(self) -> str | None:
+        """Type of a palette's values."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether zero is stored as zero."""
+
+    @property
+    def observer(self) -> str:
+        """How the range is chosen."""
+
+    @property
+    def rounding(self) -> str:
+        """How scaled values become integers."""
+
+    @property
+    def reduce_range(self) -> bool:
+        """Whether seven bits are used instead of eight."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +53,7 @@ class WeightQuantization:
     """The quantizer of one weight.
 
     Attributes:
-        dtype: `int8`, `uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, or a palette such as `palette6`.
+        dtype: A type of one of the formats in `registry.FORMATS`, such as `int8` or `palette6`.
         granularity: `tensor`, `channel` or `block`; for palettes `tensor` or `grouped_channel`.
         axis: Dimension of output channels (`channel`, `grouped_channel`) or the one that blocks divide (`block`).
         block: Elements of a block along `axis`; 0 for the others.
@@ -41,18 +74,8 @@ class WeightQuantization:
     group: int = 0
     lut_dtype: str = ""
 
-    @property
-    def block_floats(self) -> bool:
-        """Whether it is a format of floats in blocks."""
-        return self.dtype in BLOCK_FLOATS
-
-    @property
-    def palette_bits(self) -> int:
-        """Bits of an index into a palette; 0 for what is none."""
-        return int(self.dtype[len(_PALETTE) :]) if self.dtype.startswith(_PALETTE) else 0
-
     @classmethod
-    def of(cls, scheme: Weights, output_axis: int) -> WeightQuantization:
+    def of(cls, scheme: Scheme, output_axis: int) -> WeightQuantization:
         """The quantizer of a weight for which a plan asks a scheme.
 
         Args:

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from qdx.exporter.dtypes import QuantizedDtype, quantized_dtype
+from qdx.exporter.dtypes import NumberType, number_type
 from qdx.exporter.errors import InternalError
 
 __all__ = ["SMALLEST_SCALE", "QParams", "choose_qparams"]
@@ -29,9 +29,7 @@ class QParams:
     zero_point: int
 
 
-def choose_qparams(
-    low: float, high: float, dtype: str | QuantizedDtype, *, symmetric: bool
-) -> QParams:
+def choose_qparams(low: float, high: float, dtype: str | NumberType, *, symmetric: bool) -> QParams:
     """Scale and zero point for values in [low, high]; the range is widened to contain zero.
 
     Symmetric: scale = max(|low|, |high|) / m, with m steps above the zero point (127 for eight bits);
@@ -48,7 +46,7 @@ def choose_qparams(
     Raises:
         InternalError: The bounds are not finite or in the wrong order.
     """
-    kind = quantized_dtype(dtype) if isinstance(dtype, str) else dtype
+    kind = number_type(dtype) if isinstance(dtype, str) else dtype
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise InternalError(f"[{low}, {high}] is not a range")
     low, high = min(low, 0.0), max(high, 0.0)

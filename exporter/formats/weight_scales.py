@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from qdx.exporter.dtypes import QuantizedDtype, quantized_dtype
+from qdx.exporter.dtypes import NumberType, number_type
 from qdx.exporter.errors import InternalError, InvalidModel
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.formats.scales import SMALLEST_SCALE
@@ -32,7 +32,7 @@ class Grid:
         zero_point: None where it depends on the range.
     """
 
-    kind: QuantizedDtype
+    kind: NumberType
     minimum: int
     maximum: int
     zero_point: int | None
@@ -44,7 +44,7 @@ class Grid:
         Symmetric integers of eight bits keep to [-127, 127] around the zero point: the same values on
         either side of zero. Those of fewer bits use every value that they have.
         """
-        kind = quantized_dtype(quantization.dtype)
+        kind = number_type(quantization.dtype)
         if kind.is_float:
             return cls(kind, kind.minimum, kind.maximum, 0)
         reduced = quantization.reduce_range and kind.bits == 8

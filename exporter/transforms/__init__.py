@@ -1,1 +1,1 @@
-"""Scale and rounding mathematics, and quantized graphs from a placement."""
+"""How a float graph becomes a quantized one: transforms, each with its own JSON and tensors, listed in `registry`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from qdx.exporter.dtypes import QuantizedDtype, quantized_dtype
+from qdx.exporter.dtypes import NumberType, number_type
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.formats.scales import QParams, choose_qparams
 from qdx.exporter.transforms.placement import ActivationQuantization, TimestepGroups
@@ -62,9 +62,9 @@ def activation_quantization(
     if first.quantized and not first.calibrated:
         return ActivationQuantization(first.dtype, 1.0, 0, token=first.granularity == "token")
     assert ranges is not None
-    if quantized_dtype(first.dtype).is_float:
+    if number_type(first.dtype).is_float:
         return _float(first, ranges)
-    carrier = quantized_dtype("int8" if signed else "uint8")
+    carrier = number_type("int8" if signed else "uint8")
     choice = _Choice(ranges, carrier, symmetric=symmetric)
     everything = choice.parameters(first, None)
     if segments[0][0] is None or len(segments) == 1:
@@ -90,7 +90,7 @@ def activation_quantization(
 def _float(inputs: Inputs, ranges: TensorRanges) -> ActivationQuantization:
     """The greatest magnitude becomes the dtype's greatest value."""
     low, high = ranges.range(inputs.observer, percentile=inputs.percentile, symmetric=True)
-    parameters = choose_qparams(low, high, quantized_dtype(inputs.dtype), symmetric=True)
+    parameters = choose_qparams(low, high, number_type(inputs.dtype), symmetric=True)
     return ActivationQuantization(inputs.dtype, parameters.scale, 0)
 
 
@@ -121,7 +121,7 @@ def in_sixteen_bits(
 class _Choice:
     """Numbers for one activation on one carrier."""
 
-    def __init__(self, ranges: TensorRanges, carrier: QuantizedDtype, *, symmetric: bool) -> None:
+    def __init__(self, ranges: TensorRanges, carrier: NumberType, *, symmetric: bool) -> None:
         self._ranges = ranges
         self._carrier = carrier
         self._symmetric = symmetric
@@ -160,10 +160,10 @@ class _Choice:
             groups=groups,
         )
 
-    def _small(self, inputs: Inputs) -> QuantizedDtype:
-        return quantized_dtype(f"{'' if self._carrier.signed else 'u'}int{_bits(inputs)}")
+    def _small(self, inputs: Inputs) -> NumberType:
+        return number_type(f"{'' if self._carrier.signed else 'u'}int{_bits(inputs)}")
 
 
 def _bits(inputs: Inputs) -> int:
     """Bits of values, where float32 among segments is carried in eight."""
-    return quantized_dtype(inputs.dtype).bits if inputs.quantized else _CARRIER_BITS
+    return number_type(inputs.dtype).bits if inputs.quantized else _CARRIER_BITS

@@ -5,16 +5,28 @@ The method is that of https://arxiv.org/abs/1906.04721, section 4.2, with means 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import torch
+from pydantic import Field
 from torch.fx import Node
 
 from qdx.exporter.errors import InternalError
-from qdx.exporter.formats.palettes import stored_values
+from qdx.exporter.formats.registry import format_of
+from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.editing import ProgramEditor
+from qdx.exporter.transforms.placement import compact
+from qdx.exporter.transforms.stored_quantizers import StoredWeight
+from qdx.exporter.transforms.transform import (
+    Choice,
+    Key,
+    StoredRecord,
+    Tensors,
+    Transform,
+    vectors,
+)
 
 if TYPE_CHECKING:
     from qdx.exporter.formats.quantization import WeightQuantization
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["bias_corrected", "mean_output_error"]
+__all__ = ["CorrectBias", "bias_corrected", "mean_output_error"]
 
 _OPERATIONS: Final = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
 _WEIGHT: Final = 1
@@ -109,9 +121,71 @@ def _corrected(
     def load() -> torch.Tensor:
         if not known:
             values = weight.read(torch.float32)
-            dequantized = stored_values(values, quantization)
+            stored = format_of(quantization.dtype)
+            dequantized = stored.values(values, quantization, weight.rounding)
             error = mean_output_error(values, dequantized, mean.to(torch.float32))
             known.append(bias.read(torch.float32) + error)
         return known[0]
 
     return replace(bias, load=load)
+
+
+class _Stored(StoredRecord):
+    weights: dict[Key, StoredWeight] = Field(min_length=1)
+
+    def tensor_names(self) -> Iterable[str]:
+        return self.weights
+
+
+@dataclass(frozen=True)
+class CorrectBias(Transform):
+    """Corrects biases, as a transform of recipes.
+
+    Attributes:
+        weights: The quantizers whose errors are corrected, by site key.
+        means: Mean of each input channel of the same sites, float32 [input channels], or [0] where channels were not
+            observed.
+    """
+
+    kind: ClassVar[str] = "bias_correction"
+    Stored: ClassVar[type[StoredRecord]] = _Stored
+
+    weights: Mapping[str, WeightQuantization]
+    means: Tensors = field(repr=False)
+
+    @classmethod
+    def choose(cls, graph: Graph, choice: Choice) -> Self | None:
+        """Takes the means that calibration recorded of what quantized weights multiply."""
+        if not choice.resolved.plan.options.bias_correction:
+            return None
+        assert choice.ranges is not None
+        assert choice.placement is not None
+        ports = {site.key: site.ports for site in find_sites(graph)}
+        weights = {
+            placed.key: placed.weight
+            for placed in choice.placement.sites
+            if placed.weight is not None and "input" in ports[placed.key]
+        }
+        means = {
+            key: choice.ranges.statistics(graph.where, key, "input").channel_mean.float()
+            for key in weights
+        }
+        return cls(weights, means) if weights else None
+
+    def apply(self, graph: Graph) -> Graph:
+        """See `Transform`."""
+        return bias_corrected(graph, find_sites(graph), self.weights, self.means)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Transform`."""
+        return {"weights": {key: compact(one) for key, one in self.weights.items()}}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """See `Transform`."""
+        return dict(self.means)
+
+    @classmethod
+    def from_stored(cls, stored: _Stored, tensors: Tensors) -> Self:
+        """See `Transform`."""
+        weights = {key: one.quantization() for key, one in stored.weights.items()}
+        return cls(weights, vectors(tensors, positive=False))

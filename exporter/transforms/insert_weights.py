@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.formats import block_operators
-from qdx.exporter.formats.affine import derived_weights
-from qdx.exporter.formats.block_weights import derived_blocks
-from qdx.exporter.formats.palettes import derived_palette
+from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.ir import operators
 
 if TYPE_CHECKING:
@@ -25,11 +21,6 @@ __all__ = ["WeightInsertion", "label"]
 
 assert operators.CONTAINERS  # importing the modules registers the operators
 assert block_operators.BLOCK_QUANTIZERS
-ops: Final = torch.ops.qdx
-
-_TABLE: Final = ".table"
-_SCALE: Final = ".scale"
-_ZERO_POINT: Final = ".zero_point"
 
 
 class WeightInsertion:
@@ -54,25 +45,17 @@ class WeightInsertion:
         index = node.args.index(self._editor.parameter(weight))
         if name not in self._stored:
             self._stored[name] = self._store(weight, quantization, name)
-        # Right before its consumer: a graph that runs node by node holds one weight at a time.
-        read = _integers
-        if quantization.palette_bits:
-            read = _palette
-        elif quantization.block_floats:
-            read = _blocks
-        node.update_arg(index, read(self._editor, node, self._stored[name], quantization))
+
+        def insert(op: Any, args: list[Any]) -> Node:
+            # Right before its consumer: a graph that runs node by node holds one weight at a time.
+            return self._editor.call(op, args, before=node, like=node)
+
+        stored = format_of(quantization.dtype)
+        node.update_arg(index, stored.read_back(insert, self._stored[name], quantization))
 
     def _store(self, weight: str, quantization: WeightQuantization, name: str) -> dict[str, Node]:
         """The placeholders of the stored parts by suffix."""
-        source = self._weights[weight]
-        if quantization.palette_bits:
-            parts = derived_palette(source, quantization)
-        elif quantization.block_floats:
-            parts = derived_blocks(source, quantization)
-        else:
-            parts = derived_weights(source, quantization)
-            if _zero_is_zero(quantization):
-                del parts[_ZERO_POINT]
+        parts = format_of(quantization.dtype).derive(self._weights[weight], quantization)
         nodes: dict[str, Node] = {}
         for suffix, part in parts.items():
             if not suffix and name == weight:
@@ -93,41 +76,3 @@ def label(quantization: WeightQuantization) -> str:
         quantization.lut_dtype,
     )
     return "_".join(str(part) for part in parts if part)
-
-
-def _integers(
-    editor: ProgramEditor, node: Node, parts: Mapping[str, Node], quantization: WeightQuantization
-) -> Node:
-    stored = [parts[""], parts[_SCALE], parts.get(_ZERO_POINT)]
-    how = [quantization.axis, quantization.block, quantization.dtype]
-    return editor.call(ops.dequantize.default, [*stored, *how], before=node, like=node)
-
-
-def _palette(
-    editor: ProgramEditor, node: Node, parts: Mapping[str, Node], quantization: WeightQuantization
-) -> Node:
-    axis, bits, group = quantization.axis, quantization.palette_bits, quantization.group
-    values = editor.call(
-        ops.lut.default, [parts[""], parts[_TABLE], axis, bits], before=node, like=node
-    )
-    if _SCALE not in parts:
-        return values
-    how = [parts[_SCALE], None, axis, group, "int8"]
-    return editor.call(ops.dequantize.default, [values, *how], before=node, like=node)
-
-
-def _blocks(
-    editor: ProgramEditor, node: Node, parts: Mapping[str, Node], quantization: WeightQuantization
-) -> Node:
-    if quantization.dtype == "mxfp8":
-        given = [parts[""], parts[".exponent"]]
-        return editor.call(ops.dequantize_mxfp8.default, given, before=node, like=node)
-    axis, block = quantization.axis, quantization.block
-    outer = [parts[".block_scale"], parts[_SCALE], None, axis, 0, "float8_e4m3fn"]
-    scales = editor.call(ops.dequantize.default, outer, before=node, like=node)
-    inner = [parts[""], scales, None, axis, block, "float4_e2m1fn"]
-    return editor.call(ops.dequantize.default, inner, before=node, like=node)
-
-
-def _zero_is_zero(quantization: WeightQuantization) -> bool:
-    return quantization.symmetric and not quantization.dtype.startswith("u")

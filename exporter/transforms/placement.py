@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.formats.quantization import WeightQuantization
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS
 
 __all__ = [
     "ActivationQuantization",
     "Placement",
     "SitePlacement",
     "TimestepGroups",
+    "compact",
 ]
 
 
@@ -64,7 +65,7 @@ class ActivationQuantization:
     @property
     def block_floats(self) -> bool:
         """Whether it is a format of floats in blocks."""
-        return self.dtype in BLOCK_FLOATS
+        return bool(number_type(self.dtype).block)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,26 @@ class SitePlacement:
     weight: WeightQuantization | None = None
     output: ActivationQuantization | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """It as plain JSON data, without what is left at its default."""
+        data: dict[str, Any] = {"key": self.key}
+        if self.inputs:
+            data["inputs"] = {str(i): compact(each) for i, each in self.inputs.items()}
+        for name, each in (("weight", self.weight), ("output", self.output)):
+            if each is not None:
+                data[name] = compact(each)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SitePlacement:
+        """What `to_json` wrote."""
+        return cls(
+            key=str(data["key"]),
+            inputs={int(i): _activation(each) for i, each in data.get("inputs", {}).items()},
+            weight=WeightQuantization(**data["weight"]) if "weight" in data else None,
+            output=_activation(data["output"]) if "output" in data else None,
+        )
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -105,40 +126,8 @@ class Placement:
         quantizers = (each for site in self.sites for each in (*site.inputs.values(), site.output))
         return any(each is not None and each.groups is not None for each in quantizers)
 
-    def to_json(self) -> dict[str, Any]:
-        """The placement as plain JSON data, without what is left at its default."""
-        return {"where": self.where, "sites": [_site_to_json(site) for site in self.sites]}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Placement:
-        """The placement that `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: It was not.
-        """
-        return cls(str(data["where"]), tuple(_site_from_json(site) for site in data["sites"]))
-
-
-def _site_to_json(site: SitePlacement) -> dict[str, Any]:
-    data: dict[str, Any] = {"key": site.key}
-    if site.inputs:
-        data["inputs"] = {str(i): _compact(each) for i, each in site.inputs.items()}
-    for name, each in (("weight", site.weight), ("output", site.output)):
-        if each is not None:
-            data[name] = _compact(each)
-    return data
-
-
-def _site_from_json(data: Mapping[str, Any]) -> SitePlacement:
-    return SitePlacement(
-        key=str(data["key"]),
-        inputs={int(i): _activation(each) for i, each in data.get("inputs", {}).items()},
-        weight=WeightQuantization(**data["weight"]) if "weight" in data else None,
-        output=_activation(data["output"]) if "output" in data else None,
-    )
-
-
-def _compact(value: ActivationQuantization | WeightQuantization) -> dict[str, Any]:
+def compact(value: ActivationQuantization | WeightQuantization) -> dict[str, Any]:
     """A dataclass as JSON data without its defaults."""
     defaults = {f.name: f.default for f in fields(value)}
     found = {name: each for name, each in asdict(value).items() if each != defaults[name]}

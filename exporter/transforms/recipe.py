@@ -1,41 +1,37 @@
-"""A recipe: everything that turns one float graph into its quantized one, as a value that can be stored."""
+"""A recipe: the transforms that turn one float graph into its quantized one, as a value that can be stored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
-import torch
+from pydantic import Field, ValidationError
 
-from qdx.exporter.graph.analysis.sites import sites as find_sites
-from qdx.exporter.graph.rewrites.open_attention import open_attention
-from qdx.exporter.transforms.bias_correction import bias_corrected
-from qdx.exporter.transforms.insert import insert
+from qdx.exporter.strict_json import dump_json
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 from qdx.exporter.transforms.placement import Placement
-from qdx.exporter.transforms.recipe_schema import FACTORS, MEANS, SCHEMA, check_recipe
-from qdx.exporter.transforms.smoothing import smoothed
-from qdx.exporter.transforms.time_embedding import precomputed_time_embedding
+from qdx.exporter.transforms.registry import TRANSFORMS
+from qdx.exporter.transforms.transform import Key, StoredRecord, Tensors, Transform
 
 if TYPE_CHECKING:
+    import torch
+
     from qdx.exporter.graph.ir.graph import Graph
 
-__all__ = ["SCHEMA", "Recipe", "TimeTable", "prepared", "quantized_graph"]
+__all__ = ["SCHEMA", "Recipe", "prepared", "quantized_graph"]
 
-_Tensors = Mapping[str, torch.Tensor]
+SCHEMA: Final = "qdx.recipe/2"
+_KIND: Final = "transform"
+"""The key of a stored transform that tells its kind."""
+
+_T = TypeVar("_T", bound=Transform)
 
 
-@dataclass(frozen=True)
-class TimeTable:
-    """The timesteps that a graph answers where its time embedding is a table.
-
-    Attributes:
-        input: Name of the graph's input that tells the timestep.
-        timesteps: Those of the schedule, as the graph receives them, in rising order.
-    """
-
-    input: str
-    timesteps: tuple[float, ...]
+class _Stored(StoredRecord):
+    schema_version: Literal["qdx.recipe/2"] = Field(alias="schema")
+    where: Key
+    transforms: Annotated[tuple[dict[str, Any], ...], Field(min_length=1, max_length=64)]
 
 
 @dataclass(frozen=True)
@@ -43,84 +39,83 @@ class Recipe:
     """How one graph is quantized; it needs neither the plan nor the ranges any more.
 
     Attributes:
-        placement: The quantizers.
-        opened: Keys of the attention products whose attention is opened first.
-        smoothing: Factors by site key, float32 [input channels].
-        means: Mean of each input channel by site key, float32 [input channels], for the correction of
-            biases; empty for no correction.
-        time_table: The schedule of a precomputed time embedding; None where it is computed.
-        timestep_input: Name of the graph's input that tells the timestep; None where no scale depends on it.
+        where: The graph, `unet.forward`.
+        transforms: In the order in which they are applied, one of each kind at most: first those that prepare the
+            float graph for quantizers, then those that quantize.
     """
 
-    placement: Placement
-    opened: tuple[str, ...] = ()
-    smoothing: _Tensors = field(default_factory=dict, repr=False)
-    means: _Tensors = field(default_factory=dict, repr=False)
-    time_table: TimeTable | None = None
-    timestep_input: str | None = None
+    where: str
+    transforms: tuple[Transform, ...]
+
+    def find(self, kind: type[_T]) -> _T | None:
+        """The transform of a kind; None without one."""
+        return next((one for one in self.transforms if isinstance(one, kind)), None)
+
+    @property
+    def placement(self) -> Placement:
+        """The quantizers; without sites where the graph stays float."""
+        inserted = self.find(InsertQuantizers)
+        return Placement(self.where, () if inserted is None else inserted.sites)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON data, without its tensors."""
-        data: dict[str, Any] = {
+        return {
             "schema": SCHEMA,
-            "opened": list(self.opened),
-            "placement": self.placement.to_json(),
+            "where": self.where,
+            "transforms": [{_KIND: one.kind, **one.to_json()} for one in self.transforms],
         }
-        for name, part in ((FACTORS, self.smoothing), (MEANS, self.means)):
-            if part:
-                data[name] = {key: len(value) for key, value in sorted(part.items())}
-        if self.time_table is not None:
-            table = self.time_table
-            data["time_table"] = {"input": table.input, "timesteps": list(table.timesteps)}
-        if self.timestep_input is not None:
-            data["timestep_input"] = self.timestep_input
-        return data
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Its tensors under the names by which `from_json` knows them."""
-        parts = {FACTORS: self.smoothing, MEANS: self.means}
         return {
-            name: torch.cat([value for _, value in sorted(part.items())])
-            for name, part in parts.items()
-            if part
+            _tensor_name(one.kind, name): tensor
+            for one in self.transforms
+            for name, tensor in one.tensors().items()
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], tensors: _Tensors) -> Recipe:
+    def from_json(cls, data: Mapping[str, Any], tensors: Tensors) -> Recipe:
         """The recipe that `to_json` and `tensors` stored.
 
         Raises:
             ValueError: They did not, or a value is one that no export writes.
         """
-        check_recipe(data, tensors)
-        table = data.get("time_table")
-        return cls(
-            Placement.from_json(data["placement"]),
-            tuple(str(key) for key in data["opened"]),
-            _by_key(data, tensors, FACTORS),
-            _by_key(data, tensors, MEANS),
-            None if table is None else TimeTable(table["input"], tuple(table["timesteps"])),
-            data.get("timestep_input"),
+        stored = _checked(_Stored, data, "the recipe")
+        kinds = {kind.kind: kind for kind in TRANSFORMS}
+        found: dict[str, tuple[type[Transform], StoredRecord]] = {}
+        for index, part in enumerate(stored.transforms):
+            place = f"transforms.{index}"
+            kind = part.get(_KIND)
+            if not isinstance(kind, str) or kind not in kinds or kind in found:
+                raise ValueError(
+                    f"{place}.{_KIND}: expected each of {', '.join(kinds)} at most once"
+                )
+            rest = {key: value for key, value in part.items() if key != _KIND}
+            found[kind] = kinds[kind], _checked(kinds[kind].Stored, rest, place)
+        if [kind for kind in kinds if kind in found] != list(found):
+            raise ValueError(f"transforms: expected the order {', '.join(kinds)}")
+        wanted = {
+            _tensor_name(kind, name)
+            for kind, (_, one) in found.items()
+            for name in one.tensor_names()
+        }
+        if differing := sorted(wanted ^ tensors.keys()):
+            which = "is missing" if differing[0] in wanted else "is not expected"
+            raise ValueError(f"tensor {differing[0]} {which}")
+        transforms = tuple(
+            kind.from_stored(
+                one, {name: tensors[_tensor_name(kind.kind, name)] for name in one.tensor_names()}
+            )
+            for kind, one in found.values()
         )
+        return cls(stored.where, transforms)
 
 
-def prepared(
-    graph: Graph,
-    opened: tuple[str, ...],
-    smoothing: _Tensors,
-    time_table: TimeTable | None = None,
-) -> Graph:
-    """The float graph in the form that is quantized.
-
-    Attention is opened, activations are smoothed, and then, so that smoothed layers can become part of it,
-    the time embedding becomes a table.
-    """
-    graph = open_attention(graph, opened)
-    if smoothing:
-        graph = smoothed(graph, find_sites(graph), smoothing)
-    if time_table is not None:
-        timesteps = torch.tensor(time_table.timesteps, dtype=torch.float64)
-        graph = precomputed_time_embedding(graph, timesteps, time_table.input)
+def prepared(graph: Graph, recipe: Recipe) -> Graph:
+    """The float graph in the form that is quantized."""
+    for transform in recipe.transforms:
+        if transform.prepares:
+            graph = transform.apply(graph)
     return graph
 
 
@@ -134,17 +129,28 @@ def quantized_graph(graph: Graph, recipe: Recipe) -> Graph:
     Raises:
         InternalError: The recipe is that of another graph.
     """
-    if recipe.means:
-        weights = {placed.key: placed.weight for placed in recipe.placement.sites if placed.weight}
-        graph = bias_corrected(graph, find_sites(graph), weights, recipe.means)
-    return insert(graph, find_sites(graph), recipe.placement, recipe.timestep_input)
+    for transform in recipe.transforms:
+        if not transform.prepares:
+            graph = transform.apply(graph)
+    return graph
 
 
-def _by_key(data: Mapping[str, Any], tensors: _Tensors, name: str) -> dict[str, torch.Tensor]:
-    """The parts of a stored tensor by key of the site, in the order of the keys."""
-    sizes: dict[str, int] = data.get(name, {})
-    if not sizes:
-        return {}
-    keys = sorted(sizes)
-    parts = torch.split(tensors[name], [sizes[key] for key in keys])
-    return dict(zip(keys, parts, strict=True))
+def _tensor_name(kind: str, name: str) -> str:
+    """Under which a transform's tensor is stored: files of tensors have no `#`, and no module's name has a `+`."""
+    return f"{kind}.{name.replace('#', '+')}"
+
+
+_Record = TypeVar("_Record", bound=StoredRecord)
+
+
+def _checked(kind: type[_Record], data: Mapping[str, Any], place: str) -> _Record:
+    """JSON data as a record, or a refusal that names the first fault."""
+    try:
+        # Lists become tuples only where the input counts as JSON.
+        return kind.model_validate_json(dump_json(dict(data)))
+    except ValidationError as bad:
+        first = bad.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        words = first["msg"].replace("Value error, ", "expected ")
+        at = ".".join(filter(None, [place if place != "the recipe" else "", where])) or place
+        raise ValueError(f"{at}: {words}") from None

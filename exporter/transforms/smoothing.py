@@ -5,24 +5,35 @@ x W = (x / s) (s W), see https://arxiv.org/abs/2211.10438.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 
 import torch
+from pydantic import Field
 from torch.fx import Node
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.formats.affine import scaled_channels
+from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.editing import ProgramEditor
+from qdx.exporter.limits import RANGES_TENSORS_LIMIT
 from qdx.exporter.transforms.producers import Rows, rows_behind
+from qdx.exporter.transforms.transform import (
+    Choice,
+    Key,
+    StoredRecord,
+    Tensors,
+    Transform,
+    vectors,
+)
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["choose_factors", "smoothed", "smoothing_factors", "weight_channel_absmax"]
+__all__ = ["Smooth", "choose_factors", "smoothed", "smoothing_factors", "weight_channel_absmax"]
 
 _FLOOR: Final = 1e-5
 """What smaller channels count as, so that no factor is extreme."""
@@ -220,3 +231,53 @@ def _set(editor: ProgramEditor, placeholder: Node, weight: LazyWeight) -> None:
     name = editor.name_of(placeholder)
     assert name is not None
     editor.set_parameter(name, weight)
+
+
+class _Stored(StoredRecord):
+    sites: Annotated[tuple[Key, ...], Field(min_length=1, max_length=RANGES_TENSORS_LIMIT)]
+
+    def tensor_names(self) -> Iterable[str]:
+        return self.sites
+
+
+@dataclass(frozen=True)
+class Smooth(Transform):
+    """Smooths activations, as a transform of recipes.
+
+    Attributes:
+        factors: By site key, float32 [input channels].
+    """
+
+    kind: ClassVar[str] = "smoothing"
+    prepares: ClassVar[bool] = True
+    Stored: ClassVar[type[StoredRecord]] = _Stored
+
+    factors: Tensors = field(repr=False)
+
+    @classmethod
+    def choose(cls, graph: Graph, choice: Choice) -> Self | None:
+        """Takes the factors that calibration chose, because it recorded the smooth activations."""
+        wanted = choice.resolved.plan.options.smoothing is not None
+        ranges = choice.ranges
+        if not wanted or ranges is None or graph.where not in ranges.graphs:
+            return None
+        factors = ranges.factors(graph.where) if choice.resolved.quantized(graph.where) else {}
+        return cls(factors) if factors else None
+
+    def apply(self, graph: Graph) -> Graph:
+        """See `Transform`."""
+        return smoothed(graph, find_sites(graph), self.factors)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Transform`."""
+        return {"sites": sorted(self.factors)}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """See `Transform`; copies, because sites of one activation share their factors and files share nothing."""
+        return {key: factors.clone() for key, factors in self.factors.items()}
+
+    @classmethod
+    def from_stored(cls, stored: StoredRecord, tensors: Tensors) -> Self:
+        """See `Transform`."""
+        del stored
+        return cls(vectors(tensors, positive=True))

@@ -7,19 +7,24 @@ After:  mid = conv(x) + table[nearest(t)]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch.fx import Node
 
 from qdx.exporter.errors import InternalError, Refusal, TargetRefusal
 from qdx.exporter.graph.ir.editing import ProgramEditor
+from qdx.exporter.limits import RANGES_TIMESTEPS_LIMIT
 from qdx.exporter.transforms.timestep_flow import TimestepFlow, evaluated
+from qdx.exporter.transforms.transform import Choice, Key, StoredRecord, Tensors, Transform
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
 
-__all__ = ["has_time_table", "precomputed_time_embedding"]
+__all__ = ["TimeTable", "has_time_table", "precomputed_time_embedding"]
 
 aten = torch.ops.aten
 
@@ -48,17 +53,8 @@ def precomputed_time_embedding(graph: Graph, timesteps: torch.Tensor, timestep_i
     """
     if not timesteps.numel():
         raise InternalError(f"`{graph.where}`: no timesteps for a table")
-    if timestep_input not in graph.placeholders:
-        raise InternalError(f"`{graph.where}`: no input `{timestep_input}`")
     editor = ProgramEditor(graph)
-    source = editor.node(graph.placeholders[timestep_input])
-    if source.meta["val"].dim() > 1:
-        reason = f"input `{timestep_input}` has {source.meta['val'].dim()} dimensions"
-        raise TargetRefusal(
-            f"`{graph.where}`: no table of the time embedding, {reason}",
-            refusals=(Refusal(graph.where, reason),),
-            hint="compute the time embedding in the graph: `time_embedding: compute`",
-        )
+    source = _timestep(graph, editor, timestep_input)
     flow = TimestepFlow(graph, editor, source)
     frontier = flow.frontier()
     if not frontier:
@@ -76,6 +72,28 @@ def precomputed_time_embedding(graph: Graph, timesteps: torch.Tensor, timestep_i
 def has_time_table(graph: Graph) -> bool:
     """Whether tables stand in a graph for what follows from the timestep alone."""
     return any(target.endswith(_TIMESTEPS) for target in graph.program.constants)
+
+
+def _timestep(graph: Graph, editor: ProgramEditor, timestep_input: str) -> Node:
+    """The placeholder of the timestep."""
+    if timestep_input not in graph.placeholders:
+        raise InternalError(f"`{graph.where}`: no input `{timestep_input}`")
+    source = editor.node(graph.placeholders[timestep_input])
+    if source.meta["val"].dim() > 1:
+        reason = f"input `{timestep_input}` has {source.meta['val'].dim()} dimensions"
+        raise TargetRefusal(
+            f"`{graph.where}`: no table of the time embedding, {reason}",
+            refusals=(Refusal(graph.where, reason),),
+            hint="compute the time embedding in the graph: `time_embedding: compute`",
+        )
+    return source
+
+
+def _follows_from_timestep(graph: Graph, timestep_input: str) -> bool:
+    """Whether anything follows from the timestep and the weights alone."""
+    editor = ProgramEditor(graph)
+    source = _timestep(graph, editor, timestep_input)
+    return bool(TimestepFlow(graph, editor, source).frontier())
 
 
 class _Tables:
@@ -138,3 +156,60 @@ class _Tables:
 def _same_size(one: Any, other: Any) -> bool:
     """Whether two sizes are equal as expressions; comparing symbols themselves would fix them."""
     return str(one) == str(other)
+
+
+class _Stored(StoredRecord):
+    input: Key
+    timesteps: Annotated[tuple[float, ...], Field(min_length=1, max_length=RANGES_TIMESTEPS_LIMIT)]
+
+    @model_validator(mode="after")
+    def _check(self) -> _Stored:
+        if not all(one < other for one, other in pairwise(self.timesteps)):
+            raise ValueError("timesteps that rise")
+        return self
+
+
+@dataclass(frozen=True)
+class TimeTable(Transform):
+    """Makes the time embedding a table, as a transform of recipes.
+
+    Attributes:
+        input: Name of the graph's input that tells the timestep.
+        timesteps: Those of the schedule, as the graph receives them, in rising order.
+    """
+
+    kind: ClassVar[str] = "time_table"
+    prepares: ClassVar[bool] = True
+    Stored: ClassVar[type[StoredRecord]] = _Stored
+
+    input: str
+    timesteps: tuple[float, ...]
+
+    @classmethod
+    def choose(cls, graph: Graph, choice: Choice) -> Self | None:
+        """Takes the schedule's timesteps, where anything follows from them."""
+        schedule = choice.schedule
+        if schedule is None or not schedule.timesteps:
+            return None
+        spec = next((spec for spec in graph.inputs if spec.name == schedule.input), None)
+        if spec is None or not _follows_from_timestep(graph, spec.name):
+            return None
+        received = torch.tensor(schedule.timesteps, dtype=torch.float64).to(
+            getattr(torch, spec.dtype)
+        )
+        return cls(spec.name, tuple(sorted({float(each) for each in received})))
+
+    def apply(self, graph: Graph) -> Graph:
+        """See `Transform`."""
+        timesteps = torch.tensor(self.timesteps, dtype=torch.float64)
+        return precomputed_time_embedding(graph, timesteps, self.input)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Transform`."""
+        return {"input": self.input, "timesteps": list(self.timesteps)}
+
+    @classmethod
+    def from_stored(cls, stored: _Stored, tensors: Tensors) -> Self:
+        """See `Transform`."""
+        del tensors
+        return cls(stored.input, stored.timesteps)

@@ -30,7 +30,9 @@ def rebuilt(graph: Graph, recipe: Recipe) -> tuple[Graph, Graph]:
         InvalidBundle: The recipe is that of another graph.
     """
     try:
-        floats = prepared(graph, recipe.opened, recipe.smoothing, recipe.time_table)
+        if recipe.where != graph.where:
+            raise InternalError(f"it is for {quoted(recipe.where)}")
+        floats = prepared(graph, recipe)
         return floats, quantized_graph(floats, recipe)
     except (InternalError, IndexError, KeyError, ValueError) as error:
         raise InvalidBundle(

@@ -20,6 +20,7 @@ from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.devices import CPU, choose_device, describe_device
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
+from qdx.exporter.formats.rounding import ROUNDINGS
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.rewrites.open_attention import open_attention
 from qdx.exporter.plan.resolve.feasibility import Offer
@@ -349,6 +350,10 @@ def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:
         for where in resolved.sites
         if any(
             options.bias_correction
+            or (
+                site.quantized_weights is not None
+                and ROUNDINGS[site.quantized_weights.rounding].calibrated
+            )
             or any(
                 inputs.calibrated or (inputs.quantized and options.smoothing is not None)
                 for _, inputs in site.segments

@@ -18,7 +18,7 @@ from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
-    from qdx.exporter.graph.ir.weights import Weights
+    from qdx.exporter.graph.ir.weights import LazyWeights
 
 __all__ = ["command", "describe_bundle", "weighted_components"]
 
@@ -99,7 +99,7 @@ def _describe_sites(path: Path, call: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stored_bytes(weights: Weights, name: str | None) -> int:
+def _stored_bytes(weights: LazyWeights, name: str | None) -> int:
     """Bytes of a site's weight in the pipeline's dtype; 0 without a weight."""
     if name is None:
         return 0

@@ -30,11 +30,14 @@ def weights_words(scheme: Weights | None) -> str:
         return "-"
     if not scheme.quantized:
         return scheme.dtype
-    if scheme.palette_bits:
-        shared = f"group {scheme.group}" if scheme.group else scheme.granularity
-        return f"{scheme.dtype} {', '.join(filter(None, [shared, scheme.lut_dtype]))}"
-    shared = f"block {scheme.block}" if scheme.block else scheme.granularity
-    marks = [shared, "" if scheme.symmetric else "asymmetric", "7 bits" * scheme.reduce_range]
+    shared = f"group {scheme.group}" if scheme.group else scheme.granularity
+    marks = [
+        f"block {scheme.block}" if scheme.block else shared,
+        scheme.lut_dtype or "",
+        "" if scheme.symmetric else "asymmetric",
+        "7 bits" * scheme.reduce_range,
+        "" if scheme.rounding == "nearest" else f"rounding {scheme.rounding}",
+    ]
     return f"{scheme.dtype} {', '.join(filter(None, marks))}"
 
 

@@ -15,6 +15,7 @@ from qdx.bundle.recipes import write_recipe
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.files import dump_json
 from qdx.exporter.transforms.recipe import quantized_graph
+from qdx.exporter.transforms.time_embedding import TimeTable
 
 if TYPE_CHECKING:
     from qdx.backends.capabilities import ArtifactQuantizer
@@ -94,7 +95,7 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
     schedule = job.schedules.get(record.where)
     floats, recipe = choose_recipe(graph, job.planned.resolved, job.ranges, job.backend, schedule)
-    table = None if recipe is None else recipe.time_table
+    table = None if recipe is None else recipe.find(TimeTable)
     relative = layout.folder(name, record.key)
     folder = staging / relative
     make_folder(folder)

@@ -19,7 +19,7 @@ from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint, open_checkpoint
-from qdx.exporter.graph.ir.weights import Weights, bind_weights, load_buffers
+from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class TracedPipeline:
     folder: PipelineFolder
     skeleton: Skeleton
     checkpoints: dict[str, Checkpoint] = field(repr=False)
-    weights: dict[str, Weights] = field(repr=False)
+    weights: dict[str, LazyWeights] = field(repr=False)
     captured: Capture = field(repr=False)
     chosen: dict[str, CallRecord]
     left_out: tuple[str, ...]
@@ -78,7 +78,7 @@ class TracedPipeline:
         return replace(graph, sizes=open_sizes(graph.inputs, _shapes(usual), _shapes(fitted)))
 
     @cached_property
-    def mapped_weights(self) -> Mapping[str, Weights]:
+    def mapped_weights(self) -> Mapping[str, LazyWeights]:
         """The parameters by component as pages of their files, for graphs that run again and again."""
         found = {}
         for name, module in self.skeleton.modules.items():
@@ -134,7 +134,7 @@ def trace_pipeline(
     return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out, cache)
 
 
-def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, Weights]]:
+def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, LazyWeights]]:
     """The pipeline without weights, and the weights of its components, checked and unread."""
     skeleton = build_skeleton(folder)
     checkpoints = {name: open_checkpoint(folder.components[name].path) for name in skeleton.modules}

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from benchmarks.clip_rates import clip_rates
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 from qdx.exporter.transforms.placement import (
     ActivationQuantization,
-    Placement,
     SitePlacement,
     TimestepGroups,
 )
@@ -45,7 +45,7 @@ def graph():
 
 def recipe_of(quantization: ActivationQuantization, *, timestep: str | None = None) -> Recipe:
     placed = (SitePlacement("a", {0: quantization}), SitePlacement("b", {0: wide}))
-    return Recipe(Placement("unet.forward", placed), timestep_input=timestep)
+    return Recipe("unet.forward", (InsertQuantizers(placed, timestep),))
 
 
 wide = ActivationQuantization("int8", 1.0, 0)

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qdx.exporter.graph.ir.graph import Graph
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 
 GPU = torch.device("cuda", 0)
 MIXED = re.compile("two devices|same device|fake device", re.IGNORECASE)
@@ -49,7 +49,7 @@ def without_values(graph: Graph, mode: FakeTensorMode) -> FakeGraph:
         graph.program,
         graph.inputs,
         graph.outputs,
-        Weights(weights, aliases=graph.weights.aliases),
+        LazyWeights(weights, aliases=graph.weights.aliases),
         graph.sizes,
         mode,
     )

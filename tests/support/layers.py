@@ -31,11 +31,11 @@ ROOMS = {
         "cost",
         "capture",
         "measure/metrics",  # of two tensors alone; plans name them in their gates
+        "formats",
         "plan/schema",
         "plan/resolve",
         "plan",
         "calibrate",
-        "formats",
         "transforms",
         "measure",
     ),

@@ -20,7 +20,7 @@ from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.graph.rewrites.open_attention import open_attention
-from qdx.exporter.plan.resolve.feasibility import Form
+from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.resolve.resolution import Resolution, ResolvedPlan, SiteResolution
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
@@ -92,7 +92,7 @@ def resolved(graph: Graph, wants: Wants) -> ResolvedPlan:
     for site in sites(graph):
         weights, inputs = wants(site)
         asked = inputs if isinstance(inputs, Inputs | None) else inputs[0][1]
-        form: Form = "native" if weights or inputs else "float"
+        form: Support = "native" if weights or inputs else "float"
         found.append(
             SiteResolution(
                 graph.where,

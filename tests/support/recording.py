@@ -11,7 +11,7 @@ from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.capture.calls import CallRecord
 from qdx.exporter.capture.trace import graph_from_program
 from qdx.exporter.graph.ir.site import Site
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 
 BOUNDARIES = (5.0,)
 
@@ -45,7 +45,7 @@ def graph_of(module, shape=(2, 5, 4)):
     program = torch.export.export(
         _Traced(module.eval()), ({"x": torch.zeros(shape)},), strict=False
     )
-    weights = Weights({
+    weights = LazyWeights({
         name: LazyWeight(name, tuple(value.shape), value.dtype, value.detach)
         for name, value in module.named_parameters()
     })  # fmt: skip

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 
 
 class Wrapped(nn.Module):
@@ -65,7 +65,7 @@ def _spec(name: str, node: torch.fx.Node) -> TensorSpec:
     return TensorSpec(name, dtype_name(value.dtype), shape)
 
 
-def _weights(module: nn.Module, reads: list[str]) -> Weights:
+def _weights(module: nn.Module, reads: list[str]) -> LazyWeights:
     owners: dict[int, str] = {}
     aliases: dict[str, str] = {}
     found: dict[str, LazyWeight] = {}
@@ -79,7 +79,7 @@ def _weights(module: nn.Module, reads: list[str]) -> Weights:
             return parameter.detach()
 
         found[name] = LazyWeight(name, tuple(parameter.shape), parameter.dtype, read)
-    return Weights(found, aliases=aliases)
+    return LazyWeights(found, aliases=aliases)
 
 
 def sqnr_db(reference: torch.Tensor, other: Any) -> float:

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 import qdx.targets
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.plan.resolve.feasibility import Request
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Inputs, Weights
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.targets import TargetProfile, list_targets, load_target
 from qdx.targets.kernels import Kernel, offer_of
 
@@ -24,6 +25,7 @@ ASYMMETRIC = Inputs(dtype="uint8", symmetric=False)
 U8 = Weights(dtype="uint8", symmetric=False)
 F8 = Weights(dtype="float8_e4m3fn")
 F32 = Weights(dtype="float32")
+BLOCK_FLOATS = ("nvfp4", "mxfp8")
 
 
 CPUS = ("onnxruntime", "openvino")
@@ -166,7 +168,7 @@ def requests():
         for group in (None, 16)
         for table in ("float16", "int8")
     ] + [
-        Weights(dtype=dtype, granularity="block", block=block) for dtype, block in BLOCK_FLOATS.items()
+        Weights(dtype=dtype, granularity="block", block=number_type(dtype).block) for dtype in BLOCK_FLOATS
     ]  # fmt: skip
     blocks = [Inputs(dtype=dtype, granularity="block", mode="dynamic") for dtype in BLOCK_FLOATS]
     inputs = [None, TOKEN, Inputs(dtype="float8_e4m3fn"), *blocks] + [

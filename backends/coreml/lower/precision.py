@@ -34,6 +34,7 @@ from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 
 from qdx.backends.coreml.lower.site_names import node_of
 from qdx.backends.coreml.lower.stored_weights import StoredWeight
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.graph.ir.site import Site
 
 __all__ = ["Precision", "type_float16"]
@@ -57,7 +58,7 @@ _MOVES: Final = frozenset(
 )  # fmt: skip
 _INFINITE: Final = 1e38
 _MASKED: Final = 3e4
-_LARGEST: Final = 65504.0
+_LARGEST: Final = float(number_type("float16").maximum)
 _BOUNDS: Final = frozenset({"clip", "minimum", "maximum"})
 _SMALLEST_NORMAL: Final = 2.0**-14
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.errors import InternalError, Refusal, TargetRefusal
 
 if TYPE_CHECKING:
@@ -74,7 +75,12 @@ class StoredWeight(np.ndarray[Any, Any]):
             peak = float(tensor.abs().max())
             raise TargetRefusal(
                 f"`{self.name}`: magnitude {peak:g} does not fit float16",
-                refusals=(Refusal(self.name, f"magnitude {peak:g}, float16 ends at 65504"),),
+                refusals=(
+                    Refusal(
+                        self.name,
+                        f"magnitude {peak:g}, float16 ends at {number_type('float16').maximum}",
+                    ),
+                ),
                 hint="keep this component in float32",
             )
         return converted.contiguous().numpy()

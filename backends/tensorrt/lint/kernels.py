@@ -11,6 +11,7 @@ import onnx_ir as ir
 from qdx.backends.tensorrt.lint.findings import DeviceFacts, Fault, name_of
 from qdx.backends.tensorrt.lint.products import EIGHT_BITS, Product, operand, products
 from qdx.backends.tensorrt.lint.subject import Subject, attribute, sizes_of
+from qdx.exporter.dtypes import number_type
 
 __all__ = [
     "computed_kernel",
@@ -26,7 +27,10 @@ _LEAST_SIZE: Final = 16
 _LARGEST_FLOAT8_KERNEL: Final = 32
 _FUSED_TOKENS: Final = 512
 _LARGEST_HEAD: Final = 256
-_LARGEST_NUMBERS: Final = {ir.DataType.INT8: 127.0, ir.DataType.FLOAT8E4M3FN: 448.0}
+_LARGEST_NUMBERS: Final = {
+    ir.DataType.INT8: float(number_type("int8").maximum),
+    ir.DataType.FLOAT8E4M3FN: float(number_type("float8_e4m3fn").maximum),
+}
 _TOLERANCE: Final = 0.01
 
 

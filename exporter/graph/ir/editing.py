@@ -22,7 +22,7 @@ from torch.fx import Node
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.ir.graph import Graph, fqn
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 
 __all__ = ["ProgramEditor"]
 
@@ -224,7 +224,7 @@ class ProgramEditor:
             constants=self._constants,
             verifiers=self._program.verifiers,
         )
-        weights = Weights(self._weights, aliases=self._aliases)
+        weights = LazyWeights(self._weights, aliases=self._aliases)
         return dataclasses.replace(self._source, program=program, weights=weights)
 
     def _fake(self, weight: LazyWeight) -> nn.Parameter:

@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from qdx.exporter.graph.ir.weights import Weights
+from qdx.exporter.graph.ir.weights import LazyWeights
 
 _VARIANT: Final = re.compile(r"_[0-9]+\Z")
 
@@ -71,7 +71,7 @@ class Graph:
     program: ExportedProgram = field(repr=False)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    weights: Weights = field(repr=False)
+    weights: LazyWeights = field(repr=False)
     sizes: Mapping[str, OpenSize] = field(default_factory=dict)
 
     @property

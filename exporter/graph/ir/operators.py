@@ -11,29 +11,17 @@ from collections.abc import Iterator
 
 import torch
 
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.errors import InternalError
 
 __all__ = ["CONTAINERS", "dequantize", "dequantize_tensor", "lut", "quantize", "quantize_tensor"]
 
 FLOAT8 = "float8_e4m3fn"
 CONTAINERS: dict[str, torch.dtype] = {
-    "int8": torch.int8,
-    "uint8": torch.uint8,
-    "int4": torch.int8,
-    "uint4": torch.uint8,
-    "int32": torch.int32,
-    FLOAT8: torch.float8_e4m3fn,
+    name: getattr(torch, number_type(name).container)
+    for name in ("int8", "uint8", "int4", "uint4", "int32", FLOAT8)
 }
 """torch dtype that holds each quantized dtype."""
-
-_BOUNDS = {
-    "int8": (-128, 127),
-    "uint8": (0, 255),
-    "int4": (-8, 7),
-    "uint4": (0, 15),
-    "int32": (-(2**31), 2**31 - 1),
-}
-_FLOAT8_LARGEST = 448.0
 _PART = 1 << 18
 """Elements that are quantized at a time on the processor: a megabyte of float32."""
 
@@ -189,11 +177,11 @@ def _spread(parameter: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> 
 
 def _rounded(scaled: torch.Tensor, zero_point: torch.Tensor | int, dtype: str) -> torch.Tensor:
     """What a scale has divided, in place: rounded to integers and cut to those of the dtype; 8-bit floats are only cut."""
-    if dtype == FLOAT8:
-        return scaled.clamp_(-_FLOAT8_LARGEST, _FLOAT8_LARGEST)
-    low, high = _BOUNDS[dtype]
+    kind = number_type(dtype)
+    if kind.is_float:
+        return scaled.clamp_(kind.minimum, kind.maximum)
     zero = zero_point.to(scaled.dtype) if isinstance(zero_point, torch.Tensor) else zero_point
-    return scaled.round_().add_(zero).clamp_(low, high)
+    return scaled.round_().add_(zero).clamp_(kind.minimum, kind.maximum)
 
 
 def _parts(

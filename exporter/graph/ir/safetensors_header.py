@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.exporter.dtypes import bits
 from qdx.exporter.errors import InvalidModel, quoted
 from qdx.exporter.limits import TENSOR_NAME_LIMIT, TENSOR_RANK_LIMIT
 
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredTensor", "tensors_from_header"]
 
-# dtype of the format -> (name in torch, bytes per element). Sub-byte types are not supported.
-_DTYPES: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
+# The format's names of types, with torch's. Sub-byte types are not supported.
+_DTYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "BOOL": ("bool", 1),
-        "U8": ("uint8", 1),
-        "I8": ("int8", 1),
-        "F8_E4M3": ("float8_e4m3fn", 1),
-        "F8_E5M2": ("float8_e5m2", 1),
-        "U16": ("uint16", 2),
-        "I16": ("int16", 2),
-        "F16": ("float16", 2),
-        "BF16": ("bfloat16", 2),
-        "U32": ("uint32", 4),
-        "I32": ("int32", 4),
-        "F32": ("float32", 4),
-        "U64": ("uint64", 8),
-        "I64": ("int64", 8),
-        "F64": ("float64", 8),
+        "BOOL": "bool",
+        "U8": "uint8",
+        "I8": "int8",
+        "F8_E4M3": "float8_e4m3fn",
+        "F8_E5M2": "float8_e5m2",
+        "U16": "uint16",
+        "I16": "int16",
+        "F16": "float16",
+        "BF16": "bfloat16",
+        "U32": "uint32",
+        "I32": "int32",
+        "F32": "float32",
+        "U64": "uint64",
+        "I64": "int64",
+        "F64": "float64",
     }
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]*", re.ASCII)
@@ -109,8 +110,8 @@ def _entry(name: str, entry: object, start_bytes: int, path: Path) -> StoredTens
         raise InvalidModel(f"{where}: shape {quoted(shape)}, expected up to 16 sizes")
     if not _is_sizes(offsets) or len(offsets) != 2:
         raise InvalidModel(f"{where}: data_offsets {quoted(offsets)}, expected two offsets")
-    torch_name, itemsize = _DTYPES[dtype]
-    size_bytes, (begin, end) = math.prod(shape) * itemsize, offsets
+    torch_name = _DTYPES[dtype]
+    size_bytes, (begin, end) = math.prod(shape) * bits(torch_name) // 8, offsets
     if end - begin != size_bytes:
         raise InvalidModel(f"{where}: {end - begin} bytes, expected {size_bytes} for its shape")
     return StoredTensor(name, torch_name, tuple(shape), start_bytes + begin, size_bytes)

@@ -23,6 +23,7 @@ class LazyWeight:
         load: Reads it in the dtype in which it is stored; each call reads the file again.
         quantized: The dtype of a quantized weight's part, which no storage dtype changes: `int4` for
             integers in an int8 tensor, `float32` for their scales; None for all other weights.
+        rounding: What makes whole numbers of its scaled values when it is quantized; None for the nearest.
     """
 
     name: str
@@ -30,13 +31,14 @@ class LazyWeight:
     dtype: torch.dtype
     load: Callable[[], torch.Tensor] = field(repr=False)
     quantized: str | None = None
+    rounding: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
 
     def read(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Reads it in one conversion: in the graph's dtype, or in another that the caller wants."""
         return self.load().to(dtype or self.dtype)
 
 
-class Weights(Mapping[str, LazyWeight]):
+class LazyWeights(Mapping[str, LazyWeight]):
     """Parameters by fully qualified name."""
 
     def __init__(
@@ -56,7 +58,7 @@ class Weights(Mapping[str, LazyWeight]):
         return len(self._weights)
 
 
-def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -> Weights:
+def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -> LazyWeights:
     """Binds every parameter of a module with fake weights to the stored tensor of its name.
 
     Raises:
@@ -95,7 +97,7 @@ def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -
             )
             if name != owner:
                 aliases[name] = owner
-    return Weights(weights, aliases=aliases)
+    return LazyWeights(weights, aliases=aliases)
 
 
 def _check_kind(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> None:

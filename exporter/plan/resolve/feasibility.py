@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
-__all__ = ["Form", "Offer", "PlanTarget", "Request", "computed_in"]
+__all__ = ["Offer", "PlanTarget", "Request", "Support", "computed_in"]
 
-Form = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
+Support = Literal["float", "native", "decomposed", "simulated", "stored", "refused"]
 """What a target makes of a site.
 
 `float`: computed in the target's float type. `native`: the target's own low-precision kernel.
@@ -62,11 +63,14 @@ class Request:
 
 def _detail(scheme: Weights) -> str:
     """What shares a scale or table, and what is uncommon about it."""
-    if scheme.palette_bits:
-        shared = f"groups of {scheme.group} channels" if scheme.group else scheme.granularity
-        return f"{shared}, {scheme.lut_dtype} values" if scheme.lut_dtype else shared
-    shared = f"block {scheme.block}" if scheme.block else scheme.granularity
-    return shared if scheme.symmetric else f"{shared}, asymmetric"
+    shared = f"groups of {scheme.group} channels" if scheme.group else scheme.granularity
+    marks = (
+        f"block {scheme.block}" if scheme.block else shared,
+        f"{scheme.lut_dtype} values" if scheme.lut_dtype else "",
+        "" if scheme.symmetric else "asymmetric",
+        "" if scheme.rounding == NEAREST else f"rounding {scheme.rounding}",
+    )
+    return ", ".join(filter(None, marks))
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Offer:
             weights.
     """
 
-    form: Form
+    form: Support
     why: str
     stored: str | None = None
     slower: str | None = None

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import Final
 
+from qdx.exporter.dtypes import FLOAT_DTYPES
+from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.resolve.feasibility import Offer, PlanTarget, Request, computed_in
 from qdx.exporter.plan.resolve.resolution import InputsByTimestep
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, FLOAT_DTYPES, Inputs, Weights
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
 __all__ = ["Negotiation", "Outcome", "Wish"]
 
@@ -70,7 +72,7 @@ class Negotiation:
 
     def outcome(self, wish: Wish) -> Outcome:
         """Says what becomes of a wish."""
-        wish = replace(wish, weights=self._with_table_dtype(wish.weights))
+        wish = replace(wish, weights=self._completed(wish.weights))
         fixed = self._conflict(wish) or self._float(wish)
         weights, offer = (wish.weights, fixed) if fixed else self._negotiated(wish)
         return Outcome(weights, wish.inputs, offer)
@@ -132,7 +134,7 @@ class Negotiation:
             return self._grouped(asked, asked.group, wish)
         if asked is None or asked.block is None or len(self.site.weight_shape) != _MATRIX_RANK:
             return asked, self._offer(asked, wish)
-        if asked.dtype in BLOCK_FLOATS:
+        if not asked.quantized or format_of(asked.dtype).one_block:
             return asked, self._offer(asked, wish)
         if asked.block >= reduced:
             weights = asked.model_copy(update={"granularity": "channel", "block": None})
@@ -168,11 +170,12 @@ class Negotiation:
         reason = f"groups of {fitting}, because {group} does not divide its {channels} channels"
         return weights, _because(offer, reason)
 
-    def _with_table_dtype(self, weights: Weights | None) -> Weights | None:
-        """The type of a palette's values written out."""
-        if weights is None or not weights.palette_bits or weights.lut_dtype is not None:
+    def _completed(self, weights: Weights | None) -> Weights | None:
+        """The scheme with what the component decides written out, such as the type of a palette's values."""
+        if weights is None or not weights.quantized:
             return weights
-        return weights.model_copy(update={"lut_dtype": self.storage})
+        missing = format_of(weights.dtype).completed(weights, self.storage)
+        return weights.model_copy(update=missing) if missing else weights
 
     @property
     def _channels(self) -> int:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qdx.exporter.graph.ir.site import Site
-from qdx.exporter.plan.resolve.feasibility import Form
+from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
@@ -83,7 +83,7 @@ class SiteResolution:
     weights: Weights | None
     inputs: Inputs | InputsByTimestep | None
     stored_dtype: str
-    form: Form
+    form: Support
     why: str
     scale_dtype: str = "float32"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, prod
 from typing import Any
 
-from qdx.exporter.graph.ir.site import Site
+from qdx.exporter.dtypes import bits
+from qdx.exporter.formats.registry import format_of
+from qdx.exporter.formats.weight_format import StoredShape
 from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Weights, bits
 
 __all__ = ["Totals", "component_totals", "precision_of", "totals_of", "weight_bytes"]
 
@@ -107,46 +107,15 @@ def precision_of(resolution: SiteResolution) -> str:
 
 
 def weight_bytes(resolution: SiteResolution) -> int:
-    """Returns the bytes of a site's weight in the artifact, with scales, zero points and tables; 0 without.
-
-    A palette takes its indices, and for each table 2 ** bits values and, where these are int8, a scale. Floats in
-    blocks have a byte for the scale of each block, and NVFP4 four for that of the tensor.
-    """
+    """Returns the bytes of a site's weight in the artifact, with scales, zero points and tables; 0 without."""
     scheme, site = resolution.weights, resolution.site
     if scheme is None or site.weight is None:
         return 0
-    width = bits(resolution.stored_dtype or scheme.dtype)
-    values = ceil(site.weight_elements * width / 8)
+    dtype = resolution.stored_dtype or scheme.dtype
+    stored = StoredShape(site.weight_shape, site.output_axis, dtype, resolution.scale_dtype)
     if not scheme.quantized:
-        return values
-    scale_bytes = bits(resolution.scale_dtype) // 8
-    if scheme.palette_bits:
-        return values + _tables(scheme, site) * _table_bytes(scheme, scale_bytes)
-    scales = _scales(scheme, site.weight_shape)
-    if scheme.dtype in BLOCK_FLOATS:
-        return values + scales + (4 if scheme.dtype == "nvfp4" else 0)
-    zero_points = 0 if scheme.symmetric else ceil(scales * width / 8)
-    return values + scales * scale_bytes + zero_points
-
-
-def _tables(scheme: Weights, site: Site) -> int:
-    return site.weight_shape[site.output_axis] // scheme.group if scheme.group else 1
-
-
-def _table_bytes(scheme: Weights, scale_bytes: int) -> int:
-    """Bytes of one table; before resolving, where its type is open, those of float16."""
-    table = scheme.lut_dtype or "float16"
-    scale = scale_bytes if table == "int8" else 0
-    return (1 << scheme.palette_bits) * bits(table) // 8 + scale
-
-
-def _scales(scheme: Weights, shape: tuple[int, ...]) -> int:
-    if scheme.granularity == "tensor" or not shape:
-        return 1
-    if scheme.granularity == "channel":
-        return shape[0]
-    reduced = shape[1] if len(shape) > 1 else 1
-    return shape[0] * ceil(reduced / (scheme.block or 1)) * prod(shape[2:])
+        return stored.value_bytes(bits(dtype))
+    return format_of(scheme.dtype).size_bytes(scheme, stored)
 
 
 def _low_precision(resolution: SiteResolution) -> bool:

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from qdx.exporter.dtypes import INPUT_DTYPES, bits, number_type
 from qdx.exporter.errors import quoted
+from qdx.exporter.formats.registry import format_of
 from qdx.exporter.model_faults import dotted
-from qdx.exporter.plan.schema.consistency_block_floats import (
-    block_inputs_faults,
-    block_weights_faults,
-)
+from qdx.exporter.plan.schema.consistency_block_floats import block_inputs_faults
 from qdx.exporter.plan.schema.consistency_nncf import nncf_faults
-from qdx.exporter.plan.schema.consistency_palettes import palette_faults
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import Rule
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Inputs, Weights, bits
+from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
 __all__ = ["contradictions"]
 
@@ -70,34 +68,8 @@ def _weights(weights: Weights, path: KeyPath) -> Iterator[Fault]:
             yield Fault((*path, key), f"`{key}` means nothing for {weights.dtype}",
                         "float weights have no scale; give `dtype` alone")  # fmt: skip
         return
-    if weights.palette_bits:
-        yield from palette_faults(weights, path)
-        return
-    for key in sorted({"group", "lut_dtype"} & given):
-        yield Fault((*path, key), f"`{key}` means nothing for {weights.dtype}",
-                    "it belongs to palettes, such as `palette6`")  # fmt: skip
-    if weights.dtype in BLOCK_FLOATS:
-        yield from block_weights_faults(weights, path)
-        return
-    if weights.granularity == "grouped_channel":
-        yield Fault((*path, "granularity"), f"granularity `grouped_channel` for {weights.dtype}",
-                    "groups of channels share the table of a palette; scales are by `channel` or `block`")  # fmt: skip
-    if (weights.granularity == "block") != (weights.block is not None):
-        if weights.block is None:
-            yield Fault((*path, "granularity"), "granularity `block` without `block`",
-                        'say how many elements share a scale, such as `"block": 32`')  # fmt: skip
-        else:
-            yield Fault((*path, "block"), f"`block` with granularity `{weights.granularity}`",
-                        '`block` belongs to `"granularity": "block"`')  # fmt: skip
-    if weights.dtype == "float8_e4m3fn" and not weights.symmetric:
-        yield Fault((*path, "symmetric"), "float8_e4m3fn has no zero point",
-                    "leave `symmetric` out")  # fmt: skip
-    if weights.dtype == "float8_e4m3fn" and weights.observer != "minmax":
-        yield Fault((*path, "observer"), f"observer `{weights.observer}` for float8_e4m3fn",
-                    "float8_e4m3fn takes observer `minmax`")  # fmt: skip
-    if weights.reduce_range and (weights.dtype != "int8" or not weights.symmetric):
-        yield Fault((*path, "reduce_range"), "`reduce_range` is for symmetric int8 weights",
-                    "it takes the place of eight bits where sums of pairs saturate")  # fmt: skip
+    for key, words, hint in format_of(weights.dtype).faults(weights, given):
+        yield Fault((*path, key), words, hint)
 
 
 def _inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
@@ -111,7 +83,7 @@ def _inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
         key = "percentile" if inputs.percentile is not None else "observer"
         yield Fault((*path, key), "`percentile` and observer `percentile` belong together",
                     'such as `"observer": "percentile", "percentile": 0.9999`')  # fmt: skip
-    if inputs.dtype in BLOCK_FLOATS:
+    if number_type(inputs.dtype).block:
         yield from block_inputs_faults(inputs, path)
         return
     if inputs.dtype == "float8_e4m3fn":
@@ -142,7 +114,7 @@ def _whole_carrier(inputs: Inputs) -> bool:
 def _dynamic(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
     if inputs.granularity == "block":
         yield Fault((*path, "granularity"), f"granularity `block` for {inputs.dtype} inputs",
-                    f"blocks of inputs are those of {' and '.join(BLOCK_FLOATS)}")  # fmt: skip
+                    f"blocks of inputs are those of {' and '.join(d for d in INPUT_DTYPES if number_type(d).block)}")  # fmt: skip
         return
     if (inputs.granularity == "token") != (inputs.mode == "dynamic"):
         key = "granularity" if inputs.granularity == "token" else "mode"

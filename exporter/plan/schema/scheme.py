@@ -2,88 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qdx.exporter.plan.schema.model import PlanModel
+from qdx.exporter.dtypes import FLOAT_DTYPES, INPUT_DTYPES
+from qdx.exporter.formats.registry import weight_dtypes
+from qdx.exporter.formats.rounding import NEAREST, ROUNDINGS
+from qdx.exporter.plan.schema.model import OneOf, PlanModel
 
 __all__ = [
-    "BLOCK_FLOATS",
-    "FLOAT_DTYPES",
     "FloatDtype",
     "Inputs",
     "InputsDtype",
     "TableDtype",
     "Weights",
     "WeightsDtype",
-    "bits",
-    "palette_bits",
 ]
 
 FloatDtype = Literal["float32", "float16", "bfloat16"]
-WeightsDtype = Literal[
-    "float32",
-    "float16",
-    "bfloat16",
-    "int8",
-    "uint8",
-    "int4",
-    "uint4",
-    "float8_e4m3fn",
-    "nvfp4",
-    "mxfp8",
-    "palette8",
-    "palette6",
-    "palette4",
-    "palette3",
-    "palette2",
-    "palette1",
-]
+WeightsDtype = Annotated[str, OneOf(weight_dtypes)]
+RoundingName = Annotated[str, OneOf(lambda: ROUNDINGS)]
 TableDtype = Literal["float32", "float16", "int8"]
-InputsDtype = Literal[
-    "float32",
-    "int8",
-    "uint8",
-    "float8_e4m3fn",
-    "nvfp4",
-    "mxfp8",
-    "int5",
-    "uint5",
-    "int4",
-    "uint4",
-]
-
-FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
-BLOCK_FLOATS: Final[Mapping[str, int]] = MappingProxyType({"nvfp4": 16, "mxfp8": 32})
-"""Formats of floats in blocks that have scales of their own, with the elements of a block."""
-_BITS: Final = {
-    "float32": 32,
-    "float16": 16,
-    "bfloat16": 16,
-    "float8_e4m3fn": 8,
-    "nvfp4": 4,
-    "mxfp8": 8,
-    "int8": 8,
-    "uint8": 8,
-    "int5": 5,
-    "uint5": 5,
-    "int4": 4,
-    "uint4": 4,
-}
-_PALETTE: Final = "palette"
-
-
-def bits(dtype: str) -> int:
-    """Returns the number of bits of one value of a dtype of plans."""
-    return palette_bits(dtype) or _BITS[dtype]
-
-
-def palette_bits(dtype: str) -> int:
-    """Returns the number of bits of an index into a palette; 0 for a dtype that is none."""
-    return int(dtype.removeprefix(_PALETTE)) if dtype.startswith(_PALETTE) else 0
+InputsDtype = Annotated[str, OneOf(lambda: INPUT_DTYPES)]
 
 
 class Weights(PlanModel):
@@ -108,7 +49,7 @@ class Weights(PlanModel):
             zero point.
         observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least
             squared error.
-        rounding: `nearest`, ties to even.
+        rounding: How scaled values become integers: `nearest`, ties to even.
         reduce_range: Seven bits instead of eight, for processors without VNNI, whose sums of pairs
             saturate.
     """
@@ -120,18 +61,13 @@ class Weights(PlanModel):
     lut_dtype: TableDtype | None = None
     symmetric: bool = True
     observer: Literal["minmax", "mse"] = "minmax"
-    rounding: Literal["nearest"] = "nearest"
+    rounding: RoundingName = NEAREST
     reduce_range: bool = False
 
     @property
     def quantized(self) -> bool:
         """Whether the stored values stand for others: multiples of a scale, or indices into a table."""
         return self.dtype not in FLOAT_DTYPES
-
-    @property
-    def palette_bits(self) -> int:
-        """Bits of an index into a palette; 0 for what is none."""
-        return palette_bits(self.dtype)
 
 
 class Inputs(PlanModel):

@@ -16,7 +16,7 @@ from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.site import Site
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 from tests.support.recording import Network, graph_of, nodes_of, traced
 
 X = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3))
@@ -154,7 +154,7 @@ def test_cached_weights_are_read_once_within_the_budget(limit_bytes, reads):
 
         return dataclasses.replace(weight, load=load)
 
-    counting = Weights({name: counted(name, weight) for name, weight in graph.weights.items()})
+    counting = LazyWeights({name: counted(name, weight) for name, weight in graph.weights.items()})
     cached = WeightCache(limit_bytes).attach(dataclasses.replace(graph, weights=counting))
     outputs = [cached.run({"x": X})["y"] for _ in range(3)]
     assert set(counts.values()) == {reads}
@@ -172,7 +172,9 @@ def test_no_small_weight_stays_behind_a_large_one_that_did_not_fit():
         )
 
     weights = {name: weight(name, size) for name, size in (("a", 4), ("large", 100), ("b", 4))}
-    cached = WeightCache(64).attach(dataclasses.replace(graph, weights=Weights(weights))).weights
+    cached = (
+        WeightCache(64).attach(dataclasses.replace(graph, weights=LazyWeights(weights))).weights
+    )
     for _ in range(2):
         for name in weights:
             cached[name].read()

@@ -18,7 +18,7 @@ from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
-from qdx.exporter.graph.ir.weights import Weights, bind_weights
+from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights
 from tests.support.tiny import FAMILIES, build
 
 
@@ -66,7 +66,7 @@ def test_a_dimension_that_the_model_fixes_is_refused_with_the_place() -> None:
     with pytest.raises(
         TargetRefusal, match=r"sample, dimension 0.*cannot be dynamic.*fixed to 4"
     ) as refusal:
-        trace(_FakeSkeleton(Stubborn()), record, Weights({}), moving={"sample": (0,)})  # type: ignore[arg-type]
+        trace(_FakeSkeleton(Stubborn()), record, LazyWeights({}), moving={"sample": (0,)})  # type: ignore[arg-type]
 
     assert "--shapes static" in (refusal.value.hint or "")
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qdx.exporter.dtypes import quantized_dtype
+from qdx.exporter.dtypes import number_type
 from qdx.exporter.errors import InternalError, InvalidModel
 from qdx.exporter.formats import weight_scales
 from qdx.exporter.formats.affine import (
@@ -249,7 +249,7 @@ def test_lazy_parts_declare_what_they_hold(dtype, granularity) -> None:
         assert torch.equal(read.float(), expected[suffix].float())
         assert part.quantized == ("float32" if suffix == ".scale" else dtype)
     assert reader.reads == 1
-    assert quantized_dtype(dtype).container == str(parts[""].dtype).removeprefix("torch.")
+    assert number_type(dtype).container == str(parts[""].dtype).removeprefix("torch.")
 
 
 def test_one_pass_for_three_reads_and_one_weight_in_memory() -> None:

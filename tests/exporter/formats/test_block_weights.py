@@ -13,8 +13,8 @@ from qdx.exporter.errors import InternalError, InvalidModel
 from qdx.exporter.formats import weight_scales
 from qdx.exporter.formats.block_floats import quantize_mxfp8, quantize_nvfp4
 from qdx.exporter.formats.block_weights import block_weight, derived_blocks
-from qdx.exporter.formats.palettes import stored_values
 from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.weights import LazyWeight
@@ -48,7 +48,9 @@ def test_parts_are_those_of_the_whole_weight_and_cost_one_reading(name):
         suffix: (tuple(part.shape), part.dtype) for suffix, part in found.items()
     }
     assert torch.equal(found[""].float(), whole.elements.float())
-    assert torch.equal(stored_values(weight, quantization(name)), whole.dequantized())
+    assert torch.equal(
+        format_of(name).values(weight, quantization(name), None), whole.dequantized()
+    )
     if name == "nvfp4":
         assert torch.equal(found[".scale"], whole.scale)
 
@@ -110,7 +112,8 @@ def test_a_graph_computes_with_both_factors_in_blocks(name):
     torch.testing.assert_close(run(made, {"x": x})["y"], wanted.detach())
     targets = [str(node.target) for node in made.program.graph.nodes]
     assert targets.count(f"qdx.quantize_{name}.default") == 1
-    assert Placement.from_json(json.loads(json.dumps(placement.to_json()))) == placement
+    stored = json.loads(json.dumps([site.to_json() for site in placement.sites]))
+    assert tuple(map(SitePlacement.from_json, stored)) == placement.sites
 
 
 def test_the_plan_says_the_axis():

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from qdx.exporter.errors import InternalError, InvalidModel
 from qdx.exporter.formats import palette_rows
 from qdx.exporter.formats.affine import quantize_weight
-from qdx.exporter.formats.palettes import derived_palette, palettize, stored_values
+from qdx.exporter.formats.palettes import derived_palette, palettize
 from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.ir.weights import LazyWeight
 from tests.support.tracing import sqnr_db
 
@@ -258,6 +259,7 @@ PROGRAM = """
 import hashlib, sys, torch
 from qdx.exporter.formats.palettes import palettize
 from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.formats.registry import format_of
 torch.set_num_threads(int(sys.argv[1]))
 digest = hashlib.sha256()
 for shape, group in (((400, 400), 0), ((64, 48), 16), ((32, 9000), 8)):
@@ -353,6 +355,7 @@ def test_a_damaged_weight_is_named() -> None:
 @pytest.mark.parametrize("asked", [palette(2), WeightQuantization("int4", "tensor")], ids=str)
 def test_what_is_stored_in_the_place_of_a_weight(asked) -> None:
     weight = random(8, 8)
-    quantize = palettize if asked.palette_bits else quantize_weight
+    quantize = palettize if asked.dtype.startswith("palette") else quantize_weight
+    found = format_of(asked.dtype).values(weight, asked, None)
 
-    assert torch.equal(stored_values(weight, asked), quantize(weight, asked).dequantized())
+    assert torch.equal(found, quantize(weight, asked).dequantized())

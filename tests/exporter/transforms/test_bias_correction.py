@@ -75,8 +75,8 @@ def test_outputs_keep_their_mean(graph: Graph) -> None:
     quantizations = dict.fromkeys(["conv", "grouped", "linear", "bare"], COARSE)
     corrected = bias_corrected(graph, sites(graph), quantizations, means(graph, x["x"]))
     expected = run(graph, x)["y"].mean(dim=(0, 1))
-    plain = with_dequantized_weights(graph).run(x)["y"].mean(dim=(0, 1))
-    better = with_dequantized_weights(corrected).run(x)["y"].mean(dim=(0, 1))
+    plain = run(with_dequantized_weights(graph), x)["y"].mean(dim=(0, 1))
+    better = run(with_dequantized_weights(corrected), x)["y"].mean(dim=(0, 1))
     assert float((plain - expected).abs().max()) > 0.02
     assert float((better - expected).abs().max()) < 1e-5
 

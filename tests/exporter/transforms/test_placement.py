@@ -37,13 +37,13 @@ PLACEMENT = Placement(
 
 
 def test_a_placement_is_the_same_after_json() -> None:
-    stored = json.dumps(PLACEMENT.to_json())
+    stored = json.dumps([site.to_json() for site in PLACEMENT.sites])
 
-    assert Placement.from_json(json.loads(stored)) == PLACEMENT
+    assert tuple(map(SitePlacement.from_json, json.loads(stored))) == PLACEMENT.sites
 
 
 def test_defaults_are_not_stored() -> None:
-    assert PLACEMENT.to_json()["sites"][0] == {
+    assert PLACEMENT.sites[0].to_json() == {
         "key": "plain",
         "inputs": {"0": {"dtype": "uint8", "scale": 0.5, "zero_point": 3}},
     }

@@ -14,8 +14,15 @@ from qdx.source.pipeline import trace_pipeline
 from tests.support.quantizing import CALL, STATIC, export, plan
 
 TAMPERED = {
-    "a schema": (lambda d: d.update(schema="qdx.recipe/2"), "schema"),
+    "a schema": (lambda d: d.update(schema="qdx.recipe/1"), "schema"),
     "a key": (lambda d: d.update(more=1), "more"),
+    "a key of a transform": (lambda d: part(d, "smoothing").update(more=1), "transforms.0.more"),
+    "an unknown transform": (lambda d: part(d, "smoothing").update(transform="rotation"), "transforms.0.transform: expected each of"),
+    "a transform without a name": (lambda d: part(d, "smoothing").pop("transform"), "transforms.0.transform"),
+    "a transform twice": (lambda d: d["transforms"].append(d["transforms"][0]), "at most once"),
+    "another order": (lambda d: d["transforms"].reverse(), "expected the order open_attention, smoothing"),
+    "no transforms": (lambda d: d["transforms"].clear(), "transforms"),
+    "a rounding": (lambda d: d["transforms"].insert(1, {"transform": "rounding", "sites": {"conv_in": "by lot"}}), "one of nearest"),
     "a scale of zero": (lambda d: activation(d).update(scale=0.0), "scale"),
     "a negative scale": (lambda d: activation(d).update(scale=-1.0), "scale"),
     "an infinite scale": (lambda d: activation(d).update(scale=1e300), "scale"),
@@ -24,18 +31,26 @@ TAMPERED = {
     "bounds": (lambda d: activation(d).update(bounds=[-200, 3]), "rising bounds"),
     "a dtype": (lambda d: activation(d).update(dtype="int64"), "dtype"),
     "groups": (lambda d: activation(d).update(groups={"boundaries": [5.0], "ratios": [1.0]}), "each of 2 groups"),
-    "a timestep": (lambda d: d.update(timestep_input="timestep"), "a timestep_input where"),
-    "a site twice": (lambda d: d["placement"]["sites"].append(d["placement"]["sites"][0]), "each site once"),
-    "an axis": (lambda d: d["placement"]["sites"][0]["weight"].update(axis=-9), "axis"),
-    "a block": (lambda d: d["placement"]["sites"][0]["weight"].update(block=7), "block"),
-    "an empty table": (lambda d: d.update(time_table={"input": "timestep", "timesteps": []}), "timesteps"),
-    "a size": (lambda d: d["smoothing"].update(conv_in=99), "smoothing"),
-    "no size": (lambda d: d.pop("means"), "means"),
+    "a timestep": (lambda d: part(d, "insert_quantizers").update(timestep_input="timestep"), "a timestep_input where"),
+    "a site twice": (lambda d: sites(d).append(sites(d)[0]), "each site once"),
+    "an axis": (lambda d: sites(d)[0]["weight"].update(axis=-9), "axis"),
+    "a block": (lambda d: sites(d)[0]["weight"].update(block=7), "block"),
+    "an empty table": (lambda d: d["transforms"].insert(1, {"transform": "time_table", "input": "timestep", "timesteps": []}), "timesteps"),
+    "one more site": (lambda d: part(d, "smoothing")["sites"].append("elsewhere"), "tensor smoothing.elsewhere is missing"),
+    "one site less": (lambda d: part(d, "bias_correction")["weights"].pop("conv_in"), "tensor bias_correction.conv_in is not expected"),
 }  # fmt: skip
 
 
+def part(data, kind):
+    return next(one for one in data["transforms"] if one["transform"] == kind)
+
+
+def sites(data):
+    return part(data, "insert_quantizers")["sites"]
+
+
 def activation(data):
-    return next(iter(data["placement"]["sites"][0]["inputs"].values()))
+    return next(iter(sites(data)[0]["inputs"].values()))
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +79,26 @@ class TestTamperedRecipe:
 
     def test_a_factor_of_zero(self, recipe):
         tensors = load_file(recipe / "quantization.safetensors")
-        tensors["smoothing"][0] = 0
+        tensors["smoothing.conv_in"][0] = 0
         save_file(tensors, recipe / "quantization.safetensors")
         with pytest.raises(InvalidBundle, match="holds numbers that none can have"):
+            read_recipe(recipe)
+
+    @pytest.mark.parametrize("kind", ["smoothing", "bias_correction"])
+    def test_numbers_for_more_channels_than_there_are(self, recipe, smallest, kind):
+        tensors = load_file(recipe / "quantization.safetensors")
+        name = f"{kind}.down_blocks.0.resnets.0.conv1"
+        tensors[name] = tensors[name].repeat(3)[:-1].clone()
+        save_file(tensors, recipe / "quantization.safetensors")
+        graph = trace_pipeline(smallest, dict(CALL)).graph("unet.forward")
+        with pytest.raises(InvalidBundle, match=r"that of another graph: .*(factors|means)"):
+            rebuilt(graph, read_recipe(recipe))
+
+    def test_means_in_another_dtype(self, recipe):
+        tensors = load_file(recipe / "quantization.safetensors")
+        tensors["bias_correction.conv_in"] = tensors["bias_correction.conv_in"].half()
+        save_file(tensors, recipe / "quantization.safetensors")
+        with pytest.raises(InvalidBundle, match=r"torch.float16 .*expected float32"):
             read_recipe(recipe)
 
     def test_damaged_tensors(self, recipe):
@@ -82,10 +114,17 @@ class TestTamperedRecipe:
 
     def test_a_recipe_of_another_graph(self, recipe, smallest):
         data = json.loads((recipe / "quantization.json").read_text())
-        data["placement"]["sites"][0]["key"] = "elsewhere"
+        sites(data)[0]["key"] = "elsewhere"
         (recipe / "quantization.json").write_text(json.dumps(data))
         graph = trace_pipeline(smallest, dict(CALL)).graph("unet.forward")
         with pytest.raises(InvalidBundle, match=r"that of another graph: .*elsewhere"):
+            rebuilt(graph, read_recipe(recipe))
+
+    def test_a_recipe_that_names_another_graph(self, recipe, smallest):
+        data = json.loads((recipe / "quantization.json").read_text())
+        (recipe / "quantization.json").write_text(json.dumps({**data, "where": "vae.decode"}))
+        graph = trace_pipeline(smallest, dict(CALL)).graph("unet.forward")
+        with pytest.raises(InvalidBundle, match=r"it is for `vae.decode`"):
             rebuilt(graph, read_recipe(recipe))
 
     def test_an_altered_recipe_in_a_bundle(self, exported):

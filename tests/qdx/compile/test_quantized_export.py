@@ -15,6 +15,10 @@ from qdx.exporter.calibrate.ranges_file import save_ranges
 from qdx.exporter.errors import InvalidInput, TargetRefusal, UsageError
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.plan import load_plan
+from qdx.exporter.transforms.bias_correction import CorrectBias
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.smoothing import Smooth
+from qdx.exporter.transforms.time_embedding import TimeTable
 from qdx.runtime.pipeline import open_methods
 from qdx.source.pipeline import trace_pipeline
 from qdx.targets.profile import load_target
@@ -73,9 +77,12 @@ def test_the_stored_recipe_rebuilds_what_the_artifact_computes(smallest, tmp_pat
     export(smallest, tmp_path, plan(**options), target)
     bundle = read_bundle(tmp_path / target)
     recipe, reference, floats, quantized, artifact = unet_calls(smallest, bundle, target)
-    assert bool(recipe.smoothing) == ("smoothing" in options)
-    assert bool(recipe.means) == ("bias_correction" in options)
-    assert (recipe.time_table is not None) == ("time_embedding" in options)
+    for kind, option in (
+        (Smooth, "smoothing"),
+        (CorrectBias, "bias_correction"),
+        (TimeTable, "time_embedding"),
+    ):
+        assert (recipe.find(kind) is not None) == (option in options)
     assert sqnr_db(reference, floats) > 90  # the same function, in another form
     assert 10 < sqnr_db(reference, quantized) < 60
     assert sqnr_db(quantized, artifact) > 25
@@ -85,7 +92,7 @@ def test_scales_by_timestep_name_the_input_that_tells_it(smallest, tmp_path):
     export(smallest, tmp_path, plan({**STATIC, "inputs": {"dtype": "int8", "timestep_groups": 2}}))
     bundle = read_bundle(tmp_path / "onnxruntime")
     recipe, *_, quantized, artifact = unet_calls(smallest, bundle, "onnxruntime")
-    assert recipe.timestep_input == "timestep"
+    assert recipe.find(InsertQuantizers).timestep_input == "timestep"
     assert recipe.placement.by_timestep
     assert sqnr_db(quantized, artifact) > 25
 
@@ -93,7 +100,7 @@ def test_scales_by_timestep_name_the_input_that_tells_it(smallest, tmp_path):
 def test_bias_correction_of_weights_alone_takes_ranges_too(smallest, tmp_path):
     export(smallest, tmp_path, plan(WEIGHTS, bias_correction=True))
     recipe = read_recipe(tmp_path / "onnxruntime" / "unet")
-    assert recipe.means
+    assert recipe.find(CorrectBias).means
     assert not any(site.inputs for site in recipe.placement.sites)
 
 
@@ -142,7 +149,7 @@ class TestTimeTable:
         value["rules"] = [{"select": {"component": "unet"}, "weights": {"dtype": "float32"}}]
         export(smallest, tmp_path, value)
         recipe = read_recipe(tmp_path / "onnxruntime" / "unet")
-        assert recipe.time_table.timesteps == (0, 16, 32)
+        assert recipe.find(TimeTable).timesteps == (0, 16, 32)
         assert recipe.placement.sites == ()
 
 

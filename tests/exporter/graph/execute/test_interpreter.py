@@ -14,7 +14,7 @@ from qdx.exporter.capture.trace import graph_from_program
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.execute.interpreter import Observe, run, run_together
 from qdx.exporter.graph.ir.graph import Graph
-from qdx.exporter.graph.ir.weights import LazyWeight, Weights
+from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 
 DEPTH = 6
 
@@ -36,7 +36,7 @@ class _Watched:
         self._alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
         self.most_alive = 0
 
-    def weights(self) -> Weights:
+    def weights(self) -> LazyWeights:
         def reader(name: str) -> torch.Tensor:
             tensor = self._values[name].clone()
             gc.collect()
@@ -44,7 +44,7 @@ class _Watched:
             self.most_alive = max(self.most_alive, len(self._alive))
             return tensor
 
-        return Weights({
+        return LazyWeights({
             name: LazyWeight(name, tuple(value.shape), value.dtype, lambda name=name: reader(name))
             for name, value in self._values.items()
         })  # fmt: skip

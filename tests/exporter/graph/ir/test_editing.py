@@ -69,7 +69,7 @@ def test_an_edited_graph_can_be_edited(block: tuple[Graph, nn.Module]) -> None:
     editor.insert_behind(output, editor.call(aten.neg.default, (output,), after=output))
     inputs = block_inputs()
     expected = -(run(block[0], inputs)["y"] * 2 + 0.5)
-    assert torch.equal(editor.finish().run(inputs)["y"], expected)
+    assert torch.equal(run(editor.finish(), inputs)["y"], expected)
 
 
 def test_an_edited_graph_lowers_and_runs(block: tuple[Graph, nn.Module], tmp_path: Any) -> None:

@@ -11,10 +11,10 @@ from torch import nn
 
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
-from qdx.exporter.graph.ir.weights import Weights, bind_weights
+from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights
 
 
-def _bound(module: nn.Module, stored: dict[str, torch.Tensor], folder: Path) -> Weights:
+def _bound(module: nn.Module, stored: dict[str, torch.Tensor], folder: Path) -> LazyWeights:
     save_file(stored, folder / "model.safetensors")
     return bind_weights(module, open_checkpoint(folder), component="unet")
 

@@ -15,9 +15,9 @@ from qdx.cache.store import Store
 from qdx.exporter.devices import CPU
 from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.graph.ir.graph import TensorSpec
-from qdx.exporter.transforms.insert import insert
-from qdx.exporter.transforms.placement import Placement
-from qdx.exporter.transforms.recipe import Recipe
+from qdx.exporter.transforms.bias_correction import CorrectBias
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.recipe import Recipe, quantized_graph
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.tensor_folder import TensorFolder
 from qdx.verification.measure.answers import KIND, Answers, graph_identity
@@ -166,7 +166,8 @@ def quantized(*, target="openvino", scale=1.0):
     first, *others = placement.sites
     inputs = {i: replace(q, scale=scale * q.scale) for i, q in first.inputs.items()}
     placement = replace(placement, sites=(replace(first, inputs=inputs), *others))
-    return insert(graph, sites(graph), placement), Recipe(placement)
+    recipe = Recipe(graph.where, (InsertQuantizers(placement.sites),))
+    return quantized_graph(graph, recipe), recipe
 
 
 def identity(graph, recipe, *, source=None, device=CPU):
@@ -219,7 +220,7 @@ def test_whatever_decides_the_answer_makes_another_graph(changed):
         "inputs": (TensorSpec("x", "float32", (2,)),),
         "outputs": (),
     }
-    recipe = Recipe(Placement(WHERE, ()))
+    recipe = Recipe(WHERE, (InsertQuantizers(()),))
 
     assert identity(SimpleNamespace(**own), recipe) == identity(SimpleNamespace(**own), recipe)
     assert identity(SimpleNamespace(**own), recipe) != identity(
@@ -229,6 +230,10 @@ def test_whatever_decides_the_answer_makes_another_graph(changed):
 
 def test_another_recipe_is_another_graph():
     graph, recipe = quantized()
-    means = [replace(recipe, means={"to_q": torch.tensor([1.0, last])}) for last in (2.0, 3.0)]
+    weight = recipe.placement.sites[0].weight
+    means = [
+        CorrectBias({"to_q": weight}, {"to_q": torch.tensor([1.0, last])}) for last in (2.0, 3.0)
+    ]
 
-    assert len({identity(graph, one) for one in (recipe, *means)}) == 3
+    recipes = [recipe, *(replace(recipe, transforms=(one, *recipe.transforms)) for one in means)]
+    assert len({identity(graph, one) for one in recipes}) == 3

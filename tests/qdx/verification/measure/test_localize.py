@@ -14,6 +14,7 @@ from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.measure.mixed_run import Pair, Walk
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 from qdx.exporter.transforms.placement import (
     ActivationQuantization,
     Placement,
@@ -52,7 +53,8 @@ def weighted(graph):
 
 def recipe_of(graph, place) -> Recipe:
     placement = Placement(graph.where, tuple(place(site) for site in weighted(graph)))
-    return Recipe(placement, timestep_input="timestep" if placement.by_timestep else None)
+    timestep_input = "timestep" if placement.by_timestep else None
+    return Recipe(placement.where, (InsertQuantizers(placement.sites, timestep_input),))
 
 
 KINDS = {

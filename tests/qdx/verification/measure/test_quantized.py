@@ -13,8 +13,8 @@ import qdx.compile.lowering as export_lowering
 from qdx.cache.store import Store
 from qdx.calibration.record import calibrate
 from qdx.exporter.calibrate.ranges_file import load_ranges, save_ranges
-from qdx.exporter.graph.ir.weights import Weights
-from qdx.exporter.transforms.placement import Placement
+from qdx.exporter.graph.ir.weights import LazyWeights
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 from qdx.exporter.transforms.recipe import quantized_graph
 from qdx.verification.verify import verify
 from tests.support.layers import ROOT
@@ -152,14 +152,16 @@ SHARED, OWN = "mid_block.attentions.0.to_v", "mid_block.attentions.0.to_out.0"
 
 def with_scale(recipe, factor, key=SHARED):
     """A recipe in which the input of one site has another scale."""
-    sites = list(recipe.placement.sites)
+    inserted = recipe.find(InsertQuantizers)
+    sites = list(inserted.sites)
     number = next(i for i, site in enumerate(sites) if site.key == key)
     index, input_ = next(iter(sites[number].inputs.items()))
     scale = input_.scale * factor
     inputs = {**sites[number].inputs, index: replace(input_, scale=scale)}
     sites[number] = replace(sites[number], inputs=inputs)
-    placement = Placement(recipe.placement.where, tuple(sites))
-    return replace(recipe, placement=placement)
+    changed = replace(inserted, sites=tuple(sites))
+    transforms = tuple(changed if one is inserted else one for one in recipe.transforms)
+    return replace(recipe, transforms=transforms)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_one_weight_of_zeros_fails(plan, ranges, tmp_path, monkeypatch):
         name = "mid_block.resnets.0.conv1.weight"
         weight = made.weights[name]
         none = replace(weight, load=lambda: torch.zeros(weight.shape, dtype=weight.dtype))
-        weights = Weights({**made.weights, name: none}, aliases=made.weights.aliases)
+        weights = LazyWeights({**made.weights, name: none}, aliases=made.weights.aliases)
         return replace(made, weights=weights)
 
     monkeypatch.setattr(export_lowering, "quantized_graph", zeroed)

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from qdx.exporter.transforms.recipe_schema import check_recipe
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from qdx.exporter.files import dump_json
+from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
+from qdx.exporter.transforms.bias_correction import CorrectBias
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.opened_attention import OpenAttention
+from qdx.exporter.transforms.placement import (
+    ActivationQuantization,
+    SitePlacement,
+    TimestepGroups,
+)
+from qdx.exporter.transforms.recipe import Recipe
+from qdx.exporter.transforms.registry import TRANSFORMS
+from qdx.exporter.transforms.rounding import RoundWeights
+from qdx.exporter.transforms.smoothing import Smooth
+from qdx.exporter.transforms.time_embedding import TimeTable
 
 
 def recipe(**weight):
     site = {"key": "conv_in", "weight": weight}
-    return {"schema": "qdx.recipe/1", "opened": [], "placement": {"where": "unet.forward", "sites": [site]}}  # fmt: skip
+    inserted = {"transform": "insert_quantizers", "sites": [site]}
+    return {"schema": "qdx.recipe/2", "where": "unet.forward", "transforms": [inserted]}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +43,11 @@ def recipe(**weight):
     ],
 )  # fmt: skip
 def test_what_an_export_writes_is_taken(weight) -> None:
-    check_recipe(recipe(**weight), {})
+    stored = recipe(**weight)
+    found = Recipe.from_json(stored, {})
+
+    assert found.placement.sites[0].weight.dtype == weight["dtype"]
+    assert found.to_json() == stored
 
 
 @pytest.mark.parametrize(
@@ -47,7 +71,7 @@ def test_what_an_export_writes_is_taken(weight) -> None:
 )  # fmt: skip
 def test_what_no_export_writes_is_refused(weight, words) -> None:
     with pytest.raises(ValueError, match=words):
-        check_recipe(recipe(**weight), {})
+        Recipe.from_json(recipe(**weight), {})
 
 
 @pytest.mark.parametrize(
@@ -63,9 +87,38 @@ def test_what_no_export_writes_is_refused(weight, words) -> None:
 )
 def test_activations_in_blocks_of_floats_have_one_scale_or_none(activation, words) -> None:
     stored = recipe(dtype="int8")
-    stored["placement"]["sites"][0]["inputs"] = {"0": activation}
+    stored["transforms"][0]["sites"][0]["inputs"] = {"0": activation}
     if words is None:
-        check_recipe(stored, {})
+        Recipe.from_json(stored, {})
         return
     with pytest.raises(ValueError, match=words):
-        check_recipe(stored, {})
+        Recipe.from_json(stored, {})
+
+
+def test_every_transform_survives_being_stored(tmp_path) -> None:
+    weight = WeightQuantization("int4", "block", 1, 32)
+    grouped = ActivationQuantization("int8", 0.5, 0, groups=TimestepGroups((5.0,), (1.0, 0.5)))
+    shared = torch.tensor([0.5, 2.0])  # sites of one activation have the same factors
+    stored = Recipe(
+        "unet.forward",
+        (
+            OpenAttention(("attn.qk",)),
+            Smooth({"to_q": shared, "to_k": shared}),
+            TimeTable("timestep", (0.0, 16.0)),
+            RoundWeights({"to_q": "nearest"}),
+            # The second call of a module has a key that no file of tensors can name.
+            CorrectBias({"to_q#2": weight}, {"to_q#2": torch.tensor([-1.0, 0.0])}),
+            InsertQuantizers((SitePlacement("to_q", {0: grouped}, weight),), "timestep"),
+        ),
+    )
+    assert tuple(map(type, stored.transforms)) == tuple(TRANSFORMS)
+    save_file(stored.tensors(), tmp_path / "tensors.safetensors")
+    file = SafetensorsFile(tmp_path / "tensors.safetensors")
+    tensors = {name: file.read(name) for name in file.tensors}
+    found = Recipe.from_json(json.loads(dump_json(stored.to_json())), tensors)
+
+    assert found.to_json() == stored.to_json()
+    assert found.find(InsertQuantizers) == stored.find(InsertQuantizers)
+    assert found.find(CorrectBias).weights == {"to_q#2": weight}
+    assert all(torch.equal(tensors[name], one) for name, one in found.tensors().items())
+    assert found.tensors().keys() == stored.tensors().keys() == tensors.keys()

@@ -1,0 +1,115 @@
+"""The format of integers and 8-bit floats with scales: by tensor, channel or block, with or without zero points."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from math import ceil
+from typing import TYPE_CHECKING, Final
+
+from qdx.exporter.dtypes import bits
+from qdx.exporter.formats.rounding import NEAREST
+from qdx.exporter.formats.weight_format import (
+    SchemeFault,
+    StoredShape,
+    WeightFormat,
+    scale_count,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch.fx import Node
+
+    from qdx.exporter.formats.quantization import Scheme, WeightQuantization
+    from qdx.exporter.formats.rounding import Rounding
+    from qdx.exporter.formats.weight_format import Insert
+    from qdx.exporter.graph.ir.weights import LazyWeight
+
+__all__ = ["Affine", "palette_keys"]
+
+_FLOAT8: Final = "float8_e4m3fn"
+_ZERO_POINT: Final = ".zero_point"
+
+
+class Affine(WeightFormat):
+    """(q - zero point) * scale; see `affine`."""
+
+    dtypes = ("int8", "uint8", "int4", "uint4", _FLOAT8)
+
+    def faults(self, scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+        """See `WeightFormat`."""
+        yield from palette_keys(scheme, given)
+        if scheme.granularity == "grouped_channel":
+            yield SchemeFault("granularity", f"granularity `grouped_channel` for {scheme.dtype}",
+                              "groups of channels share the table of a palette; scales are by `channel` or `block`")  # fmt: skip
+        if (scheme.granularity == "block") != (scheme.block is not None):
+            if scheme.block is None:
+                yield SchemeFault("granularity", "granularity `block` without `block`",
+                                  'say how many elements share a scale, such as `"block": 32`')  # fmt: skip
+            else:
+                yield SchemeFault("block", f"`block` with granularity `{scheme.granularity}`",
+                                  '`block` belongs to `"granularity": "block"`')  # fmt: skip
+        if scheme.dtype == _FLOAT8:
+            yield from _float8_faults(scheme)
+        if scheme.reduce_range and (scheme.dtype != "int8" or not scheme.symmetric):
+            yield SchemeFault("reduce_range", "`reduce_range` is for symmetric int8 weights",
+                              "it takes the place of eight bits where sums of pairs saturate")  # fmt: skip
+
+    def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
+        """See `WeightFormat`."""
+        width, scales = bits(stored.dtype), scale_count(scheme, stored.shape)
+        zero_points = 0 if scheme.symmetric else ceil(scales * width / 8)
+        return stored.value_bytes(width) + scales * bits(stored.scale_dtype) // 8 + zero_points
+
+    def check(self, quantization: WeightQuantization) -> None:
+        """See `WeightFormat`."""
+        if quantization.lut_dtype:
+            raise ValueError("a type of values for palettes alone")
+        if quantization.group:
+            raise ValueError("groups of channels for palettes alone")
+
+    def derive(
+        self, weight: LazyWeight, quantization: WeightQuantization
+    ) -> Mapping[str, LazyWeight]:
+        """See `WeightFormat`; without zero points where all are zero."""
+        from qdx.exporter.formats.affine import derived_weights
+
+        parts = derived_weights(weight, quantization)
+        if quantization.symmetric and not quantization.dtype.startswith("u"):
+            del parts[_ZERO_POINT]
+        return parts
+
+    def read_back(
+        self, insert: Insert, parts: Mapping[str, Node], quantization: WeightQuantization
+    ) -> Node:
+        """See `WeightFormat`."""
+        from torch import ops
+
+        stored = [parts[""], parts[".scale"], parts.get(_ZERO_POINT)]
+        how = [quantization.axis, quantization.block, quantization.dtype]
+        return insert(ops.qdx.dequantize.default, [*stored, *how])
+
+    def values(
+        self, weight: torch.Tensor, quantization: WeightQuantization, rounding: Rounding | None
+    ) -> torch.Tensor:
+        """See `WeightFormat`."""
+        from qdx.exporter.formats.affine import quantize_weight
+
+        return quantize_weight(weight, quantization, rounding=rounding).dequantized()
+
+
+def palette_keys(scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+    """Yields the keys that a plan gives and that palettes alone read."""
+    for key in sorted({"group", "lut_dtype"} & set(given)):
+        yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
+                          "it belongs to palettes, such as `palette6`")  # fmt: skip
+
+
+def _float8_faults(scheme: Scheme) -> Iterator[SchemeFault]:
+    if not scheme.symmetric:
+        yield SchemeFault("symmetric", f"{_FLOAT8} has no zero point", "leave `symmetric` out")
+    if scheme.observer != "minmax":
+        yield SchemeFault("observer", f"observer `{scheme.observer}` for {_FLOAT8}",
+                          f"{_FLOAT8} takes observer `minmax`")  # fmt: skip
+    if scheme.rounding != NEAREST:
+        yield SchemeFault("rounding", f"rounding `{scheme.rounding}` for {_FLOAT8}",
+                          f"it is one of whole numbers; {_FLOAT8} rounds to its own values")  # fmt: skip

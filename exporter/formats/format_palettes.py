@@ -1,0 +1,103 @@
+"""The format of palettes: indices of few bits into a table of values, for the weight or each group of output channels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from qdx.exporter.dtypes import PALETTES, bits
+from qdx.exporter.formats.weight_format import SchemeFault, StoredShape, WeightFormat
+
+if TYPE_CHECKING:
+    import torch
+    from torch.fx import Node
+
+    from qdx.exporter.formats.quantization import Scheme, WeightQuantization
+    from qdx.exporter.formats.rounding import Rounding
+    from qdx.exporter.formats.weight_format import Insert
+    from qdx.exporter.graph.ir.weights import LazyWeight
+
+__all__ = ["Palettes"]
+
+_MEANINGLESS: Final = ("block", "observer", "reduce_range", "rounding", "symmetric")
+"""Keys of scales; a table has none."""
+
+
+class Palettes(WeightFormat):
+    """table[index]; see `palettes`."""
+
+    dtypes = tuple(PALETTES)
+
+    def faults(self, scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+        """See `WeightFormat`."""
+        for key in _MEANINGLESS:
+            if key in given:
+                yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
+                                  "a palette is a table of values, chosen for the least squared error")  # fmt: skip
+        if scheme.granularity not in {"tensor", "grouped_channel"}:
+            asked = "granularity" in given
+            words = f"granularity `{scheme.granularity}` for" if asked else "no granularity for"
+            yield SchemeFault("granularity" if asked else "dtype", f"{words} {scheme.dtype}",
+                              'one table for the weight is `"granularity": "tensor"`, one for every 16 output channels '
+                              '`"granularity": "grouped_channel", "group": 16`')  # fmt: skip
+            return
+        if (scheme.granularity == "grouped_channel") != (scheme.group is not None):
+            if scheme.group is None:
+                yield SchemeFault("granularity", "granularity `grouped_channel` without `group`",
+                                  'say how many output channels share a table, such as `"group": 16`')  # fmt: skip
+            else:
+                yield SchemeFault("group", f"`group` with granularity `{scheme.granularity}`",
+                                  '`group` belongs to `"granularity": "grouped_channel"`')  # fmt: skip
+
+    def completed(self, scheme: Scheme, storage: str) -> Mapping[str, Any]:
+        """See `WeightFormat`: values have the type of float weights where a plan does not say."""
+        return {} if scheme.lut_dtype is not None else {"lut_dtype": storage}
+
+    def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
+        """See `WeightFormat`: 2 ** bits values for each table, and where these are int8, a scale."""
+        tables = stored.shape[stored.output_axis] // scheme.group if scheme.group else 1
+        values = scheme.lut_dtype or "float16"  # before resolving, where it is open
+        scale = bits(stored.scale_dtype) // 8 if values == "int8" else 0
+        table = (1 << bits(scheme.dtype)) * bits(values) // 8 + scale
+        return stored.value_bytes(bits(stored.dtype)) + tables * table
+
+    def check(self, quantization: WeightQuantization) -> None:
+        """See `WeightFormat`."""
+        if not quantization.lut_dtype or not quantization.symmetric:
+            raise ValueError("a type of values for palettes, and no zero point")
+        if quantization.granularity not in {"tensor", "grouped_channel"}:
+            raise ValueError("a palette's table for the tensor or for groups of channels")
+
+    def derive(
+        self, weight: LazyWeight, quantization: WeightQuantization
+    ) -> Mapping[str, LazyWeight]:
+        """See `WeightFormat`."""
+        from qdx.exporter.formats.palettes import derived_palette
+
+        return derived_palette(weight, quantization)
+
+    def read_back(
+        self, insert: Insert, parts: Mapping[str, Node], quantization: WeightQuantization
+    ) -> Node:
+        """See `WeightFormat`."""
+        from torch import ops
+
+        axis = quantization.axis
+        values = insert(
+            ops.qdx.lut.default, [parts[""], parts[".table"], axis, bits(quantization.dtype)]
+        )
+        if ".scale" not in parts:
+            return values
+        return insert(
+            ops.qdx.dequantize.default,
+            [values, parts[".scale"], None, axis, quantization.group, "int8"],
+        )
+
+    def values(
+        self, weight: torch.Tensor, quantization: WeightQuantization, rounding: Rounding | None
+    ) -> torch.Tensor:
+        """See `WeightFormat`."""
+        from qdx.exporter.formats.palettes import palettize
+
+        del rounding
+        return palettize(weight, quantization).dequantized()

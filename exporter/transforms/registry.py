@@ -1,0 +1,25 @@
+"""Every transform that a recipe may hold, in the order in which they are chosen and applied."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qdx.exporter.transforms.bias_correction import CorrectBias
+from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.opened_attention import OpenAttention
+from qdx.exporter.transforms.rounding import RoundWeights
+from qdx.exporter.transforms.smoothing import Smooth
+from qdx.exporter.transforms.time_embedding import TimeTable
+from qdx.exporter.transforms.transform import Transform
+
+__all__ = ["TRANSFORMS"]
+
+TRANSFORMS: Final[list[type[Transform]]] = [
+    OpenAttention,  # its products are sites that can be smoothed and quantized
+    Smooth,
+    TimeTable,  # behind smoothing, so that smoothed layers can become part of the table
+    # From here on the graph is quantized.
+    RoundWeights,
+    CorrectBias,  # of the error that rounded weights make
+    InsertQuantizers,
+]

@@ -19,8 +19,8 @@ DEMO := .venv
 TEST := .venv-test
 INTEROP ?= .venv-interop
 CASES ?=
-# Processes that tests run in, each file in one of them; PyTorch has one thread in each, so that they do not crowd.
-WORKERS ?= 2
+# Processes that tests run in, one for each core, each file in one of them; PyTorch has one thread in each, so that they do not crowd.
+WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help

@@ -35,11 +35,6 @@ class LoweredFiles:
     others: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All files, the model first."""
-        return (self.model, *self.others)
-
 
 @dataclass(frozen=True)
 class KernelExecution:

@@ -9,14 +9,14 @@ from qdx.exporter.graph.ir.graph import OpenSize, without_variant
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
-    from qdx.targets.profile import Layout, Port
+    from qdx.targets.profile import Port, TargetLayout
 
 
 _BATCH = "batch"
 """What tracing calls the first dimension of the first input."""
 
 
-def graph_in_layout(graph: Graph, layout: Layout) -> Graph:
+def graph_in_layout(graph: Graph, layout: TargetLayout) -> Graph:
     """The same graph whose specs carry the layout's names, dtypes and ranks.
 
     The lowering adapts the program to its specs. A number that was traced without dimensions and is

@@ -27,11 +27,11 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.widen import widen
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.backends.tensorrt.engine.produce import lint_file
 from qdx.backends.tensorrt.lint import DeviceFacts, Severity
-from qdx.backends.tensorrt.widen import widen
 from qdx.calibration.run import calibrate
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.ranges import Ranges

@@ -4,6 +4,7 @@
     ├── UsageError               2   the command line or an argument is wrong
     ├── InvalidInput             2   a file given to qdx is wrong
     │   ├── InvalidPlan
+    │   ├── InvalidTarget
     │   ├── InvalidModel
     │   └── InvalidBundle
     ├── TargetRefusal            3   the target cannot do what the plan asks
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidInput",
     "InvalidModel",
     "InvalidPlan",
+    "InvalidTarget",
     "QdxError",
     "Refusal",
     "RuntimeMissing",
@@ -139,6 +141,10 @@ class InvalidInput(QdxError):  # noqa: N818
 
 class InvalidPlan(InvalidInput):
     """The plan is malformed, contradicts itself or matches nothing."""
+
+
+class InvalidTarget(InvalidInput):
+    """The file of a target is malformed, or says what its runtime does not do."""
 
 
 class InvalidModel(InvalidInput):

@@ -1,17 +1,20 @@
-"""Reading untrusted files: the only door through which bytes of strangers come in.
+"""Reading untrusted files, the only door through which bytes of strangers come in; and writing one whole or not at all.
 
 A name from a file becomes a path only through `safe_child`. A file is opened only through
 `open_regular`: no links, no pipes, no devices. All later work uses that descriptor, so that what
-was checked is what is read.
+was checked is what is read. A file that replaces another is written by `replace_file`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -37,12 +40,14 @@ __all__ = [
     "JsonRules",
     "check_relative",
     "dump_json",
+    "is_leftover",
     "load_json",
     "open_regular",
     "parse_json",
     "position_of",
     "read_bytes",
     "read_text",
+    "replace_file",
     "safe_child",
     "sha256_file",
 ]
@@ -50,6 +55,7 @@ __all__ = [
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 # Names that Windows treats as devices whatever their ending.
 _DEVICE: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+_LEFTOVER: Final = re.compile(r"\..+\.qdx-[0-9]+-[0-9]+")
 _CHUNK_BYTES: Final = 1 << 20
 LINK_HINT: Final = (
     "copy the folder with the links resolved, for example `cp -rL FROM TO`, "
@@ -244,6 +250,67 @@ def sha256_file(
             return _digest(file)
         except OSError as bad:
             raise _storage(path, bad) from bad
+
+
+def replace_file(
+    path: Path, content: bytes | Callable[[BinaryIO], object], *, hint: str | None = None
+) -> None:
+    """Writes a file beside its place and moves it there: it is the earlier file, the whole new one, or absent.
+
+    The new one is on the disk before it has its name. After an error or an interrupt nothing else is left; after a
+    kill, a hidden file beside it, which `is_leftover` knows by its name.
+
+    Args:
+        path: The file. Its folder exists; a link of this name is replaced, not followed.
+        content: Its bytes, or what writes them to a file.
+        hint: What to do where the disk refuses.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    hidden: Path | None = None
+    try:
+        try:
+            hidden, file = _beside(path)
+            with file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.replace(path)
+        except BaseException:
+            if hidden is not None:
+                with contextlib.suppress(OSError):
+                    hidden.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as bad:
+        message = f"{quoted(path)}: cannot be written, {bad.strerror or bad}"
+        raise StorageError(message, hint=hint) from bad
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is what a killed `replace_file` left."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def _beside(path: Path) -> tuple[Path, BinaryIO]:
+    """A new hidden file beside another, open for writing."""
+    for number in itertools.count():
+        hidden = path.with_name(f".{path.name}.qdx-{os.getpid()}-{number}")
+        with contextlib.suppress(FileExistsError):
+            return hidden, hidden.open("xb")
+    raise AssertionError  # the names do not end
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _digest(file: BinaryIO) -> str:

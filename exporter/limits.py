@@ -25,6 +25,13 @@ SAFETENSORS_HEADER_LIMIT_BYTES: Final = 16 * MIB
 TENSOR_RANK_LIMIT: Final = 16
 TENSOR_NAME_LIMIT: Final = 512
 
+# A target's file. The largest that comes with qdx has 12 kB and lines of 180 characters.
+TARGET_LIMIT_BYTES: Final = 64 * 1024
+TARGET_KERNELS_LIMIT: Final = 256
+TARGET_KEYS_LIMIT: Final = 128
+TOML_LINE_LIMIT: Final = 1000
+TOML_DEPTH: Final = 8
+
 # What libraries build from a configuration. Real models stay below 5,000 parameters (a layer's
 # tensors), 1,000 training steps and 100 MB for a filled table.
 PARAMETERS_LIMIT: Final = 20_000

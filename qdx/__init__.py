@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qdx.exporter.errors import InvalidInput as InvalidInput
     from qdx.exporter.errors import InvalidModel as InvalidModel
     from qdx.exporter.errors import InvalidPlan as InvalidPlan
+    from qdx.exporter.errors import InvalidTarget as InvalidTarget
     from qdx.exporter.errors import QdxError as QdxError
     from qdx.exporter.errors import Refusal as Refusal
     from qdx.exporter.errors import RuntimeMissing as RuntimeMissing
@@ -51,6 +52,7 @@ __all__ = [
     "InvalidInput",
     "InvalidModel",
     "InvalidPlan",
+    "InvalidTarget",
     "QdxError",
     "Ranges",
     "Refusal",

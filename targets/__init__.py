@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
-from qdx.targets.profile import Layout, Port, TargetProfile, list_targets, load_target
+from qdx.targets.profile import (
+    Port,
+    TargetLayout,
+    TargetProfile,
+    check_profile,
+    list_targets,
+    load_target,
+    profile_from_data,
+)
 
-__all__ = ["Layout", "Port", "TargetProfile", "list_targets", "load_target"]
+__all__ = [
+    "Port",
+    "TargetLayout",
+    "TargetProfile",
+    "check_profile",
+    "list_targets",
+    "load_target",
+    "profile_from_data",
+]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import Field, Strict, model_validator
 
 from qdx.exporter.plan.resolve.feasibility import Offer, Request
 from qdx.exporter.plan.schema.scheme import FloatDtype, InputsDtype, TableDtype, WeightsDtype
+from qdx.exporter.strict_model import StrictModel
 
 __all__ = ["Kernel", "offer_of"]
 
@@ -30,7 +31,7 @@ InputsGranularities = Annotated[
 ]
 
 
-class Kernel(BaseModel):
+class Kernel(StrictModel):
     """One row of the table. A column that is left out holds for everything.
 
     Attributes:
@@ -55,8 +56,6 @@ class Kernel(BaseModel):
         slower: Why it is no faster than the float operation, as measured; None where it is faster.
         slower_below_macs: What `slower` says holds below this number of multiply-accumulates alone.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     op: Operations
     weights: WeightsDtypes | None = None

@@ -16,9 +16,11 @@ from pydantic import Field, Strict, ValidationError
 from qdx.exporter.errors import InternalError, Refusal, TargetRefusal, UsageError, quoted
 from qdx.exporter.files import read_text
 from qdx.exporter.form import Form
-from qdx.targets.profile import Dtype, Names, TargetProfile, _Model
+from qdx.exporter.strict_model import StrictModel
+from qdx.targets.model import Dtype, Names, TargetProfile
+from qdx.targets.profile import list_base_layouts
 
-__all__ = ["Family", "Package", "PackagePort", "PackagesLayout", "list_layouts", "load_layout"]
+__all__ = ["ApplicationLayout", "Family", "Package", "PackagePort", "list_layouts", "load_layout"]
 
 _FOLDER: Final = Path(__file__).parent / "layouts"
 
@@ -26,7 +28,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Shape = Annotated[tuple[int | Literal["*"], ...], Strict(strict=False)]
 
 
-class PackagePort(_Model):
+class PackagePort(StrictModel):
     """An input or output of a package.
 
     Attributes:
@@ -42,7 +44,7 @@ class PackagePort(_Model):
     shape: Shape
 
 
-class Package(_Model):
+class Package(StrictModel):
     """One package and its ports by traced name; `hidden_states.-2` counts from the end.
 
     Attributes:
@@ -58,7 +60,7 @@ class Package(_Model):
     outputs: Mapping[str, PackagePort]
 
 
-class Family(_Model):
+class Family(StrictModel):
     """Pipelines that an application runs with the same packages.
 
     Attributes:
@@ -76,7 +78,7 @@ class Family(_Model):
     packages: Mapping[str, Package]
 
 
-class PackagesLayout(_Model):
+class ApplicationLayout(StrictModel):
     """What an application loads.
 
     Attributes:
@@ -121,10 +123,11 @@ class PackagesLayout(_Model):
 
 def list_layouts() -> tuple[str, ...]:
     """The names that `--layout` takes, sorted."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+    names = {path.stem for path in _FOLDER.glob("*.toml")}
+    return tuple(sorted(names.difference(list_base_layouts())))
 
 
-def load_layout(name: str, profile: TargetProfile) -> PackagesLayout:
+def load_layout(name: str, profile: TargetProfile) -> ApplicationLayout:
     """Reads a layout for a target.
 
     Raises:
@@ -138,7 +141,7 @@ def load_layout(name: str, profile: TargetProfile) -> PackagesLayout:
         )
     try:
         text = read_text(_FOLDER / f"{name}.toml", allow_hard_links=True)
-        layout = PackagesLayout.model_validate(tomllib.loads(text))
+        layout = ApplicationLayout.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, ValidationError) as bad:
         raise InternalError(f"{quoted(f'{name}.toml')}: not a layout: {bad}") from bad
     if layout.runtime != profile.runtime:

@@ -1,234 +1,241 @@
-"""Target profiles: what a runtime on a device can do, and how its ecosystem names things.
+"""Reading target profiles: those that come with qdx, and files of the user's.
 
-A profile is data in a TOML file beside this module; `extends` names another whose keys it takes over.
-Nothing here imports a runtime.
+A profile is data in a TOML file. `extends` names a target of qdx whose keys it takes over, and `base` in its layout one
+of the layouts in `layouts/`; both are names, never paths, so that one file is all that there is to read. A profile that
+comes with qdx is a file beside this module, and a fault in it is a defect; one of a user's, or one that a bundle brings
+along, is a stranger's data.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
+import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic import ValidationError
 
-from qdx.exporter.errors import InternalError, UsageError, quoted
+from qdx.exporter.errors import InternalError, InvalidInput, InvalidTarget, UsageError, quoted
 from qdx.exporter.files import read_text
-from qdx.exporter.plan.resolve.feasibility import Offer, Request
-from qdx.targets.kernels import Kernel, offer_of
+from qdx.exporter.limits import TARGET_KERNELS_LIMIT, TARGET_KEYS_LIMIT, TARGET_LIMIT_BYTES
+from qdx.exporter.model_faults import Document, KeyPath, choices
+from qdx.exporter.strict_toml import parse_toml, plain_faults, toml_positions
+from qdx.targets.model import Limits, Port, PortChange, TargetLayout, TargetProfile
+from qdx.targets.options import SAFE_OPTIONS
 
-__all__ = ["Layout", "Limits", "Port", "PortChange", "TargetProfile", "list_targets", "load_target"]
+__all__ = [
+    "Limits",
+    "Port",
+    "PortChange",
+    "TargetLayout",
+    "TargetProfile",
+    "check_profile",
+    "list_base_layouts",
+    "list_targets",
+    "load_target",
+    "parse_target",
+    "profile_from_data",
+    "target_data",
+    "target_sources",
+]
 
 _FOLDER: Final = Path(__file__).parent
-_KEY: Final = re.compile(r"[a-z0-9_*?]+\.[a-z0-9_*?]+\.[A-Za-z0-9_*?.]+")
-
-Dtype = Literal["float64", "float32", "float16", "bfloat16", "int64", "int32", "bool"]
-# TOML has lists only; they are taken as tuples.
-Names = Annotated[tuple[str, ...], Strict(strict=False)]
-Dtypes = Annotated[tuple[Dtype, ...], Strict(strict=False)]
-Kernels = Annotated[tuple[Kernel, ...], Strict(strict=False)]
-Quantizers = Annotated[tuple[Literal["qdx", "nncf"], ...], Strict(strict=False)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output as the artifact declares it.
-
-    Attributes:
-        name: Its name in the artifact.
-        dtype: Its element type, torch's name.
-        rank: Its number of dimensions; None leaves the traced one.
-    """
-
-    name: str
-    dtype: str
-    rank: int | None
-
-
-class PortChange(_Model):
-    """What a layout changes on an input or output; None leaves the traced value.
-
-    Attributes:
-        name: New name.
-        dtype: New element type.
-        rank: New number of dimensions: 0 a scalar, 1 one value for each batch entry.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")] | None = None
-    dtype: Dtype | None = None
-    rank: Annotated[int, Field(ge=0, le=1)] | None = None
-
-
-class Layout(_Model):
-    """Names and types that the loaders of an ecosystem expect.
-
-    Keys of the tables are `component.method` and `component.method.tensor`, where a tensor has the
-    name that tracing gave it. Keys of ports may be globs; an exact key comes first, then the globs
-    in the order of the file.
-
-    Attributes:
-        model_file: File name of the model in a component's folder.
-        external_data_file: File name of the weights beside it.
-        halves: File names of the two models that a model is cut into; empty for one.
-        dot: What stands for the dots of nested tensors' names, where those may not be.
-        scalars: Whether inputs without dimensions may be; otherwise they have one, of length one.
-        folders: Folder by `component.method`, where it is not the default.
-        dtypes: Declared element type by traced element type, where they differ.
-        inputs: Changes of inputs.
-        outputs: Changes of outputs.
-    """
-
-    model_file: str
-    external_data_file: str | None = None
-    halves: Names = ()
-    dot: Annotated[str, Field(pattern=r"^[._]$")] = "."
-    scalars: bool = True
-    folders: Mapping[str, str] = {}
-    dtypes: Mapping[Dtype, Dtype] = {}
-    inputs: Mapping[str, PortChange] = {}
-    outputs: Mapping[str, PortChange] = {}
-
-    @field_validator("inputs", "outputs")
-    @classmethod
-    def _keys_are_paths(cls, value: Mapping[str, PortChange]) -> Mapping[str, PortChange]:
-        for key in value:
-            if not _KEY.fullmatch(key):
-                raise ValueError(f"{key!r}: expected component.method.tensor")
-        return value
-
-    def folder(self, component: str, method: str) -> str:
-        """Returns the folder of a traced method.
-
-        >>> layout.folder("unet", "forward"), layout.folder("vae", "decode")
-        ('unet', 'vae_decoder')
-        """
-        default = component if method == "forward" else f"{component}_{method}"
-        return self.folders.get(f"{component}.{method}", default)
-
-    def input(self, component: str, method: str, name: str, dtype: str) -> Port:
-        """Returns how the artifact declares a traced input of this name and element type."""
-        return self._port(self.inputs, f"{component}.{method}.{name}", name, dtype)
-
-    def output(self, component: str, method: str, name: str, dtype: str) -> Port:
-        """Returns how the artifact declares a traced output of this name and element type."""
-        return self._port(self.outputs, f"{component}.{method}.{name}", name, dtype)
-
-    def _port(self, table: Mapping[str, PortChange], key: str, name: str, dtype: str) -> Port:
-        change = table.get(key)
-        if change is None:
-            # A glob of three parts must not match across a dot of the first two.
-            fits = (c for pattern, c in table.items() if _matches(key, pattern))
-            change = next(fits, PortChange())
-        declared = {str(traced): str(kept) for traced, kept in self.dtypes.items()}
-        own = name.replace(".", self.dot)
-        return Port(change.name or own, change.dtype or declared.get(dtype, dtype), change.rank)
-
-
-def _matches(key: str, pattern: str) -> bool:
-    pairs = zip(key.split(".", 2), pattern.split(".", 2), strict=True)
-    return all(fnmatchcase(part, glob) for part, glob in pairs)
-
-
-class Limits(_Model):
-    """What a runtime on a device takes, beside types; None or empty is no limit.
-
-    Attributes:
-        rank: Most dimensions of a tensor.
-        dynamic_shapes: Why shapes must be fixed.
-        weights_bytes: Most bytes of weights in one file.
-        weights_bytes_why: The reason of that.
-    """
-
-    rank: Annotated[int, Field(ge=1)] | None = None
-    dynamic_shapes: str | None = None
-    weights_bytes: Annotated[int, Field(ge=1)] | None = None
-    weights_bytes_why: str = ""
-
-
-class TargetProfile(_Model):
-    """A runtime on a device, as data.
-
-    Attributes:
-        schema_: The format, `qdx.target/1`; the key in TOML is `schema`.
-        name: What `--target` takes.
-        runtime: The backend that lowers and runs.
-        device: The runtime's name of the device.
-        proved_on: Of a device that runs no qdx, such as a phone, its name in words: what another machine executes
-            does not prove what this one does.
-        extra: The extra that installs the runtime: `pip install "qdx[EXTRA]"`.
-        distributions: Packages that provide the runtime, the usual one first.
-        description: One line.
-        storage_dtypes: Types in which weights can be stored.
-        compute_dtype: Type in which operations run; `storage` for that in which a component's weights are
-            stored.
-        deployment_target: The oldest system that reads the artifacts, where that decides what they hold.
-        runtime_versions: Versions of the runtime that the artifacts are for, such as `>=10.12,<12`, where they
-            decide what these hold.
-        compute_capability: Of an NVIDIA device, the least that it may have; None for any.
-        refused: For types that cannot be stored, the reason.
-        refused_options: For options of a plan that it cannot carry out, the reason.
-        quantizers: Quantizers that can make its artifacts.
-        kernels: What runs in low precision, and how; the first row that fits decides.
-        options: The runtime's own options that change numerics, pinned.
-        limits: What it takes, beside types.
-        layout: Names and types that the ecosystem's loaders expect.
-    """
-
-    schema_: Literal["qdx.target/1"] = Field(alias="schema")
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    runtime: Literal["onnxruntime", "openvino", "coreml", "tensorrt"]
-    device: str
-    proved_on: str | None = None
-    extra: str
-    distributions: Names
-    description: str
-    storage_dtypes: Dtypes
-    compute_dtype: Dtype | Literal["storage"]
-    deployment_target: Annotated[str, Field(pattern=r"^[a-zA-Z]+[0-9]+$")] | None = None
-    runtime_versions: Annotated[str, Field(pattern=r"^>=[0-9.]+(,<[0-9.]+)?$")] | None = None
-    compute_capability: Annotated[tuple[int, int], Strict(strict=False)] | None = None
-    refused: Mapping[str, str] = {}
-    refused_options: Mapping[Annotated[str, Field(pattern=r"^mixed_precision$")], str] = {}
-    quantizers: Quantizers = ("qdx",)
-    kernels: Kernels = ()
-    options: Mapping[str, str] = {}
-    limits: Limits = Limits()
-    layout: Layout
-
-    def offer(self, request: Request) -> Offer:
-        """Says what the target makes of an operation in low precision."""
-        return offer_of(self.kernels, request)
+_SCHEMA: Final = "qdx.target/1"
+_BASE_SCHEMA: Final = "qdx.target-layout/1"
+_ENDING: Final = ".toml"
+_MERGED_DEPTH: Final = 3
+"""Tables within tables that are merged key by key: those of a layout. An input or output is one value."""
 
 
 def list_targets() -> tuple[str, ...]:
-    """Returns the names that `--target` takes, sorted."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+    """Returns the names of the targets that come with qdx, sorted."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob(f"*{_ENDING}")))
 
 
-def load_target(name: str) -> TargetProfile:
+def list_base_layouts() -> tuple[str, ...]:
+    """Returns the names that `base` takes in the layout of a target, sorted."""
+    return tuple(
+        sorted(path.stem for path in _FOLDER.glob(f"layouts/*{_ENDING}") if _is_base(path))
+    )
+
+
+def load_target(name_or_path: str | os.PathLike[str]) -> TargetProfile:
     """Reads the profile of a target.
+
+    Args:
+        name_or_path: The name of a target such as `openvino`, or a file whose name ends in `.toml`.
 
     Raises:
         UsageError: There is no target of that name.
+        InvalidTarget: There is no such file, or its content is not a target; with line and column.
+        StorageError: Reading failed.
     """
+    named = os.fspath(name_or_path)
     names = list_targets()
-    if name not in names:
-        guess = difflib.get_close_matches(name, names, n=1)
-        raise UsageError(
-            f"--target: {quoted(name)} is not a target; there are {', '.join(names)}",
-            hint=f"did you mean `{guess[0]}`?" if guess else "`qdx targets` describes them",
+    if named in names:
+        return _shipped(named)
+    if named.endswith(_ENDING):
+        text = read_text(named, TARGET_LIMIT_BYTES, error=InvalidTarget)
+        return parse_target(text, source=named)
+    guess = difflib.get_close_matches(named, names, n=1)
+    raise UsageError(
+        f"--target: {quoted(named)} is not a target; there are {', '.join(names)}",
+        hint=f"did you mean `{guess[0]}`?"
+        if guess
+        else "`qdx targets` describes them; a target of your own is a file whose name ends in .toml",
+    )
+
+
+def parse_target(text: str, *, source: str) -> TargetProfile:
+    """Reads a target of the user's from TOML text; `source` names it in messages.
+
+    Raises:
+        InvalidTarget: The text is not TOML or not a target; with line and column.
+    """
+    data = parse_toml(text, source=source, error=InvalidTarget)
+    here = _document(source, InvalidTarget, partial(toml_positions, text))
+    here.check_sizes(data, items=TARGET_KERNELS_LIMIT, keys=TARGET_KEYS_LIMIT)
+    faults = list(_reference_faults(data))
+    if faults:
+        raise here.listing(faults)
+    profile = _validated(_resolved(data), here)
+    if profile.name in list_targets():
+        words = f"`name` is {quoted(profile.name)}, which is a target of qdx"
+        raise here.listing(
+            [(("name",), words)], hint=f"a name of its own, such as `my-{profile.name}`"
         )
+    return profile
+
+
+def profile_from_data(
+    data: Mapping[str, object], source: str, *, error: type[InvalidInput] = InvalidTarget
+) -> TargetProfile:
+    """Reads a whole profile from plain data, such as the copy in a bundle's manifest, as strictly as a user's file.
+
+    Args:
+        data: What `TargetProfile.model_dump(mode="json", by_alias=True)` gave; nothing is taken from other files.
+        source: Where it was read, for messages.
+        error: Class of the error raised.
+
+    Raises:
+        InvalidInput: Or the subclass given: it is not a profile, or sets an option that no file may set.
+    """
+    here = _document(source, error, None)
+    faults = plain_faults(data)
+    if faults:
+        raise here.listing(faults)
+    here.check_sizes(data, items=TARGET_KERNELS_LIMIT, keys=TARGET_KEYS_LIMIT)
+    return _validated(dict(data), here)
+
+
+def check_profile(
+    profile: TargetProfile, source: str, *, error: type[InvalidInput] = InvalidTarget
+) -> None:
+    """Refuses what a stranger's profile may not say, where it was read as a part of something else; as a user's file.
+
+    Raises:
+        InvalidInput: Or the subclass given: it sets an option that no file may set, names files that its runtime does
+            not write, or holds text that cannot be printed.
+    """
+    here = _document(source, error, None)
+    faults = plain_faults(profile.model_dump(mode="json", by_alias=True))
+    faults = faults or list(_runtime_faults(profile))
+    if faults:
+        raise here.listing(faults)
+
+
+def target_data(name: str) -> dict[str, Any]:
+    """The data of a target of qdx upon all that it takes over, as TOML has it."""
+    return _resolved(_read(name))
+
+
+def target_sources(name: str) -> list[tuple[str, KeyPath]]:
+    """The texts that the data of a target of qdx comes from, the first one first, and where in it each belongs."""
+    text, data = _text(name), _read(name)
+    sources: list[tuple[str, KeyPath]] = [(text, ())]
+    if "base" in data.get("layout", {}):
+        sources.append((_text(f"layouts/{data['layout']['base']}"), ("layout",)))
+    return sources + (target_sources(data["extends"]) if "extends" in data else [])
+
+
+def _document(source: str, error: type[InvalidInput], positions: Any) -> Document:
+    return Document(TargetProfile, "the target", "a table", source, error, positions)
+
+
+def _validated(data: dict[str, Any], here: Document) -> TargetProfile:
+    """A stranger's data as a profile that the runtime can follow."""
     try:
-        profile = TargetProfile.model_validate(_data(name))
+        profile = TargetProfile.model_validate(data)
+    except ValidationError as bad:
+        raise here.malformed(bad, data) from None
+    faults = list(_runtime_faults(profile))
+    if faults:
+        raise here.listing(faults)
+    return profile
+
+
+def _reference_faults(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """What a user's file takes over that is not there to be taken."""
+    layout = data.get("layout", {})
+    asked: list[tuple[tuple[str, ...], object, tuple[str, ...]]]
+    asked = [(("extends",), data.get("extends"), list_targets())]
+    if isinstance(layout, dict):
+        asked.append((("layout", "base"), layout.get("base"), list_base_layouts()))
+    for path, name, known in asked:
+        if name is not None and name not in known:
+            guess = difflib.get_close_matches(str(name), known, n=1)
+            meant = f"; did you mean `{guess[0]}`?" if guess else ""
+            found = quoted(name) if isinstance(name, str) else "not text"
+            yield path, f"`{'.'.join(path)}` is {found}, expected {choices(known)}{meant}"
+
+
+def _runtime_faults(profile: TargetProfile) -> Iterator[tuple[KeyPath, str]]:
+    """What a stranger's profile says that its runtime does not do, or that is not for a file to say.
+
+    The runtime's own targets tell: a backend writes the files that they name, and needs the versions that they have.
+    """
+    targets = [_shipped(name) for name in list_targets()]
+    runtimes = sorted({target.runtime for target in targets})
+    same = [target for target in targets if target.runtime == profile.runtime]
+    if not same:
+        yield ("runtime",), f"`runtime` is {quoted(profile.runtime)}, expected {choices(runtimes)}"
+        return
+    own = next(target for target in same if target.name == profile.runtime)
+    devices = sorted({target.device for target in same})
+    if profile.device not in devices:
+        yield ("device",), f"`device` is {quoted(profile.device)}, expected {choices(devices)}"
+    if profile.extra != own.extra:
+        yield ("extra",), f"`extra` is {quoted(profile.extra)}, expected `{own.extra}`"
+    systems = {target.deployment_target for target in same if target.deployment_target is not None}
+    if profile.deployment_target not in {None, *systems}:
+        words = f"`deployment_target` is {quoted(profile.deployment_target)}"
+        yield (
+            ("deployment_target",),
+            f"{words}, expected {choices(sorted(systems)) if systems else 'none'}",
+        )
+    for key in ("deployment_target", "runtime_versions"):
+        if (getattr(profile, key) is None) != (getattr(own, key) is None):
+            needs = "needs one" if getattr(profile, key) is None else "has none"
+            yield (key,), f"`{key}`: {own.runtime} {needs}"
+    for key in ("model_file", "external_data_file", "halves"):
+        found, expected = getattr(profile.layout, key), getattr(own.layout, key)
+        if found != expected:
+            words = f"`layout.{key}` is {quoted(found)}, {own.runtime} writes {quoted(expected)}"
+            yield ("layout", key), words
+    allowed = SAFE_OPTIONS.get(own.runtime, frozenset()).union(*(one.options for one in same))
+    for name in profile.options:
+        if name not in allowed:
+            words = f"{quoted(name)} is not an option that a file may set for {own.runtime}"
+            yield ("options", name), f"{words}, expected {choices(sorted(allowed))}"
+
+
+def _shipped(name: str) -> TargetProfile:
+    """A profile that comes with qdx."""
+    try:
+        profile = TargetProfile.model_validate(_resolved(_read(name)))
     except (tomllib.TOMLDecodeError, ValidationError) as bad:
         raise InternalError(f"{quoted(f'{name}.toml')}: not a target profile: {bad}") from bad
     if profile.name != name:
@@ -236,23 +243,52 @@ def load_target(name: str) -> TargetProfile:
     return profile
 
 
-def _data(name: str) -> dict[str, Any]:
-    """The content of a profile's file upon that of the one that it extends."""
+def _resolved(data: dict[str, Any]) -> dict[str, Any]:
+    """A profile's data upon what it extends, and its layout upon the layout that it names."""
+    own = dict(data)
+    layout = own.get("layout")
+    if isinstance(layout, dict) and "base" in layout:
+        mine = {key: value for key, value in layout.items() if key != "base"}
+        own["layout"] = _upon(_base_layout(layout["base"]), mine)
+    extended = own.pop("extends", None)
+    return own if extended is None else _upon(_resolved(_read(extended)), own)
+
+
+def _base_layout(name: str) -> dict[str, Any]:
+    data = _read(f"layouts/{name}")
+    if data.pop("schema", None) != _BASE_SCHEMA:
+        raise InternalError(f"{quoted(f'{name}.toml')}: not a layout of targets")
+    return data
+
+
+def _is_base(path: Path) -> bool:
+    return bool(tomllib.loads(read_text(path, allow_hard_links=True)).get("schema") == _BASE_SCHEMA)
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads(_text(name))
+
+
+def _text(name: str) -> str:
+    """A file that comes with qdx."""
     # Installers may link files of a package into place.
-    data = tomllib.loads(read_text(_FOLDER / f"{name}.toml", allow_hard_links=True))
-    base = data.pop("extends", None)
-    return data if base is None else _upon(_data(base), data)
+    return read_text(_FOLDER / f"{name}{_ENDING}", allow_hard_links=True)
 
 
-def _upon(base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """A profile's data in which one's own keys replace the base's; kernels come before the base's."""
-    merged = dict(base)
-    for key, value in data.items():
-        under = base.get(key)
-        if key == "kernels" and under is not None:
+def _upon(base: dict[str, Any], own: dict[str, Any], depth: int = _MERGED_DEPTH) -> dict[str, Any]:
+    """Data upon a base: its own keys come first and replace the base's, its own rows come before the base's."""
+    merged = dict(own)
+    for key, under in base.items():
+        value = own.get(key)
+        if isinstance(value, list) and isinstance(under, list) and _is_rows(under):
             merged[key] = [*value, *under]
-        elif isinstance(value, dict) and isinstance(under, dict):
-            merged[key] = {**under, **value}
-        else:
-            merged[key] = value
+        elif isinstance(value, dict) and isinstance(under, dict) and depth > 1:
+            merged[key] = _upon(under, value, depth - 1)
+        elif key not in own:
+            merged[key] = under
     return merged
+
+
+def _is_rows(value: list[Any]) -> bool:
+    """Whether a list is one of tables, of which the first that fits decides."""
+    return bool(value) and all(isinstance(row, dict) for row in value)

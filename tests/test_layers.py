@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.support.layers import ROOT, breaches, circles, room_of, source_files
+from tests.support.layers import ROOT, breaches, circles, imports, room_of, source_files
 
 
 @pytest.mark.parametrize("path", [path.relative_to(ROOT).as_posix() for path in source_files()])
@@ -89,3 +91,15 @@ def test_the_front_door_has_folders_and_its_public_face_alone():
     modules = {path.name for path in (ROOT / "qdx").glob("*.py")}
 
     assert modules == {"__init__.py", "__main__.py", "_version.py"}
+
+
+def test_no_test_file_imports_another():
+    """What they share lies in `tests/support`."""
+    found = [
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in imports(path.read_text())
+        if re.match(r"tests\..*\btest_", name)
+    ]
+
+    assert found == []

@@ -6,7 +6,6 @@ kept of channels as [groups, channels of all activations in a row].
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,8 @@ from qdx.exporter.calibrate.histogram import BINS, EXPONENTS
 from qdx.exporter.calibrate.provenance import SCHEMA, Contents, GraphRecord
 from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.statistics import TensorStatistics
-from qdx.exporter.errors import InvalidInput, StorageError, quoted
+from qdx.exporter.errors import InvalidInput, quoted
+from qdx.exporter.files import replace_file
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 
 __all__ = ["check_ranges_file", "dump_ranges", "load_ranges", "save_ranges"]
@@ -72,21 +72,7 @@ def save_ranges(ranges: Ranges, path: Path | str) -> None:
     Raises:
         StorageError: The disk refused.
     """
-    path = Path(path)
-    data = dump_ranges(ranges)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with staged.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except OSError as bad:
-        staged.unlink(missing_ok=True)
-        raise StorageError(f"{quoted(path)}: cannot be written, {bad.strerror or bad}") from bad
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
+    replace_file(Path(path), dump_ranges(ranges))
 
 
 def check_ranges_file(path: Path | str) -> None:

@@ -11,7 +11,7 @@ from qdx.exporter.dtypes import quantized_dtype
 from qdx.exporter.formats.derived import DerivedParts
 from qdx.exporter.formats.memory import remembered
 from qdx.exporter.formats.quantization import WeightQuantization
-from qdx.exporter.formats.rows import Layout
+from qdx.exporter.formats.rows import RowLayout
 from qdx.exporter.formats.weight_scales import Grid, row_qparams, runs_of_rows
 from qdx.exporter.graph.ir.weights import LazyWeight
 
@@ -65,7 +65,7 @@ class QuantizedTensor:
 
     def dequantized(self) -> torch.Tensor:
         """The float32 values that the integers stand for, of the weight's shape."""
-        layout = Layout(tuple(self.values.shape), self.quantization)
+        layout = RowLayout(tuple(self.values.shape), self.quantization)
         rows = layout.rows(self.values.to(torch.float32))
         scale, zero_point = layout.column(self.scale), layout.column(self.zero_point)
         return layout.restored((rows - zero_point.to(torch.float32)) * scale)
@@ -92,7 +92,7 @@ def quantize_weight(
         InvalidModel: The weight holds NaN or infinity.
         InternalError: The granularity is not known or does not fit the weight.
     """
-    layout = Layout(tuple(weight.shape), quantization)
+    layout = RowLayout(tuple(weight.shape), quantization)
     rows = layout.rows(weight)
     grid = Grid.of(quantization)
     container: torch.dtype = getattr(torch, grid.kind.container)
@@ -155,7 +155,7 @@ def derived_weights(
     Returns:
         The integers under "", the scales under ".scale" and the zero points under ".zero_point".
     """
-    shape = Layout(weight.shape, quantization).parameter_shape
+    shape = RowLayout(weight.shape, quantization).parameter_shape
     container: torch.dtype = getattr(torch, quantized_dtype(quantization.dtype).container)
 
     def quantized(loaded: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -8,8 +8,6 @@ Blocks lie along the last dimension.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,8 +20,6 @@ __all__ = [
     "NVFP4_BLOCK",
     "Mxfp8",
     "Nvfp4",
-    "mxfp8_bytes",
-    "nvfp4_bytes",
     "nvfp4_scale",
     "quantize_mxfp8",
     "quantize_nvfp4",
@@ -128,18 +124,6 @@ def quantize_mxfp8(values: torch.Tensor) -> Mxfp8:
     powers = torch.where(largest > 0, powers, torch.zeros_like(powers)).clamp(-_BIAS, _BIAS)
     scaled = torch.ldexp(blocks, -powers[..., None]).clamp_(-_FLOAT8_MAX, _FLOAT8_MAX)
     return Mxfp8(scaled.to(torch.float8_e4m3fn).flatten(-2), (powers + _BIAS).to(torch.uint8))
-
-
-def nvfp4_bytes(shape: Sequence[int]) -> int:
-    """Bytes of a tensor in NVFP4: half a byte an element, one a block, four for the tensor."""
-    count = math.prod(shape)
-    return count // 2 + count // NVFP4_BLOCK + 4
-
-
-def mxfp8_bytes(shape: Sequence[int]) -> int:
-    """Bytes of a tensor in MXFP8: one an element and one a block."""
-    count = math.prod(shape)
-    return count + count // MXFP8_BLOCK
 
 
 def _blocks(values: torch.Tensor, block: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from qdx.exporter.formats.block_weights import block_weight
 from qdx.exporter.formats.memory import remembered
 from qdx.exporter.formats.palette_rows import nearest_entries, row_centres
 from qdx.exporter.formats.quantization import WeightQuantization
-from qdx.exporter.formats.rows import Layout
+from qdx.exporter.formats.rows import RowLayout
 from qdx.exporter.graph.ir.operators import dequantize, lut
 from qdx.exporter.graph.ir.weights import LazyWeight
 
@@ -65,7 +65,7 @@ def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette
         InvalidModel: The weight holds NaN or infinity, or values beyond the table's dtype.
         InternalError: The granularity does not fit the weight.
     """
-    layout = Layout(tuple(weight.shape), quantization)
+    layout = RowLayout(tuple(weight.shape), quantization)
     rows = layout.rows(weight.to(torch.float32))
     return _palette(layout, _tables(rows, quantization), rows, quantization)
 
@@ -92,7 +92,7 @@ def derived_palette(weight: LazyWeight, quantization: WeightQuantization) -> dic
     Returns:
         The indices under "", the tables under ".table" and the scales under ".scale".
     """
-    layout = Layout(weight.shape, quantization)
+    layout = RowLayout(weight.shape, quantization)
     number = layout.row_count
     integers = quantization.lut_dtype == "int8"
     source = _Source(weight, quantization)
@@ -132,7 +132,7 @@ class _Source:
     def __init__(self, weight: LazyWeight, quantization: WeightQuantization) -> None:
         self._weight = weight
         self._quantization = quantization
-        self._layout = Layout(weight.shape, quantization)
+        self._layout = RowLayout(weight.shape, quantization)
         self._known: _Tables | None = None
 
     def read(self, suffix: str) -> torch.Tensor:
@@ -186,7 +186,7 @@ def _chosen_tables(rows: torch.Tensor, quantization: WeightQuantization) -> _Tab
 
 
 def _palette(
-    layout: Layout, tables: _Tables, rows: torch.Tensor, quantization: WeightQuantization
+    layout: RowLayout, tables: _Tables, rows: torch.Tensor, quantization: WeightQuantization
 ) -> Palette:
     """The nearest entries of tables for the elements of rows."""
     indices = layout.restored(nearest_entries(rows, tables.values)).contiguous()

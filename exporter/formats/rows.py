@@ -10,12 +10,12 @@ import torch
 from qdx.exporter.errors import InternalError
 from qdx.exporter.formats.quantization import WeightQuantization
 
-__all__ = ["Layout"]
+__all__ = ["RowLayout"]
 
 _BY_CHANNEL: Final = ("channel", "grouped_channel")
 
 
-class Layout:
+class RowLayout:
     """A weight as rows that have one scale each, and back."""
 
     def __init__(self, shape: tuple[int, ...], quantization: WeightQuantization) -> None:

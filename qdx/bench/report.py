@@ -106,11 +106,6 @@ class BenchReport:
             ],
         }
 
-    def timing(self, where: str, contender: str) -> Timing | None:
-        """What a contender took; None where it lacks the method."""
-        found = (t for t in self.timings if (t.where, t.contender) == (where, contender))
-        return next(found, None)
-
 
 def timings_of(
     taken: Mapping[str, Mapping[str, list[Taken]]],

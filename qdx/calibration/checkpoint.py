@@ -13,7 +13,6 @@ sample's, does not have the digest of its name.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -26,14 +25,13 @@ import torch
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import dump_ranges, load_ranges
 from qdx.exporter.errors import InvalidInput, StorageError, quoted
-from qdx.exporter.files import open_regular
+from qdx.exporter.files import is_leftover, open_regular, replace_file
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 
 __all__ = ["KeptAnswers", "SampleCheckpoint", "Seal"]
 
 _NAME: Final = re.compile(r"(\d{6}|observed-\d{6}|finished)-([0-9a-f]{64})\.(safetensors|qdx)")
 _FINISHED: Final = "finished"
-_PARTIAL: Final = ".partial"
 _CHUNK_BYTES: Final = 2**20
 
 
@@ -86,7 +84,7 @@ class KeptAnswers:
         found = _NAME.fullmatch(path.name)
         why = None
         if found is None:
-            why = None if path.name.endswith(_PARTIAL) else "is no part of a calibration"
+            why = None if is_leftover(path.name) else "is no part of a calibration"
         else:
             try:
                 digest = self._digest_of(found[1])
@@ -114,14 +112,7 @@ class KeptAnswers:
         digest = self._digest_of(part)
         digest.update(data)
         path = self._folder / f"{part}-{digest.hexdigest()}{ending}"
-        staged = path.with_name(path.name + _PARTIAL)
-        try:
-            staged.write_bytes(data)
-            staged.replace(path)
-        except OSError as bad:
-            with contextlib.suppress(OSError):
-                staged.unlink(missing_ok=True)
-            raise StorageError(f"{quoted(path)}: {bad.strerror or bad}") from bad
+        replace_file(path, data)
         self._files[part] = path
 
     def answer(self, call: int) -> dict[str, torch.Tensor] | None:

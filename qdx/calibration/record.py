@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
+    from qdx.source.planned import PlannedGraphs
 
 __all__ = ["calibrate", "matching_ranges", "needs_ranges", "record_ranges"]
 
@@ -118,7 +119,7 @@ def record_ranges(
     call: dict[str, Any],
     *,
     prompts: Sequence[str] | None = None,
-    resolved: ResolvedPlan | None = None,
+    planned: PlannedGraphs | None = None,
     workers: int | None = None,
     device: torch.device = CPU,
     kept: Kept | None = None,
@@ -135,8 +136,9 @@ def record_ranges(
         plan: The plan.
         call: The pipeline call, its images loaded.
         prompts: Prompts to calibrate with; None keeps the call's.
-        resolved: What becomes of the plan on the one target that the ranges are for; None where any
-            may use them.
+        planned: The graphs of an export and what becomes of the plan on its target; None where any target may
+            use the ranges. Inputs are declared by the target, and all that follows from them is the same: the ranges
+            are those of any other target, to the bit.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
         device: What computes.
         kept: What is kept between runs: an interrupted calibration goes on, a finished one is read; None keeps nothing.
@@ -158,8 +160,12 @@ def record_ranges(
             if own
             else trace_pipeline(source.folder.path, call, components=components)
         )
+    traced = planned.graphs if planned is not None and source is given else {}
     graphs = {
-        where: replace(source.graph(where), weights=source.mapped_weights[record.component])
+        where: replace(
+            traced.get(where) or source.graph(where),
+            weights=source.mapped_weights[record.component],
+        )
         for where, record in source.captured.calls.items()
     }
     asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
@@ -172,7 +178,7 @@ def record_ranges(
 
     def check(groups: RecordedGroups) -> None:
         for where in wanted:
-            check_groups(asked if resolved is None else resolved, groups, where)
+            check_groups(asked if planned is None else planned.resolved, groups, where)
 
     run = partial(
         calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,

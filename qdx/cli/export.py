@@ -27,7 +27,9 @@ __all__ = ["command"]
 
 def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusers pipeline folder.")],
-    target: Annotated[str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`.")],
+    target: Annotated[
+        str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`, or a TOML file.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")],
     plan: Annotated[
         str, typer.Option("--plan", metavar="PLAN", help="A preset's name or a JSON file.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from qdx.exporter.errors import StorageError, UsageError, quoted
+from qdx.exporter.files import replace_file
 
 __all__ = ["check_names", "check_output", "expected_count", "free_names", "write_picture"]
 
@@ -96,13 +97,8 @@ def write_picture(image: Any, path: Path) -> None:
     Raises:
         StorageError: The disk refused.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(staging, format=_FORMATS[path.suffix.lower()])
-        staging.replace(path)
     except OSError as bad:
         raise StorageError(f"{quoted(path)}: cannot be written, {bad.strerror or bad}") from bad
-    finally:
-        with suppress(OSError):
-            staging.unlink(missing_ok=True)
+    replace_file(path, partial(image.save, format=_FORMATS[path.suffix.lower()]))

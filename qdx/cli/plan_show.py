@@ -28,7 +28,9 @@ __all__ = ["command"]
 def command(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A preset's name or a JSON file.")],
     model: Model,
-    target: Annotated[str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`.")],
+    target: Annotated[
+        str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`, or a TOML file.")
+    ],
     call: Call = None,
     sites: Annotated[
         bool, typer.Option("--sites", help="List every operation by name, not those alike as one.")

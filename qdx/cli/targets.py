@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qdx.cli.options import AsJson
 from qdx.cli.output import emit, table
+from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.targets import TargetProfile
@@ -19,12 +21,23 @@ _ENGINES: Final = "built by `qdx build` on the machine with the GPU; export and 
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one target.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="Show one target, or check a file.")
+    ] = None,
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print the target as a file to start your own from.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of such files, for editors.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the targets, or describe one."""
+    """List the targets, or describe one; check a target of your own, a TOML file."""
     from qdx.targets import list_targets, load_target
 
+    if as_toml or schema:
+        sys.stdout.write(_to_start_from(name, schema=schema))
+        return
     if name is not None:
         data = _described(load_target(name))
         emit(data, as_json=as_json, text=_as_text(data))
@@ -42,6 +55,22 @@ def command(
     emit(
         found, as_json=as_json, text=table(("target", "installed", "description", "weights"), rows)
     )
+
+
+def _to_start_from(name: str | None, *, schema: bool) -> str:
+    """The text of a target of qdx, or the schema of such texts.
+
+    Raises:
+        UsageError: There is no target of that name, or none is named.
+    """
+    from qdx.exporter.strict_json import dump_json
+    from qdx.targets.text import target_schema, target_text
+
+    if schema:
+        return dump_json(target_schema()).decode()
+    if name is None:
+        raise UsageError("--toml: no target is named", hint="run `qdx targets NAME --toml`")
+    return target_text(name)
 
 
 def _described(profile: TargetProfile) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.errors import Refusal, StorageError, TargetRefusal, UsageError
 from qdx.exporter.graph.rewrites.face import Port, traced_output, with_face
 from qdx.targets.layouts import load_layout
-from qdx.targets.profile import Layout
+from qdx.targets.profile import TargetLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qdx.exporter.form import Form
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.source.pipeline import TracedPipeline
-    from qdx.targets.layouts import Family, Package, PackagePort, PackagesLayout
+    from qdx.targets.layouts import ApplicationLayout, Family, Package, PackagePort
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["Packages", "Placed", "open_layout", "write_resources"]
@@ -56,7 +56,7 @@ class Packages:
         halved: Whether packages are cut in two where the application takes them so.
     """
 
-    layout: PackagesLayout
+    layout: ApplicationLayout
     family: Family
     halved: bool = False
 
@@ -122,7 +122,7 @@ class Packages:
         """The profile for a graph that has its face already."""
         model = Path(profile.layout.model_file)
         halves = self.family.packages[where].halves if self.halved else ()
-        layout = Layout(
+        layout = TargetLayout(
             model_file=model.name, halves=tuple(f"{name}{model.suffix}" for name in halves)
         )
         return profile.model_copy(update={"layout": layout})

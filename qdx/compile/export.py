@@ -82,7 +82,7 @@ class ExportResult:
 def export(
     model: Path | str,
     *,
-    target: str,
+    target: str | Path,
     plan: str | Path,
     output: Path | str,
     call: dict[str, Any] | None = None,
@@ -103,7 +103,7 @@ def export(
 
     Args:
         model: A diffusers pipeline folder.
-        target: A target's name, such as `openvino`.
+        target: A target's name, such as `openvino`, or a TOML file of your own.
         plan: A preset's name or a plan file.
         output: The bundle's folder; it must not exist unless `force`.
         call: Arguments of the pipeline call that decides shapes and options: plain JSON, and images or
@@ -124,7 +124,7 @@ def export(
         progress: Shows the steps.
 
     Raises:
-        UsageError, InvalidPlan, InvalidModel, TargetRefusal, RuntimeMissing, StorageError: See their texts.
+        UsageError, InvalidPlan, InvalidTarget, InvalidModel, TargetRefusal, RuntimeMissing, StorageError: See their texts.
     """
     output = Path(output)
     BundleWriter.check(output, force=force)
@@ -154,7 +154,7 @@ def export(
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
     recording = partial(
-        record_ranges, source, intent, call, prompts=prompts, resolved=planned.resolved,
+        record_ranges, source, intent, call, prompts=prompts, planned=planned,
         workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
     )  # fmt: skip
     recorded_ranges = _ranges(source, planned, ranges, recording)

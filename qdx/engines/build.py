@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qdx.bundle.amend import amend
 from qdx.bundle.reader import read_bundle
-from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
-from qdx.exporter.files import read_bytes
+from qdx.exporter.errors import InvalidInput, UsageError, quoted
+from qdx.exporter.files import read_bytes, replace_file
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
@@ -166,20 +165,10 @@ def _read_cache(path: Path | None) -> bytes:
 
 
 def _write_cache(path: Path, data: bytes) -> None:
-    """Replaces the file in one step.
+    """Replaces the file.
 
     Raises:
         StorageError: The disk refused; the engines are in the bundle all the same.
     """
-    partial = path.with_name(f".{path.name}.qdx-{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as bad:
-        raise StorageError(
-            f"--timing-cache: {quoted(path)}: cannot be written, {bad.strerror or bad}",
-            hint="the engines are built and in the bundle; the next build measures its kernels anew",
-        ) from bad
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    hint = "the engines are built and in the bundle; the next build measures its kernels anew"
+    replace_file(path, data, hint=hint)

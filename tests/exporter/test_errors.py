@@ -10,6 +10,7 @@ EXIT_CODES = {
     "UsageError": 2,
     "InvalidInput": 2,
     "InvalidPlan": 2,
+    "InvalidTarget": 2,
     "InvalidModel": 2,
     "InvalidBundle": 2,
     "TargetRefusal": 3,
@@ -32,7 +33,7 @@ def test_exit_codes_are_the_documented_ones():
 def test_tree_at_the_top_of_the_module_names_every_class_and_code():
     for name, code in EXIT_CODES.items():
         line = next(line for line in errors.__doc__.splitlines() if f" {name}" in line)
-        if name not in {"InvalidPlan", "InvalidModel", "InvalidBundle"}:
+        if name not in {"InvalidPlan", "InvalidTarget", "InvalidModel", "InvalidBundle"}:
             assert f" {code}" in line
 
 

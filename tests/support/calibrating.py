@@ -93,3 +93,10 @@ def calibrated(one: Any, settings: dict[str, Any] | None = None, **arguments: An
 def sample_files(work: Path, words: str = "*") -> list[Path]:
     """Files of samples under way."""
     return sorted(path for path in work.rglob(words) if path.is_file() and "sample-" in str(path))
+
+
+def calibrated_run(one, prompts=None, call=None, own=None, workers=1, **settings):
+    """Every step observed, unless the settings say otherwise."""
+    given = dict(one.call if call is None else call)
+    chosen = {"observed": 1.0, "call": own, **settings}
+    return calibrated(one, chosen, prompts=prompts, call=given, workers=workers)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from qdx.exporter.errors import TargetRefusal, UsageError
-from qdx.targets import load_target
+from qdx.targets import list_targets, load_target
 from qdx.targets.layouts import list_layouts, load_layout
+from qdx.targets.profile import list_base_layouts
 
 COREML = load_target("coreml")
 
@@ -53,3 +57,23 @@ def test_an_unknown_name_and_another_runtime_are_refused() -> None:
         load_layout("kotlin", COREML)
     with pytest.raises(UsageError, match="`openvino` is one of `openvino`"):
         load_layout("swift", load_target("openvino"))
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_a_target_s_layout_is_what_its_loaders_look_for(name):
+    """Recorded before targets shared a layout: a change of what they share changes what several loaders find."""
+    profile = load_target(name)
+    recorded = json.loads(Path(__file__).with_name("layouts_of_targets.json").read_text())
+    layout = profile.layout.model_dump(mode="json")
+    for side in ("inputs", "outputs"):
+        layout[side] = {
+            key: {name: value for name, value in port.items() if value is not None}
+            for key, port in layout[side].items()
+        }
+
+    assert recorded[profile.runtime] == layout
+
+
+def test_what_targets_share_is_not_a_layout_of_an_application():
+    assert list_base_layouts() == ("diffusers",)
+    assert "diffusers" not in list_layouts()

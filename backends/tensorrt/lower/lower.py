@@ -40,7 +40,7 @@ _HALVES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT
 
 
 def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
-    """Writes the component into `folder`, with the recipe by which its engine is built.
+    """Writes the component into `folder`, with the recipe by which its engine is built, and checks what it wrote.
 
     Args:
         graph: Float or quantized.
@@ -58,8 +58,9 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
         model=MODEL_FILE, versions=str(profile.runtime_versions), profiles=profiles(graph)
     )
     facts = DeviceFacts(recipe.version_range, profile.compute_capability)
-    notes = _notes(_checked(model, graph.where, facts), graph.where)
     write_model(model, folder / MODEL_FILE, external_data=DATA_FILE)
+    # What was written is checked: its scales are read from the file, where the model would quantize each weight again.
+    notes = _notes(_checked(ir.load(folder / MODEL_FILE), graph.where, facts), graph.where)
     (folder / RECIPE_NAME).write_bytes(recipe.to_json())
     others = [folder / RECIPE_NAME]
     if (folder / DATA_FILE).exists():

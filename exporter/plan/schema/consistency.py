@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from qdx.exporter.errors import quoted
+from qdx.exporter.model_faults import dotted
 from qdx.exporter.plan.schema.consistency_block_floats import (
     block_inputs_faults,
     block_weights_faults,
@@ -14,7 +15,7 @@ from qdx.exporter.plan.schema.consistency_block_floats import (
 from qdx.exporter.plan.schema.consistency_nncf import nncf_faults
 from qdx.exporter.plan.schema.consistency_palettes import palette_faults
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
-from qdx.exporter.plan.schema.plan import Plan, dotted
+from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import Rule
 from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Inputs, Weights, bits
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Fault", "KeyPath"]
+from qdx.exporter.model_faults import KeyPath
 
-KeyPath = tuple[str | int, ...]
-"""Keys and indices from the root of a plan."""
+__all__ = ["Fault", "KeyPath"]
 
 
 @dataclass(frozen=True)

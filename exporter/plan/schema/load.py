@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from qdx.exporter.errors import InvalidPlan, quoted
 from qdx.exporter.files import dump_json, parse_json, position_of, read_text
 from qdx.exporter.limits import PLAN_LIMIT_BYTES
+from qdx.exporter.model_faults import choices
 from qdx.exporter.plan.schema.consistency import contradictions
-from qdx.exporter.plan.schema.messages import check_sizes, choices, contradictory, malformed
-from qdx.exporter.plan.schema.plan import SCHEMA, Plan
+from qdx.exporter.plan.schema.messages import KEYS_LIMIT, contradictory, document
+from qdx.exporter.plan.schema.plan import RULES_LIMIT, SCHEMA, Plan
 
 __all__ = ["list_presets", "load_plan", "parse_plan", "plan_from_json", "preset_text"]
 
@@ -86,12 +87,13 @@ def parse_plan(text: str, *, source: str) -> Plan:
             if not isinstance(schema, str)
             else "plans of another version are not read; `qdx --version` tells yours",
         )
-    check_sizes(value, text, source)
+    here = document(text, source)
+    here.check_sizes(value, items=RULES_LIMIT, keys=KEYS_LIMIT)
     try:
         # JSON mode: in strict Python mode a list would not be accepted as a tuple.
         plan = Plan.model_validate_json(text)
     except ValidationError as bad:
-        raise malformed(bad, value, text, source) from None
+        raise here.malformed(bad, value) from None
     plan._source, plan._text = source, text  # noqa: SLF001 - where it was read, for messages
     faults = contradictions(plan)
     if faults:

@@ -1,45 +1,16 @@
-"""What all models of a plan share: strictness, and the small types of their values."""
+"""The small types of values that the models of a plan share."""
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-__all__ = ["Decibels", "Name", "PlanModel", "Ratio", "Words", "described"]
+from qdx.exporter.strict_model import StrictModel as PlanModel
+
+__all__ = ["Decibels", "Name", "PlanModel", "Ratio", "Words"]
 
 Words = Annotated[str, Field(min_length=1, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
 Decibels = Annotated[float, Field(ge=0, le=200, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-_NONE: Final = re.compile(r"\bNone\b")
-_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.+(?:\n {8,}.+)*)", re.MULTILINE)
-
-
-def described(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Gives the keys of a schema the words of the model's docstring, which editors show."""
-    for name, words in _attributes(model):
-        key = model.model_fields[name].alias or name
-        schema["properties"][key]["description"] = words
-
-
-def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Names and words of the attributes in a docstring, each in one line and in JSON's terms."""
-    _, _, attributes = (inspect.getdoc(model) or "").partition("Attributes:\n")
-    for name, words in _ATTRIBUTE.findall(attributes):
-        yield name, _NONE.sub("null", " ".join(words.split()))
-
-
-class PlanModel(BaseModel):
-    """Base of the models: unknown keys are errors, nothing is converted, nothing changes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra=described)
-
-    @classmethod
-    def known_keys(cls) -> tuple[str, ...]:
-        """The keys that a plan may have here."""
-        return tuple(field.alias or name for name, field in cls.model_fields.items())

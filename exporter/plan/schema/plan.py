@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from qdx.exporter.plan.schema.fault import KeyPath
+from qdx.exporter.model_faults import dotted
 from qdx.exporter.plan.schema.gates import ComponentGates, Gates, PipelineGates
 from qdx.exporter.plan.schema.model import Name, PlanModel, Words
 from qdx.exporter.plan.schema.rule import Rule, Select
@@ -32,7 +32,6 @@ __all__ = [
     "Select",
     "Smoothing",
     "Weights",
-    "dotted",
     "json_schema",
 ]
 
@@ -88,19 +87,11 @@ class Plan(PlanModel):
         """
         if self._text:
             return f"{self._source}:{position_of(self._text, path)}"
-        return f"{self._source}: {dotted(path)}"
+        return f"{self._source}: {dotted(path) or 'the plan'}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as plain JSON data, without what was left out; for manifests."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
-
-
-def dotted(path: KeyPath) -> str:
-    """Returns a path of keys and indices as people write it, such as `rules[0].weights.dtype`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "the plan"
 
 
 def json_schema() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
-from qdx.exporter.files import dump_json, read_bytes
+from qdx.exporter.files import dump_json, read_bytes, replace_file
 from qdx.exporter.limits import IMAGE_FILE_LIMIT_BYTES
 from qdx.verification.report.html import html_page
 from qdx.verification.report.images import sheets
@@ -52,7 +52,7 @@ def write_report(report: Report, folder: Path) -> None:
     try:
         for name in FILES:
             if name in files:
-                _write(folder / name, files[name])
+                replace_file(folder / name, files[name])
     except BaseException:  # also where a signal arrives
         with contextlib.suppress(OSError):
             _remove(folder)
@@ -72,7 +72,7 @@ def rewrite_pages(folder: Path) -> StoredReport:
     report = read_report(folder / _MARK)
     pictures = {name: _picture(folder / name) for name in _IMAGES if os.path.lexists(folder / name)}
     for name, data in _pages(report, pictures).items():
-        _write(folder / name, data)
+        replace_file(folder / name, data)
     return report
 
 
@@ -127,23 +127,3 @@ def _check_replaceable(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for name in reversed(FILES):
         (folder / name).unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file under a hidden name, and renames it when it is complete and on the disk."""
-    hidden = path.with_name(f".{path.name}.qdx-{os.getpid()}")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            hidden.unlink()
-        with hidden.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{quoted(path)}: cannot be written, {error.strerror or error}"
-        ) from error
-    finally:  # also where a signal arrives
-        with contextlib.suppress(OSError):
-            hidden.unlink(missing_ok=True)

@@ -7,37 +7,20 @@ from typing import Any
 import pytest
 from torch import nn
 
-from qdx.backends.coreml.place import place
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.graph import Graph
-from qdx.exporter.graph.rewrites.open_attention import open_attention
-from qdx.exporter.plan import plan_from_json, resolve
 from qdx.exporter.transforms.insert import insert
 from qdx.exporter.transforms.placement import Placement
-from qdx.targets import load_target
+from tests.support.coreml_placed import HALF, W8, placed
 from tests.support.onnxruntime_quantized import FixedRanges
 from tests.support.tracing import block_inputs, sqnr_db
 
-GATES = {"component": {"sqnr_db_min": 10}, "pipeline": {"psnr_db_min": 10, "ssim_min": 0.1}}
 OPS = {"op": ["conv2d", "linear"]}
-W8 = {"dtype": "int8"}
 SYMMETRIC = {"dtype": "int8"}
 ASYMMETRIC = {"dtype": "int8", "symmetric": False}
-HALF = {"weights": {"dtype": "float16"}}
-
-
-def placed(graph: Graph, *rules: dict[str, Any], ranges: Any = None) -> tuple[Graph, Placement]:
-    """The graph with attention opened where that is asked, and its placement."""
-    target = load_target("coreml")
-    plan = plan_from_json(
-        {"schema": "qdx.plan/1", "rules": list(rules), "gates": GATES}, source="p.json"
-    )
-    resolved = resolve(plan, [graph.component], target, {graph.where: sites(graph)})
-    opened = open_attention(graph, resolved.quantized_products(graph.where))
-    return opened, place(opened, sites(opened), resolved, ranges, target)
 
 
 def by_key(placement: Placement) -> dict[str, Any]:

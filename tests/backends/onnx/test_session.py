@@ -4,18 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.onnxruntime.lower import lower
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
 from qdx.exporter.graph.ir.graph import Graph, TensorSpec
+from tests.support.onnx_arrays import arrays
 from tests.support.tracing import block_inputs, sqnr_db
-
-
-def arrays(inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in inputs.items()}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from qdx.backends.openvino.package import core
 from qdx.backends.openvino.run import OpenVinoRunner
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
 from qdx.exporter.graph.ir.graph import Graph
-from tests.backends.onnx.test_session import arrays
+from tests.support.onnx_arrays import arrays
 from tests.support.tracing import block_inputs, sqnr_db
 
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}

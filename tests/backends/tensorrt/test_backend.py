@@ -12,7 +12,7 @@ import pytest
 from qdx.backends.registry import get_backend
 from qdx.backends.tensorrt.engine.package import compute_capability, tensorrt
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
-from tests.backends.tensorrt.engine.test_record import PLAN, record
+from tests.support.engine_records import PLAN, record
 from tests.support.lint_models import linear
 
 BACKEND = get_backend("tensorrt")

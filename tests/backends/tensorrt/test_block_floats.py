@@ -20,13 +20,13 @@ from torch import nn
 from qdx.backends.lockstep import quantizers
 from qdx.backends.tensorrt.emulate.executable import make_executable
 from qdx.exporter.errors import TargetRefusal
-from qdx.exporter.formats.block_floats import mxfp8_bytes, nvfp4_bytes
 from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.measure.metrics import sqnr_db
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
+from tests.support.block_bytes import mxfp8_bytes, nvfp4_bytes
 from tests.support.onnxruntime_quantized import FixedRanges, resolved
 from tests.support.tensorrt_lowered import BACKEND, Lowered
 from tests.support.tracing import block_inputs, graph_of

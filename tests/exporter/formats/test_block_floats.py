@@ -14,11 +14,10 @@ from hypothesis.extra import numpy as arrays
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.formats.block_floats import (
-    mxfp8_bytes,
-    nvfp4_bytes,
     quantize_mxfp8,
     quantize_nvfp4,
 )
+from tests.support.block_bytes import mxfp8_bytes, nvfp4_bytes
 from tests.support.number_tables import FLOAT4, FLOAT8, nearest_error
 
 NUMBERS = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)

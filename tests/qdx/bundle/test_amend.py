@@ -10,8 +10,8 @@ import pytest
 from qdx.bundle.amend import amend
 from qdx.bundle.reader import read_bundle
 from qdx.exporter.errors import InvalidBundle, StorageError
-from tests.qdx.bundle.test_writer import in_child, observing
 from tests.support.bundles import hidden, snapshot, write
+from tests.support.watching import in_child, observing
 
 ADDED = "unet/added.bin"
 

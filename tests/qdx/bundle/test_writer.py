@@ -21,6 +21,7 @@ from qdx.bundle.rename import rename_new
 from qdx.bundle.writer import BundleWriter
 from qdx.exporter.errors import InternalError, InvalidBundle, QdxError, StorageError, UsageError
 from tests.support.bundles import MANIFEST, fill, hidden, snapshot, write
+from tests.support.watching import in_child, observing
 
 
 @pytest.fixture(params=["fresh", "force", "two renames"])
@@ -29,15 +30,6 @@ def mode(request, monkeypatch):
     if request.param == "two renames":
         monkeypatch.setattr(writer, "exchange", lambda _first, _second: False)
     return request.param
-
-
-@contextlib.contextmanager
-def observing(observer):
-    before, operations._observer = operations._observer, observer
-    try:
-        yield
-    finally:
-        operations._observer = before
 
 
 def prepare(folder: Path, mode: str) -> Path:
@@ -67,20 +59,6 @@ def complete_states(folder: Path) -> dict[str, object]:
 def state_of(output: Path, states: dict[str, object]) -> str:
     found = snapshot(output)
     return next((name for name, state in states.items() if state == found), "PARTIAL")
-
-
-def in_child(body) -> int:
-    """Runs a function in a forked child and returns its wait status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            body()
-        except QdxError:
-            os._exit(3)
-        except BaseException:  # noqa: BLE001
-            os._exit(4)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
 
 
 def test_a_bundle_is_written_and_reads_back(tmp_path):

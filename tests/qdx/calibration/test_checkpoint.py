@@ -116,7 +116,7 @@ def test_strange_files_and_links_are_removed_and_said(folder, tmp_path):
 
 def test_what_a_kill_left_half_written_is_no_damage(folder, ranges):
     path = of(folder, "000002-*")
-    path.rename(path.with_name(path.name + ".partial"))
+    path.rename(path.with_name(f".{path.name}.qdx-123-0"))
     older = of(folder, "observed-*")
     shutil.copy(older, folder.parent / "kept")
     SampleCheckpoint(folder, SEAL).keep_answer(2, ANSWER)
@@ -127,7 +127,7 @@ def test_what_a_kill_left_half_written_is_no_damage(folder, ranges):
     kept = SampleCheckpoint(folder, SEAL)
     assert (kept.damage, kept.observed()[0]) == ("", 2)
     assert not older.exists()
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".*"))
 
 
 def test_answers_alone_can_be_read_and_make_no_folder(folder, tmp_path):

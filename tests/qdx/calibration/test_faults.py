@@ -14,7 +14,7 @@ from diffusers import DDPMPipeline
 import qdx
 from qdx.cli.main import main
 from qdx.exporter.errors import InvalidModel, UsageError
-from tests.qdx.compile.test_interruption import start, wait
+from tests.support.child_commands import start, wait
 from tests.support.quantizing import CALL, CALL_OPTION, plan, run_command, write_plan
 
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from qdx.cli.main import main
-from tests.qdx.calibration.test_workers import until
-from tests.qdx.compile.test_interruption import start, wait
+from qdx.exporter.files import is_leftover
+from tests.support.child_commands import start, wait
 from tests.support.quantizing import CALL_OPTION, plan, run_command, write_plan
+from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),
@@ -108,7 +109,7 @@ def has_ended(child: int) -> bool:
 
 
 def kept_files(cache: Path) -> int:
-    return sum(1 for path in cache.rglob("sample-*/*") if not path.name.endswith(".partial"))
+    return sum(1 for path in cache.rglob("sample-*/*") if not is_leftover(path.name))
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -131,7 +132,7 @@ def test_ended_at_ten_random_moments_it_goes_on_and_ends_with_the_same_bits(
         assert wait(child) in EXPECTED[how], words.read_text()
         until(lambda child=child: group_is_gone(child), 10)
         assert not output.exists()
-        assert not list(tmp_path.glob("*.partial"))
+        assert not list(tmp_path.glob(".*"))
         assert (
             kept_files(cache) >= kept
         )  # nothing that was done is lost, but statistics that newer ones replace

@@ -25,31 +25,22 @@ from qdx.exporter.errors import InvalidModel, UsageError
 from qdx.exporter.plan.schema.settings import CALIBRATION_STEPS_MOST
 from samples.scenes import held_out_captions
 from tests.support import tiny
-from tests.support.calibrating import calibrated, prepared
+from tests.support.calibrating import calibrated, calibrated_run, prepared
 from tests.support.layers import ROOT
 
-PROMPTS = ("a red circle on the left", "a blue square above a green triangle")
 SHAPES = ROOT / "samples" / "shapes"
 CALL = {"prompt": "a red circle", "height": 16, "width": 16}
-
-
-_prepared = prepared
-
-
-def _calibrated(one, prompts=None, call=None, own=None, workers=1, **settings):
-    given = dict(one.call if call is None else call)
-    chosen = {"observed": 1.0, "call": own, **settings}
-    return calibrated(one, chosen, prompts=prompts, call=given, workers=workers)
+PROMPTS = ("a red circle on the left", "a blue square above a green triangle")
 
 
 @pytest.fixture(scope="module")
 def sd(tiny_sd):
-    return _prepared(tiny_sd, CALL)
+    return prepared(tiny_sd, CALL)
 
 
 @pytest.fixture(scope="module")
 def recorded(sd):
-    return _calibrated(sd, PROMPTS)
+    return calibrated_run(sd, PROMPTS)
 
 
 def test_every_site_of_every_component_is_recorded(sd, recorded):
@@ -100,12 +91,12 @@ def test_ranges_are_those_of_the_pipeline_in_pytorch(sd, recorded):
 
 
 def test_calibrating_again_gives_the_same_bytes(sd, recorded):
-    assert dump_ranges(_calibrated(sd, PROMPTS)) == dump_ranges(recorded)
+    assert dump_ranges(calibrated_run(sd, PROMPTS)) == dump_ranges(recorded)
 
 
 def test_prompts_and_seeds_change_the_ranges(sd, recorded):
-    assert dump_ranges(_calibrated(sd, PROMPTS[:1])) != dump_ranges(recorded)
-    assert dump_ranges(_calibrated(sd, PROMPTS, seed=1)) != dump_ranges(recorded)
+    assert dump_ranges(calibrated_run(sd, PROMPTS[:1])) != dump_ranges(recorded)
+    assert dump_ranges(calibrated_run(sd, PROMPTS, seed=1)) != dump_ranges(recorded)
 
 
 def test_provenance_tells_what_ran_and_no_prompt(recorded):
@@ -120,7 +111,7 @@ def test_provenance_tells_what_ran_and_no_prompt(recorded):
 def test_one_branch_counts_half_the_values(sd, recorded):
     both = recorded.statistics("unet.forward", "conv_in", "input")
     halves = [
-        _calibrated(sd, PROMPTS, branches=branch).statistics("unet.forward", "conv_in", "output")
+        calibrated_run(sd, PROMPTS, branches=branch).statistics("unet.forward", "conv_in", "output")
         for branch in ("conditional", "unconditional")
     ]
     assert all(int(half.count.sum()) < int(both.count.sum() * 8) for half in halves)
@@ -130,14 +121,14 @@ def test_one_branch_counts_half_the_values(sd, recorded):
     assert torch.equal(halves[0].maximum, halves[1].maximum)
     text = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
     found = [
-        _calibrated(sd, PROMPTS, branches=branch).statistics("unet.forward", text, "input")
+        calibrated_run(sd, PROMPTS, branches=branch).statistics("unet.forward", text, "input")
         for branch in ("conditional", "unconditional")
     ]
     assert not torch.equal(found[0].histogram, found[1].histogram)
 
 
 def test_a_pipeline_without_text_differs_in_noise_alone(ddpm):
-    ranges = _calibrated(ddpm, steps=3, timestep_groups=3, samples=2)
+    ranges = calibrated_run(ddpm, steps=3, timestep_groups=3, samples=2)
     assert len(ranges.groups("unet.forward")) == 2
     assert ranges.provenance.prompts is None
     assert ranges.provenance.guidance["unet.forward"].copies == 1
@@ -145,14 +136,14 @@ def test_a_pipeline_without_text_differs_in_noise_alone(ddpm):
 
 def test_prompts_for_a_pipeline_without_text_are_refused(ddpm):
     with pytest.raises(UsageError, match="without a prompt"):
-        _calibrated(ddpm, PROMPTS)
+        calibrated_run(ddpm, PROMPTS)
     with pytest.raises(UsageError, match="no prompts are given"):
-        _calibrated(ddpm, [])
+        calibrated_run(ddpm, [])
 
 
 def test_a_batch_of_prompts_takes_as_many_for_each_sample(tiny_sd):
     call = {**CALL, "prompt": ["a", "b"]}
-    ranges = _calibrated(_prepared(tiny_sd, call), ["one", "two", "three"], samples=2)
+    ranges = calibrated_run(prepared(tiny_sd, call), ["one", "two", "three"], samples=2)
     assert ranges.provenance.prompts is not None
     assert ranges.provenance.prompts.count == 3
     assert ranges.provenance.guidance["unet.forward"].copies == 2
@@ -174,7 +165,7 @@ def test_long_schedules_become_shorter_unless_the_plan_asks_for_them(ddpm):
 
 
 def test_fewer_steps_than_groups_of_timesteps_are_a_group_each(ddpm):
-    ranges = _calibrated(ddpm, call={"num_inference_steps": 2}, steps=None, timestep_groups=10)
+    ranges = calibrated_run(ddpm, call={"num_inference_steps": 2}, steps=None, timestep_groups=10)
     assert len(ranges.groups("unet.forward")) == 1
 
 
@@ -185,24 +176,24 @@ def test_a_pipeline_without_a_number_of_steps_takes_the_defaults(ddpm, monkeypat
         return pipeline(self, batch_size, generator, 3, output_type, return_dict)
 
     monkeypatch.setattr(DDPMPipeline, "__call__", without_steps)
-    ranges = _calibrated(ddpm, steps=None)
+    ranges = calibrated_run(ddpm, steps=None)
     assert len(ranges.timesteps("unet.forward")) == 3
     assert ranges.provenance.steps is None
     with pytest.raises(UsageError, match="4 steps, but DDPMPipeline takes no number of steps"):
-        _calibrated(ddpm)
+        calibrated_run(ddpm)
 
 
-def _steps(prepared, *, own=None, **settings):
+def _steps(ready, *, own=None, **settings):
     call = {**settings.pop("call", {}), **(own or {})}
-    ranges = _calibrated(prepared, samples=1, call=call, own=own, **settings)
+    ranges = calibrated_run(ready, samples=1, call=call, own=own, **settings)
     found = len(ranges.timesteps("unet.forward"))
     assert ranges.provenance.steps == found
     return found
 
 
 def test_components_without_graphs_compute_in_pytorch(sd, recorded, tiny_sd):
-    unet = _prepared(tiny_sd, CALL, components=["unet"])
-    ranges = _calibrated(unet, PROMPTS)
+    unet = prepared(tiny_sd, CALL, components=["unet"])
+    ranges = calibrated_run(unet, PROMPTS)
     assert set(ranges.graphs) == {"unet.forward"}
     one, other = (
         r.statistics("unet.forward", "conv_in", "input").range("minmax") for r in (ranges, recorded)
@@ -213,7 +204,7 @@ def test_components_without_graphs_compute_in_pytorch(sd, recorded, tiny_sd):
 def test_the_pipeline_is_left_as_it_was(ddpm):
     threads = torch.get_num_threads()
     state = torch.get_rng_state()
-    _calibrated(ddpm, samples=1)
+    calibrated_run(ddpm, samples=1)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -226,13 +217,15 @@ def test_weights_that_overflow_name_the_site_the_timestep_and_the_sample(ddpm, s
     tensors["conv_in.weight"] *= 1e38
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(InvalidModel, match=r"`unet.forward`: .* of `.*` holds NaN or infinity at timestep \d+ of sample 1"):  # fmt: skip
-        _calibrated(_prepared(broken, {}))
+        calibrated_run(prepared(broken, {}))
 
 
 _PROCESS = """
 import sys, hashlib
-from tests.qdx.calibration.test_run import _prepared, _calibrated, CALL, PROMPTS
-print(hashlib.sha256(dump_ranges(_calibrated(_prepared(sys.argv[1], CALL), PROMPTS))).hexdigest())
+from tests.support.calibrating import calibrated_run, prepared
+CALL = {"prompt": "a red circle", "height": 16, "width": 16}
+PROMPTS = ("a red circle on the left", "a blue square above a green triangle")
+print(hashlib.sha256(dump_ranges(calibrated_run(prepared(sys.argv[1], CALL), PROMPTS))).hexdigest())
 """
 
 
@@ -252,9 +245,9 @@ def test_processes_with_other_hash_seeds_and_threads_give_the_same_bytes(tiny_sd
 @pytest.mark.slow
 def test_the_last_step_alone_tells_other_ranges_than_the_whole_schedule(tmp_path):
     call = {"prompt": str(held_out_captions()[0]), "guidance_scale": 4.0}
-    prepared = _prepared(SHAPES, call)
+    ready = prepared(SHAPES, call)
     prompts = [str(caption) for caption in held_out_captions()[:2]]
-    ranges = _calibrated(prepared, prompts, steps=10, timestep_groups=10)
+    ranges = calibrated_run(ready, prompts, steps=10, timestep_groups=10)
     save_ranges(ranges, tmp_path / "ranges.safetensors")
     ranges = load_ranges(tmp_path / "ranges.safetensors")
     assert len(ranges.groups("unet.forward")) == 9
@@ -274,7 +267,7 @@ SHARE = {"samples": 4, "steps": 5, "observed": 0.5}
 
 
 def test_any_number_of_workers_gives_the_same_bytes(ddpm):
-    one, two, four = (dump_ranges(_calibrated(ddpm, workers=n, **SHARE)) for n in (1, 2, 4))
+    one, two, four = (dump_ranges(calibrated_run(ddpm, workers=n, **SHARE)) for n in (1, 2, 4))
     assert one == two == four
 
 
@@ -283,8 +276,8 @@ def test_any_number_of_workers_gives_the_same_bytes(ddpm):
 def test_any_number_of_workers_gives_the_same_bytes_of_every_family(tmp_path, family):
     """What a call leaves behind in the pipeline's own Python must not reach the next one."""
     model = tiny.build(family, tmp_path / "model")
-    prepared = _prepared(model, {"prompt": "a red circle", "height": 16, "width": 16})
-    one, two = (dump_ranges(_calibrated(prepared, PROMPTS, workers=n, **SHARE)) for n in (1, 2))
+    ready = prepared(model, {"prompt": "a red circle", "height": 16, "width": 16})
+    one, two = (dump_ranges(calibrated_run(ready, PROMPTS, workers=n, **SHARE)) for n in (1, 2))
     assert one == two
 
 
@@ -341,7 +334,7 @@ def test_statistics_of_many_samples_are_not_in_memory_together(ddpm, monkeypatch
     monkeypatch.setattr(run, "merged_ranges", merging)
     gc.collect()
     before = sum(isinstance(found, Ranges) for found in gc.get_objects())
-    _calibrated(ddpm, samples=6, steps=2)
+    calibrated_run(ddpm, samples=6, steps=2)
     assert max(most) - before <= 2
 
 
@@ -350,13 +343,13 @@ def test_calls_of_one_step_are_observed_together_where_guidance_calls_twice(
     tmp_path, told, monkeypatch
 ):
     call = {**tiny.FAMILIES["wan"].call, "num_inference_steps": 4}
-    prepared = _prepared(tiny.build("wan", tmp_path / "model"), call, components=["transformer"])
+    ready = prepared(tiny.build("wan", tmp_path / "model"), call, components=["transformer"])
     settings = {"samples": 2, "steps": 4, "observed": 0.5, "timestep_groups": 2}
     found = {
-        branch: calibrated(prepared, {**settings, "branches": branch})
+        branch: calibrated(ready, {**settings, "branches": branch})
         for branch in ("conditional", "unconditional")
     }
-    both = calibrated(prepared, settings, progress=told.hear(monkeypatch))
+    both = calibrated(ready, settings, progress=told.hear(monkeypatch))
     made = [one["observed"] for one in told.calls if one["where"] == "transformer.forward"]
     assert made[0::2] == made[1::2]
     assert both.provenance.guidance["transformer.forward"].calls == 2

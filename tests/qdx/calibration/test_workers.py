@@ -11,7 +11,8 @@ import pytest
 
 from qdx.calibration.workers import run_samples
 from qdx.exporter.errors import InternalError, InvalidModel, QdxError, StorageError
-from tests.qdx.compile.test_interruption import start, wait
+from tests.support.child_commands import start, wait
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -26,13 +27,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def until(condition, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 9])

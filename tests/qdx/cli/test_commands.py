@@ -17,7 +17,7 @@ from qdx.cli.progress_lines import Lines
 from qdx.exporter.devices import CPU
 from qdx.exporter.plan.schema.load import preset_text
 from qdx.targets import list_targets, load_target
-from tests.backends.tensorrt.engine.test_record import PLAN, record
+from tests.support.engine_records import PLAN, record
 
 
 class _ToStandardError:

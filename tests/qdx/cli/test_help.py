@@ -7,25 +7,8 @@ import sys
 
 import pytest
 
-COMMANDS = [
-    (),
-    ("export",),
-    ("calibrate",),
-    ("build",),
-    ("verify",),
-    ("report",),
-    ("run",),
-    ("bench",),
-    ("inspect",),
-    ("targets",),
-    ("plan",),
-    ("plan", "new"),
-    ("plan", "check"),
-    ("plan", "show"),
-    ("plan", "schema"),
-    ("cache",),
-    ("cache", "clear"),
-]
+from tests.support.command_names import COMMANDS
+
 # These print JSON as it is.
 PLAIN = {("plan",), ("plan", "new"), ("plan", "schema")}
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from qdx.exporter.errors import UsageError
-from tests.qdx.cli.test_help import COMMANDS
+from tests.support.command_names import COMMANDS
 
 
 @pytest.fixture

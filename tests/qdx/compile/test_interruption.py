@@ -5,7 +5,6 @@ Every export runs in a fork of this process, in which the libraries are loaded a
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import shutil
@@ -21,6 +20,7 @@ from qdx.bundle import operations, read_bundle
 from qdx.cli.main import main
 from qdx.source import pipeline as traced
 from tests.support.adversity import SMALL_CALL, run_export
+from tests.support.child_commands import start, wait
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -39,27 +39,6 @@ def steps(smallest, tmp_path_factory):
     finally:
         operations._observer = operations._ignore
     return seen
-
-
-def start(body) -> int:
-    """Starts a fork that runs a function and leaves with its result; returns its process id."""
-    # What earlier tests left of sessions in cycles would hang a fork that frees it: their threads are not there.
-    gc.collect()
-    child = os.fork()
-    if child == 0:
-        status = 99
-        gc.freeze()  # nor is what is still in use to be freed here
-        try:
-            status = body()
-        except SystemExit as leaving:
-            status = leaving.code
-        finally:
-            os._exit(status)
-    return child
-
-
-def wait(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def check_after_kill(output: Path) -> None:

@@ -13,6 +13,7 @@ from qdx.bundle.recipes import read_recipe, rebuilt
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import save_ranges
 from qdx.exporter.errors import InvalidInput, TargetRefusal, UsageError
+from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.plan import load_plan
 from qdx.runtime.pipeline import open_methods
 from qdx.source.pipeline import trace_pipeline
@@ -55,7 +56,7 @@ def unet_calls(model, bundle, target):
         else torch.randn(spec.shape, generator=torch.Generator().manual_seed(1))
         for spec in graph.inputs
     }
-    answers = [next(iter(one.run(inputs).values())) for one in (graph, floats, quantized)]
+    answers = [next(iter(run(one, inputs).values())) for one in (graph, floats, quantized)]
     artifact = next(iter(open_methods(bundle)["unet.forward"](inputs).values()))
     return recipe, *answers, artifact
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.qdx.compile.test_same_bytes import ROOT, check_no_trace, export
 from tests.support.quantizing import CALL_OPTION, plan, write_plan
+from tests.support.same_bytes import ROOT, check_no_trace, export
 
 SD_CALL = ("--call", '{"prompt": "a", "height": 16, "width": 16, "num_inference_steps": 2}')
 CALIBRATE = """

@@ -103,7 +103,7 @@ def test_a_timing_cache_that_cannot_be_written_is_a_storage_failure(tmp_path, ki
     (tmp_path / "file").write_text("")
     place = tmp_path if kind == "a folder" else tmp_path / "file" / "times"
 
-    with pytest.raises(StorageError, match=r"--timing-cache: .* cannot be written") as failure:
+    with pytest.raises(StorageError, match="cannot be written") as failure:
         building._write_cache(place, b"kernels")
     assert "the engines are built" in failure.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

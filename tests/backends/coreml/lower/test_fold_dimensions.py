@@ -11,7 +11,7 @@ from torch import nn
 
 from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import TargetRefusal
-from tests.backends.coreml.lower.test_lower import arrays, lowered, program_of
+from tests.support.coreml_lowered import arrays, lowered, program_of
 from tests.support.tracing import graph_of, sqnr_db
 
 Function = Callable[[torch.Tensor], torch.Tensor]

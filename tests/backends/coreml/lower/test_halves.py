@@ -20,7 +20,7 @@ from qdx.backends.coreml.run import CoreMlRunner
 from qdx.backends.lockstep import Lockstep
 from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.graph.ir.graph import Graph
-from tests.backends.coreml.lower.test_lower import arrays, lowered
+from tests.support.coreml_lowered import arrays, lowered
 from tests.support.tracing import block_inputs
 
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"

@@ -9,56 +9,18 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from qdx.backends.coreml.backend import CoreMlBackend
-from qdx.backends.coreml.mil.program import MilProgram
-from qdx.backends.coreml.mil.reader import read_package
 from qdx.backends.coreml.run import CoreMlRunner
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.ir.graph import Graph
-from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
+from tests.support.coreml_lowered import arrays, lowered, program_of
 from tests.support.layers import ROOT
 from tests.support.tracing import block_inputs, graph_of, sqnr_db
-
-
-def lowered(
-    graph: Graph,
-    folder: Path,
-    dtype: str = "float16",
-    target: str = "coreml",
-    *,
-    mixed: bool = False,
-) -> Path:
-    folder.mkdir(exist_ok=True)
-    profile = load_target(target)
-    float_types = FloatTypes(dtype, mixed=mixed)
-    CoreMlBackend().lower(graph, float_types, profile, folder)
-    return folder
-
-
-def program_of(folder: Path) -> MilProgram:
-    return read_package(folder / "model.mlpackage")
-
-
-def arrays(inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray[Any, Any]]:
-    """As Core ML takes them: no scalars, no 64-bit integers."""
-    found = {name: np.atleast_1d(value.numpy()) for name, value in inputs.items()}
-    return {
-        name: value.astype(np.int32) if value.dtype == np.int64 else value
-        for name, value in found.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def folder(block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lowered(block[0], tmp_path_factory.mktemp("coreml"))
 
 
 def test_a_float16_program_computes_what_pytorch_computes(
@@ -223,6 +185,11 @@ from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
 from tests.support.tracing import Block, block_inputs, graph_of
+
+
+@pytest.fixture(scope="module")
+def folder(block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lowered(block[0], tmp_path_factory.mktemp("coreml"))
 folder = Path(sys.argv[2])
 graph, _ = graph_of(Block, block_inputs())
 CoreMlBackend().lower(graph, FloatTypes("float16"), load_target("coreml"), folder)

@@ -12,6 +12,7 @@ from torch import nn
 
 from qdx.backends.coreml.backend import CoreMlBackend
 from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.plan import plan_from_json, resolve
 from qdx.exporter.plan.resolve.resolution import FloatTypes
@@ -85,7 +86,7 @@ def test_a_package_is_what_was_planned(
     found = backend.open(tmp_path, profile.options)({"x": inputs["x"].numpy()})["y"]
     # Where inputs are rounded to 8 bits, float16 before that may round them the other way.
     least_db = 100 if storage == "float32" else 25 if "inputs" in parts else 55
-    assert sqnr_db(quantized.run(inputs)["y"], found) > least_db
+    assert sqnr_db(run(quantized, inputs)["y"], found) > least_db
     biases = (192 + 768) * (4 if storage == "float32" else 2)
     expected = totals_of(resolved.sites[graph.where]).weight_bytes + biases
     (weights,) = tmp_path.rglob("weight.bin")

@@ -19,9 +19,9 @@ from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.transforms.insert import insert
 from qdx.exporter.transforms.time_embedding import precomputed_time_embedding
 from qdx.targets import load_target
-from qdx.targets.profile import Layout
-from tests.backends.coreml.lower.test_lower import arrays, lowered, program_of
-from tests.backends.coreml.test_place import HALF, W8, placed
+from qdx.targets.profile import TargetLayout
+from tests.support.coreml_lowered import arrays, lowered, program_of
+from tests.support.coreml_placed import HALF, W8, placed
 from tests.support.tracing import graph_of, sqnr_db
 
 
@@ -97,7 +97,7 @@ def test_nothing_is_gained_where_it_is_given_rounded(tmp_path: Path) -> None:
     ports = {"x": Port("x", "float16"), "t": Port("t", "float32")}
     half = with_face(graph, ports, {"y": Port("y", "float32")})
     target = load_target("coreml")
-    plain = target.model_copy(update={"layout": Layout(model_file="model.mlpackage")})
+    plain = target.model_copy(update={"layout": TargetLayout(model_file="model.mlpackage")})
     CoreMlBackend().lower(half, FloatTypes("float16"), plain, tmp_path)
 
     assert first_and_last(tmp_path) == ["float16", "float16"]

@@ -15,7 +15,7 @@ from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
-from qdx.targets.profile import Layout
+from qdx.targets.profile import TargetLayout
 from tests.support.tracing import graph_of
 
 
@@ -78,7 +78,7 @@ def test_more_weights_than_a_file_may_have(tmp_path: Path) -> None:
 
 def test_each_of_two_files_may_have_as_many() -> None:
     phone = load_target("iphone-a17")
-    halved = phone.model_copy(update={"layout": Layout(model_file="a", halves=("b", "c"))})
+    halved = phone.model_copy(update={"layout": TargetLayout(model_file="a", halves=("b", "c"))})
     graph = huge()
     check_request(graph, "float16", halved)
     check_halves((10**9, 8 * 10**8), graph, halved)

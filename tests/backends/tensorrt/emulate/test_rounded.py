@@ -16,7 +16,7 @@ from qdx.backends.tensorrt.emulate.rounded import has_bfloat16, round_behind_ope
 from qdx.backends.tensorrt.lower.lower import lower
 from qdx.exporter.measure.metrics import sqnr_db
 from qdx.targets import load_target
-from tests.backends.tensorrt.lower.test_sixteen_bit_casts import LITERALLY, Block
+from tests.support.sixteen_bits import LITERALLY, Block
 from tests.support.tracing import graph_of
 
 PROFILE = load_target("tensorrt-ampere")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 
@@ -8,7 +7,6 @@ import pytest
 
 from qdx.backends.tensorrt.engine.load import RunOptions, run_options
 from qdx.backends.tensorrt.engine.record import (
-    EngineRecord,
     check_runs_here,
     parse_engine_record,
     read_engine,
@@ -16,23 +14,7 @@ from qdx.backends.tensorrt.engine.record import (
 )
 from qdx.backends.tensorrt.recipe import BuildRecipe
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
-
-PLAN = b"an engine"
-ADA, HOPPER = (8, 9), (9, 0)
-
-
-def record(**changes):
-    values = {
-        "size_bytes": len(PLAN),
-        "sha256": hashlib.sha256(PLAN).hexdigest(),
-        "tensorrt": "11.4.0.106",
-        "compute_capability": ADA,
-        "device": "NVIDIA L40S",
-        "sources": {"model.onnx": "0" * 64},
-        "recipe": BuildRecipe(),
-        **changes,
-    }
-    return EngineRecord(**values)
+from tests.support.engine_records import ADA, HOPPER, PLAN, record
 
 
 @pytest.fixture

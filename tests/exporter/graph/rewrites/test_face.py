@@ -54,7 +54,7 @@ def test_names_types_and_forms_are_those_asked_and_the_numbers_stay() -> None:
 
     assert {spec.name: spec.shape for spec in faced.inputs} == SHAPES
     assert [(spec.name, spec.dtype) for spec in faced.outputs] == [("noise", "float16")]
-    assert torch.equal(faced.run(fed)["noise"], module(**INPUTS).half())
+    assert torch.equal(run(faced, fed)["noise"], module(**INPUTS).half())
 
 
 def test_the_graph_itself_stays_as_it_is() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from qdx.exporter.errors import InvalidPlan, TargetRefusal
-from qdx.exporter.formats.block_floats import mxfp8_bytes, nvfp4_bytes
 from qdx.exporter.plan import load_plan, resolve
 from qdx.exporter.plan.resolve.totals import totals_of
 from qdx.targets import list_targets, load_target
+from tests.support.block_bytes import mxfp8_bytes, nvfp4_bytes
 from tests.support.plans import SITES, plan_of, site
 
 BLOCKS = {"nvfp4": 16, "mxfp8": 32}

@@ -269,7 +269,7 @@ def test_a_folder_named_like_a_report_is_refused(tmp_path):
         clear_report(tmp_path)
 
 
-@pytest.mark.parametrize("count", range(len(FILES)))
+@pytest.mark.parametrize("count", range(2 * len(FILES)))  # of each file, and of its folder
 def test_a_full_disk_leaves_no_part_and_no_old_verdict(tmp_path, monkeypatch, count):
     write_report(GOOD, tmp_path)
     left = [count]

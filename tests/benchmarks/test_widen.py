@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+from benchmarks.widen import widen
 from qdx.backends.registry import get_backend
-from qdx.backends.tensorrt.widen import widen
 from qdx.exporter.measure.metrics import sqnr_db
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target

@@ -1,0 +1,23 @@
+"""The commands of the command line."""
+
+from __future__ import annotations
+
+COMMANDS = [
+    (),
+    ("export",),
+    ("calibrate",),
+    ("build",),
+    ("verify",),
+    ("report",),
+    ("run",),
+    ("bench",),
+    ("inspect",),
+    ("targets",),
+    ("plan",),
+    ("plan", "new"),
+    ("plan", "check"),
+    ("plan", "show"),
+    ("plan", "schema"),
+    ("cache",),
+    ("cache", "clear"),
+]

@@ -136,8 +136,7 @@ class Document:
         for part in loc:
             # A list counts as what is in it.
             here = here if isinstance(part, int) else _below(here, part)
-        known: tuple[str, ...] = here.known_keys()
-        return known
+        return tuple(here.known_keys())
 
     def _guess(self, fault: Any, loc: KeyPath) -> str | None:
         """What a mistyped key or choice was meant to be."""

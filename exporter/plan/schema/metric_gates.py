@@ -11,8 +11,7 @@ from pydantic_core import InitErrorDetails
 from qdx.exporter.errors import InternalError, quoted
 from qdx.exporter.measure.metrics.metric import Level, Metric
 from qdx.exporter.measure.metrics.registry import metrics_of
-from qdx.exporter.plan.schema.model import PlanModel
-from qdx.exporter.strict_model import described
+from qdx.exporter.strict_model import StrictModel, described
 
 __all__ = ["MetricGates"]
 
@@ -33,7 +32,7 @@ def _with_metrics(schema: dict[str, Any], model: type[MetricGates]) -> None:
     schema["additionalProperties"] = False
 
 
-class MetricGates(PlanModel):
+class MetricGates(StrictModel):
     """Bounds at one level. Its metrics are those of the registry; those that every plan must bound are declared too."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_with_metrics)

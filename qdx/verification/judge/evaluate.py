@@ -12,7 +12,12 @@ from typing import Final
 from qdx.exporter.measure.metrics import Metric, or_least
 from qdx.exporter.plan.schema.gates import Gates
 from qdx.verification.judge.gates import Gate, at_least, at_most, gate_of
-from qdx.verification.stored.measurements import Measurements, Method, ReplayedCall, RunMethod
+from qdx.verification.stored.measurements import (
+    Measurements,
+    ReplayedCall,
+    StoredMethod,
+    StoredRunMethod,
+)
 from qdx.verification.stored.values import as_float
 
 __all__ = ["gates_of"]
@@ -50,8 +55,8 @@ class _Replayed:
     run: str = ""
 
     @classmethod
-    def of(cls, where: str, found: Method | RunMethod, run: str = "") -> _Replayed:
-        made = found.calls.made if isinstance(found, Method) else found.made
+    def of(cls, where: str, found: StoredMethod | StoredRunMethod, run: str = "") -> _Replayed:
+        made = found.calls.made if isinstance(found, StoredMethod) else found.made
         component, _, method = where.partition(".")
         return cls(component, method, made, found.error, found.measured, run)
 

@@ -11,7 +11,7 @@ from qdx.verification.report.html_ladder import ladder_sections
 from qdx.verification.report.images import DIFFERENCE_GAIN
 from qdx.verification.report.markup import escaped, table, table_of_text
 from qdx.verification.report.text import reference_words
-from qdx.verification.stored.measurements import Method, ReplayedCall
+from qdx.verification.stored.measurements import ReplayedCall, StoredMethod
 from qdx.verification.stored.report import StoredReport
 
 __all__ = ["html_page"]
@@ -104,7 +104,7 @@ def _pictures(report: StoredReport, pictures: Mapping[str, bytes]) -> str:
     return error + shown + table(("output", "kind", *headings), rows)
 
 
-def _components(report: StoredReport, methods: Iterable[tuple[str, Method]]) -> str:
+def _components(report: StoredReport, methods: Iterable[tuple[str, StoredMethod]]) -> str:
     """The worst and the median of every metric, and all calls."""
     metrics = report.metrics_of("component")
     columns = [""]

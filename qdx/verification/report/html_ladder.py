@@ -10,7 +10,7 @@ from qdx.verification.report.charts import bars, curves
 from qdx.verification.report.format import figure, percent
 from qdx.verification.report.markup import escaped, table_of_text
 from qdx.verification.report.text import samples_figures
-from qdx.verification.stored.measurements import Localization, Method
+from qdx.verification.stored.measurements import StoredLocalization, StoredMethod
 from qdx.verification.stored.report import StoredReport
 from qdx.verification.stored.values import as_float
 
@@ -41,7 +41,7 @@ def ladder_sections(report: StoredReport) -> list[str]:
     ]
 
 
-def _ladder(methods: Sequence[tuple[str, Method]]) -> list[str]:
+def _ladder(methods: Sequence[tuple[str, StoredMethod]]) -> list[str]:
     found = [(where, one) for where, one in methods if len(one.rungs) > 1]
     if not found:
         return []
@@ -70,7 +70,7 @@ def _ladder(methods: Sequence[tuple[str, Method]]) -> list[str]:
     return parts
 
 
-def _conditioning(methods: Sequence[tuple[str, Method]]) -> list[str]:
+def _conditioning(methods: Sequence[tuple[str, StoredMethod]]) -> list[str]:
     parts = []
     for where, one in methods:
         found = one.conditioning
@@ -146,7 +146,7 @@ def _samples(report: StoredReport) -> list[str]:
     ]
 
 
-def _localization(found: Localization | None) -> list[str]:
+def _localization(found: StoredLocalization | None) -> list[str]:
     if found is None:
         return []
     ranked = found.ranked[:_SITES_SHOWN]

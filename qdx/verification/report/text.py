@@ -12,11 +12,11 @@ from qdx.verification.measure.answers import AnswersUse
 from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.report.format import figure, percent
 from qdx.verification.stored.measurements import (
-    ComponentAudit,
-    Interval,
-    Localization,
-    Method,
-    Samples,
+    StoredComponentAudit,
+    StoredInterval,
+    StoredLocalization,
+    StoredMethod,
+    StoredSamples,
 )
 from qdx.verification.stored.report import StoredProof, StoredReport, StoredUse
 from qdx.verification.stored.values import as_float
@@ -56,7 +56,7 @@ def reference_words(use: StoredUse) -> str:
     return str(ReferenceUse(use.ran, use.cached, quantized, list(use.notes)))
 
 
-def samples_figures(report: StoredReport, samples: Samples) -> dict[str, Interval]:
+def samples_figures(report: StoredReport, samples: StoredSamples) -> dict[str, StoredInterval]:
     """What the runs say, with intervals, by heading."""
     score = samples.score or "score"
     figures = {
@@ -83,7 +83,7 @@ def _gates(report: StoredReport) -> str:
     return _table(("gate", "value", "expected", "calls", ""), rows)
 
 
-def _components(report: StoredReport, methods: Sequence[tuple[str, Method]]) -> str:
+def _components(report: StoredReport, methods: Sequence[tuple[str, StoredMethod]]) -> str:
     """The worst value of every metric over the compared calls of each method."""
     metrics = report.metrics_of("component")
     rows = [
@@ -109,7 +109,7 @@ def _not_all(report: StoredReport) -> str:
     return "\n".join(lines)
 
 
-def _rungs(methods: Sequence[tuple[str, Method]]) -> str:
+def _rungs(methods: Sequence[tuple[str, StoredMethod]]) -> str:
     """The least SQNR of every rung over the calls, of methods with more than one rung."""
     rows, notes = [], []
     for where, one in methods:
@@ -132,7 +132,7 @@ def _rungs(methods: Sequence[tuple[str, Method]]) -> str:
     return "\n".join([_table(columns, rows), *notes]) if rows else ""
 
 
-def _conditioning(methods: Sequence[tuple[str, Method]]) -> str:
+def _conditioning(methods: Sequence[tuple[str, StoredMethod]]) -> str:
     lines = []
     for where, one in methods:
         found = one.conditioning
@@ -146,7 +146,7 @@ def _conditioning(methods: Sequence[tuple[str, Method]]) -> str:
     return "\n".join(lines)
 
 
-def _audit(audits: Iterable[tuple[str, ComponentAudit]]) -> str:
+def _audit(audits: Iterable[tuple[str, StoredComponentAudit]]) -> str:
     lines = []
     for component, audit in audits:
         planned = percent(audit.planned_low_precision_mac_share)
@@ -178,7 +178,7 @@ def _samples(report: StoredReport) -> str:
     return f"{text}\nworst step by step: {samples.worst}"
 
 
-def _localization(found: Localization | None) -> str:
+def _localization(found: StoredLocalization | None) -> str:
     if found is None:
         return ""
     rows = [
@@ -198,7 +198,7 @@ def _localization(found: Localization | None) -> str:
     return f"{head}\n{_table(columns, rows)}"
 
 
-def _interval(one: Interval) -> tuple[str, str]:
+def _interval(one: StoredInterval) -> tuple[str, str]:
     if one.low is None or one.high is None:
         return figure(one.mean), "-"
     return figure(one.mean), f"{figure(one.low)} to {figure(one.high)}"

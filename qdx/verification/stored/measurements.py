@@ -18,19 +18,19 @@ from qdx.verification.stored.values import (
 )
 
 __all__ = [
-    "Audit",
-    "ComponentAudit",
-    "Components",
-    "Conditioning",
-    "Interval",
-    "Localization",
     "Measurements",
-    "Method",
     "MetricHead",
-    "Pipeline",
     "ReplayedCall",
-    "Run",
-    "Samples",
+    "StoredAudit",
+    "StoredComponentAudit",
+    "StoredComponents",
+    "StoredConditioning",
+    "StoredInterval",
+    "StoredLocalization",
+    "StoredMethod",
+    "StoredPipeline",
+    "StoredRun",
+    "StoredSamples",
 ]
 
 
@@ -54,7 +54,7 @@ class MetricHead(Stored):
         return "least" if self.better == "more" else "greatest"
 
 
-class Calls(Stored):
+class StoredCalls(Stored):
     """How many calls were made, could be replayed, and were."""
 
     made: Count
@@ -69,7 +69,7 @@ class ReplayedCall(WithNumbers):
     error: str
 
 
-class RungCall(Stored):
+class StoredRungCall(Stored):
     """One call on one rung; what was not compared is not there."""
 
     index: Count
@@ -79,16 +79,16 @@ class RungCall(Stored):
     error: str
 
 
-class Rung(Stored):
+class StoredRung(Stored):
     """One way to compute a method."""
 
     name: str
     float_sqnr_db_min: Number
     previous_sqnr_db_min: Number
-    calls: tuple[RungCall, ...]
+    calls: tuple[StoredRungCall, ...]
 
 
-class ConditioningStep(Stored):
+class StoredConditioningStep(Stored):
     """The strength of guidance at one step."""
 
     index: Count
@@ -97,41 +97,41 @@ class ConditioningStep(Stored):
     ratio: Number
 
 
-class Conditioning(Stored):
+class StoredConditioning(Stored):
     """The strength of guidance of one method."""
 
     applicable: bool
     note: str
     ratio_min: Number
     ratio_max: Number
-    steps: tuple[ConditioningStep, ...]
+    steps: tuple[StoredConditioningStep, ...]
 
 
-class Method(WithSummaries):
+class StoredMethod(WithSummaries):
     """One method of a component."""
 
-    calls: Calls
+    calls: StoredCalls
     why_not_all: str
     error: str
-    rungs: tuple[Rung, ...]
-    conditioning: Conditioning | None
+    rungs: tuple[StoredRung, ...]
+    conditioning: StoredConditioning | None
     measured: tuple[ReplayedCall, ...]
 
 
-class Component(WithSummaries):
+class StoredComponent(WithSummaries):
     """One component: its methods, and all of them together."""
 
-    calls: Calls
-    methods: dict[str, Method]
+    calls: StoredCalls
+    methods: dict[str, StoredMethod]
 
 
-class Components(Stored):
+class StoredComponents(Stored):
     """Components at another shape."""
 
-    components: dict[str, Component]
+    components: dict[str, StoredComponent]
 
 
-class Downgrade(Stored):
+class StoredDowngrade(Stored):
     """A site that is planned in low precision and not executed so."""
 
     where: str
@@ -143,10 +143,10 @@ class Downgrade(Stored):
 class _Shares(Stored):
     planned_low_precision_mac_share: Number
     executed_low_precision_mac_share: Number
-    downgraded: tuple[Downgrade, ...]
+    downgraded: tuple[StoredDowngrade, ...]
 
 
-class Macs(Stored):
+class StoredMacs(Stored):
     """Multiply-accumulates of one call of each graph."""
 
     all: Count
@@ -155,21 +155,21 @@ class Macs(Stored):
     executed: Count
 
 
-class ComponentAudit(_Shares):
+class StoredComponentAudit(_Shares):
     """What the runtime executes of one component."""
 
-    macs: Macs
+    macs: StoredMacs
     low_precision_time_share: Number
 
 
-class Audit(_Shares):
+class StoredAudit(_Shares):
     """What the runtime executes."""
 
     of: str
-    components: dict[str, ComponentAudit]
+    components: dict[str, StoredComponentAudit]
 
 
-class Coverage(Stored):
+class StoredCoverage(Stored):
     """What calibration has seen."""
 
     timesteps_share: Number
@@ -177,7 +177,7 @@ class Coverage(Stored):
     guided: bool
 
 
-class LockstepCall(WithNumbers):
+class StoredLockstepCall(WithNumbers):
     """One call in lockstep, with the values of the metrics and their medians; `at` is the place of the least SQNR."""
 
     where: str
@@ -185,7 +185,7 @@ class LockstepCall(WithNumbers):
     at: str
 
 
-class Site(Stored):
+class StoredSite(Stored):
     """A quantized site and the error that enters there."""
 
     key: str
@@ -197,7 +197,7 @@ class Site(Stored):
     share: Number
 
 
-class Localization(Stored):
+class StoredLocalization(Stored):
     """Where the error of one call enters."""
 
     where: str
@@ -206,16 +206,16 @@ class Localization(Stored):
     first: str | None
     named: tuple[str, ...]
     output_sqnr_db: Number
-    sites: tuple[Site, ...]
+    sites: tuple[StoredSite, ...]
 
     @property
-    def ranked(self) -> list[Site]:
+    def ranked(self) -> list[StoredSite]:
         """The sites that were measured alone, those with the greatest share first."""
         measured = [site for site in self.sites if site.share is not None]
         return sorted(measured, key=lambda site: -(site.share or 0.0))
 
 
-class Interval(Stored):
+class StoredInterval(Stored):
     """A mean over runs and its 95 % interval."""
 
     mean: Number
@@ -224,7 +224,7 @@ class Interval(Stored):
     count: Count
 
 
-class RunMethod(Stored):
+class StoredRunMethod(Stored):
     """What the calls of one method came to in one run."""
 
     made: Count
@@ -232,7 +232,7 @@ class RunMethod(Stored):
     measured: tuple[ReplayedCall, ...]
 
 
-class Run(WithNumbers):
+class StoredRun(WithNumbers):
     """One run on both sides, with the values of the metrics of the finished pictures."""
 
     seed: int
@@ -242,7 +242,7 @@ class Run(WithNumbers):
     latent_sqnr_db: Number
     reference_score: Number
     artifact_score: Number
-    methods: dict[str, RunMethod]
+    methods: dict[str, StoredRunMethod]
 
     @property
     def label(self) -> str:
@@ -250,36 +250,36 @@ class Run(WithNumbers):
         return run_label(self.seed, self.prompts)
 
 
-class Samples(Stored):
+class StoredSamples(Stored):
     """All runs, with an interval of each metric of the finished pictures."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Interval | None]
+    __pydantic_extra__: dict[str, StoredInterval | None]
 
     score: str
-    latent_sqnr_db: Interval | None
-    reference_score: Interval | None
-    artifact_score: Interval | None
-    score_drop: Interval | None
+    latent_sqnr_db: StoredInterval | None
+    reference_score: StoredInterval | None
+    artifact_score: StoredInterval | None
+    score_drop: StoredInterval | None
     worst: str | None
-    runs: tuple[Run, ...]
+    runs: tuple[StoredRun, ...]
 
-    def interval(self, name: str) -> Interval | None:
+    def interval(self, name: str) -> StoredInterval | None:
         """The interval of a metric; None where no run has it."""
         return self.__pydantic_extra__.get(name)
 
 
-class Output(WithNumbers):
+class StoredOutput(WithNumbers):
     """One output of the pipeline, with the values of the metrics."""
 
     kind: OutputKind
 
 
-class Pipeline(WithNumbers):
+class StoredPipeline(WithNumbers):
     """What the pipeline made in the first run, with the worst values over its outputs."""
 
     error: str
-    outputs: dict[str, Output]
+    outputs: dict[str, StoredOutput]
 
 
 class Measurements(Stored):
@@ -302,28 +302,28 @@ class Measurements(Stored):
     metrics: tuple[MetricHead, ...]
     methods: tuple[str, ...]
     quantized: tuple[str, ...]
-    components: dict[str, Component]
-    other_shape: Components | None
-    audit: Audit | None
-    coverage: Coverage | None
-    lockstep: tuple[LockstepCall, ...]
-    localization: Localization | None
-    samples: Samples | None
-    pipeline: Pipeline = Field(repr=False)
+    components: dict[str, StoredComponent]
+    other_shape: StoredComponents | None
+    audit: StoredAudit | None
+    coverage: StoredCoverage | None
+    lockstep: tuple[StoredLockstepCall, ...]
+    localization: StoredLocalization | None
+    samples: StoredSamples | None
+    pipeline: StoredPipeline = Field(repr=False)
 
     def metrics_of(self, level: Level) -> dict[str, MetricHead]:
         """The metrics that were computed at a level, by name and in order."""
         return {one.name: one for one in self.metrics if level in one.levels}
 
-    def replayed(self) -> Iterator[tuple[str, Method]]:
+    def replayed(self) -> Iterator[tuple[str, StoredMethod]]:
         """The methods of the first run by `component.method`, in the order of their first call."""
         yield from self._in_order(self.components)
 
-    def replayed_at_other_shape(self) -> Iterator[tuple[str, Method]]:
+    def replayed_at_other_shape(self) -> Iterator[tuple[str, StoredMethod]]:
         """The same at the second shape; nothing where there is none."""
         yield from self._in_order({} if self.other_shape is None else self.other_shape.components)
 
-    def audits(self) -> Iterator[tuple[str, ComponentAudit]]:
+    def audits(self) -> Iterator[tuple[str, StoredComponentAudit]]:
         """The audits by component, in the order of their first call."""
         found = {} if self.audit is None else self.audit.components
         names = (where.partition(".")[0] for where in self.methods)
@@ -331,7 +331,9 @@ class Measurements(Stored):
             if name in found:
                 yield name, found[name]
 
-    def _in_order(self, components: dict[str, Component]) -> Iterator[tuple[str, Method]]:
+    def _in_order(
+        self, components: dict[str, StoredComponent]
+    ) -> Iterator[tuple[str, StoredMethod]]:
         found = {
             f"{component}.{method}": result
             for component, one in components.items()

@@ -49,6 +49,7 @@ class StoredProof(Stored):
     executed_by: str
     unproved: str
     caution: str
+    compute_capability: tuple[int, int] | None
 
 
 class _Answers(Stored):

@@ -58,16 +58,16 @@ def between_calls(number):
 
 
 def while_writing(number):
-    synced, count = os.fsync, iter(range(100))
+    replace, count = report_folder.replace_file, iter(range(100))
 
-    def hitting(descriptor):
-        synced(descriptor)
+    def hitting(*given):
+        replace(*given)
         if (
-            next(count) == 4
+            next(count) == 3
         ):  # pictures and page are complete, the cases for continuous integration are not
             hit(number)
 
-    report_folder.os.fsync = hitting
+    report_folder.replace_file = hitting
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

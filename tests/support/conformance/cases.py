@@ -74,6 +74,28 @@ class Gelu(nn.Module):
         return torch.cat([exact, approximate], 1)
 
 
+class Norms(nn.Module):
+    """A norm over groups of channels, and one over the channels of each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups, self.layer = nn.GroupNorm(8, 32), nn.LayerNorm(32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.groups(x).flatten(2).transpose(1, 2))
+
+
+class Pointwise(nn.Module):
+    """What stands between the products, in one graph: a graph for each is for the slow tests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gelu, self.resize = Gelu(), Resize()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.resize(self.gelu(nn.functional.silu(x)))
+
+
 def _seeded(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
 
@@ -92,6 +114,8 @@ KINDS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] 
     "linear": (lambda: One(nn.Linear(32, 48)), _tokens),
     "linear without bias": (lambda: One(nn.Linear(32, 48, bias=False)), _tokens),
     "attention": (Attention, _tokens),
+    "norms": (Norms, _image),
+    "silu, gelu and resize": (Pointwise, _image),
     "group norm": (lambda: One(nn.GroupNorm(8, 32)), _image),
     "layer norm": (lambda: One(nn.LayerNorm(32)), _tokens),
     "resize": (Resize, _image),
@@ -100,8 +124,10 @@ KINDS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] 
 }
 """A module and its input, by kind of operation. All stay right in float32, and those of `QUANTIZED` in 8 bits."""
 QUANTIZED = ("conv2d", "strided conv2d", "linear", "linear without bias", "attention", "block")
-_SLOW = frozenset({"strided conv2d", "linear without bias", "layer norm", "silu"})
-"""Beside the others these find little."""
+_SLOW = frozenset(
+    {"strided conv2d", "linear without bias", "group norm", "layer norm", "resize", "gelu", "silu"}
+)
+"""Beside the others these find little, and say more exactly where."""
 
 
 def marked(kinds: Iterable[str]) -> list[Any]:

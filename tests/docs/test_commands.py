@@ -11,9 +11,9 @@ import pytest
 from typer.main import get_command
 
 from qdx.cli.main import app, run_command
-from tests.support import tiny
 from tests.support.doc_blocks import Block, blocks_of, command_of, pages
 from tests.support.layers import ROOT
+from tests.support.smallest import build_smallest_text_to_image
 
 BLOCKS = [(page, block) for page in pages() for block in blocks_of((ROOT / page).read_text())]
 COMMANDS = [
@@ -35,6 +35,10 @@ def command_line():
 def parse(line):
     """Reads a command of `qdx` as its command line does, and runs nothing."""
     words, _ = command_of(line)
+    if words[0].endswith("pytest"):
+        path, _, name = words[1].partition("::")
+        assert (ROOT / path).exists(), f"{path} is not there"
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{name} is not in {path}"
     if words[0] != "qdx":
         return
     context = command_line().make_context("qdx", words[1:])
@@ -70,7 +74,7 @@ def run(block, namespace):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny.build("sd", tmp_path_factory.mktemp("model") / "sd")
+    return build_smallest_text_to_image(tmp_path_factory.mktemp("model") / "smallest")
 
 
 @pytest.fixture
@@ -134,6 +138,8 @@ def test_no_command_escapes_the_checks():
         ("qdx export MODEL -o out", "target"),
         ("qdx verify out --model MODEL --seeds none", "valid integer"),
         ("wget MODEL", "wget"),
+        (".venv-test/bin/pytest tests/test_nothing.py", "test_nothing.py"),
+        (".venv-test/bin/pytest tests/test_style.py::test_nothing", "test_nothing"),
     ],
 )
 def test_a_wrong_command_is_seen(line, fault):

@@ -17,7 +17,9 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _MARKS = frozenset({"", "slow", "not run"})
-_OTHER_PROGRAMS = frozenset({"git", "hf", "make", "mkdir", "pip", "pre-commit"})
+_OTHER_PROGRAMS = frozenset(
+    {"git", "hf", "make", "mkdir", "pip", "pre-commit", ".venv-test/bin/pytest"}
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def command_of(line: str) -> tuple[list[str], Path | None]:
         ValueError: The program is not one that pages may show.
     """
     words = shlex.split(line, comments=True)
-    if words[0] not in {"qdx", "python", *_OTHER_PROGRAMS}:
+    if words[0] not in {"qdx", *_OTHER_PROGRAMS}:
         raise ValueError(f"`{words[0]}` is not a program that pages show")
     if ">" in words:
         place = words.index(">")

@@ -23,8 +23,12 @@ COMMANDS = [
     for line in block.commands
 ]
 RUN = sorted({page for page, block in BLOCKS if block.language in {"sh", "python"}})
-# What these show does not exist yet; the test fails once it does, and the line goes.
-PENDING = {"--toml": "docs/own-targets.md"}
+# Commands that do not exist yet, and what shows in their place: the test fails once one does, and the line goes.
+PENDING = {
+    "qdx targets openvino --toml": "No such option",
+    "qdx report": "`report` is not a command",
+}
+LATER = {"docs/own-targets.md"}  # its commands need a file that the first of those writes
 
 
 @cache
@@ -58,6 +62,8 @@ def run(block, namespace):
         exec(compile(block.text, f"line {block.line}", "exec"), namespace)
         return
     for line in block.commands if block.language == "sh" else ():
+        if line.startswith(tuple(PENDING)):
+            continue
         words, output = command_of(line)
         if words[0] == "mkdir":
             Path(words[-1]).mkdir(parents=True, exist_ok=True)
@@ -96,21 +102,19 @@ def run_page(page, marks):
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_and_option_exists(line):
-    if any(option in line for option in PENDING):
-        with pytest.raises(Exception, match="No such option"):
-            parse(line)
-    else:
+    fault = next((PENDING[start] for start in PENDING if line.startswith(start)), None)
+    with contextlib.nullcontext() if fault is None else pytest.raises(Exception, match=fault):
         parse(line)
 
 
-@pytest.mark.parametrize("page", [page for page in RUN if page not in PENDING.values()])
+@pytest.mark.parametrize("page", [page for page in RUN if page not in LATER])
 def test_a_page_runs_as_it_stands(folder, page):
     run_page(page, {""})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", sorted({page for page, block in BLOCKS if block.mark == "slow"} - set(PENDING.values()))
+    "page", sorted({page for page, block in BLOCKS if block.mark == "slow"} - LATER)
 )
 def test_a_page_runs_with_its_slow_blocks(folder, page):
     run_page(page, {"", "slow"})

@@ -26,13 +26,13 @@ PAGES: Final = {
 def lead_to_pages(app: Sphinx, doctree: nodes.document) -> None:
     """Changes the target of each link to such a file; others stay, and are warned of where they lead nowhere."""
     for link in doctree.findall(addnodes.pending_xref):
-        target = str(link.get("reftarget", ""))
+        target, _, heading = str(link.get("reftarget", "")).partition("#")
         if Path(target).is_absolute():  # from a page in `docs/`
             target = os.path.relpath(target, app.srcdir.parent)
         page = PAGES.get(target.removesuffix(".md"))
         if link.get("reftype") == "myst" and page is not None:
             link["refdomain"], link["reftarget"] = "doc", page
-            link["reftargetid"] = link.get("reftargetid")
+            link["reftargetid"] = heading or link.get("reftargetid")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from qdx.cli.main import app
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-_WIDTH = "100"
+_WIDTH = 100
 
 
 def help_of(*command: str) -> str:
@@ -23,12 +23,7 @@ def help_of(*command: str) -> str:
     Raises:
         RuntimeError: The command line does not know the command.
     """
-    result = CliRunner().invoke(
-        app,
-        [*command, "--help"],
-        prog_name="qdx",
-        env={"COLUMNS": _WIDTH, "TERMINAL_WIDTH": _WIDTH},
-    )
+    result = CliRunner().invoke(app, [*command, "--help"], prog_name="qdx", terminal_width=_WIDTH)
     if result.exit_code != 0:
         raise RuntimeError(f"qdx {' '.join(command)} --help: {result.output}")
     return result.output.strip()

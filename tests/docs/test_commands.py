@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from qdx.cli.main import app, run_command
+from tests.support import tiny
 from tests.support.doc_blocks import Block, blocks_of, command_of, pages
 from tests.support.layers import ROOT
 from tests.support.smallest import build_smallest_text_to_image
@@ -94,10 +95,12 @@ def folder(tmp_path, model, monkeypatch):
 
 
 def run_page(page, marks):
-    namespace = {}
-    for block in blocks_of((ROOT / page).read_text()):
-        if block.mark in marks:
-            run(block, namespace)
+    namespace, blocks = {}, blocks_of((ROOT / page).read_text())
+    chosen = [block for block in blocks if block.mark in marks]
+    if any("STABLE_DIFFUSION" in block.text for block in chosen):
+        tiny.build("sd", Path("STABLE_DIFFUSION"))
+    for block in chosen:
+        run(block, namespace)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

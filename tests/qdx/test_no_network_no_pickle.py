@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.layers import ROOT
+
 # Runs in a child: everything that happens is seen from the first import on.
 WATCHED = r"""
 import json, os, sys
-from tests.support.layers import ROOT
-from tests.support.layers import ROOT
 sys.dont_write_bytecode = True
 forbidden = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "pickle.find_class", "os.system",
              "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "urllib.Request")

@@ -17,6 +17,7 @@ BUNDLE := $(OUT)/shapes-$(TARGET)
 
 DEMO := .venv
 TEST := .venv-test
+DOCS := .venv-docs
 INTEROP ?= .venv-interop
 CASES ?=
 # Processes that tests run in, one for each core, each file in one of them; PyTorch has one thread in each, so that they do not crowd.
@@ -24,7 +25,7 @@ WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint interop clean
+.PHONY: help demo test test-all lint types docs interop clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -42,6 +43,13 @@ $(TEST)/.installed: pyproject.toml
 	$(TEST)/bin/python -m pip install --quiet $(PIP_FLAGS) --editable '.[all,test]'
 	@touch $@
 
+# The site has a reference of the public functions, which imports them.
+$(DOCS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet $(PIP_FLAGS) '$(TORCH)'
+	$(DOCS)/bin/python -m pip install --quiet $(PIP_FLAGS) --editable '.[docs]'
+	@touch $@
+
 # Other people's loaders, which want older libraries than qdx does: they meet only the files.
 $(INTEROP)/.installed: Makefile
 	$(PYTHON) -m venv $(INTEROP)
@@ -50,14 +58,14 @@ $(INTEROP)/.installed: Makefile
 		'optimum==2.1.*' 'optimum-intel[nncf,openvino]==1.27.*' 'optimum-onnx==0.1.*' 'transformers==4.57.*'
 	@touch $@
 
-demo: $(DEMO)/.installed ## export the sample, draw a picture with the artifact, verify it
+demo: $(DEMO)/.installed ## export the sample, generate an image with the artifact, verify it
 	@mkdir -p $(OUT)
 	$(DEMO)/bin/qdx export $(MODEL) --target $(TARGET) --plan $(PLAN) --call '$(CALL)' --calib $(CALIB) --output $(BUNDLE) --force
 	$(DEMO)/bin/qdx run $(BUNDLE) --prompt '$(PROMPT)' --guidance 4 --seed 0 --output $(OUT)/shapes.png --force
 	$(DEMO)/bin/qdx verify $(BUNDLE) --model $(MODEL) --report $(OUT)/report
 	@echo
 	@echo 'bundle:  $(BUNDLE)'
-	@echo 'picture: $(OUT)/shapes.png'
+	@echo 'image:   $(OUT)/shapes.png'
 	@echo 'report:  $(OUT)/report/report.html'
 
 test: $(TEST)/.installed lint ## lint, types and the tests
@@ -66,12 +74,20 @@ test: $(TEST)/.installed lint ## lint, types and the tests
 test-all: $(TEST)/.installed lint ## as `make test`, with the slow tests
 	$(PYTEST) -m 'slow or not slow'
 
-lint: $(TEST)/.installed ## ruff and mypy
-	@rm -rf .typing && mkdir -p .typing/qdx
-	@for part in qdx/* backends exporter targets; do ln -s "../../$$part" .typing/qdx/; done
+lint: types ## ruff and mypy
 	$(TEST)/bin/ruff check
 	$(TEST)/bin/ruff format --check
+
+types: $(TEST)/.installed ## mypy alone
+	@rm -rf .typing && mkdir -p .typing/qdx
+	@for part in qdx/* backends exporter targets; do ln -s "../../$$part" .typing/qdx/; done
 	$(TEST)/bin/mypy
+
+docs: $(DOCS)/.installed ## build the site from docs/ and the docstrings; a warning is an error
+	@mkdir -p $(OUT)
+	$(DOCS)/bin/sphinx-build --builder html --fail-on-warning --fresh-env --quiet \
+		--doctree-dir $(OUT)/docs-read docs $(OUT)/docs
+	@echo 'site: $(OUT)/docs/index.html'
 
 # CASES chooses among those of tests/interop/prepare.py, such as `make interop CASES=sd`.
 interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with optimum and openvino_genai
@@ -83,5 +99,5 @@ interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with 
 		-o junit_family=xunit1 --junitxml=$(OUT)/interop/results.xml tests/interop
 
 clean: ## remove environments, outputs and caches
-	rm -rf $(DEMO) $(TEST) $(INTEROP) $(OUT) dist .mypy_cache .typing .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) $(DOCS) $(INTEROP) $(OUT) dist .mypy_cache .typing .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The README's tables and commands are those of the tree."""
+"""The tables of the README and the pages are those of the tree."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import re
 import subprocess
 
-import pytest
-
-from qdx.exporter.errors import QdxError, StorageError, TargetRefusal, UsageError
-from qdx.exporter.plan import parse_plan
+from qdx.exporter.errors import QdxError
+from qdx.exporter.plan import list_presets, parse_plan
+from qdx.targets import list_targets
+from tests.support.doc_blocks import blocks_of, pages
 from tests.support.layers import PARTS, ROOT
 
 README = (ROOT / "README.md").read_text()
+EXIT_STATUSES = (ROOT / "docs" / "exit-statuses.md").read_text()
 
 
 def section(title):
@@ -47,56 +48,73 @@ def test_readme_opens_with_the_two_commands():
     assert lines == ["make demo", "make test"]
 
 
+def test_a_newcomer_reads_the_readme_in_one_sitting():
+    assert len(README.splitlines()) <= 170
+
+
+def test_the_presets_listed_are_at_most_those_there_are():
+    rows = re.findall(r"^\| (`.+?) \|", section("Presets"), re.MULTILINE)
+    listed = re.findall(r"`(\w+)`", " ".join(rows))
+
+    assert len(listed) == len(set(listed)) >= 11
+    assert set(listed) <= set(list_presets())
+
+
+def test_every_target_is_listed():
+    rows = section("Targets")
+    short = re.sub(r"`(-\w+)`", r"`tensorrt\1`", rows)
+
+    assert set(re.findall(r"`([a-z0-9-]+)`", short)) == set(list_targets())
+
+
 def test_every_make_command_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = {
+        f"{page}: make {name}"
+        for page in pages()
+        for name in re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE)
+    }
 
-    assert set(re.findall(r"make (demo|test-all|test|lint|interop|clean)", README)) <= targets
+    assert len(shown) >= 10
+    assert {one for one in shown if one.split()[-1] not in targets} == set()
 
 
-def test_the_plan_shown_is_a_plan():
-    (text,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+def test_every_plan_shown_is_a_plan():
+    plans = [
+        block.text
+        for page in pages()
+        for block in blocks_of((ROOT / page).read_text())
+        if block.language == "json"
+    ]
 
-    assert parse_plan(text, source="README.md").to_json() == json.loads(text)
+    assert plans
+    for text in plans:
+        assert parse_plan(text, source="a page").to_json() == json.loads(text)
 
 
 def test_the_exit_statuses_are_those_of_the_errors():
-    listed = {
-        int(number)
-        for number in re.findall(r"^\| (\d+) \|", section("Exit statuses"), re.MULTILINE)
-    }
+    listed = {int(number) for number in re.findall(r"^\| (\d+) \|", EXIT_STATUSES, re.MULTILINE)}
 
-    assert {
-        kind.exit_code for kind in (QdxError, StorageError, TargetRefusal, UsageError)
-    } <= listed
+    assert {kind.exit_code for kind in errors()} <= listed
     assert {0, 1, 130} <= listed
 
 
-@pytest.mark.parametrize(
-    "line", [line.strip() for line in README.splitlines() if line.startswith("    qdx ")]
-)
-def test_every_command_shown_is_one(qdx_commands, line):
-    words = line.split()[1:3]
-    command = " ".join(words) if words[0] == "plan" else words[0]
-    assert command in qdx_commands
-    options = re.findall(r"(?<= )--?[a-z-]+", line.split("  ")[0])
-
-    assert [option for option in options if option not in qdx_commands[command]] == []
+def errors(base=QdxError):
+    """An error and all that derive from it."""
+    return {base, *(one for child in base.__subclasses__() for one in errors(child))}
 
 
-@pytest.fixture(scope="module")
-def qdx_commands():
-    """Help text by command."""
-    from typer.testing import CliRunner
+def test_every_path_that_a_page_names_is_there():
+    """Folders and files in backticks; what stands in capitals is the reader's to fill in."""
+    path = re.compile(
+        r"`((?:qdx|exporter|targets|backends|tests|samples|benchmarks|docs)/[\w./-]*)`"
+    )
+    named = {(page, name) for page in pages() for name in path.findall((ROOT / page).read_text())}
+    missing = {
+        name
+        for _, name in named
+        if not name.isupper() and "NAME" not in name and not (ROOT / name).exists()
+    }
 
-    from qdx.cli.main import app
-
-    run = CliRunner().invoke
-
-    def helps(*group):
-        listed = run(app, [*group, "--help"]).output.split("Commands:")[1]
-        names = re.findall(r"^  ([a-z]+)  ", listed, re.MULTILINE)
-        return {
-            " ".join([*group, name]): run(app, [*group, name, "--help"]).output for name in names
-        }
-
-    return {**helps(), **helps("plan")}
+    assert len(named) >= 20
+    assert missing == set()

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, fiel
 from qdx.exporter.errors import InternalError, UsageError, quoted
 from qdx.exporter.files import read_text
 from qdx.exporter.plan.resolve.feasibility import Offer, Request
+from qdx.exporter.plan.schema.choices import Choices
 from qdx.targets.kernels import Kernel, offer_of
 
 __all__ = ["Layout", "Limits", "Port", "PortChange", "TargetProfile", "list_targets", "load_target"]
@@ -177,6 +178,7 @@ class TargetProfile(_Model):
         refused: For types that cannot be stored, the reason.
         refused_options: For options of a plan that it cannot carry out, the reason.
         quantizers: Quantizers that can make its artifacts.
+        choices: What it chooses of all that plans leave unsaid.
         kernels: What runs in low precision, and how; the first row that fits decides.
         options: The runtime's own options that change numerics, pinned.
         limits: What it takes, beside types.
@@ -199,10 +201,15 @@ class TargetProfile(_Model):
     refused: Mapping[str, str] = {}
     refused_options: Mapping[Annotated[str, Field(pattern=r"^mixed_precision$")], str] = {}
     quantizers: Quantizers = ("qdx",)
+    choices: Choices
     kernels: Kernels = ()
     options: Mapping[str, str] = {}
     limits: Limits = Limits()
     layout: Layout
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the profile as plain JSON data, for manifests."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def offer(self, request: Request) -> Offer:
         """Says what the target makes of an operation in low precision."""
@@ -245,11 +252,13 @@ def _data(name: str) -> dict[str, Any]:
 
 
 def _upon(base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """A profile's data in which one's own keys replace the base's; kernels come before the base's."""
+    """A profile's data in which one's own keys replace the base's; rows of kernels and choices come before the base's."""
     merged = dict(base)
     for key, value in data.items():
         under = base.get(key)
-        if key == "kernels" and under is not None:
+        if key == "choices" and under is not None:
+            merged[key] = _upon(under, value)
+        elif isinstance(value, list) and value and isinstance(value[0], dict) and under is not None:
             merged[key] = [*value, *under]
         elif isinstance(value, dict) and isinstance(under, dict):
             merged[key] = {**under, **value}

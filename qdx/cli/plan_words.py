@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qdx.exporter.plan import Gates, Inputs, Plan, Rule, Weights
+    from qdx.exporter.plan import AskedGates, AskedInputs, AskedWeights, Plan, Rule
     from qdx.exporter.plan.schema.settings import Smoothing
 
 __all__ = [
@@ -23,26 +23,28 @@ __all__ = [
 _WIDTH: Final = 100
 
 
-def weights_words(scheme: Weights | None) -> str:
-    """Returns a scheme of weights in a few words, such as `int4 block 32` or `palette4 group 16, int8`."""
+def weights_words(scheme: AskedWeights | None) -> str:
+    """Returns a scheme of weights in a few words, such as `int4 block 32` or `palette4 group 16, int8`; what is unsaid is left out."""
     if scheme is None:
         return "-"
     if not scheme.quantized:
         return scheme.dtype
     if scheme.palette_bits:
         shared = f"group {scheme.group}" if scheme.group else scheme.granularity
-        return f"{scheme.dtype} {', '.join(filter(None, [shared, scheme.lut_dtype]))}"
+        return f"{scheme.dtype} {', '.join(filter(None, [shared, scheme.lut_dtype]))}".strip()
     shared = f"block {scheme.block}" if scheme.block else scheme.granularity
-    marks = [shared, "" if scheme.symmetric else "asymmetric", "7 bits" * scheme.reduce_range]
-    return f"{scheme.dtype} {', '.join(filter(None, marks))}"
+    marks = [shared, "asymmetric" * (scheme.symmetric is False), "7 bits" * scheme.reduce_range]
+    return f"{scheme.dtype} {', '.join(filter(None, marks))}".strip()
 
 
-def inputs_words(groups: range | None, scheme: Inputs) -> str:
+def inputs_words(groups: range | None, scheme: AskedInputs) -> str:
     """Returns a scheme of inputs in a few words, such as `int8 token`."""
     if not scheme.quantized:
         return scheme.dtype
     when = "" if groups is None else f"groups {groups.start}-{groups.stop - 1}: "
-    return f"{when}{scheme.dtype} {scheme.granularity}{'' if scheme.symmetric else ', asymmetric'}"
+    return (
+        f"{when}{scheme.dtype} {scheme.granularity}{', asymmetric' * (scheme.symmetric is False)}"
+    )
 
 
 def labelled(label: str, text: str, width: int) -> str:
@@ -72,7 +74,7 @@ def options_words(plan: Plan) -> str:
 
 def _option(name: str, value: bool | str | Smoothing) -> str:
     if isinstance(value, bool):
-        return name
+        return name if value else f"no {name}"
     return f"{name} ({value if isinstance(value, str) else f'alpha {value.alpha:g}'})"
 
 
@@ -80,6 +82,8 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
     from qdx.exporter.plan.schema.rule import SITE_KEYS
 
     rows = [("components", ", ".join(rule.select.component))]
+    if rule.select.kind is not None:
+        rows.append(("kind", " or ".join(rule.select.kind)))
     for key in SITE_KEYS:
         globs = getattr(rule.select, key)
         if globs is not None:
@@ -90,7 +94,7 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
         rows.append(("weights", weights_words(rule.asked_weights)))
     if rule.asked_inputs is not None:
         rows.append(("inputs", _asked_inputs(rule.asked_inputs)))
-    if rule.when != "always":
+    if rule.when is not None:
         rows.append(("when", rule.when))
     if rule.why is not None:
         rows.append(("why", rule.why))
@@ -98,7 +102,7 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
         yield labelled(f"  {label}", text, 12)
 
 
-def _asked_inputs(scheme: Inputs) -> str:
+def _asked_inputs(scheme: AskedInputs) -> str:
     if not scheme.quantized:
         return scheme.dtype
     observed = f"{scheme.observer} {scheme.percentile or ''}".strip()
@@ -109,15 +113,15 @@ def _asked_inputs(scheme: Inputs) -> str:
     return ", ".join([inputs_words(None, scheme), *marks])
 
 
-def gate_words(gates: Gates) -> Iterator[tuple[str, str]]:
+def gate_words(gates: AskedGates) -> Iterator[tuple[str, str]]:
     """Yields each bound of the gates by name."""
-    yield "component sqnr_db", f"at least {gates.component.sqnr_db_min:g}"
+    yield "component sqnr_db", _least(gates.component.sqnr_db_min)
     yield "pipeline psnr_db", f"at least {gates.pipeline.psnr_db_min:g}"
     yield "pipeline ssim", f"at least {gates.pipeline.ssim_min:g}"
     if gates.pipeline.score_drop_max is not None:
         yield "pipeline score drop", f"at most {gates.pipeline.score_drop_max:g}"
     if gates.lowering is not None:
-        yield "lowering sqnr_db", f"at least {gates.lowering.sqnr_db_min:g}"
+        yield "lowering sqnr_db", _least(gates.lowering.sqnr_db_min)
     if gates.conditioning is not None:
         bounds = gates.conditioning
         yield "conditioning ratio", f"{bounds.ratio_min:g} to {bounds.ratio_max:g}"
@@ -126,3 +130,7 @@ def gate_words(gates: Gates) -> Iterator[tuple[str, str]]:
     if gates.coverage is not None:
         yield "timesteps share", f"at least {gates.coverage.timesteps_share_min:g}"
         yield "guidance branches", gates.coverage.branches
+
+
+def _least(bound: float | None) -> str:
+    return "as the target has it" if bound is None else f"at least {bound:g}"

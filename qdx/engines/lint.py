@@ -26,11 +26,10 @@ def lint_bundle(bundle: Bundle) -> dict[str, tuple[Finding, ...]]:
     from qdx.backends.tensorrt.engine.produce import lint_file, read_recipe
     from qdx.backends.tensorrt.lint import DeviceFacts
     from qdx.bundle.target_options import checked_options
-    from qdx.targets.profile import load_target
 
     folders = method_folders(bundle)
     checked_options(bundle.manifest)
-    capability = load_target(bundle.manifest.target.name).compute_capability
+    capability = bundle.manifest.target.profile.compute_capability
     found = {}
     for folder in folders:
         recipe = read_recipe(bundle.path / folder)

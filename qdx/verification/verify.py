@@ -26,7 +26,6 @@ from qdx.runtime.caution import caution_of
 from qdx.runtime.pipeline import open_methods
 from qdx.runtime.tensor_folder import TensorFolder
 from qdx.source.same_model import check_source
-from qdx.targets.profile import load_target
 from qdx.verification.judge.evaluate import Evidence, gates_of
 from qdx.verification.measure.answers import KIND as ANSWERS
 from qdx.verification.measure.audit import audit_bundle
@@ -395,7 +394,7 @@ def _measure(job: _Job, audited: _Audited | None, *, localize: bool) -> Report:
         seed=runs.specs[0].seed,
         steps=runs.specs[0].call.get("num_inference_steps"),
         call=runs.specs[0].call,
-        gates=gates_of(job.plan.gates, first, other, pipeline, evidence),
+        gates=gates_of(job.bundle.manifest.resolved.gates, first, other, pipeline, evidence),
         methods=first,
         other_methods=other,
         pipeline=pipeline,
@@ -451,7 +450,7 @@ def _proof(bundle: Bundle) -> Proof:
     opened = dict.fromkeys(m.opened for one in components for m in one.methods.values())
     backend = get_backend(bundle.manifest.target.runtime)
     proof = backend.proof([bundle.path / path for path in opened])
-    device = load_target(bundle.manifest.target.name).proved_on
+    device = bundle.manifest.target.profile.proved_on
     if device is not None and proof.status == "device-verified":
         proof = replace(proof, status="artifact-verified", unproved=f"what {device} makes of it")
     return replace(proof, caution=caution_of(bundle))

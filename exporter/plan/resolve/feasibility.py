@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
 __all__ = ["Form", "Offer", "PlanTarget", "Request", "computed_in"]
@@ -115,6 +116,10 @@ class PlanTarget(Protocol):
     @property
     def quantizers(self) -> tuple[str, ...]:
         """Quantizers that can make its artifacts."""
+
+    @property
+    def choices(self) -> Choices:
+        """What it chooses of all that plans leave unsaid."""
 
     def offer(self, request: Request) -> Offer:
         """Says what the target makes of an operation in low precision."""

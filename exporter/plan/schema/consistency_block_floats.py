@@ -6,27 +6,27 @@ from collections.abc import Iterator
 from typing import Final
 
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
-from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, Inputs, Weights
+from qdx.exporter.plan.schema.scheme import BLOCK_FLOATS, AskedInputs, AskedWeights
 
 __all__ = ["block_inputs_faults", "block_weights_faults"]
 
 _RANGE: Final = ("observer", "percentile")
 
 
-def block_weights_faults(weights: Weights, path: KeyPath) -> Iterator[Fault]:
+def block_weights_faults(weights: AskedWeights, path: KeyPath) -> Iterator[Fault]:
     """Yields what contradicts itself in the scheme of weights in blocks of floats."""
     for key in ("observer", "reduce_range", "rounding", "symmetric"):
         if key in weights.model_fields_set:
             yield Fault((*path, key), f"`{key}` means nothing for {weights.dtype}",
                         "a block's scale follows its largest magnitude, and zero is zero")  # fmt: skip
     block = BLOCK_FLOATS[weights.dtype]
-    if weights.granularity != "block" or weights.block != block:
-        key = next((k for k in ("block", "granularity") if k in weights.model_fields_set), "dtype")
+    if weights.granularity not in {None, "block"} or weights.block not in {None, block}:
+        key = next(k for k in ("block", "granularity") if k in weights.model_fields_set)
         yield Fault((*path, key), f"{weights.dtype} without blocks of {block}",
                     f'its blocks have one size: `"granularity": "block", "block": {block}`')  # fmt: skip
 
 
-def block_inputs_faults(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
+def block_inputs_faults(inputs: AskedInputs, path: KeyPath) -> Iterator[Fault]:
     """Yields what contradicts itself in the scheme of inputs in blocks of floats."""
     if inputs.granularity != "block" or inputs.mode != "dynamic":
         key = "granularity" if inputs.granularity != "block" else "mode"

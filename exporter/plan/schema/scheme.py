@@ -1,4 +1,8 @@
-"""How numbers are stored: the scheme of weights and the scheme of an operation's inputs."""
+"""How numbers are stored: the schemes of weights and of an operation's inputs, as a plan asks and as they are carried out.
+
+What a plan asks may leave values unsaid, which are None: the target chooses them (`choices`). A scheme that is
+carried out says all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,15 @@ from qdx.exporter.plan.schema.model import PlanModel
 
 __all__ = [
     "BLOCK_FLOATS",
+    "FLOAT",
     "FLOAT_DTYPES",
+    "AskedFloat",
+    "AskedInputs",
+    "AskedWeights",
+    "Block",
     "FloatDtype",
+    "Granularity",
+    "Group",
     "Inputs",
     "InputsDtype",
     "TableDtype",
@@ -24,6 +35,7 @@ __all__ = [
 ]
 
 FloatDtype = Literal["float32", "float16", "bfloat16"]
+AskedFloat = Literal[FloatDtype, "float"]
 WeightsDtype = Literal[
     "float32",
     "float16",
@@ -42,6 +54,7 @@ WeightsDtype = Literal[
     "palette2",
     "palette1",
 ]
+AskedDtype = Literal[WeightsDtype, "float"]
 TableDtype = Literal["float32", "float16", "int8"]
 InputsDtype = Literal[
     "float32",
@@ -56,6 +69,12 @@ InputsDtype = Literal[
     "uint4",
 ]
 
+Granularity = Literal["tensor", "channel", "block", "grouped_channel"]
+Block = Literal[16, 32, 64, 128, 256]
+Group = Literal[1, 2, 4, 8, 16, 32, 64, 128]
+
+FLOAT: Final = "float"
+"""What a plan calls the float type that the target chooses."""
 FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
 BLOCK_FLOATS: Final[Mapping[str, int]] = MappingProxyType({"nvfp4": 16, "mxfp8": 32})
 """Formats of floats in blocks that have scales of their own, with the elements of a block."""
@@ -86,22 +105,22 @@ def palette_bits(dtype: str) -> int:
     return int(dtype.removeprefix(_PALETTE)) if dtype.startswith(_PALETTE) else 0
 
 
-class Weights(PlanModel):
-    """How weights are stored.
+class AskedWeights(PlanModel):
+    """How a plan asks weights to be stored.
 
-    What is left out has the defaults below; with a float dtype the other keys mean nothing and are
-    refused.
+    What is left out has the defaults below; None leaves it to the target. With a float dtype the other keys
+    mean nothing and are refused.
 
     Attributes:
         dtype: The stored type. Float types hold the values themselves, rounded to nearest, ties to
-            even; integers and float8 hold multiples of a scale; palettes hold indices of so many bits
-            into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
+            even, and `float` is the one that the target chooses; integers and float8 hold multiples of a
+            scale; palettes hold indices of so many bits into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
             one of the tensor in float32, `mxfp8` 8-bit floats in blocks of 32 with powers of two.
         granularity: What shares a scale: the whole `tensor`, an output `channel`, or a `block` of
             consecutive elements along the dimension that the operation reduces. What shares the table of
             a palette: the whole `tensor`, or a `grouped_channel`, that is `group` output channels.
-        block: Elements of a block; given exactly with granularity `block`.
-        group: Channels that share a table; given exactly with granularity `grouped_channel`.
+        block: Elements of a block, for granularity `block`.
+        group: Channels that share a table, for granularity `grouped_channel`.
         lut_dtype: Type of a palette's values: float, or `int8` with a scale for each table. None takes the
             type in which the component stores its float weights.
         symmetric: Zero is stored as zero (the middle for unsigned types); otherwise each scale has a
@@ -113,12 +132,12 @@ class Weights(PlanModel):
             saturate.
     """
 
-    dtype: WeightsDtype
-    granularity: Literal["tensor", "channel", "block", "grouped_channel"] = "channel"
-    block: Literal[16, 32, 64, 128, 256] | None = None
-    group: Literal[1, 2, 4, 8, 16, 32, 64, 128] | None = None
+    dtype: AskedDtype
+    granularity: Granularity | None = None
+    block: Block | None = None
+    group: Group | None = None
     lut_dtype: TableDtype | None = None
-    symmetric: bool = True
+    symmetric: bool | None = None
     observer: Literal["minmax", "mse"] = "minmax"
     rounding: Literal["nearest"] = "nearest"
     reduce_range: bool = False
@@ -126,7 +145,7 @@ class Weights(PlanModel):
     @property
     def quantized(self) -> bool:
         """Whether the stored values stand for others: multiples of a scale, or indices into a table."""
-        return self.dtype not in FLOAT_DTYPES
+        return self.dtype != FLOAT and self.dtype not in FLOAT_DTYPES
 
     @property
     def palette_bits(self) -> int:
@@ -134,8 +153,19 @@ class Weights(PlanModel):
         return palette_bits(self.dtype)
 
 
-class Inputs(PlanModel):
-    """How the inputs of an operation are quantized.
+class Weights(AskedWeights):
+    """How weights are stored: `AskedWeights` with everything said.
+
+    Of `block`, `group` and `lut_dtype`, None says that there are no blocks, groups or tables.
+    """
+
+    dtype: WeightsDtype
+    granularity: Granularity = "channel"
+    symmetric: bool = True
+
+
+class AskedInputs(PlanModel):
+    """How a plan asks the inputs of an operation to be quantized; None leaves it to the target.
 
     Attributes:
         dtype: `float32` leaves them alone. Types of five and four bits are carried by eight: the
@@ -155,7 +185,7 @@ class Inputs(PlanModel):
     dtype: InputsDtype
     granularity: Literal["tensor", "token", "block"] = "tensor"
     mode: Literal["static", "dynamic"] = "static"
-    symmetric: bool = True
+    symmetric: bool | None = None
     observer: Literal["minmax", "percentile", "mse"] = "minmax"
     percentile: Annotated[float, Field(ge=0.9, lt=1, allow_inf_nan=False)] | None = None
     timestep_groups: Annotated[int, Field(ge=1, le=100)] = 1
@@ -169,3 +199,9 @@ class Inputs(PlanModel):
     def calibrated(self) -> bool:
         """Whether a scale comes from calibration."""
         return self.quantized and (self.mode == "static" or self.dtype == "nvfp4")
+
+
+class Inputs(AskedInputs):
+    """How the inputs of an operation are quantized: `AskedInputs` with everything said."""
+
+    symmetric: bool = True

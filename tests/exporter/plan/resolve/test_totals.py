@@ -10,7 +10,7 @@ from qdx.exporter.plan import resolve
 from qdx.exporter.plan.resolve.feasibility import Offer
 from qdx.exporter.plan.resolve.totals import component_totals, precision_of, totals_of, weight_bytes
 from qdx.targets import load_target
-from tests.support.plans import SITES, plan_of, site
+from tests.support.plans import CHOICES, SITES, plan_of, site
 
 
 def one(weights, shape=(4, 64), inputs=None, op="linear"):
@@ -45,6 +45,7 @@ class Anything:
     refused = MappingProxyType({})
     refused_options = MappingProxyType({})
     quantizers = ("qdx",)
+    choices = CHOICES
 
     def offer(self, request):
         return Offer("stored", "anything", scales="storage")
@@ -92,7 +93,7 @@ def test_the_last_block_may_be_short():
 
 
 def test_narrow_weights_in_a_wider_type_take_its_bytes():
-    found = one({"dtype": "int4"}, inputs={"dtype": "int8"})
+    found = one({"dtype": "int4", "granularity": "channel"}, inputs={"dtype": "int8"})
 
     assert (found.form, found.stored_dtype) == ("simulated", "int8")
     assert weight_bytes(found) == 256 + 4 * 4

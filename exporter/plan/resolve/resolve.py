@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -41,12 +41,14 @@ class Examination:
         resolved: What becomes of each component and site; refused sites have form `refused`, refused
             components the type that was asked.
         refusals: Each thing refused, components first, then sites in graph order.
-        hint: What to do about them.
+        way_out: What to do about them.
+        fitting: Finds the presets of which the target refuses nothing.
     """
 
     resolved: ResolvedPlan
     refusals: tuple[Refusal, ...]
-    hint: str
+    way_out: str
+    fitting: Callable[[], Sequence[str]] = field(default=tuple, compare=False, repr=False)
 
     def check(self) -> ResolvedPlan:
         """Returns the resolution.
@@ -57,6 +59,12 @@ class Examination:
         if self.refusals:
             raise TargetRefusal(self.summary, refusals=self.refusals, hint=self.hint)
         return self.resolved
+
+    @property
+    def hint(self) -> str:
+        """The way out, with the presets that fit."""
+        names = ", ".join(quoted(name) for name in self.fitting())
+        return f"presets that fit are {names}; {self.way_out}" if names else self.way_out
 
     @property
     def summary(self) -> str:
@@ -113,12 +121,11 @@ def examine(
     examination = _examined(plan, request)
     if not examination.refusals or sites is None:
         return examination
-    fitting = [quoted(name) for name in list_presets() if _fits(name, request)]
-    if not fitting:
-        return examination
-    return replace(
-        examination, hint=f"presets that fit are {', '.join(fitting)}; {examination.hint}"
-    )
+
+    def fitting() -> list[str]:
+        return [name for name in list_presets() if _fits(name, request)]
+
+    return replace(examination, fitting=fitting)
 
 
 @dataclass(frozen=True)

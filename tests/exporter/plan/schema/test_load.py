@@ -30,7 +30,7 @@ GOOD = """{
 FAULTS = [
     ('"float16"', '"int3"',
      ("`w.json:4:52`: `rules[0].weights.dtype` is `int3`, expected `float32`, `float16`, `bfloat16`, `int8`, "
-     "`uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, `palette8`, `palette6`, `palette4`, `palette3`, `palette2` or "
+     "`uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, `palette8`, `palette6`, `palette4`, `palette3`, `palette2`, "
      "`palette1` or `float`\n\n"
      "hint: did you mean `int8`?")),
     ('"rules"', '"rulez"',

@@ -194,6 +194,8 @@ def test_the_same_as_json(shown, tmp_path):
         "plan",
         "target",
         "resolution",
+        "chosen",
+        "gates",
         "sites",
         "components",
         "total",

@@ -8,12 +8,14 @@ from qdx.compile.notes import option_notes, unit_notes
 from qdx.exporter.plan import load_plan, plan_from_json, resolve
 from qdx.targets import load_target
 
+MIXED = {**load_plan("float16").to_json(), "options": {"mixed_precision": True}}
+
 
 @pytest.mark.parametrize(
     ("target", "plan", "said"),
     [
         ("coreml", "float32", True),
-        ("iphone-a17", "w8", True),
+        ("iphone-a17", "w8", False),
         ("coreml", "float16", False),
         ("mac-gpu", "float32", False),
         ("openvino", "float32", False),
@@ -32,7 +34,7 @@ def test_float32_never_runs_on_the_neural_engine(target: str, plan: str, said: b
 )
 def test_what_is_between_products_does_not_either(target: str, said: bool) -> None:
     profile = load_target(target)
-    resolved = resolve(load_plan("mixed-float16"), ["unet", "vae"], profile)
+    resolved = resolve(plan_from_json(MIXED, source="p.json"), ["unet", "vae"], profile)
     notes = unit_notes(resolved, profile, ["unet"])
 
     assert ["`unet`: in mixed precision" in note for note in notes] == [True] * said
@@ -49,8 +51,11 @@ def test_what_is_between_products_does_not_either(target: str, said: bool) -> No
 def test_an_option_that_changes_nothing_is_said_to(
     target: str, exported: list[str], reason: str | None
 ) -> None:
-    value = load_plan("mixed-float16").to_json()
-    value["rules"].append({"select": {"component": "vae"}, "weights": {"dtype": "float32"}})
+    value = MIXED.copy()
+    value["rules"] = [
+        *value["rules"],
+        {"select": {"component": "vae"}, "weights": {"dtype": "float32"}},
+    ]
     profile = load_target(target)
     resolved = resolve(plan_from_json(value, source="p.json"), ["unet", "vae"], profile)
     notes = option_notes(resolved, profile, exported)

@@ -15,6 +15,7 @@ from qdx.exporter.plan.resolve.negotiate import Negotiation, Outcome, Wish
 from qdx.exporter.plan.resolve.resolution import InputsByTimestep, SiteResolution
 from qdx.exporter.plan.resolve.settle import (
     Chosen,
+    Operation,
     Settled,
     settled_inputs,
     settled_weights,
@@ -66,8 +67,11 @@ def resolve_site(
         macs: Multiply-accumulates by which the target judges what is faster; see `compared_macs`.
     """
     plan, target = request.plan, request.target
-    weights = _settled_weights(request, site, decision)
-    inputs = tuple(_settled_inputs(request, site, index) for index in decision.inputs)
+    asked_inputs = _asked_inputs(plan, decision.inputs[0]) if decision.inputs else None
+    fed = "float32" if asked_inputs is None else asked_inputs.dtype
+    operation = Operation(site.op, request.storage, fed)
+    weights = _settled_weights(request, site, decision, operation)
+    inputs = tuple(_settled_inputs(request, index, operation) for index in decision.inputs)
     wish = _wish(decision, weights, inputs)
     negotiation = Negotiation(site, request.storage, target, macs, request.mixed)
     outcome = negotiation.outcome(wish)
@@ -79,7 +83,7 @@ def resolve_site(
         where=request.where,
         site=site,
         asked_weights=_asked_weights(request, site, decision),
-        asked_inputs=_asked_inputs(plan, decision.inputs[0]) if decision.inputs else None,
+        asked_inputs=asked_inputs,
         weights_rule="" if stored is None else name_of(plan, decision.weights),
         inputs_rule=", ".join(dict.fromkeys(name_of(plan, n) for n in decision.inputs)),
         weights=stored,
@@ -180,7 +184,7 @@ def _asked_weights(request: GraphRequest, site: Site, decision: Decision) -> Ask
 
 
 def _settled_weights(
-    request: GraphRequest, site: Site, decision: Decision
+    request: GraphRequest, site: Site, decision: Decision, operation: Operation
 ) -> Settled[Weights] | None:
     asked = _asked_weights(request, site, decision)
     if asked is None:
@@ -188,7 +192,7 @@ def _settled_weights(
     if decision.weights is None:
         return Settled(Weights.model_validate({"dtype": request.storage}))
     rule, by = request.plan.rules[decision.weights], name_of(request.plan, decision.weights)
-    return settled_weights(asked, rule, by, site.op, request.storage, request.target)
+    return settled_weights(asked, rule, by, operation, request.target)
 
 
 def _asked_inputs(plan: Plan, index: int | None) -> AskedInputs:
@@ -196,12 +200,14 @@ def _asked_inputs(plan: Plan, index: int | None) -> AskedInputs:
     return asked or AskedInputs(dtype="float32")
 
 
-def _settled_inputs(request: GraphRequest, site: Site, index: int | None) -> Settled[Inputs]:
+def _settled_inputs(
+    request: GraphRequest, index: int | None, operation: Operation
+) -> Settled[Inputs]:
     if index is None:
         return Settled(_FLOAT_INPUTS)
     plan = request.plan
     asked, by = _asked_inputs(plan, index), name_of(plan, index)
-    return settled_inputs(asked, plan.rules[index], by, site.op, request.target)
+    return settled_inputs(asked, plan.rules[index], by, operation, request.target)
 
 
 def _unwanted(inputs: Sequence[Settled[Inputs]]) -> Iterator[str]:

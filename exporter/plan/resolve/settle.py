@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Chosen",
+    "Operation",
     "Settled",
     "When",
     "settled_gates",
@@ -71,8 +72,27 @@ class Settled(Generic[_Scheme]):
     chosen: tuple[Chosen, ...] = ()
 
 
+@dataclass(frozen=True)
+class Operation:
+    """What choices may depend on.
+
+    Attributes:
+        op: The operation.
+        storage: Type of the component's float weights, which `float` means.
+        inputs: Type that is asked for its inputs; `float32` where they stay float.
+    """
+
+    op: str
+    storage: str
+    inputs: str
+
+
 def settled_weights(
-    asked: AskedWeights, rule: Rule, by: str, op: str, storage: str, target: PlanTarget
+    asked: AskedWeights,
+    rule: Rule,
+    by: str,
+    operation: Operation,
+    target: PlanTarget,
 ) -> Settled[Weights]:
     """Settles the scheme of a weight.
 
@@ -80,14 +100,14 @@ def settled_weights(
         asked: What the plan asks.
         rule: The rule that asks it.
         by: Its name.
-        op: The operation.
-        storage: Type of the component's float weights, which `float` means.
+        operation: What the weight belongs to.
         target: Chooses what is unsaid.
     """
     if not asked.quantized:
-        dtype = storage if asked.dtype == FLOAT else asked.dtype
+        dtype = operation.storage if asked.dtype == FLOAT else asked.dtype
         return Settled(Weights.model_validate({"dtype": dtype}))
-    rows = [row for row in target.choices.weights if row.fits(op, asked.dtype)]
+    about = operation.op, asked.dtype, operation.inputs
+    rows = [row for row in target.choices.weights if row.fits(*about)]
     values = _Values("weights", _implied_by_weights(asked), target.name, rows)
     values.say(asked.model_dump(exclude_none=True), by, rule.why)
     values.settle("granularity")
@@ -100,12 +120,12 @@ def settled_weights(
 
 
 def settled_inputs(
-    asked: AskedInputs, rule: Rule, by: str, op: str, target: PlanTarget
+    asked: AskedInputs, rule: Rule, by: str, operation: Operation, target: PlanTarget
 ) -> Settled[Inputs]:
     """Settles the scheme of an operation's inputs; arguments as for `settled_weights`."""
     if not asked.quantized:
         return Settled(Inputs.model_validate({"dtype": asked.dtype}))
-    rows = [row for row in target.choices.inputs if row.fits(op, asked.dtype)]
+    rows = [row for row in target.choices.inputs if row.fits(operation.op, asked.dtype)]
     values = _Values("inputs", _implied_by_inputs(asked, rule), target.name, rows)
     values.say(
         asked.model_dump(exclude_none=True) | rule.model_dump(include={"when"}), by, rule.why

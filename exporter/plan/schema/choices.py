@@ -69,6 +69,7 @@ class WeightsChoice(PlanModel):
     Attributes:
         op: Operations that it is about.
         dtype: Types of the weight that it is about.
+        inputs: Types of the operation's inputs that it is about; `float32` where they are not quantized.
         granularity: What shares a scale or a table.
         block: Elements of a block, where a scale is shared by one.
         group: Channels that share a table, where groups do.
@@ -78,15 +79,16 @@ class WeightsChoice(PlanModel):
 
     op: _Operations | None = None
     dtype: _Weights | None = None
+    inputs: _Inputs | None = None
     granularity: Granularity | None = None
     block: Block | None = None
     group: Group | None = None
     symmetric: bool | None = None
     why: Words
 
-    def fits(self, op: str, dtype: str) -> bool:
-        """Whether it is about an operation whose weight has a type."""
-        return _holds(self.op, op) and _holds(self.dtype, dtype)
+    def fits(self, op: str, dtype: str, inputs: str) -> bool:
+        """Whether it is about an operation whose weight and inputs have these types."""
+        return _holds(self.op, op) and _holds(self.dtype, dtype) and _holds(self.inputs, inputs)
 
 
 class InputsChoice(PlanModel):

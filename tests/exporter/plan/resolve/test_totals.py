@@ -93,7 +93,7 @@ def test_the_last_block_may_be_short():
 
 
 def test_narrow_weights_in_a_wider_type_take_its_bytes():
-    found = one({"dtype": "int4", "granularity": "channel"}, inputs={"dtype": "int8"})
+    found = one({"dtype": "int4"}, inputs={"dtype": "int8"})
 
     assert (found.form, found.stored_dtype) == ("simulated", "int8")
     assert weight_bytes(found) == 256 + 4 * 4

@@ -2,7 +2,7 @@
 
     python -m benchmarks.coreml_rounding samples/shapes unet
     python -m benchmarks.coreml_rounding samples/shapes-mmdit transformer --step 18
-    python -m benchmarks.coreml_rounding samples/shapes unet --plans float16 mixed-float16
+    python -m benchmarks.coreml_rounding samples/shapes unet --plans float16 --target mac-gpu
 
 The denoiser's calls in a run of 20 steps, guidance 4, with the float pipeline's own inputs, in the interpreter; SQNR and
 PSNR are against float PyTorch. Without plans, a float32 package: each line rounds the results of one operation, or of all
@@ -97,7 +97,9 @@ class Denoiser:
     interpreter: Interpreter
 
     @classmethod
-    def exported(cls, model: Path, component: str, plan: str, folder: Path) -> Denoiser:
+    def exported(
+        cls, model: Path, component: str, plan: str, folder: Path, target: str = "coreml"
+    ) -> Denoiser:
         """Exports it.
 
         Args:
@@ -105,11 +107,12 @@ class Denoiser:
             component: Its name.
             plan: Name of a preset, in float types.
             folder: Takes the bundle.
+            target: Name of a target of Core ML.
         """
         call = {**_CALL, **({"max_sequence_length": 16} if component == "transformer" else {})}
         bundle = folder / plan
         qdx.export(
-            model, target="coreml", plan=plan, output=bundle, call=call, components=[component]
+            model, target=target, plan=plan, output=bundle, call=call, components=[component]
         )
         opened = read_bundle(bundle)
         where = f"{component}.forward"
@@ -186,10 +189,13 @@ def main() -> None:
     parser.add_argument("component")
     parser.add_argument("--step", type=int, default=-1)
     parser.add_argument("--plans", nargs="+", help="presets in float types, at every step")
+    parser.add_argument("--target", default="coreml", help="mac-gpu has float32 between products")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         denoisers = {
-            plan: Denoiser.exported(options.model, options.component, plan, Path(folder))
+            plan: Denoiser.exported(
+                options.model, options.component, plan, Path(folder), options.target
+            )
             for plan in options.plans or ("float32",)
         }
         if options.plans:

@@ -28,8 +28,7 @@ from qdx.exporter.plan.resolve.totals import weight_bytes
 from qdx.source.pipeline import trace_pipeline
 from qdx.targets import load_target
 
-PLANS: Final = ("float16", "mixed-float16", "w8-float16", "w4-float16", "palette6", "palette4")
-_TARGET: Final = "coreml"
+PLANS: Final = ("float16", "w8", "w4", "palette6", "palette4")
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,24 @@ class Size:
         return self.weights_bytes / self.expected_bytes - 1
 
 
-def sizes(model: Path, plan: str, folder: Path) -> Iterator[Size]:
+def sizes(model: Path, plan: str, name: str, folder: Path) -> Iterator[Size]:
     """Exports a pipeline with one plan and measures its packages.
 
     Args:
         model: The pipeline folder.
         plan: Name of a preset.
+        name: The target.
         folder: Takes the bundle.
     """
-    target = load_target(_TARGET)
+    target = load_target(name)
     bundle = folder / plan
-    qdx.export(model, target=_TARGET, plan=plan, output=bundle, call={})
+    qdx.export(model, target=name, plan=plan, output=bundle, call={})
     source = trace_pipeline(model, {})
     graphs = {where: source.graph(where, target) for where in source.chosen}
     found = {where: sites(graph) for where, graph in graphs.items()}
-    resolved = resolve(load_plan(plan), source.skeleton.modules, target, found)
+    resolved = resolve(
+        load_plan(plan), source.skeleton.modules, target, found, source.captured.kinds
+    )
     for where, graph in graphs.items():
         weights = {
             r.site.weight: weight_bytes(r)
@@ -95,14 +97,14 @@ def _other_elements(graph: Graph, counted: dict[str, int]) -> int:
     return sum(math.prod(graph.weights[name].shape) for name in names - counted.keys())
 
 
-def rows(models: list[Path], plans: list[str]) -> Iterator[str]:
+def rows(models: list[Path], plans: list[str], target: str) -> Iterator[str]:
     """The table, line by line as it is measured."""
     yield "| model | plan | component | should, bytes | weights, bytes | difference | package, bytes |"
     yield "|---|---|---|---|---|---|---|"
     for model in models:
         for plan in plans:
             with TemporaryDirectory() as folder:
-                for size in sizes(model, plan, Path(folder)):
+                for size in sizes(model, plan, target, Path(folder)):
                     yield (
                         f"| `{model.name}` | `{plan}` | `{size.where}` | {size.expected_bytes:,} "
                         f"| {size.weights_bytes:,} | {size.excess:+.2%} | {size.package_bytes:,} |"
@@ -114,8 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--plans", nargs="+", default=PLANS)
+    parser.add_argument("--target", default="coreml", help="a target of Core ML")
     options = parser.parse_args()
-    for line in rows(options.models, options.plans):
+    for line in rows(options.models, options.plans, options.target):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -53,7 +53,7 @@ from qdx.targets.profile import TargetProfile, load_target
 from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PLANS: Final = ("w8a8-symmetric", "fp8", "w4-float16", "float16")
+PLANS: Final = ("w8a8", "fp8", "w4", "float16")
 QUANTIZED_DB_MIN: Final = 45.0
 FLOAT_DB_MIN: Final = 60.0
 """The least decibels with quantized inputs, and without; those of the verification's own gates, and of float tests."""
@@ -160,8 +160,8 @@ def measure(name: str, captured: Captured, plan: str, work: Path) -> Iterator[Ru
 
 def _resolved(intent: Plan, captured: Captured) -> tuple[ResolvedPlan, int]:
     """What a plan becomes, refused operations with weights of 8 bits; and how many those are."""
-    modules = captured.source.skeleton.modules
-    found = examine(intent, modules, captured.profile, captured.sites)
+    modules, kinds = captured.source.skeleton.modules, captured.source.captured.kinds
+    found = examine(intent, modules, captured.profile, captured.sites, kinds)
     refused = [r for sites in found.resolved.sites.values() for r in sites if r.form == "refused"]
     if not refused:
         return found.check(), 0
@@ -172,7 +172,7 @@ def _resolved(intent: Plan, captured: Captured) -> tuple[ResolvedPlan, int]:
     ]
     data = intent.to_json()
     wider = plan_from_json({**data, "rules": [*data["rules"], *rules]}, source=str(intent.name))
-    return resolve(wider, modules, captured.profile, captured.sites), len(refused)
+    return resolve(wider, modules, captured.profile, captured.sites, kinds), len(refused)
 
 
 def _rung(

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, Strict, field_validator
 
 from qdx.exporter.plan.resolve.feasibility import Offer, Request
+from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.scheme import FloatDtype
 from qdx.exporter.strict_model import StrictModel
 from qdx.targets.kernels import Kernel, offer_of
@@ -174,6 +175,7 @@ class TargetProfile(StrictModel):
         refused: For types that cannot be stored, the reason.
         refused_options: For options of a plan that it cannot carry out, the reason.
         quantizers: Quantizers that can make its artifacts.
+        choices: What it chooses of all that plans leave unsaid.
         kernels: What runs in low precision, and how; the first row that fits decides.
         options: The runtime's own options that change numerics, pinned.
         limits: What it takes, beside types.
@@ -201,10 +203,15 @@ class TargetProfile(StrictModel):
     refused: Mapping[str, str] = {}
     refused_options: Mapping[Annotated[str, Field(pattern=r"^mixed_precision$")], str] = {}
     quantizers: Quantizers = ("qdx",)
+    choices: Choices
     kernels: Kernels = ()
     options: Mapping[str, str] = {}
     limits: Limits = Limits()
     layout: TargetLayout
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the profile as plain JSON data, for manifests."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def offer(self, request: Request) -> Offer:
         """Says what the target makes of an operation in low precision."""

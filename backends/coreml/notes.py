@@ -32,9 +32,9 @@ def unit_notes(
     if whole:
         notes.append(
             f"{_names(whole)}: float32 never runs on the Neural Engine; plans that store float16 do: `float16`, "
-            "`palette6`, `w8-float16`"
+            "`palette6`, `w8`"
         )
-    if mixed and resolved.plan.options.mixed_precision:
+    if mixed and resolved.mixed_precision:
         notes.append(
             f"{_names(mixed)}: in mixed precision, what is between products never runs on the Neural Engine; it is for "
             "the GPU"

@@ -27,12 +27,21 @@ class CallRecord:
             tensor of its shape and dtype, everything else as it is.
         variant: 1, or more where the pipeline calls the method with different sets of tensors: each
             set is a graph of its own.
+        outputs: Shapes of the tensors that were answered.
+        reads: Components whose answers are among the arguments as they were.
     """
 
     component: str
     method: str
     arguments: dict[str, Any]
     variant: int = 1
+    outputs: tuple[tuple[int, ...], ...] = ()
+    reads: frozenset[str] = frozenset()
+
+    @property
+    def leaves(self) -> dict[str, Any]:
+        """The arguments' leaves, see `name_leaves`."""
+        return name_leaves(self.arguments)
 
     @property
     def key(self) -> str:

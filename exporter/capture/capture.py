@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.calls import CallRecord, one_call_each
 from qdx.exporter.capture.dry_run import dry_run
+from qdx.exporter.capture.kinds import component_kinds
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.trace import Moving
+from qdx.exporter.graph.ir.kind import Kind
 
 Shapes = Literal["static", "dynamic"]
 
@@ -23,11 +26,13 @@ class Capture:
             example sizes of the second dry run, in which no moving dimension is 1.
         moving: Per `component.method`, the dimensions that differ between the dry runs.
         usual: For dynamic shapes, the records of the first dry run, with the sizes of the user's call.
+        kinds: What each component that is called does, by name.
     """
 
     calls: dict[str, CallRecord]
     moving: dict[str, Moving]
     usual: dict[str, CallRecord]
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capture:
@@ -38,9 +43,9 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
     """
     first_call = complete_call(skeleton.pipeline, call)
     records = dry_run(skeleton, first_call)
-    calls = one_call_each(records)
+    calls, kinds = one_call_each(records), component_kinds(records)
     if shapes == "static":
-        return Capture(calls, {}, {})
+        return Capture(calls, {}, {}, kinds)
     second = other_call(skeleton.pipeline, first_call, _picture_size(skeleton, records))
     second_records = dry_run(skeleton, second)
     others = one_call_each(
@@ -48,7 +53,7 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
     )  # numbers that move between the runs move, too
     moving = {where: _moving(calls[where], others[where]) for where in calls if where in others}
     seconds = {where: others.get(where, record) for where, record in calls.items()}
-    return Capture(seconds, moving, calls)
+    return Capture(seconds, moving, calls, kinds)
 
 
 def _moving(one: CallRecord, other: CallRecord) -> Moving:

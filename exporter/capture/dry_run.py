@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
+from torch.utils.weak import WeakIdKeyDictionary
 
 from qdx.exporter.capture.calls import CallRecord, LiveCall, bind, describe
 from qdx.exporter.capture.cost import bounded_tensors
@@ -43,11 +44,20 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     """
     records: list[CallRecord] = []
     zeros = FakeAnswers(skeleton)
+    authors: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def answer(call: LiveCall) -> Any:
         arguments = pytree.tree_map(describe, call.arguments)
-        records.append(CallRecord(call.component, call.method, arguments))
-        return zeros(call)
+        found = zeros(call)
+        reads = frozenset(authors[leaf] for leaf in _tensors(call.arguments) if leaf in authors)
+        answered = _tensors(found)
+        shapes = tuple(tuple(tensor.shape) for tensor in answered)
+        for tensor in answered:
+            authors[tensor] = call.component
+        records.append(
+            CallRecord(call.component, call.method, arguments, outputs=shapes, reads=reads)
+        )
+        return found
 
     name = skeleton.folder.pipeline_class
     errors = pipeline_errors(
@@ -140,4 +150,8 @@ def public_methods(cls: type) -> list[str]:
 
 
 def _has_tensor(tree: Any) -> bool:
-    return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(tree))
+    return bool(_tensors(tree))
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
-    from qdx.exporter.formats.quantization import Scheme, WeightQuantization
+    from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
     from qdx.exporter.formats.weight_format import Insert
     from qdx.exporter.graph.ir.weights import LazyWeight
@@ -35,24 +35,24 @@ class Affine(WeightFormat):
 
     dtypes = ("int8", "uint8", "int4", "uint4", _FLOAT8)
 
-    def faults(self, scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+    def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""
         yield from palette_keys(scheme, given)
         if scheme.granularity == "grouped_channel":
             yield SchemeFault("granularity", f"granularity `grouped_channel` for {scheme.dtype}",
                               "groups of channels share the table of a palette; scales are by `channel` or `block`")  # fmt: skip
-        if (scheme.granularity == "block") != (scheme.block is not None):
-            if scheme.block is None:
-                yield SchemeFault("granularity", "granularity `block` without `block`",
-                                  'say how many elements share a scale, such as `"block": 32`')  # fmt: skip
-            else:
-                yield SchemeFault("block", f"`block` with granularity `{scheme.granularity}`",
-                                  '`block` belongs to `"granularity": "block"`')  # fmt: skip
+        if scheme.block is not None and scheme.granularity not in {None, "block"}:
+            yield SchemeFault("block", f"`block` with granularity `{scheme.granularity}`",
+                              '`block` belongs to `"granularity": "block"`')  # fmt: skip
         if scheme.dtype == _FLOAT8:
             yield from _float8_faults(scheme)
-        if scheme.reduce_range and (scheme.dtype != "int8" or not scheme.symmetric):
+        if scheme.reduce_range and (scheme.dtype != "int8" or scheme.symmetric is False):
             yield SchemeFault("reduce_range", "`reduce_range` is for symmetric int8 weights",
                               "it takes the place of eight bits where sums of pairs saturate")  # fmt: skip
+
+    def implied(self, dtype: str) -> Mapping[str, str | int | bool]:
+        """See `WeightFormat`."""
+        return {"symmetric": True} if dtype == _FLOAT8 else {}
 
     def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
         """See `WeightFormat`."""
@@ -97,15 +97,15 @@ class Affine(WeightFormat):
         return quantize_weight(weight, quantization, rounding=rounding).dequantized()
 
 
-def palette_keys(scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+def palette_keys(scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
     """Yields the keys that a plan gives and that palettes alone read."""
     for key in sorted({"group", "lut_dtype"} & set(given)):
         yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
                           "it belongs to palettes, such as `palette6`")  # fmt: skip
 
 
-def _float8_faults(scheme: Scheme) -> Iterator[SchemeFault]:
-    if not scheme.symmetric:
+def _float8_faults(scheme: AskedScheme) -> Iterator[SchemeFault]:
+    if scheme.symmetric is False:
         yield SchemeFault("symmetric", f"{_FLOAT8} has no zero point", "leave `symmetric` out")
     if scheme.observer != "minmax":
         yield SchemeFault("observer", f"observer `{scheme.observer}` for {_FLOAT8}",

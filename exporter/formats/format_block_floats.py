@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
-    from qdx.exporter.formats.quantization import Scheme, WeightQuantization
+    from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
     from qdx.exporter.formats.weight_format import Insert
     from qdx.exporter.graph.ir.weights import LazyWeight
@@ -32,7 +32,7 @@ class BlockFloats(WeightFormat):
     dtypes = ("nvfp4", "mxfp8")
     one_block = True
 
-    def faults(self, scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+    def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""
         yield from palette_keys(scheme, given)
         for key in ("observer", "reduce_range", "rounding", "symmetric"):
@@ -40,10 +40,14 @@ class BlockFloats(WeightFormat):
                 yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
                                   "a block's scale follows its largest magnitude, and zero is zero")  # fmt: skip
         block = number_type(scheme.dtype).block
-        if scheme.granularity != "block" or scheme.block != block:
-            key = next((k for k in ("block", "granularity") if k in given), "dtype")
+        if scheme.granularity not in {None, "block"} or scheme.block not in {None, block}:
+            key = next(k for k in ("block", "granularity") if k in given)
             yield SchemeFault(key, f"{scheme.dtype} without blocks of {block}",
                               f'its blocks have one size: `"granularity": "block", "block": {block}`')  # fmt: skip
+
+    def implied(self, dtype: str) -> Mapping[str, str | int | bool]:
+        """See `WeightFormat`."""
+        return {"granularity": "block", "block": number_type(dtype).block, "symmetric": True}
 
     def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
         """See `WeightFormat`: a byte for the scale of each block, and NVFP4 has four for that of the tensor."""

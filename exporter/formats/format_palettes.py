@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
-    from qdx.exporter.formats.quantization import Scheme, WeightQuantization
+    from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
     from qdx.exporter.formats.weight_format import Insert
     from qdx.exporter.graph.ir.weights import LazyWeight
@@ -28,26 +28,24 @@ class Palettes(WeightFormat):
 
     dtypes = tuple(PALETTES)
 
-    def faults(self, scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+    def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""
         for key in _MEANINGLESS:
             if key in given:
                 yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
                                   "a palette is a table of values, chosen for the least squared error")  # fmt: skip
-        if scheme.granularity not in {"tensor", "grouped_channel"}:
-            asked = "granularity" in given
-            words = f"granularity `{scheme.granularity}` for" if asked else "no granularity for"
-            yield SchemeFault("granularity" if asked else "dtype", f"{words} {scheme.dtype}",
+        if scheme.granularity not in {None, "tensor", "grouped_channel"}:
+            yield SchemeFault("granularity", f"granularity `{scheme.granularity}` for {scheme.dtype}",
                               'one table for the weight is `"granularity": "tensor"`, one for every 16 output channels '
                               '`"granularity": "grouped_channel", "group": 16`')  # fmt: skip
-            return
-        if (scheme.granularity == "grouped_channel") != (scheme.group is not None):
-            if scheme.group is None:
-                yield SchemeFault("granularity", "granularity `grouped_channel` without `group`",
-                                  'say how many output channels share a table, such as `"group": 16`')  # fmt: skip
-            else:
-                yield SchemeFault("group", f"`group` with granularity `{scheme.granularity}`",
-                                  '`group` belongs to `"granularity": "grouped_channel"`')  # fmt: skip
+        elif scheme.group is not None and scheme.granularity == "tensor":
+            yield SchemeFault("group", f"`group` with granularity `{scheme.granularity}`",
+                              '`group` belongs to `"granularity": "grouped_channel"`')  # fmt: skip
+
+    def implied(self, dtype: str) -> Mapping[str, str | int | bool]:
+        """See `WeightFormat`."""
+        del dtype
+        return {"symmetric": True}
 
     def completed(self, scheme: Scheme, storage: str) -> Mapping[str, Any]:
         """See `WeightFormat`: values have the type of float weights where a plan does not say."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Scheme", "WeightQuantization"]
+__all__ = ["AskedScheme", "Scheme", "WeightQuantization"]
 
 
-class Scheme(Protocol):
-    """What a plan asks for a weight; `plan.schema.scheme.Weights` says what each key means."""
+class AskedScheme(Protocol):
+    """What a plan asks for a weight, of which some may be unsaid; `plan.schema.scheme.AskedWeights` says what each key means."""
 
     @property
     def dtype(self) -> str:
         """The stored type."""
 
     @property
-    def granularity(self) -> str:
-        """What shares a scale or a table."""
+    def granularity(self) -> str | None:
+        """What shares a scale or a table; None before the target has chosen it."""
 
     @property
     def block(self) -> int | None:
@@ -32,8 +32,8 @@ class Scheme(Protocol):
         """Type of a palette's values."""
 
     @property
-    def symmetric(self) -> bool:
-        """Whether zero is stored as zero."""
+    def symmetric(self) -> bool | None:
+        """Whether zero is stored as zero; None before the target has chosen it."""
 
     @property
     def observer(self) -> str:
@@ -46,6 +46,18 @@ class Scheme(Protocol):
     @property
     def reduce_range(self) -> bool:
         """Whether seven bits are used instead of eight."""
+
+
+class Scheme(AskedScheme, Protocol):
+    """How a weight is stored, everything said."""
+
+    @property
+    def granularity(self) -> str:
+        """What shares a scale or a table."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether zero is stored as zero."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
-    from qdx.exporter.formats.quantization import Scheme, WeightQuantization
+    from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
     from qdx.exporter.graph.ir.weights import LazyWeight
 
@@ -72,7 +72,7 @@ class WeightFormat(ABC):
         return bits(dtype)
 
     @abstractmethod
-    def faults(self, scheme: Scheme, given: Collection[str]) -> Iterator[SchemeFault]:
+    def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """Yields what contradicts itself in a scheme.
 
         Args:
@@ -88,6 +88,11 @@ class WeightFormat(ABC):
             storage: Type in which the component stores its float weights.
         """
         del scheme, storage
+        return {}
+
+    def implied(self, dtype: str) -> Mapping[str, str | int | bool]:
+        """Keys that a plan may leave unsaid and for which a type has one value alone."""
+        del dtype
         return {}
 
     @abstractmethod

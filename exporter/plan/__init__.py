@@ -5,8 +5,13 @@ from __future__ import annotations
 from qdx.exporter.plan.resolve.feasibility import PlanTarget
 from qdx.exporter.plan.resolve.resolution import Resolution, ResolvedPlan, SiteResolution
 from qdx.exporter.plan.resolve.resolve import Examination, examine, resolve
+from qdx.exporter.plan.resolve.settle import Chosen
+from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.load import list_presets, load_plan, parse_plan, plan_from_json
 from qdx.exporter.plan.schema.plan import (
+    AskedGates,
+    AskedInputs,
+    AskedWeights,
     Calibration,
     Gates,
     Inputs,
@@ -18,7 +23,12 @@ from qdx.exporter.plan.schema.plan import (
 )
 
 __all__ = [
+    "AskedGates",
+    "AskedInputs",
+    "AskedWeights",
     "Calibration",
+    "Choices",
+    "Chosen",
     "Examination",
     "Gates",
     "Inputs",

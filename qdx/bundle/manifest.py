@@ -9,10 +9,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from qdx.bundle.resolution import ResolvedRecord
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
 from qdx.exporter.form import Form
 from qdx.exporter.limits import BUNDLE_FILES_LIMIT, RANGES_TIMESTEPS_LIMIT
+from qdx.targets.profile import TargetProfile
 
 __all__ = [
     "MANIFEST_NAME",
@@ -122,11 +124,23 @@ class ComponentRecord(_Record):
 
 
 class TargetRecord(_Record):
-    """The target and the options of its runtime."""
+    """The target that a bundle was made for, and the options of its runtime.
+
+    Attributes:
+        profile: The target as it was then.
+    """
 
     name: str
     runtime: str
     options: dict[str, str]
+    profile: TargetProfile
+
+    @model_validator(mode="after")
+    def _profile_is_its_own(self) -> TargetRecord:
+        for key in ("name", "runtime"):
+            if getattr(self.profile, key) != getattr(self, key):
+                raise ValueError(f"`profile.{key}` is not `{key}`")
+        return self
 
 
 class ResolutionRecord(_Record):
@@ -162,6 +176,7 @@ class Manifest(_Record):
     Attributes:
         plan: The plan as it was given.
         resolution: What the plan became for each component, and why.
+        resolved: What else it became: gates, and every site.
         call: The arguments of the pipeline call that was traced.
         calibration: Where the ranges of activations come from; None where none were needed.
         omitted: Components that no bundle carries, each with the reason.
@@ -176,6 +191,7 @@ class Manifest(_Record):
     target: TargetRecord
     plan: dict[str, JsonValue]
     resolution: tuple[ResolutionRecord, ...]
+    resolved: ResolvedRecord
     source: SourceRecord
     call: dict[str, JsonValue]
     shapes: Literal["static", "dynamic"]

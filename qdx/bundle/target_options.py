@@ -1,14 +1,14 @@
-"""The options that a manifest may give to its runtime: those that the target pins, no others.
+"""The options that a manifest may give to its runtime: those that its target pins, and that a file may set at all.
 
 A runtime has options that write files, load libraries or trade exactness for speed. A bundle comes
-from a stranger, so it may only speak of those that our own profile of the target names.
+from a stranger, its target included: `qdx.targets.options` lists what such a file may speak of.
 """
 
 from __future__ import annotations
 
-from qdx.bundle.manifest import Manifest
-from qdx.exporter.errors import InvalidBundle, UsageError, quoted
-from qdx.targets import load_target
+from qdx.bundle.manifest import MANIFEST_NAME, Manifest
+from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.targets.profile import check_profile
 
 __all__ = ["checked_options"]
 
@@ -17,25 +17,14 @@ def checked_options(manifest: Manifest) -> dict[str, str]:
     """Returns the options of a bundle's runtime.
 
     Raises:
-        InvalidBundle: The target is unknown, has another runtime, or does not pin an option.
+        InvalidBundle: The target says what no file may say, or does not pin an option.
     """
     target = manifest.target
-    try:
-        profile = load_target(target.name)
-    except UsageError:
-        raise InvalidBundle(
-            f"`target.name`: {quoted(target.name)} is not a target of this version of qdx",
-            hint="open it with the version of qdx that wrote it, or export again",
-        ) from None
-    if target.runtime != profile.runtime:
-        raise InvalidBundle(
-            f"`target.runtime`: {quoted(target.runtime)}, "
-            f"expected {quoted(profile.runtime)} for {quoted(target.name)}"
-        )
+    check_profile(target.profile, f"{MANIFEST_NAME}: target.profile", error=InvalidBundle)
     for name in target.options:
-        if name not in profile.options:
+        if name not in target.profile.options:
             raise InvalidBundle(
-                f"`target.options`: {quoted(name)} is none that {quoted(target.name)} pins, "
-                f"expected {', '.join(sorted(profile.options))}"
+                f"`target.options`: {quoted(name)} is not an option that {quoted(target.name)} pins, "
+                f"expected {', '.join(sorted(target.profile.options))}"
             )
     return dict(target.options)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -26,6 +26,7 @@ from qdx.exporter.graph.rewrites.open_attention import open_attention
 from qdx.exporter.plan.resolve.feasibility import Offer
 from qdx.exporter.plan.resolve.resolve import resolve
 from qdx.exporter.plan.resolve.timestep_groups import check_groups, differing_groups
+from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.progress import SILENT
 from qdx.exporter.transforms.smoothing import choose_factors, smoothed
@@ -121,6 +122,7 @@ def record_ranges(
     *,
     prompts: Sequence[str] | None = None,
     planned: PlannedGraphs | None = None,
+    choices: Choices | None = None,
     workers: int | None = None,
     device: torch.device = CPU,
     kept: Kept | None = None,
@@ -140,6 +142,7 @@ def record_ranges(
         planned: The graphs of an export and what becomes of the plan on its target; None where any target may
             use the ranges. Inputs are declared by the target, and all that follows from them is the same: the ranges
             are those of any other target, to the bit.
+        choices: Those of that target.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
         device: What computes.
         kept: What is kept between runs: an interrupted calibration goes on, a finished one is read; None keeps nothing.
@@ -169,7 +172,8 @@ def record_ranges(
         )
         for where, record in source.captured.calls.items()
     }
-    asked = _asked(source, plan, {where: find_sites(graphs[where]) for where in source.chosen})
+    found = {where: find_sites(graphs[where]) for where in source.chosen}
+    asked = _asked(source, plan, found, choices)
     wanted = _observed_graphs(asked)
     if not wanted:
         raise UsageError(
@@ -307,7 +311,7 @@ def matching_ranges(
             f"{quoted(file)}: recorded {_smoothing_words(recorded)}, and the plan is {_smoothing_words(alpha)}",
             hint="calibrate again with this plan",
         )
-    asked = _asked(source, resolved.plan, sites)
+    asked = _asked(source, resolved.plan, sites, None)
     for where in wanted if alpha is not None else ():
         keys = {site.key for site in _to_smooth(asked.quantized(where))}
         differing = sorted(keys ^ ranges.graphs[where].factors.keys())
@@ -320,9 +324,26 @@ def matching_ranges(
     return ranges
 
 
+_SAID: Final = "as asked"
+_ANYTHING: Final = Choices.model_validate({
+    "float_dtype": {"value": "float32", "why": _SAID},
+    "mixed_precision": {"value": False, "why": _SAID},
+    "weights": [{"granularity": "channel", "block": 32, "group": 1, "symmetric": True, "why": _SAID}],
+    "inputs": [{"symmetric": True, "when": "always", "why": _SAID}],
+    "gates": [{"component_sqnr_db_min": 0, "lowering_sqnr_db_min": 0, "why": _SAID}],
+})  # fmt: skip
+"""What stands for the choices of a target that is not known: what can be observed is."""
+
+
 @dataclass(frozen=True)
 class _AnyTarget:
-    """A target that does whatever a plan asks; resolving for it tells the intent alone."""
+    """A target that does whatever a plan asks; resolving for it tells the intent alone.
+
+    Attributes:
+        choices: Those of the target that the ranges are for, where it is known: what it never quantizes is not opened.
+    """
+
+    choices: Choices = _ANYTHING
 
     name: str = "any"
     storage_dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
@@ -334,12 +355,20 @@ class _AnyTarget:
     def offer(self, request: Request) -> Offer:
         """Everything can be done."""
         del request
-        return Offer("native", "as asked")
+        return Offer("native", _SAID)
 
 
-def _asked(source: TracedPipeline, plan: Plan, sites: Mapping[str, Sequence[Site]]) -> ResolvedPlan:
-    """What the plan asks of the wanted graphs, whatever a target makes of it."""
-    return resolve(plan, source.skeleton.modules, _AnyTarget(quantizers=(plan.quantizer,)), sites)
+def _asked(
+    source: TracedPipeline,
+    plan: Plan,
+    sites: Mapping[str, Sequence[Site]],
+    choices: Choices | None,
+) -> ResolvedPlan:
+    """What the plan asks of the wanted graphs, whatever a target makes of it but for what it chooses."""
+    target = _AnyTarget(quantizers=(plan.quantizer,))
+    if choices is not None:
+        target = replace(target, choices=choices)
+    return resolve(plan, source.skeleton.modules, target, sites, source.captured.kinds)
 
 
 def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:

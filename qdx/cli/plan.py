@@ -122,5 +122,7 @@ def _as_text(plan: Plan, resolved: ResolvedPlan | None) -> str:
         rows = [(r.component, r.asked, r.rule, r.becomes, r.why) for r in resolved.components]
         first = table(("component", "asked", "rule", "becomes", "why"), rows)
     options = options_words(plan)
-    gates = table(("gate", "expected"), [*gate_words(plan.gates)])
+    gates = table(
+        ("gate", "expected"), [*gate_words(plan.gates if resolved is None else resolved.gates)]
+    )
     return "\n\n".join([first, *([labelled("options", options, 12)] if options else []), gates])

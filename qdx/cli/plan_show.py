@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qdx.exporter.graph.ir.site import Site
-    from qdx.exporter.plan import Examination, Plan, SiteResolution
+    from qdx.exporter.plan import Chosen, Examination, Plan, ResolvedPlan, SiteResolution
     from qdx.exporter.plan.resolve.totals import Totals
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
@@ -66,7 +66,7 @@ def _examine(
         for where in source.chosen:
             found[where] = sites(source.graph(where, profile))
             task.advance(1)
-    return examine(plan, source.skeleton.modules, profile, found)
+    return examine(plan, source.skeleton.modules, profile, found, source.captured.kinds)
 
 
 def _as_data(examination: Examination) -> dict[str, Any]:
@@ -77,6 +77,8 @@ def _as_data(examination: Examination) -> dict[str, Any]:
         "plan": resolved.plan,
         "target": resolved.target,
         "resolution": resolved,
+        "chosen": resolved.chosen,
+        "gates": resolved.gates,
         "sites": resolved.sites_to_json(),
         "components": component_totals(resolved),
         "total": totals_of(site for graph in resolved.sites.values() for site in graph),
@@ -96,6 +98,7 @@ def _as_text(examination: Examination, *, every_site: bool) -> str:
     ]
     sites = [site for graph in resolved.sites.values() for site in graph]
     parts.append(_reasons(sites))
+    parts.append(_choices(resolved))
     every = totals_of(sites)
     sums = component_totals(resolved)
     rows = [_sum_row(name, totals) for name, totals in [*sums.items(), ("total", every)]]
@@ -172,6 +175,27 @@ def _reasons(sites: Sequence[SiteResolution]) -> str:
             ),
         ]
     )
+
+
+def _choices(resolved: ResolvedPlan) -> str:
+    """Every value that a plan may leave unsaid, once, with who chose it and why."""
+    counts: Counter[Chosen] = Counter(
+        one for graph in resolved.sites.values() for site in graph for one in site.chosen
+    )
+    rows = [(one, "-") for one in resolved.chosen]
+    rows += [(one, str(count)) for one, count in counts.items()]
+    cells = [(n, one.name, _value(one.value), one.by) for one, n in rows]
+    lines = table(("number", "value", "is", "chosen by"), cells).splitlines()
+    head, named = lines[0], lines[-len(rows) :]
+    width = max(map(len, (head, *named)))
+    reasons = [
+        labelled(line, one.why or "-", width) for line, (one, _) in zip(named, rows, strict=True)
+    ]
+    return "\n".join([labelled(head, "why", width), *reasons])
+
+
+def _value(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _sum_row(name: str, totals: Totals) -> tuple[object, ...]:

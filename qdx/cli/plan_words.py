@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qdx.exporter.plan import Gates, Inputs, Plan, Rule, Weights
+    from qdx.exporter.plan import AskedGates, AskedInputs, AskedWeights, Plan, Rule
     from qdx.exporter.plan.schema.metric_gates import MetricGates
     from qdx.exporter.plan.schema.settings import Smoothing
 
@@ -24,8 +24,8 @@ __all__ = [
 _WIDTH: Final = 100
 
 
-def weights_words(scheme: Weights | None) -> str:
-    """Returns a scheme of weights in a few words, such as `int4 block 32` or `palette4 group 16, int8`."""
+def weights_words(scheme: AskedWeights | None) -> str:
+    """Returns a scheme of weights in a few words, such as `int4 block 32` or `palette4 group 16, int8`; what is unsaid is left out."""
     if scheme is None:
         return "-"
     if not scheme.quantized:
@@ -34,19 +34,21 @@ def weights_words(scheme: Weights | None) -> str:
     marks = [
         f"block {scheme.block}" if scheme.block else shared,
         scheme.lut_dtype or "",
-        "" if scheme.symmetric else "asymmetric",
+        "asymmetric" * (scheme.symmetric is False),
         "7 bits" * scheme.reduce_range,
         "" if scheme.rounding == "nearest" else f"rounding {scheme.rounding}",
     ]
-    return f"{scheme.dtype} {', '.join(filter(None, marks))}"
+    return f"{scheme.dtype} {', '.join(filter(None, marks))}".strip()
 
 
-def inputs_words(groups: range | None, scheme: Inputs) -> str:
+def inputs_words(groups: range | None, scheme: AskedInputs) -> str:
     """Returns a scheme of inputs in a few words, such as `int8 token`."""
     if not scheme.quantized:
         return scheme.dtype
     when = "" if groups is None else f"groups {groups.start}-{groups.stop - 1}: "
-    return f"{when}{scheme.dtype} {scheme.granularity}{'' if scheme.symmetric else ', asymmetric'}"
+    return (
+        f"{when}{scheme.dtype} {scheme.granularity}{', asymmetric' * (scheme.symmetric is False)}"
+    )
 
 
 def labelled(label: str, text: str, width: int) -> str:
@@ -76,7 +78,7 @@ def options_words(plan: Plan) -> str:
 
 def _option(name: str, value: bool | str | Smoothing) -> str:
     if isinstance(value, bool):
-        return name
+        return name if value else f"no {name}"
     return f"{name} ({value if isinstance(value, str) else f'alpha {value.alpha:g}'})"
 
 
@@ -84,6 +86,8 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
     from qdx.exporter.plan.schema.rule import SITE_KEYS
 
     rows = [("components", ", ".join(rule.select.component))]
+    if rule.select.kind is not None:
+        rows.append(("kind", " or ".join(rule.select.kind)))
     for key in SITE_KEYS:
         globs = getattr(rule.select, key)
         if globs is not None:
@@ -94,7 +98,7 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
         rows.append(("weights", weights_words(rule.asked_weights)))
     if rule.asked_inputs is not None:
         rows.append(("inputs", _asked_inputs(rule.asked_inputs)))
-    if rule.when != "always":
+    if rule.when is not None:
         rows.append(("when", rule.when))
     if rule.why is not None:
         rows.append(("why", rule.why))
@@ -102,7 +106,7 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
         yield labelled(f"  {label}", text, 12)
 
 
-def _asked_inputs(scheme: Inputs) -> str:
+def _asked_inputs(scheme: AskedInputs) -> str:
     if not scheme.quantized:
         return scheme.dtype
     observed = f"{scheme.observer} {scheme.percentile or ''}".strip()
@@ -113,7 +117,7 @@ def _asked_inputs(scheme: Inputs) -> str:
     return ", ".join([inputs_words(None, scheme), *marks])
 
 
-def gate_words(gates: Gates) -> Iterator[tuple[str, str]]:
+def gate_words(gates: AskedGates) -> Iterator[tuple[str, str]]:
     """Yields each bound of the gates by name."""
     yield from _bounds("component", gates.component)
     yield from _bounds("pipeline", gates.pipeline)
@@ -132,6 +136,10 @@ def gate_words(gates: Gates) -> Iterator[tuple[str, str]]:
 
 
 def _bounds(level: str, gates: MetricGates) -> Iterator[tuple[str, str]]:
+    from qdx.exporter.plan.schema.gates import AskedComponentGates, AskedLoweringGates
+
+    if isinstance(gates, AskedComponentGates | AskedLoweringGates) and gates.sqnr_db_min is None:
+        yield f"{level} sqnr_db", "as the target has it"
     for metric, bound in gates.bounds:
         sense = "at least" if metric.better == "more" else "at most"
         yield f"{level} {metric.name}", f"{sense} {bound:g}"

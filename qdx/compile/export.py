@@ -14,6 +14,7 @@ from qdx._version import __version__
 from qdx.backends.capabilities import AddsHelpers, Notes, QuantizesArtifacts, lacks
 from qdx.backends.registry import get_backend
 from qdx.bundle.companions import copy_helpers
+from qdx.bundle.resolution import record_of
 from qdx.bundle.writer import BundleWriter
 from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.calls import record_calls
@@ -149,7 +150,7 @@ def export(
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
     recording = partial(
-        record_ranges, source, intent, call, prompts=prompts, planned=planned,
+        record_ranges, source, intent, call, prompts=prompts, planned=planned, choices=profile.choices,
         workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
     )  # fmt: skip
     recorded_ranges = _ranges(source, planned, ranges, recording)
@@ -178,9 +179,10 @@ def export(
             writer.commit({
                 "schema": "qdx.bundle/1",
                 "qdx": __version__,
-                "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options)},
+                "target": {"name": profile.name, "runtime": profile.runtime, "options": dict(profile.options), "profile": profile.to_json()},
                 "plan": intent.to_json(),
                 "resolution": planned.resolved.to_json(),
+                "resolved": record_of(planned.resolved),
                 "calibration": calibration,
                 "source": {"pipeline_class": source.folder.pipeline_class, "files": dict(source.source_digests)},
                 "call": record_call(call),
@@ -246,7 +248,9 @@ def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> Plan
     """The graphs and what becomes of their sites; graphs of a plan for whole components are traced one by one later."""
     if plan.quantizes or plan.selects_operations:
         return plan_graphs(source, plan, profile)
-    return PlannedGraphs({}, {}, resolve(plan, source.skeleton.modules, profile))
+    return PlannedGraphs(
+        {}, {}, resolve(plan, source.skeleton.modules, profile, kinds=source.captured.kinds)
+    )
 
 
 def _ranges(

@@ -9,7 +9,6 @@ from qdx.backends.registry import find_backend
 from qdx.bundle.target_options import checked_options
 from qdx.engines.build import method_folders
 from qdx.exporter.errors import quoted
-from qdx.targets.profile import load_target
 
 if TYPE_CHECKING:
     from qdx.backends.capabilities import Finding
@@ -33,7 +32,7 @@ def lint_bundle(bundle: Bundle) -> dict[str, tuple[Finding, ...]]:
     if not isinstance(backend, Checks):
         raise lacks(backend, Checks, quoted(bundle.path))
     checked_options(bundle.manifest)
-    profile = load_target(target.name)
     return {
-        folder: backend.check(bundle.path / folder, profile) for folder in method_folders(bundle)
+        folder: backend.check(bundle.path / folder, target.profile)
+        for folder in method_folders(bundle)
     }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["PlannedGraphs", "plan_graphs"]
+__all__ = ["PlannedGraphs", "plan_graphs", "trace_graphs"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,18 @@ def plan_graphs(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> P
         InvalidPlan: A rule matches nothing.
         TargetRefusal: A component cannot be traced, or the target cannot do what the plan asks.
     """
-    graphs = {where: source.graph(where, profile) for where in source.chosen}
-    sites = {where: find_sites(graph) for where, graph in graphs.items()}
-    resolved = resolve(plan, source.skeleton.modules, profile, sites)
+    graphs, sites = trace_graphs(source, profile)
+    resolved = resolve(plan, source.skeleton.modules, profile, sites, source.captured.kinds)
     return PlannedGraphs(graphs, sites, resolved)
+
+
+def trace_graphs(
+    source: TracedPipeline, profile: TargetProfile
+) -> tuple[dict[str, Graph], dict[str, tuple[Site, ...]]]:
+    """Traces what is wanted of a pipeline for a target: graphs and their sites by `component.method`.
+
+    Raises:
+        TargetRefusal: A component cannot be traced.
+    """
+    graphs = {where: source.graph(where, profile) for where in source.chosen}
+    return graphs, {where: find_sites(graph) for where, graph in graphs.items()}

@@ -97,7 +97,7 @@ class Comparison:
             runtime=manifest.target.runtime,
             proof=proof_of(opened.bundle),
             plan=opened.plan.name or "unnamed",
-            contract=opened.plan.gates,
+            contract=manifest.resolved.gates,
             seed=runs.specs[0].seed,
             steps=runs.specs[0].call.get("num_inference_steps"),
             call=runs.specs[0].call,

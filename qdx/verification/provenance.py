@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from qdx.backends.registry import get_backend
 from qdx.cache.facts import versions_of
 from qdx.runtime.caution import caution_of
-from qdx.targets.profile import load_target
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Proof
@@ -24,7 +23,7 @@ def proof_of(bundle: Bundle) -> Proof:
     opened = dict.fromkeys(m.opened for one in components for m in one.methods.values())
     backend = get_backend(bundle.manifest.target.runtime)
     proof = backend.proof([bundle.path / path for path in opened])
-    profile = load_target(bundle.manifest.target.name)
+    profile = bundle.manifest.target.profile
     device = profile.proved_on
     on_it = proof.compute_capability is not None and (
         proof.compute_capability == profile.compute_capability

@@ -106,9 +106,7 @@ def test_a_page_runs_as_it_stands(folder, page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", sorted({page for page, block in BLOCKS if block.mark == "slow"})
-)
+@pytest.mark.parametrize("page", sorted({page for page, block in BLOCKS if block.mark == "slow"}))
 def test_a_page_runs_with_its_slow_blocks(folder, page):
     run_page(page, {"", "slow"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qdx.bundle.writer import BundleWriter
+from qdx.targets import load_target
 
 MANIFEST = {
     "schema": "qdx.bundle/1",
@@ -13,6 +14,7 @@ MANIFEST = {
         "name": "onnxruntime",
         "runtime": "onnxruntime",
         "options": {"session.set_denormal_as_zero": "0"},
+        "profile": load_target("onnxruntime").to_json(),
     },
     "plan": {"schema": "qdx.plan/1", "rules": []},
     "resolution": [
@@ -25,6 +27,17 @@ MANIFEST = {
             "why": "stored as float16",
         }
     ],
+    "resolved": {
+        "gates": {
+            "component": {"sqnr_db_min": 50},
+            "pipeline": {"psnr_db_min": 40, "ssim_min": 0.98},
+        },
+        "mixed_precision": False,
+        "plan": [0],
+        "chosen": [{"name": "float", "value": "float16", "by": "rules[0]", "why": ""}],
+        "outcomes": [],
+        "sites": {},
+    },
     "source": {"pipeline_class": "DDPMPipeline", "files": {"model_index.json": "0" * 64}},
     "call": {"num_inference_steps": 1},
     "shapes": "static",

@@ -22,6 +22,7 @@ from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.graph.rewrites.open_attention import open_attention
 from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.resolve.resolution import Resolution, ResolvedPlan, SiteResolution
+from qdx.exporter.plan.schema.gates import ComponentGates, Gates, PipelineGates
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
 from qdx.exporter.transforms.placement import Placement
@@ -29,6 +30,9 @@ from qdx.targets.profile import load_target
 from tests.support.processor import SEVEN_BITS
 
 OPTIONS = load_target("onnxruntime").options
+GATES = Gates(
+    component=ComponentGates(sqnr_db_min=0), pipeline=PipelineGates(psnr_db_min=0, ssim_min=0)
+)
 W8 = Weights(dtype="int8", reduce_range=SEVEN_BITS)
 A8 = Inputs(dtype="uint8", symmetric=False)
 
@@ -113,7 +117,8 @@ def resolved(graph: Graph, wants: Wants) -> ResolvedPlan:
         SimpleNamespace(),  # type: ignore[arg-type]
         "onnxruntime",
         (component,),
-        {graph.where: tuple(found)},
+        GATES,
+        sites={graph.where: tuple(found)},
     )
 
 

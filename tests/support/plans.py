@@ -5,10 +5,25 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from qdx.exporter.graph.ir.site import Site
-from qdx.exporter.plan import plan_from_json
+from qdx.exporter.plan import Choices, plan_from_json
 
 GATES = {"component": {"sqnr_db_min": 50}, "pipeline": {"psnr_db_min": 40, "ssim_min": 0.98}}
 INT8 = {"dtype": "int8"}
+KINDS = {
+    "unet": "denoiser",
+    "transformer": "denoiser",
+    "vae": "decoder",
+    "text_encoder": "text_encoder",
+}
+"""What the components of the tests do."""
+CHOICES = Choices.model_validate({
+    "float_dtype": {"value": "float32", "why": "of the test"},
+    "mixed_precision": {"value": False, "why": "of the test"},
+    "weights": [{"granularity": "channel", "symmetric": True, "why": "of the test"}],
+    "inputs": [{"symmetric": True, "when": "always", "why": "of the test"}],
+    "gates": [{"component_sqnr_db_min": 1, "lowering_sqnr_db_min": 2, "why": "of the test"}],
+})  # fmt: skip
+"""What a target of a test chooses."""
 
 
 def plan_of(*rules, **extras):

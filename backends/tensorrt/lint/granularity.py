@@ -100,7 +100,7 @@ def int4_block(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
             yield Fault(
                 name_of(each.node),
                 f"blocks of {block}, documented are {' and '.join(map(str, _INT4_BLOCKS))}",
-                "the preset `w4-block64` has such blocks",
+                "leave `block` out of the plan, as the preset `w4` does",
             )
 
 

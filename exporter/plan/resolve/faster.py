@@ -1,4 +1,4 @@
-"""Rules with `when: faster`: what stays float because low precision would not be faster."""
+"""What a target judges by where a rule holds only where it is faster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from qdx.exporter.graph.ir.site import Site
-from qdx.exporter.plan.schema.plan import Plan
-from qdx.exporter.plan.schema.selection import Decision
 
-__all__ = ["attention_of", "compared_macs", "inputs_only_where_faster", "weights_only_where_faster"]
+__all__ = ["attention_of", "compared_macs"]
 
 _PRODUCT: Final = re.compile(r"(?:qk|pv)(?=(?:#\d+)?$)")
 
@@ -28,17 +26,6 @@ def compared_macs(sites: Iterable[Site]) -> Mapping[str, int]:
             attention = attention_of(site)
             smaller[attention] = min(site.macs, smaller.get(attention, site.macs))
     return {site.key: smaller.get(attention_of(site), site.macs) for site in every}
-
-
-def weights_only_where_faster(plan: Plan, decision: Decision) -> bool:
-    """Whether the rule that decides a site's weights asks for it only where that is faster."""
-    return decision.weights is not None and plan.rules[decision.weights].when == "faster"
-
-
-def inputs_only_where_faster(plan: Plan, decision: Decision) -> bool:
-    """The same for its inputs; with several rules for several timesteps, all of them must say so."""
-    rules = [None if index is None else plan.rules[index] for index in decision.inputs]
-    return bool(rules) and all(rule is not None and rule.when == "faster" for rule in rules)
 
 
 def attention_of(site: Site) -> str:

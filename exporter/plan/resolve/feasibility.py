@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from qdx.exporter.formats.rounding import NEAREST
+from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 
 __all__ = ["Offer", "PlanTarget", "Request", "Support", "computed_in"]
@@ -119,6 +120,10 @@ class PlanTarget(Protocol):
     @property
     def quantizers(self) -> tuple[str, ...]:
         """Quantizers that can make its artifacts."""
+
+    @property
+    def choices(self) -> Choices:
+        """What it chooses of all that plans leave unsaid."""
 
     def offer(self, request: Request) -> Offer:
         """Says what the target makes of an operation in low precision."""

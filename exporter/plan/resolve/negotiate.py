@@ -30,11 +30,15 @@ class Wish:
         weights: Scheme of its weight; None without one.
         schemes: Scheme of its inputs in each of the calibration's timestep groups.
         inputs: The same, joined where groups share a scale; None where they stay float.
+        weights_if_faster: The weight is only to be quantized where that is faster.
+        inputs_if_faster: Likewise its inputs.
     """
 
     weights: Weights | None
     schemes: Sequence[Inputs]
     inputs: Inputs | InputsByTimestep | None
+    weights_if_faster: bool = False
+    inputs_if_faster: bool = False
 
 
 @dataclass(frozen=True)

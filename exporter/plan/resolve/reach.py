@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-from qdx.exporter.errors import InvalidPlan, quoted
+from qdx.exporter.errors import InvalidPlan, UsageError, quoted
+from qdx.exporter.graph.ir.kind import Kind
 from qdx.exporter.graph.ir.site import ATTENTION_PRODUCTS, Site
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import SITE_KEYS, Rule, matches
@@ -22,7 +23,7 @@ Sites = Sequence[tuple[str, Site]]
 
 def check_reach(
     plan: Plan,
-    components: Sequence[str],
+    components: Mapping[str, Kind | None],
     sites: Sites | None,
     storage: Mapping[str, int | None],
     decided: Mapping[tuple[str, str], set[int]],
@@ -31,7 +32,7 @@ def check_reach(
 
     Args:
         plan: The plan.
-        components: All components of the pipeline with weights.
+        components: All components of the pipeline with weights, and what each does; None where that is not known.
         sites: Sites of the traced ones with their components; None where nothing was traced.
         storage: Index of the rule that decides each component's storage.
         decided: Indices of the rules that decide for each site, by component and key.
@@ -43,19 +44,48 @@ def check_reach(
     for index, rule in enumerate(plan.rules):
         if index in effective:
             continue
-        taken = [name for name in components if matches(name, rule.select.component)]
+        if sites is None and _kind_unknown(plan, index, components):
+            continue
+        taken = [name for name, kind in components.items() if rule.select.takes(name, kind)]
         if not taken:
-            raise InvalidPlan(
-                f"{_place(plan, index)}: {_shown(rule.select.component)} matches no component "
-                "of the pipeline",
-                hint=f"its components with weights are {', '.join(components) or 'none'}",
-            )
+            _refuse_without_component(plan, index, components)
         if _only_storage(rule):
             _refuse_unreached_components(plan, index, taken, storage)
         traced = {component for component, _ in sites or ()} & set(taken)
         if sites is not None and traced:
             every = traced == set(taken)
-            _refuse_unreached_sites(plan, index, sites, decided, certain=every)
+            inside = [pair for pair in sites if pair[0] in traced]
+            _refuse_unreached_sites(plan, index, inside, decided, certain=every)
+
+
+def _kind_unknown(plan: Plan, index: int, components: Mapping[str, Kind | None]) -> bool:
+    """Whether no dry run told what components do, so that nothing can be said of a rule that selects by that.
+
+    Raises:
+        UsageError: The rule decides the storage of whole components, which cannot be told either.
+    """
+    rule = plan.rules[index]
+    if rule.select.kind is None or any(components.values()):
+        return False
+    if _only_storage(rule):
+        raise UsageError(
+            f"{_place(plan, index, 'select', 'kind')}: what components do is found by running the pipeline dry",
+            hint="`qdx plan show` does so",
+        )
+    return True
+
+
+def _refuse_without_component(
+    plan: Plan, index: int, components: Mapping[str, Kind | None]
+) -> None:
+    select = plan.rules[index].select
+    words = f"{_shown(select.component)} matches no component of the pipeline"
+    hint = f"its components with weights are {', '.join(components) or 'none'}"
+    if select.kind is not None and any(matches(name, select.component) for name in components):
+        words = f"{_shown(select.kind)} is the kind of no component that {_shown(select.component)} matches"
+        known = [f"{name} ({kind or 'not called'})" for name, kind in components.items()]
+        hint = f"its components are {', '.join(known)}"
+    raise InvalidPlan(f"{_place(plan, index)}: {words}", hint=hint)
 
 
 def _only_storage(rule: Rule) -> bool:
@@ -78,19 +108,18 @@ def _refuse_unreached_components(
 def _refuse_unreached_sites(
     plan: Plan,
     index: int,
-    sites: Sites,
+    inside: Sites,
     decided: Mapping[tuple[str, str], set[int]],
     *,
     certain: bool,
 ) -> None:
-    """Refuses a rule that decides for no site.
+    """Refuses a rule that decides for no site of the components that it takes.
 
     Where later rules take all that it selects, it may still decide in components that were not
     traced, unless it is certain that there are none. Selecting nothing at all is a slip either way.
     """
     rule = plan.rules[index]
-    inside = [pair for pair in sites if matches(pair[0], rule.select.component)]
-    chosen = [(name, site) for name, site in inside if selects(rule.select, name, site)]
+    chosen = [(name, site) for name, site in inside if selects(rule.select, site)]
     if not chosen and _speaks_of_absent_attention(rule, [site for _, site in inside]):
         return
     if not chosen:
@@ -115,13 +144,13 @@ def _refuse_unreached_sites(
 
 
 def _speaks_of_absent_attention(rule: Rule, sites: Sequence[Site]) -> bool:
-    """Whether a rule is about attention, where it is faster, and nothing there has any.
+    """Whether a rule is about attention, unless it says `always`, and nothing there has any.
 
     That is no slip: one plan then serves denoisers with and without attention.
     """
     named = set(rule.select.op or ())
     absent = not any(site.is_attention_product for site in sites)
-    return rule.when == "faster" and bool(named) and named <= ATTENTION_PRODUCTS and absent
+    return rule.when != "always" and bool(named) and named <= ATTENTION_PRODUCTS and absent
 
 
 def _refuse_unmatched(plan: Plan, index: int, sites: Sequence[Site]) -> None:

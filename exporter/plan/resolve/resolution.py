@@ -9,8 +9,10 @@ from typing import Any
 
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.resolve.feasibility import Support
+from qdx.exporter.plan.resolve.settle import Chosen
+from qdx.exporter.plan.schema.gates import Gates
 from qdx.exporter.plan.schema.plan import Plan
-from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights, Inputs, Weights
 
 __all__ = ["FloatTypes", "InputsByTimestep", "Resolution", "ResolvedPlan", "SiteResolution"]
 
@@ -37,7 +39,7 @@ class Resolution:
 
     Attributes:
         component: The pipeline's name for it.
-        asked: Float type that the plan asks for, for what is not quantized.
+        asked: Float type that the plan asks for, for what is not quantized; `float` where it leaves that to the target.
         rule: The rule that decided: its id, or `rules[2]`; `default` where none matched.
         becomes: Type in which the weights that are not quantized are stored.
         computes: Type in which the operations run that are not quantized.
@@ -72,12 +74,13 @@ class SiteResolution:
         form: What the target makes of it.
         why: The reason in words.
         scale_dtype: Type that holds the scales of a quantized weight in the artifact.
+        chosen: The values of the schemes that a plan may leave unsaid, and who chose them.
     """
 
     where: str
     site: Site
-    asked_weights: Weights | None
-    asked_inputs: Inputs | None
+    asked_weights: AskedWeights | None
+    asked_inputs: AskedInputs | None
     weights_rule: str
     inputs_rule: str
     weights: Weights | None
@@ -86,6 +89,7 @@ class SiteResolution:
     form: Support
     why: str
     scale_dtype: str = "float32"
+    chosen: tuple[Chosen, ...] = ()
 
     @property
     def key(self) -> str:
@@ -120,6 +124,7 @@ class SiteResolution:
             "stored_dtype": self.stored_dtype,
             "form": self.form,
             "why": self.why,
+            "chosen": [asdict(one) for one in self.chosen],
         }
 
     def _inputs_json(self) -> Any:
@@ -139,12 +144,18 @@ class ResolvedPlan:
         plan: The intent.
         target: Name of the target.
         components: One resolution for each component, in the order given.
+        gates: The acceptance test, with every bound said.
+        mixed_precision: Whether of what is stored and computed in sixteen bits only products are computed so.
+        chosen: The values of the whole plan that it may leave unsaid, and who chose them.
         sites: Resolutions of the sites of each graph by `component.method`, in the graph's order.
     """
 
     plan: Plan
     target: str
     components: tuple[Resolution, ...]
+    gates: Gates
+    mixed_precision: bool = False
+    chosen: tuple[Chosen, ...] = ()
     sites: Mapping[str, tuple[SiteResolution, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
@@ -163,7 +174,7 @@ class ResolvedPlan:
         Raises:
             KeyError: The component was not resolved.
         """
-        return FloatTypes(self.storage_dtype(component), self.plan.options.mixed_precision)
+        return FloatTypes(self.storage_dtype(component), self.mixed_precision)
 
     def site(self, where: str, key: str) -> SiteResolution:
         """Returns what becomes of one site.
@@ -206,6 +217,6 @@ class ResolvedPlan:
         return [resolution.to_json() for graph in self.sites.values() for resolution in graph]
 
 
-def _scheme(part: Weights | Inputs | None) -> dict[str, Any] | None:
+def _scheme(part: AskedWeights | AskedInputs | None) -> dict[str, Any] | None:
     """A scheme as JSON, with every default written out."""
     return None if part is None else part.model_dump(mode="json", exclude_none=True)

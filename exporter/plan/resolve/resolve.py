@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
 
 from qdx.exporter.errors import InvalidPlan, Refusal, TargetRefusal, quoted
+from qdx.exporter.graph.ir.kind import Kind
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.resolve.faster import compared_macs
 from qdx.exporter.plan.resolve.feasibility import PlanTarget, computed_in
@@ -18,12 +21,16 @@ from qdx.exporter.plan.resolve.resolve_site import (
     with_shared_weights,
     with_whole_attention,
 )
+from qdx.exporter.plan.resolve.settle import Chosen, settled_gates, settled_mixed_precision
 from qdx.exporter.plan.schema.load import list_presets, load_plan
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import matches
+from qdx.exporter.plan.schema.scheme import FLOAT
 from qdx.exporter.plan.schema.selection import Decision, decide, name_of, storage_rule
 
 __all__ = ["Examination", "examine", "resolve"]
+
+_NO_KINDS: Final[Mapping[str, Kind]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,14 @@ class Examination:
         resolved: What becomes of each component and site; refused sites have form `refused`, refused
             components the type that was asked.
         refusals: Each thing refused, components first, then sites in graph order.
-        hint: What to do about them.
+        way_out: What to do about them.
+        fitting: Finds the presets of which the target refuses nothing.
     """
 
     resolved: ResolvedPlan
     refusals: tuple[Refusal, ...]
-    hint: str
+    way_out: str
+    fitting: Callable[[], Sequence[str]] = field(default=tuple, compare=False, repr=False)
 
     def check(self) -> ResolvedPlan:
         """Returns the resolution.
@@ -50,6 +59,12 @@ class Examination:
         if self.refusals:
             raise TargetRefusal(self.summary, refusals=self.refusals, hint=self.hint)
         return self.resolved
+
+    @property
+    def hint(self) -> str:
+        """The way out, with the presets that fit."""
+        names = ", ".join(quoted(name) for name in self.fitting())
+        return f"presets that fit are {names}; {self.way_out}" if names else self.way_out
 
     @property
     def summary(self) -> str:
@@ -66,11 +81,12 @@ def resolve(
     components: Iterable[str],
     target: PlanTarget,
     sites: Mapping[str, Sequence[Site]] | None = None,
+    kinds: Mapping[str, Kind] = _NO_KINDS,
 ) -> ResolvedPlan:
     """Decides for each component and each site which rule holds and what the target makes of it.
 
-    A component that no rule matches keeps float32, and says so; a site that no rule matches is
-    stored as its component is.
+    What the plan leaves unsaid the target chooses: the float type of a component that no rule matches, and
+    values of schemes. A site that no rule matches is stored as its component is.
 
     Args:
         plan: The intent.
@@ -79,12 +95,13 @@ def resolve(
         target: The target.
         sites: Sites of each traced graph by `component.method`. None where nothing was traced: rules
             that speak of single operations are then read and decide nothing.
+        kinds: What components do, by name, as `capture` found it; those of others are not known.
 
     Raises:
         InvalidPlan: A rule matches nothing, or later rules take all that it matches.
         TargetRefusal: The target cannot do something that the plan asks; names all of it.
     """
-    return examine(plan, components, target, sites).check()
+    return examine(plan, components, target, sites, kinds).check()
 
 
 def examine(
@@ -92,6 +109,7 @@ def examine(
     components: Iterable[str],
     target: PlanTarget,
     sites: Mapping[str, Sequence[Site]] | None = None,
+    kinds: Mapping[str, Kind] = _NO_KINDS,
 ) -> Examination:
     """Resolves like `resolve`, and returns what the target refuses instead of raising it.
 
@@ -99,62 +117,78 @@ def examine(
         InvalidPlan: As `resolve`.
         TargetRefusal: The target's artifacts cannot be made by the plan's quantizer, or with one of its options.
     """
-    names = tuple(components)
-    examination = _examined(plan, names, target, sites)
+    request = _Request({name: kinds.get(name) for name in components}, target, sites)
+    examination = _examined(plan, request)
     if not examination.refusals or sites is None:
         return examination
-    fitting = [quoted(name) for name in list_presets() if _fits(name, names, target, sites)]
-    if not fitting:
-        return examination
-    return replace(
-        examination, hint=f"presets that fit are {', '.join(fitting)}; {examination.hint}"
-    )
+
+    def fitting() -> list[str]:
+        return [name for name in list_presets() if _fits(name, request)]
+
+    return replace(examination, fitting=fitting)
 
 
-def _fits(
-    preset: str, components: Sequence[str], target: PlanTarget, sites: Mapping[str, Sequence[Site]]
-) -> bool:
+@dataclass(frozen=True)
+class _Request:
+    """A pipeline and a target.
+
+    Attributes:
+        components: The names of its components with weights, and what each does; None where that is not known.
+        target: The target.
+        sites: As for `resolve`.
+    """
+
+    components: Mapping[str, Kind | None]
+    target: PlanTarget
+    sites: Mapping[str, Sequence[Site]] | None
+
+
+def _fits(preset: str, request: _Request) -> bool:
     """Whether a preset quantizes something here, and nothing that the target refuses."""
     try:
-        examination = _examined(load_plan(preset), components, target, sites)
+        examination = _examined(load_plan(preset), request)
     except (InvalidPlan, TargetRefusal):
         return False  # a rule of its own matches nothing here, or the target has not one of its options
     resolved = examination.resolved
-    return not examination.refusals and any(resolved.quantized(where) for where in sites)
+    return not examination.refusals and any(map(resolved.quantized, resolved.sites))
 
 
-def _examined(
-    plan: Plan,
-    components: Iterable[str],
-    target: PlanTarget,
-    sites: Mapping[str, Sequence[Site]] | None,
-) -> Examination:
+def _examined(plan: Plan, request: _Request) -> Examination:
+    components, target, sites = request.components, request.target, request.sites
     _check_quantizer(plan, target)
     _check_options(plan, target)
-    names = tuple(dict.fromkeys(components))
-    storage = {name: storage_rule(plan, name) for name in names}
+    storage = {name: storage_rule(plan, name, kind) for name, kind in components.items()}
     traced = {where: where.partition(".")[0] for where in sites or {}}
     decisions = {
-        where: decide(plan, traced[where], graph) for where, graph in (sites or {}).items()
+        where: decide(plan, traced[where], graph, components.get(traced[where]))
+        for where, graph in (sites or {}).items()
     }
     pairs = [(traced[where], site) for where, graph in (sites or {}).items() for site in graph]
     decided: dict[tuple[str, str], set[int]] = {}
     for where, graph in (sites or {}).items():
         for site, decision in zip(graph, decisions[where], strict=True):
             decided.setdefault((traced[where], site.key), set()).update(decision.rules)
-    check_reach(plan, names, None if sites is None else pairs, storage, decided)
-    _check_nncf(plan, names)
-    resolutions = tuple(_component(plan, name, index, target) for name, index in storage.items())
+    check_reach(plan, components, None if sites is None else pairs, storage, decided)
+    _check_nncf(plan, tuple(components))
+    mixed = settled_mixed_precision(plan, target)
+    gates, bounds = settled_gates(plan, target)
+    resolutions = tuple(
+        _component(plan, name, index, target, mixed=bool(mixed.value))
+        for name, index in storage.items()
+    )
     becomes = {resolution.component: resolution.becomes for resolution in resolutions}
     resolved_sites = {
         where: _graph(
-            GraphRequest(plan, where, becomes.get(traced[where], "float32"), target),
+            GraphRequest(plan, where, becomes[traced[where]], bool(mixed.value), target),
             graph,
             decisions[where],
         )
         for where, graph in (sites or {}).items()
     }
-    resolved = ResolvedPlan(plan, target.name, resolutions, resolved_sites)
+    chosen = (*_chosen_floats(resolutions, target), mixed, *bounds)
+    resolved = ResolvedPlan(
+        plan, target.name, resolutions, gates, bool(mixed.value), chosen, resolved_sites
+    )
     return _examination(resolved, target)
 
 
@@ -174,7 +208,7 @@ def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:
     components = [
         _refusal(resolution, target)
         for resolution in resolved.components
-        if resolution.asked not in target.storage_dtypes
+        if resolution.becomes not in target.storage_dtypes
     ]
     refused = [
         resolution
@@ -198,14 +232,29 @@ def _floats_of(resolved: ResolvedPlan, refused: Iterable[SiteResolution]) -> str
     return " or ".join(f'`"keep": "{dtype}"`' for dtype in dtypes)
 
 
-def _component(plan: Plan, name: str, index: int | None, target: PlanTarget) -> Resolution:
+def _component(
+    plan: Plan, name: str, index: int | None, target: PlanTarget, *, mixed: bool
+) -> Resolution:
     rule = None if index is None else plan.rules[index].asked_weights
-    asked = "float32" if rule is None else rule.dtype
-    computed = computed_in(target, asked)
-    why = _why(asked, computed, default=index is None)
-    if plan.options.mixed_precision and computed != "float32":
+    asked = FLOAT if rule is None else rule.dtype
+    choice = target.choices.float_dtype
+    stored = choice.value if asked == FLOAT else asked
+    computed = computed_in(target, stored)
+    first = f"chosen by {target.name}: {choice.why}" if asked == FLOAT else "stored as asked"
+    why = _why(first, stored, computed)
+    if mixed and computed != "float32":
         why += ", but float32 between products"
-    return Resolution(name, asked, name_of(plan, index), asked, computed, why)
+    return Resolution(name, asked, name_of(plan, index), stored, computed, why)
+
+
+def _chosen_floats(resolutions: Iterable[Resolution], target: PlanTarget) -> tuple[Chosen, ...]:
+    """The float types of components, and who chose them."""
+    why = target.choices.float_dtype.why
+    found = {
+        (one.becomes, *((target.name, why) if one.asked == FLOAT else (one.rule, "")))
+        for one in resolutions
+    }
+    return tuple(Chosen("float", *each) for each in sorted(found))
 
 
 def _check_quantizer(plan: Plan, target: PlanTarget) -> None:
@@ -220,7 +269,7 @@ def _check_quantizer(plan: Plan, target: PlanTarget) -> None:
 
 def _check_options(plan: Plan, target: PlanTarget) -> None:
     for name, reason in target.refused_options.items():
-        if name in plan.options.changed:
+        if getattr(plan.options, name):
             raise TargetRefusal(
                 f"{quoted(plan.place('options', name))}: `{target.name}` has no `{name}`: {reason}",
                 hint=f"leave `{name}` out of the plan's options, or take a preset without it, or choose another target",
@@ -239,8 +288,8 @@ def _check_nncf(plan: Plan, names: Sequence[str]) -> None:
 
 def _refusal(resolution: Resolution, target: PlanTarget) -> Refusal:
     stored = " or ".join(target.storage_dtypes)
-    reason = target.refused.get(resolution.asked, f"the target stores weights as {stored}")
-    words = f"weights in {resolution.asked} ({resolution.rule}): {reason}"
+    reason = target.refused.get(resolution.becomes, f"the target stores weights as {stored}")
+    words = f"weights in {resolution.becomes} ({resolution.rule}): {reason}"
     return Refusal(resolution.component, words)
 
 
@@ -250,8 +299,7 @@ def _site_refusal(resolution: SiteResolution) -> Refusal:
     return Refusal(f"{graph}.{resolution.key}", resolution.why)
 
 
-def _why(stored: str, computed: str, *, default: bool) -> str:
-    first = "no rule matches, so float32 stays" if default else "stored as asked"
+def _why(first: str, stored: str, computed: str) -> str:
     if stored == computed:
         return f"{first}; computed in {computed}"
     return f"{first}; converted to {computed} when loaded, and computed so"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
 from qdx.exporter.graph.ir.site import ATTENTION_PRODUCTS, Site
-from qdx.exporter.plan.resolve.faster import (
-    attention_of,
-    inputs_only_where_faster,
-    weights_only_where_faster,
-)
+from qdx.exporter.plan.resolve.faster import attention_of
 from qdx.exporter.plan.resolve.feasibility import PlanTarget
 from qdx.exporter.plan.resolve.negotiate import Negotiation, Outcome, Wish
 from qdx.exporter.plan.resolve.resolution import InputsByTimestep, SiteResolution
+from qdx.exporter.plan.resolve.settle import (
+    Chosen,
+    Operation,
+    Settled,
+    settled_inputs,
+    settled_weights,
+)
 from qdx.exporter.plan.schema.plan import Plan
-from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights, Inputs, Weights
 from qdx.exporter.plan.schema.selection import Decision, name_of
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
 ]
 
 _FLOAT8: Final = "float8_e4m3fn"
+_FLOAT_INPUTS: Final = Inputs(dtype="float32")
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class GraphRequest:
         plan: The intent.
         where: `component.method` of the graph.
         storage: Type in which its component stores what is not quantized.
+        mixed: Whether of what computes in sixteen bits only products do.
         target: The target.
     """
 
     plan: Plan
     where: str
     storage: str
+    mixed: bool
     target: PlanTarget
 
 
@@ -60,27 +66,33 @@ def resolve_site(
         decision: The rules that decide for it.
         macs: Multiply-accumulates by which the target judges what is faster; see `compared_macs`.
     """
-    plan = request.plan
-    wish = _wish(plan, site, decision, request.storage)
-    mixed = plan.options.mixed_precision
-    negotiation = Negotiation(site, request.storage, request.target, macs, mixed)
+    plan, target = request.plan, request.target
+    asked_inputs = _asked_inputs(plan, decision.inputs[0]) if decision.inputs else None
+    fed = "float32" if asked_inputs is None else asked_inputs.dtype
+    operation = Operation(site.op, request.storage, fed)
+    weights = _settled_weights(request, site, decision, operation)
+    inputs = tuple(_settled_inputs(request, index, operation) for index in decision.inputs)
+    wish = _wish(decision, weights, inputs)
+    negotiation = Negotiation(site, request.storage, target, macs, request.mixed)
     outcome = negotiation.outcome(wish)
     if outcome.offer.slower is not None:
-        outcome = _where_faster(plan, decision, wish, negotiation, outcome)
-    weights, offer = outcome.weights, outcome.offer
+        outcome = _where_faster(wish, negotiation, outcome)
+    stored, offer = outcome.weights, outcome.offer
+    why = "; ".join([offer.why, *_unwanted(inputs)])
     return SiteResolution(
         where=request.where,
         site=site,
-        asked_weights=wish.weights,
-        asked_inputs=wish.schemes[0] if wish.schemes else None,
-        weights_rule="" if weights is None else name_of(plan, decision.weights),
+        asked_weights=_asked_weights(request, site, decision),
+        asked_inputs=asked_inputs,
+        weights_rule="" if stored is None else name_of(plan, decision.weights),
         inputs_rule=", ".join(dict.fromkeys(name_of(plan, n) for n in decision.inputs)),
-        weights=weights,
+        weights=stored,
         inputs=outcome.inputs,
-        stored_dtype="" if weights is None else offer.stored or weights.dtype,
+        stored_dtype="" if stored is None else offer.stored or stored.dtype,
         scale_dtype=request.storage if offer.scales == "storage" else offer.scales,
         form=offer.form,
-        why=offer.why,
+        why=why,
+        chosen=tuple(dict.fromkeys(_chosen(weights, inputs))),
     )
 
 
@@ -133,16 +145,14 @@ def _in_float8(resolution: SiteResolution) -> bool:
     return any(inputs.dtype == _FLOAT8 for _, inputs in resolution.segments)
 
 
-def _where_faster(
-    plan: Plan, decision: Decision, wish: Wish, negotiation: Negotiation, outcome: Outcome
-) -> Outcome:
-    """Leaves float what rules ask only where it is faster, with the reason."""
+def _where_faster(wish: Wish, negotiation: Negotiation, outcome: Outcome) -> Outcome:
+    """Leaves float what is asked only where it is faster, with the reason."""
     weights, schemes, inputs = wish.weights, wish.schemes, wish.inputs
-    if weights is not None and weights_only_where_faster(plan, decision):
-        weights = _float_weights(negotiation.storage)
-    if inputs is not None and inputs_only_where_faster(plan, decision):
-        schemes, inputs = tuple(Inputs(dtype="float32") for _ in schemes), None
-    changed = Wish(weights, schemes, inputs)
+    if weights is not None and wish.weights_if_faster:
+        weights = Weights.model_validate({"dtype": negotiation.storage})
+    if inputs is not None and wish.inputs_if_faster:
+        schemes, inputs = tuple(_FLOAT_INPUTS for _ in schemes), None
+    changed = replace(wish, weights=weights, schemes=schemes, inputs=inputs)
     if changed == wish:
         return outcome
     kept = negotiation.outcome(changed)
@@ -150,28 +160,74 @@ def _where_faster(
     return replace(kept, offer=replace(kept.offer, why=why))
 
 
-def _wish(plan: Plan, site: Site, decision: Decision, storage: str) -> Wish:
-    schemes = tuple(_inputs(plan, index) for index in decision.inputs)
-    weights = _weights(plan, site, decision, storage)
-    return Wish(weights, schemes, _by_timestep(decision, schemes))
+def _wish(
+    decision: Decision, weights: Settled[Weights] | None, inputs: Sequence[Settled[Inputs]]
+) -> Wish:
+    schemes = tuple(_FLOAT_INPUTS if one.when == "never" else one.scheme for one in inputs)
+    return Wish(
+        None if weights is None else weights.scheme,
+        schemes,
+        _by_timestep(decision, schemes),
+        weights_if_faster=weights is not None and weights.when == "faster",
+        # With several rules for several timesteps, all of them must say so.
+        inputs_if_faster=bool(inputs) and all(one.when == "faster" for one in inputs),
+    )
 
 
-def _weights(plan: Plan, site: Site, decision: Decision, storage: str) -> Weights | None:
+def _asked_weights(request: GraphRequest, site: Site, decision: Decision) -> AskedWeights | None:
     if site.weight is None:
         return None
-    rule = None if decision.weights is None else plan.rules[decision.weights]
+    rule = None if decision.weights is None else request.plan.rules[decision.weights]
     asked = None if rule is None else rule.asked_weights
     # Float storage is one type for each component.
-    return asked or _float_weights(storage)
+    return asked or AskedWeights.model_validate({"dtype": request.storage})
 
 
-def _float_weights(dtype: str) -> Weights:
-    return Weights.model_validate({"dtype": dtype})
+def _settled_weights(
+    request: GraphRequest, site: Site, decision: Decision, operation: Operation
+) -> Settled[Weights] | None:
+    asked = _asked_weights(request, site, decision)
+    if asked is None:
+        return None
+    if decision.weights is None:
+        return Settled(Weights.model_validate({"dtype": request.storage}))
+    rule, by = request.plan.rules[decision.weights], name_of(request.plan, decision.weights)
+    return settled_weights(asked, rule, by, operation, request.target)
 
 
-def _inputs(plan: Plan, index: int | None) -> Inputs:
+def _asked_inputs(plan: Plan, index: int | None) -> AskedInputs:
     asked = None if index is None else plan.rules[index].asked_inputs
-    return asked or Inputs(dtype="float32")
+    return asked or AskedInputs(dtype="float32")
+
+
+def _settled_inputs(
+    request: GraphRequest, index: int | None, operation: Operation
+) -> Settled[Inputs]:
+    if index is None:
+        return Settled(_FLOAT_INPUTS)
+    plan = request.plan
+    asked, by = _asked_inputs(plan, index), name_of(plan, index)
+    return settled_inputs(asked, plan.rules[index], by, operation, request.target)
+
+
+def _unwanted(inputs: Sequence[Settled[Inputs]]) -> Iterator[str]:
+    """Why inputs stay float that a rule asks to be quantized and the target never does unless it is told to."""
+    for one in inputs[:1]:
+        if one.when == "never":
+            yield next(
+                f"{each.by} leaves it float: {each.why}"
+                for each in one.chosen
+                if each.value == "never"
+            )
+
+
+def _chosen(
+    weights: Settled[Weights] | None, inputs: Sequence[Settled[Inputs]]
+) -> Iterator[Chosen]:
+    if weights is not None:
+        yield from weights.chosen
+    for one in inputs:
+        yield from one.chosen
 
 
 def _by_timestep(decision: Decision, schemes: Sequence[Inputs]) -> Inputs | InputsByTimestep | None:

@@ -15,12 +15,11 @@ from qdx.exporter.plan.schema.consistency_nncf import nncf_faults
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import Rule
-from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 
 __all__ = ["contradictions"]
 
 _CARRIER_BITS: Final = 8
-_SIXTEEN_BITS: Final = frozenset({"float16", "bfloat16"})
 
 
 def contradictions(plan: Plan) -> tuple[Fault, ...]:
@@ -61,7 +60,7 @@ def _rule(rule: Rule, path: KeyPath) -> Iterator[Fault]:
                     "it leaves operations float where low precision is no faster")  # fmt: skip
 
 
-def _weights(weights: Weights, path: KeyPath) -> Iterator[Fault]:
+def _weights(weights: AskedWeights, path: KeyPath) -> Iterator[Fault]:
     given = weights.model_fields_set - {"dtype"}
     if not weights.quantized:
         for key in sorted(given):
@@ -72,7 +71,7 @@ def _weights(weights: Weights, path: KeyPath) -> Iterator[Fault]:
         yield Fault((*path, key), words, hint)
 
 
-def _inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
+def _inputs(inputs: AskedInputs, path: KeyPath) -> Iterator[Fault]:
     given = inputs.model_fields_set - {"dtype"}
     if not inputs.quantized:
         for key in sorted(given):
@@ -94,8 +93,8 @@ def _inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
     yield from _dynamic(inputs, path)
 
 
-def _float8_inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
-    if not inputs.symmetric:
+def _float8_inputs(inputs: AskedInputs, path: KeyPath) -> Iterator[Fault]:
+    if inputs.symmetric is False:
         yield Fault((*path, "symmetric"), "float8_e4m3fn has no zero point",
                     "leave `symmetric` out")  # fmt: skip
     if inputs.observer == "mse":
@@ -106,12 +105,12 @@ def _float8_inputs(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
                     "its exponents follow the range; leave `timestep_groups` out")  # fmt: skip
 
 
-def _whole_carrier(inputs: Inputs) -> bool:
+def _whole_carrier(inputs: AskedInputs) -> bool:
     """Whether a zero point has no room to move: fewer bits move inside the eight that carry them."""
-    return not inputs.symmetric and bits(inputs.dtype) == _CARRIER_BITS
+    return inputs.symmetric is False and bits(inputs.dtype) == _CARRIER_BITS
 
 
-def _dynamic(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
+def _dynamic(inputs: AskedInputs, path: KeyPath) -> Iterator[Fault]:
     if inputs.granularity == "block":
         yield Fault((*path, "granularity"), f"granularity `block` for {inputs.dtype} inputs",
                     f"blocks of inputs are those of {' and '.join(d for d in INPUT_DTYPES if number_type(d).block)}")  # fmt: skip
@@ -123,7 +122,7 @@ def _dynamic(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
                     "a scale of the whole tensor is `static`")  # fmt: skip
     if inputs.mode != "dynamic":
         return
-    if inputs.dtype != "int8" or not inputs.symmetric:
+    if inputs.dtype != "int8" or inputs.symmetric is False:
         yield Fault((*path, "dtype"), "dynamic inputs that are not symmetric int8",
                     "the scale of a token is max|x| / 127")  # fmt: skip
     for key in sorted({"observer", "percentile", "timestep_groups"} & inputs.model_fields_set):
@@ -199,12 +198,9 @@ def _asked(plan: Plan) -> _Asked:
 
 def _options(plan: Plan) -> Iterator[Fault]:
     asked = _asked(plan)
-    if plan.options.mixed_precision and not any(
-        rule.asked_weights is not None and rule.asked_weights.dtype in _SIXTEEN_BITS
-        for rule in plan.rules
-    ):
+    if plan.options.mixed_precision and _stores_float32_alone(plan):
         yield Fault(("options", "mixed_precision"), "`mixed_precision`, and no rule stores sixteen bits",
-                    "store components in float16, as the preset `mixed-float16` does, or leave it out")  # fmt: skip
+                    "store components in float16, as the preset `float16` does, or leave it out")  # fmt: skip
     if plan.quantizer == "nncf":
         return
     if plan.options.smoothing is not None and not asked.inputs:
@@ -213,6 +209,19 @@ def _options(plan: Plan) -> Iterator[Fault]:
     if plan.options.bias_correction and not (asked.weights or asked.inputs):
         yield Fault(("options", "bias_correction"), "`bias_correction`, and no rule quantizes",
                     "it corrects the mean error of quantized operations")  # fmt: skip
+
+
+def _stores_float32_alone(plan: Plan) -> bool:
+    """Whether every component is said to be stored in float32."""
+    asked = [
+        rule.asked_weights.dtype
+        for rule in plan.rules
+        if rule.asked_weights is not None and not rule.asked_weights.quantized
+    ]
+    everywhere = any(
+        rule.select.everything and rule.asked_weights is not None for rule in plan.rules
+    )
+    return everywhere and set(asked) == {"float32"}
 
 
 def _gates(plan: Plan) -> Iterator[Fault]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from qdx.exporter.plan.schema.fault import Fault, KeyPath
-from qdx.exporter.plan.schema.scheme import Inputs
+from qdx.exporter.plan.schema.scheme import AskedInputs
 
 __all__ = ["block_inputs_faults"]
 
 _RANGE: Final = ("observer", "percentile")
 
 
-def block_inputs_faults(inputs: Inputs, path: KeyPath) -> Iterator[Fault]:
+def block_inputs_faults(inputs: AskedInputs, path: KeyPath) -> Iterator[Fault]:
     """Yields what contradicts itself in the scheme of inputs in blocks of floats."""
     if inputs.granularity != "block" or inputs.mode != "dynamic":
         key = "granularity" if inputs.granularity != "block" else "mode"

@@ -1,4 +1,4 @@
-"""The acceptance test that a plan carries."""
+"""The acceptance test that a plan carries. A bound that it leaves unsaid is None, and the target chooses it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from qdx.exporter.plan.schema.metric_gates import MetricGates
 from qdx.exporter.plan.schema.model import Decibels, PlanModel, Ratio
 
 __all__ = [
+    "AskedComponentGates",
+    "AskedGates",
+    "AskedLoweringGates",
     "AuditGates",
     "ComponentGates",
     "ConditioningGates",
@@ -21,16 +24,23 @@ __all__ = [
 ]
 
 
-class ComponentGates(MetricGates):
+class AskedComponentGates(MetricGates):
     """Bounds for each component, on the inputs that the reference pipeline gives it.
 
     Attributes:
         sqnr_db_min: Least signal-to-quantization-noise ratio of every output of every call against
             the float32 reference, in decibels:
-            10 log10(sum(reference^2) / sum((output - reference)^2)).
+            10 log10(sum(reference^2) / sum((output - reference)^2)). None leaves it to the target.
     """
 
     level: ClassVar[Level] = "component"
+
+    sqnr_db_min: Decibels | None = None
+
+
+class ComponentGates(AskedComponentGates):
+    """The same with everything said."""
+
     sqnr_db_min: Decibels
 
 
@@ -50,14 +60,21 @@ class PipelineGates(MetricGates):
     score_drop_max: Ratio | None = None
 
 
-class LoweringGates(MetricGates):
+class AskedLoweringGates(MetricGates):
     """Bounds for the artifact against the quantized model itself, computed in PyTorch.
 
     Attributes:
-        sqnr_db_min: Least signal-to-noise ratio of every output, in decibels.
+        sqnr_db_min: Least signal-to-noise ratio of every output, in decibels. None leaves it to the target.
     """
 
     level: ClassVar[Level] = "lowering"
+
+    sqnr_db_min: Decibels | None = None
+
+
+class LoweringGates(AskedLoweringGates):
+    """The same with everything said."""
+
     sqnr_db_min: Decibels
 
 
@@ -97,8 +114,8 @@ class CoverageGates(PlanModel):
     branches: Literal["both", "any"]
 
 
-class Gates(PlanModel):
-    """The acceptance test that an artifact carries.
+class AskedGates(PlanModel):
+    """The acceptance test that a plan asks for.
 
     Attributes:
         component: Bounds for each component.
@@ -109,9 +126,16 @@ class Gates(PlanModel):
         coverage: What the calibration must have seen; None for no such gate.
     """
 
-    component: ComponentGates
+    component: AskedComponentGates
     pipeline: PipelineGates
-    lowering: LoweringGates | None = None
+    lowering: AskedLoweringGates | None = None
     conditioning: ConditioningGates | None = None
     audit: AuditGates | None = None
     coverage: CoverageGates | None = None
+
+
+class Gates(AskedGates):
+    """The acceptance test that an artifact carries: `AskedGates` with every bound said."""
+
+    component: ComponentGates
+    lowering: LoweringGates | None = None

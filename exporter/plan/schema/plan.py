@@ -11,15 +11,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from qdx.exporter.model_faults import dotted
-from qdx.exporter.plan.schema.gates import ComponentGates, Gates, PipelineGates
+from qdx.exporter.plan.schema.gates import AskedGates, ComponentGates, Gates, PipelineGates
 from qdx.exporter.plan.schema.model import Name, PlanModel, Words
 from qdx.exporter.plan.schema.rule import Rule, Select
-from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights, Inputs, Weights
 from qdx.exporter.plan.schema.settings import Calibration, Nncf, Options, Smoothing
 from qdx.exporter.strict_json import position_of
 
 __all__ = [
     "SCHEMA",
+    "AskedGates",
+    "AskedInputs",
+    "AskedWeights",
     "Calibration",
     "ComponentGates",
     "Gates",
@@ -64,7 +67,7 @@ class Plan(PlanModel):
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=RULES_LIMIT)]
     options: Options = Options()
     calibration: Calibration = Calibration()
-    gates: Gates
+    gates: AskedGates
 
     _source: str = PrivateAttr(default="plan")
     _text: str = PrivateAttr(default="")

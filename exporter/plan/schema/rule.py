@@ -6,12 +6,13 @@ import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from qdx.exporter.graph.ir.kind import Kind
 from qdx.exporter.plan.schema.model import Name, PlanModel, Ratio, Words
-from qdx.exporter.plan.schema.scheme import FloatDtype, Inputs, Weights
+from qdx.exporter.plan.schema.scheme import AskedFloat, AskedInputs, AskedWeights
 
 __all__ = ["SITE_KEYS", "Rule", "Select", "matcher", "matches"]
 
@@ -57,6 +58,14 @@ SiteGlobs = Annotated[
     PlainSerializer(_as_written),
     WithJsonSchema(_schema_of(_SITE, 256)),
 ]
+_KIND: Final = {"enum": list(get_args(Kind)), "type": "string"}
+Kinds = Annotated[
+    tuple[Kind, ...],
+    Field(min_length=1, max_length=len(_KIND["enum"])),
+    BeforeValidator(_as_tuple),
+    PlainSerializer(_as_written),
+    WithJsonSchema({"anyOf": [_KIND, {"type": "array", "items": _KIND, "minItems": 1}]}),
+]
 Timesteps = Annotated[tuple[Ratio, ...], Field(min_length=2, max_length=2)]
 
 SITE_KEYS: Final = ("name", "op", "role", "stage")
@@ -87,6 +96,8 @@ class Select(PlanModel):
 
     Attributes:
         component: The pipeline's component, such as `unet` or `text_encoder*`.
+        kind: What the component is in the pipeline, found by running it dry: `denoiser`, `control`,
+            `text_encoder`, `encoder` or `decoder`.
         name: Key of the operation: the fully qualified name of its module in the component.
         op: Kind of operation, such as `conv2d`, `linear`, `qk`.
         role: What the operation is for, such as `first`, `attn.q`, `time_embed`.
@@ -95,11 +106,26 @@ class Select(PlanModel):
     """
 
     component: ComponentGlobs = ("*",)
+    kind: Kinds | None = None
     name: SiteGlobs | None = None
     op: SiteGlobs | None = None
     role: SiteGlobs | None = None
     stage: SiteGlobs | None = None
     timesteps: Timesteps | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether all operations of all components are selected."""
+        return self.by_component and self.kind is None and "*" in self.component
+
+    def takes(self, component: str, kind: str | None) -> bool:
+        """Whether it selects a component, or some of its operations.
+
+        Args:
+            component: Its name.
+            kind: What it does, as `capture` found it; None where that is not known, which no kind selects.
+        """
+        return matches(component, self.component) and (self.kind is None or kind in self.kind)
 
     @property
     def by_component(self) -> bool:
@@ -118,18 +144,19 @@ class Rule(PlanModel):
         select: What the rule applies to.
         weights: How the weights of what is selected are stored.
         inputs: How the inputs of what is selected are quantized.
-        keep: Weights stored in this float type, and inputs left alone.
+        keep: Weights stored in this float type, and inputs left alone; `float` is the type that the target chooses.
         when: `always` does it wherever the target can; `faster` leaves an operation float for which
-            the target's kernel of these types is no faster than its float one.
+            the target's kernel of these types is no faster than its float one. None does it always, but for
+            inputs that the target would rather have float, such as those of attention.
     """
 
     id: Name | None = None
     why: Words | None = None
     select: Select = Select()
-    weights: Weights | None = None
-    inputs: Inputs | None = None
-    keep: FloatDtype | None = None
-    when: Literal["always", "faster"] = "always"
+    weights: AskedWeights | None = None
+    inputs: AskedInputs | None = None
+    keep: AskedFloat | None = None
+    when: Literal["always", "faster"] | None = None
 
     @property
     def quantizes(self) -> bool:
@@ -137,11 +164,11 @@ class Rule(PlanModel):
         return any(part is not None and part.quantized for part in (self.weights, self.inputs))
 
     @property
-    def asked_weights(self) -> Weights | None:
+    def asked_weights(self) -> AskedWeights | None:
         """What the rule asks for weights; None where it leaves them to other rules."""
-        return Weights(dtype=self.keep) if self.keep is not None else self.weights
+        return AskedWeights(dtype=self.keep) if self.keep is not None else self.weights
 
     @property
-    def asked_inputs(self) -> Inputs | None:
+    def asked_inputs(self) -> AskedInputs | None:
         """What the rule asks for inputs; None where it leaves them to other rules."""
-        return Inputs(dtype="float32") if self.keep is not None else self.inputs
+        return AskedInputs(dtype="float32") if self.keep is not None else self.inputs

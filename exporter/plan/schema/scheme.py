@@ -1,8 +1,12 @@
-"""How numbers are stored: the scheme of weights and the scheme of an operation's inputs."""
+"""How numbers are stored: the schemes of weights and of an operation's inputs, as a plan asks and as they are carried out.
+
+What a plan asks may leave values unsaid, which are None: the target chooses them (`choices`). A scheme that is
+carried out says all of them.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -12,7 +16,14 @@ from qdx.exporter.formats.rounding import NEAREST, ROUNDINGS
 from qdx.exporter.plan.schema.model import OneOf, PlanModel
 
 __all__ = [
+    "FLOAT",
+    "AskedFloat",
+    "AskedInputs",
+    "AskedWeights",
+    "Block",
     "FloatDtype",
+    "Granularity",
+    "Group",
     "Inputs",
     "InputsDtype",
     "TableDtype",
@@ -21,28 +32,37 @@ __all__ = [
 ]
 
 FloatDtype = Literal["float32", "float16", "bfloat16"]
+AskedFloat = Literal[FloatDtype, "float"]
 WeightsDtype = Annotated[str, OneOf(weight_dtypes)]
+AskedDtype = Annotated[str, OneOf(lambda: (*weight_dtypes(), FLOAT))]
 RoundingName = Annotated[str, OneOf(lambda: ROUNDINGS)]
 TableDtype = Literal["float32", "float16", "int8"]
 InputsDtype = Annotated[str, OneOf(lambda: INPUT_DTYPES)]
 
+Granularity = Literal["tensor", "channel", "block", "grouped_channel"]
+Block = Literal[16, 32, 64, 128, 256]
+Group = Literal[1, 2, 4, 8, 16, 32, 64, 128]
 
-class Weights(PlanModel):
-    """How weights are stored.
+FLOAT: Final = "float"
+"""What a plan calls the float type that the target chooses."""
 
-    What is left out has the defaults below; with a float dtype the other keys mean nothing and are
-    refused.
+
+class AskedWeights(PlanModel):
+    """How a plan asks weights to be stored.
+
+    What is left out has the defaults below; None leaves it to the target. With a float dtype the other keys
+    mean nothing and are refused.
 
     Attributes:
         dtype: The stored type. Float types hold the values themselves, rounded to nearest, ties to
-            even; integers and float8 hold multiples of a scale; palettes hold indices of so many bits
-            into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
+            even, and `float` is the one that the target chooses; integers and float8 hold multiples of a
+            scale; palettes hold indices of so many bits into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
             one of the tensor in float32, `mxfp8` 8-bit floats in blocks of 32 with powers of two.
         granularity: What shares a scale: the whole `tensor`, an output `channel`, or a `block` of
             consecutive elements along the dimension that the operation reduces. What shares the table of
             a palette: the whole `tensor`, or a `grouped_channel`, that is `group` output channels.
-        block: Elements of a block; given exactly with granularity `block`.
-        group: Channels that share a table; given exactly with granularity `grouped_channel`.
+        block: Elements of a block, for granularity `block`.
+        group: Channels that share a table, for granularity `grouped_channel`.
         lut_dtype: Type of a palette's values: float, or `int8` with a scale for each table. None takes the
             type in which the component stores its float weights.
         symmetric: Zero is stored as zero (the middle for unsigned types); otherwise each scale has a
@@ -54,12 +74,12 @@ class Weights(PlanModel):
             saturate.
     """
 
-    dtype: WeightsDtype
-    granularity: Literal["tensor", "channel", "block", "grouped_channel"] = "channel"
-    block: Literal[16, 32, 64, 128, 256] | None = None
-    group: Literal[1, 2, 4, 8, 16, 32, 64, 128] | None = None
+    dtype: AskedDtype
+    granularity: Granularity | None = None
+    block: Block | None = None
+    group: Group | None = None
     lut_dtype: TableDtype | None = None
-    symmetric: bool = True
+    symmetric: bool | None = None
     observer: Literal["minmax", "mse"] = "minmax"
     rounding: RoundingName = NEAREST
     reduce_range: bool = False
@@ -67,11 +87,22 @@ class Weights(PlanModel):
     @property
     def quantized(self) -> bool:
         """Whether the stored values stand for others: multiples of a scale, or indices into a table."""
-        return self.dtype not in FLOAT_DTYPES
+        return self.dtype != FLOAT and self.dtype not in FLOAT_DTYPES
 
 
-class Inputs(PlanModel):
-    """How the inputs of an operation are quantized.
+class Weights(AskedWeights):
+    """How weights are stored: `AskedWeights` with everything said.
+
+    Of `block`, `group` and `lut_dtype`, None says that there are no blocks, groups or tables.
+    """
+
+    dtype: WeightsDtype
+    granularity: Granularity = "channel"
+    symmetric: bool = True
+
+
+class AskedInputs(PlanModel):
+    """How a plan asks the inputs of an operation to be quantized; None leaves it to the target.
 
     Attributes:
         dtype: `float32` leaves them alone. Types of five and four bits are carried by eight: the
@@ -91,7 +122,7 @@ class Inputs(PlanModel):
     dtype: InputsDtype
     granularity: Literal["tensor", "token", "block"] = "tensor"
     mode: Literal["static", "dynamic"] = "static"
-    symmetric: bool = True
+    symmetric: bool | None = None
     observer: Literal["minmax", "percentile", "mse"] = "minmax"
     percentile: Annotated[float, Field(ge=0.9, lt=1, allow_inf_nan=False)] | None = None
     timestep_groups: Annotated[int, Field(ge=1, le=100)] = 1
@@ -105,3 +136,9 @@ class Inputs(PlanModel):
     def calibrated(self) -> bool:
         """Whether a scale comes from calibration."""
         return self.quantized and (self.mode == "static" or self.dtype == "nvfp4")
+
+
+class Inputs(AskedInputs):
+    """How the inputs of an operation are quantized: `AskedInputs` with everything said."""
+
+    symmetric: bool = True

@@ -9,7 +9,7 @@ from typing import Final
 
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.plan.schema.plan import Plan
-from qdx.exporter.plan.schema.rule import SITE_KEYS, Rule, Select, matcher, matches
+from qdx.exporter.plan.schema.rule import SITE_KEYS, Rule, Select, matcher
 
 __all__ = ["Decision", "decide", "has_inputs", "name_of", "selects", "storage_rule"]
 
@@ -42,9 +42,9 @@ def has_inputs(site: Site) -> bool:
     return bool(site.ports)
 
 
-def selects(select: Select, component: str, site: Site) -> bool:
-    """Whether a selection, leaving timesteps aside, holds for a site."""
-    return matches(component, select.component) and _passes(_tests(select), site)
+def selects(select: Select, site: Site) -> bool:
+    """Whether a selection, leaving timesteps aside, holds for a site of a component that it takes."""
+    return _passes(_tests(select), site)
 
 
 _Test = tuple[Callable[[Site], str], Callable[[str], bool]]
@@ -68,8 +68,8 @@ def _passes(tests: Sequence[_Test], site: Site) -> bool:
     return all(test(value(site)) for value, test in tests)
 
 
-def storage_rule(plan: Plan, component: str) -> int | None:
-    """The rule that decides how a component stores what is not quantized."""
+def storage_rule(plan: Plan, component: str, kind: str | None = None) -> int | None:
+    """The rule that decides how a component of some kind stores what is not quantized."""
     for index in reversed(range(len(plan.rules))):
         rule = plan.rules[index]
         asked = rule.asked_weights
@@ -77,19 +77,21 @@ def storage_rule(plan: Plan, component: str) -> int | None:
             asked is not None
             and not asked.quantized
             and rule.select.by_component
-            and matches(component, rule.select.component)
+            and rule.select.takes(component, kind)
         ):
             return index
     return None
 
 
-def decide(plan: Plan, component: str, sites: Sequence[Site]) -> tuple[Decision, ...]:
-    """Applies the rules in order to sites; for each part the last that selects a site decides."""
+def decide(
+    plan: Plan, component: str, sites: Sequence[Site], kind: str | None = None
+) -> tuple[Decision, ...]:
+    """Applies the rules in order to the sites of a component of some kind; for each part the last that selects decides."""
     groups = plan.calibration.timestep_groups
     rules = [
         (index, _tests(rule.select), rule.asked_weights is not None, _groups(rule, groups))
         for index, rule in enumerate(plan.rules)
-        if matches(component, rule.select.component)
+        if rule.select.takes(component, kind)
     ]
     decisions = []
     for site in sites:

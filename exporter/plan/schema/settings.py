@@ -36,13 +36,13 @@ class Options(PlanModel):
         bias_correction: Add the mean error of each quantized operation's output to its bias.
         mixed_precision: Of what is stored in sixteen bits, compute only products (convolutions, linear operations,
             attention) in that type; in float32 everything between, and shortcuts of residual blocks that are not
-            quantized.
+            quantized. None leaves it to the target.
         smoothing: Move the spread of activations into weights; None does not.
     """
 
     time_embedding: Literal["compute", "precompute"] = "compute"
     bias_correction: bool = False
-    mixed_precision: bool = False
+    mixed_precision: bool | None = None
     smoothing: Smoothing | None = None
 
     @property

@@ -11,6 +11,7 @@ from qdx.backends.capabilities import SwitchesOptimizationsOff
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import artifact_path
 from qdx.bundle.recipes import rebuilt, recipes_of
+from qdx.bundle.resolution import restored
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
 from qdx.exporter.capture.arguments import load_images
@@ -20,13 +21,12 @@ from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.measure.metrics import or_least
+from qdx.exporter.plan.resolve.resolution import Resolution
 from qdx.exporter.progress import SILENT
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.source.pipeline import trace_pipeline
-from qdx.source.planned import plan_graphs
-from qdx.source.timesteps import with_exact_timesteps
-from qdx.targets.profile import load_target
+from qdx.source.planned import trace_graphs
 from qdx.verification.measure.answers import Answers, graph_identity
 from qdx.verification.measure.localize import Answered, Localization, localize
 from qdx.verification.measure.rungs import QUANTIZED, UNOPTIMIZED, Rung
@@ -115,8 +115,8 @@ def quantized_model(
         progress: Shows the steps.
 
     Raises:
-        InvalidBundle: A recipe is damaged or that of another graph.
-        InvalidPlan, TargetRefusal, UsageError: As for the export.
+        InvalidBundle: A recipe is damaged or that of another graph, or an operation is not in the manifest.
+        TargetRefusal, UsageError: As for the export.
     """
     manifest = bundle.manifest
     source = trace_pipeline(
@@ -126,28 +126,31 @@ def quantized_model(
         shapes=manifest.shapes,
         progress=progress,
     )
-    profile = load_target(manifest.target.name)
-    profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
     with progress.task("quantizing the graphs in PyTorch"):
-        planned = plan_graphs(source, plan, profile)
+        graphs, found_sites = trace_graphs(source, manifest.target.profile)
+        resolved = restored(
+            manifest.resolved,
+            plan,
+            manifest.target.name,
+            (Resolution(**dict(record)) for record in manifest.resolution),
+            found_sites,
+        )
         recipes = recipes_of(bundle)
         cache = WeightCache()
         floats: dict[str, Graph] = {}
         quantized: dict[str, Graph] = {}
         for where, recipe in recipes.items():
-            if where not in planned.graphs:
+            if where not in graphs:
                 raise InvalidBundle(
                     f"{quoted(where)}: has a recipe of quantization, and the call does not use it",
                     hint="export again",
                 )
-            graph = planned.graphs[where]
+            graph = graphs[where]
             floats[where], made = rebuilt(graph, recipe)
             quantized[where] = cache.attach(made)
-    sites = {
-        where: _present(found, floats.get(where)) for where, found in planned.resolved.sites.items()
-    }
-    resolved = replace(planned.resolved, sites=sites)
-    return QuantizedModel(resolved, recipes, floats, quantized, planned.graphs)
+    sites = {where: _present(found, floats.get(where)) for where, found in resolved.sites.items()}
+    resolved = replace(resolved, sites=sites)
+    return QuantizedModel(resolved, recipes, floats, quantized, graphs)
 
 
 def _present(sites: tuple[SiteResolution, ...], graph: Graph | None) -> tuple[SiteResolution, ...]:

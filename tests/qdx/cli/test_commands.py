@@ -115,7 +115,7 @@ def test_a_plan_alone(qdx):
         "  weights     float16\n"
         "\n"
         "gate               expected\n"
-        "component sqnr_db  at least 50\n"
+        "component sqnr_db  as the target has it\n"
         "pipeline psnr_db   at least 40\n"
         "pipeline ssim      at least 0.98\n"
     )
@@ -125,13 +125,14 @@ def test_a_plan_alone(qdx):
     ("options", "words"),
     [
         ({"mixed_precision": True}, "options       mixed_precision"),
+        ({"mixed_precision": False}, "options       no mixed_precision"),
         ({"time_embedding": "precompute"}, "options       time_embedding (precompute)"),
         ({"smoothing": {"alpha": 0.5}}, "options       smoothing (alpha 0.5)"),
     ],
 )
 def test_options_of_a_plan_are_told(qdx, tmp_path, options, words):
     plan = tmp_path / "plan.json"
-    value = json.loads(preset_text("w8a8-float16"))
+    value = json.loads(preset_text("w8a8"))
     plan.write_text(json.dumps({**value, "options": options}))
 
     assert words in qdx("plan", "check", plan).out.splitlines()

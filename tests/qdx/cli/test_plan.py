@@ -57,12 +57,13 @@ def test_a_checked_plan_shows_what_each_rule_asks(qdx):
 
     assert lines[:5] == [
         "w8a8",
-        "  components  unet*, transformer*, prior, decoder, super_res_*",
+        "  components  *",
+        "  kind        denoiser",
         "  op          conv2d or linear",
-        "  weights     int8 channel",
-        "  inputs      int8 tensor, asymmetric, range by mse",
+        "  weights     int8",
     ]
-    assert "  when        faster" in lines
+    assert "  inputs      int8 tensor, range by mse" in lines
+    assert "component sqnr_db   as the target has it" in lines
     assert "  role        first or last or shortcut or time_embed" in lines
     assert max(map(len, lines)) <= 100
     assert lines[-4:] == [
@@ -112,11 +113,15 @@ def shown(monkeypatch, qdx):
 
 def test_what_becomes_of_operations(shown, tmp_path):
     rule = {"id": "w8a8", "select": {"component": "unet", "op": ["conv2d", "linear"]},
-            "weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}}  # fmt: skip
+            "weights": {"dtype": "int8"}, "inputs": {"dtype": "int8", "symmetric": True}}  # fmt: skip
     done = shown(plan_of(rule), path=tmp_path / "p.json")
 
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
+    chosen = [line.split()[:4] for line in lines]
+    assert ["6", "inputs.symmetric", "true", "w8a8"] in chosen
+    assert ["6", "weights.granularity", "channel", "openvino"] in chosen
+    assert ["-", "float", "float32", "openvino"] in chosen
     assert lines[0] == "unet.forward"
     assert lines[1].split() == [
         "number",
@@ -194,6 +199,8 @@ def test_the_same_as_json(shown, tmp_path):
         "plan",
         "target",
         "resolution",
+        "chosen",
+        "gates",
         "sites",
         "components",
         "total",
@@ -225,7 +232,11 @@ def test_schemes_in_words():
         return plan_of({"weights": {"dtype": "int8", **more}}).rules[0].weights
 
     assert plan_words.weights_words(None) == "-"
-    assert plan_words.weights_words(weights(reduce_range=True)) == "int8 channel, 7 bits"
+    assert plan_words.weights_words(weights()) == "int8"
+    assert (
+        plan_words.weights_words(weights(granularity="channel", reduce_range=True))
+        == "int8 channel, 7 bits"
+    )
     assert (
         plan_words.weights_words(weights(granularity="block", block=32, symmetric=False))
         == "int8 block 32, asymmetric"

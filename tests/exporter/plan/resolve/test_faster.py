@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from qdx.exporter.errors import InvalidPlan, TargetRefusal
-from qdx.exporter.plan import Inputs, resolve
+from qdx.exporter.plan import AskedInputs, Choices, resolve
 from qdx.exporter.plan.resolve.faster import compared_macs
 from qdx.exporter.plan.resolve.feasibility import Offer
-from tests.support.plans import INT8, SITES, plan_of, site
+from tests.support.plans import CHOICES, INT8, SITES, plan_of, site
 
 LINEAR = {"select": {"op": "linear"}, "weights": INT8, "inputs": INT8}
 ATTENTION = {"select": {"op": ["qk", "pv"]}, "inputs": INT8, "when": "faster"}
@@ -25,6 +25,7 @@ class Slow:
     compute_dtype: str = "float32"
     refused: dict[str, str] = field(default_factory=dict)
     refused_options: dict[str, str] = field(default_factory=dict)
+    choices: Choices = CHOICES
     quantizers: tuple[str, ...] = ("qdx",)
 
     def offer(self, request):
@@ -50,7 +51,7 @@ def test_operations_that_gain_nothing_stay_float_and_say_why():
     assert small.why == (
         "stored in float32; computed in float32; low precision is no faster: too little work"
     )
-    assert (small.asked_weights.dtype, small.asked_inputs) == ("int8", Inputs(dtype="int8"))
+    assert (small.asked_weights.dtype, small.asked_inputs) == ("int8", AskedInputs(dtype="int8"))
     assert (small.weights_rule, small.inputs_rule) == ("rules[0]", "rules[0]")
     assert (sites["large"].form, sites["large"].why) == ("native", "8 bits")
 
@@ -106,7 +107,9 @@ def test_a_refusal_is_none_the_less_one():
 def test_attention_need_not_be_there_for_a_rule_that_asks_only_where_it_is_faster():
     assert found(LINEAR, ATTENTION)["large"].form == "native"
     with pytest.raises(InvalidPlan, match="matches the op of no operation"):
-        found(LINEAR, {"select": {"op": ["qk", "pv"]}, "inputs": INT8})
+        found(LINEAR, {**ATTENTION, "when": "always"})
+    unsaid = {"select": {"op": ["qk", "pv"]}, "inputs": INT8}
+    assert found(LINEAR, unsaid)["large"].form == "native"
     slip = {**ATTENTION, "select": {"op": "qkk"}}
     with pytest.raises(InvalidPlan, match="matches the op of no operation"):
         found(LINEAR, slip)

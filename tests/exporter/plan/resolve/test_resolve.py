@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from qdx.exporter.errors import InvalidPlan, TargetRefusal
-from qdx.exporter.plan import load_plan, plan_from_json, resolve
+from qdx.exporter.plan import Choices, Chosen, examine, load_plan, plan_from_json, resolve
+from qdx.exporter.plan.schema.choices import FloatChoice
 from qdx.targets import load_target
+from tests.support.plans import CHOICES
 
 GATES = {"component": {"sqnr_db_min": 50}, "pipeline": {"psnr_db_min": 40, "ssim_min": 0.98}}
 
@@ -20,6 +22,7 @@ class Target:
     compute_dtype: str = "float32"
     refused: dict[str, str] = field(default_factory=dict)
     refused_options: dict[str, str] = field(default_factory=dict)
+    choices: Choices = CHOICES
 
 
 def plan_of(*rules):
@@ -49,12 +52,19 @@ def test_globs_select_by_name():
     assert [r.becomes for r in resolved.components] == ["float16", "float32"]
 
 
-def test_what_no_rule_matches_keeps_float32_and_says_so():
-    resolved = resolve(plan_of(("unet", "float16")), ["unet", "vae"], Target())
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("said", [False, True])
+def test_a_float_type_that_is_unsaid_is_the_targets_and_says_so(dtype, said):
+    choices = CHOICES.model_copy(update={"float_dtype": FloatChoice(value=dtype, why="it is hot")})
+    rules = [("unet", "bfloat16"), *([("vae", "float")] if said else [])]
+    resolved = examine(plan_of(*rules), ["unet", "vae"], Target(choices=choices)).resolved
 
     vae = resolved.components[1]
-    assert (vae.asked, vae.rule, vae.becomes) == ("float32", "default", "float32")
-    assert vae.why == "no rule matches, so float32 stays; computed in float32"
+    rule = "rules[1]" if said else "default"
+    assert (vae.asked, vae.rule, vae.becomes) == ("float", rule, dtype)
+    assert vae.why.startswith("chosen by toaster: it is hot; ")
+    assert Chosen("float", dtype, "toaster", "it is hot") in resolved.chosen
+    assert Chosen("float", "bfloat16", "rules[0]", "") in resolved.chosen
 
 
 def test_storage_that_is_not_the_computed_type_is_explained():
@@ -66,8 +76,26 @@ def test_storage_that_is_not_the_computed_type_is_explained():
     )
 
 
+def mixed(value):
+    plan = load_plan("float16").to_json()
+    return plan_from_json({**plan, "options": {"mixed_precision": value}}, source="p.json")
+
+
+@pytest.mark.parametrize("target", ["mac-gpu", "coreml", "openvino"])
+def test_mixed_precision_is_the_targets_where_it_is_unsaid(target):
+    chosen = load_target(target).choices.mixed_precision
+    unsaid = resolve(load_plan("float16"), ["unet"], load_target(target))
+
+    assert unsaid.mixed_precision == chosen.value == (target == "mac-gpu")
+    assert Chosen("options.mixed_precision", chosen.value, target, chosen.why) in unsaid.chosen
+    for value in (True, False):
+        said = resolve(mixed(value), ["unet"], load_target(target))
+        assert said.mixed_precision == said.float_types("unet").mixed == value
+        assert Chosen("options.mixed_precision", value, "plan", "") in said.chosen
+
+
 def test_mixed_precision_is_told_of_what_computes_in_sixteen_bits():
-    plan = load_plan("mixed-float16")
+    plan = mixed(True)
     half, single = (
         resolve(plan, ["unet"], load_target(name)) for name in ("mac-gpu", "onnxruntime")
     )
@@ -83,8 +111,9 @@ def test_mixed_precision_is_told_of_what_computes_in_sixteen_bits():
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-ampere", "iphone-a17"])
 def test_an_option_that_a_target_has_not_is_refused_with_the_reason(target):
     with pytest.raises(TargetRefusal) as caught:
-        resolve(load_plan("mixed-float16"), ["unet"], load_target(target))
+        resolve(mixed(True), ["unet"], load_target(target))
 
+    assert not resolve(mixed(False), ["unet"], load_target(target)).mixed_precision
     profile = load_target(target)
     assert (
         f"`{target}` has no `mixed_precision`: {profile.refused_options['mixed_precision']}"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from qdx.exporter.errors import InvalidPlan, TargetRefusal
-from qdx.exporter.plan import Inputs, examine, parse_plan, resolve
+from qdx.exporter.plan import Choices, Inputs, examine, parse_plan, resolve
 from qdx.exporter.plan.resolve.feasibility import Offer
 from qdx.exporter.plan.resolve.resolve import Examination
 from qdx.targets import load_target
-from tests.support.plans import INT8, SITES, UNET, plan_of, site
+from tests.support.plans import CHOICES, INT8, SITES, UNET, plan_of, site
 
 W8A8 = {
     "select": {"component": "unet", "op": ["conv2d", "linear"]},
@@ -30,6 +30,7 @@ class Toaster:
     compute_dtype: str = "float32"
     refused: dict[str, str] = field(default_factory=dict)
     refused_options: dict[str, str] = field(default_factory=dict)
+    choices: Choices = CHOICES
     quantizers: tuple[str, ...] = ("qdx",)
     forms: dict[str, str] = field(default_factory=dict)
     asked: list = field(default_factory=list)

@@ -10,7 +10,7 @@ from qdx.exporter.plan import resolve
 from qdx.exporter.plan.resolve.feasibility import Offer
 from qdx.exporter.plan.resolve.totals import component_totals, precision_of, totals_of, weight_bytes
 from qdx.targets import load_target
-from tests.support.plans import SITES, plan_of, site
+from tests.support.plans import CHOICES, SITES, plan_of, site
 
 
 def one(weights, shape=(4, 64), inputs=None, op="linear"):
@@ -45,6 +45,7 @@ class Anything:
     refused = MappingProxyType({})
     refused_options = MappingProxyType({})
     quantizers = ("qdx",)
+    choices = CHOICES
 
     def offer(self, request):
         return Offer("stored", "anything", scales="storage")

@@ -9,7 +9,7 @@ from qdx.exporter.plan import load_plan, resolve
 from qdx.exporter.plan.resolve.totals import totals_of
 from qdx.targets import list_targets, load_target
 from tests.support.block_bytes import mxfp8_bytes, nvfp4_bytes
-from tests.support.plans import SITES, plan_of, site
+from tests.support.plans import KINDS, SITES, plan_of, site
 
 BLOCKS = {"nvfp4": 16, "mxfp8": 32}
 BYTES = {"nvfp4": nvfp4_bytes, "mxfp8": mxfp8_bytes}
@@ -31,7 +31,7 @@ def resolved(sites, target="tensorrt-blackwell", **rule):
 
 
 FAULTS = [
-    ({"weights": {"dtype": "nvfp4"}}, "nvfp4 without blocks of 16"),
+    ({"weights": {"dtype": "nvfp4", "granularity": "channel"}}, "nvfp4 without blocks of 16"),
     ({"weights": weights("nvfp4", block=32)}, "nvfp4 without blocks of 16"),
     ({"weights": weights("mxfp8", block=16)}, "mxfp8 without blocks of 32"),
     ({"weights": weights("nvfp4", symmetric=False)}, "`symmetric` means nothing for nvfp4"),
@@ -121,7 +121,7 @@ def test_the_presets_protect_what_few_weights_depend_on(name):
         site("proj_in"),
         site("up.shortcut", "conv2d", "shortcut", shape=(64, 64, 1, 1)),
     )
-    found = resolve(plan, ["unet"], target, {"unet.forward": sites}).sites["unet.forward"]
+    found = resolve(plan, ["unet"], target, {"unet.forward": sites}, KINDS).sites["unet.forward"]
 
     assert {r.key: (r.weights.dtype, None if r.inputs is None else r.inputs.dtype) for r in found if r.weights} == {
         "conv_in": ("float16", None),

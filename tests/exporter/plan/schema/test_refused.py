@@ -173,8 +173,7 @@ CHANGES = [
     # Contradictions.
     ("float with granularity", weights(dtype="float16", granularity="channel"), "`granularity` means nothing for float16"),
     ("float with symmetric", weights(dtype="float32", symmetric=True), "`symmetric` means nothing for float32"),
-    ("block without its size", weights(dtype="int4", granularity="block"), "granularity `block` without `block`"),
-    ("size without block", weights(dtype="int4", block=32), "`block` with granularity `channel`"),
+    ("size with channel", weights(dtype="int4", granularity="channel", block=32), "`block` with granularity `channel`"),
     ("size with tensor", weights(dtype="int8", granularity="tensor", block=32), "`block` with granularity `tensor`"),
     ("float8 with zero point", weights(dtype="float8_e4m3fn", symmetric=False), "float8_e4m3fn has no zero point"),
     ("float8 by squared error", weights(dtype="float8_e4m3fn", observer="mse"), "observer `mse` for float8_e4m3fn"),
@@ -182,12 +181,12 @@ CHANGES = [
     ("seven bits asymmetric", weights(dtype="int8", symmetric=False, reduce_range=True), "`reduce_range`"),
     ("palette of an unknown size", weights(dtype="palette5", granularity="tensor"), "is `palette5`, expected"),
     ("palette by channel", weights(dtype="palette4", granularity="channel"), "granularity `channel` for palette4"),
-    ("palette by itself", weights(dtype="palette4"), "no granularity for palette4"),
     ("palette in blocks", weights(dtype="palette4", granularity="block"), "granularity `block` for palette4"),
     ("palette with a block", weights(dtype="palette4", granularity="tensor", block=32), "`block` means nothing for palette4"),
     ("palette with a zero point", weights(dtype="palette4", granularity="tensor", symmetric=False), "`symmetric` means nothing"),
     ("palette with an observer", weights(dtype="palette4", granularity="tensor", observer="mse"), "`observer` means nothing"),
-    ("group without its size", weights(dtype="palette4", granularity="grouped_channel"), "without `group`"),
+    ("float8 in blocks of nothing", weights(dtype="nvfp4", granularity="channel"), "nvfp4 without blocks of 16"),
+    ("a float that nobody chooses", inputs(dtype="float"), "is `float`, expected"),
     ("size without group", weights(dtype="palette4", granularity="tensor", group=16), "`group` with granularity `tensor`"),
     ("group of three", weights(dtype="palette4", granularity="grouped_channel", group=3), "is `3`, expected 1, 2, 4"),
     ("table of bfloat16", weights(dtype="palette4", granularity="tensor", lut_dtype="bfloat16"), "is `bfloat16`, expected"),
@@ -283,6 +282,8 @@ TEXTS = [
     ("fewer steps than groups", json.dumps({**BASE, "calibration": {"steps": 4}, "rules": [
         {"select": {"op": "linear"}, "inputs": {"dtype": "int8", "timestep_groups": 5}}]}),
      "4 steps for 10 groups of timesteps"),
+    ("an unknown kind", float_plan(rules=[{"select": {"kind": "unet"}, "keep": "float16"}]), "is `unet`, expected `denoiser`"),
+    ("never", float_plan(rules=[{"weights": {"dtype": "int8"}, "when": "never"}]), "is `never`, expected"),
     ("faster floats", float_plan(rules=[{"keep": "float32", "when": "faster"}]), "the rule quantizes nothing"),
     ("faster storage", float_plan(rules=[{"weights": {"dtype": "float16"}, "when": "faster"}]), "the rule quantizes nothing"),
     ("nncf of one operation", nncf({"mode": "ptq"}, rules=[{"select": {"op": "linear"}, "keep": "float32"}]),
@@ -412,7 +413,13 @@ def test_every_contradiction_is_shown_at_its_place():
     text = json.dumps(
         {
             **FLOAT,
-            "rules": [{"keep": "float32", "weights": {"dtype": "int4", "block": 16}}, {"id": "a"}],
+            "rules": [
+                {
+                    "keep": "float32",
+                    "weights": {"dtype": "int4", "granularity": "tensor", "block": 16},
+                },
+                {"id": "a"},
+            ],
         },
         indent=1,
     )
@@ -421,7 +428,7 @@ def test_every_contradiction_is_shown_at_its_place():
 
     assert str(caught.value) == (
         "`p.json:5:4`: `keep` sets weights and inputs, and `weights` is given too\n"
-        "`p.json:8:5`: `block` with granularity `channel`\n"
-        "`p.json:11:3`: `rules[1]` asks for nothing\n\n"
+        "`p.json:9:5`: `block` with granularity `tensor`\n"
+        "`p.json:12:3`: `rules[1]` asks for nothing\n\n"
         "hint: leave one of the two out; later rules win"
     )

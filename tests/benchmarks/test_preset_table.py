@@ -1,0 +1,52 @@
+"""The page of presets and targets is what its script makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.preset_table import MODELS, page
+from qdx.exporter.plan import list_presets
+from qdx.targets import list_targets
+from tests.support.layers import ROOT
+
+PAGE = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
+EVERYWHERE = ("float16", "float32", "w8")
+
+
+def cells(preset):
+    """By target, what the page says of a preset for each model."""
+    names = [f"`{name}`" for name in list_targets()]
+    rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{preset}` |")]
+    return [dict(zip(names, row.strip("| ").split(" | ")[1:], strict=True)) for row in rows]
+
+
+def test_it_has_every_model_and_preset():
+    assert [line[3:] for line in PAGE.splitlines() if line.startswith("## ")] == list(MODELS)
+    for preset in list_presets():
+        assert len(cells(preset)) == len(MODELS)
+
+
+@pytest.mark.parametrize("preset", EVERYWHERE)
+def test_what_every_target_has(preset):
+    for row in cells(preset):
+        assert set(row.values()) == {"yes"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "without"),
+    [("w4", {"coreml-ios16", "coreml-ios17", "iphone-a16"}), ("w8a8", {"coreml-ios16"})],
+)
+def test_what_every_target_has_that_has_a_kernel_for_it(preset, without):
+    for row in cells(preset):
+        assert {name.strip("`") for name, cell in row.items() if cell != "yes"} == without
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "digits"),
+    ],
+)
+def test_it_is_what_the_script_makes(name):
+    assert next(page([name])) in PAGE

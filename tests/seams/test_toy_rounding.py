@@ -97,7 +97,7 @@ def test_a_plan_names_it_only_where_it_is_registered(monkeypatch):
     parsed = plan_from_json(asking("error_feedback"), source="p.json")
 
     assert parsed.rules[0].weights.rounding == "error_feedback"
-    assert json_schema()["$defs"]["Weights"]["properties"]["rounding"]["enum"] == [
+    assert json_schema()["$defs"]["AskedWeights"]["properties"]["rounding"]["enum"] == [
         "nearest",
         "error_feedback",
     ]

@@ -149,7 +149,7 @@ def settled_gates(plan: Plan, target: PlanTarget) -> tuple[Gates, tuple[Chosen, 
             bound = given[gate].get("sqnr_db_min")
             values.say({} if bound is None else {name: bound}, "plan", None)
             values.settle(name)
-            given[gate] = {"sqnr_db_min": values.said[name]}
+            given[gate] = {**given[gate], "sqnr_db_min": values.said[name]}
     return Gates.model_validate(given), values.chosen
 
 

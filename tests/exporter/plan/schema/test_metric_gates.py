@@ -48,8 +48,8 @@ def test_a_bound_that_nothing_reaches_or_everything_is_refused(level, name):
 
 
 def test_what_a_plan_must_bound_is_not_optional():
-    with pytest.raises(InvalidPlan, match="key `sqnr_db_min` is missing"):
-        plan_of(FLOATS, gates={**GATES, "component": {"cosine_min": 0.9}})
+    with pytest.raises(InvalidPlan, match="key `ssim_min` is missing"):
+        plan_of(FLOATS, gates={**GATES, "pipeline": {"psnr_db_min": 20}})
 
 
 def test_a_plan_keeps_its_bounds_through_a_manifest():

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.preset_table import MODELS, page
 from qdx.exporter.plan import list_presets
-from qdx.targets import list_targets
+from qdx.targets import list_targets, load_target
 from tests.support.layers import ROOT
 
 PAGE = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
@@ -38,7 +38,16 @@ def test_what_every_target_has(preset):
 )
 def test_what_every_target_has_that_has_a_kernel_for_it(preset, without):
     for row in cells(preset):
-        assert {name.strip("`") for name, cell in row.items() if cell != "yes"} == without
+        refused = {name.strip("`") for name, cell in row.items() if cell != "yes"}
+        assert {name for name in refused if load_target(name).runtime != "tensorrt"} == without
+
+
+def test_4_bits_are_refused_for_tensorrt_only_where_no_block_divides_the_inputs():
+    for section in PAGE.split("\n## ")[1:]:
+        row = next(line for line in section.splitlines() if line.startswith("| `w4` |"))
+        cell = dict(zip(list_targets(), row.strip("| ").split(" | ")[1:], strict=True))["tensorrt"]
+        reason = next((x for x in section.splitlines() if x.startswith(f"{cell}. ")), "")
+        assert cell == "yes" or reason.endswith("inputs"), section
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,23 @@ def test_what_a_plan_says_is_obeyed_or_refused(target, symmetric):
     assert (said.value, said.by, said.why) == (symmetric, "mine", "I want it")
 
 
+@pytest.mark.parametrize("target", ["openvino", "coreml", "mac-gpu", "tensorrt"])
+def test_blocks_that_nobody_asked_for_give_way_to_channels_where_none_divides(target):
+    def found(weights):
+        sites = {"unet.forward": (site("a", shape=(64, 56)),)}
+        plan = plan_of({"select": {"op": "linear"}, "weights": weights})
+        return resolve(plan, ["unet"], load_target(target), sites).site("unet.forward", "a")
+
+    with pytest.raises(TargetRefusal, match="blocks of 32 do not divide its 56 inputs"):
+        found({"dtype": "int4", "block": 32})
+    if target == "tensorrt":
+        with pytest.raises(TargetRefusal, match="blocks of 64 do not divide"):
+            found({"dtype": "int4"})
+        return
+    assert found({"dtype": "int4"}).weights.granularity == "channel"
+    assert found({"dtype": "int4"}).why.endswith("because no block divides its 56 inputs")
+
+
 def test_what_types_imply_nobody_chooses():
     fp8 = {"dtype": "float8_e4m3fn"}
     by = {c.name: c.by for c in one("tensorrt", fp8, fp8).chosen}

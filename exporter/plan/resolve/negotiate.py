@@ -32,6 +32,7 @@ class Wish:
         inputs: The same, joined where groups share a scale; None where they stay float.
         weights_if_faster: The weight is only to be quantized where that is faster.
         inputs_if_faster: Likewise its inputs.
+        any_granularity: What shares a scale of the weight was left to the target.
     """
 
     weights: Weights | None
@@ -39,6 +40,7 @@ class Wish:
     inputs: Inputs | InputsByTimestep | None
     weights_if_faster: bool = False
     inputs_if_faster: bool = False
+    any_granularity: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ class Negotiation:
         """The scheme of the weight that the target can carry out, and what it makes of it.
 
         A block as long as a channel is a channel, unless the target has blocks alone. Where a target wants whole
-        blocks and they do not divide a channel, they are halved until they do: shorter blocks are never less exact.
+        blocks and they do not divide a channel, they are halved until they do: shorter blocks are never less exact. Where
+        none does, blocks that no plan asked for give way to channels.
         Formats of floats in blocks have one size.
         """
         asked, reduced = wish.weights, self._reduced
@@ -152,6 +155,12 @@ class Negotiation:
             block //= 2
             weights = asked.model_copy(update={"block": block})
             offer = self._offer(weights, wish)
+        if offer.form == "refused" and wish.any_granularity:
+            weights = asked.model_copy(update={"granularity": "channel", "block": None})
+            offer = self._offer(weights, wish)
+            if offer.form != "refused":
+                reason = f"a scale for each channel, because no block divides its {reduced} inputs"
+                return weights, _because(offer, reason)
         if offer is first or offer.form == "refused":
             return asked, first
         reason = f"blocks of {block}, because {asked.block} does not divide its {reduced} inputs"

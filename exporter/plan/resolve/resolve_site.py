@@ -171,6 +171,7 @@ def _wish(
         weights_if_faster=weights is not None and weights.when == "faster",
         # With several rules for several timesteps, all of them must say so.
         inputs_if_faster=bool(inputs) and all(one.when == "faster" for one in inputs),
+        any_granularity=weights is not None and weights.left_to_target("weights.granularity"),
     )
 
 

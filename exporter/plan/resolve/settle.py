@@ -65,11 +65,17 @@ class Settled(Generic[_Scheme]):
         scheme: The scheme.
         when: Whether it is carried out always, where that is faster, or never.
         chosen: Those of its values that a plan may leave unsaid.
+        target: Name of the target that chose where the plan did not.
     """
 
     scheme: _Scheme
     when: When = "always"
     chosen: tuple[Chosen, ...] = ()
+    target: str = ""
+
+    def left_to_target(self, name: str) -> bool:
+        """Whether the target chose a value."""
+        return any(one.name == name and one.by == self.target for one in self.chosen)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,8 @@ def settled_weights(
     if values.said["granularity"] == "grouped_channel":
         values.settle("group")
     values.settle("symmetric")
-    return Settled(Weights.model_validate(values.said), rule.when or "always", values.chosen)
+    scheme = Weights.model_validate(values.said)
+    return Settled(scheme, rule.when or "always", values.chosen, target.name)
 
 
 def settled_inputs(
@@ -135,7 +142,7 @@ def settled_inputs(
     when = values.said.pop("when")
     if when == "always" and rule.when is None:  # nothing was chosen: it is done as asked
         values.chosen = values.chosen[:-1]
-    return Settled(Inputs.model_validate(values.said), when, values.chosen)
+    return Settled(Inputs.model_validate(values.said), when, values.chosen, target.name)
 
 
 def settled_gates(plan: Plan, target: PlanTarget) -> tuple[Gates, tuple[Chosen, ...]]:

@@ -127,7 +127,9 @@ def test_the_schema_of_plans_knows_it():
 
     for level in LEVELS:
         name = f"{level.title()}Gates"
-        key = schema[f"Asked{name}" if f"Asked{name}" in schema else name]["properties"]["relative_l1_max"]
+        key = schema[f"Asked{name}" if f"Asked{name}" in schema else name]["properties"][
+            "relative_l1_max"
+        ]
         assert key["description"] == f"Greatest {TOY.meaning}."
         assert key["minimum"] == 0
 

@@ -35,11 +35,11 @@ CALL = {"num_inference_steps": 3}
 def toy(tmp_path_factory):
     """The name of its target; the package is found as an installed one is."""
     folder = tmp_path_factory.mktemp("targets")
-    for path in (*profile._FOLDER.glob("*.toml"), HERE / "toy_runtime" / "toy.toml"):
-        shutil.copy(path, folder)
+    shutil.copytree(profile._FOLDER, folder, dirs_exist_ok=True)
+    shutil.copy(HERE / "toy_runtime" / "toy.toml", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(HERE / "installed")
-        patch.setattr(profile, "_FOLDER", folder)  # until `--target` takes a file of the user's
+        patch.setattr(profile, "_FOLDER", folder)  # where a package would put it
         yield "toy"
 
 

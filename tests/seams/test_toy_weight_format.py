@@ -127,7 +127,7 @@ def test_a_plan_may_ask_for_it_and_editors_know_it():
     parsed = plan_from_json(asking(), source="p.json")
     schema = json_schema()["$defs"]["AskedWeights"]["properties"]["dtype"]["enum"]
 
-    assert parsed.rules[0].weights.quantized
+    assert parsed.rules[1].weights.quantized
     assert schema[-1] == "ternary"
     with pytest.raises(InvalidPlan, match="`observer` means nothing for ternary"):
         plan_from_json(asking(observer="mse"), source="p.json")
@@ -135,9 +135,7 @@ def test_a_plan_may_ask_for_it_and_editors_know_it():
 
 def test_without_its_registration_there_is_no_such_type(monkeypatch):
     monkeypatch.undo()
-    with pytest.raises(
-        InvalidPlan, match=r"dtype` is `ternary`, expected `float32`.* or `float`"
-    ):
+    with pytest.raises(InvalidPlan, match=r"dtype` is `ternary`, expected `float32`.* or `float`"):
         plan_from_json(asking(), source="p.json")
 
 

@@ -239,7 +239,10 @@ def float_plan(**more):
 BIG = json.dumps(
     {
         **FLOAT,
-        "rules": [{"weights": {"dtype": "int8", "granularity": "channel", "block": 32}, "why": "x" * 800}] * 1000,
+        "rules": [
+            {"weights": {"dtype": "int8", "granularity": "channel", "block": 32}, "why": "x" * 800}
+        ]
+        * 1000,
     }
 )
 COVERAGE = {**BASE["gates"], "coverage": {"timesteps_share_min": 1, "branches": "both"}}

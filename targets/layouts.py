@@ -131,7 +131,7 @@ def load_layout(name: str, profile: TargetProfile) -> ApplicationLayout:
     """Reads a layout for a target.
 
     Raises:
-        UsageError: There is none of that name, or it is for another runtime.
+        UsageError: No layout has that name, or it is for another runtime.
     """
     names = list_layouts()
     if name not in names:

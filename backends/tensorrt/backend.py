@@ -235,7 +235,7 @@ def _read(model: Path) -> ModelProto:
         return onnx.load(model, load_external_data=False)
     except Exception as error:  # those of the protobuf library and of the file system share no base
         raise InvalidBundle(
-            f"{quoted(model)}: no ONNX model: {first_line(error)}", hint="export again"
+            f"{quoted(model)}: not an ONNX model: {first_line(error)}", hint="export again"
         ) from error
 
 

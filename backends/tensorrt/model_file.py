@@ -21,5 +21,5 @@ def read_model(path: Path) -> ir.Model:
         return ir.load(path)
     except Exception as error:  # those of the protobuf library and of the file system share no base
         raise InvalidBundle(
-            f"{quoted(path)}: no ONNX model: {first_line(error)}", hint="export again"
+            f"{quoted(path)}: not an ONNX model: {first_line(error)}", hint="export again"
         ) from error

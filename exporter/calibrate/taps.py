@@ -198,7 +198,7 @@ class Recorder:
         return InvalidModel(
             f"`{self._where}`: {self._names[index]} holds NaN or infinity at {occasion}, "
             "expected finite values",
-            hint="check that the model makes pictures in float32",
+            hint="check that the model generates valid images in float32",
         )
 
     def finish(self) -> tuple[TensorStatistics, ...]:

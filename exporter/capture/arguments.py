@@ -150,7 +150,7 @@ def _loaded(name: str, value: Any, base: Path) -> Any:
         raise UsageError(f"--call: `{name}`: {error.message}", hint=error.hint) from error
     # Decoders of damaged files raise anything, and so does a picture that unpacks too large.
     except Exception as error:
-        raise UsageError(f"--call: `{name}`: {quoted(path)} is no readable image: {error}",
+        raise UsageError(f"--call: `{name}`: {quoted(path)} cannot be read as an image: {error}",
                          hint="give the path of a PNG or JPEG file") from error  # fmt: skip
 
 

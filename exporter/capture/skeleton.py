@@ -80,7 +80,7 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
     known = inspect.signature(pipeline_class).parameters
     if extra := [name for name in folder.components if name not in known]:
         raise InvalidModel(
-            f"`{folder.path}/model_index.json`: component `{extra[0]}` is none of {folder.pipeline_class}",
+            f"`{folder.path}/model_index.json`: {folder.pipeline_class} has no component `{extra[0]}`",
             hint="remove the entry, or update diffusers",
         )
     try:

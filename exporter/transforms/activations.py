@@ -112,7 +112,7 @@ def in_sixteen_bits(
     scale = torch.tensor(quantization.scale, dtype=torch.float32).to(dtype).item()  # ties to even
     if not 0 < scale < math.inf:
         raise InvalidInput(
-            f"{what}: a scale of {quantization.scale:g} is none that {str(dtype).removeprefix('torch.')} holds",
+            f"{what}: scale {quantization.scale:g} is not representable in {str(dtype).removeprefix('torch.')}",
             hint="keep the operation's inputs, or the component, in float32",
         )
     return replace(quantization, scale=scale)

@@ -86,7 +86,7 @@ def _found(store: Store, key: str, progress: Progress) -> Ranges | None:
     try:
         found = load_ranges(folder / _FILE)
     except InvalidInput as damaged:
-        progress.say(f"calibration: what was kept is damaged and made anew: {damaged.message}")
+        progress.say(f"calibration: what was kept is damaged and is made again: {damaged.message}")
         return None
     finally:
         store.release(_RANGES, key)
@@ -103,7 +103,7 @@ def _under_way(kept: Kept, key: str, progress: Progress) -> Iterator[Path]:
                 kept.store.remove_working(_UNDER_WAY, key)
             place = stack.enter_context(kept.store.working(_UNDER_WAY, key))
         except StorageError as full:
-            progress.say(f"calibration: goes on without the cache: {full.message}")
+            progress.say(f"calibration: continues without the cache: {full.message}")
             temporary = TemporaryDirectory(prefix="qdx-calibration-")
             place = Path(stack.enter_context(temporary))
         yield place

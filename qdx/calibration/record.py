@@ -447,6 +447,6 @@ def _check_output(output: Path, *, force: bool) -> None:
         check_ranges_file(output)
     except InvalidInput as error:
         raise UsageError(
-            f"--output: {quoted(output)} is no file of ranges, and --force replaces nothing else",
+            f"--output: {quoted(output)} is not a file of ranges, and --force replaces nothing else",
             hint="choose another name",
         ) from error

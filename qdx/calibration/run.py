@@ -266,7 +266,7 @@ def _run_all(
 
 def _tell_damage(kept: KeptAnswers, tell: Tell) -> None:
     if kept.damage:
-        tell({"say": f"calibration: a checkpoint is damaged and made anew: {kept.damage}"})
+        tell({"say": f"calibration: a checkpoint is damaged and is made again: {kept.damage}"})
 
 
 def _seal(job: SampleJob, number: int) -> Seal:

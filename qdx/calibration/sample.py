@@ -362,7 +362,7 @@ class _Run:
 def no_checkpoints(full: StorageError) -> str:
     """Words for a disk that takes no more."""
     reason = full.__cause__.strerror if isinstance(full.__cause__, OSError) else None
-    return f"calibration: goes on without checkpoints: {reason or full.message}"
+    return f"calibration: continues without checkpoints: {reason or full.message}"
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -378,7 +378,7 @@ def _call_pipeline(skeleton: Skeleton, call: dict[str, Any], seed: int) -> None:
         rejected=f"calibration: {name} rejects the call",
         failed=f"calibration: {name} failed",
         call_hint="give arguments with --call and prompts with --calib that the pipeline takes",
-        model_hint="check that the folder makes pictures in diffusers with this call",
+        model_hint="check that the folder generates images in diffusers with this call",
     )
     with errors:
         call_pipeline(skeleton.pipeline, call, seed=seed)

@@ -146,12 +146,12 @@ class _Pool:
         if status == -signal.SIGKILL:
             raise StorageError(
                 f"calibration: the process of sample {child.sample + 1} was killed",
-                hint="memory may have run out: give fewer --workers; the same command goes on where it was",
+                hint="memory may have run out: give fewer --workers; the same command continues where it stopped",
             )
         if -status in _ENDING:
             raise StorageError(
                 f"calibration: the process of sample {child.sample + 1} was ended from outside",
-                hint="the same command goes on where it was",
+                hint="the same command continues where it stopped",
             )
         if status:
             how = f"ended by signal {-status}" if status < 0 else f"left with status {status}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app: Final = typer.Typer(
-    help="Show what is kept between runs, or remove it.",
+    help="Show or remove what qdx keeps between runs.",
     invoke_without_command=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -26,7 +26,7 @@ app: Final = typer.Typer(
 
 @app.callback()
 def show(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show what is kept between runs, or remove it.
+    """Show or remove what qdx keeps between runs.
 
     The folder is $QDX_CACHE, or the platform's for caches; its limit is $QDX_CACHE_LIMIT, such as
     20GB. All in it can be removed at any time: it is computed again.

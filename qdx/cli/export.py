@@ -129,7 +129,7 @@ def _names(text: str | None) -> list[str] | None:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UsageError(
-            f"--components: {quoted(text)} names none, expected names like `unet,vae`",
+            f"--components: {quoted(text)} names no component, expected names like `unet,vae`",
             hint="leave the option out to export all components",
         )
     return names

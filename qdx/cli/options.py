@@ -44,10 +44,10 @@ Model = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 NoCache = Annotated[
     bool,
-    typer.Option("--no-cache", help="Compute all again, and keep nothing for the next time."),
+    typer.Option("--no-cache", help="Compute everything again, and keep nothing for the next run."),
 ]
 Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Begin anew, whatever an earlier run has kept.")
+    bool, typer.Option("--fresh", help="Start again, whatever an earlier run has kept.")
 ]
 Workers = Annotated[
     int | None,

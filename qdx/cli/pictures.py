@@ -23,7 +23,7 @@ def check_output(output: Path) -> None:
         UsageError: Its ending is none of a picture's, it is a folder, or lies in what is none.
     """
     if output.suffix.lower() not in _FORMATS:
-        raise UsageError(f"--output: {quoted(output)} ends in none of {', '.join(_FORMATS)}")
+        raise UsageError(f"--output: {quoted(output)} does not end in one of {', '.join(_FORMATS)}")
     if output.is_dir():
         raise UsageError(f"--output: {quoted(output)} is a folder, expected a picture's name")
     there = next((path for path in output.parents if os.path.lexists(path)), None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app: Final = typer.Typer(
-    help="Begin, check and resolve precision plans.",
+    help="Start, check and resolve precision plans.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -33,7 +33,7 @@ def new(
     ] = "w8a8",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it there; it must not exist."),
+        typer.Option("--output", "-o", metavar="FILE", help="File to write; it must not exist."),
     ] = None,
 ) -> None:
     """Print a plan to start from, with the reason of every rule, or write it to a file."""

@@ -1,4 +1,4 @@
-"""`qdx run`: draw a picture with an exported pipeline."""
+"""`qdx run`: generate an image with an exported pipeline."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def command(
     bundle: Bundle,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", metavar="IMAGE", help="Picture to write: .png, .jpg, .webp."
-        ),
+        typer.Option("--output", "-o", metavar="IMAGE", help="Image to write: .png, .jpg, .webp."),
     ],
     prompt: Annotated[str | None, typer.Option("--prompt", help="What to draw.")] = None,
     negative_prompt: Annotated[
@@ -75,9 +73,9 @@ def command(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a picture with a bundle.
+    """Generate an image with a bundle.
 
-    Numbers of the call that it was exported with hold where none are given: steps, guidance, sizes and the like.
+    Options not given default to the values used at export: steps, guidance, sizes and the like.
     """
     check_output(output)
     given = {
@@ -160,7 +158,7 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
             f"{name} has no argument {quoted(unknown[0])}", hint=f"it takes {', '.join(parameters)}"
         )
     if "generator" in arguments:
-        raise UsageError("--call: `generator` is no plain value", hint="give --seed")
+        raise UsageError("--call: `generator` cannot be written as JSON", hint="give --seed")
     if "prompt" not in parameters:
         return
     # Pipelines declare the prompt as optional only because its embedding may stand for it.
@@ -198,7 +196,7 @@ def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
     images = getattr(result, "images", None)
     if not isinstance(images, list) or not all(hasattr(image, "save") for image in images):
         raise UsageError(
-            f"{type(pipeline).__name__} made no pictures with these arguments",
+            f"{type(pipeline).__name__} returned no images with these arguments",
             hint="open the bundle in Python, `qdx.open(bundle)`, and call it there",
         )
     _check_drawn(images, arguments)
@@ -213,8 +211,8 @@ def _check_drawn(images: list[Any], arguments: dict[str, Any]) -> None:
     for image in images:
         if image.size != asked:
             raise UsageError(
-                f"the bundle draws {image.width}x{image.height} pixels, "
-                f"asked for were {asked[0]}x{asked[1]}",
+                f"{asked[0]}x{asked[1]} pixels were requested, "
+                f"and the bundle generates {image.width}x{image.height}",
                 hint="leave out --width and --height, or export for this size, or with --shapes dynamic where the target "
                 "takes open sizes",
             )

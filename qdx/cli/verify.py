@@ -61,7 +61,7 @@ def command(
         typer.Option(
             "--budget",
             metavar="TIME",
-            help="Time for comparing calls, such as 90s, 30min or 2h. What does not fit is left out, and said. "
+            help="Time limit for comparing calls, such as 90s, 30min or 2h. Calls that do not fit are left out and listed. "
             "Default: all calls of small models, some of large ones.",
         ),
     ] = None,

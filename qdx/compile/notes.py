@@ -34,7 +34,7 @@ def size_notes(ranges: Ranges | None, call: Mapping[str, Any]) -> tuple[str, ...
     )
     note = (
         f"ranges were recorded at {there}, and the call has {here}: activations of other sizes can leave them; "
-        "`qdx verify` tells what that costs"
+        "`qdx verify` measures what that costs"
     )
     return (note,)
 

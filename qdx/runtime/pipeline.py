@@ -159,7 +159,7 @@ def _check_names(bundle: Bundle, known: Mapping[str, object]) -> None:
     for name in (*bundle.manifest.components, *bundle.manifest.left_out):
         if name not in known:
             raise InvalidBundle(
-                f"`{bundle.path}`: {quoted(name)} is no component of its pipeline, "
+                f"`{bundle.path}`: {quoted(name)} is not a component of its pipeline, "
                 f"which has {', '.join(known)}",
                 hint="export again",
             )

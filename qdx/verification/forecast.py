@@ -49,7 +49,7 @@ def outlook_of(
     try:
         steps_of = reference.steps_of(specs[0])
     except QdxError as error:  # the run itself may do better, or say it
-        progress.say(f"verifying: takes a time that cannot be told: {error.message}")
+        progress.say(f"verifying: takes a time that cannot be estimated: {error.message}")
         return UNKNOWN
     fresh = sum(reference.kept(spec) is None for spec in specs)
     works = {

@@ -76,7 +76,7 @@ def verify(
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The folder is not the pipeline that the bundle was made from.
         InvalidPlan: The plan in the bundle does not follow its schema.
-        UsageError: The pipeline or the artifact does not take this call, the score function is none, or the
+        UsageError: The pipeline or the artifact does not take this call, the score function is invalid, or the
             report folder lies in the bundle or holds files of others.
         RuntimeMissing: The runtime is not installed, or there is no such device.
         StorageError: Reading or writing failed.

@@ -47,7 +47,7 @@ def sites(graph: Graph) -> tuple[Site, ...]:
     A weight counts as a parameter where it is moved or cast at most between its placeholder and the operation;
     with weight normalization, say, a convolution is a site without a weight.
 
-    What no output depends on is no site.
+    Operations that no output depends on are not sites.
 
     Args:
         graph: A traced graph; also one that `open_attention` or a quantizer's insertion returned.

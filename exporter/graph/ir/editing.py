@@ -114,7 +114,7 @@ class ProgramEditor:
         """
         name = self.name_of(placeholder)
         if name is None or name not in self._weights:
-            raise InternalError(f"`{self._source.where}`: `{placeholder.name}` is no parameter")
+            raise InternalError(f"`{self._source.where}`: `{placeholder.name}` is not a parameter")
         return self._weights[name]
 
     def add_parameter(self, weight: LazyWeight) -> Node:

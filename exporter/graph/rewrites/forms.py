@@ -33,7 +33,7 @@ def from_artifact(form: Form, traced: tuple[int, ...]) -> Steps:
         traced: The component's shape.
 
     Raises:
-        ValueError: The form is none of such shapes.
+        ValueError: The form does not exist for such shapes.
     """
     _check(form, traced)
     if form == "bc1s":
@@ -54,7 +54,7 @@ def to_artifact(form: Form, traced: tuple[int, ...], batch: int) -> Steps:
         batch: Entries of the batch.
 
     Raises:
-        ValueError: The form is none of such shapes.
+        ValueError: The form does not exist for such shapes.
     """
     _check(form, traced)
     if form == "bc1s":

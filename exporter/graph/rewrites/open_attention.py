@@ -82,7 +82,7 @@ def _open(editor: ProgramEditor, node: Node) -> None:
 def _arguments(node: Node) -> dict[str, Any]:
     """The arguments of an attention node by name, defaults filled in."""
     if node.target is not aten.scaled_dot_product_attention.default:
-        raise InternalError(f"`{node.name}` is no attention")
+        raise InternalError(f"`{node.name}` is not an attention")
     found = {}
     for i, argument in enumerate(aten.scaled_dot_product_attention.default._schema.arguments):  # noqa: SLF001
         default = argument.default_value

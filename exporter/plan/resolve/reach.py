@@ -98,9 +98,9 @@ def _refuse_unreached_components(
 ) -> None:
     later = sorted({storage[name] or 0 for name in taken})
     raise InvalidPlan(
-        f"{_place(plan, index)}: unreachable, for all that "
-        f"{_shown(plan.rules[index].select.component)} matches ({', '.join(taken)}) later rules "
-        f"decide: {', '.join(f'rules[{n}]' for n in later)}",
+        f"{_place(plan, index)}: unreachable: later rules decide everything that "
+        f"{_shown(plan.rules[index].select.component)} matches ({', '.join(taken)}): "
+        f"{', '.join(f'rules[{n}]' for n in later)}",
         hint=_LATER,
     )
 
@@ -137,8 +137,8 @@ def _refuse_unreached_sites(
     later = sorted(set().union(*(decided[name, site.key] for name, site in chosen)))
     names = ", ".join(name_of(plan, n) for n in later)
     raise InvalidPlan(
-        f"{_place(plan, index)}: unreachable, for all {len(chosen)} operations selected later "
-        f"rules decide: {names}",
+        f"{_place(plan, index)}: unreachable: later rules decide all {len(chosen)} operations "
+        f"that it selects: {names}",
         hint=_LATER,
     )
 

@@ -56,9 +56,9 @@ def check_groups(resolved: ResolvedPlan, ranges: RecordedGroups | None, where: s
     if differing is None:
         return
     recorded, wanted = differing
-    words = f"{quoted(where)}: scales by timestep, in {wanted} groups, and calibration tells {recorded} apart"
+    words = f"{quoted(where)}: scales by timestep, in {wanted} groups, and calibration distinguishes {recorded}"
     if recorded > wanted:
-        raise UsageError(words, hint="calibrate with this plan; the ranges are another's")
+        raise UsageError(words, hint="calibrate with this plan; the ranges belong to another")
     if recorded == 1:
         raise UsageError(
             words,

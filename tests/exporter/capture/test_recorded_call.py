@@ -82,7 +82,7 @@ def bomb() -> bytes:
 def test_a_file_that_is_no_image_is_wrong_usage(tmp_path, data: bytes) -> None:
     (tmp_path / "x.png").write_bytes(data)
 
-    with pytest.raises(UsageError, match="no readable image"):
+    with pytest.raises(UsageError, match="cannot be read as an image"):
         load_images({"image": "x.png"}, base=tmp_path)
 
 

@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_said_and_ends_with_the_same_bits(
         calibrated(ddpm, work=tmp_path, progress=Told().hear(patch, end_after=7))
     damage(tmp_path)
     assert dump_ranges(calibrated(ddpm, work=tmp_path, progress=told)) == whole
-    assert told.says("is damaged and made anew") == 1
+    assert told.says("is damaged and is made again") == 1
 
 
 _KEPT: dict[int, bytes] = {}

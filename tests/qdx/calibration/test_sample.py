@@ -121,7 +121,7 @@ def test_other_settings_use_nothing_of_what_is_kept(ddpm, told, tmp_path):
     calibrated(ddpm, {"seed": 5}, work=tmp_path)
     found = calibrated(ddpm, work=tmp_path, progress=told)
     assert dump_ranges(found) == dump_ranges(calibrated(ddpm))
-    assert told.says("is damaged and made anew")
+    assert told.says("is damaged and is made again")
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,9 @@ def test_a_disk_that_fills_up_ends_the_checkpoints_and_not_the_calibration(
     full_after(monkeypatch, writes)
     found = calibrated(ddpm, HALF, work=tmp_path, progress=told, workers=workers)
     assert dump_ranges(found) == half
-    assert told.said.count("calibration: goes on without checkpoints: No space left on device") == 1
+    assert (
+        told.said.count("calibration: continues without checkpoints: No space left on device") == 1
+    )
     assert not list(tmp_path.parent.parent.parent.glob(f"qdx-calibration-spare-{tmp_path.name}"))
 
 

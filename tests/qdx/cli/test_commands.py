@@ -638,7 +638,7 @@ def test_what_makes_no_pictures_is_refused(qdx, painter, tmp_path, monkeypatch):
     done = qdx("run", "b", "-o", tmp_path / "x.png")
 
     assert done.status == 2
-    assert "made no pictures" in done.err
+    assert "returned no images" in done.err
 
 
 def test_a_missing_prompt_is_named(qdx, painter, tmp_path, monkeypatch):
@@ -726,7 +726,7 @@ def test_a_picture_of_another_size_than_asked_is_refused(qdx, painter, tmp_path)
     done = qdx("run", "b", "-o", tmp_path / "x.png", "--height", 64, "--width", 32)
 
     assert done.status == 2
-    assert "draws 8x8 pixels, asked for were 32x64" in done.err
+    assert "32x64 pixels were requested, and the bundle generates 8x8" in done.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -56,10 +56,10 @@ TRANSCRIPTS = [
      "error: `--call:1:10`: key `a` appears twice, expected once\n"),
     (["export", "m", "--target", "openvino", "-o", "o", "--call", "none.json"], "error: `none.json`: not found, expected a file\n"),
     *((["export", "m", "--target", "openvino", "-o", "o", "--components", nothing],
-       (f"error: --components: `{nothing}` names none, expected names like `unet,vae`\n\n"
+       (f"error: --components: `{nothing}` names no component, expected names like `unet,vae`\n\n"
         "hint: leave the option out to export all components\n")) for nothing in ("", ",", " , ,")),
     (["inspect", "none"], "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
-    (["run", "b", "-o", "picture.gif"], "error: --output: `picture.gif` ends in none of .png, .jpg, .jpeg, .webp\n"),
+    (["run", "b", "-o", "picture.gif"], "error: --output: `picture.gif` does not end in one of .png, .jpg, .jpeg, .webp\n"),
     (["run", "b", "-o", "picture.png", "--steps", "0"], "error: Invalid value for '--steps'"),
     (["run", "b", "-o", "picture.png", "--seed", "x"], "error: Invalid value for '--seed'"),
     (["verify", "b"], "error: Missing option '--model'\n\nhint: try `qdx verify --help`\n"),

@@ -284,7 +284,7 @@ class TestGroupsThatCalibrationCannotFill:
         words = self.refused(tiny_sd, tmp_path, value, call=call)
 
         assert (
-            "`text_encoder.forward`: scales by timestep, in 2 groups, and calibration tells 1 apart"
+            "`text_encoder.forward`: scales by timestep, in 2 groups, and calibration distinguishes 1"
             in words
         )
         assert "leave its component out of the rule" in words
@@ -296,7 +296,7 @@ class TestGroupsThatCalibrationCannotFill:
         words = self.refused(smallest, tmp_path, value, call=dict(CALL))
 
         assert (
-            "`unet.forward`: scales by timestep, in 5 groups, and calibration tells 3 apart"
+            "`unet.forward`: scales by timestep, in 5 groups, and calibration distinguishes 3"
             in words
         )
 

@@ -99,7 +99,7 @@ def test_a_file_that_is_no_model_is_refused(capsys, bundle):
     status, _, err = lint(capsys, bundle)
 
     assert status == 2
-    assert "no ONNX model" in err
+    assert "not an ONNX model" in err
 
 
 def test_bundles_for_other_targets_are_refused(capsys, tmp_path):

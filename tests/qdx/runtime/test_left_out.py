@@ -65,5 +65,5 @@ def test_a_name_outside_a_whole_bundle_is_refused(smallest, tmp_path):
     components = {**whole.manifest.components, "toaster": whole.manifest.components["unet"]}
 
     open_skeleton(whole)
-    with pytest.raises(InvalidBundle, match="`toaster` is no component"):
+    with pytest.raises(InvalidBundle, match="`toaster` is not a component"):
         open_skeleton(altered(whole, components=components))

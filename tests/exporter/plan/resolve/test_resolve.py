@@ -145,7 +145,7 @@ def test_a_rule_that_later_rules_cover_is_refused():
         resolve(plan_of(("vae", "float32"), ("*", "float16")), ["unet", "vae"], Target())
 
     assert str(caught.value) == (
-        "`p.json:12:5`: unreachable, for all that `vae` matches (vae) later rules decide: rules[1]\n\n"
+        "`p.json:12:5`: unreachable: later rules decide everything that `vae` matches (vae): rules[1]\n\n"
         "hint: rules are read in order and the last match wins: put the general rule first"
     )
 

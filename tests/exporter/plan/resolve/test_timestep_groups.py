@@ -39,7 +39,7 @@ def test_fewer_are_refused_with_the_way_out(recorded):
         check_groups(resolved(timestep_groups=5), Recorded(recorded), "unet.forward")
 
     assert str(caught.value).startswith(
-        f"`unet.forward`: scales by timestep, in 10 groups, and calibration tells {recorded} apart"
+        f"`unet.forward`: scales by timestep, in 10 groups, and calibration distinguishes {recorded}"
     )
     assert "10 steps or more (`calibration.steps` in the plan)" in caught.value.hint
     other_way = f"to {recorded} or fewer" if recorded > 1 else "leave its component out of the rule"
@@ -50,7 +50,7 @@ def test_more_are_those_of_another_plan():
     with pytest.raises(UsageError) as caught:
         check_groups(resolved(timestep_groups=2), Recorded(20), "unet.forward")
 
-    assert caught.value.hint == "calibrate with this plan; the ranges are another's"
+    assert caught.value.hint == "calibrate with this plan; the ranges belong to another"
 
 
 @pytest.mark.parametrize("recorded", [Recorded(1), Recorded(20), None])

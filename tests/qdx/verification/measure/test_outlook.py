@@ -193,4 +193,4 @@ def test_a_rehearsal_that_fails_ends_no_verification(smallest, tmp_path, monkeyp
     heard = Told()
 
     assert verify(tmp_path / "onnxruntime", model=smallest, progress=heard).methods
-    assert heard.says("cannot be told: the rehearsal failed") == 1
+    assert heard.says("cannot be estimated: the rehearsal failed") == 1

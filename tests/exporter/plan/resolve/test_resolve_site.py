@@ -484,7 +484,7 @@ def test_a_rule_that_later_rules_cover_is_refused():
     )
 
     assert message.startswith(
-        "`p.json:12:5`: unreachable, for all 1 operations selected later rules decide: all"
+        "`p.json:12:5`: unreachable: later rules decide all 1 operations that it selects: all"
     )
 
 

@@ -9,7 +9,6 @@ from qdx.targets.profile import (
     check_profile,
     list_targets,
     load_target,
-    profile_from_data,
 )
 
 __all__ = [
@@ -19,5 +18,4 @@ __all__ = [
     "check_profile",
     "list_targets",
     "load_target",
-    "profile_from_data",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, Strict, field_validator
+from pydantic import ConfigDict, Field, Strict, field_validator, model_validator
 
 from qdx.exporter.plan.resolve.feasibility import Offer, Request
 from qdx.exporter.plan.schema.choices import Choices
@@ -208,6 +208,17 @@ class TargetProfile(StrictModel):
     options: Mapping[str, str] = {}
     limits: Limits = Limits()
     layout: TargetLayout
+
+    @model_validator(mode="after")
+    def _can_do_what_it_chooses(self) -> TargetProfile:
+        chosen = self.choices.float_dtype.value
+        if chosen not in self.storage_dtypes:
+            raise ValueError(
+                f"`choices.float_dtype` is `{chosen}`, which is not in `storage_dtypes`"
+            )
+        if self.choices.mixed_precision.value and "mixed_precision" in self.refused_options:
+            raise ValueError("`choices.mixed_precision` is true, and `refused_options` refuses it")
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """Returns the profile as plain JSON data, for manifests."""

@@ -37,7 +37,6 @@ __all__ = [
     "list_targets",
     "load_target",
     "parse_target",
-    "profile_from_data",
     "target_data",
     "target_sources",
 ]
@@ -48,6 +47,8 @@ _BASE_SCHEMA: Final = "qdx.target-layout/1"
 _ENDING: Final = ".toml"
 _MERGED_DEPTH: Final = 3
 """Tables within tables that are merged key by key: those of a layout. An input or output is one value."""
+_VALUE: Final = "value"
+"""A key of tables that are one value with its reason, which is not that of another value."""
 
 
 def list_targets() -> tuple[str, ...]:
@@ -110,27 +111,6 @@ def parse_target(text: str, *, source: str) -> TargetProfile:
     return profile
 
 
-def profile_from_data(
-    data: Mapping[str, object], source: str, *, error: type[InvalidInput] = InvalidTarget
-) -> TargetProfile:
-    """Reads a whole profile from plain data, such as the copy in a bundle's manifest, as strictly as a user's file.
-
-    Args:
-        data: What `TargetProfile.model_dump(mode="json", by_alias=True)` gave; nothing is taken from other files.
-        source: Where it was read, for messages.
-        error: Class of the error raised.
-
-    Raises:
-        InvalidInput: Or the subclass given: it is not a profile, or sets an option that no file may set.
-    """
-    here = _document(source, error, None)
-    faults = plain_faults(data)
-    if faults:
-        raise here.listing(faults)
-    here.check_sizes(data, items=TARGET_KERNELS_LIMIT, keys=TARGET_KEYS_LIMIT)
-    return _validated(dict(data), here)
-
-
 def check_profile(
     profile: TargetProfile, source: str, *, error: type[InvalidInput] = InvalidTarget
 ) -> None:
@@ -141,7 +121,9 @@ def check_profile(
             not write, or holds text that cannot be printed.
     """
     here = _document(source, error, None)
-    faults = plain_faults(profile.model_dump(mode="json", by_alias=True))
+    data = profile.to_json()
+    here.check_sizes(data, items=TARGET_KERNELS_LIMIT, keys=TARGET_KEYS_LIMIT)
+    faults = plain_faults(data)
     faults = faults or list(_runtime_faults(profile))
     if faults:
         raise here.listing(faults)
@@ -284,7 +266,12 @@ def _upon(base: dict[str, Any], own: dict[str, Any], depth: int = _MERGED_DEPTH)
         value = own.get(key)
         if isinstance(value, list) and isinstance(under, list) and _is_rows(under):
             merged[key] = [*value, *under]
-        elif isinstance(value, dict) and isinstance(under, dict) and depth > 1:
+        elif (
+            isinstance(value, dict)
+            and isinstance(under, dict)
+            and depth > 1
+            and _VALUE not in under
+        ):
             merged[key] = _upon(under, value, depth - 1)
         elif key not in own:
             merged[key] = under

@@ -28,8 +28,10 @@ __all__ = ["ChosenRecord", "OutcomeRecord", "ResolvedRecord", "record_of", "rest
 _OUTCOMES_LIMIT: Final = 10_000
 _SITES_LIMIT: Final = 100_000
 _GROUPS_LIMIT: Final = 100
+_CHOSEN_LIMIT: Final = 1000
+"""Of one operation: two for each rule that may decide its inputs, and those of its weight."""
 
-_Words = Annotated[str, Field(max_length=4000)]
+_Words = Annotated[str, Field(max_length=20_000)]
 _Index = Annotated[int, Field(ge=0, lt=_OUTCOMES_LIMIT)]
 _Key = Annotated[str, Field(min_length=1, max_length=512)]
 _Item = TypeVar("_Item")
@@ -43,7 +45,7 @@ class ChosenRecord(_Record):
     """See `Chosen`."""
 
     name: _Words
-    value: str | float | bool
+    value: str | bool | int | float
     by: _Words
     why: _Words
 
@@ -77,7 +79,7 @@ class OutcomeRecord(_Record):
     scale_dtype: _Words
     form: Support
     why: _Words
-    chosen: Annotated[tuple[_Index, ...], Field(max_length=_GROUPS_LIMIT)] = ()
+    chosen: Annotated[tuple[_Index, ...], Field(max_length=_CHOSEN_LIMIT)] = ()
 
 
 class ResolvedRecord(_Record):

@@ -24,7 +24,7 @@ from qdx.exporter.formats.rounding import ROUNDINGS
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.rewrites.open_attention import open_attention
 from qdx.exporter.plan.resolve.feasibility import Offer
-from qdx.exporter.plan.resolve.resolve import resolve
+from qdx.exporter.plan.resolve.resolve import examine
 from qdx.exporter.plan.resolve.timestep_groups import check_groups, differing_groups
 from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.load import load_plan
@@ -140,8 +140,7 @@ def record_ranges(
         call: The pipeline call, its images loaded.
         prompts: Prompts to calibrate with; None keeps the call's.
         planned: The graphs of an export and what becomes of the plan on its target; None where any target may
-            use the ranges. Inputs are declared by the target, and all that follows from them is the same: the ranges
-            are those of any other target, to the bit.
+            use the ranges. How a target declares its inputs changes no range.
         choices: Those of that target.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
         device: What computes.
@@ -311,8 +310,9 @@ def matching_ranges(
             f"{quoted(file)}: recorded {_smoothing_words(recorded)}, and the plan is {_smoothing_words(alpha)}",
             hint="calibrate again with this plan",
         )
-    asked = _asked(source, resolved.plan, sites, None)
-    for where in wanted if alpha is not None else ():
+    asked = None if alpha is None else _asked(source, resolved.plan, sites, None)
+    for where in wanted if asked is not None else ():
+        assert asked is not None
         keys = {site.key for site in _to_smooth(asked.quantized(where))}
         differing = sorted(keys ^ ranges.graphs[where].factors.keys())
         if differing:
@@ -368,7 +368,8 @@ def _asked(
     target = _AnyTarget(quantizers=(plan.quantizer,))
     if choices is not None:
         target = replace(target, choices=choices)
-    return resolve(plan, source.skeleton.modules, target, sites, source.captured.kinds)
+    # What such a target refuses is for the real one to judge: it stores floats in no particular type.
+    return examine(plan, source.skeleton.modules, target, sites, source.captured.kinds).resolved
 
 
 def _observed_graphs(resolved: ResolvedPlan) -> tuple[str, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from qdx.exporter.errors import TargetRefusal
+from qdx.exporter.errors import InvalidTarget, TargetRefusal
 from qdx.exporter.plan import Choices, resolve
-from qdx.targets import list_targets, load_target
+from qdx.targets import TargetProfile, list_targets, load_target
+from qdx.targets.profile import parse_target
 from tests.support.plans import CHOICES, SITES, plan_of, site
 
 TARGETS = list_targets()
 INT8 = {"dtype": "int8"}
+UNSAID = {"component": {}, "pipeline": {"psnr_db_min": 20, "ssim_min": 0.7}}
 
 
 def choices(**changes):
@@ -146,3 +148,55 @@ def test_attention_is_quantized_where_a_target_says_never_only_if_it_is_told_to(
 
     assert product.form == form
     assert ("tensorrt leaves it float: 8-bit products break" in product.why) == (when is None)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_choices_survive_a_copy_that_writes_every_key(name):
+    profile = load_target(name)
+
+    assert TargetProfile.model_validate(profile.model_dump(mode="json", by_alias=True)) == profile
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_rule_for_some_timesteps_fits_one_that_leaves_its_zero_point_to_the_target(name):
+    rules = [
+        {"select": {"op": "linear"}, "weights": INT8, "inputs": INT8},
+        {"select": {"op": "linear", "timesteps": [0, 0.3]}, "inputs": {**INT8, "observer": "mse"}},
+    ]
+    found = resolve(plan_of(*rules), ["unet"], load_target(name), {"unet.forward": (site("a"),)})
+
+    assert [scheme.symmetric for _, scheme in found.site("unet.forward", "a").segments] == [
+        True
+    ] * 2
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "coreml", "tensorrt"])
+def test_the_float_type_of_a_target_has_the_bound_of_that_type(name):
+    target = load_target(name)
+    said = plan_of({"weights": {"dtype": target.choices.float_dtype.value}}, gates=UNSAID)
+    unsaid = plan_of({"weights": {"dtype": "float"}}, gates=UNSAID)
+
+    one, other = (resolve(plan, ["unet"], target).gates for plan in (said, unsaid))
+    assert one == other
+    assert one.component.sqnr_db_min >= 50
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"float_dtype": {"value": "bfloat16", "why": "x"}}, "is not in `storage_dtypes`"),
+        ({"mixed_precision": {"value": True, "why": "x"}}, "`refused_options` refuses it"),
+    ],
+)
+def test_a_target_chooses_nothing_that_it_refuses(choices, message):
+    data = load_target("tensorrt").to_json()
+
+    with pytest.raises(ValidationError, match=message):
+        TargetProfile.model_validate({**data, "choices": {**data["choices"], **choices}})
+
+
+def test_another_value_does_not_take_over_the_reason_of_the_first():
+    text = 'extends = "coreml"\nname = "mine"\n[choices]\nfloat_dtype = { value = "float32" }\n'
+
+    with pytest.raises(InvalidTarget, match="key `why` is missing"):
+        parse_target(text, source="mine.toml")

@@ -71,7 +71,11 @@ def resolve_site(
     fed = "float32" if asked_inputs is None else asked_inputs.dtype
     operation = Operation(site.op, request.storage, fed)
     weights = _settled_weights(request, site, decision, operation)
-    inputs = tuple(_settled_inputs(request, index, operation) for index in decision.inputs)
+    by_timestep = any(_depends_on_timestep(plan, index) for index in decision.inputs)
+    inputs = tuple(
+        _settled_inputs(request, index, operation, by_timestep=by_timestep)
+        for index in decision.inputs
+    )
     wish = _wish(decision, weights, inputs)
     negotiation = Negotiation(site, request.storage, target, macs, request.mixed)
     outcome = negotiation.outcome(wish)
@@ -202,13 +206,22 @@ def _asked_inputs(plan: Plan, index: int | None) -> AskedInputs:
 
 
 def _settled_inputs(
-    request: GraphRequest, index: int | None, operation: Operation
+    request: GraphRequest, index: int | None, operation: Operation, *, by_timestep: bool
 ) -> Settled[Inputs]:
     if index is None:
         return Settled(_FLOAT_INPUTS)
     plan = request.plan
     asked, by = _asked_inputs(plan, index), name_of(plan, index)
-    return settled_inputs(asked, plan.rules[index], by, operation, request.target)
+    rule = plan.rules[index]
+    return settled_inputs(asked, rule, by, operation, request.target, by_timestep=by_timestep)
+
+
+def _depends_on_timestep(plan: Plan, index: int | None) -> bool:
+    """Whether a rule gives inputs scales by timestep."""
+    if index is None:
+        return False
+    rule = plan.rules[index]
+    return rule.select.timesteps is not None or _asked_inputs(plan, index).timestep_groups > 1
 
 
 def _unwanted(inputs: Sequence[Settled[Inputs]]) -> Iterator[str]:

@@ -52,7 +52,7 @@ class Chosen:
     """
 
     name: str
-    value: str | float | bool
+    value: str | bool | int | float
     by: str
     why: str
 
@@ -127,13 +127,30 @@ def settled_weights(
 
 
 def settled_inputs(
-    asked: AskedInputs, rule: Rule, by: str, operation: Operation, target: PlanTarget
+    asked: AskedInputs,
+    rule: Rule,
+    by: str,
+    operation: Operation,
+    target: PlanTarget,
+    *,
+    by_timestep: bool,
 ) -> Settled[Inputs]:
-    """Settles the scheme of an operation's inputs; arguments as for `settled_weights`."""
+    """Settles the scheme of an operation's inputs.
+
+    Args:
+        asked: What the plan asks.
+        rule: The rule that asks it.
+        by: Its name.
+        operation: Whose inputs they are.
+        target: Chooses what is unsaid.
+        by_timestep: Whether any scheme of these inputs depends on the timestep: one graph has one kind of quantizer.
+    """
     if not asked.quantized:
         return Settled(Inputs.model_validate({"dtype": asked.dtype}))
     rows = [row for row in target.choices.inputs if row.fits(operation.op, asked.dtype)]
-    values = _Values("inputs", _implied_by_inputs(asked, rule), target.name, rows)
+    values = _Values(
+        "inputs", _implied_by_inputs(asked, by_timestep=by_timestep), target.name, rows
+    )
     values.say(
         asked.model_dump(exclude_none=True) | rule.model_dump(include={"when"}), by, rule.why
     )
@@ -147,7 +164,11 @@ def settled_inputs(
 
 def settled_gates(plan: Plan, target: PlanTarget) -> tuple[Gates, tuple[Chosen, ...]]:
     """Returns the gates of a plan with every bound said, and the bounds that it may leave unsaid."""
-    rows = [row for row in target.choices.gates if row.fits(*_asked_dtypes(plan))]
+    rows = [
+        row
+        for row in target.choices.gates
+        if row.fits(*_asked_dtypes(plan, target.choices.float_dtype.value))
+    ]
     values = _Values("gates", {}, target.name, rows)
     given = plan.gates.model_dump(exclude_none=True)
     for gate in ("component", "lowering"):
@@ -160,13 +181,20 @@ def settled_gates(plan: Plan, target: PlanTarget) -> tuple[Gates, tuple[Chosen, 
     return Gates.model_validate(given), values.chosen
 
 
-def _asked_dtypes(plan: Plan) -> tuple[frozenset[str], frozenset[str]]:
-    """The types of weights that a plan asks for, the quantized ones if any, and of quantized inputs, or float32."""
+def _asked_dtypes(plan: Plan, own: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The types of weights that a plan asks for, the quantized ones if any, and of quantized inputs, or float32.
+
+    `own` is the float type of the target, which plans call `float`.
+    """
+    if plan.nncf is not None:  # its settings say what rules say elsewhere
+        multiplied = plan.nncf.mode != "weights"
+        stored = "int8" if plan.nncf.mode == "ptq" else plan.nncf.weights.partition("_")[0]
+        return frozenset({stored}), frozenset({"int8" if multiplied else "float32"})
     weights = [rule.asked_weights for rule in plan.rules if rule.asked_weights is not None]
     inputs = [rule.inputs for rule in plan.rules if rule.inputs is not None]
     narrow = frozenset(part.dtype for part in weights if part.quantized)
     return (
-        narrow or frozenset(part.dtype for part in weights),
+        narrow or frozenset(own if part.dtype == FLOAT else part.dtype for part in weights),
         frozenset(part.dtype for part in inputs if part.quantized) or frozenset({"float32"}),
     )
 
@@ -236,12 +264,11 @@ def _implied_by_weights(asked: AskedWeights) -> dict[str, tuple[Any, str]]:
     return implied
 
 
-def _implied_by_inputs(asked: AskedInputs, rule: Rule) -> dict[str, tuple[Any, str]]:
+def _implied_by_inputs(asked: AskedInputs, *, by_timestep: bool) -> dict[str, tuple[Any, str]]:
     if asked.dtype == _FLOAT8 or number_type(asked.dtype).block:
         return {"symmetric": (True, asked.dtype)}
     if asked.mode == "dynamic":
         return {"symmetric": (True, "`dynamic`")}
-    by_timestep = asked.timestep_groups > 1 or rule.select.timesteps is not None
     if by_timestep and bits(asked.dtype) == _CARRIER_BITS:
         return {"symmetric": (True, "scales by timestep")}
     return {}

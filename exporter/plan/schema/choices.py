@@ -167,7 +167,11 @@ class Choices(PlanModel):
     @model_validator(mode="after")
     def _complete(self) -> Choices:
         for table, names in _COMPLETE.items():
-            rows = [row for row in getattr(self, table) if not _COLUMNS & row.model_fields_set]
+            rows = [
+                row
+                for row in getattr(self, table)
+                if all(getattr(row, column, None) is None for column in _COLUMNS)
+            ]
             for name in names:
                 if all(getattr(row, name) is None for row in rows):
                     raise ValueError(f"`{table}`: no row that holds for everything says `{name}`")

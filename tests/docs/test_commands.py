@@ -23,6 +23,8 @@ COMMANDS = [
     if block.language == "sh"
     for line in block.commands
 ]
+FIRST = {"README.md", "docs/plans.md"}
+"""Pages whose commands every run of the tests runs; the others run with the slow tests."""
 RUN = sorted({page for page, block in BLOCKS if block.language in {"sh", "python"}})
 
 
@@ -100,7 +102,10 @@ def test_every_command_and_option_exists(line):
     parse(line)
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize(
+    "page",
+    [page if page in FIRST else pytest.param(page, marks=pytest.mark.slow) for page in RUN],
+)
 def test_a_page_runs_as_it_stands(folder, page):
     run_page(page, {""})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pkgutil import resolve_name
@@ -25,6 +25,9 @@ _OURS: Final[Mapping[str, str]] = {
     "openvino": "qdx.backends.openvino.backend:OpenVinoBackend",
     "tensorrt": "qdx.backends.tensorrt.backend:TensorRtBackend",
 }
+
+_PACKAGES: Final = frozenset({"coremltools", "onnxruntime", "openvino", "tensorrt"})
+"""What the backends of qdx import; asked at the end of every command, so it reads no file."""
 
 
 def runtimes() -> tuple[str, ...]:
@@ -68,12 +71,7 @@ def find_backend(runtime: str) -> Backend:
 
 def is_any_loaded() -> bool:
     """Whether the package of a runtime was imported, by whomever; what it holds wants to end in its own order."""
-    return any(profile.needs in sys.modules for profile in _usual_targets())
-
-
-def _usual_targets() -> Iterator[TargetProfile]:
-    found = (_usual_target(runtime) for runtime in runtimes())
-    return (profile for profile in found if profile is not None)
+    return not _PACKAGES.isdisjoint(sys.modules)
 
 
 def _usual_target(runtime: str) -> TargetProfile | None:

@@ -128,7 +128,7 @@ def main() -> NoReturn:
     if status == _BROKEN_PIPE:
         # The interpreter flushes again on its way out, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if "torch" in sys.modules and not is_any_loaded():
+    if not is_any_loaded():
         # Python would look for cycles among all that PyTorch has made, for more than a second.
         gc.freeze()
     sys.exit(status)

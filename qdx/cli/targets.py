@@ -77,15 +77,12 @@ def _to_start_from(name: str | None, *, schema: bool) -> str:
 
 def _described(profile: TargetProfile) -> dict[str, Any]:
     """The profile as data, with the runtime's version here, how to install it, and whether engines are built for it."""
-    from qdx.backends.capabilities import Builds
-    from qdx.backends.registry import find_backend, runtimes
-
     return {
         **profile.model_dump(mode="json", by_alias=True),
         "installed": _installed(profile.distributions),
         "install": f'pip install "qdx[{profile.extra}]"',
-        "builds": profile.runtime in runtimes()
-        and isinstance(find_backend(profile.runtime), Builds),
+        # Told by the profile: asking its backend would import the runtime.
+        "builds": not profile.opens_others,
     }
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.contract import Proof
+from qdx.exporter.plan import load_plan, resolve
 from qdx.exporter.plan.schema.gates import ComponentGates
-from qdx.exporter.plan.schema.load import load_plan
+from qdx.targets import load_target
 from qdx.verification.judge.evaluate import gates_of
 from qdx.verification.measure.components import CallResult, MethodResult
 from qdx.verification.measure.picture import OutputResult, PipelineResult
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.schema.gates import Gates
     from qdx.verification.judge.gates import Gate
 
-CONTRACT: Final = load_plan("float16").gates
+CONTRACT: Final = resolve(load_plan("float16"), ["unet"], load_target("openvino")).gates
 GOOD_PICTURE: Final = PipelineResult(
     {"images": OutputResult("pictures", {"psnr_db": 60.0, "ssim": 0.99})}
 )

@@ -47,7 +47,7 @@ TRANSCRIPTS = [
     (["export"], "error: Missing argument 'MODEL'\n\nhint: try `qdx export --help`\n"),
     (["export", "m", "-o", "o"], "error: Missing option '--target'\n\nhint: try `qdx export --help`\n"),
     (["export", "m", "--target", "toaster", "-o", "o"],
-     f"error: --target: `toaster` is not a target; {TARGETS}\n\nhint: `qdx targets` describes them\n"),
+     f"error: --target: `toaster` is not a target; {TARGETS}\n\nhint: `qdx targets` describes them; a target of your own is a file whose name ends in .toml\n"),
     (["export", "m", "--target", "openvino", "--plan", "int3", "-o", "o"],
      f"error: `int3`: neither a preset nor a file; {PRESETS}\n\nhint: "),
     (["export", "m", "--target", "openvino", "-o", "o", "--shapes", "odd"], "error: Invalid value for '--shapes'"),

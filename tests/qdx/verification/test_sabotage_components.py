@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from qdx.exporter.errors import UsageError
-from qdx.exporter.plan.schema.load import load_plan
 from qdx.verification.measure.components import compare_calls
 from tests.support.artifacts import as_method
-from tests.support.judging import component_gates
+from tests.support.judging import CONTRACT, component_gates
 
-BOUND_DB = load_plan("float16").gates.component.sqnr_db_min
+BOUND_DB = CONTRACT.component.sqnr_db_min
 
 
 def failed_gates(records, methods) -> set[str]:

@@ -95,7 +95,9 @@ def test_refusal_is_fast():
     started = time.process_time()
     with pytest.raises(InvalidModel):
         parse_json(text, source="x")
-    assert time.process_time() - started < 2.0
+    assert (
+        time.process_time() - started < 10
+    )  # one that went through the text for each fault would take minutes
 
 
 plain = st.recursive(

@@ -158,6 +158,7 @@ def test_the_output_of_a_transformer(target, expected, field):
 def test_the_targets_differ_in_nothing_but_what_their_loaders_need():
     one, other = (raw(name)["layout"] for name in ALL)
     for layout in (one, other):
+        layout.pop("exact_readers", None)
         del (
             layout["model_file"],
             layout["external_data_file"],

@@ -84,7 +84,7 @@ FAULTS = {
     "an unknown form": lambda d: d["outcomes"][0].update(form="fast"),
     "text where a number belongs": lambda d: d["sites"]["unet.forward"].update(conv_in="0"),
     "a gate without a bound": lambda d: d["gates"].update(component={}),
-    "very long words": lambda d: d["outcomes"][0].update(why="x" * 5000),
+    "very long words": lambda d: d["outcomes"][0].update(why="x" * 20_001),
     "very many outcomes": lambda d: d.update(outcomes=d["outcomes"] * 10_001),
 }  # fmt: skip
 

@@ -131,7 +131,8 @@ class TestTamperedRecipe:
         path = exported / "unet" / "quantization.json"
         kept = path.read_bytes()
         try:
-            path.write_bytes(kept.replace(b'"zero_point": 0', b'"zero_point": 1', 1))
+            path.write_bytes(kept.replace(b'"zero_point": -', b'"zero_point":  ', 1))
+            assert path.read_bytes() != kept
             with pytest.raises(InvalidBundle, match=r"quantization.json"):
                 read_bundle(exported)
         finally:

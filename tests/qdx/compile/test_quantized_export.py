@@ -248,7 +248,7 @@ class TestRangesFile:
 
 def test_single_operations_in_a_float_type_of_their_own_are_refused(smallest, tmp_path):
     value = load_plan("float16").to_json()
-    value["rules"] = [{"select": {"op": "linear"}, "weights": {"dtype": "float16"}}]
+    value["rules"] = [{"select": {"op": "linear"}, "weights": {"dtype": "float32"}}]
     path = write_plan(tmp_path, value)
 
     with pytest.raises(TargetRefusal) as refused:

@@ -206,7 +206,8 @@ def test_another_device_proves_nothing_of_the_one_that_a_target_names(
     backend = SimpleNamespace(proof=lambda _folders: ran)
     monkeypatch.setattr(provenance, "get_backend", lambda _runtime: backend)
     monkeypatch.setattr(provenance, "caution_of", lambda _bundle: "")
-    one = SimpleNamespace(name=target, runtime=load_target(target).runtime)
+    profile = load_target(target)
+    one = SimpleNamespace(name=target, runtime=profile.runtime, profile=profile)
     found = proof_of(SimpleNamespace(manifest=SimpleNamespace(components={}, target=one)))
 
     assert found.unproved == unproved

@@ -145,7 +145,7 @@ class Counting:
 def test_its_progress_comes_to_the_end_however_few_sites_there_are(graph, inputs, candidates):
     recipe = recipe_of(graph, lambda site: SitePlacement(site.key, weight=INT8))
     few = Placement(graph.where, recipe.placement.sites[:3])
-    recipe, progress = Recipe(few), Counting()
+    recipe, progress = Recipe(few.where, (InsertQuantizers(few.sites, None),)), Counting()
     localize(*rebuilt(graph, recipe), recipe, inputs, candidates=candidates, progress=progress)
 
     assert progress.done == progress.total == min(candidates, 3) + 1

@@ -16,7 +16,7 @@ from qdx.exporter.limits import RANGES_TENSORS_LIMIT, RANGES_TIMESTEPS_LIMIT
 
 __all__ = ["SCHEMA", "Contents", "GraphRecord", "Guidance", "Prompts", "Provenance"]
 
-SCHEMA: Final = "qdx.calibration.record/1"
+SCHEMA: Final = "qdx.ranges/1"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]

@@ -94,10 +94,10 @@ def _digest(rows: torch.Tensor) -> str:
 
 @cache
 def _code_digest() -> str:
-    """Stands for the code that chooses: all of this package."""
+    """Stands for the code that chooses: all of this package, and the table of number types."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in [folder.parent / "dtypes.py", *sorted(folder.glob("*.py"))]:
         digest.update(f"{path.name} {sha256_file(path, allow_hard_links=True)}\n".encode("ascii"))
     return digest.hexdigest()
 

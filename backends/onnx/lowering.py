@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from qdx.backends.onnx.interface import apply_interface
 from qdx.backends.onnx.naming import name_constants, name_nodes, order_initializers, strip_metadata
+from qdx.backends.onnx.origin import settle_origins
 from qdx.backends.onnx.program import simplify, translate
 from qdx.backends.onnx.quantization import move_transposes_to_integers
 from qdx.backends.onnx.translations import Forms
@@ -61,6 +62,7 @@ def model_from_graph(
     name_nodes(model)  # after every pass that makes nodes, before the metadata goes
     name_constants(model)
     order_initializers(model)
+    settle_origins(model)
     strip_metadata(model)
     model.graph.name = graph.component
     model.ir_version = _IR_VERSION[forms.opset]

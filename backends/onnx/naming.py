@@ -8,8 +8,8 @@ from collections import Counter
 import onnx_ir as ir
 
 from qdx.backends.lockstep import quantizer_of
+from qdx.backends.onnx.origin import SCOPES
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"  # of weights and buffers, not of literals
 _WRAPPER = "module"  # the tracing wrapper's attribute that holds the component
 
@@ -29,7 +29,7 @@ def name_nodes(model: ir.Model) -> None:
     used: Counter[str] = Counter()
     for node in model.graph:
         wanted = f"{_module_path(node)}/{_kind(node)}".removeprefix("/")
-        if _SCOPES not in node.metadata_props and node.name:  # made by our own passes, named there
+        if SCOPES not in node.metadata_props and node.name:  # made by our own passes, named there
             wanted = node.name
         name = _unique(wanted, used, taken)
         node.name = name
@@ -82,15 +82,15 @@ def _unique(name: str, used: Counter[str], taken: set[str | None]) -> str:
 
 
 def _kind(node: ir.Node) -> str:
-    if "uantize" in node.op_type and _SCOPES in node.metadata_props:
-        name = str(ast.literal_eval(node.metadata_props[_SCOPES])[-1])
+    if "uantize" in node.op_type and SCOPES in node.metadata_props:
+        name = str(ast.literal_eval(node.metadata_props[SCOPES])[-1])
         if quantizer_of(name) is not None:
             return name
     return node.op_type
 
 
 def _module_path(node: ir.Node) -> str:
-    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))
+    scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "['']"))
     path = next((scope for scope in reversed(scopes[:-1]) if scope), "")
     return "" if path == _WRAPPER else str(path).removeprefix(f"{_WRAPPER}.")
 

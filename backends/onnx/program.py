@@ -15,6 +15,7 @@ from onnxscript import optimizer
 from torch._subclasses.fake_tensor import FakeTensor
 
 from qdx.backends.onnx.neutral import remove_neutral_arithmetic
+from qdx.backends.onnx.origin import join_origins, trace_origins
 from qdx.backends.onnx.translations import Forms, translation_table
 from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 
@@ -51,7 +52,9 @@ def translate(graph: Graph, forms: Forms) -> ir.Model:
                 hint="leave the component out: name the others with --components, it then runs in PyTorch",
             ) from error
     assert exported is not None
+    assert exported.exported_program is not None
     model = exported.model
+    trace_origins(model, graph.program, exported.exported_program)
     for value in model.graph.initializers.values():
         if isinstance(getattr(value.const_value, "raw", None), FakeTensor):
             value.const_value = None
@@ -70,14 +73,27 @@ def simplify(model: ir.Model) -> None:
             output_size_limit=_FOLDED_ELEMENTS,
         )
         remove_neutral_arithmetic(model)
+        _merge_duplicates(model)
         ir.passes.Sequential(
-            common.CommonSubexpressionEliminationPass(),
             common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
             common.DeduplicateInitializersPass(),
             common.TopologicalSortPass(),
         )(model)
+
+
+def _merge_duplicates(model: ir.Model) -> None:
+    """Computes once what nodes compute alike, in place; the node that stays has the origins of all."""
+    # A witness reads what a node makes, and later what took its place.
+    witnesses = [(node, ir.node("Identity", node.outputs[:1])) for node in model.graph]
+    common.CommonSubexpressionEliminationPass()(model)
+    for node, witness in witnesses:
+        value = witness.inputs[0]
+        kept = None if value is None else value.producer()
+        if kept is not None and kept is not node:
+            join_origins(kept, node)
+        witness.replace_input_with(0, None)
 
 
 def _root(error: BaseException) -> BaseException:

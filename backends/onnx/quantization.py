@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 from onnxscript.values import Opset
 
+from qdx.backends.onnx.origin import note_origins
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.ir import operators
 
@@ -96,6 +97,7 @@ def _move(model: ir.Model, transpose: ir.Node, dequantize: ir.Node) -> None:
             moved.append(value)  # one scale for each index of the axis has no order to change
             continue
         swap = ir.node("Transpose", [value], {"perm": permutation})
+        note_origins(swap, transpose)
         swap.outputs[0].type = value.type
         swap.outputs[0].shape = ir.Shape([value.shape[axis] for axis in permutation])
         model.graph.insert_before(transpose, swap)

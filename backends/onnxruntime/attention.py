@@ -9,6 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from qdx.backends.onnx.origin import note_origins
+
 _SPLIT_HEADS = [0, 2, 1, 3]
 
 
@@ -58,6 +60,7 @@ def _fuse(model: ir.Model, softmax: ir.Node) -> bool:
         outputs=[ir.Value(shape=result.shape, type=result.type)],
     )
     attention.metadata_props.update(product.metadata_props)
+    note_origins(attention, scores, product)
     model.graph.insert_after(flat, attention)
     result.replace_all_uses_with(attention.outputs[0], replace_graph_outputs=True)
     return True

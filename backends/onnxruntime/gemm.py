@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from qdx.backends.onnx.origin import note_origins
 from qdx.backends.onnxruntime.patterns import (
     add_node,
     axis_of,
@@ -71,6 +72,9 @@ def linear_to_gemm(model: ir.Model) -> None:
         product = add_node(
             add, "Gemm", [x, node.inputs[1], bias], shape=[None, size[1]], dtype=ir.DataType.FLOAT
         )
+        made = product.producer()
+        assert made is not None
+        note_origins(made, node, add)
         rank = len(integers.shape)
         back = shape_of(add, integers, rank - 1, size[1])
         replace(add, "Reshape", [product, back])

@@ -80,7 +80,7 @@ class Recipe:
         Raises:
             ValueError: They did not, or a value is one that no export writes.
         """
-        stored = _checked(_Stored, data, "the recipe")
+        stored = _checked(_Stored, data, "")
         kinds = {kind.kind: kind for kind in TRANSFORMS}
         found: dict[str, tuple[type[Transform], StoredRecord]] = {}
         for index, part in enumerate(stored.transforms):
@@ -152,5 +152,5 @@ def _checked(kind: type[_Record], data: Mapping[str, Any], place: str) -> _Recor
         first = bad.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         words = first["msg"].replace("Value error, ", "expected ")
-        at = ".".join(filter(None, [place if place != "the recipe" else "", where])) or place
+        at = ".".join(filter(None, [place, where])) or "the recipe"
         raise ValueError(f"{at}: {words}") from None

@@ -69,6 +69,8 @@ class RoundWeights(Transform):
             for placed in choice.placement.sites
             if placed.weight is not None and asked[placed.key] != NEAREST
         }
+        if not chosen:
+            return None
         weights = {site.key: site.weight for site in find_sites(graph)}
         learned: dict[str, torch.Tensor] = {}
         for key, (method, quantization) in chosen.items():
@@ -78,9 +80,7 @@ class RoundWeights(Transform):
                 graph.weights[weight], quantization, _statistics(graph, choice, key)
             )
             learned |= {_name(key, part): tensor for part, tensor in found.items()}
-        return (
-            cls({key: method for key, (method, _) in chosen.items()}, learned) if chosen else None
-        )
+        return cls({key: method for key, (method, _) in chosen.items()}, learned)
 
     def apply(self, graph: Graph) -> Graph:
         """See `Transform`; weights that several sites share are rounded alike, as the plan stores them alike."""

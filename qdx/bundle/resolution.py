@@ -116,7 +116,11 @@ def record_of(resolved: ResolvedPlan) -> dict[str, Any]:
     """Returns what a plan became as plain JSON data, for a manifest."""
     every = [site for graph in resolved.sites.values() for site in graph]
     chosen = _numbered([*resolved.chosen, *(one for site in every for one in site.chosen)])
-    outcomes = _numbered(_outcome(site, chosen) for site in every)
+    found = {
+        where: {site.key: _outcome(site, chosen) for site in graph}
+        for where, graph in resolved.sites.items()
+    }
+    outcomes = _numbered(one for graph in found.values() for one in graph.values())
     record = ResolvedRecord(
         gates=resolved.gates,
         mixed_precision=resolved.mixed_precision,
@@ -124,8 +128,8 @@ def record_of(resolved: ResolvedPlan) -> dict[str, Any]:
         chosen=tuple(ChosenRecord(**asdict(one)) for one in chosen),
         outcomes=tuple(outcomes),
         sites={
-            where: {site.key: outcomes[_outcome(site, chosen)] for site in graph}
-            for where, graph in resolved.sites.items()
+            where: {key: outcomes[one] for key, one in graph.items()}
+            for where, graph in found.items()
         },
     )
     return record.model_dump(mode="json", exclude_none=True)

@@ -164,11 +164,8 @@ def settled_inputs(
 
 def settled_gates(plan: Plan, target: PlanTarget) -> tuple[Gates, tuple[Chosen, ...]]:
     """Returns the gates of a plan with every bound said, and the bounds that it may leave unsaid."""
-    rows = [
-        row
-        for row in target.choices.gates
-        if row.fits(*_asked_dtypes(plan, target.choices.float_dtype.value))
-    ]
+    asked = _asked_dtypes(plan, target.choices.float_dtype.value)
+    rows = [row for row in target.choices.gates if row.fits(*asked)]
     values = _Values("gates", {}, target.name, rows)
     given = plan.gates.model_dump(exclude_none=True)
     for gate in ("component", "lowering"):

@@ -27,7 +27,7 @@ _ACTIVATIONS = {
 def quantization_table(op: Opset) -> dict[Callable[..., Any], Callable[..., Any]]:
     """Translations of the qdx operators for `torch.onnx.export`.
 
-    Weights come as initializers that `backends.onnx.weights` binds, in the dtype's container; a
+    Weights come as initializers that `qdx.backends.onnx.weights` binds, in the dtype's container; a
     four-bit dtype is set there. Activations have eight bits on every target.
     """
 

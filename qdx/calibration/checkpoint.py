@@ -1,4 +1,4 @@
-"""What is kept of a sample under way, so that the same command continues where it stopped interrupted.
+"""What is kept of a sample under way, so that the same command continues where it was interrupted.
 
     sample-0003/
         000012-<SHA-256>.safetensors    what a component answered in call 12

@@ -310,17 +310,17 @@ def matching_ranges(
             f"{quoted(file)}: recorded {_smoothing_words(recorded)}, and the plan is {_smoothing_words(alpha)}",
             hint="calibrate again with this plan",
         )
-    asked = None if alpha is None else _asked(source, resolved.plan, sites, None)
-    for where in wanted if asked is not None else ():
-        assert asked is not None
-        keys = {site.key for site in _to_smooth(asked.quantized(where))}
-        differing = sorted(keys ^ ranges.graphs[where].factors.keys())
-        if differing:
-            raise InvalidInput(
-                f"{quoted(file)}: {quoted(where)}: recorded for a plan that quantizes the inputs of other "
-                f"sites, such as {quoted(differing[0])}",
-                hint="calibrate again with this plan",
-            )
+    if alpha is not None:
+        asked = _asked(source, resolved.plan, sites, None)
+        for where in wanted:
+            keys = {site.key for site in _to_smooth(asked.quantized(where))}
+            differing = sorted(keys ^ ranges.graphs[where].factors.keys())
+            if differing:
+                raise InvalidInput(
+                    f"{quoted(file)}: {quoted(where)}: recorded for a plan that quantizes the inputs of other "
+                    f"sites, such as {quoted(differing[0])}",
+                    hint="calibrate again with this plan",
+                )
     return ranges
 
 
@@ -343,14 +343,13 @@ class _AnyTarget:
         choices: Those of the target that the ranges are for, where it is known: what it never quantizes is not opened.
     """
 
-    choices: Choices = _ANYTHING
-
     name: str = "any"
     storage_dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     compute_dtype: str = "float32"
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_options: Mapping[str, str] = field(default_factory=dict)
     quantizers: tuple[str, ...] = ("qdx",)
+    choices: Choices = _ANYTHING
 
     def offer(self, request: Request) -> Offer:
         """Everything can be done."""

@@ -159,7 +159,7 @@ def localize(
     """Measures every quantized site of a graph on one call.
 
     Args:
-        base: The float graph in the form that was quantized; see `exporter.transforms.recipe.prepared`.
+        base: The float graph in the form that was quantized; see `qdx.exporter.transforms.recipe.prepared`.
         quantized: Its quantized graph.
         recipe: What led from one to the other.
         inputs: Of the call, with the dtypes and shapes that the graph declares.

@@ -140,10 +140,11 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
 
     manifest = plain(bundle.manifest)
     stored = {row["component"]: row["becomes"] for row in manifest["resolution"]}
+    backend = _backend(manifest["target"]["runtime"])
     components = []
     for name, component in manifest["components"].items():
         methods = component["methods"].values()
-        folders = [folder for method in methods for folder in _folders(bundle, method)]
+        folders = [folder for method in methods for folder in _folders(bundle, method, backend)]
         places = tuple(f"{place}/" for place in (*folders, *(m["folder"] for m in methods)))
         of_it = [file for file in manifest["files"] if file["path"].startswith(places)]
         components.append(
@@ -170,12 +171,11 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
     }
 
 
-def _folders(bundle: Any, method: dict[str, Any]) -> list[str]:
+def _folders(bundle: Any, method: dict[str, Any], backend: object) -> list[str]:
     """Where a method's artifact lies: one folder, or the packages that an application runs one after the other."""
     if method["artifact"] is None:
         return [method["folder"]]
     artifact = bundle.path / method["artifact"]
-    backend = _backend(plain(bundle.manifest)["target"]["runtime"])
     packages = backend.packages_of(artifact) if isinstance(backend, JoinsPackages) else (artifact,)
     return [package.relative_to(bundle.path).as_posix() for package in packages]
 

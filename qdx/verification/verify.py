@@ -97,9 +97,7 @@ def verify(
         runs = run_reference(opened, request, work, told=budget_s is None)
         comparison = Comparison(opened, methods, runs, work, judge, budget_s)
         measured = comparison.report(localize=localize)
-    found = replace(
-        measured, gates=gates_of(opened.bundle.manifest.resolved.gates, measured.stored)
-    )
+    found = replace(measured, gates=gates_of(measured.contract, measured.stored))
     if destination is not None:
         write_report(found, destination)
     return found

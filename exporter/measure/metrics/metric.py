@@ -62,11 +62,6 @@ class Metric:
         """The key of its bound in a plan, such as `sqnr_db_min`."""
         return f"{self.name}_{self.end}"
 
-    @property
-    def heading(self) -> str:
-        """`SQNR, dB`."""
-        return f"{self.label}, {self.unit}" if self.unit else self.label
-
     def worst(self, values: Iterable[float]) -> float:
         """The worst of several values; NaN if one of them is NaN or if there are none."""
         return worst_of(values, min if self.better == "more" else max)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from qdx.backends.contract import Proof
@@ -115,7 +116,7 @@ class Report:
         }
         return {name: _plain(value) for name, value in found.items()}
 
-    @property
+    @cached_property
     def stored(self) -> StoredReport:
         """The report as its file has it."""
         return stored_report(self.to_json())

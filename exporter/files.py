@@ -2,7 +2,8 @@
 
 A name from a file becomes a path only through `safe_child`. A file is opened only through
 `open_regular`: no links, no pipes, no devices. All later work uses that descriptor, so that what
-was checked is what is read. A file that replaces another is written by `replace_file`.
+was checked is what is read. A file that replaces another is written by `replace_file`, one that
+must be new by `write_new_file`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ __all__ = [
     "replace_file",
     "safe_child",
     "sha256_file",
+    "write_new_file",
 ]
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
@@ -268,32 +270,48 @@ def replace_file(
     Raises:
         StorageError: The disk refused.
     """
-    hidden: Path | None = None
     try:
-        try:
-            hidden, file = _beside(path)
-            with file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                else:
-                    content(file)
-                file.flush()
-                os.fsync(file.fileno())
-            hidden.replace(path)
-        except BaseException:
-            if hidden is not None:
-                with contextlib.suppress(OSError):
-                    hidden.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        _write_whole(path, content)
     except OSError as bad:
         message = f"{quoted(path)}: cannot be written, {bad.strerror or bad}"
         raise StorageError(message, hint=hint) from bad
 
 
+def write_new_file(path: Path, content: bytes) -> None:
+    """Writes a file as `replace_file` does, where none of its name was before.
+
+    Raises:
+        FileExistsError: The name is taken, if only by a link that leads nowhere.
+        OSError: The disk refused.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
+    _write_whole(path, content)
+
+
 def is_leftover(name: str) -> bool:
     """Whether a file of this name is what a killed `replace_file` left."""
     return _LEFTOVER.fullmatch(name) is not None
+
+
+def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    hidden: Path | None = None
+    try:
+        hidden, file = _beside(path)
+        with file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    except BaseException:
+        if hidden is not None:
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def _beside(path: Path) -> tuple[Path, BinaryIO]:

@@ -12,6 +12,7 @@ from qdx.cli import plan_show
 from qdx.cli.options import AsJson
 from qdx.cli.output import emit, say, table
 from qdx.exporter.errors import StorageError, UsageError, quoted
+from qdx.exporter.files import write_new_file
 
 if TYPE_CHECKING:
     from qdx.exporter.plan import Plan, ResolvedPlan
@@ -44,8 +45,7 @@ def new(
         sys.stdout.write(text)
         return
     try:
-        with output.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        write_new_file(output, text.encode())
     except FileExistsError:
         raise UsageError(
             f"--output: {quoted(output)} exists", hint="choose another name; nothing is overwritten"

@@ -9,7 +9,7 @@ import pytest
 
 from qdx.exporter import files
 from qdx.exporter.errors import StorageError
-from qdx.exporter.files import is_leftover, replace_file
+from qdx.exporter.files import is_leftover, replace_file, write_new_file
 
 OLD, NEW = b"old", b"new and longer"
 
@@ -32,6 +32,30 @@ def test_a_new_file(tmp_path):
     replace_file(tmp_path / "x", NEW)
 
     assert (tmp_path / "x").read_bytes() == NEW
+
+
+def test_a_file_that_must_be_new_takes_no_name_of_another(path):
+    link = path.with_name("link")
+    link.symlink_to(path.with_name("nowhere"))
+    for taken in (path, link, path.parent):
+        with pytest.raises(FileExistsError):
+            write_new_file(taken, NEW)
+    write_new_file(path.with_name("new"), NEW)
+
+    assert (path.read_bytes(), path.with_name("new").read_bytes()) == (OLD, NEW)
+    assert {one.name for one in path.parent.iterdir()} == {"file.bin", "link", "new"}
+
+
+@pytest.mark.parametrize("raised", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+def test_a_file_that_must_be_new_is_whole_or_absent(tmp_path, monkeypatch, raised):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(type(raised)):
+        write_new_file(tmp_path / "x", NEW)
+
+    assert not list(tmp_path.iterdir())
 
 
 def interrupted(file):

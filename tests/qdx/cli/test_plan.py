@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -50,6 +51,16 @@ def test_a_new_plan_where_nothing_can_be_written(qdx, tmp_path):
 
     assert (done.status, done.out) == (5, "")
     assert "No such file or directory" in done.err
+
+
+def test_a_new_plan_that_is_interrupted_leaves_nothing(qdx, tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+
+    assert qdx("plan", "new", "-o", tmp_path / "p.json").status == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checked_plan_shows_what_each_rule_asks(qdx):

@@ -26,9 +26,9 @@ import torch
 import qdx
 from benchmarks.pipelines import make_pipeline
 from qdx.bundle.reader import read_bundle
+from qdx.exporter.dtypes import bits
 from qdx.exporter.measure.metrics import sqnr_db, worst_of
 from qdx.exporter.plan.schema.load import load_plan
-from qdx.exporter.plan.schema.scheme import bits
 from qdx.runtime.pipeline import open_methods
 from qdx.verification.measure.quantized import as_method, quantized_model
 

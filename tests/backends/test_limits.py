@@ -14,7 +14,7 @@ from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets import load_target
-from qdx.targets.profile import Layout
+from qdx.targets.profile import TargetLayout
 from tests.support.lowering import lower
 from tests.support.tracing import graph_of
 
@@ -72,7 +72,7 @@ def test_more_weights_than_a_file_may_have(tmp_path: Path) -> None:
 
 def test_each_of_two_files_may_have_as_many() -> None:
     phone = load_target("iphone-a17")
-    halved = phone.model_copy(update={"layout": Layout(model_file="a", halves=("b", "c"))})
+    halved = phone.model_copy(update={"layout": TargetLayout(model_file="a", halves=("b", "c"))})
     check_request(huge(), "float16", halved)
     check_weights(10**9, "block.forward", halved)
 

@@ -128,7 +128,7 @@ def test_a_plan_may_ask_for_it_and_editors_know_it():
     schema = json_schema()["$defs"]["AskedWeights"]["properties"]["dtype"]["enum"]
 
     assert parsed.rules[1].weights.quantized
-    assert schema[-1] == "ternary"
+    assert "ternary" in schema
     with pytest.raises(InvalidPlan, match="`observer` means nothing for ternary"):
         plan_from_json(asking(observer="mse"), source="p.json")
 

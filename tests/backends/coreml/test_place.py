@@ -19,7 +19,7 @@ from tests.support.onnxruntime_quantized import FixedRanges
 from tests.support.tracing import block_inputs, sqnr_db
 
 OPS = {"op": ["conv2d", "linear"]}
-SYMMETRIC = {"dtype": "int8"}
+SYMMETRIC = {"dtype": "int8", "symmetric": True}
 ASYMMETRIC = {"dtype": "int8", "symmetric": False}
 
 
@@ -54,7 +54,7 @@ def test_inputs_are_signed_around_zero_or_unsigned(
 
 
 def test_probabilities_take_all_levels(block: tuple[Graph, nn.Module]) -> None:
-    rule = {"select": {"op": ["qk", "pv"]}, "inputs": SYMMETRIC}
+    rule = {"select": {"op": ["qk", "pv"]}, "inputs": SYMMETRIC, "when": "always"}
     opened, placement = placed(block[0], rule, ranges=FixedRanges())
     products = {site.key: site for site in sites(opened) if site.op == "pv"}
 

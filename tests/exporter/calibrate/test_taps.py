@@ -156,7 +156,7 @@ def test_cached_weights_are_read_once_within_the_budget(limit_bytes, reads):
 
     counting = LazyWeights({name: counted(name, weight) for name, weight in graph.weights.items()})
     cached = WeightCache(limit_bytes).attach(dataclasses.replace(graph, weights=counting))
-    outputs = [cached.run({"x": X})["y"] for _ in range(3)]
+    outputs = [run(cached, {"x": X})["y"] for _ in range(3)]
     assert set(counts.values()) == {reads}
     assert torch.equal(outputs[0], outputs[2])
     assert torch.equal(outputs[0], run(graph, {"x": X})["y"])

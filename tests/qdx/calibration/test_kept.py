@@ -162,6 +162,7 @@ def test_the_folder_is_ones_own_until_it_is_removed(store, ranges):
 _ON_FULL_DISK = """
 import os
 from qdx.calibration.kept import Kept, kept_ranges
+from qdx.exporter.calibrate.ranges_file import dump_ranges
 from tests.support.recording import recorded
 from tests.support.calibrating import Told
 ranges = recorded()[0]

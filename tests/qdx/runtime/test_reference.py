@@ -12,12 +12,12 @@ from qdx.runtime.reference import _Spaced, record_calls
 from tests.support.artifacts import make_reference
 
 
-@given(st.integers(1, 200), st.integers(1, 20))
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory):
     return make_reference("sd", tmp_path_factory.mktemp("models") / "sd")
 
 
+@given(st.integers(1, 200), st.integers(1, 20))
 def test_kept_calls_are_the_first_the_last_and_evenly_spaced_ones(count, limit):
     spaced = _Spaced(limit)
     for _ in range(count):

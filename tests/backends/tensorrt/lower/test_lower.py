@@ -11,7 +11,7 @@ from torch import nn
 
 from qdx.backends.registry import get_backend
 from qdx.exporter.graph.analysis.sites import sites
-from qdx.exporter.graph.ir.weights import Weights as GraphWeights
+from qdx.exporter.graph.ir.weights import LazyWeights
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
@@ -48,7 +48,7 @@ def counted(graph, reads):
         name: replace(weight, load=lambda weight=weight: load(weight))
         for name, weight in graph.weights.items()
     }
-    return replace(graph, weights=GraphWeights(weights, aliases=graph.weights.aliases))
+    return replace(graph, weights=LazyWeights(weights, aliases=graph.weights.aliases))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -58,7 +58,7 @@ def test_every_weight_is_read_once(tmp_path, scheme):
     graph = counted(graph_of(Small, {"x": torch.randn(2, 8, 32)})[0], reads)
     found = sites(graph)
     plan = resolved(graph, lambda _: SCHEMES[scheme])
-    made = insert(graph, found, BACKEND.place(graph, found, plan, FixedRanges(), PROFILE))
+    made = insert(graph, found, BACKEND.place(graph, found, plan, FixedRanges()))
     reads.clear()
     BACKEND.lower(made, FloatTypes("float16"), PROFILE, tmp_path)
 

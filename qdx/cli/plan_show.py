@@ -16,11 +16,15 @@ from qdx.cli.progress import progress_bars
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qdx.exporter.graph.analysis.precision import Float32Reason
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan import Chosen, Examination, Plan, ResolvedPlan, SiteResolution
     from qdx.exporter.plan.resolve.totals import Totals
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
+
+    Kept = dict[str, Counter[Float32Reason]]
+    """How many nodes of each graph stay float32 where the rest is in sixteen bits, by reason."""
 
 __all__ = ["command"]
 
@@ -45,15 +49,17 @@ def command(
 
     profile, loaded = load_target(target), load_plan(plan)
     with progress_bars() as progress:
-        examination = _examine(loaded, profile, model, arguments or {}, progress)
-    emit(_as_data(examination), as_json=as_json, text=_as_text(examination, every_site=sites))
+        examination, kept = _examine(loaded, profile, model, arguments or {}, progress)
+    text = _as_text(examination, kept, every_site=sites)
+    emit(_as_data(examination, kept), as_json=as_json, text=text)
     examination.check()
 
 
 def _examine(
     plan: Plan, profile: TargetProfile, model: Path, call: dict[str, Any], progress: Progress
-) -> Examination:
+) -> tuple[Examination, Kept]:
     from qdx.exporter.capture.arguments import load_images
+    from qdx.exporter.graph.analysis.precision import float32_nodes
     from qdx.exporter.graph.analysis.sites import sites
     from qdx.exporter.plan import examine
     from qdx.source.pipeline import trace_pipeline
@@ -62,14 +68,24 @@ def _examine(
     source = trace_pipeline(model, load_images(call), progress=progress)
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
     found: dict[str, Sequence[Site]] = {}
+    kept: Kept = {}
     with progress.task("tracing", len(source.chosen)) as task:
         for where in source.chosen:
-            found[where] = sites(source.graph(where, profile))
+            graph = source.graph(where, profile)
+            found[where] = sites(graph)
+            kept[where] = Counter(float32_nodes(graph, found[where], time_table=False).values())
             task.advance(1)
-    return examine(plan, source.skeleton.modules, profile, found, source.captured.kinds)
+    examined = examine(plan, source.skeleton.modules, profile, found, source.captured.kinds)
+    computes = {one.component: one.computes for one in examined.resolved.components}
+    halved = {
+        where: counts
+        for where, counts in kept.items()
+        if counts and computes[where.partition(".")[0]] in {"float16", "bfloat16"}
+    }
+    return examined, halved
 
 
-def _as_data(examination: Examination) -> dict[str, Any]:
+def _as_data(examination: Examination, kept: Kept) -> dict[str, Any]:
     from qdx.exporter.plan.resolve.totals import component_totals, totals_of
 
     resolved = examination.resolved
@@ -80,6 +96,7 @@ def _as_data(examination: Examination) -> dict[str, Any]:
         "chosen": resolved.chosen,
         "gates": resolved.gates,
         "sites": resolved.sites_to_json(),
+        "float32": kept,
         "components": component_totals(resolved),
         "total": totals_of(site for graph in resolved.sites.values() for site in graph),
         "refusals": [
@@ -88,7 +105,7 @@ def _as_data(examination: Examination) -> dict[str, Any]:
     }
 
 
-def _as_text(examination: Examination, *, every_site: bool) -> str:
+def _as_text(examination: Examination, kept: Kept, *, every_site: bool) -> str:
     from qdx.exporter.plan.resolve.totals import component_totals, totals_of
 
     resolved = examination.resolved
@@ -99,6 +116,9 @@ def _as_text(examination: Examination, *, every_site: bool) -> str:
     sites = [site for graph in resolved.sites.values() for site in graph]
     parts.append(_reasons(sites))
     parts.append(_choices(resolved))
+    if kept:
+        stays = [(where, n, why) for where, counts in kept.items() for why, n in counts.items()]
+        parts.append(table(("stays float32 in", "nodes", "why"), stays))
     every = totals_of(sites)
     sums = component_totals(resolved)
     rows = [_sum_row(name, totals) for name, totals in [*sums.items(), ("total", every)]]

@@ -18,6 +18,7 @@ from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 
 from qdx.backends.coreml.lower.converters import register_operators
 from qdx.backends.coreml.lower.folding import constant_values
+from qdx.backends.coreml.lower.origin import number_nodes
 from qdx.backends.coreml.lower.stored_weights import as_array
 from qdx.exporter.errors import QdxError, Refusal, TargetRefusal, first_line
 
@@ -38,7 +39,9 @@ _TYPES = {
 
 def decomposed(graph: Graph) -> Graph:
     """The graph as the converter takes it: functional, its composite operators whole."""
-    return replace(graph, program=graph.program.run_decompositions({}))
+    program = graph.program.run_decompositions({})
+    number_nodes(program)
+    return replace(graph, program=program)
 
 
 def translate(graph: Graph, specification: int) -> Program:

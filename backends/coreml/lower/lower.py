@@ -20,7 +20,6 @@ from qdx.backends.coreml.lower.refuse import check_halves, check_program
 from qdx.backends.coreml.lower.site_names import METADATA_KEY, site_table
 from qdx.exporter.errors import StorageError
 from qdx.exporter.graph.analysis.sites import sites
-from qdx.exporter.transforms.time_embedding import has_time_table
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -57,8 +56,7 @@ def lower(
         found = sites(graph)
         precision = None
         if float_types.storage == "float16":
-            table = has_time_table(graph)
-            precision = Precision.of(found, time_table=table, mixed=float_types.mixed)
+            precision = Precision.of(graph, found, mixed=float_types.mixed)
         run_passes(program, precision)
         name_constants(program)
         check_program(program, graph, profile)

@@ -21,6 +21,9 @@ from qdx.backends.tensorrt.lower.zero_points import write_zero_points
 from qdx.backends.tensorrt.operators import TRANSLATIONS, complete_types, has_float4
 from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe
 from qdx.exporter.errors import InternalError, Refusal, TargetRefusal, quoted
+from qdx.exporter.graph.analysis.precision import float32_nodes
+from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.transforms.time_embedding import has_time_table
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -76,7 +79,8 @@ def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     model = model_from_graph(graph, forms, bound_passes=passes)
     narrow_doubles(model)
     if compute_dtype in _HALVES:
-        type_model(model, _HALVES[compute_dtype])
+        kept = float32_nodes(graph, sites(graph), time_table=has_time_table(graph))
+        type_model(model, _HALVES[compute_dtype], kept)
     elif compute_dtype != "float32":
         raise InternalError(f"`{graph.where}`: no form in {compute_dtype}")
     return model

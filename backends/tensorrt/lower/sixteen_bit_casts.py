@@ -1,20 +1,17 @@
 """A float32 ONNX model typed in sixteen bits, every cast written out: strongly typed networks convert nothing themselves.
 
-Computed in float32 whatever the plan says, because sixteen bits spoil them:
+Computed in float32 whatever the plan says: what the graph's own analysis keeps
+(`qdx.exporter.graph.analysis.precision`), and of this runtime
 
-- what leads to a sine or cosine: a timestep near 1000 in float16 is off by a quarter, and so is the angle;
-- the mean of squares of a norm written in elementary operations: the square of 256 is beyond float16;
 - what reads 4-bit floats back: the scale of the tensor is smaller than float16's numbers;
-- a division by a sum that a number keeps from zero which is zero in float16, and the sums that lead there: attention
-  without a softmax is such.
-
-Products of activations in 8-bit floats are too: their fused kernel adds up in float32, and is known by these casts. So is
-a picture that is resized where the rest is in bfloat16, which TensorRT does not resize.
+- products of activations in 8-bit floats: their fused kernel adds up in float32, and is known by these casts;
+- what reads a constant beyond the type;
+- a picture that is resized where the rest is in bfloat16, which TensorRT does not resize.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import ml_dtypes
@@ -24,53 +21,47 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.tensor_adapters import TorchTensor
 
+from qdx.backends.onnx.origin import origin
 from qdx.backends.onnx.weights import narrowed
 from qdx.backends.tensorrt.operators import FP4_QUANTIZE
 from qdx.exporter.errors import InternalError
+from qdx.exporter.graph.analysis.precision import holds_infinity, is_beyond, masking
 
 __all__ = ["type_model"]
 
 _FLOAT: Final = ir.DataType.FLOAT
 _TORCH: Final = {ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 _NUMPY: Final = {ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
-_ANGLES: Final = frozenset({"Sin", "Cos"})
-_PRODUCTS: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Softmax"})
-"""Where the way back from an angle ends: angles are made of positions and timesteps, not of activations."""
 _TURN: Final = "Transpose"
 """Of a weight in 4-bit floats: as wide as what it turns."""
-_SQUARES: Final = frozenset({"Mul", "Pow"})
-_ROOTS: Final = frozenset({"Add", "Sqrt", "Reciprocal", "Pow", "Div", "Mul"})
-_GUARDS: Final = frozenset({"Add", "Max", "Clip"})
-_SUMS: Final = frozenset(
-    {"ReduceL2", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt", "Transpose"}
-)
+_BOUNDS: Final = frozenset({"Clip", "Max", "Min"})
 _FLOAT32_PORTS: Final = {"Resize": (1, 2), FP4_QUANTIZE: (1,)}
 """Inputs that the operators declare as float32."""
 
 
-def type_model(model: ir.Model, half: ir.DataType) -> None:
+def type_model(model: ir.Model, half: ir.DataType, float32: Collection[str]) -> None:
     """Types a model in place; inputs and outputs keep their types behind casts.
 
     Args:
-        model: Computes in float32; its weights are bound and its values named.
+        model: Computes in float32; its weights are bound, its values named and the origins of its nodes known.
         half: FLOAT16 or BFLOAT16.
+        float32: Names of the graph's nodes that compute in float32.
 
     Raises:
         InternalError: The type of a value is not known.
         TargetRefusal: A weight does not fit float16; when it is read.
     """
-    _Typing(model, half).run()
+    _Typing(model, half, float32).run()
 
 
 class _Typing:
     """One model under work; a value is cast to a type once."""
 
-    def __init__(self, model: ir.Model, half: ir.DataType) -> None:
+    def __init__(self, model: ir.Model, half: ir.DataType, float32: Collection[str]) -> None:
         self._model = model
         self._half = half
-        kept = list(_float32_nodes(model))
-        if half == ir.DataType.BFLOAT16:
-            kept += [node for node in model.graph if node.op_type == "Resize"]
+        kept = [node for node in model.graph if origin(node) in float32]
+        kept += _float32_nodes(model, half)
         self._kept = frozenset(map(id, kept))
         self._casts: dict[tuple[int, ir.DataType], ir.Value] = {}
 
@@ -107,17 +98,20 @@ class _Typing:
                 node.attributes[name] = ir.AttrInt64(name, self._half)
         filled = node.attributes.get("value") if node.op_type == "ConstantOfShape" else None
         if filled is not None and filled.as_tensor().dtype == _FLOAT:
-            tensor = self._narrow_array(filled.as_tensor().numpy())
+            tensor = self._narrow_array(masking(filled.as_tensor().numpy()))
             node.attributes["value"] = ir.AttrTensor("value", tensor)
 
     def _narrow_initializers(self) -> None:
-        """Stores in sixteen bits what only nodes in sixteen bits read."""
+        """Stores in sixteen bits what only nodes in sixteen bits read; what masks is finite in them."""
         for value in self._model.graph.initializers.values():
-            if value.dtype != _FLOAT or not all(
-                self._reads_half(use.node, use.idx) for use in value.uses()
-            ):
+            if value.dtype != _FLOAT:
                 continue
+            readers = [self._reads_half(use.node, use.idx) for use in value.uses()]
             tensor = value.const_value
+            if tensor is not None and any(readers) and _masks(value):
+                value.const_value = tensor = ir.Tensor(masking(tensor.numpy()), name=value.name)
+            if not all(readers):
+                continue
             if isinstance(tensor, ir.LazyTensor):
                 value.const_value = self._narrow_lazily(tensor)
             elif tensor is not None:
@@ -137,7 +131,7 @@ class _Typing:
         return ir.LazyTensor(read, dtype=half, shape=ir.Shape(tensor.shape), name=name)
 
     def _narrow_array(self, values: NDArray[Any], name: str | None = None) -> ir.TensorProtocol:
-        """A constant; masks of the least float32 become the least number of the type."""
+        """A constant; a bound beyond the type becomes the type's own."""
         limit = torch.finfo(_TORCH[self._half]).max
         finite = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
         return ir.Tensor(finite.astype(_NUMPY[self._half]), dtype=self._half, name=name)
@@ -173,23 +167,39 @@ def _cast_node(value: ir.Value, dtype: ir.DataType) -> ir.Node:
     return node
 
 
-def _float32_nodes(model: ir.Model) -> Iterator[ir.Node]:
+def _float32_nodes(model: ir.Model, half: ir.DataType) -> Iterator[ir.Node]:
+    """What this runtime computes in float32."""
     for node in model.graph:
-        if node.op_type in _ANGLES:
+        if (node.op_type == "Resize" and half == ir.DataType.BFLOAT16) or (
+            node.op_type == "MatMul" and all(map(_is_float8_activation, node.inputs))
+        ):
             yield node
-            yield from _before(node.inputs)
-        elif node.op_type == "ReduceMean":
-            yield from _mean_of_squares(node)
-        elif node.op_type == "MatMul" and all(map(_is_float8_activation, node.inputs)):
-            yield node
-        elif node.op_type == "Div":
-            yield from _guarded_division(node)
         elif node.op_type == "DequantizeLinear" and _in_float4(node):
             yield node
             yield from (use.node for use in node.outputs[0].uses() if use.node.op_type == _TURN)
             scales = None if node.inputs[1] is None else node.inputs[1].producer()
             if scales is not None:
                 yield scales
+        elif node.op_type not in _BOUNDS and any(_is_beyond(value, half) for value in node.inputs):
+            yield node
+
+
+def _known(value: ir.Value | None) -> NDArray[Any] | None:
+    """The numbers of a float32 constant; None for other values, and for weights, which are checked when they are read."""
+    tensor = None if value is None or value.dtype != _FLOAT else value.const_value
+    return None if tensor is None or isinstance(tensor, ir.LazyTensor) else tensor.numpy()
+
+
+def _is_beyond(value: ir.Value | None, half: ir.DataType) -> bool:
+    numbers = _known(value)
+    return numbers is not None and is_beyond(numbers, half.name.lower())
+
+
+def _masks(value: ir.Value) -> bool:
+    """Whether a constant stands for infinity, and bounds nothing."""
+    numbers = _known(value)
+    bounds = any(use.node.op_type in _BOUNDS for use in value.uses())
+    return numbers is not None and not bounds and holds_infinity(numbers)
 
 
 def _in_float4(node: ir.Node) -> bool:
@@ -203,68 +213,3 @@ def _is_float8_activation(value: ir.Value | None) -> bool:
         return False
     data = node.inputs[0]
     return data is not None and data.dtype == ir.DataType.FLOAT8E4M3FN and not data.is_initializer()
-
-
-def _guarded_division(division: ir.Node) -> Iterator[ir.Node]:
-    """A division, what keeps its denominator from zero, and the sums and products of activations before both."""
-    guard = None if division.inputs[1] is None else division.inputs[1].producer()
-    if guard is None or guard.op_type not in _GUARDS or not any(map(_vanishes, guard.inputs)):
-        return
-    yield division
-    yield guard
-    pending, seen = [division.inputs[0], *guard.inputs], set()
-    while pending:
-        value = pending.pop()
-        node = None if value is None else value.producer()
-        if node is None or id(node) in seen or not _adds_up(node):
-            continue
-        seen.add(id(node))
-        yield node
-        pending += node.inputs
-
-
-def _vanishes(value: ir.Value | None) -> bool:
-    """Whether a value is a number, not zero, that float16 rounds to zero."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    if tensor is None or tensor.size != 1 or tensor.dtype != _FLOAT:
-        return False
-    number = float(np.asarray(tensor.numpy()).reshape(()))
-    return number != 0 and float(np.float16(number)) == 0
-
-
-def _adds_up(node: ir.Node) -> bool:
-    """Whether a node adds up activations, or only moves them."""
-    if node.op_type != "MatMul":
-        return node.op_type in _SUMS
-    makers = [value.producer() for value in node.inputs if value is not None]
-    return all(maker is not None and maker.op_type != "DequantizeLinear" for maker in makers)
-
-
-def _before(values: Iterable[ir.Value | None]) -> Iterator[ir.Node]:
-    """The nodes that compute values, back to products, inputs and weights."""
-    pending, seen = list(values), set()
-    while pending:
-        value = pending.pop()
-        node = None if value is None else value.producer()
-        if node is None or id(node) in seen or node.op_type in _PRODUCTS:
-            continue
-        seen.add(id(node))
-        yield node
-        pending += node.inputs
-
-
-def _mean_of_squares(mean: ir.Node) -> Iterator[ir.Node]:
-    """A mean of squares, the square before it, and the root and division behind it."""
-    square = None if mean.inputs[0] is None else mean.inputs[0].producer()
-    if square is None or square.op_type not in _SQUARES:
-        return
-    if square.op_type == "Mul" and square.inputs[0] is not square.inputs[1]:
-        return
-    yield square
-    node: ir.Node | None = mean
-    while node is not None:
-        yield node
-        users = [use.node for use in node.outputs[0].uses()]
-        if node.op_type in {"Div", "Mul"} or len(users) != 1 or users[0].op_type not in _ROOTS:
-            return
-        node = users[0]

@@ -115,7 +115,7 @@ def shown(monkeypatch, qdx):
         monkeypatch.setattr(
             plan_show,
             "_examine",
-            lambda loaded, profile, *_: examine(loaded, ["unet", "vae"], profile, SITES),
+            lambda loaded, profile, *_: (examine(loaded, ["unet", "vae"], profile, SITES), {}),
         )
         return qdx("plan", "show", path, "--model", "m", "--target", target, *options)
 
@@ -211,6 +211,7 @@ def test_the_same_as_json(shown, tmp_path):
         "target",
         "resolution",
         "chosen",
+        "float32",
         "gates",
         "sites",
         "components",
@@ -291,6 +292,16 @@ def test_a_real_pipeline(qdx, tiny, preset):
     planned = sum(site["site"]["macs"] for site in weighted if site["inputs"])
     share = planned / sum(site["site"]["macs"] for site in weighted)
     assert share >= 0.9 if preset == "w8a8" else share == 0
+
+
+@pytest.mark.parametrize(("target", "halved"), [("tensorrt", True), ("openvino", False)])
+def test_what_stays_float32_in_sixteen_bits_is_shown_with_its_reason(qdx, tiny, target, halved):
+    command = ("plan", "show", "float16", "--model", tiny, "--target", target, "--call", CALL)
+    kept = json.loads(qdx(*command, "--json").out)["float32"]
+    text = qdx(*command).out
+
+    assert (kept.get("unet.forward", {}).get("reads the noise from the picture", 0) > 0) == halved
+    assert ("stays float32 in" in text) == halved
 
 
 def test_a_slip_in_a_role_is_found_in_the_trace(qdx, tiny, tmp_path):

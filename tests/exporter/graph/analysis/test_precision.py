@@ -1,0 +1,167 @@
+"""What stays float32 in sixteen bits: found once for all runtimes, each node with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qdx.exporter.graph.analysis.precision import (
+    Float32Reason,
+    float32_nodes,
+    holds_infinity,
+    is_beyond,
+    masking,
+)
+from qdx.exporter.graph.analysis.sites import sites
+from tests.support.tiny_graphs import graphs_of
+from tests.support.tracing import graph_of
+
+ANGLE, SQUARES, QUOTIENT, READING = Float32Reason
+T = torch.tensor([981.0])
+TOKENS = torch.randn(1, 6, 8)
+
+
+class Net(nn.Module):
+    """A forward method with a linear layer, a convolution and a parameter at hand."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.linear, self.conv = nn.Linear(8, 8), nn.Conv2d(4, 4, 3, padding=1)
+        self.frequencies = nn.Parameter(torch.ones(1, 8))
+        self.body = forward
+
+    def forward(self, **inputs):
+        return self.body(self, **inputs)
+
+
+def kept(forward, *, table=False, **inputs):
+    """The nodes that stay float32, by name."""
+    graph, _ = graph_of(lambda: Net(forward), inputs)
+    return float32_nodes(graph, sites(graph), time_table=table)
+
+
+def test_the_angle_of_a_timestep_with_all_that_leads_to_it():
+    found = kept(lambda net, x, t: x + net.linear((t[:, None] * 0.5 + 1).sin() * x), x=TOKENS, t=T)
+
+    assert set(found) == {"unsqueeze", "mul", "add", "sin"}
+    assert set(found.values()) == {ANGLE}
+
+
+def test_a_weight_on_the_way_to_the_angle_of_a_timestep_changes_nothing():
+    found = kept(lambda net, x, t: x * (t[:, None] @ net.frequencies).cos(), x=TOKENS, t=T)
+
+    assert set(found) == {"unsqueeze", "matmul", "cos"}
+
+
+def test_the_sine_of_an_activation_is_no_angle():
+    assert kept(lambda net, x: x + net.linear(x).mul(3).sin(), x=TOKENS) == {}
+
+
+NORMS = {
+    "root": lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+    "reciprocal": lambda x: x * ((x * x).mean(-1, keepdim=True) + 1e-6).sqrt().reciprocal(),
+    "sum": lambda x: x / x.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_mean_of_squares_up_to_what_divides_by_its_root(norm):
+    found = kept(lambda net, x: net.linear(NORMS[norm](net.linear(x))) * 2, x=TOKENS)
+
+    assert len(found) == {"root": 5, "reciprocal": 6, "sum": 5}[norm]
+    assert set(found.values()) == {SQUARES}
+
+
+@pytest.mark.parametrize(
+    ("operator", "names"),
+    [
+        (lambda x: nn.functional.normalize(x, dim=-1), {"linalg_vector_norm", "clamp_min", "expand_as", "div"}),
+        (lambda x: nn.functional.rms_norm(x, (8,)), {"rms_norm"}),
+        (lambda x: x - x.var(-1, keepdim=True), {"var"}),
+    ],
+)  # fmt: skip
+def test_operators_that_square_inside(operator, names):
+    found = kept(lambda net, x: net.linear(operator(x)), x=TOKENS)
+
+    assert set(found) == names
+
+
+def test_a_mean_of_anything_else_is_none():
+    assert kept(lambda net, x: x * net.linear(x).mean(-1, keepdim=True), x=TOKENS) == {}
+
+
+def _linear_attention(x, guard):
+    query, key = x.relu(), (-x).relu().mT
+    found = query @ (key @ nn.functional.pad(x, (0, 1), value=1.0))
+    return found[..., :-1] / (found[..., -1:] + guard)
+
+
+@pytest.mark.parametrize("guard", [1e-15, 1e-3])
+def test_the_products_of_attention_without_a_softmax(guard):
+    """By its vanishing number, and where it has none by the product that both sides are parts of."""
+    found = kept(lambda net, x: _linear_attention(net.linear(x), guard), x=TOKENS)
+
+    assert {"matmul", "matmul_1", "div", "add"} <= set(found)
+    assert set(found.values()) == {QUOTIENT}
+    assert not any(name.startswith(("linear", "relu")) for name in found)
+
+
+def test_a_quotient_of_two_activations_is_none():
+    assert kept(lambda net, x: net.linear(x) / (x.abs() + 1e-3), x=TOKENS) == {}
+
+
+def _denoises(net, x, t):
+    time = net.linear(t[:, None].sin().expand(-1, 8))
+    return net.conv(net.conv(x * 2) + time[:, :4, None, None])
+
+
+def test_a_denoiser_reads_its_picture_as_it_is_given():
+    graph, _ = graph_of(lambda: Net(_denoises), {"x": torch.randn(1, 4, 8, 8), "t": T})
+    found = float32_nodes(graph, sites(graph), time_table=False)
+    reading = {name for name, reason in found.items() if reason is READING}
+
+    assert reading == {"mul", "conv2d"}
+
+    half = (dataclasses.replace(graph.inputs[0], dtype="float16"), *graph.inputs[1:])
+    rounded = dataclasses.replace(graph, inputs=half)
+    assert READING not in float32_nodes(rounded, sites(rounded), time_table=False).values()
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_nothing_looks_for_noise_without_a_timestep_or_its_table(table):
+    found = kept(lambda net, x: net.conv(net.conv(x)), table=table, x=torch.randn(1, 4, 8, 8))
+
+    assert set(found) == ({"conv2d"} if table else set())
+
+
+@pytest.mark.parametrize(
+    ("family", "reasons"),
+    [("sd", {ANGLE, READING}), ("flux", {ANGLE, READING, SQUARES}), ("sana", {ANGLE, READING, SQUARES, QUOTIENT})],
+)  # fmt: skip
+def test_denoisers_of_real_families(family, reasons):
+    graphs = graphs_of(family)
+    graph = graphs.get("unet.forward") or graphs["transformer.forward"]
+
+    assert set(float32_nodes(graph, sites(graph), time_table=False).values()) == reasons
+
+
+def test_what_masks_is_finite_and_so_is_the_sum_of_two():
+    mask = np.array([0, 3, -np.inf, np.finfo(np.float32).min], dtype=np.float32)
+    finite = masking(mask)
+
+    assert holds_infinity(mask)
+    assert not holds_infinity(finite)
+    assert finite.dtype == np.float32
+    assert np.isfinite((finite + finite).astype(np.float16)).all()
+    assert finite[:2].tolist() == [0, 3]
+    assert np.isnan(masking(np.array([np.nan], dtype=np.float32))).all()
+
+
+def test_a_number_is_beyond_a_type_and_infinity_is_none():
+    assert is_beyond(np.array([1e6]), "float16")
+    assert not is_beyond(np.array([1e6]), "bfloat16")
+    assert not is_beyond(np.array([-np.inf, 65504]), "float16")

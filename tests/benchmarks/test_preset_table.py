@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from diffusers import DiffusionPipeline
 
+import qdx
 from benchmarks.preset_table import MODELS, page
 from qdx.exporter.plan import list_presets
 from qdx.targets import list_targets, load_target
@@ -59,3 +61,25 @@ def test_4_bits_are_refused_for_tensorrt_only_where_no_block_divides_the_inputs(
 )
 def test_it_is_what_the_script_makes(name):
     assert next(page([name])) in PAGE
+
+
+FAST = {"coreml": "palette4", "onnxruntime": "bfloat16", "openvino": "w4", "tensorrt": "w8a8"}
+
+
+def exported_cells():
+    """Every `yes` of the smallest sample; one of each runtime is exported by default."""
+    row = list(MODELS).index("digits")
+    for preset in list_presets():
+        for name, cell in cells(preset)[row].items():
+            target = name.strip("`")
+            marks = () if FAST.get(target) == preset else pytest.mark.slow
+            if cell == "yes":
+                yield pytest.param(preset, target, marks=marks)
+
+
+@pytest.mark.parametrize(("preset", "target"), exported_cells())
+def test_what_it_promises_of_the_smallest_sample_is_exported_and_opened(preset, target, tmp_path):
+    path, call = tmp_path / "bundle", {"num_inference_steps": 2}
+    qdx.export(ROOT / "samples/digits", target=target, plan=preset, output=path, call=call)
+
+    assert isinstance(qdx.open(path), DiffusionPipeline)

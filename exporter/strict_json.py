@@ -98,15 +98,27 @@ def parse_json(
     return value
 
 
-def dump_json(value: object) -> bytes:
+def dump_json(value: object, *, indent: int | None = 2) -> bytes:
     """Returns the canonical bytes of a JSON value: sorted keys, ASCII, one newline at the end.
+
+    Args:
+        value: Plain JSON.
+        indent: Spaces for each level; None for one line.
 
     Raises:
         InternalError: If the value is not plain JSON (other types, NaN, keys that are not text).
     """
     try:
         _check_plain(value)
-        text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
+        separators = (",", ":") if indent is None else None
+        text = json.dumps(
+            value,
+            sort_keys=True,
+            indent=indent,
+            separators=separators,
+            ensure_ascii=True,
+            allow_nan=False,
+        )
     except (TypeError, ValueError, RecursionError) as bad:
         raise InternalError(f"cannot write as JSON: {bad}") from bad
     return text.encode("ascii") + b"\n"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.coreml.artifact import read_artifact
-from qdx.backends.coreml.lower.site_names import SiteNames
+from qdx.backends.coreml.lower.operation_names import node_of
+from qdx.backends.site_table import SITES, SiteTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,10 +38,10 @@ def audit(folder: Path) -> tuple[KernelExecution, ...]:
     """The operations of the package in a component's folder, in order.
 
     Raises:
-        InvalidBundle: The package cannot be read.
+        InvalidBundle: The package cannot be read, or has no table of sites.
     """
     program = read_artifact(folder)
-    names = SiteNames(program)
+    table = SiteTable.read(program.metadata.get(SITES), source=program.path.name)
     makers = {value.name: one for one in program.main.operations for value in one.outputs}
     found = []
     for operation in program.main.operations:
@@ -51,7 +52,7 @@ def audit(folder: Path) -> tuple[KernelExecution, ...]:
                     operation.name,
                     _kind(operation, factors),
                     _precision(operation, factors, makers),
-                    names.sites(operation.name),
+                    table.sites(node_of(operation.name, table.names)),
                 )
             )
     return tuple(found)

@@ -13,6 +13,7 @@ from qdx.backends.onnx.naming import name_constants, name_nodes, order_initializ
 from qdx.backends.onnx.origin import settle_origins
 from qdx.backends.onnx.program import simplify, translate
 from qdx.backends.onnx.quantization import move_transposes_to_integers
+from qdx.backends.onnx.site_tables import make_tables
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.onnx.weights import bind_weights
 from qdx.exporter.errors import QdxError, StorageError
@@ -35,6 +36,7 @@ def model_from_graph(
     fold_transposes: bool = True,
     passes: Sequence[Callable[[ir.Model], None]] = (),
     bound_passes: Sequence[Callable[[ir.Model], None]] = (),
+    additions: bool = False,
 ) -> ir.Model:
     """Lowers a graph to an ONNX model whose weights are lazy.
 
@@ -45,6 +47,10 @@ def model_from_graph(
         fold_transposes: Whether a linear weight is stored as `[in, out]`, ready for MatMul.
         passes: The runtime's own rewrites, on the simplified graph before weights are bound.
         bound_passes: Its rewrites that derive weights from weights, once those are bound and named.
+        additions: Whether the runtime has kernels of residual additions, so that these are among the sites it computes.
+
+    Returns:
+        The model, whose metadata holds the tables of `qdx.backends.onnx.site_tables` and nothing else.
 
     Raises:
         InternalError: An operator has no translation, or the program and its specs disagree.
@@ -62,8 +68,10 @@ def model_from_graph(
     name_nodes(model)  # after every pass that makes nodes, before the metadata goes
     name_constants(model)
     order_initializers(model)
+    tables = make_tables(model, graph, additions=additions)
     settle_origins(model)
     strip_metadata(model)
+    model.metadata_props.update(tables)
     model.graph.name = graph.component
     model.ir_version = _IR_VERSION[forms.opset]
     return model

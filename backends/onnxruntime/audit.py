@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import tempfile
 import time
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.session import OnnxRuntimeRunner
-from qdx.backends.onnx.site_names import SiteNames
+from qdx.backends.onnx.site_tables import read_tables
 from qdx.backends.repeats import repeats
 from qdx.exporter.errors import InvalidBundle, first_line, quoted
 from qdx.exporter.graph.ir.graph import TensorSpec
@@ -59,6 +61,8 @@ _FLOAT_KERNELS: Final = frozenset(
         "SkipLayerNormalization",
     ]
 )
+_ADDED: Final = re.compile(r"(_token_\d+|_nchwc|_nhwc|/.*|_\d+)*\Z")
+"""What the runtime adds to the name of a node that it fuses or moves to another layout."""
 _COMPRESSED: Final = "MatMulNBits"
 _ACCURACY: Final = "session.qdq_matmulnbits_accuracy_level"
 _FLOAT_ACCURACY: Final = ("0", "1")
@@ -81,7 +85,7 @@ def audit(
         (quantizers, reshapes) does not.
 
     Raises:
-        InvalidBundle: ONNX Runtime cannot open or run the model.
+        InvalidBundle: ONNX Runtime cannot open or run the model, or it has no table of sites.
     """
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     first: dict[tuple[str, str], dict[str, Any]] = {}
@@ -90,7 +94,7 @@ def audit(
         key = (str(event["name"]).removesuffix(_EVENT), str(arguments["op_name"]))
         found[key].append(float(event["dur"]))
         first.setdefault(key, arguments)
-    names = SiteNames(model)
+    sites = _Sites(model)
     times = {key: statistics.median(durations) for key, durations in found.items()}
     total = sum(times.values()) or 1.0
     executions = []
@@ -101,12 +105,34 @@ def audit(
                 name,
                 kind,
                 _precision(kind, first[name, kind], options),
-                names.sites(name) if computes else (),
+                sites.of(name) if computes else (),
                 duration / total,
                 duration * _SECONDS,
             )
         )
     return tuple(executions)
+
+
+class _Sites:
+    """The sites of a model's nodes, by the names that the runtime gives them."""
+
+    def __init__(self, model: Path) -> None:
+        """Reads the model's structure; weights stay on disk."""
+        read = ir.load(model)
+        self._table, self._parts = read_tables(read, source=model.name)
+        # The runtime sometimes names a node after the value that it makes.
+        self._nodes = {
+            str(name): str(node.name)
+            for node in read.graph
+            for name in (*(value.name for value in node.outputs), node.name)
+        }
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """The keys of the sites that a node of the runtime's own graph computes; none for other nodes."""
+        ends = (end for end in range(len(name), 0, -1) if name[:end] in self._nodes)
+        known = (name[:end] for end in ends if _ADDED.fullmatch(name, end))
+        node = self._nodes.get(next(known, ""))
+        return self._table.sites(node) or self._parts.sites(node)
 
 
 def _precision(kind: str, arguments: Mapping[str, Any], options: Mapping[str, str]) -> str:

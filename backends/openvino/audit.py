@@ -17,8 +17,9 @@ import numpy as np
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.openvino.package import core
-from qdx.backends.openvino.site_names import SiteNames, read_site_names
+from qdx.backends.openvino.site_tables import read_tables
 from qdx.backends.repeats import repeats
+from qdx.backends.site_table import SiteTable
 from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["audit"]
@@ -47,7 +48,7 @@ def audit(
         threads: Processor threads; OpenVINO's default where None.
 
     Raises:
-        InvalidBundle: OpenVINO cannot read or compile the model.
+        InvalidBundle: OpenVINO cannot read or compile the model, or it has no tables of sites.
     """
     settings: dict[str, Any] = {**options, "PERF_COUNT": "YES"}
     if threads is not None:
@@ -57,7 +58,7 @@ def audit(
         compiled = core().compile_model(read, "CPU", settings)
     except RuntimeError as error:
         raise InvalidBundle(f"{quoted(model.name)}: OpenVINO cannot open it: {error}") from error
-    keys = read_site_names(read)
+    tables = read_tables(read, source=model.name)
     times = {} if read.is_dynamic() else _times(compiled)
     total = sum(times.values())
     found: list[KernelExecution] = []
@@ -65,16 +66,16 @@ def audit(
         name = node.get_friendly_name()
         if _told(node, "layerType") not in _NOT_EXECUTED:
             time_s = times.get(name, 0.0) if total else None
-            found.extend(_executions(node, name, keys, time_s, total))
+            found.extend(_executions(node, name, tables, time_s, total))
     return tuple(found)
 
 
 def _executions(
-    node: Any, name: str, keys: SiteNames, time_s: float | None, total_s: float
+    node: Any, name: str, tables: tuple[SiteTable, SiteTable], time_s: float | None, total_s: float
 ) -> list[KernelExecution]:
     """One for each precision: fused attention can multiply queries and probabilities in different ones."""
     kind = _told(node, "primitiveType")
-    sites = _sites(node, name, keys)
+    sites = _sites(node, name, *tables)
     inputs = [output.get_element_type().get_type_name() for output in node.input_values()]
     by_precision: dict[str, list[str]] = {}
     for key in sites:
@@ -98,24 +99,22 @@ def _precision(kind: str, key: str, inputs: Sequence[str], sites: int) -> str:
     return "int8" if set(first) <= _EIGHT_BITS and first else "float32"
 
 
-def _sites(node: Any, name: str, keys: SiteNames) -> tuple[str, ...]:
-    originals = _told(node, "originalLayersNames").split(",")
-    found = dict.fromkeys(_looked_up([*originals, name], keys.operations))
+def _sites(node: Any, name: str, own: SiteTable, parts: SiteTable) -> tuple[str, ...]:
+    names = [*_told(node, "originalLayersNames").split(","), name]
     layer = _told(node, "layerType")
+    found = _looked_up(names, own)
     if layer in _ATTENTION:  # one operation for both products keeps the name of the second
-        known = frozenset(keys.operations.values())
-        partners = (re.sub(r"pv(#\d+)?$", r"qk\1", key) for key in found)
-        found |= dict.fromkeys(key for key in partners if key in known)
+        found += _looked_up([name for name in names if _looked_up([name], own)], parts)
     if not found and layer.startswith(_WEIGHTED):
         parents = (output.get_node() for output in node.input_values())
         constants = [p.get_friendly_name() for p in parents if _told(p, "layerType") == "Const"]
-        found = dict.fromkeys(_looked_up([*constants, *originals, name], keys.parts)[:1])
-    return tuple(found)
+        named = ([*_looked_up([one], parts)] for one in (*constants, *names))
+        found = next(filter(None, named), [])
+    return tuple(dict.fromkeys(found))
 
 
-def _looked_up(names: Sequence[str], keys: Mapping[str, str]) -> list[str]:
-    stripped = (_ADDED.sub("", name) for name in names)
-    return [keys[name] for name in stripped if name in keys]
+def _looked_up(names: Sequence[str], table: SiteTable) -> list[str]:
+    return [key for name in names for key in table.sites(_ADDED.sub("", name))]
 
 
 def _times(compiled: Any) -> dict[str, float]:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from qdx.backends.contract import LoweredFiles
 from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
+from qdx.backends.onnx.site_tables import take_tables
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.openvino.gated_linear import split_gated_linears
 from qdx.backends.openvino.group_norm import norms_by_channel
 from qdx.backends.openvino.package import core, openvino
-from qdx.backends.openvino.site_names import site_names, write_site_names
+from qdx.backends.openvino.site_tables import read_tables, write_tables
 from qdx.backends.openvino.storage import narrow_weights
 from qdx.exporter.errors import StorageError
 
@@ -45,17 +46,17 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
         TargetRefusal: The graph has an operator without a form in ONNX, or a weight does not fit the type.
     """
     model = model_from_graph(graph, FORMS, fold_transposes=False, bound_passes=(widen_four_bits,))
+    tables = take_tables(model)  # the reader of ONNX files would copy metadata
     ov = openvino()
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
         source = Path(temporary) / "model.onnx"
         write_model(model, source, external_data="model.onnx_data")
         converted = _converted(source, graph)
-        names = site_names(graph, model)
-        write_site_names(converted, names)
+        write_tables(converted, tables)
         try:
             kept = split_gated_linears(converted)
             norms_by_channel(converted)
-            settle_names(converted, frozenset(names.operations))
+            settle_names(converted)
             kept += narrow_weights(converted, graph, storage_dtype, Path(temporary) / "narrow")
             ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=False)
         except (OSError, RuntimeError) as error:
@@ -77,12 +78,16 @@ def _converted(source: Path, graph: Graph) -> Any:
     return model
 
 
-def settle_names(model: Any, kept: frozenset[str] = frozenset()) -> None:
-    """Counts generated names again from zero, in the model's own order."""
+def settle_names(model: Any) -> None:
+    """Counts generated names again from zero, in the model's own order; those in its tables of sites stay."""
+    own, parts = read_tables(model, source=MODEL_FILE)
+    kept = {*own.names, *parts.names}
     counts: Counter[str] = Counter()
     for node in model.get_ordered_ops():
         name = node.get_friendly_name()
         if name not in kept and _GENERATED.fullmatch(name):
             kind = node.get_type_name()
-            node.set_friendly_name(f"{kind}_{counts[kind]}")
+            while (free := f"{kind}_{counts[kind]}") in kept:
+                counts[kind] += 1
+            node.set_friendly_name(free)
             counts[kind] += 1

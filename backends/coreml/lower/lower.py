@@ -13,11 +13,12 @@ from qdx.backends.contract import LoweredFiles
 from qdx.backends.coreml.lower.canonical import WEIGHTS_FOLDER, name_constants, write_package
 from qdx.backends.coreml.lower.frontend import decomposed, translate
 from qdx.backends.coreml.lower.halves import cut_package
+from qdx.backends.coreml.lower.operation_names import table_of
 from qdx.backends.coreml.lower.package import quiet
 from qdx.backends.coreml.lower.passes import run_passes
 from qdx.backends.coreml.lower.precision import Precision
 from qdx.backends.coreml.lower.refuse import check_halves, check_program
-from qdx.backends.coreml.lower.site_names import METADATA_KEY, site_table
+from qdx.backends.site_table import SITES
 from qdx.exporter.errors import StorageError
 from qdx.exporter.graph.analysis.sites import sites
 
@@ -61,7 +62,7 @@ def lower(
         name_constants(program)
         check_program(program, graph, profile)
         model = _serialized(program, specification, weights)
-        write_package(model, package, {METADATA_KEY: site_table(found)})
+        write_package(model, package, {SITES: table_of(found).text})
     if not profile.layout.halves:
         return LoweredFiles(package, _files(package))
     first, second = (folder / name for name in profile.layout.halves)

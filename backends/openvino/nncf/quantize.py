@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.openvino import package
 from qdx.backends.openvino.lower import settle_names
-from qdx.backends.openvino.site_names import read_site_names
 from qdx.exporter.errors import InvalidBundle, StorageError, TargetRefusal, first_line, quoted
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def quantize_with_nncf(
                 hint="other settings under `nncf`, or quantizer `qdx`",
             ) from error
     _forget_notes(quantized)
-    settle_names(quantized, frozenset(read_site_names(quantized).operations))
+    settle_names(quantized)
     try:
         ov.save_model(quantized, target, compress_to_fp16=False)
     except (OSError, RuntimeError) as error:

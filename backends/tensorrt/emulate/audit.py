@@ -7,41 +7,33 @@ shapes at hand is known to the builder alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Final
 
 import onnx_ir as ir
 
 from qdx.backends.contract import KernelExecution
-from qdx.backends.onnx.site_names import SiteNames
+from qdx.backends.onnx.site_tables import PRODUCTS, read_tables
 from qdx.backends.tensorrt.lint.products import operand
 from qdx.backends.tensorrt.model_file import read_model
 
 __all__ = ["audit_model"]
-
-_COMPUTES: Final = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 
 
 def audit_model(model: Path) -> tuple[KernelExecution, ...]:
     """The operations of a model file that the lowering wrote; weights stay on disk.
 
     Raises:
-        InvalidBundle: It is missing, or no ONNX model.
+        InvalidBundle: It is missing, no ONNX model, or one without a table of sites.
     """
     read = read_model(model)
-    names = SiteNames(model)
+    table, _ = read_tables(read, source=model.name)
     found = []
-    additions: Counter[str] = Counter()
     for node in read.graph:
         name = str(node.name)
-        if node.op_type in _COMPUTES:
-            found.append(KernelExecution(name, node.op_type, _precision(node), names.sites(name)))
+        if node.op_type in PRODUCTS:
+            found.append(KernelExecution(name, node.op_type, _precision(node), table.sites(name)))
         elif node.op_type == "Add" and (narrow := _quantized_branch(node)) is not None:
-            key = f"{name.rpartition('/')[0]}.add".removeprefix(".")
-            additions[key] += 1
-            number = "" if additions[key] == 1 else f"#{additions[key]}"
-            found.append(KernelExecution(name, node.op_type, _name(narrow), (f"{key}{number}",)))
+            found.append(KernelExecution(name, node.op_type, _name(narrow), table.sites(name)))
     return tuple(found)
 
 

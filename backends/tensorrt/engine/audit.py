@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qdx.backends.contract import KernelExecution
-from qdx.backends.onnx.site_names import SiteNames
+from qdx.backends.onnx.site_tables import PRODUCTS, read_tables
 from qdx.backends.tensorrt.engine.inspect import executions
 from qdx.backends.tensorrt.engine.record import read_record
 from qdx.backends.tensorrt.engine.run import TensorRtRunner
+from qdx.backends.tensorrt.model_file import read_model
 from qdx.exporter.files import safe_child
 from qdx.exporter.graph.ir.graph import TensorSpec
 
 __all__ = ["audit_engine", "sites_by_node"]
 
 _RUNS: Final = 5
-_PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def audit_engine(folder: Path, options: Mapping[str, str]) -> tuple[KernelExecution, ...]:
@@ -47,10 +46,17 @@ def audit_engine(folder: Path, options: Mapping[str, str]) -> tuple[KernelExecut
 
 
 def sites_by_node(model: Path) -> dict[str, tuple[str, ...]]:
-    """Sites of a model's products, by the node's name; what stands around a product computes none."""
-    names = SiteNames(model)
-    nodes = [str(node.name) for node in ir.load(model).graph if node.op_type in _PRODUCTS]
-    return {name: names.sites(name) for name in nodes}
+    """Sites of a model's products, by the node's name.
+
+    Of a fused layer, which has the precision of its product, what stands around that is no site of its own.
+
+    Raises:
+        InvalidBundle: The model is missing, no ONNX model, or one without a table of sites.
+    """
+    read = read_model(model)
+    table, _ = read_tables(read, source=model.name)
+    nodes = [str(node.name) for node in read.graph if node.op_type in PRODUCTS]
+    return {name: table.sites(name) for name in nodes}
 
 
 def _example(spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -1,0 +1,36 @@
+"""The tables of sites in an IR: those of the ONNX model that it was converted from, in its `rt_info`, which readers ignore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qdx.backends.site_table import PARTS, SITES, SiteTable
+
+__all__ = ["read_tables", "write_tables"]
+
+
+def write_tables(model: Any, tables: Mapping[str, str]) -> None:
+    """Stores tables in an IR, by their keys: `qdx.sites` at the path `qdx`, `sites`."""
+    for key, text in tables.items():
+        model.set_rt_info(text, key.split("."))
+
+
+def read_tables(model: Any, *, source: str) -> tuple[SiteTable, SiteTable]:
+    """The tables of an IR: by the names of the operations that compute sites, and by other names.
+
+    Raises:
+        InvalidBundle: One is missing or malformed; `source` names the IR.
+    """
+    own, parts = (
+        SiteTable.read(_text(model, key), source=source, key=key) for key in (SITES, PARTS)
+    )
+    return own, parts
+
+
+def _text(model: Any, key: str) -> str | None:
+    path = key.split(".")
+    if not model.has_rt_info(path):
+        return None
+    stored = model.get_rt_info(path)
+    return str(stored.value if hasattr(stored, "value") else stored)

@@ -20,6 +20,7 @@ from qdx.exporter.errors import QdxError, StorageError
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
 
 _INLINE_BYTES = 256
 _PAGE_BYTES = 4096
@@ -36,7 +37,7 @@ def model_from_graph(
     fold_transposes: bool = True,
     passes: Sequence[Callable[[ir.Model], None]] = (),
     bound_passes: Sequence[Callable[[ir.Model], None]] = (),
-    additions: bool = False,
+    listed: Callable[[Site], bool] = lambda site: not site.is_residual,
 ) -> ir.Model:
     """Lowers a graph to an ONNX model whose weights are lazy.
 
@@ -47,7 +48,7 @@ def model_from_graph(
         fold_transposes: Whether a linear weight is stored as `[in, out]`, ready for MatMul.
         passes: The runtime's own rewrites, on the simplified graph before weights are bound.
         bound_passes: Its rewrites that derive weights from weights, once those are bound and named.
-        additions: Whether the runtime has kernels of residual additions, so that these are among the sites it computes.
+        listed: Whether the tables list a site: those that the runtime has kernels of which its audit can tell.
 
     Returns:
         The model, whose metadata holds the tables of `qdx.backends.onnx.site_tables` and nothing else.
@@ -68,7 +69,7 @@ def model_from_graph(
     name_nodes(model)  # after every pass that makes nodes, before the metadata goes
     name_constants(model)
     order_initializers(model)
-    tables = make_tables(model, graph, additions=additions)
+    tables = make_tables(model, graph, listed)
     settle_origins(model)
     strip_metadata(model)
     model.metadata_props.update(tables)

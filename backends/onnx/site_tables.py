@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
@@ -46,15 +46,15 @@ _ABSORBED: Final = frozenset(
 _BEFORE_WEIGHTS: Final = frozenset({"Cast", "DequantizeLinear", "Reshape", "Transpose"})
 
 
-def make_tables(model: ir.Model, graph: Graph, *, additions: bool) -> dict[str, str]:
+def make_tables(model: ir.Model, graph: Graph, listed: Callable[[Site], bool]) -> dict[str, str]:
     """The tables of a model as texts by their keys, for its metadata.
 
     Args:
         model: Its nodes named for good, their origins known.
         graph: That it was lowered from.
-        additions: Whether residual additions are among the sites.
+        listed: Whether they list a site.
     """
-    found = [site for site in sites(graph) if additions or not site.is_residual]
+    found = [site for site in sites(graph) if listed(site)]
     nodes: dict[str, list[ir.Node]] = defaultdict(list)
     for node in model.graph:
         for name in origins(node):

@@ -26,6 +26,7 @@ from qdx.exporter.errors import StorageError
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
 
 MODEL_FILE = "openvino_model.xml"
 DATA_FILE = "openvino_model.bin"
@@ -45,7 +46,13 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
         StorageError: The disk refused.
         TargetRefusal: The graph has an operator without a form in ONNX, or a weight does not fit the type.
     """
-    model = model_from_graph(graph, FORMS, fold_transposes=False, bound_passes=(widen_four_bits,))
+    model = model_from_graph(
+        graph,
+        FORMS,
+        fold_transposes=False,
+        bound_passes=(widen_four_bits,),
+        listed=_is_product,
+    )
     tables = take_tables(model)  # the reader of ONNX files would copy metadata
     ov = openvino()
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as temporary:
@@ -63,6 +70,11 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
             raise StorageError(f"`{MODEL_FILE}`: OpenVINO could not write it: {error}") from error
         del converted, kept  # before the files they map go, and in this order
     return LoweredFiles(folder / MODEL_FILE, (folder / DATA_FILE,))
+
+
+def _is_product(site: Site) -> bool:
+    """Whether a site multiplies: products that lost their names can bear those of norms and additions beside them."""
+    return bool(site.ports) and not site.is_residual
 
 
 def _converted(source: Path, graph: Graph) -> Any:

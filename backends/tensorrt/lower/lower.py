@@ -76,7 +76,7 @@ def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     opset = _BFLOAT16_OPSET if compute_dtype == "bfloat16" else FORMS.opset
     forms = replace(FORMS, opset=_FLOAT4_OPSET if has_float4(graph.program) else opset)
     passes = (complete_types, widen_four_bits, write_zero_points)
-    model = model_from_graph(graph, forms, bound_passes=passes, additions=True)
+    model = model_from_graph(graph, forms, bound_passes=passes, listed=lambda _: True)
     narrow_doubles(model)
     if compute_dtype in _HALVES:
         kept = float32_nodes(graph, sites(graph), time_table=has_time_table(graph))

@@ -33,6 +33,10 @@ def _in_package(folder):
     return SiteTable.read(read_artifact(folder).metadata.get(SITES), source="the package")
 
 
+def _weighted():
+    return {site.key for site in sites(case_of("block").graph) if site.weight and site.ports}
+
+
 # How to read a table, and the file and the bytes by which it is found.
 TABLES = {
     "coreml": (_in_package, "model.mlmodel", b"qdx.sites"),
@@ -66,7 +70,7 @@ def altered(subject, folder, old, new):
 def test_each_weighted_site_is_in_the_table(subject, kind):
     table = TABLES[subject.target][0](getattr(subject, kind)("block").folder)
 
-    weighted = {site.key for site in sites(case_of("block").graph) if site.weight}
+    weighted = _weighted()
     assert weighted
     assert weighted <= {key for name in table.names for key in table.sites(name)}
 
@@ -76,8 +80,7 @@ def test_each_weighted_product_is_audited(subject):
         subject.floats("block").folder, subject.profile.options, threads=1
     )
 
-    products = {site.key for site in sites(case_of("block").graph) if site.weight and site.ports}
-    assert products <= {key for kernel in executed for key in kernel.sites}
+    assert _weighted() <= {key for kernel in executed for key in kernel.sites}
 
 
 def test_an_artifact_without_a_table_is_refused(subject, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -17,8 +18,8 @@ from qdx.exporter.graph.ir.graph import Graph
 from tests.support.tracing import graph_of
 
 
-def tables_of(graph: Graph, *, additions: bool = False) -> tuple[SiteTable, SiteTable]:
-    return read_tables(model_from_graph(graph, Forms(), additions=additions), source="made")
+def tables_of(graph: Graph, **options: Any) -> tuple[SiteTable, SiteTable]:
+    return read_tables(model_from_graph(graph, Forms(), **options), source="made")
 
 
 def keys_of(table: SiteTable) -> dict[str, tuple[str, ...]]:
@@ -56,15 +57,15 @@ def test_each_call_is_a_site_of_its_own() -> None:
     }
 
 
-def test_residual_additions_are_sites_where_there_are_kernels_of_them(
+def test_residual_additions_are_listed_where_the_lowering_asks_for_them(
     block: tuple[Graph, nn.Module],
 ) -> None:
-    expected = {site.key for site in sites(block[0]) if site.is_residual}
-    others = {site.key for site in sites(block[0])} - expected
-    assert expected
+    additions = {site.key for site in sites(block[0]) if site.is_residual}
+    others = {site.key for site in sites(block[0])} - additions
+    assert additions
 
-    for additions, known in ((True, expected | others), (False, others)):
-        own, _ = tables_of(block[0], additions=additions)
+    for options, known in (({"listed": lambda _: True}, additions | others), ({}, others)):
+        own, _ = tables_of(block[0], **options)
         assert {key for keys in keys_of(own).values() for key in keys} == known
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from qdx.backends.registry import get_backend
+from qdx.backends.site_table import PARTS, SITES
 from qdx.backends.tensorrt.engine.package import compute_capability, tensorrt
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
 from tests.support.engine_records import PLAN, record
@@ -22,7 +23,9 @@ X = {"x": np.ones((16, 32), np.float32)}
 @pytest.fixture
 def folder(tmp_path):
     """A folder without an engine."""
-    ir.save(linear(rows="16", sizes=(32, 64)), tmp_path / "model.onnx")
+    model = linear(rows="16", sizes=(32, 64))
+    model.metadata_props.update({SITES: "{}", PARTS: "{}"})
+    ir.save(model, tmp_path / "model.onnx")
     return tmp_path
 
 

@@ -47,12 +47,14 @@ class SiteTable:
             )
         where = f"{source}: {key}"
         table: Mapping[str, object] = parse_json(text, source=where, error=InvalidBundle)
-        for name, keys in table.items():
-            if not isinstance(keys, list) or not all(isinstance(one, str) for one in keys):
+        keys: dict[str, list[str]] = {}
+        for name, found in table.items():
+            if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
                 raise InvalidBundle(
                     f"{quoted(where)}: {quoted(name)} has no list of sites", hint="export again"
                 )
-        return cls(table)  # type: ignore[arg-type]  # checked just now
+            keys[name] = found
+        return cls(keys)
 
     @property
     def text(self) -> str:

@@ -77,7 +77,7 @@ def exported_cells():
                 yield pytest.param(preset, target, marks=marks)
 
 
-@pytest.mark.parametrize(("preset", "target"), exported_cells())
+@pytest.mark.parametrize(("preset", "target"), list(exported_cells()))
 def test_what_it_promises_of_the_smallest_sample_is_exported_and_opened(preset, target, tmp_path):
     path, call = tmp_path / "bundle", {"num_inference_steps": 2}
     qdx.export(ROOT / "samples/digits", target=target, plan=preset, output=path, call=call)

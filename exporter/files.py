@@ -286,7 +286,7 @@ def write_new_file(path: Path, content: bytes) -> None:
     """
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
-    _write_whole(path, content)
+    _write_whole(path, content, is_new=True)
 
 
 def is_leftover(name: str) -> bool:
@@ -294,7 +294,9 @@ def is_leftover(name: str) -> bool:
     return _LEFTOVER.fullmatch(name) is not None
 
 
-def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def _write_whole(
+    path: Path, content: bytes | Callable[[BinaryIO], object], *, is_new: bool = False
+) -> None:
     hidden: Path | None = None
     try:
         hidden, file = _beside(path)
@@ -305,6 +307,8 @@ def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
                 content(file)
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            path.touch(exist_ok=False)  # another may have taken the name meanwhile
         hidden.replace(path)
     except BaseException:
         if hidden is not None:

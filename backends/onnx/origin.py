@@ -7,42 +7,37 @@ are names of the retraced program. Their nodes still know what they were made of
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
+
+from qdx.exporter.graph.analysis.functional import source_name
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "GRAPH_NODE",
+    "GRAPH_NODES",
     "SCOPES",
     "join_origins",
     "note_origins",
-    "origin",
     "origins",
     "settle_origins",
     "trace_origins",
 ]
 
-GRAPH_NODE: Final = "graph_node"
+GRAPH_NODES: Final = "graph_nodes"
 """Key in `Node.meta` of a lowered model, which no file holds."""
 SCOPES: Final = "pkg.torch.onnx.name_scopes"
 """Key of the exporter's note in `Node.metadata_props`: the modules around a node, and its name in the retraced program."""
 _NOTE: Final = "qdx.graph_nodes"
 """Key of the names while the model is lowered: what copies the notes of a node, copies them too."""
-_SOURCES: Final = "from_node"
-
-
-def origin(node: ir.Node) -> str | None:
-    """Name of the graph's node that a node of a lowered model computes, or a part of it; None for one without."""
-    found = node.meta.get(GRAPH_NODE)
-    return None if found is None else str(found)
 
 
 def origins(node: ir.Node) -> tuple[str, ...]:
-    """Names of all nodes of the graph that a node computes while the model is lowered: one, or those that were joined."""
-    return tuple(node.metadata_props.get(_NOTE, "").split())
+    """Names of the graph's nodes that a node computes, or a part of them: one, those that were joined, or none."""
+    settled: tuple[str, ...] | None = node.meta.get(GRAPH_NODES)
+    return tuple(node.metadata_props.get(_NOTE, "").split()) if settled is None else settled
 
 
 def join_origins(node: ir.Node, *others: ir.Node) -> None:
@@ -51,7 +46,7 @@ def join_origins(node: ir.Node, *others: ir.Node) -> None:
 
 
 def note_origins(node: ir.Node, *computed: ir.Node) -> None:
-    """Notes that a node computes what others did, and nothing else: `origin` is that of the first."""
+    """Notes that a node computes what others did, and nothing else."""
     names = dict.fromkeys(name for one in computed for name in origins(one))
     if names:
         node.metadata_props[_NOTE] = " ".join(names)
@@ -68,7 +63,7 @@ def trace_origins(
         retraced: That the exporter made of it and translated.
     """
     known = {node.name for node in program.graph.nodes}
-    names = {node.name: _source(node.meta, id(program.graph)) for node in retraced.graph.nodes}
+    names = {node.name: source_name(node, id(program.graph)) for node in retraced.graph.nodes}
     for node in model.graph.all_nodes():
         if SCOPES in node.metadata_props:
             name = names.get(str(ast.literal_eval(node.metadata_props[SCOPES])[-1]))
@@ -77,19 +72,8 @@ def trace_origins(
 
 
 def settle_origins(model: ir.Model) -> None:
-    """Puts the names where `origin` finds them once the notes are gone."""
+    """Puts the names where `origins` finds them once the notes are gone."""
     for node in model.graph.all_nodes():
         found = origins(node)
         if found:
-            node.meta[GRAPH_NODE] = found[0]
-
-
-def _source(meta: dict[str, Any], graph: int) -> str | None:
-    """The node of a graph that another one was made of, over however many passes."""
-    sources = meta.get(_SOURCES)
-    while sources:
-        source = sources[-1]
-        if source.graph_id == graph:
-            return str(source.name)
-        sources = source.from_node
-    return None
+            node.meta[GRAPH_NODES] = found

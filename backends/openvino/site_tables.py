@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qdx.backends.site_table import PARTS, SITES, SiteTable
+from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["read_tables", "write_tables"]
 
@@ -23,14 +24,17 @@ def read_tables(model: Any, *, source: str) -> tuple[SiteTable, SiteTable]:
         InvalidBundle: One is missing or malformed; `source` names the IR.
     """
     own, parts = (
-        SiteTable.read(_text(model, key), source=source, key=key) for key in (SITES, PARTS)
+        SiteTable.read(_text(model, key, source), source=source, key=key) for key in (SITES, PARTS)
     )
     return own, parts
 
 
-def _text(model: Any, key: str) -> str | None:
+def _text(model: Any, key: str, source: str) -> str | None:
     path = key.split(".")
-    if not model.has_rt_info(path):
-        return None
-    stored = model.get_rt_info(path)
+    try:
+        if not model.has_rt_info(path):
+            return None
+        stored = model.get_rt_info(path)
+    except RuntimeError as error:  # what stands at the path is no place for others
+        raise InvalidBundle(f"{quoted(source)}: `rt_info` has no place for `{key}`") from error
     return str(stored.value if hasattr(stored, "value") else stored)

@@ -46,6 +46,21 @@ def test_a_file_that_must_be_new_takes_no_name_of_another(path):
     assert {one.name for one in path.parent.iterdir()} == {"file.bin", "link", "new"}
 
 
+def test_a_file_that_must_be_new_does_not_replace_one_that_came_meanwhile(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "x", files.os.fsync
+
+    def late(descriptor):
+        path.write_bytes(OLD)
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", late)
+    with pytest.raises(FileExistsError):
+        write_new_file(path, NEW)
+
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("raised", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
 def test_a_file_that_must_be_new_is_whole_or_absent(tmp_path, monkeypatch, raised):
     def fail(*_):

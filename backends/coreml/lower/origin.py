@@ -13,7 +13,7 @@ from coremltools.converters.mil.mil.scope import ScopeSource
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["handles", "number_nodes", "origin"]
+__all__ = ["handles_of", "number_nodes", "origin"]
 
 _HANDLE: Final = "debug_handle"
 
@@ -24,12 +24,12 @@ def number_nodes(program: ExportedProgram) -> None:
         node.meta[_HANDLE] = number
 
 
-def handles(program: ExportedProgram, names: Collection[str]) -> frozenset[int]:
+def handles_of(program: ExportedProgram, names: Collection[str]) -> frozenset[int]:
     """The handles of the nodes that have one of the names."""
     return frozenset(node.meta[_HANDLE] for node in program.graph.nodes if node.name in names)
 
 
 def origin(op: Any) -> int | None:
     """The handle of the node that an operation computes or is a part of; None for what a pass added by itself."""
-    (handle,) = op.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE) or (None,)
-    return handle
+    handles = op.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE) or ()
+    return next((handle for handle in reversed(handles) if handle is not None), None)

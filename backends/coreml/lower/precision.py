@@ -22,7 +22,7 @@ from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # its na
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
 from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 
-from qdx.backends.coreml.lower.origin import handles, origin
+from qdx.backends.coreml.lower.origin import handles_of, origin
 from qdx.backends.coreml.lower.stored_weights import StoredWeight
 from qdx.exporter.dtypes import number_type
 from qdx.exporter.graph.analysis.precision import (
@@ -78,7 +78,7 @@ class Precision:
         """
         kept = float32_nodes(graph, sites, time_table=has_time_table(graph))
         carrying = {site.node for site in sites if site.role == "shortcut"}
-        return cls(handles(graph.program, kept), mixed, handles(graph.program, carrying))
+        return cls(handles_of(graph.program, kept), mixed, handles_of(graph.program, carrying))
 
 
 def type_float16(program: Any, precision: Precision) -> None:
@@ -99,12 +99,18 @@ def type_float16(program: Any, precision: Precision) -> None:
 def _kept_float32(function: Any, nodes: frozenset[int]) -> frozenset[str]:
     """Names of the operations that stay float32 in any program."""
     kept: set[str] = set()
-    for op in function.operations:
-        if origin(op) in nodes:
+    for op in reversed(function.operations):
+        handle = origin(op)
+        if handle in nodes or (handle is None and _is_read_by(op, kept)):
             kept.add(op.name)
         if _has_small_scale(op):
             kept |= {op.name, *(user.name for user in op.outputs[0].child_ops)}
     return frozenset(kept)
+
+
+def _is_read_by(op: Any, names: set[str]) -> bool:
+    """Whether an operation of one of the names reads what another makes, such as an adapted input."""
+    return any(user.name in names for value in op.outputs for user in value.child_ops)
 
 
 def _between_products(function: Any, carrying: frozenset[int]) -> frozenset[str]:

@@ -80,7 +80,7 @@ def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     narrow_doubles(model)
     if compute_dtype in _HALVES:
         kept = float32_nodes(graph, sites(graph), time_table=has_time_table(graph))
-        type_model(model, _HALVES[compute_dtype], kept)
+        type_model(model, _HALVES[compute_dtype], kept.keys())
     elif compute_dtype != "float32":
         raise InternalError(f"`{graph.where}`: no form in {compute_dtype}")
     return model

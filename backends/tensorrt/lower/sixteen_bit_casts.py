@@ -11,7 +11,8 @@ Computed in float32 whatever the plan says: what the graph's own analysis keeps
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import ml_dtypes
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.tensor_adapters import TorchTensor
 
-from qdx.backends.onnx.origin import origin
+from qdx.backends.onnx.origin import origins
 from qdx.backends.onnx.weights import narrowed
 from qdx.backends.tensorrt.operators import FP4_QUANTIZE
 from qdx.exporter.errors import InternalError
@@ -32,6 +33,7 @@ __all__ = ["type_model"]
 _FLOAT: Final = ir.DataType.FLOAT
 _TORCH: Final = {ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 _NUMPY: Final = {ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
+_NAMES: Final = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 _TURN: Final = "Transpose"
 """Of a weight in 4-bit floats: as wide as what it turns."""
 _BOUNDS: Final = frozenset({"Clip", "Max", "Min"})
@@ -39,7 +41,7 @@ _FLOAT32_PORTS: Final = {"Resize": (1, 2), FP4_QUANTIZE: (1,)}
 """Inputs that the operators declare as float32."""
 
 
-def type_model(model: ir.Model, half: ir.DataType, float32: Collection[str]) -> None:
+def type_model(model: ir.Model, half: ir.DataType, float32: AbstractSet[str]) -> None:
     """Types a model in place; inputs and outputs keep their types behind casts.
 
     Args:
@@ -57,12 +59,12 @@ def type_model(model: ir.Model, half: ir.DataType, float32: Collection[str]) -> 
 class _Typing:
     """One model under work; a value is cast to a type once."""
 
-    def __init__(self, model: ir.Model, half: ir.DataType, float32: Collection[str]) -> None:
+    def __init__(self, model: ir.Model, half: ir.DataType, float32: AbstractSet[str]) -> None:
         self._model = model
         self._half = half
-        kept = [node for node in model.graph if origin(node) in float32]
-        kept += _float32_nodes(model, half)
-        self._kept = frozenset(map(id, kept))
+        kept = {id(node) for node in model.graph if not float32.isdisjoint(origins(node))}
+        kept |= {id(node) for node in _float32_nodes(model, half)}
+        self._kept = kept | _adapting(model, kept)
         self._casts: dict[tuple[int, ir.DataType], ir.Value] = {}
 
     def run(self) -> None:
@@ -98,7 +100,7 @@ class _Typing:
                 node.attributes[name] = ir.AttrInt64(name, self._half)
         filled = node.attributes.get("value") if node.op_type == "ConstantOfShape" else None
         if filled is not None and filled.as_tensor().dtype == _FLOAT:
-            tensor = self._narrow_array(masking(filled.as_tensor().numpy()))
+            tensor = self._narrow_array(self._masking(filled.as_tensor()))
             node.attributes["value"] = ir.AttrTensor("value", tensor)
 
     def _narrow_initializers(self) -> None:
@@ -108,8 +110,8 @@ class _Typing:
                 continue
             readers = [self._reads_half(use.node, use.idx) for use in value.uses()]
             tensor = value.const_value
-            if tensor is not None and any(readers) and _masks(value):
-                value.const_value = tensor = ir.Tensor(masking(tensor.numpy()), name=value.name)
+            if tensor is not None and any(readers) and _masks(value, self._half):
+                value.const_value = tensor = ir.Tensor(self._masking(tensor), name=value.name)
             if not all(readers):
                 continue
             if isinstance(tensor, ir.LazyTensor):
@@ -129,6 +131,9 @@ class _Typing:
             return TorchTensor(narrowed(name, wide, _TORCH[half]), name=name)
 
         return ir.LazyTensor(read, dtype=half, shape=ir.Shape(tensor.shape), name=name)
+
+    def _masking(self, tensor: ir.TensorProtocol) -> NDArray[Any]:
+        return masking(tensor.numpy(), _NAMES[self._half])
 
     def _narrow_array(self, values: NDArray[Any], name: str | None = None) -> ir.TensorProtocol:
         """A constant; a bound beyond the type becomes the type's own."""
@@ -167,6 +172,19 @@ def _cast_node(value: ir.Value, dtype: ir.DataType) -> ir.Node:
     return node
 
 
+def _adapting(model: ir.Model, kept: AbstractSet[int]) -> set[int]:
+    """Ids of the nodes that adapt an input, and come from no node of the graph, where what reads it is kept or counts."""
+    found: set[int] = set()
+    for node in reversed(model.graph):
+        if origins(node):
+            continue
+        counts = any(value.dtype is not None and value.dtype.is_integer() for value in node.outputs)
+        readers = (id(use.node) for value in node.outputs for use in value.uses())
+        if counts or any(reader in kept or reader in found for reader in readers):
+            found.add(id(node))
+    return found
+
+
 def _float32_nodes(model: ir.Model, half: ir.DataType) -> Iterator[ir.Node]:
     """What this runtime computes in float32."""
     for node in model.graph:
@@ -192,14 +210,14 @@ def _known(value: ir.Value | None) -> NDArray[Any] | None:
 
 def _is_beyond(value: ir.Value | None, half: ir.DataType) -> bool:
     numbers = _known(value)
-    return numbers is not None and is_beyond(numbers, half.name.lower())
+    return numbers is not None and is_beyond(numbers, _NAMES[half])
 
 
-def _masks(value: ir.Value) -> bool:
+def _masks(value: ir.Value, half: ir.DataType) -> bool:
     """Whether a constant stands for infinity, and bounds nothing."""
     numbers = _known(value)
     bounds = any(use.node.op_type in _BOUNDS for use in value.uses())
-    return numbers is not None and not bounds and holds_infinity(numbers)
+    return numbers is not None and not bounds and holds_infinity(numbers, _NAMES[half])
 
 
 def _in_float4(node: ir.Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from qdx.backends.onnx.session import OnnxRuntimeRunner
@@ -17,6 +19,7 @@ from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.measure.metrics import sqnr_db
 from qdx.targets import load_target
+from tests.support.norms import NORMS
 from tests.support.sixteen_bits import LITERALLY, Block
 from tests.support.tracing import graph_of
 
@@ -102,6 +105,50 @@ def test_squares_beyond_float16_do_not_overflow(tmp_path: Path) -> None:
     result = _run(graph, "float16", tmp_path, x=x)
     assert torch.isfinite(result).all()
     assert sqnr_db(module(x), result) > 60
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_that_are_written_out_are_right(norm: str, tmp_path: Path) -> None:
+    """As ONNX's definitions compute them: ONNX Runtime keeps float32 between operations that it has in no other type."""
+
+    class Normed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return NORMS[norm](x) * 2
+
+    x = torch.randn(1, 6, 8) * 300
+    graph, module = graph_of(Normed, {"x": x})
+    files = lower(graph, "float16", PROFILE, tmp_path)
+    (found,) = ReferenceEvaluator(str(files.model)).run(None, {"x": x.numpy()})
+
+    assert sqnr_db(module(x), torch.from_numpy(found)) > 55
+
+
+@pytest.mark.parametrize("face", [torch.tensor([981.0]), torch.tensor(981)])
+def test_what_adapts_a_timestep_to_the_face_does_not_round_it(
+    face: torch.Tensor, tmp_path: Path
+) -> None:
+    """The angle was traced with another rank or type than the layout gives."""
+    graph, module = graph_of(Sinusoid, {"t": torch.tensor([981.0])})
+    kind = str(face.dtype).removeprefix("torch.")
+    (given,) = graph.inputs
+    spec = dataclasses.replace(given, dtype=kind, shape=tuple(face.shape))
+    adapted = dataclasses.replace(graph, inputs=(spec,))
+
+    result = _run(adapted, "float16", tmp_path, t=face)
+    assert sqnr_db(module(torch.tensor([981.0])), result) > 60
+
+
+def test_a_mask_that_swallows_all_scores_is_no_infinity(tmp_path: Path) -> None:
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(x + (1 - m) * -1e9, -1)
+
+    inputs = {"x": torch.randn(2, 4, 4), "m": torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]])[:, None]}
+    graph, module = graph_of(Masked, inputs)
+    result = _run(graph, "float16", tmp_path, **inputs)
+
+    assert torch.isfinite(result).all()
+    assert sqnr_db(module(**inputs)[:1], result[:1]) > 55
 
 
 def test_attention_without_a_softmax_divides_by_no_zero_and_adds_up_in_float32(

@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Whole pipelines first: no process is left with a long file when the others have nothing to do any more."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/qdx/"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:

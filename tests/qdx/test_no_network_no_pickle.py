@@ -81,7 +81,9 @@ def watched(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "target", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)]
+)
 def test_a_whole_export_and_run(smallest, tmp_path, target):
     done = watched(smallest, tmp_path, target)
 

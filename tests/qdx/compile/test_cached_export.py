@@ -39,11 +39,11 @@ def forbidden(*_arguments, **_options):
 @pytest.mark.parametrize(
     ("target", "scheme", "options"),
     [
-        ("onnxruntime", MSE, {}),
+        pytest.param("onnxruntime", MSE, {}, marks=pytest.mark.slow),
         ("onnxruntime", STATIC_MSE, {"bias_correction": True, "smoothing": {"alpha": 0.5}}),
         ("openvino", MSE, {}),
         ("coreml", PALETTE, {}),
-        ("coreml", PALETTE_INT8, {}),
+        pytest.param("coreml", PALETTE_INT8, {}, marks=pytest.mark.slow),
     ],
     ids=["mse", "static", "openvino", "palette", "palette of int8"],
 )

@@ -38,6 +38,14 @@ OPTIONS = {
 }
 
 
+def each(*names):
+    """Every pair of options and target; by default each has one of the targets, and all options together both."""
+    for index, name in enumerate(names):
+        for target in TARGETS:
+            is_fast = name == "all" or target == TARGETS[index % 2]
+            yield pytest.param(name, target, marks=() if is_fast else pytest.mark.slow)
+
+
 SAFETENSORS = save({"weight": torch.zeros(2)})
 
 
@@ -70,8 +78,7 @@ def sqnr_db(reference, value):
     return float(10 * torch.log10(reference.double().square().mean() / error))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "target"), [*each(*OPTIONS)])
 def test_the_stored_recipe_rebuilds_what_the_artifact_computes(smallest, tmp_path, name, target):
     options = OPTIONS[name]
     export(smallest, tmp_path, plan(**options), target)
@@ -163,8 +170,7 @@ def kept(smallest, tmp_path_factory):
 
 
 class TestRangesFile:
-    @pytest.mark.parametrize("target", TARGETS)
-    @pytest.mark.parametrize("name", ["plain", "smoothing"])
+    @pytest.mark.parametrize(("name", "target"), [*each("plain", "smoothing")])
     def test_it_makes_the_bundle_that_calibrating_makes(
         self, smallest, kept, tmp_path, name, target
     ):

@@ -135,8 +135,15 @@ def test_a_pipeline_folder_is_no_bundle(ddpm, tmp_path):
         verify(folder, model=ddpm.folder)
 
 
-@pytest.mark.parametrize("large", [True, False])
-@pytest.mark.parametrize("target", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("target", "large"),
+    [
+        ("openvino", True),
+        ("onnxruntime", True),
+        ("onnxruntime", False),
+        pytest.param("openvino", False, marks=pytest.mark.slow),
+    ],
+)
 def test_of_a_large_model_the_graph_in_pytorch_answers_what_lockstep_has_asked_alone(
     smallest, tmp_path, monkeypatch, large, target
 ):

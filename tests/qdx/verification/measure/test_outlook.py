@@ -149,8 +149,15 @@ def test_memory_is_that_of_what_is_compiled_or_of_the_references_own_weights():
     assert gigabytes(compiled_ratio=3.0, weights_bytes=10**10) == pytest.approx(10, abs=0.05)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize(
+    ("runtime", "large"),
+    [
+        ("onnxruntime", True),
+        ("openvino", False),
+        pytest.param("onnxruntime", False, marks=pytest.mark.slow),
+        pytest.param("openvino", True, marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_told_of_is_what_is_done(smallest, tmp_path, monkeypatch, runtime, large):
     if large:
         monkeypatch.setattr(selection, "COMPARED_MACS", 1)

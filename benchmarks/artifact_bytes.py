@@ -64,8 +64,8 @@ def models(names: list[str], folder: Path) -> Iterator[tuple[str, Path, dict[str
 
 
 def differences(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[str]:
-    """What differs among the exports that both have, the manifest aside."""
-    found = []
+    """What differs, the manifest aside; an export that only one of them has is a difference too."""
+    found = [f"{key}: in one alone" for key in sorted(before.keys() ^ after.keys())]
     for key in sorted(before.keys() & after.keys()):
         one, other = before[key], after[key]
         names = sorted((one.keys() | other.keys()) - {_MANIFEST})

@@ -26,6 +26,7 @@ __all__ = [
     "shape",
     "tensor_inputs",
     "words",
+    "writes_in_place",
 ]
 
 
@@ -66,6 +67,12 @@ def name_of(node: Node) -> str:
         return "getitem"
     packet = getattr(node.target, "overloadpacket", node.target)
     return str(getattr(packet, "__name__", packet))
+
+
+def writes_in_place(node: Node) -> bool:
+    """Whether an operator writes into its first argument, as the end of its name says: `add_`, but not `__and__`."""
+    name = name_of(node)
+    return name.endswith("_") and not name.startswith("_")
 
 
 def shape(node: Any) -> tuple[int, ...]:
@@ -183,8 +190,7 @@ class Flow:
         """Operations that write into a node's elements, directly or through a view of it."""
         found: dict[Node, list[Node]] = {}
         for node in self.nodes:
-            name = name_of(node)
-            if not name.endswith("_") or name.startswith("_"):
+            if not writes_in_place(node):
                 continue
             target = node.args[0] if node.args else None
             while isinstance(target, Node) and target.op == "call_function":

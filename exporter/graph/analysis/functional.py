@@ -11,11 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from qdx.exporter.graph.analysis.flow import name_of, words
+from qdx.exporter.graph.analysis.flow import name_of, words, writes_in_place
 from qdx.exporter.graph.ir.graph import Graph
 
 __all__ = ["constant_number", "first_alike", "source_name", "without_writes"]
-
 
 _COPIES: Final = words("_to_copy alias clone detach detach_ expand lift_fresh_copy")
 
@@ -28,7 +27,7 @@ def without_writes(graph: Graph) -> tuple[Graph, dict[str, str]]:
         for the nodes that were made of one.
     """
     nodes = graph.program.graph.nodes
-    if not any(name_of(node).endswith("_") for node in nodes):
+    if not any(map(writes_in_place, nodes)):
         return graph, {node.name: node.name for node in nodes}
     program = graph.program.run_decompositions({})
     known = {node.name for node in nodes}

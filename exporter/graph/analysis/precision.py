@@ -40,6 +40,14 @@ MASKED: Final = 3e4
 """What stands for infinity in sixteen bits: two such masks and a score add up to less than float16 ends at, and real
 infinities make a softmax not-a-number."""
 
+_SPELLINGS: Final = {
+    "concatenate": "cat",
+    "divide": "div",
+    "fmax": "maximum",
+    "multiply": "mul",
+    "subtract": "sub",
+    "true_divide": "div",
+}
 _WAVES: Final = words("cos polar sin tan")
 _PRODUCTS: Final = words("bmm matmul mm")
 _LEARNED: Final = words(
@@ -291,16 +299,6 @@ class _Search:
             found.add(node)
             pending += self.flow.sources(node)
         return found
-
-
-_SPELLINGS: Final = {
-    "concatenate": "cat",
-    "divide": "div",
-    "fmax": "maximum",
-    "multiply": "mul",
-    "subtract": "sub",
-    "true_divide": "div",
-}
 
 
 def _first(node: Node) -> Any:

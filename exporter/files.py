@@ -297,9 +297,10 @@ def is_leftover(name: str) -> bool:
 def _write_whole(
     path: Path, content: bytes | Callable[[BinaryIO], object], *, is_new: bool = False
 ) -> None:
-    hidden: Path | None = None
+    made: list[Path] = []
     try:
         hidden, file = _beside(path)
+        made.append(hidden)
         with file:
             if isinstance(content, bytes):
                 file.write(content)
@@ -309,11 +310,12 @@ def _write_whole(
             os.fsync(file.fileno())
         if is_new:
             path.touch(exist_ok=False)  # another may have taken the name meanwhile
+            made.append(path)
         hidden.replace(path)
     except BaseException:
-        if hidden is not None:
+        for left in made:
             with contextlib.suppress(OSError):
-                hidden.unlink(missing_ok=True)
+                left.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 

@@ -73,6 +73,17 @@ def test_a_file_that_must_be_new_is_whole_or_absent(tmp_path, monkeypatch, raise
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupt_while_a_new_file_takes_its_name_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_new_file(tmp_path / "x", NEW)
+
+    assert not list(tmp_path.iterdir())
+
+
 def interrupted(file):
     file.write(NEW[:3])
     raise KeyboardInterrupt

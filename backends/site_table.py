@@ -6,13 +6,13 @@ an operation is for, nothing but the table says.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import dump_json, parse_json
 
-__all__ = ["PARTS", "SITES", "SiteTable"]
+__all__ = ["PARTS", "SITES", "SiteTable", "read_both"]
 
 SITES: Final = "qdx.sites"
 """Under this key artifacts hold the table of the operations that compute sites."""
@@ -70,3 +70,17 @@ class SiteTable:
     def sites(self, name: str | None) -> tuple[str, ...]:
         """The keys of the sites that an operation of this name computes; none for others, and for None."""
         return () if name is None else self._keys.get(name, ())
+
+
+def read_both(text_of: Callable[[str], str | None], *, source: str) -> tuple[SiteTable, SiteTable]:
+    """The tables of an artifact: by the names of the operations that compute sites, and by other names.
+
+    Args:
+        text_of: The text that the artifact holds under a key; None where it holds none.
+        source: The artifact's name, for messages.
+
+    Raises:
+        InvalidBundle: One is missing or malformed.
+    """
+    own, parts = (SiteTable.read(text_of(key), source=source, key=key) for key in (SITES, PARTS))
+    return own, parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 
 from qdx.backends.onnx.origin import origins
-from qdx.backends.site_table import PARTS, SITES, SiteTable
+from qdx.backends.site_table import PARTS, SITES, SiteTable, read_both
 from qdx.exporter.graph.analysis.sites import sites
 
 if TYPE_CHECKING:
@@ -81,11 +81,7 @@ def read_tables(model: ir.Model, *, source: str) -> tuple[SiteTable, SiteTable]:
     Raises:
         InvalidBundle: One is missing or malformed; `source` names the model.
     """
-    own, parts = (
-        SiteTable.read(model.metadata_props.get(key), source=source, key=key)
-        for key in (SITES, PARTS)
-    )
-    return own, parts
+    return read_both(model.metadata_props.get, source=source)
 
 
 def _computing(site: Site, nodes: list[ir.Node]) -> list[ir.Node]:

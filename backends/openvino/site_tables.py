@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qdx.backends.site_table import PARTS, SITES, SiteTable
+from qdx.backends.site_table import SiteTable, read_both
 from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["read_tables", "write_tables"]
@@ -23,10 +23,7 @@ def read_tables(model: Any, *, source: str) -> tuple[SiteTable, SiteTable]:
     Raises:
         InvalidBundle: One is missing or malformed; `source` names the IR.
     """
-    own, parts = (
-        SiteTable.read(_text(model, key, source), source=source, key=key) for key in (SITES, PARTS)
-    )
-    return own, parts
+    return read_both(lambda key: _text(model, key, source), source=source)
 
 
 def _text(model: Any, key: str, source: str) -> str | None:

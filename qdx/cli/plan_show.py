@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qdx.exporter.graph.analysis.precision import Float32Reason
+    from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan import Chosen, Examination, Plan, ResolvedPlan, SiteResolution
     from qdx.exporter.plan.resolve.totals import Totals
@@ -67,22 +68,21 @@ def _examine(
 
     source = trace_pipeline(model, load_images(call), progress=progress)
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
+    graphs: dict[str, Graph] = {}
     found: dict[str, Sequence[Site]] = {}
-    kept: Kept = {}
     with progress.task("tracing", len(source.chosen)) as task:
         for where in source.chosen:
-            graph = source.graph(where, profile)
-            found[where] = sites(graph)
-            kept[where] = Counter(float32_nodes(graph, found[where], time_table=False).values())
+            graphs[where] = source.graph(where, profile)
+            found[where] = sites(graphs[where])
             task.advance(1)
     examined = examine(plan, source.skeleton.modules, profile, found, source.captured.kinds)
     computes = {one.component: one.computes for one in examined.resolved.components}
-    halved = {
-        where: counts
-        for where, counts in kept.items()
-        if counts and computes[where.partition(".")[0]] in {"float16", "bfloat16"}
+    kept = {
+        where: Counter(float32_nodes(graph, found[where], time_table=False).values())
+        for where, graph in graphs.items()
+        if computes[graph.component] in {"float16", "bfloat16"}
     }
-    return examined, halved
+    return examined, {where: counts for where, counts in kept.items() if counts}
 
 
 def _as_data(examination: Examination, kept: Kept) -> dict[str, Any]:

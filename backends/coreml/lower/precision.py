@@ -25,13 +25,8 @@ from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 from qdx.backends.coreml.lower.origin import handles_of, origin
 from qdx.backends.coreml.lower.stored_weights import StoredWeight
 from qdx.exporter.dtypes import number_type
-from qdx.exporter.graph.analysis.precision import (
-    MASKED,
-    float32_nodes,
-    holds_infinity,
-    is_beyond,
-    masking,
-)
+from qdx.exporter.graph.analysis.constants import MASKED, holds_infinity, is_beyond, masking
+from qdx.exporter.graph.analysis.precision import float32_nodes
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.transforms.time_embedding import has_time_table
 

@@ -26,14 +26,13 @@ from qdx.backends.onnx.origin import origins
 from qdx.backends.onnx.weights import narrowed
 from qdx.backends.tensorrt.operators import FP4_QUANTIZE
 from qdx.exporter.errors import InternalError
-from qdx.exporter.graph.analysis.precision import holds_infinity, is_beyond, masking
+from qdx.exporter.graph.analysis.constants import holds_infinity, is_beyond, masking
 
 __all__ = ["type_model"]
 
 _FLOAT: Final = ir.DataType.FLOAT
 _TORCH: Final = {ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 _NUMPY: Final = {ir.DataType.FLOAT16: np.float16, ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
-_NAMES: Final = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 _TURN: Final = "Transpose"
 """Of a weight in 4-bit floats: as wide as what it turns."""
 _BOUNDS: Final = frozenset({"Clip", "Max", "Min"})
@@ -133,7 +132,7 @@ class _Typing:
         return ir.LazyTensor(read, dtype=half, shape=ir.Shape(tensor.shape), name=name)
 
     def _masking(self, tensor: ir.TensorProtocol) -> NDArray[Any]:
-        return masking(tensor.numpy(), _NAMES[self._half])
+        return masking(tensor.numpy(), self._half.name.lower())
 
     def _narrow_array(self, values: NDArray[Any], name: str | None = None) -> ir.TensorProtocol:
         """A constant; a bound beyond the type becomes the type's own."""
@@ -210,14 +209,14 @@ def _known(value: ir.Value | None) -> NDArray[Any] | None:
 
 def _is_beyond(value: ir.Value | None, half: ir.DataType) -> bool:
     numbers = _known(value)
-    return numbers is not None and is_beyond(numbers, _NAMES[half])
+    return numbers is not None and is_beyond(numbers, half.name.lower())
 
 
 def _masks(value: ir.Value, half: ir.DataType) -> bool:
     """Whether a constant stands for infinity, and bounds nothing."""
     numbers = _known(value)
     bounds = any(use.node.op_type in _BOUNDS for use in value.uses())
-    return numbers is not None and not bounds and holds_infinity(numbers, _NAMES[half])
+    return numbers is not None and not bounds and holds_infinity(numbers, half.name.lower())
 
 
 def _in_float4(node: ir.Node) -> bool:

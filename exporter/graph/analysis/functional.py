@@ -30,10 +30,9 @@ def without_writes(graph: Graph) -> tuple[Graph, dict[str, str]]:
     if not any(map(writes_in_place, nodes)):
         return graph, {node.name: node.name for node in nodes}
     program = graph.program.run_decompositions({})
-    known = {node.name for node in nodes}
     origin = id(graph.program.graph)
-    made = {node.name: source_name(node, origin) or node.name for node in program.graph.nodes}
-    names = {name: source for name, source in made.items() if source in known}
+    made = ((node.name, source_name(node, origin)) for node in program.graph.nodes)
+    names = {name: source for name, source in made if source is not None}
     return replace(graph, program=program), names
 
 

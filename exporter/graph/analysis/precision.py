@@ -10,18 +10,15 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.fx import Node
 
-from qdx.exporter.dtypes import number_type
 from qdx.exporter.graph.analysis.flow import MOVES, Flow, name_of, words
 from qdx.exporter.graph.analysis.functional import constant_number, first_alike, without_writes
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.graph.ir.site import Site
 
-__all__ = ["MASKED", "Float32Reason", "float32_nodes", "holds_infinity", "is_beyond", "masking"]
+__all__ = ["Float32Reason", "float32_nodes"]
 
 
 class Float32Reason(StrEnum):
@@ -34,14 +31,8 @@ class Float32Reason(StrEnum):
     READING = "reads the noise from the picture"
 
 
-INFINITE: Final = 1e38
-"""Magnitude from which a constant stands for infinity, as in masks of attention."""
-MASKED: Final = 3e4
-"""What stands for infinity in sixteen bits: two such masks and a score add up to less than float16 ends at, and real
-infinities make a softmax not-a-number."""
-
 _SPELLINGS: Final = {
-    "concatenate": "cat",
+    "clip": "clamp",
     "divide": "div",
     "fmax": "maximum",
     "multiply": "mul",
@@ -63,11 +54,11 @@ _SPREADS: Final = words(
 _PAIRS: Final = words("std_mean var_mean")
 """Those of two results, the first of which is the spread."""
 _TOTALS: Final = words("mean sum")
-_ROOTS: Final = words("add clamp clamp_min clip maximum pow reciprocal rsqrt sqrt sub")
+_ROOTS: Final = words("add clamp clamp_min maximum pow reciprocal rsqrt sqrt sub")
 """What may stand between the mean of squares and the product or quotient that it is made for."""
 _SCALINGS: Final = words("div mul")
 _SUMS: Final = words("linalg_norm linalg_vector_norm norm sqrt sum")
-_GUARDS: Final = words("add clamp clamp_min clip maximum")
+_GUARDS: Final = words("add clamp clamp_min maximum")
 _LEAST_FLOAT16: Final = 2.0**-25
 """Magnitudes up to this are zero in float16."""
 
@@ -172,9 +163,8 @@ class _Search:
             if node in found or name not in _ROOTS | _SCALINGS | MOVES:
                 continue
             others = [one for one in self.flow.sources(node) if one not in found]
-            if (
-                others and name in _ROOTS
-            ):  # the square of a mean that is taken from the mean of squares, or a number
+            # Only a number, or the square of the mean, is added to or taken from a mean of squares.
+            if others and name in _ROOTS:
                 squares = [self._square(one) or self._number(one) for one in others]
                 if not all(squares):
                     continue
@@ -305,23 +295,3 @@ def _first(node: Node) -> Any:
     """What a node reads; the first of several."""
     found = node.args[0] if node.args else None
     return found[0] if isinstance(found, list | tuple) and found else found
-
-
-def holds_infinity(values: NDArray[Any], dtype: str = "float16") -> bool:
-    """Whether an array has infinities, or numbers that stand for them: negative ones beyond a type do, in masks."""
-    return not bool(_is_finite(values, dtype).all())
-
-
-def is_beyond(values: NDArray[Any], dtype: str) -> bool:
-    """Whether an array has a number that a type does not hold, infinity and what stands for it left aside."""
-    return bool(((values > number_type(dtype).maximum) & _is_finite(values, dtype)).any())
-
-
-def masking(values: NDArray[Any], dtype: str = "float16") -> NDArray[Any]:
-    """An array with what masks in sixteen bits in the place of infinities; its type and its other numbers stay."""
-    kept = _is_finite(values, dtype) | np.isnan(values)
-    return np.where(kept, values, np.sign(values) * MASKED).astype(values.dtype)
-
-
-def _is_finite(values: NDArray[Any], dtype: str) -> NDArray[np.bool_]:
-    return (values < INFINITE) & (values >= max(number_type(dtype).minimum, -INFINITE))

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qdx.backends.registry import get_backend
-from qdx.exporter.errors import RuntimeMissing
 from tests.support.conformance.cases import KINDS, QUANTIZED, marked
 from tests.support.conformance.checks import CHECKS, KIND_CHECKS, QUANTIZED_CHECKS
-from tests.support.conformance.subject import Subject
-
-RUNTIMES = ("coreml", "onnxruntime", "openvino", "tensorrt")
-
-
-@pytest.fixture(scope="module", params=RUNTIMES)
-def subject(request, tmp_path_factory):
-    try:
-        get_backend(request.param)
-    except RuntimeMissing as missing:
-        pytest.skip(missing.message)
-    return Subject(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.mark.parametrize("check", CHECKS)

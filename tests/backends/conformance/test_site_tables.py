@@ -8,12 +8,10 @@ import onnx_ir as ir
 import pytest
 
 from qdx.backends.onnx.site_tables import read_tables as of_onnx
-from qdx.backends.registry import get_backend
 from qdx.backends.site_table import SITES, SiteTable
-from qdx.exporter.errors import InvalidBundle, RuntimeMissing
+from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.graph.analysis.sites import sites
 from tests.support.conformance.cases import case_of
-from tests.support.conformance.subject import Subject
 
 
 def _in_onnx(folder):
@@ -44,15 +42,6 @@ TABLES = {
     "openvino": (_in_ir, "openvino_model.xml", b"<sites "),
     "tensorrt": (_in_onnx, "model.onnx", b"qdx.sites"),
 }
-
-
-@pytest.fixture(scope="module", params=TABLES)
-def subject(request, tmp_path_factory):
-    try:
-        get_backend(request.param)
-    except RuntimeMissing as missing:
-        pytest.skip(missing.message)
-    return Subject(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def altered(subject, folder, old, new):

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from qdx.exporter.graph.analysis.precision import (
-    Float32Reason,
-    float32_nodes,
-    holds_infinity,
-    is_beyond,
-    masking,
-)
+from qdx.exporter.graph.analysis.precision import Float32Reason, float32_nodes
 from qdx.exporter.graph.analysis.sites import sites
 from tests.support.norms import NORMS
 from tests.support.tiny_graphs import graphs_of
@@ -180,26 +173,3 @@ def test_denoisers_of_real_families(family, reasons):
     graph = graphs.get("unet.forward") or graphs["transformer.forward"]
 
     assert set(float32_nodes(graph, sites(graph), time_table=False).values()) == reasons
-
-
-def test_what_masks_is_finite_and_so_is_the_sum_of_two():
-    mask = np.array([0, 3, -np.inf, np.finfo(np.float32).min], dtype=np.float32)
-    finite = masking(mask)
-
-    assert holds_infinity(mask)
-    assert not holds_infinity(finite)
-    assert finite.dtype == np.float32
-    assert np.isfinite((finite + finite).astype(np.float16)).all()
-    assert finite[:2].tolist() == [0, 3]
-    assert np.isnan(masking(np.array([np.nan], dtype=np.float32))).all()
-
-
-def test_a_number_is_beyond_a_type_and_infinity_is_none():
-    assert is_beyond(np.array([1e6]), "float16")
-    assert not is_beyond(np.array([1e6]), "bfloat16")
-    assert not is_beyond(np.array([-np.inf, 65504]), "float16")
-
-
-def test_a_negative_number_beyond_a_type_masks():
-    assert masking(np.array([-1e9, 1e6, 5], dtype=np.float32)).tolist() == [-3e4, 1e6, 5]
-    assert masking(np.array([-1e9], dtype=np.float32), "bfloat16").tolist() == [-1e9]

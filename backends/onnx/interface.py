@@ -44,8 +44,10 @@ def apply_interface(model: ir.Model, graph: Graph) -> None:
         )
     for index, (value, spec) in enumerate(zip(inputs, graph.inputs, strict=True)):
         model.graph.inputs[index] = _adapt_input(model, value, spec, graph.where)
+    named: set[int] = set()
     for index, (value, spec) in enumerate(zip(outputs, graph.outputs, strict=True)):
-        model.graph.outputs[index] = _adapt_output(model, value, spec)
+        model.graph.outputs[index] = _adapt_output(model, value, spec, apart=id(value) in named)
+        named.add(id(value))
 
 
 def _adapt_input(model: ir.Model, value: ir.Value, spec: TensorSpec, where: str) -> ir.Value:
@@ -96,9 +98,10 @@ def _resize_rank(
     return ir.node("Reshape" if len(spec.shape) > len(traced) else "Expand", [value, target])
 
 
-def _adapt_output(model: ir.Model, value: ir.Value, spec: TensorSpec) -> ir.Value:
+def _adapt_output(model: ir.Model, value: ir.Value, spec: TensorSpec, *, apart: bool) -> ir.Value:
+    """The value with an output's name; a value of its own where it has another name already, of an output say."""
     wanted = _DTYPES[spec.dtype]
-    taken = value.is_graph_input() or value.is_initializer()
+    taken = apart or value.is_graph_input() or value.is_initializer()
     if value.dtype == wanted and not taken:
         value.name, value.shape = spec.name, ir.Shape(spec.shape)
         return value

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import LoweredFiles
+from qdx.backends.onnx.carried_types import carry_types
 from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
@@ -24,7 +25,7 @@ MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx_data"
 
 FORMS = Forms(opset=21)
-PASSES = (fuse_attention, gemm_to_matmul, share_quantizers)
+PASSES = (fuse_attention, gemm_to_matmul, share_quantizers, carry_types)
 BOUND_PASSES = (
     widen_four_bits,
     decompress_once,

@@ -14,7 +14,6 @@ from coremltools.converters.mil.converter import _reset_conversion_state
 from coremltools.converters.mil.frontend.torch import ops
 from coremltools.converters.mil.frontend.torch.converter import TorchConverter
 from coremltools.converters.mil.mil import Builder, Program
-from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 
 from qdx.backends.coreml.lower.converters import register_operators
 from qdx.backends.coreml.lower.folding import constant_values
@@ -23,6 +22,8 @@ from qdx.backends.coreml.lower.stored_weights import as_array
 from qdx.exporter.errors import QdxError, Refusal, TargetRefusal, first_line
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.exporter.graph.ir.weights import LazyWeight
 
@@ -40,8 +41,30 @@ _TYPES = {
 def decomposed(graph: Graph) -> Graph:
     """The graph as the converter takes it: functional, its composite operators whole."""
     program = graph.program.run_decompositions({})
+    _part_outputs(program)
     number_nodes(program)
     return replace(graph, program=program)
+
+
+def _part_outputs(program: ExportedProgram) -> None:
+    """Gives each output a node of its own, in place: the converter names an output by naming what computes it.
+
+    Inputs have names already.
+    """
+    end = program.graph.output_node()
+    taken = {node for node in program.graph.nodes if node.op == "placeholder"}
+    results: list[Any] = []
+    for spec, result in zip(program.graph_signature.output_specs, end.args[0], strict=True):
+        if result in taken:
+            with program.graph.inserting_before(end):
+                # Of what copies, this alone becomes an operation.
+                copy = program.graph.call_function(torch.ops.aten.type_as.default, (result, result))
+            copy.meta = dict(result.meta)
+            spec.arg.name = copy.name
+            result = copy  # noqa: PLW2901
+        taken.add(result)
+        results.append(result)
+    end.args = (tuple(results),)
 
 
 def translate(graph: Graph, specification: int) -> Program:
@@ -123,19 +146,6 @@ class _Converter(TorchConverter):  # type: ignore[misc]
         used |= set(self.graph.outputs)
         self.graph.nodes = nodes
         self.graph.params |= {name: value for name, value in values.items() if name in used}
-
-    def convert_const(self) -> None:
-        """Adds the constants, and what keeps an output apart from an input that it passes on."""
-        super().convert_const()
-        for index, name in enumerate(self.graph.outputs):
-            if name in self.graph.inputs:
-                passed = f"{name}_passed_on"
-                with Builder.scope(
-                    ScopeInfo(source=ScopeSource.EXIR_STACK_TRACE, data=[None]),
-                    ScopeInfo(source=ScopeSource.EXIR_DEBUG_HANDLE, data=[None]),
-                ):
-                    self.context.add(Builder.identity(x=self.context[name], name=passed))
-                self.graph.outputs[index] = passed
 
     def _add_const(self, name: str, val: Any) -> None:
         weight = self.weights.get(name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 
 from qdx.backends.contract import LoweredFiles
+from qdx.backends.onnx.carried_types import carry_types
 from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
@@ -76,7 +77,9 @@ def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     opset = _BFLOAT16_OPSET if compute_dtype == "bfloat16" else FORMS.opset
     forms = replace(FORMS, opset=_FLOAT4_OPSET if has_float4(graph.program) else opset)
     passes = (complete_types, widen_four_bits, write_zero_points)
-    model = model_from_graph(graph, forms, bound_passes=passes, listed=lambda _: True)
+    model = model_from_graph(
+        graph, forms, passes=(carry_types,), bound_passes=passes, listed=lambda _: True
+    )
     narrow_doubles(model)
     if compute_dtype in _HALVES:
         kept = float32_nodes(graph, sites(graph), time_table=has_time_table(graph))

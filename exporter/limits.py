@@ -42,6 +42,11 @@ HELPER_FILE_LIMIT_BYTES: Final = 256 * MIB
 # Images for a pipeline call.
 IMAGE_FILE_LIMIT_BYTES: Final = 64 * MIB
 IMAGE_SIDE_LIMIT_PIXELS: Final = 8192
+# Videos for a pipeline call: every frame is held in memory.
+VIDEO_FILE_LIMIT_BYTES: Final = 1024 * MIB
+VIDEO_FRAMES_LIMIT: Final = 4096
+# A tensor that a bundle records by its shape, made of noise again: embeddings and latents of videos stay below.
+CALL_TENSOR_LIMIT_ELEMENTS: Final = 2**28
 
 PATH_SEGMENT_LIMIT: Final = 128
 PATH_SEGMENTS_LIMIT: Final = 16

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import io
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from PIL import Image
 
-from qdx.exporter.errors import InvalidInput, UsageError, quoted
-from qdx.exporter.files import read_bytes
-from qdx.exporter.limits import IMAGE_FILE_LIMIT_BYTES, IMAGE_SIDE_LIMIT_PIXELS
+from qdx.exporter.capture.media import call_parameters, media_arguments
+from qdx.exporter.errors import UsageError, quoted
+
+if TYPE_CHECKING:
+    from qdx.exporter.capture.media import Parameters
+
+__all__ = ["complete_call", "other_call"]
 
 # Which names of a pipeline's signature stand for the batch; the first that exists is used.
 _BATCH_ARGUMENTS = ("prompt", "class_labels", "batch_size", "num_images_per_prompt")
-IMAGE_ARGUMENTS = ("image", "mask_image", "control_image")
 _TEXT_ARGUMENTS = (
     "negative_prompt",
     "prompt_2",
@@ -24,46 +24,61 @@ _TEXT_ARGUMENTS = (
     "negative_prompt_2",
     "negative_prompt_3",
 )
-_DEFAULT_SIZE_PIXELS = 512
-_DRY_RUN_STEPS = 2
+_DRY_RUN_STEPS: Final = 2
+_DRY_RUN_STEPS_LIMIT: Final = 1000
+"""A schedule has no more steps, mostly; a strength that needs more is refused by the pipeline."""
 
 
 def complete_call(pipeline: Any, call: dict[str, Any]) -> dict[str, Any]:
-    """The user's arguments with those added that a dry run needs.
-
-    Images may be given as paths; pictures that are required and missing become noise of the pipeline's
-    own size.
+    """The arguments with those added that every run needs: a class, few steps, and arrays as the output.
 
     Args:
         pipeline: The diffusers pipeline.
-        call: Arguments that the user chose.
+        call: Arguments that the user chose, files opened; None stays None.
 
     Raises:
-        UsageError: An argument is unknown to the pipeline, or an image cannot be read.
+        UsageError: An argument is unknown to the pipeline, or the name of a file stands where a picture should.
     """
-    parameters = inspect.signature(pipeline.__call__).parameters
+    parameters = call_parameters(pipeline)
     unknown = sorted(call.keys() - parameters.keys())
     if unknown:
         raise UsageError(
             f"--call: {type(pipeline).__name__} has no argument `{unknown[0]}`",
             hint=f"it takes: {', '.join(parameters)}",
         )
-    full = load_images(call)
-    if "prompt" in parameters and full.get("prompt") is None and full.get("prompt_embeds") is None:
-        full["prompt"] = "a photograph"
+    for name in media_arguments(parameters):
+        _check_opened(name, call.get(name))
+    full = dict(call)
     if "class_labels" in parameters:
         full.setdefault("class_labels", [0])
-    for name in IMAGE_ARGUMENTS:
-        if name in parameters and full.get(name) is None:
-            usual = default_size_pixels(pipeline)
-            full[name] = noise_image(
-                int(full.get("width") or usual), int(full.get("height") or usual)
-            )
     if "num_inference_steps" in parameters:
-        full.setdefault("num_inference_steps", _DRY_RUN_STEPS)
+        full.setdefault("num_inference_steps", _fewest_steps(parameters, call))
     if "output_type" in parameters:
         full.setdefault("output_type", "np")
     return full
+
+
+def _check_opened(name: str, value: Any) -> None:
+    if isinstance(value, list):
+        for one in value:
+            _check_opened(name, one)
+    if isinstance(value, str):
+        raise UsageError(f"--call: `{name}` is the text {quoted(value)}, expected a picture")
+
+
+def _fewest_steps(parameters: Parameters, call: dict[str, Any]) -> int:
+    """So many steps that two of them denoise, where a strength below one leaves out the first ones."""
+    if "strength" not in parameters:
+        return _DRY_RUN_STEPS
+    strength = call.get("strength", parameters["strength"].default)
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength < 1:
+        return _DRY_RUN_STEPS
+    fitting = (
+        steps
+        for steps in range(_DRY_RUN_STEPS, _DRY_RUN_STEPS_LIMIT)
+        if int(steps * strength) >= _DRY_RUN_STEPS
+    )
+    return next(fitting, _DRY_RUN_STEPS_LIMIT)
 
 
 def other_call(
@@ -98,7 +113,9 @@ def other_call(
     if "max_sequence_length" in parameters:
         length = call.get("max_sequence_length") or parameters["max_sequence_length"].default
         other["max_sequence_length"] = max(int(length) // 2, 2)
-    images = [name for name in IMAGE_ARGUMENTS if isinstance(call.get(name), Image.Image)]
+    images = [
+        name for name in media_arguments(parameters) if isinstance(call.get(name), Image.Image)
+    ]
     if size_pixels is not None and ({"height", "width"} <= parameters.keys() or images):
         # Unlike factors, so that no dimension of the second call equals another by chance.
         height, width = size_pixels[0] * 2, size_pixels[1] * 3
@@ -113,60 +130,3 @@ def other_call(
         frames = int(call.get("num_frames") or parameters["num_frames"].default)
         other["num_frames"] = 2 * (frames - 1) + 1
     return other
-
-
-def load_images(call: dict[str, Any], *, base: Path | None = None) -> dict[str, Any]:
-    """The call with every image argument that is a path, or a list of paths, opened.
-
-    Args:
-        call: Arguments that the user chose.
-        base: Folder that relative paths start from; the working folder where None.
-
-    Raises:
-        UsageError: A file cannot be read as an image.
-    """
-    return {
-        name: _loaded(name, value, base or Path.cwd()) if name in IMAGE_ARGUMENTS else value
-        for name, value in call.items()
-    }
-
-
-def _loaded(name: str, value: Any, base: Path) -> Any:
-    if isinstance(value, list):
-        return [_loaded(name, one, base) for one in value]
-    if not isinstance(value, str | Path):
-        return value
-    path = base / value
-    try:
-        data = read_bytes(path, IMAGE_FILE_LIMIT_BYTES, error=InvalidInput, allow_hard_links=True)
-        with Image.open(io.BytesIO(data)) as image:
-            if max(image.size) > IMAGE_SIDE_LIMIT_PIXELS:
-                raise ValueError(
-                    f"{image.width}x{image.height} pixels, "
-                    f"expected at most {IMAGE_SIDE_LIMIT_PIXELS} each"
-                )
-            return image.convert("RGB")
-    except InvalidInput as error:
-        raise UsageError(f"--call: `{name}`: {error.message}", hint=error.hint) from error
-    # Decoders of damaged files raise anything, and so does a picture that unpacks too large.
-    except Exception as error:
-        raise UsageError(f"--call: `{name}`: {quoted(path)} cannot be read as an image: {error}",
-                         hint="give the path of a PNG or JPEG file") from error  # fmt: skip
-
-
-def noise_image(width: int, height: int) -> Image.Image:
-    """A seeded noise picture."""
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def default_size_pixels(pipeline: Any) -> int:
-    """Height and width of the pictures that the pipeline makes when it is not told."""
-    scale = int(getattr(pipeline, "vae_scale_factor", 1) or 1)
-    for name in ("unet", "transformer"):
-        sample_size = getattr(
-            getattr(getattr(pipeline, name, None), "config", None), "sample_size", None
-        )
-        if isinstance(sample_size, int):
-            return sample_size * scale
-    return _DEFAULT_SIZE_PIXELS

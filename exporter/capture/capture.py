@@ -11,6 +11,7 @@ from qdx.exporter.capture.calls import CallRecord, one_call_each
 from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.kinds import component_kinds
 from qdx.exporter.capture.skeleton import Skeleton
+from qdx.exporter.capture.stand_ins import run_with_stand_ins
 from qdx.exporter.capture.trace import Moving
 from qdx.exporter.graph.ir.kind import Kind
 
@@ -27,12 +28,16 @@ class Capture:
         moving: Per `component.method`, the dimensions that differ between the dry runs.
         usual: For dynamic shapes, the records of the first dry run, with the sizes of the user's call.
         kinds: What each component that is called does, by name.
+        call: The user's call, with what stands in for arguments that it lacks.
+        notes: What stands in, in words.
     """
 
     calls: dict[str, CallRecord]
     moving: dict[str, Moving]
     usual: dict[str, CallRecord]
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capture:
@@ -41,11 +46,11 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
     Raises:
         UsageError, InvalidModel: As `dry_run` and `complete_call`.
     """
-    first_call = complete_call(skeleton.pipeline, call)
-    records = dry_run(skeleton, first_call)
+    filled, records, notes = run_with_stand_ins(skeleton, call)
+    first_call = complete_call(skeleton.pipeline, filled)
     calls, kinds = one_call_each(records), component_kinds(records)
     if shapes == "static":
-        return Capture(calls, {}, {}, kinds)
+        return Capture(calls, {}, {}, kinds, filled, notes)
     second = other_call(skeleton.pipeline, first_call, _picture_size(skeleton, records))
     second_records = dry_run(skeleton, second)
     others = one_call_each(
@@ -53,7 +58,7 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
     )  # numbers that move between the runs move, too
     moving = {where: _moving(calls[where], others[where]) for where in calls if where in others}
     seconds = {where: others.get(where, record) for where, record in calls.items()}
-    return Capture(seconds, moving, calls, kinds)
+    return Capture(seconds, moving, calls, kinds, filled, notes)
 
 
 def _moving(one: CallRecord, other: CallRecord) -> Moving:

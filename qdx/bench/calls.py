@@ -14,8 +14,10 @@ from torch import Tensor
 from qdx.bench.contenders import methods_of
 from qdx.exporter.calibrate.timesteps import timestep_input
 from qdx.exporter.capture.arguments import complete_call
+from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.errors import UsageError, first_line, quoted
 from qdx.exporter.progress import SILENT
@@ -112,7 +114,8 @@ def reference_calls(
     check_source(manifest.source.files, folder.path, progress=progress)
     skeleton = load_pipeline(folder, progress=progress)
     pipeline = skeleton.pipeline
-    full = complete_call(pipeline, {**restore_call(manifest.call), **(call or {})})
+    given = load_files(call or {}, call_parameters(pipeline))
+    full = complete_call(pipeline, {**restore_call(manifest.call), **given})
     if _STEPS in inspect.signature(pipeline.__call__).parameters:
         full[_STEPS] = steps
     graphs = {

@@ -43,16 +43,27 @@ def computing_versions() -> dict[str, JsonValue]:
 
 
 def images_digest(call: dict[str, Any]) -> str:
-    """SHA-256 of the pixels of all images in a pipeline call, of which records keep the size alone."""
-    from PIL import Image
-
+    """SHA-256 of all pictures, tensors and arrays in a pipeline call, of which records keep the size alone."""
     digest = hashlib.sha256()
     for name, value in sorted(call.items()):
-        for image in value if isinstance(value, list) else [value]:
-            if isinstance(image, Image.Image):
-                digest.update(f"{name} {image.mode} {image.size};".encode())
-                digest.update(image.tobytes())
+        _digest_leaves(digest, name, value)
     return digest.hexdigest()
+
+
+def _digest_leaves(digest: hashlib._Hash, name: str, value: Any) -> None:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    if isinstance(value, list | tuple):
+        for one in value:
+            _digest_leaves(digest, name, one)
+    elif isinstance(value, Image.Image):
+        digest.update(f"{name} {value.mode} {value.size};".encode())
+        digest.update(value.tobytes())
+    elif isinstance(value, torch.Tensor | np.ndarray):
+        tensor = torch.as_tensor(value)
+        digest.update(f"{name} {type(value).__name__} {tensor_digest(tensor)};".encode())
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

@@ -16,7 +16,6 @@ from qdx.calibration.kept import Kept, kept_ranges
 from qdx.calibration.run import calibrate as calibrate_graphs
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file, load_ranges, save_ranges
-from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.devices import CPU, choose_device, describe_device
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
@@ -92,13 +91,14 @@ def calibrate(
     intent = load_plan(plan)
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
-    loaded = load_images(call or {})
-    source = trace_pipeline(model, loaded, progress=progress, cache=cache)
+    source = trace_pipeline(model, call or {}, progress=progress, cache=cache)
+    for note in source.captured.notes:
+        progress.say(note)
     kept = None if cache is None else Kept(cache, fresh=fresh)
     ranges = record_ranges(
         source,
         intent,
-        loaded,
+        source.call,
         prompts=prompts,
         workers=workers,
         device=chosen,
@@ -155,7 +155,7 @@ def record_ranges(
     """
     given = source
     own = plan.calibration.call
-    call = {**call, **load_images(own or {})}
+    call = {**call, **(own or {})}
     if source.captured.moving or own:  # captured at other sizes than the calibration's
         components = sorted({record.component for record in source.chosen.values()})
         source = (

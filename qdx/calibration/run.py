@@ -31,7 +31,7 @@ from qdx.exporter.calibrate.provenance import Provenance
 from qdx.exporter.calibrate.ranges import Ranges, merged_ranges
 from qdx.exporter.calibrate.timesteps import boundaries_for
 from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
-from qdx.exporter.capture.arguments import complete_call, load_images
+from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
@@ -119,7 +119,6 @@ def calibrate(
         InsufficientMemory: Memory will not do, or that of the GPU ran out.
     """
     skeleton = build_skeleton(folder)
-    call = load_images(call)
     full = _full_call(skeleton, call, settings)
     calls = sample_calls(full, settings.samples, prompts)
     inputs = {where: {spec.name for spec in graph.inputs} for where, graph in graphs.items()}

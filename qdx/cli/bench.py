@@ -62,13 +62,12 @@ def command(
             "--call is given without --model", hint="give the model, which takes the call"
         )
     from qdx.bench.bench import bench
-    from qdx.exporter.capture.arguments import load_images
 
     with progress_bars() as progress:
         report = bench(
             bundles,
             model=model,
-            call=None if arguments is None else load_images(arguments),
+            call=arguments,
             steps=steps,
             rounds=rounds,
             threads=threads,

@@ -74,11 +74,10 @@ def command(
 
 def _describe_sites(path: Path, call: dict[str, Any]) -> dict[str, Any]:
     """The sites of every graph that the pipeline call needs, each with its share of the graph's work."""
-    from qdx.exporter.capture.arguments import load_images
     from qdx.exporter.graph.analysis.sites import sites
     from qdx.source.pipeline import trace_pipeline
 
-    traced = trace_pipeline(path, load_images(call))
+    traced = trace_pipeline(path, call)
     graphs = []
     for where, record in traced.chosen.items():
         found = sites(traced.graph(where))

@@ -59,14 +59,13 @@ def command(
 def _examine(
     plan: Plan, profile: TargetProfile, model: Path, call: dict[str, Any], progress: Progress
 ) -> tuple[Examination, Kept]:
-    from qdx.exporter.capture.arguments import load_images
     from qdx.exporter.graph.analysis.precision import float32_nodes
     from qdx.exporter.graph.analysis.sites import sites
     from qdx.exporter.plan import examine
     from qdx.source.pipeline import trace_pipeline
     from qdx.source.timesteps import with_exact_timesteps
 
-    source = trace_pipeline(model, load_images(call), progress=progress)
+    source = trace_pipeline(model, call, progress=progress)
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
     graphs: dict[str, Graph] = {}
     found: dict[str, Sequence[Site]] = {}

@@ -91,12 +91,12 @@ def command(
     _check_size(arguments)
     check_names(output, expected_count(arguments), force=force)
     from qdx.bundle.reader import read_bundle
-    from qdx.exporter.capture.arguments import load_images
+    from qdx.exporter.capture.call_files import load_files
+    from qdx.exporter.capture.media import call_parameters
     from qdx.exporter.devices import choose_device
     from qdx.runtime.pipeline import open_pipeline
 
     asked = arguments
-    arguments = load_images(arguments)
     with progress_bars() as progress:
         computing = choose_device(device, progress.say)
         opened = read_bundle(bundle)
@@ -108,6 +108,7 @@ def command(
             progress=progress,
         )
     _check_arguments(pipeline, arguments)
+    arguments = load_files(arguments, call_parameters(pipeline))
     exported = _as_exported(pipeline, opened.manifest.call, arguments)
     arguments |= exported
     check_names(output, expected_count(arguments), force=force)

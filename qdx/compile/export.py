@@ -27,7 +27,6 @@ from qdx.compile.notes import float_notes, option_notes, size_notes, table_notes
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file
-from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError
@@ -127,7 +126,6 @@ def export(
     """
     output = Path(output)
     BundleWriter.check(output, force=force)
-    call = load_images(call or {})
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
     profile = load_target(target)
@@ -142,8 +140,10 @@ def export(
         None if layout is None else open_layout(layout, profile, model, shapes, halved=halves)
     )
     source = trace_pipeline(
-        model, call, components=components, shapes=shapes, progress=progress, cache=cache
+        model, call or {}, components=components, shapes=shapes, progress=progress, cache=cache
     )
+    call = source.call
+    recorded_call = record_call(call)
     if packages is not None:
         packages.check(source)
     skeleton = source.skeleton
@@ -185,7 +185,7 @@ def export(
                 "resolved": record_of(planned.resolved),
                 "calibration": calibration,
                 "source": {"pipeline_class": source.folder.pipeline_class, "files": dict(source.source_digests)},
-                "call": record_call(call),
+                "call": recorded_call,
                 "shapes": shapes,
                 "components": entries,
                 "omitted": skeleton.omitted,
@@ -205,6 +205,7 @@ def export(
         skeleton.omitted,
         source.left_out,
         (
+            *source.captured.notes,
             *timestep_notes,
             *float_notes(planned.resolved),
             *size_notes(recorded_ranges, call),

@@ -12,8 +12,10 @@ import torch
 
 from qdx.bundle.companions import helper_paths
 from qdx.cache.digests import file_digest
+from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.sizes import open_sizes
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
@@ -77,6 +79,11 @@ class TracedPipeline:
         usual = _fit_to_layout(self.captured.usual[where], profile)
         return replace(graph, sizes=open_sizes(graph.inputs, _shapes(usual), _shapes(fitted)))
 
+    @property
+    def call(self) -> dict[str, Any]:
+        """The user's call, its files opened, with what stands in for arguments that it lacks."""
+        return dict(self.captured.call)
+
     @cached_property
     def mapped_weights(self) -> Mapping[str, LazyWeights]:
         """The parameters by component as pages of their files, for graphs that run again and again."""
@@ -106,6 +113,7 @@ def trace_pipeline(
     *,
     components: Sequence[str] | None = None,
     shapes: Shapes = "static",
+    opens_files: bool = True,
     progress: Progress = SILENT,
     cache: Store | None = None,
 ) -> TracedPipeline:
@@ -113,9 +121,10 @@ def trace_pipeline(
 
     Args:
         model: The folder.
-        call: The pipeline call that decides shapes and options, its images loaded.
+        call: The pipeline call that decides shapes and options.
         components: Only these are wanted; None wants all.
         shapes: Whether sizes that move between two calls are open.
+        opens_files: Whether files that the call names are opened; not where a bundle wrote the call.
         progress: Shows the steps.
         cache: Where digests of files are kept between runs; None computes them.
 
@@ -127,6 +136,8 @@ def trace_pipeline(
     folder = read_pipeline_folder(model)
     with progress.task("reading the pipeline"):
         skeleton, checkpoints, weights = _read(folder)
+    if opens_files:
+        call = load_files(call, call_parameters(skeleton.pipeline))
     with progress.task("dry run"):
         captured = capture(skeleton, call, shapes=shapes)
     chosen, left_out = _choose(captured, components)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdx.bundle.reader import Bundle, read_bundle
+from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.cost.memory import give_back
 from qdx.exporter.devices import is_cpu
@@ -146,7 +148,8 @@ def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -
         device=opened.device,
         progress=progress,
     )
-    call = {**restore_call(manifest.call), **(request.call or {})}
+    given = load_files(request.call or {}, call_parameters(reference.pipeline))
+    call = {**restore_call(manifest.call), **given}
     specs = run_specs(
         reference.chosen_call(call, request.steps),
         seed=request.seed,

@@ -83,9 +83,9 @@ class Calibration(PlanModel):
     ) -> dict[str, int | float | str] | None:
         if call is None:
             return None
-        from qdx.exporter.capture.arguments import IMAGE_ARGUMENTS
+        from qdx.exporter.capture.media import is_media_name
 
-        if images := sorted(call.keys() & set(IMAGE_ARGUMENTS)):
+        if images := sorted(filter(is_media_name, call)):
             raise ValueError(
                 f"`{images[0]}` is an image, and a plan opens no files; give it with --call"
             )

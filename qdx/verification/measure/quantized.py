@@ -14,7 +14,6 @@ from qdx.bundle.recipes import rebuilt, recipes_of
 from qdx.bundle.resolution import restored
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
-from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.cost.arithmetic import macs_of_call
 from qdx.exporter.devices import CPU, is_cpu
@@ -121,9 +120,10 @@ def quantized_model(
     manifest = bundle.manifest
     source = trace_pipeline(
         model,
-        load_images(restore_call(manifest.call)),
+        restore_call(manifest.call),
         components=list(manifest.components),
         shapes=manifest.shapes,
+        opens_files=False,
         progress=progress,
     )
     with progress.task("quantizing the graphs in PyTorch"):

@@ -16,7 +16,6 @@ from qdx.bench.contenders import read_contenders
 from qdx.bundle import read_bundle
 from qdx.cli.inspect import describe_bundle
 from qdx.compile.export import export
-from qdx.exporter.capture.arguments import load_images
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.rewrites.forms import apply, to_artifact
@@ -133,7 +132,7 @@ def test_packages_compute_what_the_unadapted_components_compute(
     made: tuple[str, Path, Path],
 ) -> None:
     family, model, bundle = made
-    source = trace_pipeline(model, load_images(arguments(family)), components=CHOSEN.get(family))
+    source = trace_pipeline(model, arguments(family), components=CHOSEN.get(family))
     manifest = read_bundle(bundle).manifest
 
     for where, record in source.chosen.items():
@@ -238,7 +237,7 @@ def test_the_unet_in_two_halves_computes_what_it_does_whole(
 
 def plain_unet(model: Path, family: str) -> Any:
     """The inputs of the UNet as it was traced."""
-    source = trace_pipeline(model, load_images(arguments(family)), components=["unet"])
+    source = trace_pipeline(model, arguments(family), components=["unet"])
     return source.graph("unet.forward", load_target("coreml")).inputs
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qdx.exporter.capture.arguments import noise_image
+from qdx.exporter.capture.noise import noise_image
 from qdx.verification.measure.run_identity import RunIdentity
 from qdx.verification.measure.samples import RunSpec
 
@@ -78,5 +78,21 @@ def test_another_version_has_another_key(monkeypatch):
     assert IDENTITY.key(SPEC) != key
 
 
-def test_a_call_with_tensors_has_no_key():
-    assert IDENTITY.key(RunSpec({**CALL, "latents": torch.zeros(1)}, 0)) is None
+def test_a_call_with_objects_has_no_key():
+    assert IDENTITY.key(RunSpec({**CALL, "latents": object()}, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.zeros(2), torch.ones(2)),
+        (torch.zeros(2), torch.zeros(2).numpy()),
+        ([[noise_image(8, 8)]], [[changed_picture()]]),
+    ],
+    ids=["values", "kind", "nested"],
+)
+def test_tensors_and_nested_pictures_count_with_what_they_hold(one, other):
+    keys = [IDENTITY.key(RunSpec({**CALL, "latents": value}, 0)) for value in (one, other)]
+
+    assert None not in keys
+    assert keys[0] != keys[1]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
-
-from qdx.exporter.graph.ir.graph import without_variant
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,12 @@ class CallRecord:
         method: `forward`, `encode`, `decode` or another public method.
         arguments: By parameter name; containers as they were passed, every tensor replaced by a meta
             tensor of its shape and dtype, everything else as it is.
-        variant: 1, or more where the pipeline calls the method with different sets of tensors: each
-            set is a graph of its own.
+        variant: 1, or more where the pipeline calls the method in ways that need graphs of their own.
         outputs: Shapes of the tensors that were answered.
         reads: Components whose answers are among the arguments as they were.
+        state: What the pipeline had changed in the component, see `StateWatch`.
+        module: The component as it was at the call, see `copy_of`; None for the one that the pipeline has.
+        fixed: Tensors among the arguments on whose values the component's Python depends, with these values.
     """
 
     component: str
@@ -37,6 +37,9 @@ class CallRecord:
     variant: int = 1
     outputs: tuple[tuple[int, ...], ...] = ()
     reads: frozenset[str] = frozenset()
+    state: Mapping[str, str] = field(default_factory=dict)
+    module: nn.Module | None = field(default=None, repr=False, compare=False)
+    fixed: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def leaves(self) -> dict[str, Any]:
@@ -54,11 +57,11 @@ class CallRecord:
         return f"{self.component}.{self.key}"
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors among the arguments, by the name that the graph's input will have."""
+        """The tensors among the arguments that are no fixed ones, by the name that the graph's input will have."""
         return {
             name: leaf
             for name, leaf in name_leaves(self.arguments).items()
-            if isinstance(leaf, torch.Tensor)
+            if isinstance(leaf, torch.Tensor) and name not in self.fixed
         }
 
     def constants(self) -> dict[str, Any]:
@@ -79,12 +82,16 @@ class LiveCall:
         method: The method.
         original: The bound method, which the caller meant.
         arguments: By parameter name, see `bind`.
+        module: The component itself; None where nobody tells.
+        changes: Tells what the pipeline has changed in it, see `StateWatch`.
     """
 
     component: str
     method: str
     original: Callable[..., Any]
     arguments: dict[str, Any]
+    module: nn.Module | None = field(default=None, repr=False)
+    changes: Callable[[], Mapping[str, str]] = dict
 
     @property
     def where(self) -> str:
@@ -96,9 +103,10 @@ class LiveCall:
         """The arguments' leaves, see `name_leaves`."""
         return name_leaves(self.arguments)
 
-    def variant(self, inputs: Mapping[str, AbstractSet[str]]) -> str | None:
-        """The graph that the call belongs to, see `choose_variant`."""
-        return choose_variant(inputs, self.where, self.leaves)
+    @cached_property
+    def state(self) -> Mapping[str, str]:
+        """What the pipeline has changed in the component."""
+        return self.changes()
 
     def compute(self) -> Any:
         """What the method itself answers."""
@@ -172,62 +180,3 @@ def _short_name(path: tuple[Any, ...]) -> str:
     keys = [_key(part) for part in path]
     start = max((i for i, key in enumerate(keys) if not key.isdigit()), default=0)
     return ".".join(keys[start:])
-
-
-def one_call_each(records: list[CallRecord]) -> dict[str, CallRecord]:
-    """One representative record per component, method and set of tensors, in order of first use.
-
-    A number that differs between calls (a timestep passed as a float) must not be baked into the graph:
-    it becomes a scalar tensor.
-    """
-    groups: dict[tuple[str, str, frozenset[str]], list[CallRecord]] = {}
-    for record in records:
-        groups.setdefault(
-            (record.component, record.method, frozenset(record.tensors())), []
-        ).append(record)
-    variants: Counter[tuple[str, str]] = Counter()
-    chosen: dict[str, CallRecord] = {}
-    for (component, method, _), group in groups.items():
-        variants[component, method] += 1
-        record = replace(_representative(group), variant=variants[component, method])
-        chosen[record.where] = record
-    return chosen
-
-
-def choose_variant(
-    inputs: Mapping[str, AbstractSet[str]], where: str, leaves: Mapping[str, Any]
-) -> str | None:
-    """The graph that a call belongs to.
-
-    Args:
-        inputs: Names of every graph's inputs, by `component.method`, with the suffix of a variant.
-        where: The method called, without one.
-        leaves: The call's arguments, see `name_leaves`.
-
-    Returns:
-        The variant that takes just the tensors of this call, and of its numbers as few as may be; the
-        first variant where none does, and None where there is none.
-    """
-    variants = [key for key in inputs if where in (key, without_variant(key))]
-    tensors = {name for name, leaf in leaves.items() if isinstance(leaf, torch.Tensor)}
-    numbers = {name for name, leaf in leaves.items() if isinstance(leaf, int | float)}
-    fitting = [key for key in variants if tensors <= inputs[key] <= tensors | numbers]
-    return min(fitting, key=lambda key: len(inputs[key]), default=next(iter(variants), None))
-
-
-def _representative(group: list[CallRecord]) -> CallRecord:
-    """The first record, with the numbers that move between records as scalar tensors."""
-    first = group[0]
-    leaves = [name_leaves(record.arguments) for record in group]
-    moving: dict[str, Any] = {}
-    for name, leaf in leaves[0].items():
-        others = [other.get(name) for other in leaves[1:]]
-        if (
-            isinstance(leaf, bool)
-            or not isinstance(leaf, int | float)
-            or all(o == leaf for o in others)
-        ):
-            continue
-        dtype = torch.int64 if all(isinstance(o, int) for o in (leaf, *others)) else torch.float32
-        moving[name] = torch.empty((), dtype=dtype, device="meta")
-    return replace(first, arguments=substitute(first.arguments, moving))

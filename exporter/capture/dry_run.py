@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +17,14 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
-from qdx.exporter.capture.calls import CallRecord, LiveCall, bind, describe
+from qdx.exporter.capture.calls import CallRecord, LiveCall, bind, describe, substitute
+from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import Skeleton
+from qdx.exporter.capture.state import StateWatch
 from qdx.exporter.errors import InvalidModel
 
 # Classes whose methods are plumbing (loading, hooks, device moves), never a component's computation.
@@ -44,18 +47,32 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     """
     records: list[CallRecord] = []
     zeros = FakeAnswers(skeleton)
+    copies: dict[object, nn.Module | None] = {}
     authors: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def answer(call: LiveCall) -> Any:
-        arguments = pytree.tree_map(describe, call.arguments)
-        found = zeros(call)
-        reads = frozenset(authors[leaf] for leaf in _tensors(call.arguments) if leaf in authors)
+        key = (call.where, repr(call.state))
+        if key not in copies:
+            copies[key] = None if call.module is None else copy_of(call.module, name=call.component)
+        given = call.arguments
+        described = pytree.tree_map(describe, given)
+        found, fixed = zeros.answer(call)
+        reads = frozenset(authors[leaf] for leaf in _tensors(given) if leaf in authors)
         answered = _tensors(found)
         shapes = tuple(tuple(tensor.shape) for tensor in answered)
         for tensor in answered:
             authors[tensor] = call.component
         records.append(
-            CallRecord(call.component, call.method, arguments, outputs=shapes, reads=reads)
+            CallRecord(
+                call.component,
+                call.method,
+                substitute(described, dict(fixed)),
+                outputs=shapes,
+                reads=reads,
+                state=call.state,
+                module=copies[key],
+                fixed=fixed,
+            )
         )
         return found
 
@@ -99,19 +116,27 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
         A function that undoes it.
     """
     depth = 0
+    watch = StateWatch(modules)
 
-    def redirect(name: str, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def redirect(
+        name: str, module: nn.Module, method: str, earlier: Callable[..., Any] | None
+    ) -> Callable[..., Any]:
+        original = getattr(module, method)
+        changes = partial(watch.changes, name)
+
         def routed(*args: Any, **kwargs: Any) -> Any:
             nonlocal depth
             if depth or not _has_tensor((args, kwargs)):
                 return original(*args, **kwargs)
             depth += 1
             try:
-                return answer(LiveCall(name, method, original, bind(original, args, kwargs)))
+                arguments = bind(original, args, kwargs)
+                return answer(LiveCall(name, method, original, arguments, module, changes))
             finally:
                 depth -= 1
 
         routed.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # pipelines look at it
+        routed.behind = earlier  # type: ignore[attr-defined]  # copies of the module are not routed
         return routed
 
     # A method may be routed already: then calls take both ways, the later one first.
@@ -120,8 +145,8 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
         for name, module in modules.items()
         for method in public_methods(type(module))
     ]
-    for name, module, method, _ in patched:
-        module.__dict__[method] = redirect(name, method, getattr(module, method))
+    for name, module, method, earlier in patched:
+        module.__dict__[method] = redirect(name, module, method, earlier)
 
     def undo() -> None:
         for _, module, method, earlier in patched:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import torch
 from torch.utils import _pytree as pytree
 
-from qdx.exporter.capture.calls import LiveCall
+from qdx.exporter.capture.calls import LiveCall, substitute
+from qdx.exporter.capture.copies import copy_of
+from qdx.exporter.capture.cost import TooCostlyError
 from qdx.exporter.capture.distributions import is_plain, map_tensors
 from qdx.exporter.capture.skeleton import Skeleton
+from qdx.exporter.errors import QdxError
 
-__all__ = ["FakeAnswers", "fake_output"]
+__all__ = ["FakeAnswers", "FakeRun", "fake_output"]
+
+_VALUES_LIMIT: Final = 1 << 14
+"""Elements of a tensor whose values a component's Python may read: masks, lengths, positions."""
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """What a method returned on fake tensors.
+
+    Attributes:
+        output: Its structure, with fake tensors.
+        fixed: Arguments whose values its Python read, with these values; where there are any, the output is right for
+            them alone.
+    """
+
+    output: Any
+    fixed: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class FakeAnswers:
@@ -24,21 +45,28 @@ class FakeAnswers:
 
     def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
-        self._templates: dict[str | None, Any] = {}
+        self._runs: dict[str, FakeRun] = {}
 
     def __call__(self, call: LiveCall) -> Any:
         """What a call is answered."""
-        return map_tensors(
-            self._template(call), lambda fake: torch.zeros(tuple(fake.shape), dtype=fake.dtype)
-        )
+        return self.answer(call)[0]
 
-    def _template(self, call: LiveCall) -> Any:
+    def answer(self, call: LiveCall) -> tuple[Any, Mapping[str, torch.Tensor]]:
+        """What a call is answered, and the arguments on whose values it depends."""
+        run = self._run(call)
+        zeros = map_tensors(
+            run.output, lambda fake: torch.zeros(tuple(fake.shape), dtype=fake.dtype)
+        )
+        return zeros, run.fixed
+
+    def _run(self, call: LiveCall) -> FakeRun:
         key = _key(call)
-        if key in self._templates:
-            return self._templates[key]
-        found = fake_output(self._skeleton, call)
-        if key is not None and is_plain(found):
-            self._templates[key] = found
+        found = None if key is None else self._runs.get(key)
+        if found is not None and not found.fixed:
+            return found
+        found = fake_run(self._skeleton, call)
+        if key is not None and is_plain(found.output):
+            self._runs[key] = found
         return found
 
 
@@ -57,17 +85,104 @@ def _key(call: LiveCall) -> str | None:
             leaves[name] = leaf
         else:
             return None
-    return repr((call.where, leaves, pytree.tree_structure(call.arguments)))
+    return repr((call.where, call.state, leaves, pytree.tree_structure(call.arguments)))
 
 
 def fake_output(skeleton: Skeleton, call: LiveCall) -> Any:
     """What a method returns, with fake tensors: its structure, and the shapes in it."""
+    return fake_run(skeleton, call).output
 
-    def fake(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return torch.empty(tuple(value.shape), dtype=value.dtype)  # inside the mode: a fake
-        return value
 
+def fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
+    """Runs a method on fake tensors; where its Python reads values of arguments, on the least of them that it needs.
+
+    Nothing of the run stays in the component.
+    """
+    try:
+        return FakeRun(_on_fakes(skeleton, call))
+    except (QdxError, TooCostlyError, MemoryError):
+        raise
+    except Exception:  # the component's own Python may raise anything
+        found = _on_values(skeleton, call) or _on_unknown_numbers(skeleton, call)
+        if found is None:
+            raise
+        return found
+
+
+def _on_unknown_numbers(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
+    """A run in which numbers that nobody knows stand for values that are read; None where these do not help."""
+    skeleton.mode.allow_scalar_outputs = True
+    try:
+        found = _attempt(skeleton, call, None)
+    finally:
+        skeleton.mode.allow_scalar_outputs = False
+    return None if found is None else FakeRun(found[0])
+
+
+def _on_values(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
+    """A run on real values of small arguments; None where these do not help."""
+    values = {
+        name: leaf.detach().clone()
+        for name, leaf in call.leaves.items()
+        if isinstance(leaf, torch.Tensor) and leaf.numel() <= _VALUES_LIMIT
+    }
+    found = _attempt(skeleton, call, values)
+    if found is None:
+        return None
+    for name in sorted(values, key=lambda name: -values[name].numel()):
+        fewer = {key: value for key, value in values.items() if key != name}
+        without = _attempt(skeleton, call, fewer)
+        if without is not None:
+            found, values = without, fewer
+    return FakeRun(found[0], values)
+
+
+def _attempt(
+    skeleton: Skeleton, call: LiveCall, values: Mapping[str, torch.Tensor] | None
+) -> tuple[Any] | None:
+    """The output of a run on these values; None where it fails."""
+    try:
+        return (_on_fakes(skeleton, call, values),)
+    except (QdxError, TooCostlyError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001  # the caller raises what the first run did
+        return None
+
+
+def _on_fakes(
+    skeleton: Skeleton, call: LiveCall, values: Mapping[str, torch.Tensor] | None = None
+) -> Any:
+    """Runs a copy of the component with fake parameters.
+
+    Args:
+        skeleton: The pipeline without weights.
+        call: The call.
+        values: Arguments that stay real, and what is computed from them alone does too. None makes every tensor fake, also
+            those that the component makes.
+    """
+    tensors = {name: leaf for name, leaf in call.leaves.items() if isinstance(leaf, torch.Tensor)}
+    with skeleton.mode:
+        fakes = {name: torch.empty(tuple(t.shape), dtype=t.dtype) for name, t in tensors.items()}
+    arguments = substitute(call.arguments, {**fakes, **(values or {})})
+    method = (
+        call.original
+        if call.module is None
+        else getattr(copy_of(call.module, name=call.component), call.method)
+    )
+    if values is not None:
+        with torch.no_grad():
+            return _settled(method(**arguments))
     with skeleton.mode, torch.no_grad():
-        arguments: Mapping[str, Any] = pytree.tree_map(fake, call.arguments)
-        return call.original(**arguments)
+        return _settled(method(**arguments))
+
+
+def _settled(output: Any) -> Any:
+    """The output, whose sizes must be numbers.
+
+    Raises:
+        ValueError: A size depends on values that nothing knows.
+    """
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, torch.Tensor) and not all(type(size) is int for size in leaf.shape):
+            raise ValueError(f"an output of shape {list(leaf.shape)} depends on values")
+    return output

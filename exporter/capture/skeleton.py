@@ -110,12 +110,13 @@ def _pipeline_class(folder: PipelineFolder) -> Any:
 
 
 def _castable_mode() -> FakeTensorMode:
-    """A fake mode that remembers none of its results.
+    """A fake mode that remembers none of its results and makes no sizes of values that nobody knows.
 
-    It would by weak references, and `Module.to` swaps no parameter that has one: pipelines that cast a component while
+    It would remember them by weak references, and `Module.to` swaps no parameter that has one: pipelines that cast a component while
     they run, as Stable Diffusion XL does with its autoencoder, would fail wherever torch's cache of operators is cold.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    unknown = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=unknown)
     mode.fake_tensor_converter.set_tensor_memo = lambda *_: None  # type: ignore[method-assign]
     return mode
 

@@ -11,6 +11,8 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from qdx.exporter.capture.calls import CallRecord, substitute
+from qdx.exporter.capture.concrete import Concrete
+from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.symbols import dimension_names, guard_of, shape_of
@@ -51,7 +53,7 @@ def trace(
     Raises:
         TargetRefusal: The component cannot be traced, or a dimension cannot be dynamic.
     """
-    module = skeleton.modules[record.component]
+    module = copy_of(record.module or skeleton.modules[record.component], name=record.component)
     examples = {
         name: torch.zeros(tuple(tensor.shape), dtype=tensor.dtype)
         for name, tensor in record.tensors().items()
@@ -65,7 +67,7 @@ def trace(
             },
         )
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Concrete(record.fixed.values()):
             program = torch.export.export(
                 _Traced(module, record), (examples,), dynamic_shapes=dynamic, strict=False
             )
@@ -108,7 +110,15 @@ def graph_from_program(
         )
 
     return Graph(
-        record.component, record.key, program, specs(input_values), specs(output_values), weights
+        record.component,
+        record.key,
+        program,
+        specs(input_values),
+        specs(output_values),
+        weights,
+        constants=record.constants(),
+        state=record.state,
+        fixed=record.fixed,
     )
 
 

@@ -118,10 +118,7 @@ def reference_calls(
     full = complete_call(pipeline, {**restore_call(manifest.call), **given})
     if _STEPS in inspect.signature(pipeline.__call__).parameters:
         full[_STEPS] = steps
-    graphs = {
-        where: frozenset(port.argument for port in record.inputs)
-        for where, record in methods_of(manifest).items()
-    }
+    graphs = {where: record.signature for where, record in methods_of(manifest).items()}
     modules = {name: skeleton.modules[name] for name in manifest.components}
     with progress.task("running the PyTorch reference"):
         try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from qdx.bundle.resolution import ResolvedRecord
+from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
 from qdx.exporter.form import Form
@@ -101,6 +102,8 @@ class MethodRecord(_Record):
         outputs: Of the artifact.
         constants: Arguments that the method was traced with.
         artifact: The artifact, where a layout has it elsewhere than in `folder`.
+        state: What the pipeline had changed in the component when the method was traced, by `path.attribute`.
+        fixed: Tensors, as lists, with whose values it was traced; it answers calls with these alone.
     """
 
     folder: str
@@ -108,6 +111,15 @@ class MethodRecord(_Record):
     outputs: tuple[OutputPort, ...]
     constants: dict[str, JsonValue] = Field(default_factory=dict)
     artifact: str | None = None
+    state: dict[str, str] = Field(default_factory=dict)
+    fixed: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @property
+    def signature(self) -> CallSignature:
+        """The calls that it answers."""
+        shapes = {port.argument: port.shape for port in self.inputs if port.form is None}
+        names = frozenset(port.argument for port in self.inputs)
+        return CallSignature(names, shapes, self.state, self.fixed, self.constants)
 
     @property
     def opened(self) -> str:

@@ -35,6 +35,7 @@ from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.capture.variants import signature_of
 from qdx.exporter.devices import CPU, computing_on, describe_device
 from qdx.exporter.errors import StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json
@@ -121,7 +122,7 @@ def calibrate(
     skeleton = build_skeleton(folder)
     full = _full_call(skeleton, call, settings)
     calls = sample_calls(full, settings.samples, prompts)
-    inputs = {where: {spec.name for spec in graph.inputs} for where, graph in graphs.items()}
+    signatures = {where: signature_of(graph) for where, graph in graphs.items()}
     with (
         _one_thread(),
         computing_on(device, SMALLER_CALL),
@@ -129,7 +130,7 @@ def calibrate(
     ):
         with progress.task("rehearsing the schedule"):
             _read_buffers(skeleton, graphs)
-            rehearsal = rehearse(skeleton, calls[0], inputs)
+            rehearsal = rehearse(skeleton, calls[0], signatures)
         groups = _Groups.of(graphs, rehearsal.methods, settings)
         if check is not None:
             check(groups)

@@ -300,7 +300,9 @@ class _Run:
             for kind, name, specs in ports
         )
         constants = {} if self._schedule is None else self._schedule.constants
-        return TargetMethod(self.where, inputs, outputs, constants, self)
+        graph = self._graph
+        fixed = {name: value.tolist() for name, value in graph.fixed.items()}
+        return TargetMethod(self.where, inputs, outputs, constants, self, graph.state, fixed)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Answers a call of the pipeline."""

@@ -125,6 +125,8 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
         ],
         "constants": record.constants(),
         **({} if made.artifact is None else {"artifact": made.artifact}),
+        **({"state": dict(record.state)} if record.state else {}),
+        **({"fixed": {k: v.tolist() for k, v in record.fixed.items()}} if record.fixed else {}),
     }
     return entry, made.notes
 

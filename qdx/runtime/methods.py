@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.rewrites.forms import apply, to_artifact
 
@@ -29,6 +30,8 @@ class TargetMethod:
         outputs: How the artifact names each field of the method's output.
         constants: Arguments that the artifact was exported with.
         runner: The opened artifact.
+        state: What the pipeline had changed in the component when the artifact was made, by `path.attribute`.
+        fixed: Tensors, as lists, with whose values the artifact was made.
     """
 
     where: str
@@ -36,6 +39,15 @@ class TargetMethod:
     outputs: tuple[OutputPort, ...]
     constants: Mapping[str, Any]
     runner: Runner
+    state: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> CallSignature:
+        """The calls that it answers."""
+        shapes = {port.argument: port.shape for port in self.inputs if port.form is None}
+        names = frozenset(port.argument for port in self.inputs)
+        return CallSignature(names, shapes, self.state, self.fixed, self.constants)
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Runs the method.

@@ -19,6 +19,7 @@ from qdx.exporter.capture.fake_answers import fake_output
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
+from qdx.exporter.capture.variants import choose_variant
 from qdx.exporter.devices import CPU, choose_device, is_cpu
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
@@ -26,6 +27,7 @@ from qdx.exporter.graph.ir.weights import load_buffers
 from qdx.exporter.progress import SILENT, tell_nobody
 from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
+from qdx.runtime.obedience import check_call
 from qdx.runtime.placed_modules import ModulePlacer
 from qdx.source.same_model import check_source, files_outside
 
@@ -96,7 +98,13 @@ def open_methods(
         for where, entry in entries:
             runner = backend.open(bundle.path / entry.opened, options, threads=threads)
             methods[where] = TargetMethod(
-                where, tuple(entry.inputs), tuple(entry.outputs), entry.constants, runner
+                where,
+                tuple(entry.inputs),
+                tuple(entry.outputs),
+                entry.constants,
+                runner,
+                entry.state,
+                entry.fixed,
             )
             task.advance(1)
     if caution := caution_of(bundle):
@@ -182,14 +190,15 @@ def attach(
     components = {where.split(".")[0] for where in methods}
     modules = {name: module for name, module in skeleton.modules.items() if name in components}
 
-    inputs = {where: {port.argument for port in one.inputs} for where, one in methods.items()}
+    signatures = {where: method.signature for where, method in methods.items()}
 
     def answer(call: LiveCall) -> Any:
-        where = call.variant(inputs)
+        where = choose_variant(signatures, call)
         if where is None:
             raise UsageError(f"`{call.where}`: is not in the bundle, which holds {', '.join(methods)}",
                              hint="export again with a --call that uses it")  # fmt: skip
         target = methods[where]
+        check_call(target, call)
         tensors = _tensors(target, call)
         key = (where, repr(call.arguments.get("return_dict")))
         if key not in templates:
@@ -216,7 +225,11 @@ def _tensors(target: TargetMethod, call: LiveCall) -> dict[str, torch.Tensor]:
     """The call's tensors by name; refuses constants that differ from those of the export."""
     numbers = {port.argument for port in target.inputs}
     leaves = call.leaves
-    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, torch.Tensor)}
+    tensors = {
+        name: leaf
+        for name, leaf in leaves.items()
+        if isinstance(leaf, torch.Tensor) and name not in target.fixed
+    }
     tensors |= {
         name: torch.tensor(leaves[name])
         for name in numbers

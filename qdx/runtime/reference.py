@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qdx.exporter.capture.calls import LiveCall
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.capture.variants import CallSignature, choose_variant
 from qdx.exporter.progress import tell_nobody
 from qdx.runtime.tensor_folder import StoredTensors, TensorFolder, rank_of
 
@@ -95,7 +96,7 @@ def record_calls(
     modules: dict[str, nn.Module],
     run: Callable[[], _Result],
     *,
-    graphs: Mapping[str, AbstractSet[str]] = MappingProxyType({}),
+    graphs: Mapping[str, CallSignature] = MappingProxyType({}),
     keep: int = CALLS_KEPT,
     folder: TensorFolder | None = None,
     told: Callable[[str, float], None] = tell_nobody,
@@ -105,7 +106,7 @@ def record_calls(
     Args:
         modules: The pipeline's components by name.
         run: Calls the pipeline.
-        graphs: Names of every graph's inputs by `component.method`. They tell which variant of a method
+        graphs: Which calls each graph answers, by `component.method`. They tell which variant of a method
             a call belongs to, and which plain numbers, such as a timestep, count as tensors.
         keep: How many calls of each method to keep, besides the last.
         folder: Takes the kept calls, so that memory holds one of each method; None keeps them in memory.
@@ -117,8 +118,9 @@ def record_calls(
     kept: dict[str, _Spaced] = {}
 
     def answer(call: LiveCall) -> Any:
-        where = call.variant(graphs) or call.where
-        inputs = _as_tensors(call.leaves, graphs.get(where, frozenset()))
+        where = choose_variant(graphs, call) or call.where
+        graph = graphs.get(where)
+        inputs = _as_tensors(call.leaves, frozenset() if graph is None else graph.names)
         start = time.perf_counter()
         output, result = _call_by_fields(call)
         told(where, time.perf_counter() - start)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.capture.variants import CallSignature, choose_variant, signature_of_record
 from qdx.exporter.graph.ir.weights import load_buffers
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ class Rehearsal:
 
 
 def rehearse(
-    skeleton: Skeleton, call: dict[str, Any], graphs: Mapping[str, AbstractSet[str]]
+    skeleton: Skeleton, call: dict[str, Any], graphs: Mapping[str, CallSignature]
 ) -> Rehearsal:
     """Runs the pipeline once without computing.
 
     Args:
         skeleton: The pipeline without weights.
         call: Arguments of the pipeline, complete.
-        graphs: Names of every graph's inputs by `component.method`.
+        graphs: Which calls each graph answers, by `component.method`.
 
     Raises:
         UsageError: The pipeline rejects these arguments.
@@ -89,15 +89,17 @@ def rehearse(
 
     def answer(call: LiveCall) -> Any:
         components.add(call.component)
-        arguments, leaves, where = call.arguments, call.leaves, call.variant(graphs)
+        arguments, leaves = call.arguments, call.leaves
+        where = choose_variant(graphs, call)
         if where is not None:
-            scalars = {key: leaves[key] for key in graphs[where] if _is_scalar(leaves.get(key))}
+            names = graphs[where].names
+            scalars = {key: leaves[key] for key in names if _is_scalar(leaves.get(key))}
             calls = seen.setdefault(where, [])
             order.append((where, len(calls)))
             calls.append(
                 {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in scalars.items()}
             )
-            numbers = {k: v for k, v in constants(arguments).items() if k not in graphs[where]}
+            numbers = {k: v for k, v in constants(arguments).items() if k not in names}
             fixed.setdefault(where, numbers)
         return zeros(call)
 
@@ -146,7 +148,8 @@ def schedules(
     name = "num_inference_steps"
     if name in parameters and call.get(name) is None and parameters[name].default is not None:
         call = {**call, name: parameters[name].default}
-    graphs = {where: set(record.tensors()) for where, record in source.captured.calls.items()}
+    calls = source.captured.calls
+    graphs = {where: signature_of_record(record) for where, record in calls.items()}
     return call, rehearse(skeleton, complete_call(skeleton.pipeline, call), graphs).methods
 
 

@@ -64,6 +64,9 @@ class Graph:
         outputs: In the order of the program's user outputs.
         weights: The parameters' bytes, by fully qualified name.
         sizes: What the open dimensions of the inputs are meant to be, by their symbols; empty where nobody said.
+        constants: Numbers, words and flags that it was traced with, by argument.
+        state: What the pipeline had changed in the component, by `path.attribute`.
+        fixed: Tensors with whose values it was traced, by argument; it answers calls with these alone.
     """
 
     component: str
@@ -73,6 +76,9 @@ class Graph:
     outputs: tuple[TensorSpec, ...]
     weights: LazyWeights = field(repr=False)
     sizes: Mapping[str, OpenSize] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def where(self) -> str:

@@ -132,7 +132,7 @@ class Reference:
             source=manifest.source.files,
             pipeline_class=folder.pipeline_class,
             graphs={
-                f"{name}.{method}": frozenset(port.argument for port in entry.inputs)
+                f"{name}.{method}": entry.signature
                 for name, component in manifest.components.items()
                 for method, entry in component.methods.items()
             },

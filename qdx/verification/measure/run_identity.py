@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from pydantic import JsonValue
 from qdx.cache.facts import computing_versions, images_digest
 from qdx.cache.keys import key_of
 from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import UsageError
 from qdx.verification.measure.recorded_run import RUN_SCHEMA
 from qdx.verification.measure.samples import RunSpec
@@ -26,7 +26,7 @@ class RunIdentity:
     Attributes:
         source: SHA-256 of the model's files, by relative path.
         pipeline_class: Of the pipeline.
-        graphs: Names of every graph's inputs, by `component.method`: they tell variants apart.
+        graphs: Which calls each graph answers, by `component.method`: they tell variants apart.
         left_out: Components that are not on record.
         keep: How many calls of each method are kept, besides the last.
         device: What computes: `cpu`, or `cuda: NAME` of a GPU.
@@ -34,7 +34,7 @@ class RunIdentity:
 
     source: Mapping[str, str]
     pipeline_class: str
-    graphs: Mapping[str, AbstractSet[str]]
+    graphs: Mapping[str, CallSignature]
     left_out: tuple[str, ...]
     keep: int
     device: str = "cpu"
@@ -57,9 +57,7 @@ class RunIdentity:
             "images": images_digest(spec.call),
             "seed": spec.seed,
             "keep": self.keep,
-            "graphs": {
-                where: list[JsonValue](sorted(names)) for where, names in self.graphs.items()
-            },
+            "graphs": {where: signature.to_json() for where, signature in self.graphs.items()},
             "left_out": list[JsonValue](sorted(self.left_out)),
             "versions": computing_versions(),
             # The same sum in another order has other bits.

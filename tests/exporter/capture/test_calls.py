@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from qdx.exporter.capture.calls import (
     CallRecord,
     LiveCall,
     bind,
-    choose_variant,
     name_leaves,
-    one_call_each,
     substitute,
 )
 
@@ -52,63 +49,11 @@ def test_flags_and_numbers_are_constants_but_not_the_packing_of_the_output() -> 
     assert record.constants() == {"scale": 2.0}
 
 
-def test_a_number_that_differs_between_calls_becomes_a_tensor() -> None:
-    records = [_record(sample=torch.zeros(1), timestep=t) for t in (999, 0)]
-
-    (record,) = one_call_each(records).values()
-
-    assert record.tensors()["timestep"].shape == ()
-    assert record.tensors()["timestep"].dtype == torch.int64
-
-
-def test_a_number_that_stays_is_baked_in() -> None:
-    (record,) = one_call_each([_record(sample=torch.zeros(1), scale=2.0)] * 2).values()
-    assert record.constants() == {"scale": 2.0}
-
-
-def test_calls_with_other_tensors_are_variants_of_the_method() -> None:
-    records = [
-        _record(text=torch.zeros(1)),
-        _record(seconds=torch.zeros(1)),
-        _record(text=torch.zeros(1)),
-    ]
-    assert list(one_call_each(records)) == ["unet.forward", "unet.forward_2"]
-
-
-GRAPHS = {
-    "unet.forward": {"text"},
-    "unet.forward_2": {"text", "timestep"},
-    "unet.forward_image": {"image"},
-    "vae.forward": {"image"},
-}
-
-
-@pytest.mark.parametrize(
-    ("where", "leaves", "chosen"),
-    [
-        ("unet.forward", {"text": torch.zeros(1), "flag": True}, "unet.forward"),
-        ("unet.forward", {"text": torch.zeros(1), "timestep": torch.zeros(())}, "unet.forward_2"),
-        ("unet.forward", {"image": torch.zeros(1)}, "unet.forward"),
-        ("unet.forward_image", {"image": torch.zeros(1)}, "unet.forward_image"),
-        ("unet.encode", {"text": torch.zeros(1)}, None),
-    ],
-)
-def test_a_call_belongs_to_the_variant_that_takes_its_tensors(where, leaves, chosen) -> None:
-    assert choose_variant(GRAPHS, where, leaves) == chosen
-
-
-def test_a_number_counts_where_the_graph_takes_one() -> None:
-    graphs = {"unet.forward": {"sample", "class"}, "unet.forward_2": {"sample", "timestep"}}
-    leaves = {"sample": torch.zeros(1), "timestep": 0.5}
-
-    assert choose_variant(graphs, "unet.forward", leaves) == "unet.forward_2"
-
-
 def _record(**arguments: object) -> CallRecord:
     return CallRecord("unet", "forward", arguments)
 
 
-def test_a_live_call_knows_its_leaves_its_graph_and_its_answer() -> None:
+def test_a_live_call_knows_its_leaves_and_its_answer() -> None:
     def forward(
         sample: torch.Tensor, timestep: int, *, scale: float = 1.0, **more: torch.Tensor
     ) -> torch.Tensor:
@@ -119,7 +64,4 @@ def test_a_live_call_knows_its_leaves_its_graph_and_its_answer() -> None:
 
     assert call.where == "unet.forward"
     assert call.leaves == {"sample": sample, "timestep": 2, "bias": bias}
-    graphs = {"unet.forward": {"sample"}, "unet.forward_2": {"sample", "timestep", "bias"}}
-    assert call.variant(graphs) == "unet.forward_2"
-    assert call.variant({"vae.decode": {"sample"}}) is None
     assert call.compute().tolist() == [7.0, 7.0]

@@ -26,13 +26,13 @@ def skeleton(tmp_path_factory):
 def runs(monkeypatch):
     """Calls that ran on fake tensors."""
     found = []
-    real = fake_answers.fake_output
+    real = fake_answers.fake_run
 
     def counting(skeleton, call):
         found.append(call)
         return real(skeleton, call)
 
-    monkeypatch.setattr(fake_answers, "fake_output", counting)
+    monkeypatch.setattr(fake_answers, "fake_run", counting)
     return found
 
 

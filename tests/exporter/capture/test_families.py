@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from qdx.exporter.capture.arguments import complete_call
-from qdx.exporter.capture.calls import CallRecord, LiveCall, one_call_each
+from qdx.exporter.capture.calls import CallRecord, LiveCall
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.capture.trace import trace
+from qdx.exporter.capture.variants import variants
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
 from qdx.exporter.graph.ir.weights import bind_weights, load_buffers
@@ -33,7 +34,7 @@ def test_graphs_of_the_dry_run_compute_what_the_pipeline_computes(
     folder = read_pipeline_folder(build(name, tmp_path / name))
     recorded = _real_calls(folder, FAMILIES[name].arguments())
     skeleton = build_skeleton(folder)
-    captured = one_call_each([record for record, _, _ in recorded])
+    captured = variants([record for record, _, _ in recorded])
     dry = _dry_calls(skeleton, FAMILIES[name].arguments())
 
     assert _shapes(dry) == _shapes(captured)
@@ -55,7 +56,7 @@ def test_graphs_of_the_dry_run_compute_what_the_pipeline_computes(
 def _dry_calls(skeleton: Any, call: dict[str, Any]) -> dict[str, CallRecord]:
     from qdx.exporter.capture.dry_run import dry_run
 
-    return one_call_each(dry_run(skeleton, complete_call(skeleton.pipeline, call)))
+    return variants(dry_run(skeleton, complete_call(skeleton.pipeline, call)))
 
 
 def _real_calls(

@@ -8,6 +8,7 @@ from diffusers import UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qdx.exporter.capture.variants import CallSignature
 from qdx.runtime.reference import _Spaced, record_calls
 from tests.support.artifacts import make_reference
 
@@ -97,7 +98,9 @@ def test_numbers_are_tensors_only_where_the_graph_takes_one(unet):
         return unet(torch.randn(1, 3, 8, 8), 5)
 
     _, plain = record_calls({"unet": unet}, run)
-    _, asked = record_calls({"unet": unet}, run, graphs={"unet.forward": {"timestep"}})
+    _, asked = record_calls(
+        {"unet": unet}, run, graphs={"unet.forward": CallSignature(frozenset({"timestep"}))}
+    )
 
     assert set(plain["unet.forward"].calls[0].inputs) == {"sample"}
     timestep = asked["unet.forward"].calls[0].inputs["timestep"]
@@ -118,7 +121,10 @@ def test_a_call_is_filed_under_the_variant_that_takes_its_tensors():
         module(seconds=torch.ones(1))
         module(text=torch.zeros(1))
 
-    graphs = {"projection.forward": {"text"}, "projection.forward_2": {"seconds"}}
+    graphs = {
+        "projection.forward": CallSignature(frozenset({"text"})),
+        "projection.forward_2": CallSignature(frozenset({"seconds"})),
+    }
     _, records = record_calls({"projection": module}, run, graphs=graphs)
 
     assert {where: record.times_called for where, record in records.items()} == {

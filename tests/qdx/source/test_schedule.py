@@ -8,10 +8,14 @@ import torch
 from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import InvalidModel, UsageError
 from qdx.source.schedule import rehearse
 
-GRAPHS = {"unet.forward": {"sample", "timestep", "encoder_hidden_states"}, "vae.decode": {"z"}}
+GRAPHS = {
+    "unet.forward": CallSignature(frozenset({"sample", "timestep", "encoder_hidden_states"})),
+    "vae.decode": CallSignature(frozenset({"z"})),
+}
 
 
 @pytest.fixture(scope="module")

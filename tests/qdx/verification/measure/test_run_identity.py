@@ -7,13 +7,14 @@ import torch
 from PIL import Image
 
 from qdx.exporter.capture.noise import noise_image
+from qdx.exporter.capture.variants import CallSignature
 from qdx.verification.measure.run_identity import RunIdentity
 from qdx.verification.measure.samples import RunSpec
 
 IDENTITY = RunIdentity(
     source={"unet/model.safetensors": "ab"},
     pipeline_class="StableDiffusionPipeline",
-    graphs={"unet.forward": frozenset({"sample", "timestep"})},
+    graphs={"unet.forward": CallSignature(frozenset({"sample", "timestep"}))},
     left_out=(),
     keep=100,
 )
@@ -28,7 +29,9 @@ def changed_picture():
 
 
 def test_the_same_run_has_the_same_key():
-    again = replace(IDENTITY, graphs={"unet.forward": frozenset({"timestep", "sample"})})
+    again = replace(
+        IDENTITY, graphs={"unet.forward": CallSignature(frozenset({"timestep", "sample"}))}
+    )
 
     assert IDENTITY.key(SPEC) == again.key(RunSpec({**CALL, "image": noise_image(8, 8)}, 0))
 
@@ -38,7 +41,7 @@ def test_the_same_run_has_the_same_key():
     [
         replace(IDENTITY, source={"unet/model.safetensors": "ac"}),
         replace(IDENTITY, pipeline_class="StableDiffusionXLPipeline"),
-        replace(IDENTITY, graphs={"unet.forward": frozenset({"sample"})}),
+        replace(IDENTITY, graphs={"unet.forward": CallSignature(frozenset({"sample"}))}),
         replace(IDENTITY, left_out=("vae",)),
         replace(IDENTITY, keep=99),
     ],

@@ -218,6 +218,8 @@ def fake_parameters(mode: FakeTensorMode) -> Iterator[None]:
             with mode:
                 fake = torch.empty(param.shape, dtype=param.dtype)
             param = nn.Parameter(fake, requires_grad=False)
+            # transformers' mark of a parameter that is loaded: initializing it would read values that it does not have.
+            param._is_hf_initialized = True  # type: ignore[attr-defined]
         register(module, name, param)
 
     nn.Module.register_parameter = register_fake  # type: ignore[method-assign, assignment]

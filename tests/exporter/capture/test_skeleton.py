@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from qdx.exporter.capture.folder import read_pipeline_folder, resolve_class
-from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.capture.skeleton import _castable_mode, build_skeleton, fake_parameters
 from qdx.exporter.errors import InvalidModel
 from tests.support.tiny import build
 
@@ -32,6 +33,16 @@ def test_components_can_be_cast_though_torch_has_cached_nothing(tmp_path: Path) 
     for dtype in (torch.float32, torch.float16):
         vae.to(dtype=dtype)
         assert {p.dtype for p in vae.parameters()} == {dtype}
+
+
+def test_a_model_whose_initialization_would_read_weights_is_built() -> None:
+    config = SiglipVisionConfig(
+        image_size=28, patch_size=14, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2,
+    )  # fmt: skip
+    with fake_parameters(_castable_mode()), torch.no_grad():
+        module = SiglipVisionModel(config)
+    assert all(isinstance(parameter, FakeTensor) for parameter in module.parameters())
 
 
 def test_no_weight_file_is_opened(tmp_path: Path) -> None:

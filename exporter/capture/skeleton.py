@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 OMITTED = {
     "safety_checker": "it runs NumPy code after the picture is made; artifacts ship without it"
 }
+
+
+# transformers' mark of a parameter that is loaded: initializing it would read values that it does not have.
+_LOADED: Final = "_is_hf_initialized"
 
 
 @dataclass(frozen=True)
@@ -218,8 +222,7 @@ def fake_parameters(mode: FakeTensorMode) -> Iterator[None]:
             with mode:
                 fake = torch.empty(param.shape, dtype=param.dtype)
             param = nn.Parameter(fake, requires_grad=False)
-            # transformers' mark of a parameter that is loaded: initializing it would read values that it does not have.
-            param._is_hf_initialized = True  # type: ignore[attr-defined]
+            setattr(param, _LOADED, True)
         register(module, name, param)
 
     nn.Module.register_parameter = register_fake  # type: ignore[method-assign, assignment]

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from torch import nn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["StateWatch", "describe_state", "first_difference"]
 
@@ -23,8 +20,9 @@ GONE: Final = "(none)"
 """Stands for an attribute that a component has no longer."""
 
 # A module's hooks run with it, so they count although they are private; its other private attributes are caches.
-_HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks")
 _REGISTRY: Final = "_diffusers_hook"
+_HOOKS: Final = frozenset({"_forward_hooks", "_forward_pre_hooks", _REGISTRY})
+_PLAIN: Final = frozenset({bool, int, float, str})
 _NEVER: Final = frozenset({"training", "gradient_checkpointing"})
 _DEPTH_LIMIT: Final = 4
 _ITEMS_LIMIT: Final = 64
@@ -62,10 +60,16 @@ def describe_state(module: nn.Module) -> dict[str, str]:
     known: dict[int, str | None] = {}
     for path, part in module.named_modules():
         found[path] = type(part).__qualname__
+        prefix = f"{path}." if path else ""
         for name, value in vars(part).items():
-            text = _attribute(name, value, known)
+            if name[0] == "_":
+                text = _hooks(name, value) if name in _HOOKS else None
+            elif value is None or type(value) in _PLAIN:
+                text = None if name in _NEVER else repr(value)
+            else:
+                text = _object(value, known)
             if text is not None:
-                found[f"{path}.{name}" if path else name] = text
+                found[prefix + name] = text
     return found
 
 
@@ -77,18 +81,16 @@ def first_difference(
     return key, one.get(key), other.get(key)
 
 
-def _attribute(name: str, value: Any, known: dict[int, str | None]) -> str | None:
-    """An attribute's text; None for one that is no part of the state."""
-    if name in _HOOKS:
-        return _names(value.values()) if value else None
-    if name == _REGISTRY:
-        return _names(getattr(value, "hooks", {}).values()) or None
-    if name.startswith("_") or name in _NEVER or hasattr(value, "behind"):
-        return None
-    if isinstance(value, bool | int | float | str) or value is None:
-        return repr(value)
+def _hooks(name: str, value: Any) -> str | None:
+    """The functions that run with a module; None where there are none."""
+    hooks = getattr(value, "hooks", {}) if name == _REGISTRY else value
+    return ", ".join(map(_name, hooks.values())) or None
+
+
+def _object(value: Any, known: dict[int, str | None]) -> str | None:
+    """What a processor, a function or a container is; None for tensors, and for methods that are routed."""
     if id(value) not in known:
-        known[id(value)] = _text(value, 0)
+        known[id(value)] = None if hasattr(value, "behind") else _text(value, 0)
     return known[id(value)]
 
 
@@ -117,5 +119,5 @@ def _container(value: Any, depth: int) -> str | None:
     return str(sorted(texts) if isinstance(value, set | frozenset) else texts)
 
 
-def _names(functions: Iterable[Any]) -> str:
-    return ", ".join(getattr(one, "__qualname__", type(one).__qualname__) for one in functions)
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor
 import qdx
 from qdx.exporter.errors import UsageError
 
-CALL = {"prompt": "a circle", "height": 16, "width": 16, "num_inference_steps": 2, "pag_scale": 3.0}
+CALL = {"prompt": "a circle", "height": 64, "width": 64, "num_inference_steps": 2, "pag_scale": 3.0}
 
 
 @pytest.fixture(scope="module")
@@ -50,5 +50,7 @@ def test_processors_that_a_pipeline_swaps_in_its_call_are_exported(perturbed):
 def test_a_processor_that_somebody_sets_on_an_opened_bundle_is_refused_by_name(perturbed):
     pipeline = qdx.open(perturbed[1])
     pipeline.vae.decoder.mid_block.attentions[0].processor = AttnProcessor()
-    with pytest.raises(UsageError, match="`vae`: `decoder.mid_block.attentions.0.processor` is"):
+    with pytest.raises(
+        UsageError, match=r"`vae`: `decoder\.mid_block\.attentions\.0\.processor` is"
+    ):
         drawn(pipeline)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint, SafetensorsFile, check_finite
+from qdx.exporter.graph.ir.scaled_weights import StoredReader, scaled_reader
+from qdx.exporter.graph.ir.stored_names import renamed_by_transformers, stored_names
+from qdx.exporter.graph.ir.untaken import check_all_taken, missing_weight, untaken
 
 
 @dataclass(frozen=True)
@@ -61,43 +65,79 @@ class LazyWeights(Mapping[str, LazyWeight]):
 def bind_weights(module: nn.Module, checkpoint: Checkpoint, *, component: str) -> LazyWeights:
     """Binds every parameter of a module with fake weights to the stored tensor of its name.
 
+    Every stored tensor serves: as a parameter, as a buffer, as the scale of an 8-bit weight; or it is known why none
+    needs it.
+
     Raises:
-        InvalidModel: A weight is missing or has another shape; when read, a weight holds NaN or infinity.
+        InvalidModel: A weight is missing or has another shape, or nothing takes a stored tensor; when read, a weight
+            holds NaN or infinity, or is stored twice with other values.
     """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    tied = _tied(parameters)
+    renamed = renamed_by_transformers(module, checkpoint)
+    present = {
+        owner: list(dict.fromkeys(
+            stored
+            for name in names
+            for stored in (*renamed.get(name, ()), *stored_names(module, name))
+            if stored in checkpoint
+        ))
+        for owner, names in tied.items()
+    }  # fmt: skip
+    for owner, found in present.items():
+        if not found:
+            raise missing_weight(
+                checkpoint, owner, _leftover(module, checkpoint, present), component
+            )
+    chosen = {found[0] for found in present.values()}
+    weights: dict[str, LazyWeight] = {}
+    taken: set[str] = set()
+    for owner, found in present.items():
+        parameter, stored = parameters[owner], found[0]
+        shape = tuple(parameter.shape)
+        _check_kind(checkpoint, stored, parameter.dtype)
+        _check_shape(checkpoint, stored, shape, component)
+        twins = [
+            name
+            for name in found[1:]
+            if name not in chosen and tuple(checkpoint[name].shape) == shape
+        ]  # of other shapes are refused below, for nothing takes them
+        readers = [scaled_reader(checkpoint, name) for name in (stored, *twins)]
+        taken.update(name for reader in readers for name in reader.taken)
+        load = _loader(checkpoint, readers, parameter.dtype)
+        for name in tied[owner]:
+            weights[name] = LazyWeight(name, shape, parameter.dtype, load)
+    check_all_taken(module, checkpoint, taken, component)
+    aliases = {name: owner for owner, names in tied.items() for name in names if name != owner}
+    return LazyWeights(weights, aliases=aliases)
+
+
+def _tied(parameters: dict[str, nn.Parameter]) -> dict[str, list[str]]:
+    """The names of each parameter, by the first of them."""
     owners: dict[int, str] = {}
     names: dict[str, list[str]] = {}
-    parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
         names.setdefault(owners.setdefault(id(parameter), name), []).append(name)
-    renamed = _renamed_by_transformers(module, checkpoint)
-    weights: dict[str, LazyWeight] = {}
-    aliases: dict[str, str] = {}
-    for owner, tied in names.items():
-        candidates = (
-            s for name in tied for s in (renamed.get(name, name), *_stored_names(module, name))
+    return names
+
+
+def _leftover(
+    module: nn.Module, checkpoint: Checkpoint, present: dict[str, list[str]]
+) -> list[str]:
+    taken = {name for found in present.values() for name in found}
+    return untaken(module, checkpoint, taken)
+
+
+def _check_shape(
+    checkpoint: Checkpoint, stored: str, shape: tuple[int, ...], component: str
+) -> None:
+    found = tuple(checkpoint[stored].shape)
+    if found != shape:
+        raise InvalidModel(
+            f"`{checkpoint.files[0]}`: weight `{stored}` has shape {list(found)}, "
+            f"expected {list(shape)} by the configuration of `{component}`",
+            hint="config.json and the weights belong to different models",
         )
-        stored = next((s for s in candidates if s in checkpoint), None)
-        if stored is None:
-            raise InvalidModel(
-                f"`{checkpoint.files[0]}`: component `{component}` has no weight `{owner}`",
-                hint="the checkpoint is incomplete or belongs to another model; save or fetch it again",
-            )
-        parameter = parameters[owner]
-        shape = tuple(parameter.shape)
-        if tuple(checkpoint[stored].shape) != shape:
-            raise InvalidModel(
-                f"`{checkpoint.files[0]}`: weight `{stored}` has shape {list(checkpoint[stored].shape)}, "
-                f"expected {list(shape)} by the configuration of `{component}`",
-                hint="config.json and the weights belong to different models",
-            )
-        _check_kind(checkpoint, stored, parameter.dtype)
-        for name in tied:
-            weights[name] = LazyWeight(
-                name, shape, parameter.dtype, _loader(checkpoint, stored, parameter.dtype)
-            )
-            if name != owner:
-                aliases[name] = owner
-    return LazyWeights(weights, aliases=aliases)
 
 
 def _check_kind(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> None:
@@ -121,67 +161,64 @@ def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def load_buffers(module: nn.Module, stored: Checkpoint | SafetensorsFile) -> None:
-    """Gives the module's persistent buffers the values that are stored for them."""
+    """Gives the module's persistent buffers the values that are stored for them.
+
+    Raises:
+        InvalidModel: One has another shape, or a checkpoint lacks the statistics of a normalization.
+    """
     tensors = stored.tensors if isinstance(stored, SafetensorsFile) else stored
+    file = stored.path if isinstance(stored, SafetensorsFile) else stored.files[0]
     for name, buffer in persistent_buffers(module).items():
-        found = next((s for s in _stored_names(module, name) if s in tensors), None)
-        if found is not None and tuple(tensors[found].shape) == tuple(buffer.shape):
-            path, _, leaf = name.rpartition(".")
-            module.get_submodule(path).register_buffer(leaf, stored.read(found).to(buffer.dtype))
+        path, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(path)
+        found = next((s for s in stored_names(module, name) if s in tensors), None)
+        if found is None:
+            if leaf in _STATISTICS and isinstance(owner, _NormBase):
+                raise InvalidModel(
+                    f"`{file}`: has no statistics `{name}` of a normalization",
+                    hint="the checkpoint is incomplete or belongs to another model; save or fetch it again",
+                )
+            continue
+        if tuple(tensors[found].shape) != tuple(buffer.shape):
+            raise InvalidModel(
+                f"`{file}`: buffer `{found}` has shape {list(tensors[found].shape)}, "
+                f"expected {list(buffer.shape)} by the configuration",
+                hint="config.json and the weights belong to different models",
+            )
+        owner.register_buffer(leaf, stored.read(found).to(buffer.dtype))
 
 
-def _stored_names(module: nn.Module, name: str) -> Iterator[str]:
-    """The names under which libraries have stored this parameter over time, most likely first."""
-    yield name
-    prefix = getattr(
-        module, "base_model_prefix", ""
-    )  # transformers: the model inside a model with a head
-    if prefix:
-        yield f"{prefix}.{name}"
-        yield name.removeprefix(f"{prefix}.")
-    yield f"text_model.{name}"  # CLIP text encoders saved before transformers 5
-    for new, old in _RENAMED_ATTENTION:  # diffusers' attention before 0.15
-        if f".{new}." in name:
-            yield name.replace(f".{new}.", f".{old}.")
+# Trained, though no parameters; other buffers that are not stored are what the class computes.
+_STATISTICS = frozenset({"running_mean", "running_var"})
 
 
-def _renamed_by_transformers(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """Stored name by today's name, for transformers models whose parameters were renamed over time."""
-    if not type(module).__module__.startswith("transformers."):
-        return {}
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
+def _loader(
+    checkpoint: Checkpoint, readers: Sequence[StoredReader], dtype: torch.dtype
+) -> Callable[[], torch.Tensor]:
+    """Reads a stored tensor; its values are checked once, for a check costs as much as an operation with them.
 
-    renamings = [t for t in get_model_conversion_mapping(module) if isinstance(t, WeightRenaming)]
-    if not renamings:
-        return {}
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    prefix = getattr(module, "base_model_prefix", None)
-    return {
-        rename_source_key(stored, renamings, [], prefix, parameters)[0]: stored
-        for stored in checkpoint
-    }
-
-
-_RENAMED_ATTENTION = (
-    ("to_q", "query"),
-    ("to_k", "key"),
-    ("to_v", "value"),
-    ("to_out.0", "proj_attn"),
-)
-
-
-def _loader(checkpoint: Checkpoint, stored: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-    """Reads a stored tensor; its values are checked once, for a check costs as much as an operation with them."""
+    Args:
+        checkpoint: Where it is stored.
+        readers: What reads it, and what reads it under its other names, all with equal values.
+        dtype: That of the parameter.
+    """
+    first, *twins = readers
     checked = False
 
     def load() -> torch.Tensor:
         nonlocal checked
-        tensor = checkpoint.read(stored)
+        tensor = first.read()
         if tensor.dtype == torch.float64:
             tensor = tensor.to(dtype)  # may overflow, so the result is what is checked
         if not checked:
-            check_finite(tensor, stored, checkpoint.file_of(stored))
+            check_finite(tensor, first.name, checkpoint.file_of(first.name))
+            for twin in twins:
+                if not torch.equal(tensor.to(dtype), twin.read().to(dtype)):
+                    raise InvalidModel(
+                        f"`{checkpoint.file_of(twin.name)}`: `{twin.name}` and `{first.name}` differ, "
+                        "expected one weight under two names",
+                        hint="remove the one that the model was not trained with, or save the model again",
+                    )
             checked = True
         return tensor
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from qdx.exporter.capture.library_errors import environment_fault, library_errors
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.files import LINK_HINT, load_json, safe_child
 from qdx.exporter.strict_json import CONFIG, JsonRules
@@ -209,21 +210,24 @@ def resolve_class(library: str, class_name: str, *, where: str) -> type:
     module_name = (
         library if library in {"diffusers", "transformers"} else f"diffusers.pipelines.{library}"
     )
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise InvalidModel(f"{where}: `{class_name}` needs the package `{error.name}`",
-                               hint=f"pip install {error.name}") from error  # fmt: skip
-        raise InvalidModel(
-            f"{where}: library `{library}` is neither diffusers nor transformers",
-            hint="code that a model folder brings along is never run",
-        ) from error
-    except AttributeError as error:
-        raise InvalidModel(
-            f"{where}: the installed {module_name} has no class `{class_name}`",
-            hint="check the spelling, or update diffusers and transformers",
-        ) from error
+    failed = f"{module_name} cannot give class `{class_name}`"
+    with library_errors(where, failed, hint="update diffusers and transformers"):
+        try:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module_name.startswith(error.name):
+                raise
+            raise InvalidModel(
+                f"{where}: library `{library}` is neither diffusers nor transformers",
+                hint="code that a model folder brings along is never run",
+            ) from error
+        except AttributeError as error:
+            if environment_fault(error) is not None:
+                raise
+            raise InvalidModel(
+                f"{where}: the installed {module_name} has no class `{class_name}`",
+                hint="check the spelling, or update diffusers and transformers",
+            ) from error
     origin = getattr(found, "__module__", "")
     if not inspect.isclass(found) or origin.split(".")[0] not in {"diffusers", "transformers"}:
         raise InvalidModel(

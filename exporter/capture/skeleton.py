@@ -20,8 +20,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from qdx.exporter.capture.cost import bounded_tensors, check_parameter_count
 from qdx.exporter.capture.folder import Component, PipelineFolder, resolve_class
+from qdx.exporter.capture.library_errors import library_errors
 from qdx.exporter.capture.offline import offline
-from qdx.exporter.errors import InvalidModel, QdxError, first_line
+from qdx.exporter.errors import InvalidModel
 from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
 
 if TYPE_CHECKING:
@@ -87,13 +88,12 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
             f"`{folder.path}/model_index.json`: {folder.pipeline_class} has no component `{extra[0]}`",
             hint="remove the entry, or update diffusers",
         )
-    try:
+    with library_errors(
+        f"`{folder.path}/model_index.json`",
+        f"{folder.pipeline_class} does not accept these components",
+        hint="the folder was probably saved by another version of diffusers",
+    ):
         pipeline = pipeline_class(**{k: v for k, v in {**options, **parts}.items() if k in known})
-    except Exception as error:
-        raise InvalidModel(
-            f"`{folder.path}/model_index.json`: {folder.pipeline_class} does not accept these components: {error}",
-            hint="the folder was probably saved by another version of diffusers",
-        ) from error
     pipeline.set_progress_bar_config(disable=True)
     skeleton = Skeleton(folder, pipeline, mode, omitted)
     if not skeleton.modules:
@@ -103,9 +103,12 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
 
 
 def _pipeline_class(folder: PipelineFolder) -> Any:
-    from diffusers import DiffusionPipeline
-
     where = f"`{folder.path}/model_index.json`"
+    with library_errors(
+        where, "diffusers cannot be imported", hint="pip install --upgrade diffusers"
+    ):
+        from diffusers import DiffusionPipeline
+
     cls = resolve_class("diffusers", folder.pipeline_class, where=where)
     if not issubclass(cls, DiffusionPipeline) or cls is DiffusionPipeline:
         raise InvalidModel(f"{where}: `{folder.pipeline_class}` is not the class of a pipeline",
@@ -129,7 +132,11 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
     """One component: a module with fake parameters, or the real tokenizer, scheduler or processor."""
     where = f"`{component.path}`"
     cls = resolve_class(component.library, component.class_name, where=where)
-    try:
+    with library_errors(
+        where,
+        f"{component.class_name} cannot be built from its files",
+        hint="the files are damaged or belong to another class or version; `qdx --debug` shows where it failed",
+    ):
         if not issubclass(cls, nn.Module):
             _check_helper(cls, component)
             with bounded_tensors(), offline():
@@ -145,14 +152,6 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
             else:
                 module = cls.from_config(config)  # type: ignore[attr-defined]
         return module.eval()
-    except QdxError:
-        raise
-    except (
-        Exception
-    ) as error:  # a library's constructor may raise anything on a broken configuration
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise InvalidModel(f"{where}: {component.class_name} cannot be built from its files: {reason}",
-                           hint="the files are damaged or belong to another class or version") from error  # fmt: skip
 
 
 def _check_helper(cls: type, component: Component) -> None:

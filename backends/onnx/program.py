@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
 from onnxscript import optimizer
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import Node
 
 from qdx.backends.onnx.neutral import remove_neutral_arithmetic
 from qdx.backends.onnx.origin import join_origins, trace_origins
 from qdx.backends.onnx.translations import Forms, translation_table
 from qdx.exporter.errors import Refusal, TargetRefusal, first_line
+from qdx.exporter.graph.analysis.flow import name_of
+from qdx.exporter.graph.analysis.places import module_of
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
 
 _FOLDED_ELEMENTS = 1 << 20
 """Constants computed from shapes and literals are folded up to this size; weights never are."""
+
+
+_NODE: Final = re.compile(r"translating node %(\w+) .*?target=(?:torch\.ops\.)?([\w.]+)\]")
+"""How the exporter tells of the node that it could not translate."""
 
 
 def translate(graph: Graph, forms: Forms) -> ir.Model:
@@ -43,14 +51,7 @@ def translate(graph: Graph, forms: Forms) -> ir.Model:
                 custom_translation_table=translation_table(forms),
             )
         except Exception as error:
-            root = _root(error)
-            words = first_line(root, otherwise=type(root).__name__)
-            reason = f"an operator could not be translated to ONNX: {words}"
-            raise TargetRefusal(
-                f"`{graph.where}`: {reason}",
-                refusals=(Refusal(graph.where, reason),),
-                hint="leave the component out: name the others with --components, it then runs in PyTorch",
-            ) from error
+            raise _refusal(graph, error) from error
     assert exported is not None
     assert exported.exported_program is not None
     model = exported.model
@@ -96,10 +97,34 @@ def _merge_duplicates(model: ir.Model) -> None:
         witness.replace_input_with(0, None)
 
 
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+def _refusal(graph: Graph, error: BaseException) -> TargetRefusal:
+    """What says which operator could not be translated, and where it stands, as far as the exporter tells."""
+    words = ""
+    cause: BaseException | None = error
+    node = None
+    while cause is not None:
+        found = _NODE.search(str(cause))
+        node = node or (_node_of(graph, *found.groups()) if found else None)
+        words = first_line(cause, otherwise=type(cause).__name__)
+        cause = cause.__cause__
+    where, what = graph.where, "an operator"
+    if node is not None:
+        where, what = module_of(node, graph.where), f"`{node.target}`"
+    reason = f"{what} could not be translated to ONNX: {words}"
+    return TargetRefusal(
+        f"`{where}`: {reason}",
+        refusals=(Refusal(where, reason),),
+        hint="leave the component out: name the others with --components, it then runs in PyTorch",
+    )
+
+
+def _node_of(graph: Graph, name: str, target: str) -> Node | None:
+    """The graph's node of an operator, the one of that name first: the exporter numbers nodes again, and divides some."""
+    nodes = list(graph.program.graph.nodes)
+    own = target.split(".")[-2] if target.count(".") > 1 else target
+    alike = [node for node in nodes if str(node.target) == target]
+    alike = alike or [node for node in nodes if name_of(node).endswith(own)]
+    return next((node for node in alike if node.name == name), alike[0] if alike else None)
 
 
 @contextmanager

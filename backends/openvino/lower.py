@@ -19,6 +19,7 @@ from qdx.backends.onnx.site_tables import take_tables
 from qdx.backends.onnx.translations import Forms
 from qdx.backends.openvino.gated_linear import split_gated_linears
 from qdx.backends.openvino.group_norm import norms_by_channel
+from qdx.backends.openvino.modulated_norms import part_modulated_norms
 from qdx.backends.openvino.package import core, openvino
 from qdx.backends.openvino.site_tables import read_tables, write_tables
 from qdx.backends.openvino.storage import narrow_weights
@@ -63,6 +64,7 @@ def lower(graph: Graph, storage_dtype: str, folder: Path) -> LoweredFiles:
         try:
             kept = split_gated_linears(converted)
             norms_by_channel(converted)
+            part_modulated_norms(converted)
             settle_names(converted)
             kept += narrow_weights(converted, graph, storage_dtype, Path(temporary) / "narrow")
             ov.save_model(converted, folder / MODEL_FILE, compress_to_fp16=False)

@@ -16,9 +16,12 @@ from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.distributions import flatten_output
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.symbols import dimension_names, guard_of, shape_of
+from qdx.exporter.capture.traceable import Traceable
 from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name
 from qdx.exporter.graph.ir.weights import LazyWeights
+from qdx.exporter.graph.rewrites.checks import without_checks
+from qdx.exporter.graph.rewrites.real_pairs import without_complex
 
 Moving = dict[str, tuple[int, ...]]
 
@@ -35,7 +38,8 @@ class _Traced(nn.Module):
             self._arguments["return_dict"] = True  # the fields' names become the outputs' names
 
     def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        output = getattr(self.module, self._method)(**substitute(self._arguments, tensors))
+        with Traceable():
+            output = getattr(self.module, self._method)(**substitute(self._arguments, tensors))
         return flatten_output(output)
 
 
@@ -79,7 +83,8 @@ def trace(
             hint="try --shapes static" if moving else "leave this component out with --components",
         ) from error
     _forget_provenance(program)
-    graph = graph_from_program(program, record, list(examples), weights)
+    graph = without_checks(graph_from_program(program, record, list(examples), weights))
+    graph = without_complex(graph)
     if moving:
         _check_dynamic(graph, record, moving)
     return graph

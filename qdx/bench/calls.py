@@ -81,7 +81,8 @@ def _seeded(where: str, port: InputPort, generator: torch.Generator) -> Tensor:
     if port.argument == _TIMESTEP:
         return torch.full(shape, _A_TIMESTEP, dtype=dtype)
     if dtype.is_floating_point:
-        return torch.randn(shape, generator=generator).to(dtype)
+        drawn = torch.randn(shape, generator=generator).to(dtype)
+        return torch.view_as_complex(drawn) if port.pairs else drawn
     return torch.ones(shape, dtype=dtype)
 
 

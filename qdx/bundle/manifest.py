@@ -67,6 +67,7 @@ class InputPort(_Record):
         shape: Sizes; text is a dynamic dimension.
         values: All that it may hold, such as the timesteps of a table; empty for any.
         form: How the artifact's array lies, where that is not as the component takes it.
+        pairs: Whether the component takes complex numbers; the last dimension holds their real and imaginary parts.
     """
 
     argument: str
@@ -75,6 +76,7 @@ class InputPort(_Record):
     shape: tuple[Dimension, ...]
     values: Annotated[tuple[float, ...], Field(max_length=RANGES_TIMESTEPS_LIMIT)] = ()
     form: Form | None = None
+    pairs: bool = False
 
 
 class OutputPort(_Record):
@@ -85,12 +87,14 @@ class OutputPort(_Record):
         name: In the artifact.
         dtype: Of the artifact.
         shape: Sizes; text is a dynamic dimension.
+        pairs: Whether the component answers complex numbers, as for inputs.
     """
 
     field: str
     name: str
     dtype: Dtype
     shape: tuple[Dimension, ...]
+    pairs: bool = False
 
 
 class MethodRecord(_Record):

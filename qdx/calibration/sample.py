@@ -296,7 +296,10 @@ class _Run:
         """What takes the component's place in the pipeline."""
         ports = [(InputPort, "argument", self.inputs), (OutputPort, "field", self.outputs)]
         inputs, outputs = (
-            tuple(kind(**{name: s.name}, name=s.name, dtype=s.dtype, shape=s.shape) for s in specs)
+            tuple(
+                kind(**{name: s.name}, name=s.name, dtype=s.dtype, shape=s.shape, pairs=s.pairs)
+                for s in specs
+            )
             for kind, name, specs in ports
         )
         constants = {} if self._schedule is None else self._schedule.constants

@@ -182,4 +182,5 @@ def _lowered(
 
 
 def _declared(port: TensorSpec) -> dict[str, Any]:
-    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}
+    declared: dict[str, Any] = {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}
+    return {**declared, "pairs": True} if port.pairs else declared

@@ -64,7 +64,9 @@ class TargetMethod:
         """
         arrays = {name: tensor.numpy() for name, tensor in self.adapted(tensors).items()}
         results = self.runner(arrays)
-        return {port.field: torch.from_numpy(results[port.name]) for port in self.outputs}
+        return {
+            port.field: _answer(torch.from_numpy(results[port.name]), port) for port in self.outputs
+        }
 
     def adapted(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the artifact is given for the tensors of a call, by its own names.
@@ -85,6 +87,13 @@ class TargetMethod:
 
     def _fitted(self, tensor: torch.Tensor, port: InputPort) -> torch.Tensor:
         dtype = getattr(torch, port.dtype)
+        if port.pairs:
+            tensor = torch.view_as_real(tensor.to(dtype.to_complex()).resolve_conj())
+        elif tensor.is_complex():
+            raise UsageError(
+                f"`{self.where}`: `{port.argument}` holds complex numbers, the artifact takes {port.dtype}",
+                hint="export again with --call arguments like those of this run",
+            )
         if tensor.is_floating_point() and not dtype.is_floating_point:
             self._check_integral(tensor, port)
         tensor = tensor.detach().to("cpu", dtype)
@@ -153,3 +162,8 @@ class TargetMethod:
                 f"`{self.where}`: `{port.argument}` is {tensor.flatten()[0].item()}, the artifact takes whole numbers",
                 hint="use a scheduler with whole timesteps (timestep_spacing leading or trailing)",
             )
+
+
+def _answer(tensor: torch.Tensor, port: OutputPort) -> torch.Tensor:
+    """What the component answers with what the artifact did."""
+    return torch.view_as_complex(tensor.contiguous()) if port.pairs else tensor

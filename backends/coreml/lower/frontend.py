@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from qdx.backends.coreml.lower.folding import constant_values
 from qdx.backends.coreml.lower.origin import number_nodes
 from qdx.backends.coreml.lower.stored_weights import as_array
 from qdx.exporter.errors import QdxError, Refusal, TargetRefusal, first_line
+from qdx.exporter.graph.analysis.places import module_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -36,6 +38,10 @@ _TYPES = {
     "int64": np.int32,
     "bool": np.int32,
 }
+
+
+_UNKNOWN: Final = re.compile(r"Unsupported fx node (\w+),")
+"""How the converter tells of a node of which it knows nothing."""
 
 
 def decomposed(graph: Graph) -> Graph:
@@ -82,6 +88,7 @@ def translate(graph: Graph, specification: int) -> Program:
     """
     register_operators()
     _reset_conversion_state()  # names are counted up for the life of a process
+    met: list[str] = []
     try:
         converter = _Converter(
             graph.program,
@@ -91,16 +98,21 @@ def translate(graph: Graph, specification: int) -> Program:
         )
         converter.weights = {key: graph.weights[name] for key, name in graph.parameters.items()}
         converter.fold(constant_values(graph.program, graph.buffers))
-        with _without_bars():
+        with _without_bars(met):
             return converter.convert()
     except QdxError:
         raise
     except Exception as error:  # converters of operators raise whatever they meet
         words = first_line(error, otherwise=type(error).__name__)
-        reason = f"an operator could not be translated to Core ML: {words}"
+        nodes = {node.name: node for node in graph.program.graph.nodes}
+        unknown = _UNKNOWN.match(words)
+        node = nodes.get(unknown.group(1) if unknown else (met or [""])[-1])
+        where = graph.where if node is None else module_of(node, graph.where)
+        what = "an operator" if node is None else f"`{node.target}`"
+        reason = f"{what} could not be translated to Core ML: {words}"
         raise TargetRefusal(
-            f"`{graph.where}`: {reason}",
-            refusals=(Refusal(graph.where, reason),),
+            f"`{where}`: {reason}",
+            refusals=(Refusal(where, reason),),
             hint="leave the component out: name the others with --components, it then runs in PyTorch",
         ) from error
 
@@ -124,10 +136,20 @@ def _names(*arguments: Any) -> Iterator[str]:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """The converter without its progress bar, which it draws whatever its logger is told."""
+def _without_bars(met: list[str]) -> Iterator[None]:
+    """The converter without its progress bar, which it draws whatever its logger is told.
+
+    Args:
+        met: Takes the names of the nodes that it comes to, in order.
+    """
+
+    def noted(nodes: Iterable[Any], **_: Any) -> Iterator[Any]:
+        for node in nodes:
+            met.append(str(node.name))
+            yield node
+
     bar = ops._tqdm  # noqa: SLF001  # no option turns it off
-    ops._tqdm = lambda nodes, **_: nodes  # noqa: SLF001
+    ops._tqdm = noted  # noqa: SLF001
     try:
         yield
     finally:

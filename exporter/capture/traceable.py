@@ -1,0 +1,34 @@
+"""What model code reads in ways that torch's tracing does not follow, read in ways that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["Traceable"]
+
+_READS_DATA: Final = torch.Tensor.data.__get__  # type: ignore[attr-defined]  # torch declares it a plain attribute
+
+
+class Traceable(TorchFunctionMode):
+    """While it is entered, `tensor.data` is `tensor.detach()`.
+
+    Both share memory, so that writes into either are seen by the other. Of the first, a trace knows nothing: what is read
+    by it would be a constant without a value, and what is written by it would be lost.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Calls one function of torch."""
+        del types
+        if func == _READS_DATA:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))

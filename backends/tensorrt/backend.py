@@ -174,15 +174,15 @@ class TensorRtBackend:
                 compute_capability=compute_capability(),
             )
         from qdx.backends.tensorrt.emulate.executable import has_own_operators
-        from qdx.backends.tensorrt.emulate.rounded import has_bfloat16
+        from qdx.backends.tensorrt.emulate.rounded import has_sixteen_bits
         from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         models = [_read(folder / MODEL_FILE) for folder in folders]
         literal = "every quantizer as it stands in the file"
         if any(map(has_own_operators, models)):
             literal += ", TensorRT's own operators by their definitions in standard ones"
-        if any(map(has_bfloat16, models)):
-            literal += ", bfloat16 as float32 that is rounded behind each operation"
+        if any(map(has_sixteen_bits, models)):
+            literal += ", sixteen bits as float32 that is rounded behind each operation"
         return Proof(
             "artifact-verified",
             f"ONNX Runtime {version('onnxruntime')}, {literal}",
@@ -204,14 +204,14 @@ def _rewrite(model: Path) -> Rewrite | None:
         InvalidBundle: It cannot be read.
     """
     from qdx.backends.tensorrt.emulate.executable import has_own_operators, make_executable
-    from qdx.backends.tensorrt.emulate.rounded import has_bfloat16, round_behind_operations
+    from qdx.backends.tensorrt.emulate.rounded import has_sixteen_bits, round_behind_operations
 
     proto = _read(model)
     steps = [
         step
         for needed, step in (
             (has_own_operators, make_executable),
-            (has_bfloat16, round_behind_operations),
+            (has_sixteen_bits, round_behind_operations),
         )
         if needed(proto)
     ]

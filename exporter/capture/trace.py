@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from qdx.exporter.capture.calls import CallRecord, substitute
 from qdx.exporter.capture.concrete import Concrete
 from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.distributions import flatten_output
+from qdx.exporter.capture.float16_code import Float16Code, kept_parameters, remove_traces
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.symbols import dimension_names, guard_of, shape_of
 from qdx.exporter.capture.traceable import Traceable
@@ -29,22 +32,28 @@ Moving = dict[str, tuple[int, ...]]
 class _Traced(nn.Module):
     """A recorded call as a module: named tensors in, named tensors out, everything else baked in."""
 
-    def __init__(self, module: nn.Module, record: CallRecord) -> None:
+    def __init__(self, module: nn.Module, record: CallRecord, *, float16: bool) -> None:
         super().__init__()
         self.module = module
+        self._float16 = float16
         self._method = record.method
         self._arguments = dict(record.arguments)
         if "return_dict" in inspect.signature(getattr(module, record.method)).parameters:
             self._arguments["return_dict"] = True  # the fields' names become the outputs' names
 
     def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        with Traceable():
+        with Traceable(), Float16Code(self.module) if self._float16 else nullcontext():
             output = getattr(self.module, self._method)(**substitute(self._arguments, tensors))
-        return flatten_output(output)
+            return flatten_output(output)
 
 
 def trace(
-    skeleton: Skeleton, record: CallRecord, weights: LazyWeights, *, moving: Moving | None = None
+    skeleton: Skeleton,
+    record: CallRecord,
+    weights: LazyWeights,
+    *,
+    moving: Moving | None = None,
+    float16: bool = False,
 ) -> Graph:
     """Traces one recorded call.
 
@@ -53,6 +62,8 @@ def trace(
         record: The call; its tensors give the example shapes.
         weights: The component's lazy weights.
         moving: Dimensions that become dynamic, per tensor name; None or empty makes a static graph.
+        float16: Whether it will be computed in float16: what the component's own code does then is in the graph, which
+            computes in float32 as others do.
 
     Raises:
         TargetRefusal: The component cannot be traced, or a dimension cannot be dynamic.
@@ -73,7 +84,10 @@ def trace(
     try:
         with torch.no_grad(), Concrete(record.fixed.values()):
             program = torch.export.export(
-                _Traced(module, record), (examples,), dynamic_shapes=dynamic, strict=False
+                _Traced(module, record, float16=float16),
+                (examples,),
+                dynamic_shapes=dynamic,
+                strict=False,
             )
     except Exception as error:  # tracing runs the model's own Python
         reason = f"{type(error).__name__}: {first_line(error)[:300]}"
@@ -83,8 +97,12 @@ def trace(
             hint="try --shapes static" if moving else "leave this component out with --components",
         ) from error
     _forget_provenance(program)
+    if float16:
+        remove_traces(program)
     graph = without_checks(graph_from_program(program, record, list(examples), weights))
     graph = without_complex(graph)
+    if float16:
+        graph = replace(graph, float16=True, wide=kept_parameters(module))
     if moving:
         _check_dynamic(graph, record, moving)
     return graph

@@ -163,7 +163,13 @@ def record_ranges(
             if own
             else trace_pipeline(source.folder.path, call, components=components)
         )
-    traced = planned.graphs if planned is not None and source is given else {}
+    traced = {
+        where: graph
+        for where, graph in (
+            planned.graphs if planned is not None and source is given else {}
+        ).items()
+        if not graph.float16  # its guards would hide how large values become
+    }
     graphs = {
         where: replace(
             traced.get(where) or source.graph(where),

@@ -105,11 +105,13 @@ def schema() -> None:
 def _resolved(plan: Plan, target: str, model: Path) -> ResolvedPlan:
     from qdx.cli.inspect import weighted_components
     from qdx.exporter.capture.folder import read_pipeline_folder
+    from qdx.exporter.capture.upcasts import upcast_components
     from qdx.exporter.plan import resolve
     from qdx.targets import load_target
 
     profile = load_target(target)
-    return resolve(plan, weighted_components(read_pipeline_folder(model)), profile)
+    folder = read_pipeline_folder(model)
+    return resolve(plan, weighted_components(folder), profile, upcast=upcast_components(folder))
 
 
 def _as_text(plan: Plan, resolved: ResolvedPlan | None) -> str:

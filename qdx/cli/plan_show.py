@@ -63,18 +63,22 @@ def _examine(
     from qdx.exporter.graph.analysis.sites import sites
     from qdx.exporter.plan import examine
     from qdx.source.pipeline import trace_pipeline
+    from qdx.source.planned import in_float16
     from qdx.source.timesteps import with_exact_timesteps
 
     source = trace_pipeline(model, call, progress=progress)
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
     graphs: dict[str, Graph] = {}
     found: dict[str, Sequence[Site]] = {}
+    modules, kinds, upcast = source.skeleton.modules, source.captured.kinds, source.upcast
+    first = examine(plan, modules, profile, kinds=kinds, upcast=upcast).resolved
+    float16 = in_float16(first.components)
     with progress.task("tracing", len(source.chosen)) as task:
-        for where in source.chosen:
-            graphs[where] = source.graph(where, profile)
+        for where, record in source.chosen.items():
+            graphs[where] = source.graph(where, profile, float16=record.component in float16)
             found[where] = sites(graphs[where])
             task.advance(1)
-    examined = examine(plan, source.skeleton.modules, profile, found, source.captured.kinds)
+    examined = examine(plan, modules, profile, found, kinds, upcast=upcast)
     computes = {one.component: one.computes for one in examined.resolved.components}
     kept = {
         where: Counter(float32_nodes(graph, found[where], time_table=False).values())

@@ -23,7 +23,13 @@ from qdx.calibration.kept import Kept
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.application import open_layout, write_resources
 from qdx.compile.lowering import Job, lower_all
-from qdx.compile.notes import float_notes, option_notes, size_notes, table_notes
+from qdx.compile.notes import (
+    float_notes,
+    option_notes,
+    size_notes,
+    table_notes,
+    upcast_notes,
+)
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file
@@ -208,6 +214,7 @@ def export(
             *source.captured.notes,
             *timestep_notes,
             *float_notes(planned.resolved),
+            *upcast_notes(planned.resolved, profile, source.upcast, entries),
             *size_notes(recorded_ranges, call),
             *option_notes(planned.resolved, profile, entries),
             *table_notes(entries),
@@ -250,7 +257,15 @@ def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> Plan
     if plan.quantizes or plan.selects_operations:
         return plan_graphs(source, plan, profile)
     return PlannedGraphs(
-        {}, {}, resolve(plan, source.skeleton.modules, profile, kinds=source.captured.kinds)
+        {},
+        {},
+        resolve(
+            plan,
+            source.skeleton.modules,
+            profile,
+            kinds=source.captured.kinds,
+            upcast=source.upcast,
+        ),
     )
 
 

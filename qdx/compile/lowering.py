@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,13 @@ from qdx.backends.layout import graph_in_layout
 from qdx.backends.limits import check_request
 from qdx.bundle.companions import make_folder, portable, write_buffers, write_file
 from qdx.bundle.recipes import write_recipe
+from qdx.compile.notes import large_notes
 from qdx.compile.recipe import choose_recipe
+from qdx.exporter.calibrate.magnitudes import large_ports
 from qdx.exporter.files import dump_json
 from qdx.exporter.transforms.recipe import quantized_graph
 from qdx.exporter.transforms.time_embedding import TimeTable
+from qdx.source.planned import in_float16
 
 if TYPE_CHECKING:
     from qdx.backends.capabilities import ArtifactQuantizer
@@ -92,7 +95,9 @@ def lower_all(
 def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Traces and lowers one call into its folder; returns the manifest's entry of the method, and notes."""
     name, layout = record.component, job.profile.layout
-    graph = job.planned.graphs.get(record.where) or job.source.graph(record.where, job.profile)
+    graph = job.planned.graphs.get(record.where) or job.source.graph(
+        record.where, job.profile, float16=name in in_float16(job.planned.resolved.components)
+    )
     schedule = job.schedules.get(record.where)
     floats, recipe = choose_recipe(graph, job.planned.resolved, job.ranges, job.backend, schedule)
     table = None if recipe is None else recipe.find(TimeTable)
@@ -101,6 +106,8 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     make_folder(folder)
     float_types = job.planned.resolved.float_types(name)
     lowered = floats if recipe is None else quantized_graph(floats, recipe)
+    large = _large(job, lowered)
+    lowered = replace(lowered, large=frozenset(large))
     made = _artifact(job, lowered, float_types, folder, staging)
     if recipe is not None:
         write_recipe(recipe, folder)
@@ -128,7 +135,14 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
         **({"state": dict(record.state)} if record.state else {}),
         **({"fixed": {k: v.tolist() for k, v in record.fixed.items()}} if record.fixed else {}),
     }
-    return entry, made.notes
+    return entry, (*made.notes, *large_notes(record.where, large))
+
+
+def _large(job: Job, graph: Graph) -> Mapping[tuple[str, str], float]:
+    """The ports whose values float16 does not hold, where a graph is computed in that and calibration has seen it."""
+    if not graph.float16 or job.ranges is None or graph.where not in job.ranges.graphs:
+        return {}
+    return large_ports(job.ranges.graphs[graph.where])
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.exporter.plan.schema.scheme import FLOAT
+
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["float_notes", "option_notes", "size_notes", "table_notes"]
+__all__ = [
+    "float_notes",
+    "large_notes",
+    "option_notes",
+    "size_notes",
+    "table_notes",
+    "upcast_notes",
+]
 
 _SIZES: Final = ("height", "width", "num_frames", "max_sequence_length")
 
@@ -68,6 +77,53 @@ def float_notes(resolved: ResolvedPlan) -> tuple[str, ...]:
     note = (
         "the plan quantizes nothing of what is exported: the artifact computes in float, and gates for "
         "quantized artifacts cannot pass; see --components and the plan's rules"
+    )
+    return (note,)
+
+
+def upcast_notes(
+    resolved: ResolvedPlan,
+    profile: TargetProfile,
+    upcast: Collection[str],
+    exported: Collection[str],
+) -> tuple[str, ...]:
+    """Tells what became of components whose configuration says that float16 overflows in them.
+
+    Args:
+        resolved: What the plan became.
+        profile: The target.
+        upcast: Names of such components.
+        exported: Names of the components in the bundle.
+    """
+    notes = []
+    for one in resolved.components:
+        if one.component not in upcast or one.component not in exported:
+            continue
+        asked = profile.choices.float_dtype.value if one.asked == FLOAT else one.asked
+        if one.becomes != asked:
+            notes.append(f"`{one.component}`: {one.why}")
+        elif one.computes == "float16":
+            notes.append(
+                f"`{one.component}`: in float16 as the plan asks, though its configuration has `force_upcast`: it may "
+                "overflow, which `qdx verify` tells"
+            )
+    return tuple(notes)
+
+
+def large_notes(where: str, large: Mapping[tuple[str, str], float]) -> tuple[str, ...]:
+    """Tells what of a graph in float16 is computed in float32, because calibration saw values beyond it.
+
+    Args:
+        where: `component.method` of the graph.
+        large: Their largest magnitudes, by the key of the site and the name of its port.
+    """
+    if not large:
+        return ()
+    (key, port), most = max(large.items(), key=lambda item: item[1])
+    operations = len({site for site, _ in large})
+    note = (
+        f"`{where}`: float32 instead of float16 at {operations} operation{'s'[: operations > 1]} and what reads their "
+        f"values: the {port} of `{key}` reaches {most:.4g} in calibration, and float16 ends at 65504"
     )
     return (note,)
 

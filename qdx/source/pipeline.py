@@ -19,6 +19,7 @@ from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.sizes import open_sizes
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
+from qdx.exporter.capture.upcasts import upcast_components
 from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint, open_checkpoint
 from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights, load_buffers
@@ -56,13 +57,16 @@ class TracedPipeline:
     left_out: tuple[str, ...]
     cache: Store | None = field(default=None, repr=False)
 
-    def graph(self, where: str, profile: TargetProfile | None = None) -> Graph:
+    def graph(
+        self, where: str, profile: TargetProfile | None = None, *, float16: bool = False
+    ) -> Graph:
         """Traces one call.
 
         Args:
             where: `unet.forward`.
             profile: The target whose ecosystem decides dtypes and ranks of the inputs; None leaves them
                 as the pipeline passes them, and all sizes fixed.
+            float16: Whether the target computes it in float16; see `trace`.
 
         Raises:
             TargetRefusal: The component cannot be traced.
@@ -73,7 +77,7 @@ class TracedPipeline:
             return trace(self.skeleton, record, weights)
         fitted = _fit_to_layout(record, profile)
         moving = self.captured.moving.get(where)
-        graph = trace(self.skeleton, fitted, weights, moving=moving)
+        graph = trace(self.skeleton, fitted, weights, moving=moving, float16=float16)
         if not moving:
             return graph
         usual = _fit_to_layout(self.captured.usual[where], profile)
@@ -83,6 +87,11 @@ class TracedPipeline:
     def call(self) -> dict[str, Any]:
         """The user's call, its files opened, with what stands in for arguments that it lacks."""
         return dict(self.captured.call)
+
+    @property
+    def upcast(self) -> frozenset[str]:
+        """Names of the components whose configuration says that float16 overflows in them."""
+        return upcast_components(self.folder)
 
     @cached_property
     def mapped_weights(self) -> Mapping[str, LazyWeights]:

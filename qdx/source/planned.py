@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,12 @@ from qdx.exporter.plan.resolve.resolve import resolve
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
-    from qdx.exporter.plan.resolve.resolution import ResolvedPlan
+    from qdx.exporter.plan.resolve.resolution import Resolution, ResolvedPlan
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["PlannedGraphs", "plan_graphs", "trace_graphs"]
+__all__ = ["PlannedGraphs", "in_float16", "plan_graphs", "trace_graphs"]
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,35 @@ def plan_graphs(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> P
         InvalidPlan: A rule matches nothing.
         TargetRefusal: A component cannot be traced, or the target cannot do what the plan asks.
     """
-    graphs, sites = trace_graphs(source, profile)
-    resolved = resolve(plan, source.skeleton.modules, profile, sites, source.captured.kinds)
-    return PlannedGraphs(graphs, sites, resolved)
+
+    def resolved(sites: Mapping[str, tuple[Site, ...]] | None) -> ResolvedPlan:
+        modules, kinds = source.skeleton.modules, source.captured.kinds
+        return resolve(plan, modules, profile, sites, kinds, upcast=source.upcast)
+
+    graphs, sites = trace_graphs(source, profile, in_float16(resolved(None).components))
+    return PlannedGraphs(graphs, sites, resolved(sites))
+
+
+def in_float16(components: Iterable[Resolution]) -> frozenset[str]:
+    """Names of the components that a target computes in float16, whose graphs are traced for it."""
+    return frozenset(one.component for one in components if one.computes == "float16")
 
 
 def trace_graphs(
-    source: TracedPipeline, profile: TargetProfile
+    source: TracedPipeline, profile: TargetProfile, float16: Collection[str]
 ) -> tuple[dict[str, Graph], dict[str, tuple[Site, ...]]]:
     """Traces what is wanted of a pipeline for a target: graphs and their sites by `component.method`.
+
+    Args:
+        source: The pipeline.
+        profile: The target.
+        float16: Names of the components that it computes in float16.
 
     Raises:
         TargetRefusal: A component cannot be traced.
     """
-    graphs = {where: source.graph(where, profile) for where in source.chosen}
+    graphs = {
+        where: source.graph(where, profile, float16=record.component in float16)
+        for where, record in source.chosen.items()
+    }
     return graphs, {where: find_sites(graph) for where, graph in graphs.items()}

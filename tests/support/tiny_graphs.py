@@ -19,9 +19,11 @@ _FOLDER = tempfile.TemporaryDirectory()
 
 
 @cache
-def graphs_of(family: str, shapes: Shapes = "static") -> dict[str, Graph]:
-    """Every graph of a family's pipeline by `component.method`."""
-    folder = read_pipeline_folder(build(family, Path(_FOLDER.name) / f"{family}-{shapes}"))
+def graphs_of(family: str, shapes: Shapes = "static", *, float16: bool = False) -> dict[str, Graph]:
+    """Every graph of a family's pipeline by `component.method`; with `float16` as they are for that."""
+    folder = read_pipeline_folder(
+        build(family, Path(_FOLDER.name) / f"{family}-{shapes}-{float16}")
+    )
     skeleton = build_skeleton(folder)
     captured = capture(skeleton, FAMILIES[family].arguments(), shapes=shapes)
     found = {}
@@ -30,5 +32,6 @@ def graphs_of(family: str, shapes: Shapes = "static") -> dict[str, Graph]:
         module = skeleton.modules[record.component]
         load_buffers(module, checkpoint)
         weights = bind_weights(module, checkpoint, component=record.component)
-        found[where] = trace(skeleton, record, weights, moving=captured.moving.get(where))
+        moving = captured.moving.get(where)
+        found[where] = trace(skeleton, record, weights, moving=moving, float16=float16)
     return found

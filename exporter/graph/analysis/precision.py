@@ -6,7 +6,7 @@ compute a node, and may keep more where its own kernels ask for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from torch.fx import Node
 from qdx.exporter.graph.analysis.flow import MOVES, Flow, name_of, words
 from qdx.exporter.graph.analysis.functional import constant_number, first_alike, without_writes
 from qdx.exporter.graph.ir.graph import Graph
-from qdx.exporter.graph.ir.site import Site
+from qdx.exporter.graph.ir.site import OUTPUT, Site
 
 __all__ = ["Float32Reason", "float32_nodes"]
 
@@ -29,6 +29,8 @@ class Float32Reason(StrEnum):
     SQUARES = "computes the mean of squares"
     QUOTIENT = "divides sums over all tokens"
     READING = "reads the noise from the picture"
+    LIBRARY = "has a weight that the model's library keeps in float32, or adds to its result"
+    LARGE = "holds or reads values that float16 does not hold, as calibration found"
 
 
 _SPELLINGS: Final = {
@@ -59,6 +61,10 @@ _ROOTS: Final = words("add clamp clamp_min maximum pow reciprocal rsqrt sqrt sub
 _SCALINGS: Final = words("div mul")
 _SUMS: Final = words("linalg_norm linalg_vector_norm norm sqrt sum")
 _GUARDS: Final = words("add clamp clamp_min maximum")
+_SUMMING: Final = words("add clamp sub")
+"""What carries on a sum, as a stream of residuals is one."""
+_NORMS: Final = words("batch_norm group_norm instance_norm layer_norm rms_norm softmax")
+"""What brings values back into the range of float16, however large they are."""
 _LEAST_FLOAT16: Final = 2.0**-25
 """Magnitudes up to this are zero in float16."""
 
@@ -78,6 +84,10 @@ def float32_nodes(
       over all tokens may be beyond float16 where their quotient is small.
     - What reads a denoiser's main input, if that is given in float32: late in a schedule the noise that it looks for is
       a few hundredths of the picture, and float16 rounds a picture by a few thousandths of that.
+    - What has a weight that the model's own library loads in float32 where it is asked for float16, known of graphs for
+      float16, and the sums that its result goes into: they are where float16 ends too early.
+    - What makes values that float16 does not hold, as the graph knows from calibration, and what reads them, up to the
+      norms and products that bring them back.
 
     Nodes that compute the same are kept together, since runtimes make one of them.
 
@@ -93,6 +103,8 @@ def float32_nodes(
     first = {site.node for site in sites if site.role == "first"} if denoises else set()
     functional, names = without_writes(graph)
     search = _Search(functional)
+    made, read = _large(graph, sites, {name: node for node, name in names.items()}, search.flow)
+    search.reads_large = read
     found: dict[Node, Float32Reason] = {}
     for node in search.flow.nodes:
         name = search.name(node)
@@ -102,6 +114,9 @@ def float32_nodes(
             (Float32Reason.SQUARES, search.mean_of_squares, name in _TOTALS | _SPREADS),
             (Float32Reason.QUOTIENT, search.quotient, name in {"div", "reciprocal"}),
             (Float32Reason.READING, search.reading, names.get(node.name) in first),
+            (Float32Reason.LIBRARY, search.carried, search.is_wide(node)),
+            (Float32Reason.LARGE, search.read_large, node in read),
+            (Float32Reason.LARGE, search.spread, node in made),
         ):
             if applies:
                 for each in finds(node):
@@ -111,11 +126,32 @@ def float32_nodes(
     return {names[node.name]: reason for node, reason in kept.items() if node.name in names}
 
 
+def _large(
+    graph: Graph, sites: Sequence[Site], names: Mapping[str, str], flow: Flow
+) -> tuple[frozenset[Node], frozenset[Node]]:
+    """The operations that make values which float16 does not hold, and those that read such."""
+    if not graph.large:
+        return frozenset(), frozenset()
+    nodes = {node.name: node for node in flow.nodes}
+    found: tuple[set[Node], set[Node]] = set(), set()
+    for site in sites:
+        node = nodes.get(names.get(site.node, ""))
+        for port in (OUTPUT, *site.ports):
+            if node is not None and (site.key, port) in graph.large:
+                found[port != OUTPUT].add(node)
+    return frozenset(found[0]), frozenset(found[1])
+
+
 class _Search:
-    """Looks for what stays float32 in a graph in which nothing is written in place."""
+    """Looks for what stays float32 in a graph in which nothing is written in place.
+
+    Attributes:
+        reads_large: Operations with a weight or of attention that read values which float16 does not hold.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.flow = Flow(graph)
+        self.reads_large: frozenset[Node] = frozenset()
         self.alike = first_alike(self.flow.nodes)
 
     @staticmethod
@@ -276,6 +312,52 @@ class _Search:
             return set()
         if any(source.name in given for node in found for source in self.flow.sources(node)):
             return set()
+        return found
+
+    def is_wide(self, node: Node) -> bool:
+        """Whether an operation has a weight that the model's library keeps in float32."""
+        wide = self.flow.graph.wide
+        return bool(wide) and any(
+            self.flow.parameter(source) in wide for source in self.flow.sources(node)
+        )
+
+    def carried(self, product: Node) -> set[Node]:
+        """An operation and the sums that its result goes into, moved at most."""
+        found: set[Node] = set()
+        pending = [product]
+        while pending:
+            node = pending.pop()
+            if node not in found:
+                found.add(node)
+                pending += [
+                    user for user in self.flow.users(node) if self.name(user) in MOVES | _SUMMING
+                ]
+        return found
+
+    def spread(self, maker: Node) -> set[Node]:
+        """What makes values that float16 does not hold, and what has them from it, up to what brings them back."""
+        found: set[Node] = set()
+        pending = [maker]
+        while pending:
+            node = pending.pop()
+            if node in found or node.op != "call_function":
+                continue
+            found.add(node)
+            for user in self.flow.users(node) if self.name(node) not in _NORMS else ():
+                ends = self.name(user) in _LEARNED - _NORMS or self.name(user) in _PRODUCTS
+                if user in self.reads_large:
+                    found.add(user)
+                elif not ends:
+                    pending.append(user)
+        return found
+
+    def read_large(self, reader: Node) -> set[Node]:
+        """An operation that reads such values, and all that has them from where they are made."""
+        found = {reader}
+        for source in self.flow.sources(reader):
+            if self.flow.parameter(source) is None:
+                *moved, maker = self.flow.unmoved(source)
+                found |= {*moved, *self.spread(maker)}
         return found
 
     def _behind(self, node: Node, passes: Callable[[Node], bool]) -> set[Node]:

@@ -69,6 +69,9 @@ class Graph:
         constants: Numbers, words and flags that it was traced with, by argument.
         state: What the pipeline had changed in the component, by `path.attribute`.
         fixed: Tensors with whose values it was traced, by argument; it answers calls with these alone.
+        float16: Whether it was traced for float16, with the guards of the component's own code in it.
+        wide: Of such a graph, the parameters that the component's library loads in float32 among those in float16.
+        large: Likewise, ports of sites, each by the key of the site and its name, whose values float16 does not hold.
     """
 
     component: str
@@ -81,6 +84,9 @@ class Graph:
     constants: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    float16: bool = False
+    wide: frozenset[str] = frozenset()
+    large: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def where(self) -> str:

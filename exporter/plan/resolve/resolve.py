@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
@@ -31,6 +31,9 @@ from qdx.exporter.plan.schema.selection import Decision, decide, name_of, storag
 __all__ = ["Examination", "examine", "resolve"]
 
 _NO_KINDS: Final[Mapping[str, Kind]] = MappingProxyType({})
+_WIDER: Final = ("float32", "bfloat16")
+"""What holds values that overflow float16; the first that a target stores is taken."""
+_OVERFLOWS: Final = "its configuration has `force_upcast`, so float16 overflows in it; a rule that selects it decides otherwise"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def resolve(
     target: PlanTarget,
     sites: Mapping[str, Sequence[Site]] | None = None,
     kinds: Mapping[str, Kind] = _NO_KINDS,
+    *,
+    upcast: Collection[str] = (),
 ) -> ResolvedPlan:
     """Decides for each component and each site which rule holds and what the target makes of it.
 
@@ -96,12 +101,14 @@ def resolve(
         sites: Sites of each traced graph by `component.method`. None where nothing was traced: rules
             that speak of single operations are then read and decide nothing.
         kinds: What components do, by name, as `capture` found it; those of others are not known.
+        upcast: Components whose configuration says that float16 overflows in them. They are float32 where the plan
+            says nothing else of them in particular.
 
     Raises:
         InvalidPlan: A rule matches nothing, or later rules take all that it matches.
         TargetRefusal: The target cannot do something that the plan asks; names all of it.
     """
-    return examine(plan, components, target, sites, kinds).check()
+    return examine(plan, components, target, sites, kinds, upcast=upcast).check()
 
 
 def examine(
@@ -110,6 +117,8 @@ def examine(
     target: PlanTarget,
     sites: Mapping[str, Sequence[Site]] | None = None,
     kinds: Mapping[str, Kind] = _NO_KINDS,
+    *,
+    upcast: Collection[str] = (),
 ) -> Examination:
     """Resolves like `resolve`, and returns what the target refuses instead of raising it.
 
@@ -117,7 +126,8 @@ def examine(
         InvalidPlan: As `resolve`.
         TargetRefusal: The target's artifacts cannot be made by the plan's quantizer, or with one of its options.
     """
-    request = _Request({name: kinds.get(name) for name in components}, target, sites)
+    known = {name: kinds.get(name) for name in components}
+    request = _Request(known, target, sites, frozenset(upcast))
     examination = _examined(plan, request)
     if not examination.refusals or sites is None:
         return examination
@@ -136,11 +146,13 @@ class _Request:
         components: The names of its components with weights, and what each does; None where that is not known.
         target: The target.
         sites: As for `resolve`.
+        upcast: Likewise.
     """
 
     components: Mapping[str, Kind | None]
     target: PlanTarget
     sites: Mapping[str, Sequence[Site]] | None
+    upcast: frozenset[str] = frozenset()
 
 
 def _fits(preset: str, request: _Request) -> bool:
@@ -173,7 +185,9 @@ def _examined(plan: Plan, request: _Request) -> Examination:
     mixed = settled_mixed_precision(plan, target)
     gates, bounds = settled_gates(plan, target)
     resolutions = tuple(
-        _component(plan, name, index, target, mixed=bool(mixed.value))
+        _component(
+            plan, name, index, target, mixed=bool(mixed.value), upcast=name in request.upcast
+        )
         for name, index in storage.items()
     )
     becomes = {resolution.component: resolution.becomes for resolution in resolutions}
@@ -233,14 +247,20 @@ def _floats_of(resolved: ResolvedPlan, refused: Iterable[SiteResolution]) -> str
 
 
 def _component(
-    plan: Plan, name: str, index: int | None, target: PlanTarget, *, mixed: bool
+    plan: Plan, name: str, index: int | None, target: PlanTarget, *, mixed: bool, upcast: bool
 ) -> Resolution:
     rule = None if index is None else plan.rules[index].asked_weights
     asked = FLOAT if rule is None else rule.dtype
     choice = target.choices.float_dtype
     stored = choice.value if asked == FLOAT else asked
-    computed = computed_in(target, stored)
     first = f"chosen by {target.name}: {choice.why}" if asked == FLOAT else "stored as asked"
+    meant = index is not None and asked != FLOAT and not plan.rules[index].select.everything
+    if upcast and computed_in(target, stored) == "float16" and not meant:
+        wider = next((dtype for dtype in _WIDER if dtype in target.storage_dtypes), None)
+        if wider is not None:
+            first = f"{wider} instead of {stored}: {_OVERFLOWS}"
+            stored = wider
+    computed = computed_in(target, stored)
     why = _why(first, stored, computed)
     if mixed and computed != "float32":
         why += ", but float32 between products"

@@ -25,7 +25,7 @@ from qdx.exporter.progress import SILENT
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.source.pipeline import trace_pipeline
-from qdx.source.planned import trace_graphs
+from qdx.source.planned import in_float16, trace_graphs
 from qdx.verification.measure.answers import Answers, graph_identity
 from qdx.verification.measure.localize import Answered, Localization, localize
 from qdx.verification.measure.rungs import QUANTIZED, UNOPTIMIZED, Rung
@@ -127,14 +127,10 @@ def quantized_model(
         progress=progress,
     )
     with progress.task("quantizing the graphs in PyTorch"):
-        graphs, found_sites = trace_graphs(source, manifest.target.profile)
-        resolved = restored(
-            manifest.resolved,
-            plan,
-            manifest.target.name,
-            (Resolution(**dict(record)) for record in manifest.resolution),
-            found_sites,
-        )
+        components = [Resolution(**dict(record)) for record in manifest.resolution]
+        profile = manifest.target.profile
+        graphs, found_sites = trace_graphs(source, profile, in_float16(components))
+        resolved = restored(manifest.resolved, plan, manifest.target.name, components, found_sites)
         recipes = recipes_of(bundle)
         cache = WeightCache()
         floats: dict[str, Graph] = {}

@@ -14,7 +14,7 @@ from tests.support.norms import NORMS
 from tests.support.tiny_graphs import graphs_of
 from tests.support.tracing import graph_of
 
-ANGLE, INDEX, SQUARES, QUOTIENT, READING = Float32Reason
+ANGLE, INDEX, SQUARES, QUOTIENT, READING, LIBRARY, LARGE = Float32Reason
 T = torch.tensor([981.0])
 TOKENS = torch.randn(1, 6, 8)
 
@@ -173,3 +173,44 @@ def test_denoisers_of_real_families(family, reasons):
     graph = graphs.get("unet.forward") or graphs["transformer.forward"]
 
     assert set(float32_nodes(graph, sites(graph), time_table=False).values()) == reasons
+
+
+def test_what_a_library_keeps_in_float32_and_the_sums_that_it_goes_into():
+    def body(net, x):
+        stream = x + net.linear(x).transpose(1, 2).transpose(1, 2)
+        return stream * 2 + x
+
+    graph, _ = graph_of(lambda: Net(body), {"x": TOKENS})
+    wide = dataclasses.replace(graph, wide=frozenset({"linear.weight"}))
+
+    found = float32_nodes(wide, sites(wide), time_table=False)
+
+    assert found == dict.fromkeys(["linear", "transpose", "transpose_1", "add"], LIBRARY)
+    assert float32_nodes(graph, sites(graph), time_table=False) == {}
+
+
+def test_large_values_up_to_what_brings_them_back():
+    def body(net, x):
+        stream = x + net.linear(x).transpose(1, 2).transpose(1, 2)
+        back = nn.functional.layer_norm(stream * 2, (8,))
+        return net.linear(back) + back
+
+    graph, _ = graph_of(lambda: Net(body), {"x": TOKENS})
+    large = dataclasses.replace(graph, large=frozenset([("linear", "output")]))
+
+    found = float32_nodes(large, sites(large), time_table=False)
+
+    nodes = ["linear", "transpose", "transpose_1", "add", "mul", "layer_norm"]
+    assert found == dict.fromkeys(nodes, LARGE)
+
+
+def test_a_product_of_large_values_is_computed_in_float32_with_what_makes_them():
+    def body(net, x):
+        return net.linear((net.linear(x) * x).transpose(1, 2).transpose(1, 2))
+
+    graph, _ = graph_of(lambda: Net(body), {"x": TOKENS})
+    large = dataclasses.replace(graph, large=frozenset([("linear#2", "input")]))
+
+    found = float32_nodes(large, sites(large), time_table=False)
+
+    assert found == dict.fromkeys(["mul", "transpose", "transpose_1", "linear_1"], LARGE)

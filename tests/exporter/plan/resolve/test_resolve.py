@@ -195,3 +195,53 @@ def test_a_name_given_twice_counts_once():
 def test_an_unknown_component_has_no_storage():
     with pytest.raises(KeyError):
         resolve(load_plan("float16"), ["unet"], Target()).storage_dtype("vae")
+
+
+@pytest.mark.parametrize(
+    ("stores", "becomes"),
+    [
+        (("float32", "float16"), "float32"),
+        (("bfloat16", "float16"), "bfloat16"),
+        (("float16",), "float16"),
+    ],
+)
+def test_a_component_in_which_float16_overflows_is_wider(stores, becomes):
+    target = Target(storage_dtypes=stores, compute_dtype="storage")
+
+    resolved = resolve(plan_of(("*", "float16")), ["unet", "vae"], target, upcast=["vae"])
+
+    assert [(r.becomes, r.computes) for r in resolved.components] == [
+        ("float16", "float16"),
+        (becomes, becomes),
+    ]
+    assert ("force_upcast" in resolved.components[1].why) == (becomes != "float16")
+
+
+@pytest.mark.parametrize(
+    ("rules", "compute"),
+    [
+        ([("*", "float16"), ("vae", "float16")], "storage"),
+        ([("*", "float16")], "float32"),
+    ],
+    ids=["a rule selects it", "the target computes in float32"],
+)
+def test_a_component_in_which_float16_overflows_stays_where_that_is_meant_or_harmless(
+    rules, compute
+):
+    target = Target(compute_dtype=compute)
+
+    resolved = resolve(plan_of(*rules), ["unet", "vae"], target, upcast=["vae"])
+
+    assert resolved.storage_dtype("vae") == "float16"
+    assert "force_upcast" not in resolved.components[1].why
+
+
+def test_what_the_target_would_compute_in_float16_is_wider_too():
+    choices = CHOICES.model_copy(
+        update={"float_dtype": FloatChoice(value="float16", why="it is hot")}
+    )
+    target = Target(compute_dtype="storage", choices=choices)
+
+    resolved = resolve(plan_of(("unet", "float16")), ["unet", "vae"], target, upcast=["vae"])
+
+    assert [r.becomes for r in resolved.components] == ["float16", "float32"]

@@ -25,6 +25,7 @@ from qdx.exporter.limits import (
     PATH_SEGMENT_LIMIT,
     PATH_SEGMENTS_LIMIT,
 )
+from qdx.exporter.model_links import blob_of, is_all_inside, open_blob
 from qdx.exporter.strict_json import (
     CONFIG,
     STRICT,
@@ -42,6 +43,7 @@ __all__ = [
     "check_relative",
     "dump_json",
     "is_leftover",
+    "is_relative",
     "load_json",
     "open_regular",
     "parse_json",
@@ -63,6 +65,8 @@ LINK_HINT: Final = (
     "copy the folder with the links resolved, for example `cp -rL FROM TO`, "
     "or download with `hf download REPO --local-dir TO`"
 )
+# Without O_NONBLOCK, opening a pipe would wait for a writer for ever.
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR})
 
 
@@ -75,12 +79,16 @@ def check_relative(relative: str, *, error: type[InvalidInput] = InvalidModel) -
     Raises:
         InvalidInput: Or the subclass given.
     """
-    segments = relative.split("/")
-    ok = len(segments) <= PATH_SEGMENTS_LIMIT and all(_is_segment(part) for part in segments)
-    if not ok:
+    if not is_relative(relative):
         raise error(
             f"{quoted(relative)}: not an allowed relative path, expected names like `a/b.c`"
         )
+
+
+def is_relative(relative: str) -> bool:
+    """Whether a relative path is spelled as `check_relative` wants it."""
+    segments = relative.split("/")
+    return len(segments) <= PATH_SEGMENTS_LIMIT and all(_is_segment(part) for part in segments)
 
 
 def _is_segment(part: str) -> bool:
@@ -93,7 +101,11 @@ def _is_segment(part: str) -> bool:
 
 
 def safe_child(
-    root: Path | str, relative: str, *, error: type[InvalidInput] = InvalidModel
+    root: Path | str,
+    relative: str,
+    *,
+    error: type[InvalidInput] = InvalidModel,
+    in_model: bool = False,
 ) -> Path:
     """Turns a name found in a file into a path below a folder.
 
@@ -101,9 +113,10 @@ def safe_child(
         root: A folder that the user named. It may itself be reached through links.
         relative: The name, see `check_relative`.
         error: Class of the error raised.
+        in_model: Whether it is a file of a model's folder, which may be a link of the hub's cache.
 
     Returns:
-        The absolute path. It may be missing; what exists of it is neither a link nor special.
+        The absolute path. It may be missing; what exists of it is neither special nor another link.
 
     Raises:
         InvalidInput: Or the subclass given: a bad name, a link, a device, a pipe, a socket.
@@ -122,6 +135,8 @@ def safe_child(
                 return path.joinpath(*segments[index + 1 :])
             raise _storage(path, bad) from bad
         if stat.S_ISLNK(mode):
+            if in_model and index == len(segments) - 1 and blob_of(path) is not None:
+                return path
             raise error(f"{quoted(path)}: is a symbolic link, expected a file", hint=LINK_HINT)
         if not stat.S_ISDIR(mode) and not (stat.S_ISREG(mode) and index == len(segments) - 1):
             raise error(f"{quoted(path)}: is {_kind(mode)}, expected a file or folder")
@@ -133,6 +148,7 @@ def open_regular(
     *,
     error: type[InvalidInput] = InvalidModel,
     allow_hard_links: bool = False,
+    in_model: bool = False,
 ) -> BinaryIO:
     """Opens a regular file for reading, unbuffered.
 
@@ -141,6 +157,8 @@ def open_regular(
         error: Class of the error raised for a file that is missing or of the wrong kind.
         allow_hard_links: Whether the file may have other names. Only for files of qdx itself,
             which installers may link into place; elsewhere a second name can be a file outside.
+        in_model: Whether it is a file of a model's folder: it may be a link of the hub's cache to a blob of the same
+            repository, and may have other names inside the repository.
 
     Raises:
         InvalidInput: Or the subclass given.
@@ -148,8 +166,9 @@ def open_regular(
     """
     name = os.fspath(path)
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for a writer for ever.
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_blob(Path(name), _OPEN) if in_model else None
+        if descriptor is None:
+            descriptor = os.open(name, _OPEN)
     except OSError as bad:
         raise _open_error(name, bad, error) from None
     except ValueError:  # NUL, or text that the file system cannot encode
@@ -158,11 +177,12 @@ def open_regular(
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise error(f"{quoted(name)}: is {_kind(status.st_mode)}, expected a file")
-        if status.st_nlink != 1 and not allow_hard_links:
+        linked = status.st_nlink != 1 and not allow_hard_links
+        if linked and not (in_model and is_all_inside(Path(name), status)):
             message = (
                 f"{quoted(name)}: has {status.st_nlink} hard links, expected a file of its own"
             )
-            raise error(message, hint="copy the file")
+            raise error(message, hint="copy the folder, for example `cp -r FROM TO`")
         return open(descriptor, "rb", buffering=0)  # noqa: PTH123
     except BaseException:
         os.close(descriptor)
@@ -175,6 +195,7 @@ def read_bytes(
     *,
     error: type[InvalidInput] = InvalidModel,
     allow_hard_links: bool = False,
+    in_model: bool = False,
 ) -> bytes:
     """Reads a whole file that must not be larger than a limit.
 
@@ -182,7 +203,9 @@ def read_bytes(
         InvalidInput: Or the subclass given: missing, too large, not a plain file.
         StorageError: If reading fails.
     """
-    with open_regular(path, error=error, allow_hard_links=allow_hard_links) as file:
+    with open_regular(
+        path, error=error, allow_hard_links=allow_hard_links, in_model=in_model
+    ) as file:
         try:
             size = os.fstat(file.fileno()).st_size
             # One byte more than allowed, in case the file grows while it is read.
@@ -201,9 +224,12 @@ def read_text(
     *,
     error: type[InvalidInput] = InvalidModel,
     allow_hard_links: bool = False,
+    in_model: bool = False,
 ) -> str:
     """Reads a UTF-8 text without byte order mark; raises like `read_bytes`."""
-    data = read_bytes(path, limit_bytes, error=error, allow_hard_links=allow_hard_links)
+    data = read_bytes(
+        path, limit_bytes, error=error, allow_hard_links=allow_hard_links, in_model=in_model
+    )
     if data.startswith(b"\xef\xbb\xbf"):
         raise error(f"{quoted(f'{path}:1:1')}: starts with a byte order mark, expected plain UTF-8")
     try:
@@ -222,6 +248,7 @@ def load_json(
     error: type[InvalidInput] = InvalidModel,
     rules: JsonRules = STRICT,
     allow_hard_links: bool = False,
+    in_model: bool = False,
 ) -> dict[str, Any]:
     """Reads an untrusted JSON object from a file.
 
@@ -231,12 +258,15 @@ def load_json(
         error: Class of the error raised.
         rules: `STRICT`, or `CONFIG` for files that other libraries write.
         allow_hard_links: See `open_regular`.
+        in_model: Likewise.
 
     Raises:
         InvalidInput: Or the subclass given, with the file and, where there is one, line:column.
         StorageError: If reading fails.
     """
-    text = read_text(path, limit_bytes, error=error, allow_hard_links=allow_hard_links)
+    text = read_text(
+        path, limit_bytes, error=error, allow_hard_links=allow_hard_links, in_model=in_model
+    )
     return parse_json(text, source=os.fspath(path), error=error, rules=rules)
 
 
@@ -245,9 +275,12 @@ def sha256_file(
     *,
     error: type[InvalidInput] = InvalidModel,
     allow_hard_links: bool = False,
+    in_model: bool = False,
 ) -> str:
     """Returns the SHA-256 of a file as 64 hexadecimal digits; raises like `open_regular`."""
-    with open_regular(path, error=error, allow_hard_links=allow_hard_links) as file:
+    with open_regular(
+        path, error=error, allow_hard_links=allow_hard_links, in_model=in_model
+    ) as file:
         try:
             return _digest(file)
         except OSError as bad:

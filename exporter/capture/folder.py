@@ -15,14 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from qdx.exporter.capture.library_errors import environment_fault, library_errors
-from qdx.exporter.errors import InvalidModel
-from qdx.exporter.files import LINK_HINT, load_json, safe_child
+from qdx.exporter.capture.no_pipeline import no_pipeline
+from qdx.exporter.errors import InvalidModel, quoted
+from qdx.exporter.files import LINK_HINT, load_json, open_regular, safe_child
+from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.strict_json import CONFIG, JsonRules
 
 INDEX_FILE = "model_index.json"
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json",
                  "preprocessor_config.json", "processor_config.json")  # fmt: skip
+# What never is the configuration of a component itself.
+_OTHER_CONFIGS = frozenset({"adapter_config.json", "generation_config.json"})
+# Components that are no part of generating and whose code leaves PyTorch, so that no graph exists.
+OMITTED = {
+    "safety_checker": "it runs NumPy code after the picture is made; artifacts ship without it"
+}
 # What the bundle writes again as plain JSON: no infinity, which only schedulers' files hold.
 _MODULE = JsonRules(big_ints=True)
 # Keys with which a config asks its library to load code from elsewhere.
@@ -40,6 +48,8 @@ class Component:
         class_name: The class in that library.
         path: The component's folder.
         config: Its parsed configuration; empty for tokenizers without one.
+        variant: Of its weights, such as `fp16`, empty for the unmarked ones; None for what the folder holds.
+        members: What it may consist of: diffusers saves a model of several models as `NAME`, `NAME_1`, and so on.
     """
 
     name: str
@@ -47,6 +57,8 @@ class Component:
     class_name: str
     path: Path
     config: dict[str, Any] = field(repr=False)
+    variant: str | None = None
+    members: tuple[Component, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,35 +82,42 @@ class PipelineFolder:
     def with_folders(self, folders: Mapping[str, Path]) -> PipelineFolder:
         """The same pipeline with the configurations of these components read from other folders."""
         moved = {
-            name: replace(self.components[name], path=path, config=_config(path))
+            name: _with_members(replace(self.components[name], path=path, config=_config(path)))
             for name, path in folders.items()
         }
         return replace(self, components={**self.components, **moved})
 
+    def with_variants(self, variants: Mapping[str, str]) -> PipelineFolder:
+        """The same pipeline with these variants of its components' weights; an empty one is unmarked."""
+        chosen = {
+            name: _of_variant(component, variants.get(name, component.variant))
+            for name, component in self.components.items()
+        }
+        return replace(self, components=chosen)
+
 
 def read_pipeline_folder(
-    path: Path | str, *, folders: Mapping[str, str] | None = None
+    path: Path | str,
+    *,
+    folders: Mapping[str, str] | None = None,
+    variant: str | None = None,
 ) -> PipelineFolder:
     """Reads `model_index.json` and every component's configuration; imports nothing.
 
     Args:
         path: The folder.
         folders: For components that lie in a folder of another name than their own.
+        variant: Of the weights, such as `fp16`; components without it have unmarked ones. None takes the unmarked
+            ones, or the only variant that a component has.
 
     Raises:
         InvalidModel: The folder or a file is missing or broken, or names code that qdx will not load.
     """
     root = Path(path).absolute()
-    if not root.is_dir():
-        raise InvalidModel(f"`{path}` is not a folder",
-                           hint="give the folder that holds model_index.json")  # fmt: skip
     index_path = root / INDEX_FILE
-    if not index_path.exists():
-        raise InvalidModel(
-            f"`{index_path}`: no such file; a diffusers pipeline folder has one",
-            hint="save the pipeline with `pipeline.save_pretrained(folder)` and give that folder",
-        )
-    index = load_json(index_path, rules=_MODULE)
+    if not root.is_dir() or not index_path.exists():
+        raise no_pipeline(path)
+    index = load_json(index_path, rules=_MODULE, in_model=True)
     pipeline_class = index.get("_class_name")
     if not isinstance(pipeline_class, str) or not _IDENTIFIER.fullmatch(pipeline_class):
         raise InvalidModel(
@@ -111,7 +130,7 @@ def read_pipeline_folder(
     for name, value in index.items():
         if name.startswith("_"):
             continue
-        if not isinstance(value, list):
+        if not isinstance(value, list) or (not _is_entry(value) and not (root / name).exists()):
             options[name] = value
         elif value == [None, None]:
             absent.append(name)
@@ -121,7 +140,32 @@ def read_pipeline_folder(
             )
     if not components:
         raise InvalidModel(f"`{index_path}`: names no component")
-    return PipelineFolder(root, pipeline_class, components, tuple(absent), options)
+    folder = PipelineFolder(root, pipeline_class, components, tuple(absent), options)
+    if variant is None:
+        return folder
+    _check_variant(folder, variant)
+    return folder.with_variants(dict.fromkeys(components, variant))
+
+
+def _is_entry(value: list[Any]) -> bool:
+    """Whether a list of the index names a component or its absence, and is no option of the pipeline."""
+    return len(value) == 2 and all(part is None or isinstance(part, str) for part in value)
+
+
+def _check_variant(folder: PipelineFolder, variant: str) -> None:
+    """Refuses a variant that no component has."""
+    found = {one for part in folder.components.values() for one in variants_in(part.path)}
+    if variant not in found:
+        names = ", ".join(sorted(filter(None, found))) or "none"
+        raise InvalidModel(
+            f"`{folder.path}`: no component holds weights of variant {quoted(variant)}; variants there: {names}",
+            hint="leave --variant out, or choose one that is there",
+        )
+
+
+def _of_variant(component: Component, variant: str | None) -> Component:
+    members = tuple(replace(member, variant=variant) for member in component.members)
+    return replace(component, variant=variant, members=members)
 
 
 def _component(
@@ -140,6 +184,8 @@ def _component(
             hint="code that a model folder brings along is never run",
         )
     folder = safe_child(root, relative)
+    if name in OMITTED and not folder.is_dir():
+        return Component(name, library, class_name, folder, {})
     if not folder.is_dir():
         raise InvalidModel(
             f"{where}: folder `{folder}` is missing",
@@ -147,22 +193,55 @@ def _component(
             "was exported from",
         )
     _refuse_links(folder)
-    return Component(name, library, class_name, folder, _config(folder))
+    return _with_members(Component(name, library, class_name, folder, _config(folder)))
+
+
+def _with_members(component: Component) -> Component:
+    """The component with what it consists of, if its folder holds another class than the one that it is of."""
+    first = component.config.get("_class_name")
+    if component.library != "diffusers" or first in {None, component.class_name}:
+        return component
+    members: list[Component] = []
+    path = component.path
+    while path.is_dir():
+        if members:
+            _refuse_links(path)
+        config = _config(path) if members else component.config
+        class_name = config.get("_class_name")
+        if not isinstance(class_name, str) or not _IDENTIFIER.fullmatch(class_name):
+            raise InvalidModel(
+                f"`{path / 'config.json'}`: `_class_name` is {class_name!r}, expected the name of a class"
+            )
+        members.append(Component(path.name, "diffusers", class_name, path, config))
+        path = safe_child(path.parent, f"{component.path.name}_{len(members)}")
+    return replace(component, members=tuple(members))
 
 
 def _refuse_links(folder: Path) -> None:
     """Tokenizers open their files by themselves and would follow a link to a file outside."""
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise InvalidModel(f"`{path}`: is a symbolic link, expected a file", hint=LINK_HINT)
+            if path.is_dir():
+                raise InvalidModel(
+                    f"`{path}`: is a symbolic link, expected a folder", hint=LINK_HINT
+                )
+            open_regular(path, in_model=True).close()
+
+
+def _config_files(folder: Path) -> tuple[str, ...]:
+    """The names under which libraries keep configurations, the most usual first; guiders have one of their own."""
+    others = sorted(path.name for path in folder.glob("*_config.json"))
+    unusual = [name for name in others if name not in {*_CONFIG_FILES, *_OTHER_CONFIGS}]
+    return (*_CONFIG_FILES, *unusual)
 
 
 def _config(folder: Path) -> dict[str, Any]:
     """The component's configuration, refused where it asks for code."""
-    for file_name in _CONFIG_FILES:
+    for file_name in _config_files(folder):
         path = folder / file_name
         if path.exists():
-            config = load_json(path, rules=_MODULE if file_name == "config.json" else CONFIG)
+            rules = _MODULE if file_name == "config.json" else CONFIG
+            config = load_json(path, rules=rules, in_model=True)
             # A tokenizer's or processor's auto_map is only used with trust_remote_code, which qdx never sets;
             # for models it decides which code runs, so it is refused.
             named = sorted(_CODE_KEYS & config.keys()) if file_name == "config.json" else []

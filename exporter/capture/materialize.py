@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
-from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
 from qdx.exporter.graph.ir.weights import bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 
@@ -46,7 +46,7 @@ def fill_weights(module: nn.Module, skeleton: Skeleton, name: str) -> None:
         InvalidModel: A weight is missing, of another shape, or not finite.
         StorageError: A file cannot be read.
     """
-    checkpoint = open_checkpoint(skeleton.folder.components[name].path, mapped=True)
+    checkpoint = open_weights(skeleton.folder.components[name], mapped=True)
     weights = bind_weights(module, checkpoint, component=name)
     load_buffers(module, checkpoint)
     filled: dict[str, nn.Parameter] = {}
@@ -66,7 +66,7 @@ def fill_buffers(module: nn.Module, skeleton: Skeleton, name: str) -> None:
         InvalidModel: A file is damaged.
         StorageError: A file cannot be read.
     """
-    load_buffers(module, open_checkpoint(skeleton.folder.components[name].path))
+    load_buffers(module, open_weights(skeleton.folder.components[name]))
 
 
 def is_converted(module: nn.Module, skeleton: Skeleton, name: str) -> bool:
@@ -76,7 +76,7 @@ def is_converted(module: nn.Module, skeleton: Skeleton, name: str) -> bool:
         InvalidModel: A weight is missing or of another shape.
         StorageError: A file cannot be read.
     """
-    checkpoint = open_checkpoint(skeleton.folder.components[name].path)
+    checkpoint = open_weights(skeleton.folder.components[name])
     bind_weights(module, checkpoint, component=name)
     wanted = {parameter.dtype for parameter in module.parameters()}
     stored: set[torch.dtype] = {getattr(torch, one.dtype) for one in checkpoint.values()}

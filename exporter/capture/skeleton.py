@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from qdx.exporter.capture.cost import bounded_tensors, check_parameter_count
-from qdx.exporter.capture.folder import Component, PipelineFolder, resolve_class
+from qdx.exporter.capture.folder import OMITTED, Component, PipelineFolder, resolve_class
 from qdx.exporter.capture.library_errors import library_errors
 from qdx.exporter.capture.offline import offline
 from qdx.exporter.errors import InvalidModel
@@ -27,12 +27,6 @@ from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-# Components that are no part of generating and whose code leaves PyTorch, so that no graph exists.
-OMITTED = {
-    "safety_checker": "it runs NumPy code after the picture is made; artifacts ship without it"
-}
-
 
 # transformers' mark of a parameter that is loaded: initializing it would read values that it does not have.
 _LOADED: Final = "_is_hf_initialized"

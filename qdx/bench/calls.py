@@ -15,7 +15,6 @@ from qdx.bench.contenders import methods_of
 from qdx.exporter.calibrate.timesteps import timestep_input
 from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.call_files import load_files
-from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import restore_call
@@ -23,7 +22,7 @@ from qdx.exporter.errors import UsageError, first_line, quoted
 from qdx.exporter.progress import SILENT
 from qdx.runtime.generate import generate
 from qdx.runtime.reference import CALLS_KEPT, record_calls
-from qdx.source.same_model import check_source
+from qdx.source.same_model import check_source, read_source
 
 if TYPE_CHECKING:
     from qdx.bundle.manifest import InputPort, Manifest
@@ -111,7 +110,7 @@ def reference_calls(
         InvalidModel: The folder is not what the bundle was made from, or cannot be read.
         UsageError: The pipeline does not take the call.
     """
-    folder = read_pipeline_folder(model)
+    folder = read_source(manifest, model)
     check_source(manifest.source.files, folder.path, progress=progress)
     skeleton = load_pipeline(folder, progress=progress)
     pipeline = skeleton.pipeline

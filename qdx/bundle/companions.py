@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.capture.folder import INDEX_FILE
 from qdx.exporter.errors import StorageError
-from qdx.exporter.files import dump_json, load_json, read_bytes, safe_child
+from qdx.exporter.files import dump_json, is_relative, load_json, read_bytes, safe_child
 from qdx.exporter.graph.ir.weights import persistent_buffers
 from qdx.exporter.limits import HELPER_FILE_LIMIT_BYTES
 from qdx.exporter.strict_json import CONFIG
@@ -34,8 +34,13 @@ __all__ = [
 
 BUFFERS_FILE: Final = "buffers.safetensors"
 
-# Files of tokenizers, schedulers and processors that travel with a pipeline.
-_SUFFIXES = frozenset({".json", ".txt", ".model"})
+# Files of tokenizers, schedulers and processors that travel with a pipeline: configurations, vocabularies, templates
+# of conversations. No code, no weights.
+_SUFFIXES = frozenset(
+    {".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".vocab", ".merges"}
+)
+# A folder of further templates that a tokenizer or processor may have.
+_TEMPLATES: Final = "additional_chat_templates"
 # Where and how the author's machine kept the model.
 _LOCAL_KEYS = frozenset({"_name_or_path", "name_or_path", "is_local", "local_files_only",
                          "special_tokens_map_file", "tokenizer_file"})  # fmt: skip
@@ -73,7 +78,9 @@ def copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> t
     for name in names:
         make_folder(staging / name)
         for file_name, data in _contents(folder.components[name]).items():
-            write_file(staging / name / file_name, data)
+            place = staging / name / file_name
+            make_folder(place.parent)
+            write_file(place, data)
     return names
 
 
@@ -92,8 +99,16 @@ def helper_paths(component: Component) -> list[Path]:
     Raises:
         InvalidModel: One is a link, or has a name that no bundle may hold.
     """
-    names = sorted(path.name for path in component.path.iterdir() if path.suffix in _SUFFIXES)
-    return [safe_child(component.path, name) for name in names]
+    folders = (component.path, component.path / _TEMPLATES)
+    found = sorted(
+        path.relative_to(component.path).as_posix()
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix in _SUFFIXES
+    )
+    # No library looks for names with spaces and the like: somebody's notes.
+    return [safe_child(component.path, name, in_model=True) for name in found if is_relative(name)]
 
 
 def make_folder(path: Path) -> None:
@@ -164,10 +179,13 @@ def _class_name(component: Component) -> str:
 def _contents(component: Component) -> dict[str, bytes]:
     """The component's files by name, with those that an older reader misses."""
     files = {
-        path.name: read_bytes(path, HELPER_FILE_LIMIT_BYTES) for path in helper_paths(component)
+        path.relative_to(component.path).as_posix(): read_bytes(
+            path, HELPER_FILE_LIMIT_BYTES, in_model=True
+        )
+        for path in helper_paths(component)
     }
     if "tokenizer_config.json" in files:
-        config = load_json(component.path / "tokenizer_config.json", rules=CONFIG)
+        config = load_json(component.path / "tokenizer_config.json", rules=CONFIG, in_model=True)
         files["tokenizer_config.json"] = _tokenizer_config(config, files["tokenizer_config.json"])
     if "tokenizer.json" in files and not _SLOW_FILES & files.keys():
         model = _tokenizer_model(component.path)
@@ -188,7 +206,9 @@ def _tokenizer_config(config: dict[str, Any], source: bytes) -> bytes:
 
 def _tokenizer_model(path: Path) -> dict[str, Any]:
     """The model in `tokenizer.json`."""
-    tokenizer = load_json(path / "tokenizer.json", rules=CONFIG, limit_bytes=_TOKENIZER_LIMIT_BYTES)
+    tokenizer = load_json(
+        path / "tokenizer.json", rules=CONFIG, limit_bytes=_TOKENIZER_LIMIT_BYTES, in_model=True
+    )
     model = tokenizer.get("model")
     return model if isinstance(model, dict) else {}
 

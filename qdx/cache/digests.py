@@ -33,23 +33,24 @@ def file_digest(path: Path, store: Store | None) -> str:
     the latter no program can set, so that every change shows.
 
     Args:
-        path: The file.
+        path: The file, of a model's folder.
         store: Where digests are kept; None reads the file.
 
     Raises:
         InvalidModel: As `sha256_file`.
         StorageError: If it cannot be read.
     """
-    before = path.lstat() if store is not None and path.exists() else None
+    # The file behind a link of the hub's cache; callers have seen that a link leads nowhere else.
+    before = path.stat() if store is not None and path.exists() else None
     if store is None or before is None or before.st_size < _WORTHWHILE_BYTES:
-        return sha256_file(path)
+        return sha256_file(path, in_model=True)
     key = key_of({"identity": _identity(before)})
     known = _known(store, key)
     if known is not None:
         return known
-    digest = sha256_file(path)
+    digest = sha256_file(path, in_model=True)
     changed_ns = max(before.st_mtime_ns, before.st_ctime_ns)
-    unchanged = _identity(path.lstat()) == _identity(before)
+    unchanged = _identity(path.stat()) == _identity(before)
     if unchanged and time.time_ns() - changed_ns > _SETTLED_NS:
         with store.adding(KIND, key) as folder:
             write_file(folder / _FILE, digest.encode("ascii"))

@@ -173,7 +173,7 @@ def _graphs(
     """Every graph of the call at the call's own sizes, with inputs as the target takes them."""
     if source.captured.moving:  # open sizes were captured at other sizes
         components = sorted({record.component for record in source.chosen.values()})
-        source = trace_pipeline(source.folder.path, call, components=components)
+        source = trace_pipeline(source.folder, call, components=components)
         return {where: source.graph(where, profile) for where in source.captured.calls}
     return {
         where: planned.graphs.get(where) or source.graph(where, profile)

@@ -54,6 +54,7 @@ def calibrate(
     plan: str | Path,
     output: Path | str,
     call: dict[str, Any] | None = None,
+    variant: str | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
     device: str = "cpu",
@@ -69,6 +70,7 @@ def calibrate(
         plan: A preset's name or a plan file.
         output: The file; it must not exist unless `force`.
         call: Arguments of the pipeline call, as for an export.
+        variant: Of the stored weights, likewise.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
         device: What computes: `cpu`, `cuda`, `cuda:1` or `auto`.
@@ -91,7 +93,7 @@ def calibrate(
     intent = load_plan(plan)
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
-    source = trace_pipeline(model, call or {}, progress=progress, cache=cache)
+    source = trace_pipeline(model, call or {}, variant=variant, progress=progress, cache=cache)
     for note in source.captured.notes:
         progress.say(note)
     kept = None if cache is None else Kept(cache, fresh=fresh)
@@ -161,7 +163,7 @@ def record_ranges(
         source = (
             _traced_as_planned(source, call, components)
             if own
-            else trace_pipeline(source.folder.path, call, components=components)
+            else trace_pipeline(source.folder, call, components=components)
         )
     traced = {
         where: graph
@@ -274,7 +276,7 @@ def _traced_as_planned(
 ) -> TracedPipeline:
     """The pipeline with the call that the plan calibrates with."""
     try:
-        return trace_pipeline(source.folder.path, call, components=components)
+        return trace_pipeline(source.folder, call, components=components)
     except UsageError as error:
         raise UsageError(
             f"plan: `calibration.call`: {error.message.removeprefix('--call: ')}",

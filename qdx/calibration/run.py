@@ -32,6 +32,7 @@ from qdx.exporter.calibrate.ranges import Ranges, merged_ranges
 from qdx.exporter.calibrate.timesteps import boundaries_for
 from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
 from qdx.exporter.capture.arguments import complete_call
+from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
@@ -39,7 +40,6 @@ from qdx.exporter.capture.variants import signature_of
 from qdx.exporter.devices import CPU, computing_on, describe_device
 from qdx.exporter.errors import StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json
-from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
 from qdx.exporter.graph.ir.weights import load_buffers
 from qdx.exporter.plan.schema.settings import CALIBRATION_STEPS_MOST
 from qdx.exporter.progress import SILENT
@@ -377,7 +377,7 @@ def _words(call: dict[str, Any], prompts: Sequence[str] | None) -> str:
 def _read_buffers(skeleton: Skeleton, graphs: Mapping[str, Graph]) -> None:
     """Gives modules the stored buffers that the pipeline's Python may read, such as latent means."""
     for name in dict.fromkeys(graph.component for graph in graphs.values()):
-        load_buffers(skeleton.modules[name], open_checkpoint(skeleton.folder.components[name].path))
+        load_buffers(skeleton.modules[name], open_weights(skeleton.folder.components[name]))
 
 
 @contextmanager

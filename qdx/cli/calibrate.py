@@ -14,6 +14,7 @@ from qdx.cli.options import (
     Force,
     Fresh,
     NoCache,
+    Variant,
     Workers,
     open_cache,
     read_call,
@@ -31,6 +32,7 @@ def command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
     call: Call = None,
+    variant: Variant = None,
     prompts: Annotated[
         Path | None,
         typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
@@ -59,6 +61,7 @@ def command(
             plan=plan,
             output=output,
             call=arguments,
+            variant=variant,
             prompts=None if prompts is None else read_prompts(prompts),
             workers=workers,
             device=device,

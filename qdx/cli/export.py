@@ -14,6 +14,7 @@ from qdx.cli.options import (
     Force,
     Fresh,
     NoCache,
+    Variant,
     Workers,
     open_cache,
     read_call,
@@ -43,6 +44,7 @@ def command(
         Literal["static", "dynamic"],
         typer.Option("--shapes", help="Sizes of the call only, or any size."),
     ] = "static",
+    variant: Variant = None,
     prompts: Annotated[
         Path | None,
         typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
@@ -97,6 +99,7 @@ def command(
             call=arguments,
             components=chosen,
             shapes=shapes,
+            variant=variant,
             ranges=ranges,
             prompts=None if prompts is None else read_prompts(prompts),
             layout=layout,

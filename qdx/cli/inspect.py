@@ -12,12 +12,12 @@ import typer
 from qdx.backends.capabilities import Builds, JoinsPackages
 from qdx.cli.engines import describe_engines, engines_text
 from qdx.cli.lint import show_findings
-from qdx.cli.options import AsJson, Call, read_call
+from qdx.cli.options import AsJson, Call, Variant, read_call
 from qdx.cli.output import emit, plain, size, table, visible
 from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
-    from qdx.exporter.capture.folder import PipelineFolder
+    from qdx.exporter.capture.folder import Component, PipelineFolder
     from qdx.exporter.graph.ir.weights import LazyWeights
 
 __all__ = ["command", "describe_bundle", "weighted_components"]
@@ -42,6 +42,7 @@ def command(
         ),
     ] = False,
     call: Call = None,
+    variant: Variant = None,
     as_json: AsJson = False,
 ) -> None:
     """Show components, types and sizes."""
@@ -53,7 +54,7 @@ def command(
         show_findings(path, as_json=as_json)
         return
     if sites:
-        data = _describe_sites(path, read_call(call) or {})
+        data = _describe_sites(path, read_call(call) or {}, variant)
         emit(data, as_json=as_json, text=_sites_text(data))
         return
     if (path / _MANIFEST).exists():
@@ -68,16 +69,16 @@ def command(
         return
     from qdx.exporter.capture.folder import read_pipeline_folder
 
-    data = _describe_model(read_pipeline_folder(path))
+    data = _describe_model(read_pipeline_folder(path, variant=variant))
     emit(data, as_json=as_json, text=_model_text(data))
 
 
-def _describe_sites(path: Path, call: dict[str, Any]) -> dict[str, Any]:
+def _describe_sites(path: Path, call: dict[str, Any], variant: str | None) -> dict[str, Any]:
     """The sites of every graph that the pipeline call needs, each with its share of the graph's work."""
     from qdx.exporter.graph.analysis.sites import sites
     from qdx.source.pipeline import trace_pipeline
 
-    traced = trace_pipeline(path, call)
+    traced = trace_pipeline(path, call, variant=variant)
     graphs = []
     for where, record in traced.chosen.items():
         found = sites(traced.graph(where))
@@ -214,7 +215,7 @@ def _describe_model(folder: PipelineFolder) -> dict[str, Any]:
             "class": component.class_name,
         }
         if name in networks:
-            entry |= _weights(component.path)
+            entry |= _weights(component)
         components.append(entry)
     return {
         "kind": "model",
@@ -224,11 +225,11 @@ def _describe_model(folder: PipelineFolder) -> dict[str, Any]:
     }
 
 
-def _weights(path: Path) -> dict[str, Any]:
+def _weights(component: Component) -> dict[str, Any]:
     """Number, types and bytes of a network's weights."""
-    from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
+    from qdx.exporter.capture.component_weights import open_weights
 
-    tensors = open_checkpoint(path).values()
+    tensors = open_weights(component).values()
     counts: Counter[str] = Counter()
     parameters = 0
     for tensor in tensors:

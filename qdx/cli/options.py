@@ -24,6 +24,7 @@ __all__ = [
     "Fresh",
     "Model",
     "NoCache",
+    "Variant",
     "Workers",
     "open_cache",
     "read_budget",
@@ -48,6 +49,14 @@ NoCache = Annotated[
 ]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Start again, whatever an earlier run has kept.")
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        "--variant",
+        metavar="NAME",
+        help="Variant of the stored weights, such as fp16; the unmarked or only one by default.",
+    ),
 ]
 Workers = Annotated[
     int | None,

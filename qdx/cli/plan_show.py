@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qdx.cli.options import AsJson, Call, Model, read_call
+from qdx.cli.options import AsJson, Call, Model, Variant, read_call
 from qdx.cli.output import emit, size, table
 from qdx.cli.plan_words import inputs_words, labelled, weights_words
 from qdx.cli.progress import progress_bars
@@ -37,6 +37,7 @@ def command(
         str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`, or a TOML file.")
     ],
     call: Call = None,
+    variant: Variant = None,
     sites: Annotated[
         bool, typer.Option("--sites", help="List every operation by name, not those alike as one.")
     ] = False,
@@ -50,14 +51,19 @@ def command(
 
     profile, loaded = load_target(target), load_plan(plan)
     with progress_bars() as progress:
-        examination, kept = _examine(loaded, profile, model, arguments or {}, progress)
+        examination, kept = _examine(loaded, profile, model, variant, arguments or {}, progress)
     text = _as_text(examination, kept, every_site=sites)
     emit(_as_data(examination, kept), as_json=as_json, text=text)
     examination.check()
 
 
 def _examine(
-    plan: Plan, profile: TargetProfile, model: Path, call: dict[str, Any], progress: Progress
+    plan: Plan,
+    profile: TargetProfile,
+    model: Path,
+    variant: str | None,
+    call: dict[str, Any],
+    progress: Progress,
 ) -> tuple[Examination, Kept]:
     from qdx.exporter.graph.analysis.precision import float32_nodes
     from qdx.exporter.graph.analysis.sites import sites
@@ -66,7 +72,7 @@ def _examine(
     from qdx.source.planned import in_float16
     from qdx.source.timesteps import with_exact_timesteps
 
-    source = trace_pipeline(model, call, progress=progress)
+    source = trace_pipeline(model, call, variant=variant, progress=progress)
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
     graphs: dict[str, Graph] = {}
     found: dict[str, Sequence[Site]] = {}

@@ -15,6 +15,7 @@ from qdx.cli.options import (
     Device,
     Model,
     NoCache,
+    Variant,
     open_cache,
     read_budget,
     read_call,
@@ -28,6 +29,7 @@ __all__ = ["command"]
 def command(
     bundle: Bundle,
     model: Model,
+    variant: Variant = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -80,6 +82,7 @@ def command(
         result = verify(
             bundle,
             model=model,
+            variant=variant,
             report=report,
             seed=seed,
             seeds=seeds,

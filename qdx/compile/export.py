@@ -92,6 +92,7 @@ def export(
     call: dict[str, Any] | None = None,
     components: Sequence[str] | None = None,
     shapes: Shapes = "static",
+    variant: str | None = None,
     ranges: Path | None = None,
     prompts: Sequence[str] | None = None,
     layout: str | None = None,
@@ -114,6 +115,8 @@ def export(
             their paths, of which the bundle keeps the size alone. None takes the pipeline's defaults.
         components: Export only these; None exports all.
         shapes: `static` fixes the call's sizes, `dynamic` leaves open what moves between two calls.
+        variant: Of the stored weights, such as `fp16`; components without it are read from their unmarked ones. None
+            takes the unmarked ones, or the only variant that there is.
         ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         layout: The layout of an application's own packages, such as `swift`; None for the target's.
@@ -146,7 +149,13 @@ def export(
         None if layout is None else open_layout(layout, profile, model, shapes, halved=halves)
     )
     source = trace_pipeline(
-        model, call or {}, components=components, shapes=shapes, progress=progress, cache=cache
+        model,
+        call or {},
+        components=components,
+        shapes=shapes,
+        variant=variant,
+        progress=progress,
+        cache=cache,
     )
     call = source.call
     recorded_call = record_call(call)

@@ -29,7 +29,7 @@ from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.obedience import check_call
 from qdx.runtime.placed_modules import ModulePlacer
-from qdx.source.same_model import check_source, files_outside
+from qdx.source.same_model import check_source, files_outside, read_source
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -141,7 +141,7 @@ def open_skeleton(
             names = ", ".join(bundle.manifest.left_out)
             raise UsageError(f"`{bundle.path}`: holds no {names}; they were left out of the export",
                              hint="give the original folder with --model, they then run in PyTorch")  # fmt: skip
-        original = read_pipeline_folder(model)
+        original = read_source(bundle.manifest, model)
         check_source(files_outside(bundle.manifest), original.path, progress=progress)
         _check_names(bundle, original.components)
         kept = {name: bundle.path / folder for name, folder in folders.items()}

@@ -14,6 +14,7 @@ from qdx.bundle.companions import helper_paths
 from qdx.cache.digests import file_digest
 from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.capture import Capture, Shapes, capture
+from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.sizes import open_sizes
@@ -21,7 +22,8 @@ from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.capture.upcasts import upcast_components
 from qdx.exporter.errors import UsageError
-from qdx.exporter.graph.ir.safetensors_file import Checkpoint, open_checkpoint
+from qdx.exporter.graph.ir.safetensors_file import Checkpoint
+from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 
@@ -99,7 +101,7 @@ class TracedPipeline:
         found = {}
         for name, module in self.skeleton.modules.items():
             if name in self.weights:
-                checkpoint = open_checkpoint(self.folder.components[name].path, mapped=True)
+                checkpoint = open_weights(self.folder.components[name], mapped=True)
                 found[name] = bind_weights(module, checkpoint, component=name)
         return found
 
@@ -109,7 +111,8 @@ class TracedPipeline:
         root = self.folder.path
         files = [root / INDEX_FILE, *(p for c in self.checkpoints.values() for p in c.files)]
         for component in self.folder.components.values():
-            files += helper_paths(component)
+            for part in component.members or (component,):
+                files += helper_paths(part) if part.path.is_dir() else []
         return {
             path.relative_to(root).as_posix(): file_digest(path, self.cache)
             for path in sorted(set(files))
@@ -117,11 +120,12 @@ class TracedPipeline:
 
 
 def trace_pipeline(
-    model: Path | str,
+    model: Path | str | PipelineFolder,
     call: dict[str, Any],
     *,
     components: Sequence[str] | None = None,
     shapes: Shapes = "static",
+    variant: str | None = None,
     opens_files: bool = True,
     progress: Progress = SILENT,
     cache: Store | None = None,
@@ -129,10 +133,11 @@ def trace_pipeline(
     """Reads a pipeline folder and runs the pipeline dry.
 
     Args:
-        model: The folder.
+        model: The folder, or what was read of it.
         call: The pipeline call that decides shapes and options.
         components: Only these are wanted; None wants all.
         shapes: Whether sizes that move between two calls are open.
+        variant: Of the weights, such as `fp16`; see `read_pipeline_folder`.
         opens_files: Whether files that the call names are opened; not where a bundle wrote the call.
         progress: Shows the steps.
         cache: Where digests of files are kept between runs; None computes them.
@@ -142,7 +147,7 @@ def trace_pipeline(
         UsageError: The call is wrong, or a wanted component is not called.
         TargetRefusal: The pipeline cannot be run dry.
     """
-    folder = read_pipeline_folder(model)
+    folder = _folder(model, variant, progress)
     with progress.task("reading the pipeline"):
         skeleton, checkpoints, weights = _read(folder)
     if opens_files:
@@ -154,10 +159,27 @@ def trace_pipeline(
     return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out, cache)
 
 
+def _folder(
+    model: Path | str | PipelineFolder, variant: str | None, progress: Progress
+) -> PipelineFolder:
+    """The folder, read; says which components lack the variant that was asked for."""
+    if isinstance(model, PipelineFolder):
+        return model
+    folder = read_pipeline_folder(model, variant=variant)
+    if variant is not None:
+        for name, component in folder.components.items():
+            found = variants_in(component.path)
+            if found and variant not in found:
+                progress.say(
+                    f"`{name}` has no weights of variant {variant}: its unmarked ones are read"
+                )
+    return folder
+
+
 def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, LazyWeights]]:
     """The pipeline without weights, and the weights of its components, checked and unread."""
     skeleton = build_skeleton(folder)
-    checkpoints = {name: open_checkpoint(folder.components[name].path) for name in skeleton.modules}
+    checkpoints = {name: open_weights(folder.components[name]) for name in skeleton.modules}
     weights = {
         name: bind_weights(module, checkpoints[name], component=name)
         for name, module in skeleton.modules.items()

@@ -7,16 +7,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.cache.digests import file_digest
+from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.errors import InvalidBundle, InvalidModel, quoted
 from qdx.exporter.files import safe_child
+from qdx.exporter.graph.ir.weight_files import variant_of
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
     from qdx.bundle.manifest import Manifest
     from qdx.cache.store import Store
+    from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.progress import Progress
 
-__all__ = ["check_source", "files_outside"]
+__all__ = ["check_source", "files_outside", "read_source"]
+
+
+def read_source(
+    manifest: Manifest, model: Path | str, *, variant: str | None = None
+) -> PipelineFolder:
+    """Reads a bundle's model folder, with the variants of its weights that the bundle was made from.
+
+    Args:
+        manifest: The bundle's.
+        model: The folder.
+        variant: What the user believes it was made from; None where the bundle is to tell.
+
+    Raises:
+        InvalidModel: The folder cannot be read, or the bundle was made from other variants.
+    """
+    folder = read_pipeline_folder(model)
+    found: dict[str, str] = {}
+    for path in manifest.source.files:
+        component, _, name = path.rpartition("/")
+        kind = variant_of(name)
+        if kind is not None:
+            found[component] = kind
+    if variant is not None and variant not in found.values():
+        kinds = ", ".join(sorted(kind or "unmarked" for kind in set(found.values())))
+        raise InvalidModel(
+            f"--variant: the bundle was not exported from weights of variant {quoted(variant)}, but from: {kinds}",
+            hint="leave the option out, the bundle tells which files it was made from",
+        )
+    return folder.with_variants(found)
 
 
 def check_source(
@@ -40,7 +72,7 @@ def check_source(
     """
     with progress.task("checking the model's files", len(digests)) as task:
         for relative, expected in digests.items():
-            path = safe_child(model, relative)
+            path = safe_child(model, relative, in_model=True)
             found = file_digest(path, cache)
             if found != expected:
                 raise InvalidModel(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.bundle.reader import Bundle, read_bundle
 from qdx.exporter.capture.call_files import load_files
-from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.cost.memory import give_back
@@ -17,7 +16,7 @@ from qdx.exporter.devices import is_cpu
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import Progress
 from qdx.runtime.pipeline import open_methods
-from qdx.source.same_model import check_source
+from qdx.source.same_model import check_source, read_source
 from qdx.verification.forecast import outlook_of
 from qdx.verification.measure.audit import asked_of, audit_bundle
 from qdx.verification.measure.outlook import UNKNOWN, Outlook
@@ -111,6 +110,7 @@ def open_both(
     model: Path | str,
     device: torch.device,
     *,
+    variant: str | None = None,
     cache: Store | None,
     progress: Progress,
 ) -> Opened:
@@ -124,7 +124,7 @@ def open_both(
     """
     opened = read_bundle(bundle)
     plan = plan_from_json(opened.manifest.plan, source=f"{opened.path.name}: plan")
-    folder = read_pipeline_folder(model)
+    folder = read_source(opened.manifest, model, variant=variant)
     check_source(opened.manifest.source.files, folder.path, cache=cache, progress=progress)
     return Opened(opened, plan, Path(model), folder, device, cache, progress)
 
@@ -183,7 +183,7 @@ def _audited(opened: Opened) -> Audited | None:
     bundle, plan, progress = opened.bundle, opened.plan, opened.progress
     if not quantized_wheres(bundle) and not plan.quantizes_artifacts:
         return None
-    found = quantized_model(bundle, plan, opened.model, progress=progress)
+    found = quantized_model(bundle, plan, opened.folder, progress=progress)
     audits = audit_bundle(bundle, asked_of(bundle, found.resolved), progress)
     give_back()
     return Audited(found, audits)

@@ -28,6 +28,7 @@ def verify(
     bundle: Path | str,
     *,
     model: Path | str,
+    variant: str | None = None,
     report: Path | str | None = None,
     seed: int = 0,
     seeds: int = 1,
@@ -51,6 +52,7 @@ def verify(
     Args:
         bundle: The bundle.
         model: The pipeline folder it was made from.
+        variant: Of the stored weights, where it is to be checked against what the bundle was made from.
         report: Folder for report.json, junit.xml, report.html and the pictures; None writes nothing.
         seed: Of the first noise.
         seeds: Number of seeds, one after the other; figures then have intervals.
@@ -85,7 +87,7 @@ def verify(
     if destination is not None:
         _check_outside(destination, Path(bundle))
     computing = choose_device(device, progress.say)
-    opened = open_both(bundle, model, computing, cache=cache, progress=progress)
+    opened = open_both(bundle, model, computing, variant=variant, cache=cache, progress=progress)
     judge = None if score is None else load_score(score)
     if destination is not None:
         clear_report(destination)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qdx.exporter.errors import InternalError, InvalidModel, StorageError, quoted
 from qdx.exporter.files import load_json, open_regular, parse_json, safe_child
 from qdx.exporter.graph.ir.safetensors_header import StoredTensor, tensors_from_header
+from qdx.exporter.graph.ir.weight_files import find_weights
 from qdx.exporter.limits import SAFETENSORS_HEADER_LIMIT_BYTES
 
 if TYPE_CHECKING:
@@ -25,14 +26,6 @@ _LENGTH_BYTES: Final = 8
 # Linux reads at most 2 GiB at once.
 _READ_LIMIT_BYTES: Final = 1 << 30
 _CHECKED_ELEMENTS: Final = 1 << 22
-_STEMS: Final = ("diffusion_pytorch_model", "model")
-# The unmarked file first: it is the one that diffusers loads when no variant is asked for.
-_VARIANTS: Final = ("", ".fp16")
-_PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
-_CONVERT_HINT: Final = (
-    "pickle files can run code, so qdx never reads them; where you trust them, load the pipeline "
-    "with diffusers and write it again with save_pretrained(FOLDER, safe_serialization=True)"
-)
 
 
 class SafetensorsFile:
@@ -42,6 +35,7 @@ class SafetensorsFile:
 
     Args:
         path: The file, not a link.
+        in_model: Whether it is a file of a model's folder, see `open_regular`.
 
     Attributes:
         tensors: Where each tensor lies, by name.
@@ -52,9 +46,9 @@ class SafetensorsFile:
         StorageError: If reading fails.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, in_model: bool = False) -> None:
         self.path = Path(path)
-        with open_regular(path) as file:
+        with open_regular(path, in_model=in_model) as file:
             self._descriptor = os.dup(file.fileno())
         self._closer = weakref.finalize(self, os.close, self._descriptor)
         self._pages: mmap.mmap | None = None
@@ -213,46 +207,38 @@ class Checkpoint(Mapping[str, StoredTensor]):
 
 
 def open_checkpoint(
-    folder: Path | str, stems: Sequence[str] = _STEMS, *, mapped: bool = False
+    folder: Path | str, *, variant: str | None = None, mapped: bool = False
 ) -> Checkpoint:
     """Opens the weights of one component.
 
     Args:
         folder: The component folder, for example `MODEL/unet`.
-        stems: File names without ending, in order of preference. For each of the variants (none,
-            then `fp16`) `STEM.safetensors` and `STEM.safetensors.index.json` are looked for.
+        variant: See `find_weights`.
         mapped: Whether tensors are pages of the files (see `SafetensorsFile.mapped`) and no copies.
 
     Raises:
-        InvalidModel: If there are none, if both forms exist, if only pickle files exist, or if
-            index and shards disagree.
+        InvalidModel: As `find_weights`, or if index and shards disagree.
         StorageError: If reading fails.
     """
-    for variant in _VARIANTS:
-        for stem in stems:
-            single = safe_child(folder, f"{stem}{variant}.safetensors")
-            index = safe_child(folder, f"{stem}.safetensors.index{variant}.json")
-            if single.exists() and index.exists():
-                message = f"{quoted(folder)}: holds {quoted(single.name)} and {quoted(index.name)}"
-                raise InvalidModel(f"{message}, expected one of them", hint="remove the unused one")
-            if single.exists():
-                return Checkpoint([SafetensorsFile(single)], [single], mapped=mapped)
-            if index.exists():
-                return _open_sharded(Path(folder), index, mapped=mapped)
-    raise _no_weights(Path(folder), stems)
+    found = find_weights(Path(folder), variant)
+    path = safe_child(folder, found.name, in_model=True)
+    if found.is_index:
+        return _open_sharded(Path(folder), path, mapped=mapped)
+    return Checkpoint([SafetensorsFile(path, in_model=True)], [path], mapped=mapped)
 
 
 def _open_sharded(folder: Path, index: Path, *, mapped: bool) -> Checkpoint:
     where = quoted(index)
-    weight_map = load_json(index).get("weight_map")
+    weight_map = load_json(index, in_model=True).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InvalidModel(f"{where}: `weight_map` is missing or empty, expected tensors and files")
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or "/" in shard or not shard.endswith(".safetensors"):
             message = f"{where}: tensor {quoted(name)} lies in {quoted(shard)}"
             raise InvalidModel(f"{message}, expected a `.safetensors` file beside the index")
-    paths = [safe_child(folder, shard) for shard in sorted(set(weight_map.values()))]
-    shards = [SafetensorsFile(path) for path in paths]
+    names = sorted(set(weight_map.values()))
+    paths = [safe_child(folder, shard, in_model=True) for shard in names]
+    shards = [SafetensorsFile(path, in_model=True) for path in paths]
     checkpoint = Checkpoint(shards, [index, *paths], mapped=mapped)
     for name, shard in weight_map.items():
         if name not in checkpoint or checkpoint.file_of(name).name != shard:
@@ -262,17 +248,6 @@ def _open_sharded(folder: Path, index: Path, *, mapped: bool) -> Checkpoint:
             where_read = quoted(checkpoint.file_of(name))
             raise InvalidModel(f"{where_read}: tensor {quoted(name)} is not listed in {where}")
     return checkpoint
-
-
-def _no_weights(folder: Path, stems: Sequence[str]) -> InvalidModel:
-    expected = " or ".join(quoted(f"{stem}.safetensors") for stem in stems)
-    if not folder.is_dir():
-        return InvalidModel(f"{quoted(folder)}: not a folder, expected one with {expected}")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-    if pickles:
-        message = f"{quoted(folder)}: holds {quoted(pickles[0])}, expected {expected}"
-        return InvalidModel(message, hint=_CONVERT_HINT)
-    return InvalidModel(f"{quoted(folder)}: no weights, expected {expected}")
 
 
 def check_finite(tensor: torch.Tensor, name: str, file: Path | str) -> None:

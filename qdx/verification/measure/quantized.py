@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from qdx.backends.contract import Runner
     from qdx.bundle.reader import Bundle
+    from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.formats.memory import Memory
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
@@ -103,14 +104,18 @@ def quantized_wheres(bundle: Bundle) -> frozenset[str]:
 
 
 def quantized_model(
-    bundle: Bundle, plan: Plan, model: Path | str, *, progress: Progress = SILENT
+    bundle: Bundle,
+    plan: Plan,
+    model: Path | str | PipelineFolder,
+    *,
+    progress: Progress = SILENT,
 ) -> QuantizedModel:
     """Traces a bundle's graphs as its export did, and quantizes them as its recipes say.
 
     Args:
         bundle: A quantized bundle.
         plan: Its plan.
-        model: The pipeline folder that it was made from.
+        model: The pipeline folder that it was made from, or what was read of it.
         progress: Shows the steps.
 
     Raises:

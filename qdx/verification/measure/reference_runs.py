@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.capture.arguments import complete_call, other_call
+from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.materialize import is_converted
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.devices import CPU, describe_device
 from qdx.exporter.errors import UsageError
-from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
 from qdx.exporter.graph.ir.weights import load_buffers
 from qdx.exporter.limits import BUNDLE_FILES_LIMIT
 from qdx.exporter.progress import SILENT
@@ -175,7 +175,7 @@ class Reference:
         # Of its own: modules may keep what they have computed, and here that has no values.
         skeleton = build_skeleton(self._folder)
         for name, module in skeleton.modules.items():
-            load_buffers(module, open_checkpoint(skeleton.folder.components[name].path))
+            load_buffers(module, open_weights(skeleton.folder.components[name]))
         rehearsal = rehearse(skeleton, spec.call, self._identity.graphs)
         timesteps: dict[str, list[float | None]] = {}
         for where, timestep in rehearsal.calls:

@@ -1,0 +1,86 @@
+"""What a path is that is no pipeline folder, and how to make one of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from qdx.exporter.errors import InvalidModel, quoted
+
+__all__ = ["no_pipeline"]
+
+_INDEX: Final = "model_index.json"
+_HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_CHECKPOINTS: Final = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
+_GGUF: Final = ".gguf"
+
+
+def no_pipeline(path: Path | str) -> InvalidModel:
+    """The error of a path that is not the folder of a pipeline.
+
+    Args:
+        path: As the user named it.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return _other_folder(place)
+    if place.exists():
+        return _file(place)
+    if _HUB_NAME.fullmatch(str(path)):
+        name = place.name
+        return InvalidModel(
+            f"{quoted(path)}: there is no such folder here; a model of that name on the hub is fetched first",
+            hint=f"hf download {path} --local-dir {name}, then give {name}",
+        )
+    return InvalidModel(f"{quoted(path)} is not a folder",
+                        hint="give the folder that holds model_index.json")  # fmt: skip
+
+
+def _file(file: Path) -> InvalidModel:
+    if file.name == _INDEX:
+        return InvalidModel(f"{quoted(file)}: is a file, expected its folder",
+                            hint=f"give {file.parent}")  # fmt: skip
+    if file.suffix.lower() in {*_CHECKPOINTS, _GGUF}:
+        return InvalidModel(
+            f"{quoted(file)}: is a single file, expected the folder of a pipeline",
+            hint=_from_single_file(file),
+        )
+    return InvalidModel(f"{quoted(file)} is not a folder",
+                        hint="give the folder that holds model_index.json")  # fmt: skip
+
+
+def _other_folder(folder: Path) -> InvalidModel:
+    absolute = folder.absolute()
+    if (absolute.parent / _INDEX).is_file():
+        return InvalidModel(
+            f"{quoted(folder)}: holds one component, expected the folder of its pipeline",
+            hint=f"give {folder.parent if folder.parent.name else absolute.parent}",
+        )
+    files = sorted(path for path in folder.iterdir() if path.suffix in {*_CHECKPOINTS, _GGUF})
+    message = f"`{absolute / _INDEX}`: no such file; a diffusers pipeline folder has one"
+    if (folder / "modular_model_index.json").exists():
+        return InvalidModel(
+            f"{message}, and the folder of a modular pipeline names blocks instead",
+            hint="save the pipeline as a plain one with `pipeline.save_pretrained(folder)` and give that folder",
+        )
+    if files and not (folder / "config.json").exists():
+        return InvalidModel(f"{message}; {quoted(files[0].name)} is a single file",
+                            hint=_from_single_file(files[0]))  # fmt: skip
+    return InvalidModel(
+        message,
+        hint="save the pipeline with `pipeline.save_pretrained(folder)` and give that folder",
+    )
+
+
+def _from_single_file(file: Path) -> str:
+    if file.suffix.lower() == _GGUF:
+        return (
+            "weights in GGUF are quantized: take the original model, or make floats of them with diffusers, "
+            f'`MODEL_CLASS.from_single_file("{file.name}", quantization_config=GGUFQuantizationConfig()).dequantize()`, '
+            "and save a pipeline that holds the result"
+        )
+    return (
+        f'load it with diffusers and save a folder: `PIPELINE_CLASS.from_single_file("{file.name}")'
+        '.save_pretrained("FOLDER")`, with the class of the model, such as StableDiffusionXLPipeline; then give FOLDER'
+    )

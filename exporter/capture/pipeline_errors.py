@@ -42,10 +42,12 @@ def pipeline_errors(
             raise InvalidModel(message, hint=fault.hint) from error
         if isinstance(error, ValueError | TypeError) and _is_about_the_call(error):
             raise UsageError(f"{rejected}: {first_line(error)}", hint=call_hint) from error
-        place = raised_in(error)
         reason = f"{type(error).__name__}: {first_line(error)}"
-        inside = f" (raised in {place})" if place else ""
-        message = f"{quoted(folder.path)}: {failed}: {reason}{inside}"
+        if isinstance(
+            error, ValueError | TypeError
+        ):  # mostly of arguments, and here of none of the user's
+            reason += f" (raised in {raised_in(error)})"
+        message = f"{quoted(folder.path)}: {failed}: {reason}"
         raise InvalidModel(message, hint=model_hint) from error
 
 

@@ -12,6 +12,7 @@ from qdx.bundle.companions import write_file
 from qdx.cache.keys import key_of
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import read_bytes, sha256_file
+from qdx.exporter.model_links import blob_of
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store
@@ -40,8 +41,7 @@ def file_digest(path: Path, store: Store | None) -> str:
         InvalidModel: As `sha256_file`.
         StorageError: If it cannot be read.
     """
-    # The file behind a link of the hub's cache; callers have seen that a link leads nowhere else.
-    before = path.stat() if store is not None and path.exists() else None
+    before = _status(path) if store is not None and path.exists() else None
     if store is None or before is None or before.st_size < _WORTHWHILE_BYTES:
         return sha256_file(path, in_model=True)
     key = key_of({"identity": _identity(before)})
@@ -50,11 +50,16 @@ def file_digest(path: Path, store: Store | None) -> str:
         return known
     digest = sha256_file(path, in_model=True)
     changed_ns = max(before.st_mtime_ns, before.st_ctime_ns)
-    unchanged = _identity(path.stat()) == _identity(before)
+    unchanged = _identity(_status(path)) == _identity(before)
     if unchanged and time.time_ns() - changed_ns > _SETTLED_NS:
         with store.adding(KIND, key) as folder:
             write_file(folder / _FILE, digest.encode("ascii"))
     return digest
+
+
+def _status(path: Path) -> os.stat_result:
+    """Of the file itself; of the blob where it is a link of the hub's cache."""
+    return path.lstat() if blob_of(path) is None else path.stat()
 
 
 def _known(store: Store, key: str) -> str | None:

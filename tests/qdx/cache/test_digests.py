@@ -34,9 +34,9 @@ def read(monkeypatch):
     """The files that were read whole."""
     found = []
 
-    def reading(path):
+    def reading(path, **options):
         found.append(path)
-        return sha256_file(path)
+        return sha256_file(path, **options)
 
     monkeypatch.setattr(digests, "sha256_file", reading)
     return found

@@ -82,7 +82,11 @@ def _fewest_steps(parameters: Parameters, call: dict[str, Any]) -> int:
 
 
 def other_call(
-    pipeline: Any, call: dict[str, Any], size_pixels: tuple[int, int] | None
+    pipeline: Any,
+    call: dict[str, Any],
+    size_pixels: tuple[int, int] | None,
+    *,
+    other_pixels: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """A second call that differs from the first in batch, height and width (and frames), wherever the pipeline has them.
 
@@ -90,6 +94,7 @@ def other_call(
         pipeline: The diffusers pipeline.
         call: The first, complete call.
         size_pixels: Height and width of what the first call made; None where it makes no picture.
+        other_pixels: Those of the second; None takes twice the height and three times the width.
     """
     parameters = inspect.signature(pipeline.__call__).parameters
     other = dict(call)
@@ -118,7 +123,7 @@ def other_call(
     ]
     if size_pixels is not None and ({"height", "width"} <= parameters.keys() or images):
         # Unlike factors, so that no dimension of the second call equals another by chance.
-        height, width = size_pixels[0] * 2, size_pixels[1] * 3
+        height, width = other_pixels or (size_pixels[0] * 2, size_pixels[1] * 3)
         if {"height", "width"} <= parameters.keys():
             other |= {"height": height, "width": width}
         for name in images:

@@ -10,10 +10,11 @@ from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.calls import CallRecord
 from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.kinds import component_kinds
+from qdx.exporter.capture.other_sizes import open_calls, picture_size
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.stand_ins import run_with_stand_ins
 from qdx.exporter.capture.trace import Moving
-from qdx.exporter.capture.variants import calls_by_variant, representative
+from qdx.exporter.capture.variants import calls_by_variant, variants
 from qdx.exporter.graph.ir.kind import Kind
 
 Shapes = Literal["static", "dynamic"]
@@ -31,6 +32,8 @@ class Capture:
         kinds: What each component that is called does, by name.
         call: The user's call, with what stands in for arguments that it lacks.
         notes: What stands in, in words.
+        size_pixels: Height and width of what the user's call makes; None where that is no picture.
+        records: For dynamic shapes, every call of the first dry run.
     """
 
     calls: dict[str, CallRecord]
@@ -39,6 +42,8 @@ class Capture:
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     call: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    size_pixels: tuple[int, int] | None = None
+    records: tuple[CallRecord, ...] = field(default=(), repr=False)
 
 
 def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capture:
@@ -48,58 +53,23 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
         UsageError, InvalidModel: As `dry_run` and `complete_call`.
     """
     filled, records, notes = run_with_stand_ins(skeleton, call)
-    kinds = component_kinds(records)
-    fixed_sizes = shapes == "static"
-    groups = calls_by_variant(records, by_shape=fixed_sizes)
-    usual = {where: representative(group) for where, group in groups.items()}
-    if not fixed_sizes:
-        first_call = complete_call(skeleton.pipeline, filled)
-        second = other_call(skeleton.pipeline, first_call, _picture_size(skeleton, records))
+    kinds, size = component_kinds(records), picture_size(skeleton, records)
+    if shapes == "static":
+        usual = variants(records)
+        calls, moving = open_calls(calls_by_variant(records, by_shape=True))
+    else:
+        usual = variants(records, by_shape=False)
+        second = other_call(skeleton.pipeline, complete_call(skeleton.pipeline, filled), size)
         # Numbers that move between the runs move, too.
         both = calls_by_variant([*records, *dry_run(skeleton, second)], by_shape=False)
-        groups = {where: both[where] for where in usual}
-    moving = {where: found for where, group in groups.items() if (found := _moving(group))}
-    calls = {
-        where: _largest(group) if where in moving else representative(group)
-        for where, group in groups.items()
-    }
-    return Capture(calls, moving, usual, kinds, filled, notes)
-
-
-def _moving(group: tuple[CallRecord, ...]) -> Moving:
-    """Dimensions whose size differs between the records of one graph."""
-    first, *others = (record.tensors() for record in group)
-    found = {
-        name: tuple(
-            d
-            for d, size in enumerate(tensor.shape)
-            if any(name in o and o[name].shape[d : d + 1] != (size,) for o in others)
-        )
-        for name, tensor in first.items()
-    }
-    return {name: dims for name, dims in found.items() if dims}
-
-
-def _largest(group: tuple[CallRecord, ...]) -> CallRecord:
-    """The representative with the sizes of the call that has most elements: of open dimensions none may be 1."""
-    chosen = max(group, key=lambda one: sum(t.numel() for t in one.tensors().values()))
-    return representative((chosen, *(record for record in group if record is not chosen)))
-
-
-def _picture_size(skeleton: Skeleton, records: list[CallRecord]) -> tuple[int, int] | None:
-    """Height and width of the picture, from the latents that the last decoder call took (or the denoiser's sample)."""
-    scale = int(
-        getattr(skeleton.pipeline, "vae_spatial_compression_ratio", 0)
-        or getattr(skeleton.pipeline, "vae_scale_factor", 1)
-        or 1
+        calls, moving = open_calls({where: both[where] for where in usual})
+    return Capture(
+        calls,
+        moving,
+        usual,
+        kinds,
+        filled,
+        notes,
+        size,
+        () if shapes == "static" else tuple(records),
     )
-    for record in reversed(records):
-        for tensor in record.tensors().values():
-            if tensor.dim() >= 4:
-                height, width = tensor.shape[-2:]
-                return (
-                    (height * scale, width * scale)
-                    if record.method == "decode"
-                    else (height, width)
-                )
-    return None

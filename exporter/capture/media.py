@@ -26,9 +26,9 @@ _WORDS: Final[Mapping[str, Medium]] = {
     "pictures": "picture",
     "video": "video",
     "videos": "video",
-    "frames": "video",
 }
-"""By the last word of a name."""
+"""By the last word of a name, unless it begins as counts do."""
+_COUNT: Final = "num_"
 _MASKS: Final = frozenset({"mask_image", "mask_images", "control_mask", "inpaint_mask"})
 _COMPUTED: Final = ("latents", "embeds", "embeddings")
 """Last words of what is computed from pictures."""
@@ -68,4 +68,6 @@ def _medium(name: str, annotation: str) -> Medium | None:
 
 
 def _by_name(name: str) -> Medium | None:
-    return "picture" if name in _MASKS else _WORDS.get(name.rsplit("_", maxsplit=1)[-1])
+    if name in _MASKS:
+        return "picture"
+    return None if name.startswith(_COUNT) else _WORDS.get(name.rsplit("_", maxsplit=1)[-1])

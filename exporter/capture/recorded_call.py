@@ -67,8 +67,10 @@ def _recorded(name: str, value: Any) -> Any:
         return _recorded_tensor(name, value)
     if isinstance(value, list):
         return [_recorded(name, one) for one in value]
+    # Of a picture plain values such as flags are harmless, and text would be read as a path.
     is_media = is_media_name(name)
-    if not (value is None if is_media else _survives_json(value)) or _is_record(value):
+    is_path = is_media and isinstance(value, str | dict)
+    if is_path or _is_record(value) or not _survives_json(value):
         expected = (
             "a picture or the path of one, or a tensor"
             if is_media
@@ -122,7 +124,7 @@ def _restored(name: str, value: Any) -> Any:
         return [_restored(name, one) for one in value]
     if _is_record(value):
         return _picture(name, value) if _SIZE in value else _tensor(name, value)
-    if value is not None and is_media_name(name):
+    if isinstance(value, str | dict) and is_media_name(name):
         raise _invalid(name, value, "the size of a picture")
     return value
 

@@ -27,6 +27,7 @@ __all__ = [
     "MethodRecord",
     "OutputPort",
     "ResolutionRecord",
+    "SizesRecord",
     "SourceRecord",
     "TargetRecord",
     "parse_manifest",
@@ -179,6 +180,20 @@ class ResolutionRecord(_Record):
     why: str
 
 
+class SizesRecord(_Record):
+    """Which pictures a bundle generates, in pixels.
+
+    Attributes:
+        height: Of the export's call.
+        width: Likewise.
+        unit: What height and width must be multiples of, beyond what the pipeline itself wants; None for nothing.
+    """
+
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    unit: Annotated[int, Field(ge=1)] | None = None
+
+
 class SourceRecord(_Record):
     """The pipeline that was compiled: its class and the digest of each file read."""
 
@@ -199,6 +214,7 @@ class Manifest(_Record):
         left_out: Components that this export was told to leave to PyTorch.
         versions: Of the libraries that took part.
         layout: The layout that was asked for; None for the target's own.
+        sizes: Which pictures it generates; None where it is not known, or generates none.
         files: Every file but `qdx.json`, sorted by path.
     """
 
@@ -217,6 +233,7 @@ class Manifest(_Record):
     calibration: dict[str, JsonValue] | None = None
     versions: dict[str, str]
     layout: Name | None = None
+    sizes: SizesRecord | None = None
     files: tuple[FileRecord, ...]
 
     @model_validator(mode="after")

@@ -94,7 +94,7 @@ def calibrate(
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
     source = trace_pipeline(model, call or {}, variant=variant, progress=progress, cache=cache)
-    for note in source.captured.notes:
+    for note in source.notes:
         progress.say(note)
     kept = None if cache is None else Kept(cache, fresh=fresh)
     ranges = record_ranges(

@@ -211,6 +211,7 @@ def export(
                     "torch": torch.__version__,
                 },
                 **({} if packages is None else {"layout": packages.layout.name}),
+                **({} if source.sizes is None else {"sizes": source.sizes}),
             })  # fmt: skip
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     return ExportResult(
@@ -220,7 +221,7 @@ def export(
         skeleton.omitted,
         source.left_out,
         (
-            *source.captured.notes,
+            *source.notes,
             *timestep_notes,
             *float_notes(planned.resolved),
             *upcast_notes(planned.resolved, profile, source.upcast, entries),

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
 
 _SAME_TIMESTEP: Final = 1e-6
+_PICTURE_RANK: Final = 4
+
+
+class WrongShape(UsageError):  # noqa: N818
+    """A tensor of a shape that an artifact does not take.
+
+    Args:
+        message: What and where.
+        hint: The next step.
+        is_size: Whether height or width alone are others.
+    """
+
+    def __init__(self, message: str, *, hint: str, is_size: bool) -> None:
+        super().__init__(message, hint=hint)
+        self.is_size = is_size
 
 
 @dataclass(frozen=True)
@@ -134,10 +149,11 @@ class TargetMethod:
             for got, expected in zip(tensor.shape, port.shape, strict=True)
         )
         if not fits:
-            raise UsageError(
+            raise WrongShape(
                 f"`{self.where}`: `{port.argument}` has shape {list(tensor.shape)}, the artifact takes {list(port.shape)}",
                 hint="call it with the sizes of the export, or export again with a fitting --call, or with --shapes dynamic "
                 "where the target takes open sizes",
+                is_size=_differs_in_size_alone(tuple(tensor.shape), port.shape),
             )
 
     def _check_values(self, tensor: torch.Tensor, port: InputPort) -> None:
@@ -167,3 +183,11 @@ class TargetMethod:
 def _answer(tensor: torch.Tensor, port: OutputPort) -> torch.Tensor:
     """What the component answers with what the artifact did."""
     return torch.view_as_complex(tensor.contiguous()) if port.pairs else tensor
+
+
+def _differs_in_size_alone(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    """Whether only the last two dimensions, of at least four, are others."""
+    return len(shape) == len(expected) >= _PICTURE_RANK and all(
+        isinstance(size, str) or got == size
+        for got, size in zip(shape[:-2], expected[:-2], strict=True)
+    )

@@ -29,6 +29,7 @@ from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.obedience import check_call
 from qdx.runtime.placed_modules import ModulePlacer
+from qdx.runtime.sizes import refuse_other_sizes
 from qdx.source.same_model import check_source, files_outside, read_source
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def open_pipeline(
     """Opens a bundle that was read; as `open_bundle`."""
     skeleton = open_skeleton(bundle, model=model, device=device, progress=progress)
     attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
+    refuse_other_sizes(skeleton.pipeline, bundle.manifest)
     return skeleton.pipeline
 
 

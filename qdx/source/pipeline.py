@@ -16,12 +16,21 @@ from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
+from qdx.exporter.capture.lockstep import same_computation
 from qdx.exporter.capture.media import call_parameters
+from qdx.exporter.capture.other_sizes import (
+    UNITS,
+    OtherRun,
+    has_scale,
+    run_off_grid,
+    run_on_grid,
+    scale_of,
+)
 from qdx.exporter.capture.sizes import open_sizes
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.capture.upcasts import upcast_components
-from qdx.exporter.errors import UsageError
+from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint
 from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights, load_buffers
@@ -58,6 +67,9 @@ class TracedPipeline:
     chosen: dict[str, CallRecord]
     left_out: tuple[str, ...]
     cache: Store | None = field(default=None, repr=False)
+    _runs: dict[int, OtherRun | None] = field(default_factory=dict, repr=False)
+    _units: dict[str, int | None] = field(default_factory=dict, repr=False)
+    _unproven: list[str] = field(default_factory=list, repr=False)
 
     def graph(
         self, where: str, profile: TargetProfile | None = None, *, float16: bool = False
@@ -79,11 +91,114 @@ class TracedPipeline:
             return trace(self.skeleton, record, weights)
         fitted = _fit_to_layout(record, profile)
         moving = self.captured.moving.get(where)
-        graph = trace(self.skeleton, fitted, weights, moving=moving, float16=float16)
         if not moving:
-            return graph
+            return trace(self.skeleton, fitted, weights, float16=float16)
+        graph = self._open_graph(where, fitted, profile, float16=float16)
         usual = _fit_to_layout(self.captured.usual[where], profile)
         return replace(graph, sizes=open_sizes(graph.inputs, _shapes(usual), _shapes(fitted)))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What stands in for arguments, and which sizes graphs are not right for."""
+        unit = self.unit_pixels
+        limits = [
+            f"`{where}`: nothing shows that its graph is right at sizes other than the call's; verify those that you need"
+            for where in dict.fromkeys(self._unproven)
+        ]
+        if unit is not None:
+            limits.append(
+                f"height and width must be multiples of {unit} pixels: the model computes otherwise at others"
+            )
+        return (*self.captured.notes, *limits)
+
+    @property
+    def sizes(self) -> dict[str, int] | None:
+        """Height, width and unit of the pictures, in pixels; None where height and width are not arguments."""
+        size = self.captured.size_pixels
+        names = call_parameters(self.skeleton.pipeline).keys()
+        if (
+            size is None
+            or not {"height", "width"} <= names
+            or not has_scale(self.skeleton.pipeline)
+        ):
+            return None
+        unit = self.unit_pixels
+        return {"height": size[0], "width": size[1], **({} if unit is None else {"unit": unit})}
+
+    @property
+    def unit_pixels(self) -> int | None:
+        """What height and width must be multiples of, for all graphs of open sizes that were traced; None for any."""
+        known = [unit for unit in self._units.values() if unit is not None]
+        return max(known, default=None)
+
+    def _open_graph(
+        self, where: str, fitted: CallRecord, profile: TargetProfile, *, float16: bool
+    ) -> Graph:
+        """The graph that is right at most sizes: traced where they do not divide, and proven where they do.
+
+        Args:
+            where: `unet.forward`.
+            fitted: Its call at sizes that divide.
+            profile: The target's.
+            float16: As for `graph`.
+
+        Raises:
+            TargetRefusal: The component cannot be traced.
+        """
+        weights, proof, taken = self.weights[fitted.component], None, None
+        for unit in (
+            UNITS if self.captured.records else ()
+        ):  # else what is open differs within the call
+            run = self._off_grid(unit)
+            if run is None or where not in run.calls:
+                continue
+            off = _fit_to_layout(run.calls[where], profile)
+            dividing = self._on_grid()
+            if dividing is None or where not in dividing.calls:
+                break
+            on = _fit_to_layout(dividing.calls[where], profile)
+            if _shapes(off) == _shapes(on):
+                break  # the size of the picture does not reach it
+            taken = taken or run.unit_pixels
+            proof = proof or trace(self.skeleton, on, weights, float16=float16)
+            try:
+                graph = trace(
+                    self.skeleton, off, weights, moving=run.moving.get(where), float16=float16
+                )
+            except TargetRefusal:
+                continue
+            if same_computation(graph, proof):
+                self._units[where] = None if run.unit_pixels == taken else run.unit_pixels
+                return graph
+        graph = trace(
+            self.skeleton, fitted, weights, moving=self.captured.moving[where], float16=float16
+        )
+        if proof is not None:
+            grid = UNITS[-1] * scale_of(self.skeleton.pipeline)
+            own = self.captured.size_pixels or ()
+            if same_computation(graph, proof) and not any(size % grid for size in own):
+                self._units[where] = grid
+            else:
+                self._unproven.append(where)
+        return graph
+
+    def _on_grid(self) -> OtherRun | None:
+        """The run at a size that divides, made once."""
+        if 0 not in self._runs:
+            captured = self.captured
+            self._runs[0] = run_on_grid(
+                self.skeleton, self.call, captured.records, captured.size_pixels
+            )
+        return self._runs[0]
+
+    def _off_grid(self, unit: int) -> OtherRun | None:
+        """The run at odd multiples of a unit, made once."""
+        if unit not in self._runs:
+            captured = self.captured
+            self._runs[unit] = run_off_grid(
+                self.skeleton, self.call, captured.records, captured.size_pixels, unit
+            )
+        return self._runs[unit]
 
     @property
     def call(self) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from qdx.exporter.capture.media import call_parameters, media_arguments
         ("JoyImageEditPlusPipeline", {"images": "picture"}),
         ("StableVideoDiffusionPipeline", {"image": "picture"}),
         ("DDPMPipeline", {}),
+        ("WanPipeline", {}),
+        ("SanaVideoPipeline", {}),
     ],
 )  # fmt: skip
 def test_of_a_signature(pipeline: str, expected: dict[str, str]) -> None:

@@ -71,9 +71,20 @@ def test_of_tensors_only_the_shape_and_the_dtype_are_kept() -> None:
     assert isinstance(restored["sizes"][0], np.ndarray)
 
 
-def test_a_number_is_no_picture() -> None:
+@pytest.mark.parametrize("value", ["x.png", [["x.png"]], {"file": "x"}], ids=repr)
+def test_a_path_is_no_picture(value: object) -> None:
     with pytest.raises(UsageError, match="`image`"):
-        record_call({"image": 5})
+        record_call({"image": value})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [{"num_frames": 9}, {"num_images_per_prompt": 2}, {"frames": 9}, {"render_text_images": True},
+     {"prev_segment_conditioning_frames": 1}, {"num_prompts_per_image": 1}, {"image_guidance_scale": 1.5}],
+    ids=str,
+)  # fmt: skip
+def test_counts_and_flags_that_are_called_like_pictures_are_kept(call: dict[str, object]) -> None:
+    assert restore_call(record_call(call)) == call
 
 
 @pytest.mark.parametrize(
@@ -81,7 +92,7 @@ def test_a_number_is_no_picture() -> None:
     [
         "/etc/hostname",
         ["x.png"],
-        5,
+        {"file": "x.safetensors"},
         {"size_pixels": [10**9, 10**9]},
         {"size_pixels": [0, 1]},
         {"size_pixels": [4, 4], "path": "x"},

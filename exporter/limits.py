@@ -39,6 +39,9 @@ FILLED_TENSOR_LIMIT_BYTES: Final = 1024 * MIB
 TRAINING_STEPS_LIMIT: Final = 1_000_000
 PROMPT_TOKENS_LIMIT: Final = 2**24
 HELPER_FILE_LIMIT_BYTES: Final = 256 * MIB
+# Parameters that a pipeline's own Python reads, which a bundle keeps beside its artifacts. The embedding of CLIP's
+# text encoders takes 145 MiB.
+VALUES_READ_LIMIT_BYTES: Final = 256 * MIB
 # Images for a pipeline call.
 IMAGE_FILE_LIMIT_BYTES: Final = 64 * MIB
 IMAGE_SIDE_LIMIT_PIXELS: Final = 8192

@@ -14,6 +14,7 @@ from qdx.exporter.capture.other_sizes import open_calls, picture_size
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.stand_ins import run_with_stand_ins
 from qdx.exporter.capture.trace import Moving
+from qdx.exporter.capture.values_read import ValuesRead
 from qdx.exporter.capture.variants import calls_by_variant, variants
 from qdx.exporter.graph.ir.kind import Kind
 
@@ -34,6 +35,7 @@ class Capture:
         notes: What stands in, in words.
         size_pixels: Height and width of what the user's call makes; None where that is no picture.
         records: For dynamic shapes, every call of the first dry run.
+        values: Names of the parameters whose values the pipeline's own Python reads, by component.
     """
 
     calls: dict[str, CallRecord]
@@ -44,15 +46,26 @@ class Capture:
     notes: tuple[str, ...] = ()
     size_pixels: tuple[int, int] | None = None
     records: tuple[CallRecord, ...] = field(default=(), repr=False)
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capture:
     """Runs the pipeline dry, once for static shapes and twice for dynamic ones.
 
     Raises:
-        UsageError, InvalidModel: As `dry_run` and `complete_call`.
+        UsageError, InvalidModel, TargetRefusal: As `dry_run` and `complete_call`.
     """
-    filled, records, notes = run_with_stand_ins(skeleton, call)
+    values = ValuesRead(skeleton)
+    try:
+        return _capture(skeleton, call, shapes, values)
+    finally:
+        values.restore()
+
+
+def _capture(
+    skeleton: Skeleton, call: dict[str, Any], shapes: Shapes, values: ValuesRead
+) -> Capture:
+    filled, records, notes = run_with_stand_ins(skeleton, call, values)
     kinds, size = component_kinds(records), picture_size(skeleton, records)
     if shapes == "static":
         usual = variants(records)
@@ -61,7 +74,7 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
         usual = variants(records, by_shape=False)
         second = other_call(skeleton.pipeline, complete_call(skeleton.pipeline, filled), size)
         # Numbers that move between the runs move, too.
-        both = calls_by_variant([*records, *dry_run(skeleton, second)], by_shape=False)
+        both = calls_by_variant([*records, *dry_run(skeleton, second, values)], by_shape=False)
         calls, moving = open_calls({where: both[where] for where in usual})
     return Capture(
         calls,
@@ -72,4 +85,5 @@ def capture(skeleton: Skeleton, call: dict[str, Any], *, shapes: Shapes) -> Capt
         notes,
         size,
         () if shapes == "static" else tuple(records),
+        values.names,
     )

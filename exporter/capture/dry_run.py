@@ -25,18 +25,22 @@ from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.state import StateWatch
+from qdx.exporter.capture.values_read import ValuesRead, check_no_gradient
 from qdx.exporter.errors import InvalidModel
 
 # Classes whose methods are plumbing (loading, hooks, device moves), never a component's computation.
 _PLUMBING = ("ModelMixin", "ConfigMixin", "PreTrainedModel", "Module", "PushToHubMixin")
 
 
-def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
-    """Runs the pipeline once on fake components.
+def dry_run(
+    skeleton: Skeleton, call: dict[str, Any], values: ValuesRead | None = None
+) -> list[CallRecord]:
+    """Runs the pipeline on fake components.
 
     Args:
         skeleton: The pipeline without weights.
         call: Arguments of the pipeline's `__call__`, complete.
+        values: Finds the parameters whose values the pipeline's own Python reads, and gives it these.
 
     Returns:
         Every outermost component call, in order.
@@ -44,13 +48,19 @@ def dry_run(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     Raises:
         UsageError: The pipeline rejects these arguments.
         InvalidModel: The pipeline fails for another reason, or calls no component.
+        TargetRefusal: It reads or asks for what no artifact gives, such as attention maps or gradients.
     """
+    return (values or ValuesRead(skeleton)).run(lambda: _run_once(skeleton, call))
+
+
+def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     records: list[CallRecord] = []
     zeros = FakeAnswers(skeleton)
     copies: dict[object, nn.Module | None] = {}
     authors: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def answer(call: LiveCall) -> Any:
+        check_no_gradient(call)
         key = (call.where, repr(call.state))
         if key not in copies:
             copies[key] = None if call.module is None else copy_of(call.module, name=call.component)
@@ -135,9 +145,11 @@ def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:
             finally:
                 depth -= 1
 
-        routed.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # pipelines look at it
-        routed.behind = earlier  # type: ignore[attr-defined]  # copies of the module are not routed
-        return routed
+        # torch's compiler would trace into what answers, which is no computation of the component's.
+        uncompiled: Callable[..., Any] = torch.compiler.disable(routed)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        uncompiled.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # pipelines look at it
+        uncompiled.behind = earlier  # type: ignore[attr-defined]  # copies of the module are not routed
+        return uncompiled
 
     # A method may be routed already: then calls take both ways, the later one first.
     patched = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from qdx.exporter.capture.calls import LiveCall, substitute
 from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.cost import TooCostlyError
 from qdx.exporter.capture.distributions import is_plain, map_tensors
+from qdx.exporter.capture.left_behind import hand_back
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.errors import QdxError
 
@@ -96,8 +98,13 @@ def fake_output(skeleton: Skeleton, call: LiveCall) -> Any:
 def fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
     """Runs a method on fake tensors; where its Python reads values of arguments, on the least of them that it needs.
 
-    Nothing of the run stays in the component.
+    Nothing of the run stays in the component but what its processors keep, see `hand_back`.
     """
+    with skeleton.mode.unwatched():
+        return _fake_run(skeleton, call)
+
+
+def _fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
     try:
         return FakeRun(_on_fakes(skeleton, call))
     except (QdxError, TooCostlyError, MemoryError):
@@ -164,16 +171,13 @@ def _on_fakes(
     with skeleton.mode:
         fakes = {name: torch.empty(tuple(t.shape), dtype=t.dtype) for name, t in tensors.items()}
     arguments = substitute(call.arguments, {**fakes, **(values or {})})
-    method = (
-        call.original
-        if call.module is None
-        else getattr(copy_of(call.module, name=call.component), call.method)
-    )
-    if values is not None:
-        with torch.no_grad():
-            return _settled(method(**arguments))
-    with skeleton.mode, torch.no_grad():
-        return _settled(method(**arguments))
+    copied = None if call.module is None else copy_of(call.module, name=call.component)
+    method = call.original if copied is None else getattr(copied, call.method)
+    with nullcontext() if values is not None else skeleton.mode, torch.no_grad():
+        found = _settled(method(**arguments))
+    if copied is not None and call.module is not None:
+        hand_back(copied, call.module)
+    return found
 
 
 def _settled(output: Any) -> Any:

@@ -16,12 +16,19 @@ from qdx.exporter.graph.ir.weights import bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.progress import Progress
 
-__all__ = ["fill_buffers", "fill_weights", "is_converted", "load_pipeline", "replace_parameters"]
+__all__ = [
+    "fill_buffers",
+    "fill_named",
+    "fill_weights",
+    "is_converted",
+    "load_pipeline",
+    "replace_parameters",
+]
 
 
 def load_pipeline(folder: PipelineFolder, *, progress: Progress = SILENT) -> Skeleton:
@@ -57,6 +64,21 @@ def fill_weights(module: nn.Module, skeleton: Skeleton, name: str) -> None:
             filled[owner] = nn.Parameter(weight.read(), requires_grad=False)
         found[parameter_name] = filled[owner]
     replace_parameters(module, found)
+
+
+def fill_named(module: nn.Module, skeleton: Skeleton, name: str, parameters: Sequence[str]) -> None:
+    """Replaces some of a component's fake parameters by the stored ones, under all the names of tied ones.
+
+    Raises:
+        InvalidModel: A weight is missing, of another shape, or not finite.
+        StorageError: A file cannot be read.
+    """
+    checkpoint = open_weights(skeleton.folder.components[name])
+    weights = bind_weights(module, checkpoint, component=name)
+    owners = {one: weights.aliases.get(one, one) for one in weights}
+    wanted = dict.fromkeys(owners[one] for one in parameters)
+    filled = {owner: nn.Parameter(weights[owner].read(), requires_grad=False) for owner in wanted}
+    replace_parameters(module, {n: filled[o] for n, o in owners.items() if o in filled})
 
 
 def fill_buffers(module: nn.Module, skeleton: Skeleton, name: str) -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from qdx.exporter.capture.cost import bounded_tensors, check_parameter_count
 from qdx.exporter.capture.folder import OMITTED, Component, PipelineFolder, resolve_class
 from qdx.exporter.capture.library_errors import library_errors
 from qdx.exporter.capture.offline import offline
+from qdx.exporter.capture.watched_mode import WatchedMode
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
 
@@ -45,7 +45,7 @@ class Skeleton:
 
     folder: PipelineFolder
     pipeline: DiffusionPipeline
-    mode: FakeTensorMode
+    mode: WatchedMode
     omitted: dict[str, str]
 
     @property
@@ -64,7 +64,7 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
     Raises:
         InvalidModel: A configuration, tokenizer or scheduler does not build.
     """
-    mode = _castable_mode()
+    mode = WatchedMode()
     pipeline_class = _pipeline_class(folder)
     omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
     parts: dict[str, Any] = dict.fromkeys(folder.absent)
@@ -108,18 +108,6 @@ def _pipeline_class(folder: PipelineFolder) -> Any:
         raise InvalidModel(f"{where}: `{folder.pipeline_class}` is not the class of a pipeline",
                            hint="`_class_name` names one, such as `StableDiffusionPipeline`")  # fmt: skip
     return cls
-
-
-def _castable_mode() -> FakeTensorMode:
-    """A fake mode that remembers none of its results and makes no sizes of values that nobody knows.
-
-    It would remember them by weak references, and `Module.to` swaps no parameter that has one: pipelines that cast a component while
-    they run, as Stable Diffusion XL does with its autoencoder, would fail wherever torch's cache of operators is cold.
-    """
-    unknown = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=unknown)
-    mode.fake_tensor_converter.set_tensor_memo = lambda *_: None  # type: ignore[method-assign]
-    return mode
 
 
 def build_component(component: Component, mode: FakeTensorMode) -> Any:

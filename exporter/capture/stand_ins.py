@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from qdx.exporter.capture.calls import CallRecord
     from qdx.exporter.capture.skeleton import Skeleton
+    from qdx.exporter.capture.values_read import ValuesRead
 
 __all__ = ["run_with_stand_ins"]
 
@@ -34,7 +35,7 @@ _USUAL_FRAMES: Final = 9
 
 
 def run_with_stand_ins(
-    skeleton: Skeleton, call: dict[str, Any]
+    skeleton: Skeleton, call: dict[str, Any], values: ValuesRead | None = None
 ) -> tuple[dict[str, Any], list[CallRecord], tuple[str, ...]]:
     """Runs a pipeline dry, with as few stand-ins for arguments that are missing as it takes.
 
@@ -43,6 +44,7 @@ def run_with_stand_ins(
     Args:
         skeleton: The pipeline.
         call: Arguments that the user chose, files opened.
+        values: As for `dry_run`.
 
     Returns:
         The call with what stands in, the records of the run, and a note for each stand-in.
@@ -63,7 +65,9 @@ def run_with_stand_ins(
     said: QdxError | None = None
     while records is None:
         try:
-            records = dry_run(skeleton, complete_call(skeleton.pipeline, {**call, **filled}))
+            records = dry_run(
+                skeleton, complete_call(skeleton.pipeline, {**call, **filled}), values
+            )
         except (UsageError, InvalidModel) as error:
             if not guessed:
                 said = error
@@ -79,7 +83,7 @@ def run_with_stand_ins(
     for name in guessed[:-1]:  # the last one was needed: without it the run failed
         fewer = {other: value for other, value in filled.items() if other != name}
         try:
-            records = dry_run(skeleton, complete_call(skeleton.pipeline, {**call, **fewer}))
+            records = dry_run(skeleton, complete_call(skeleton.pipeline, {**call, **fewer}), values)
         except (UsageError, InvalidModel):
             continue
         filled = fewer

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-__all__ = ["StateWatch", "describe_state", "first_difference"]
+__all__ = ["PLAIN_ATTENTION", "StateWatch", "describe_state", "first_difference"]
 
 GONE: Final = "(none)"
 """Stands for an attribute that a component has no longer."""
@@ -23,7 +23,19 @@ GONE: Final = "(none)"
 _REGISTRY: Final = "_diffusers_hook"
 _HOOKS: Final = frozenset({"_forward_hooks", "_forward_pre_hooks", _REGISTRY})
 _PLAIN: Final = frozenset({bool, int, float, str})
-_NEVER: Final = frozenset({"training", "gradient_checkpointing"})
+# What changes how a module computes and not what: memory traded for time in training, a batch in slices.
+_NEVER: Final = frozenset({"training", "gradient_checkpointing", "use_slicing"})
+PLAIN_ATTENTION: Final = {
+    **dict.fromkeys(
+        ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor"),
+        "attention as it is defined",
+    ),
+    **dict.fromkeys(
+        ("AttnAddedKVProcessor", "AttnAddedKVProcessor2_0", "SlicedAttnAddedKVProcessor", "XFormersAttnAddedKVProcessor"),
+        "attention with added keys, as it is defined",
+    ),
+}  # fmt: skip
+"""What a processor computes that differs from others in memory or kernel alone; diffusers' switches exchange these."""
 _DEPTH_LIMIT: Final = 4
 _ITEMS_LIMIT: Final = 64
 
@@ -101,6 +113,8 @@ def _text(value: Any, depth: int) -> str | None:
         return None
     if isinstance(value, list | tuple | set | frozenset | Mapping):
         return _container(value, depth)
+    if type(value).__qualname__ in PLAIN_ATTENTION:
+        return PLAIN_ATTENTION[type(value).__qualname__]
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
     own = vars(value) if hasattr(value, "__dict__") else {}

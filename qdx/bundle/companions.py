@@ -17,22 +17,28 @@ from qdx.exporter.limits import HELPER_FILE_LIMIT_BYTES
 from qdx.exporter.strict_json import CONFIG
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from qdx.exporter.capture.folder import Component, PipelineFolder
     from qdx.exporter.capture.skeleton import Skeleton
+    from qdx.exporter.graph.ir.weights import LazyWeights
 
 __all__ = [
     "BUFFERS_FILE",
+    "VALUES_FILE",
     "copy_helpers",
     "helper_paths",
     "make_folder",
     "portable",
     "write_buffers",
     "write_file",
+    "write_values",
 ]
 
 BUFFERS_FILE: Final = "buffers.safetensors"
+VALUES_FILE: Final = "values.safetensors"
 
 # Files of tokenizers, schedulers and processors that travel with a pipeline: configurations, vocabularies, templates
 # of conversations. No code, no weights.
@@ -149,6 +155,25 @@ def write_buffers(module: nn.Module, folder: Path) -> None:
             folder / BUFFERS_FILE,
             save({name: value.contiguous() for name, value in buffers.items()}),
         )
+
+
+def write_values(weights: LazyWeights, names: Sequence[str], folder: Path) -> None:
+    """Writes parameters whose values the pipeline's own Python reads (an embedding, a code book) beside the artifact.
+
+    Args:
+        weights: The component's.
+        names: Those that are read; of tied ones any name.
+        folder: Of the artifact.
+
+    Raises:
+        InvalidModel: A value is damaged.
+        StorageError: The disk refused.
+    """
+    if names:
+        from safetensors.torch import save
+
+        values = {name: weights[name].read().contiguous() for name in sorted(names)}
+        write_file(folder / VALUES_FILE, save(values))
 
 
 def _class_name(component: Component) -> str:

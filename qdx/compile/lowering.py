@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.limits import check_request
-from qdx.bundle.companions import make_folder, portable, write_buffers, write_file
+from qdx.bundle.companions import make_folder, portable, write_buffers, write_file, write_values
 from qdx.bundle.recipes import write_recipe
 from qdx.compile.notes import large_notes
 from qdx.compile.recipe import choose_recipe
@@ -114,6 +114,7 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     config = job.source.folder.components[name].config
     write_file(folder / "config.json", dump_json(portable(config)))
     write_buffers(job.source.skeleton.modules[name], folder)
+    write_values(job.source.weights[name], job.source.captured.values.get(name, ()), folder)
     values = {} if table is None else {table.input: list(table.timesteps)}
     entry = {
         "folder": relative,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.materialize import (
     fill_buffers,
+    fill_named,
     fill_weights,
     is_converted,
     replace_parameters,
@@ -43,6 +45,7 @@ class ComponentWeights:
         skeleton: The pipeline without weights.
         whole: Components that are filled at once however they are stored, because they may be used otherwise
             than through their public methods.
+        values: Parameters that the pipeline's own Python reads, by component; they are there at once.
         device: Where components compute.
         progress: Shows the loading.
 
@@ -56,6 +59,7 @@ class ComponentWeights:
         skeleton: Skeleton,
         *,
         whole: AbstractSet[str] = frozenset(),
+        values: Mapping[str, Sequence[str]] = MappingProxyType({}),
         device: torch.device = CPU,
         progress: Progress = SILENT,
     ) -> None:
@@ -72,6 +76,7 @@ class ComponentWeights:
                     self._late[name] = module
                     # Pipelines read some without a call, such as the mean of latents.
                     fill_buffers(module, skeleton, name)
+                    fill_named(module, skeleton, name, values.get(name, ()))
                     self._empty[name] = dict(module.named_parameters(remove_duplicate=False))
                 else:
                     fill_weights(module, skeleton, name)

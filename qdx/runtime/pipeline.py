@@ -14,11 +14,12 @@ from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
 from qdx.exporter.capture.calls import LiveCall, constants
 from qdx.exporter.capture.distributions import fill_output, flatten_output
-from qdx.exporter.capture.dry_run import route
+from qdx.exporter.capture.dry_run import public_methods, route
 from qdx.exporter.capture.fake_answers import fake_output
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
+from qdx.exporter.capture.values_read import asked_gradient
 from qdx.exporter.capture.variants import choose_variant
 from qdx.exporter.devices import CPU, choose_device, is_cpu
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
@@ -28,8 +29,11 @@ from qdx.exporter.progress import SILENT, tell_nobody
 from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.obedience import check_call
+from qdx.runtime.opened import refuse_without_effect
 from qdx.runtime.placed_modules import ModulePlacer
 from qdx.runtime.sizes import refuse_other_sizes
+from qdx.runtime.unchanged import Unchanged
+from qdx.runtime.values import load_values
 from qdx.source.same_model import check_source, files_outside, read_source
 
 if TYPE_CHECKING:
@@ -78,7 +82,9 @@ def open_pipeline(
 ) -> DiffusionPipeline:
     """Opens a bundle that was read; as `open_bundle`."""
     skeleton = open_skeleton(bundle, model=model, device=device, progress=progress)
-    attach(skeleton, open_methods(bundle, threads=threads, progress=progress))
+    methods = open_methods(bundle, threads=threads, progress=progress)
+    refuse_without_effect(skeleton, frozenset(bundle.manifest.components))
+    attach(skeleton, methods)
     refuse_other_sizes(skeleton.pipeline, bundle.manifest)
     return skeleton.pipeline
 
@@ -161,6 +167,7 @@ def open_skeleton(
         buffers = bundle.path / folder / BUFFERS_FILE
         if buffers.exists():
             load_buffers(skeleton.modules[name], SafetensorsFile(buffers))
+        load_values(skeleton.modules[name], bundle.path / folder)
     return skeleton
 
 
@@ -187,19 +194,24 @@ def attach(
         skeleton: The pipeline.
         methods: What computes, by `component.method`.
         called: Told of every call of a component, when it is done.
+
+    A call of a component that was changed since raises `UsageError`, and so does one through which a gradient is wanted.
     """
     templates: dict[tuple[str, str], Any] = {}
     components = {where.split(".")[0] for where in methods}
     modules = {name: module for name, module in skeleton.modules.items() if name in components}
 
     signatures = {where: method.signature for where, method in methods.items()}
+    unchanged: dict[str, Unchanged] = {}
 
     def answer(call: LiveCall) -> Any:
+        _check_no_gradient(call)
         where = choose_variant(signatures, call)
         if where is None:
             raise UsageError(f"`{call.where}`: is not in the bundle, which holds {', '.join(methods)}",
                              hint="export again with a --call that uses it")  # fmt: skip
         target = methods[where]
+        unchanged[call.component].check(target.state)
         check_call(target, call)
         tensors = _tensors(target, call)
         key = (where, repr(call.arguments.get("return_dict")))
@@ -209,7 +221,23 @@ def attach(
         called()
         return fill_output(templates[key], outputs)
 
-    return route(modules, answer)
+    undo = route(modules, answer)
+    for name, module in modules.items():
+        unchanged[name] = Unchanged(name, module, frozenset(public_methods(type(module))))
+
+    def detach() -> None:
+        undo()
+        unchanged.clear()  # each knows the methods that know this: nothing else would let go of what computes
+
+    return detach
+
+
+def _check_no_gradient(call: LiveCall) -> None:
+    if name := asked_gradient(call):
+        raise UsageError(
+            f"`{call.where}`: a gradient with respect to `{name}` is asked for, and an artifact computes forward only",
+            hint="call it under torch.no_grad(); what needs gradients runs with the original pipeline in diffusers",
+        )
 
 
 def _all_fields(template: Any, found: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:

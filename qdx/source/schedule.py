@@ -21,6 +21,7 @@ from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.capture.values_read import ValuesRead
 from qdx.exporter.capture.variants import CallSignature, choose_variant, signature_of_record
 from qdx.exporter.graph.ir.weights import load_buffers
 
@@ -77,10 +78,19 @@ def rehearse(
         call: Arguments of the pipeline, complete.
         graphs: Which calls each graph answers, by `component.method`.
 
+    Parameters whose values the pipeline itself reads have the stored values afterwards.
+
     Raises:
         UsageError: The pipeline rejects these arguments.
         InvalidModel: The pipeline fails for another reason.
+        TargetRefusal: It reads or asks for what no artifact gives.
     """
+    return ValuesRead(skeleton).run(lambda: _rehearsed(skeleton, call, graphs))
+
+
+def _rehearsed(
+    skeleton: Skeleton, call: dict[str, Any], graphs: Mapping[str, CallSignature]
+) -> Rehearsal:
     components: set[str] = set()
     seen: dict[str, list[dict[str, torch.Tensor | float]]] = {}
     order: list[tuple[str, int]] = []

@@ -22,6 +22,7 @@ from qdx.runtime.component_weights import ComponentWeights
 from qdx.runtime.generate import Products, generate
 from qdx.runtime.reference import RECORDED_CALLS, record_calls
 from qdx.runtime.tensor_folder import TensorFolder
+from qdx.runtime.values import value_names
 from qdx.source.schedule import rehearse
 from qdx.verification.measure.outlook import REFERENCE, UNKNOWN, Outlook
 from qdx.verification.measure.recorded_run import DamagedRun, RecordedRun
@@ -120,6 +121,7 @@ class Reference:
         self.pipeline: Any = self._skeleton.pipeline
         self.use = ReferenceUse()
         self._left_out = frozenset(manifest.left_out)
+        self._values = value_names(bundle)
         ports = [
             port
             for component in manifest.components.values()
@@ -250,7 +252,11 @@ class Reference:
         assert skeleton is not None, "the reference was released"
         if self._weights is None:
             self._weights = ComponentWeights(
-                skeleton, whole=self._left_out, device=self._device, progress=self._progress
+                skeleton,
+                whole=self._left_out,
+                values=self._values,
+                device=self._device,
+                progress=self._progress,
             )
         modules = {n: m for n, m in skeleton.modules.items() if n not in self._left_out}
         folder = TensorFolder(Path(tempfile.mkdtemp(dir=self._work)))

@@ -49,8 +49,12 @@ def test_processors_that_a_pipeline_swaps_in_its_call_are_exported(perturbed):
 
 def test_a_processor_that_somebody_sets_on_an_opened_bundle_is_refused_by_name(perturbed):
     pipeline = qdx.open(perturbed[1])
-    pipeline.vae.decoder.mid_block.attentions[0].processor = AttnProcessor()
+    attention = pipeline.vae.decoder.mid_block.attentions[0]
+    attention.processor = AttnProcessor()
+    drawn(pipeline)  # the same, computed otherwise
+
+    attention.processor = lambda attn, hidden_states, **_: hidden_states
     with pytest.raises(
-        UsageError, match=r"`vae`: `decoder\.mid_block\.attentions\.0\.processor` is"
+        UsageError, match=r"`vae\.decoder\.mid_block\.attentions\.0`: its `processor`"
     ):
         drawn(pipeline)

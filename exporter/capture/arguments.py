@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
@@ -96,7 +95,7 @@ def other_call(
         size_pixels: Height and width of what the first call made; None where it makes no picture.
         other_pixels: Those of the second; None takes twice the height and three times the width.
     """
-    parameters = inspect.signature(pipeline.__call__).parameters
+    parameters = call_parameters(pipeline)
     other = dict(call)
     for name in _BATCH_ARGUMENTS:
         if name not in parameters:

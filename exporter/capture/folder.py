@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.capture.library_errors import environment_fault, library_errors
 from qdx.exporter.capture.no_pipeline import no_pipeline
@@ -20,6 +20,12 @@ from qdx.exporter.errors import InvalidModel, quoted
 from qdx.exporter.files import LINK_HINT, load_json, open_regular, safe_child
 from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.strict_json import CONFIG, JsonRules
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
+    from diffusers import DiffusionPipeline
+    from torch import nn
 
 INDEX_FILE = "model_index.json"
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
@@ -50,6 +56,7 @@ class Component:
         config: Its parsed configuration; empty for tokenizers without one.
         variant: Of its weights, such as `fp16`, empty for the unmarked ones; None for what the folder holds.
         members: What it may consist of: diffusers saves a model of several models as `NAME`, `NAME_1`, and so on.
+        held: The module itself, where somebody holds the pipeline; None of a folder, and of what is no module.
     """
 
     name: str
@@ -59,6 +66,20 @@ class Component:
     config: dict[str, Any] = field(repr=False)
     variant: str | None = None
     members: tuple[Component, ...] = field(default=(), repr=False)
+    held: nn.Module | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class LivePipeline:
+    """A pipeline that somebody holds, and the temporary folder of what is written of it.
+
+    Attributes:
+        pipeline: The object, which is never changed.
+        place: Lasts as long as this does.
+    """
+
+    pipeline: DiffusionPipeline
+    place: TemporaryDirectory[str]
 
 
 @dataclass(frozen=True)
@@ -71,6 +92,7 @@ class PipelineFolder:
         components: The components that the index names, in its order; absent (null) ones are left out.
         absent: Names of optional components that the index sets to null.
         options: Further arguments of the pipeline's constructor, such as `force_zeros_for_empty_prompt`.
+        live: The pipeline that somebody holds, of which this is the view; None of a folder.
     """
 
     path: Path
@@ -78,6 +100,7 @@ class PipelineFolder:
     components: dict[str, Component]
     absent: tuple[str, ...]
     options: dict[str, Any]
+    live: LivePipeline | None = field(default=None, repr=False, compare=False)
 
     def with_folders(self, folders: Mapping[str, Path]) -> PipelineFolder:
         """The same pipeline with the configurations of these components read from other folders."""

@@ -37,13 +37,26 @@ _COMPUTED: Final = ("latents", "embeds", "embeddings")
 def call_parameters(pipeline: Any) -> Parameters:
     """The parameters of a pipeline's call.
 
+    A class of somebody's own may pass on whatever it is given: then those of the class behind it are its own too.
+
     Args:
         pipeline: A diffusers pipeline, or the class of one.
     """
-    parameters = dict(inspect.signature(pipeline.__call__).parameters)
-    if inspect.isclass(pipeline):
-        parameters.pop("self", None)
-    return parameters
+    cls = pipeline if inspect.isclass(pipeline) else type(pipeline)
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__call__" not in vars(base):
+            continue
+        own = inspect.signature(vars(base)["__call__"]).parameters
+        named = {
+            name: one
+            for name, one in own.items()
+            if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and name != "self"
+        }
+        found = {**named, **found}
+        if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
+            break
+    return found
 
 
 def media_arguments(parameters: Parameters) -> dict[str, Medium]:

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from qdx.exporter.capture.cost import bounded_tensors, check_parameter_count
 from qdx.exporter.capture.folder import OMITTED, Component, PipelineFolder, resolve_class
 from qdx.exporter.capture.library_errors import library_errors
+from qdx.exporter.capture.live import copy_without_weights
 from qdx.exporter.capture.offline import offline
 from qdx.exporter.capture.watched_mode import WatchedMode
 from qdx.exporter.errors import InvalidModel
@@ -65,6 +66,8 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
         InvalidModel: A configuration, tokenizer or scheduler does not build.
     """
     mode = WatchedMode()
+    if folder.live is not None:
+        return _of_live(folder, folder.live.pipeline, mode)
     pipeline_class = _pipeline_class(folder)
     omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
     parts: dict[str, Any] = dict.fromkeys(folder.absent)
@@ -94,6 +97,18 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
         raise InvalidModel(f"`{folder.path}/model_index.json`: names no component that computes",
                            hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
     return skeleton
+
+
+def _of_live(folder: PipelineFolder, held: DiffusionPipeline, mode: WatchedMode) -> Skeleton:
+    """A copy of a pipeline that somebody holds, without its weights and without what is left out."""
+    pipeline = copy_without_weights(held, mode)
+    omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
+    for name in omitted:
+        setattr(pipeline, name, None)
+    if "safety_checker" in omitted and "requires_safety_checker" in pipeline.config:
+        pipeline.register_to_config(requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return Skeleton(folder, pipeline, mode, omitted)
 
 
 def _pipeline_class(folder: PipelineFolder) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,12 +110,12 @@ def reference_calls(
         UsageError: The pipeline does not take the call.
     """
     folder = read_source(manifest, model)
-    check_source(manifest.source.files, folder.path, progress=progress)
+    check_source(manifest.source.files, folder, progress=progress)
     skeleton = load_pipeline(folder, progress=progress)
     pipeline = skeleton.pipeline
     given = load_files(call or {}, call_parameters(pipeline))
     full = complete_call(pipeline, {**restore_call(manifest.call), **given})
-    if _STEPS in inspect.signature(pipeline.__call__).parameters:
+    if _STEPS in call_parameters(pipeline):
         full[_STEPS] = steps
     graphs = {where: record.signature for where, record in methods_of(manifest).items()}
     modules = {name: skeleton.modules[name] for name in manifest.components}

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from qdx.cache.store import Store
+    from qdx.exporter.capture.model import Model
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan.resolve.feasibility import Request
@@ -49,7 +50,7 @@ __all__ = ["calibrate", "matching_ranges", "needs_ranges", "record_ranges"]
 
 
 def calibrate(
-    model: Path | str,
+    model: Model,
     *,
     plan: str | Path,
     output: Path | str,
@@ -66,7 +67,7 @@ def calibrate(
     """Records the ranges that a plan needs in one file, which exports for any target can use.
 
     Args:
-        model: A diffusers pipeline folder.
+        model: A diffusers pipeline folder, or a pipeline in memory.
         plan: A preset's name or a plan file.
         output: The file; it must not exist unless `force`.
         call: Arguments of the pipeline call, as for an export.

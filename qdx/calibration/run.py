@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import secrets
 import shutil
 import tempfile
@@ -34,6 +33,7 @@ from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
 from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.materialize import fill_weights
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.capture.variants import signature_of
@@ -350,7 +350,7 @@ class _Groups:
 
 def _full_call(skeleton: Skeleton, call: dict[str, Any], settings: Calibration) -> dict[str, Any]:
     """The call with everything that a run needs, and as many steps as the settings say."""
-    parameters = inspect.signature(skeleton.pipeline.__call__).parameters
+    parameters = call_parameters(skeleton.pipeline)
     full = complete_call(skeleton.pipeline, call)
     if _STEPS not in parameters:
         if settings.steps is not None:

@@ -22,6 +22,7 @@ from qdx.cli.pictures import (
 )
 from qdx.cli.progress import progress_bars
 from qdx.cli.verbosity import Verbosity, current
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.errors import UsageError, first_line, quoted
 
 __all__ = ["command"]
@@ -135,7 +136,7 @@ def _as_exported(pipeline: Any, call: Mapping[str, Any], given: Collection[str])
 
     A bundle of static shapes takes no others, and few pipelines' own defaults are those of the model.
     """
-    taken = inspect.signature(pipeline.__call__).parameters.keys() - given - _OUTPUTS
+    taken = call_parameters(pipeline).keys() - given - _OUTPUTS
     if not taken & call.keys() >= _SIZE:
         taken -= _SIZE
     kept = {name: value for name, value in call.items() if name in taken and _is_numeric(value)}
@@ -151,7 +152,7 @@ def _is_numeric(value: object) -> bool:
 
 
 def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
-    parameters = inspect.signature(pipeline.__call__).parameters
+    parameters = call_parameters(pipeline)
     unknown = sorted(arguments.keys() - parameters.keys())
     if unknown:
         name = type(pipeline).__name__

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qdx.bundle.companions import make_folder, write_file
-from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.errors import Refusal, StorageError, TargetRefusal, UsageError
 from qdx.exporter.graph.rewrites.face import Port, traced_output, with_face
 from qdx.targets.layouts import load_layout
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from qdx.exporter.capture.capture import Shapes
+    from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.form import Form
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.source.pipeline import TracedPipeline
@@ -151,7 +151,12 @@ class Packages:
 
 
 def open_layout(
-    name: str, profile: TargetProfile, model: Path | str, shapes: Shapes, *, halved: bool = False
+    name: str,
+    profile: TargetProfile,
+    folder: PipelineFolder,
+    shapes: Shapes,
+    *,
+    halved: bool = False,
 ) -> Packages:
     """The layout of a name for a pipeline folder; `halved` as for `Packages`.
 
@@ -166,7 +171,7 @@ def open_layout(
             f"--layout {name}: its packages have fixed sizes, --shapes is {shapes}",
             hint="leave --shapes out, and export once for each size",
         )
-    family = layout.family(read_pipeline_folder(model).pipeline_class)
+    family = layout.family(folder.pipeline_class)
     if halved and not any(package.halves for package in family.packages.values()):
         raise UsageError(
             f"--halves: {layout.description} takes every package of {', '.join(family.pipelines)} whole",

@@ -21,6 +21,7 @@ from qdx.calibration.calls import record_calls
 from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
+from qdx.compile.alone import alone_notes, why_not_alone
 from qdx.compile.application import open_layout, write_resources
 from qdx.compile.lowering import Job, lower_all
 from qdx.compile.notes import (
@@ -33,6 +34,7 @@ from qdx.compile.notes import (
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file
+from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from qdx.cache.store import Store
     from qdx.calibration.calls import Arrays
     from qdx.exporter.capture.capture import Shapes
+    from qdx.exporter.capture.model import Model
     from qdx.exporter.capture.skeleton import Skeleton
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
@@ -84,7 +87,7 @@ class ExportResult:
 
 
 def export(
-    model: Path | str,
+    model: Model,
     *,
     target: str | Path,
     plan: str | Path,
@@ -107,7 +110,7 @@ def export(
     """Traces a pipeline and lowers it to a target, all or nothing.
 
     Args:
-        model: A diffusers pipeline folder.
+        model: A diffusers pipeline folder, or a pipeline in memory, which stays as it is.
         target: A target's name, such as `openvino`, or a TOML file of your own.
         plan: A preset's name or a plan file.
         output: The bundle's folder; it must not exist unless `force`.
@@ -145,11 +148,12 @@ def export(
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
     if halves and layout is None:
         raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
+    folder = read_model(model, variant=variant)
     packages = (
-        None if layout is None else open_layout(layout, profile, model, shapes, halved=halves)
+        None if layout is None else open_layout(layout, profile, folder, shapes, halved=halves)
     )
     source = trace_pipeline(
-        model,
+        folder,
         call or {},
         components=components,
         shapes=shapes,
@@ -184,6 +188,7 @@ def export(
     with remembering(memory), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
         helpers = copy_helpers(source.folder, skeleton, writer.staging)
+        needs_model = why_not_alone(source, entries, writer.staging)
         helper_notes: tuple[str, ...] = ()
         if isinstance(backend, AddsHelpers):
             tokenizers = _tokenizers(skeleton, helpers, writer.staging)
@@ -205,6 +210,7 @@ def export(
                 "components": entries,
                 "omitted": skeleton.omitted,
                 "left_out": list(source.left_out),
+                **({} if needs_model is None else {"needs_model": needs_model}),
                 "versions": {
                     **backend.versions(),
                     **({} if quantizer is None else quantizer.versions()),
@@ -229,6 +235,7 @@ def export(
             *option_notes(planned.resolved, profile, entries),
             *table_notes(entries),
             *helper_notes,
+            *alone_notes(needs_model),
             *notes,
             *(
                 backend.notes(planned.resolved, profile, entries)

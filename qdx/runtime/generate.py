@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.randomness import seeded
 
 __all__ = ["Products", "call_pipeline", "generate"]
@@ -30,7 +30,7 @@ def call_pipeline(pipeline: Any, call: Mapping[str, Any], *, seed: int) -> Any:
         The pipeline's output. The global state of random numbers stays as it was.
     """
     arguments = dict(call)
-    if "generator" in inspect.signature(pipeline.__call__).parameters:
+    if "generator" in call_parameters(pipeline):
         arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad(), seeded(seed):
         return pipeline(**arguments)

@@ -40,13 +40,14 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from qdx.bundle.reader import Bundle
+    from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
 
 
 def open_bundle(
     path: Path | str,
     *,
-    model: Path | str | None = None,
+    model: Model | None = None,
     threads: int | None = None,
     device: str = "cpu",
     progress: Progress = SILENT,
@@ -55,7 +56,8 @@ def open_bundle(
 
     Args:
         path: The bundle.
-        model: The original pipeline folder; components that the bundle leaves out then run in PyTorch.
+        model: The original pipeline, as a folder or in memory; components that the bundle leaves out then run in
+            PyTorch, and of a pipeline in memory its own classes are used.
         threads: Processor threads of the runtime, its default where None.
         device: Where those components compute: `cpu`, `cuda`, `cuda:1` or `auto`. The pipeline stays on the processor.
         progress: Shows the opening of components.
@@ -75,7 +77,7 @@ def open_bundle(
 def open_pipeline(
     bundle: Bundle,
     *,
-    model: Path | str | None = None,
+    model: Model | None = None,
     threads: int | None = None,
     device: torch.device = CPU,
     progress: Progress = SILENT,
@@ -123,7 +125,7 @@ def open_methods(
 def open_skeleton(
     bundle: Bundle,
     *,
-    model: Path | str | None = None,
+    model: Model | None = None,
     device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> Skeleton:
@@ -131,7 +133,7 @@ def open_skeleton(
 
     Args:
         bundle: The bundle.
-        model: The original pipeline folder.
+        model: The original pipeline, as a folder or in memory.
         device: Where components that come from it compute.
         progress: Shows the reading.
 
@@ -144,16 +146,23 @@ def open_skeleton(
     folders = {
         name: next(iter(entry.methods.values())).folder for name, entry in components.items()
     }
-    if bundle.manifest.left_out:
-        if model is None:
-            names = ", ".join(bundle.manifest.left_out)
-            raise UsageError(f"`{bundle.path}`: holds no {names}; they were left out of the export",
-                             hint="give the original folder with --model, they then run in PyTorch")  # fmt: skip
-        original = read_source(bundle.manifest, model)
-        check_source(files_outside(bundle.manifest), original.path, progress=progress)
+    original = None if model is None else read_source(bundle.manifest, model)
+    if original is None and bundle.manifest.needs_model:
+        raise UsageError(
+            f"`{bundle.path}`: cannot be opened without the pipeline that it was exported from: {bundle.manifest.needs_model}",
+            hint="in Python, make that pipeline again and give it: qdx.open(bundle, model=pipeline)",
+        )
+    if original is None and bundle.manifest.left_out:
+        names = ", ".join(bundle.manifest.left_out)
+        raise UsageError(f"`{bundle.path}`: holds no {names}; they were left out of the export",
+                         hint="give the original folder with --model, they then run in PyTorch")  # fmt: skip
+    if original is not None and (original.live is not None or bundle.manifest.left_out):
+        check_source(files_outside(bundle.manifest), original, progress=progress)
         _check_names(bundle, original.components)
         kept = {name: bundle.path / folder for name, folder in folders.items()}
-        skeleton = build_skeleton(original.with_folders(kept))
+        if original.live is None:
+            original = original.with_folders(kept)
+        skeleton = build_skeleton(original)
         _check_names(bundle, skeleton.modules)
         for name in bundle.manifest.left_out:
             fill_weights(skeleton.modules[name], skeleton, name)

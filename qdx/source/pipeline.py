@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from qdx.bundle.companions import helper_paths
-from qdx.cache.digests import file_digest
 from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.component_weights import open_weights
-from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder, read_pipeline_folder
+from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder
 from qdx.exporter.capture.lockstep import same_computation
 from qdx.exporter.capture.media import call_parameters
+from qdx.exporter.capture.model import Model, read_model
 from qdx.exporter.capture.other_sizes import (
     UNITS,
     OtherRun,
@@ -35,6 +34,7 @@ from qdx.exporter.graph.ir.safetensors_file import Checkpoint
 from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
+from qdx.source.same_model import LIVE_WEIGHTS, digest_of
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store
@@ -224,18 +224,20 @@ class TracedPipeline:
     def source_digests(self) -> Mapping[str, str]:
         """SHA-256 of every file that was read, by relative path; each is hashed once."""
         root = self.folder.path
-        files = [root / INDEX_FILE, *(p for c in self.checkpoints.values() for p in c.files)]
-        for component in self.folder.components.values():
+        files = {root / INDEX_FILE}
+        for name, component in self.folder.components.items():
             for part in component.members or (component,):
-                files += helper_paths(part) if part.path.is_dir() else []
-        return {
-            path.relative_to(root).as_posix(): file_digest(path, self.cache)
-            for path in sorted(set(files))
-        }
+                files |= set(helper_paths(part)) if part.path.is_dir() else set()
+            if component.held is not None:
+                files.add(component.path / LIVE_WEIGHTS)
+            elif name in self.checkpoints:
+                files |= set(self.checkpoints[name].files)
+        names = sorted(path.relative_to(root).as_posix() for path in files)
+        return {name: digest_of(self.folder, name, self.cache) for name in names}
 
 
 def trace_pipeline(
-    model: Path | str | PipelineFolder,
+    model: Model,
     call: dict[str, Any],
     *,
     components: Sequence[str] | None = None,
@@ -248,7 +250,7 @@ def trace_pipeline(
     """Reads a pipeline folder and runs the pipeline dry.
 
     Args:
-        model: The folder, or what was read of it.
+        model: The folder, what was read of it, or a pipeline in memory.
         call: The pipeline call that decides shapes and options.
         components: Only these are wanted; None wants all.
         shapes: Whether sizes that move between two calls are open.
@@ -275,14 +277,10 @@ def trace_pipeline(
     return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out, cache)
 
 
-def _folder(
-    model: Path | str | PipelineFolder, variant: str | None, progress: Progress
-) -> PipelineFolder:
-    """The folder, read; says which components lack the variant that was asked for."""
-    if isinstance(model, PipelineFolder):
-        return model
-    folder = read_pipeline_folder(model, variant=variant)
-    if variant is not None:
+def _folder(model: Model, variant: str | None, progress: Progress) -> PipelineFolder:
+    """The model, read; says which components lack the variant that was asked for."""
+    folder = read_model(model, variant=variant)
+    if variant is not None and folder.live is None:
         for name, component in folder.components.items():
             found = variants_in(component.path)
             if found and variant not in found:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qdx.cache.digests import file_digest
-from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.live import weights_digest
+from qdx.exporter.capture.model import Model, read_model
 from qdx.exporter.errors import InvalidBundle, InvalidModel, quoted
 from qdx.exporter.files import safe_child
 from qdx.exporter.graph.ir.weight_files import variant_of
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
     from qdx.exporter.progress import Progress
 
-__all__ = ["check_source", "files_outside", "read_source"]
+__all__ = ["LIVE_WEIGHTS", "check_source", "digest_of", "files_outside", "read_source"]
+
+LIVE_WEIGHTS: Final = "weights"
+"""Stands for the weights of a component in memory, in the place of a file's name."""
 
 
-def read_source(
-    manifest: Manifest, model: Path | str, *, variant: str | None = None
-) -> PipelineFolder:
-    """Reads a bundle's model folder, with the variants of its weights that the bundle was made from.
+def read_source(manifest: Manifest, model: Model, *, variant: str | None = None) -> PipelineFolder:
+    """Reads a bundle's model, with the variants of its weights that the bundle was made from.
 
     Args:
         manifest: The bundle's.
-        model: The folder.
+        model: The folder, or a pipeline in memory.
         variant: What the user believes it was made from; None where the bundle is to tell.
 
     Raises:
         InvalidModel: The folder cannot be read, or the bundle was made from other variants.
     """
-    folder = read_pipeline_folder(model)
+    folder = read_model(model)
+    if folder.live is not None:
+        return folder
     found: dict[str, str] = {}
     for path in manifest.source.files:
         component, _, name = path.rpartition("/")
@@ -53,7 +56,7 @@ def read_source(
 
 def check_source(
     digests: Mapping[str, str],
-    model: Path,
+    folder: PipelineFolder,
     *,
     cache: Store | None = None,
     progress: Progress = SILENT,
@@ -62,7 +65,7 @@ def check_source(
 
     Args:
         digests: SHA-256 by relative path.
-        model: The folder.
+        folder: The folder, or a pipeline in memory.
         cache: Where digests of files that have not changed are kept between runs; None reads every file.
         progress: Told of every file.
 
@@ -72,14 +75,32 @@ def check_source(
     """
     with progress.task("checking the model's files", len(digests)) as task:
         for relative, expected in digests.items():
-            path = safe_child(model, relative, in_model=True)
-            found = file_digest(path, cache)
+            found = digest_of(folder, relative, cache)
             if found != expected:
                 raise InvalidModel(
-                    f"{quoted(path)}: SHA-256 {found}, expected {expected} by the bundle",
+                    f"{quoted(folder.path / relative)}: SHA-256 {found}, expected {expected} by the bundle",
                     hint="give the folder that the bundle was exported from, or export again",
                 )
             task.advance(1)
+
+
+def digest_of(folder: PipelineFolder, relative: str, cache: Store | None) -> str:
+    """SHA-256 of a file of a model, or of the weights of a component that is held in memory.
+
+    Args:
+        folder: The model.
+        relative: The file; of a pipeline in memory `unet/weights` stands for what no file holds.
+        cache: Where digests of files are kept between runs.
+
+    Raises:
+        InvalidModel: The file is missing, or a weight cannot be read.
+        StorageError: Reading failed.
+    """
+    name, _, file = relative.partition("/")
+    component = folder.components.get(name)
+    if file == LIVE_WEIGHTS and component is not None and component.held is not None:
+        return weights_digest(component.held, name)
+    return file_digest(safe_child(folder.path, relative, in_model=True), cache)
 
 
 def files_outside(manifest: Manifest) -> dict[str, str]:

@@ -5,7 +5,6 @@ It tells which components a call uses, how often, at which timesteps, and with w
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from qdx.exporter.capture.calls import LiveCall, constants
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.fake_answers import FakeAnswers
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.capture.randomness import seeded
 from qdx.exporter.capture.skeleton import build_skeleton
@@ -154,7 +154,7 @@ def schedules(
     skeleton = build_skeleton(source.folder)
     for name, module in skeleton.modules.items():
         load_buffers(module, source.checkpoints[name])
-    parameters = inspect.signature(skeleton.pipeline.__call__).parameters
+    parameters = call_parameters(skeleton.pipeline)
     name = "num_inference_steps"
     if name in parameters and call.get(name) is None and parameters[name].default is not None:
         call = {**call, name: parameters[name].default}

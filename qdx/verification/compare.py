@@ -198,7 +198,7 @@ class Comparison:
         runs.outlook.tell()
         pipeline = ArtifactPipeline(
             opened.bundle,
-            opened.model,
+            opened.folder,
             self.methods,
             opened.device,
             calls=runs.outlook.calls_of_a_run,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from qdx.cache.store import Store
     from qdx.exporter.capture.folder import PipelineFolder
+    from qdx.exporter.capture.model import Model
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.runtime.methods import TargetMethod
     from qdx.verification.measure.audit import AuditResult
@@ -56,8 +57,7 @@ class Opened:
     Attributes:
         bundle: The bundle.
         plan: Its plan.
-        model: The pipeline's folder.
-        folder: The same, read.
+        folder: The pipeline's folder, read.
         device: What computes in PyTorch.
         cache: Keeps what was computed; None for nothing.
         progress: Shows the steps.
@@ -65,7 +65,6 @@ class Opened:
 
     bundle: Bundle
     plan: Plan
-    model: Path
     folder: PipelineFolder
     device: torch.device
     cache: Store | None
@@ -107,7 +106,7 @@ class Runs:
 
 def open_both(
     bundle: Path | str,
-    model: Path | str,
+    model: Model,
     device: torch.device,
     *,
     variant: str | None = None,
@@ -125,8 +124,8 @@ def open_both(
     opened = read_bundle(bundle)
     plan = plan_from_json(opened.manifest.plan, source=f"{opened.path.name}: plan")
     folder = read_source(opened.manifest, model, variant=variant)
-    check_source(opened.manifest.source.files, folder.path, cache=cache, progress=progress)
-    return Opened(opened, plan, Path(model), folder, device, cache, progress)
+    check_source(opened.manifest.source.files, folder, cache=cache, progress=progress)
+    return Opened(opened, plan, folder, device, cache, progress)
 
 
 def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -> Runs:

@@ -20,6 +20,7 @@ from qdx.verification.run import Request, open_both, run_reference
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store
+    from qdx.exporter.capture.model import Model
 
 __all__ = ["verify"]
 
@@ -27,7 +28,7 @@ __all__ = ["verify"]
 def verify(
     bundle: Path | str,
     *,
-    model: Path | str,
+    model: Model,
     variant: str | None = None,
     report: Path | str | None = None,
     seed: int = 0,
@@ -51,7 +52,7 @@ def verify(
 
     Args:
         bundle: The bundle.
-        model: The pipeline folder it was made from.
+        model: The pipeline folder it was made from, or the pipeline in memory.
         variant: Of the stored weights, where it is to be checked against what the bundle was made from.
         report: Folder for report.json, junit.xml, report.html and the pictures; None writes nothing.
         seed: Of the first noise.

@@ -32,14 +32,12 @@ from qdx.verification.measure.rungs import QUANTIZED, UNOPTIMIZED, Rung
 from qdx.verification.measure.selection import FEW
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor
 
     from qdx.backends.contract import Runner
     from qdx.bundle.reader import Bundle
-    from qdx.exporter.capture.folder import PipelineFolder
+    from qdx.exporter.capture.model import Model
     from qdx.exporter.formats.memory import Memory
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
@@ -104,18 +102,14 @@ def quantized_wheres(bundle: Bundle) -> frozenset[str]:
 
 
 def quantized_model(
-    bundle: Bundle,
-    plan: Plan,
-    model: Path | str | PipelineFolder,
-    *,
-    progress: Progress = SILENT,
+    bundle: Bundle, plan: Plan, model: Model, *, progress: Progress = SILENT
 ) -> QuantizedModel:
     """Traces a bundle's graphs as its export did, and quantizes them as its recipes say.
 
     Args:
         bundle: A quantized bundle.
         plan: Its plan.
-        model: The pipeline folder that it was made from, or what was read of it.
+        model: The pipeline that it was made from.
         progress: Shows the steps.
 
     Raises:

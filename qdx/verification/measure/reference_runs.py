@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.materialize import is_converted
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.devices import CPU, describe_device
 from qdx.exporter.errors import UsageError
@@ -149,7 +149,7 @@ class Reference:
 
     def chosen_call(self, call: dict[str, Any], steps: int | None) -> dict[str, Any]:
         """The arguments with a number of steps where the pipeline takes one."""
-        parameters = inspect.signature(self.pipeline.__call__).parameters
+        parameters = call_parameters(self.pipeline)
         if steps is not None:
             return {**call, "num_inference_steps": steps}
         if "num_inference_steps" not in parameters or call.get("num_inference_steps") is not None:

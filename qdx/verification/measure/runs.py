@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.progress import SILENT
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from qdx.bundle.reader import Bundle
+    from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress, Task
     from qdx.runtime.methods import TargetMethod
 
@@ -39,7 +39,7 @@ class ArtifactPipeline:
     def __init__(
         self,
         bundle: Bundle,
-        model: Path | str,
+        model: Model,
         methods: Mapping[str, TargetMethod],
         device: torch.device,
         *,

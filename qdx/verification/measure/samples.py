@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.errors import UsageError
 from qdx.exporter.measure import metrics
 from qdx.runtime.generate import Products
@@ -164,7 +164,7 @@ class Trajectory:
 
     def __init__(self, pipeline: Any) -> None:
         self.final: torch.Tensor | None = None
-        parameters = inspect.signature(pipeline.__call__).parameters
+        parameters = call_parameters(pipeline)
         told = getattr(pipeline, "_callback_tensor_inputs", ())
         self._offered = "callback_on_step_end" in parameters and "latents" in told
 

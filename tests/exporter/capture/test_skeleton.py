@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from qdx.exporter.capture.folder import read_pipeline_folder, resolve_class
-from qdx.exporter.capture.skeleton import _castable_mode, build_skeleton, fake_parameters
+from qdx.exporter.capture.skeleton import build_skeleton, fake_parameters
+from qdx.exporter.capture.watched_mode import WatchedMode
 from qdx.exporter.errors import InvalidModel
 from tests.support.tiny import build
 
@@ -40,7 +41,7 @@ def test_a_model_whose_initialization_would_read_weights_is_built() -> None:
         image_size=28, patch_size=14, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2,
     )  # fmt: skip
-    with fake_parameters(_castable_mode()), torch.no_grad():
+    with fake_parameters(WatchedMode()), torch.no_grad():
         module = SiglipVisionModel(config)
     assert all(isinstance(parameter, FakeTensor) for parameter in module.parameters())
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from qdx.exporter.capture.calls import CallRecord, LiveCall
 from qdx.exporter.capture.fake_answers import FakeAnswers, fake_run
-from qdx.exporter.capture.skeleton import _castable_mode, fake_parameters
+from qdx.exporter.capture.skeleton import fake_parameters
 from qdx.exporter.capture.trace import trace
+from qdx.exporter.capture.watched_mode import WatchedMode
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.weights import LazyWeight, LazyWeights
 
@@ -36,7 +37,7 @@ MASK = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]])
 
 @pytest.fixture(scope="module")
 def skeleton():
-    mode = _castable_mode()
+    mode = WatchedMode()
     with fake_parameters(mode), torch.no_grad():
         module = Cut().eval()
     return SimpleNamespace(mode=mode, modules={"transformer": module})

@@ -1,0 +1,72 @@
+"""Pipelines that no folder can say are exported from memory, compute as they did, and are left as they were."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import qdx
+from qdx.exporter.errors import InvalidModel, UsageError
+from tests.support.live_pipelines import CALL, LIVE, differences, drawn, snapshot
+
+ALONE = {"pruned", "shortened", "perturbed", "adapted"}
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+EXTRA = {"perturbed": {"pag_scale": 3.0}, "pictured": {"ip_adapter_image": PICTURE}}
+FAST = {("pruned", "openvino"), ("own class", "onnxruntime")}
+CASES = [
+    pytest.param(kind, target, marks=() if (kind, target) in FAST else pytest.mark.slow)
+    for kind in LIVE
+    for target in ("onnxruntime", "openvino")
+]
+
+
+@pytest.mark.parametrize(("kind", "target"), CASES)
+def test_what_is_exported_from_memory_computes_as_the_object(kind, target, tmp_path):
+    pipeline, call = LIVE[kind](tmp_path), {**CALL, **EXTRA.get(kind, {})}
+    expected = drawn(pipeline, call)
+    before = snapshot(pipeline)
+    qdx.export(pipeline, target=target, plan="float32", output=tmp_path / "bundle", call=call)
+    assert differences(before, snapshot(pipeline)) == []
+    opened = qdx.open(tmp_path / "bundle", model=None if kind in ALONE else pipeline)
+    opened.set_progress_bar_config(disable=True)
+    assert psnr_db(expected, drawn(opened, call)) >= 90
+
+
+def test_a_class_of_somebodys_own_cannot_be_opened_without_it(tmp_path):
+    pipeline = LIVE["own class"](tmp_path)
+    made = qdx.export(
+        pipeline, target="onnxruntime", plan="float32", output=tmp_path / "bundle", call=CALL
+    )
+    assert any("can be opened only with its pipeline" in note for note in made.notes)
+    with pytest.raises(UsageError, match="the installed diffusers has no class `Sharpened`"):
+        qdx.open(tmp_path / "bundle")
+
+
+@pytest.mark.slow
+def test_a_quantized_export_from_memory_passes_its_gates(tmp_path):
+    pipeline = LIVE["pruned"](tmp_path)
+    bundle, call = tmp_path / "bundle", {**CALL, "num_inference_steps": 4}
+    qdx.export(pipeline, target="onnxruntime", plan="w8a8", output=bundle, call=call)
+    report = qdx.verify(bundle, model=pipeline)
+    assert report.ok, [gate for gate in report.gates if not gate.ok]
+
+
+@pytest.mark.slow
+def test_a_pipeline_with_other_weights_is_not_the_one_that_was_exported(tmp_path):
+    pipeline = LIVE["pruned"](tmp_path)
+    bundle = tmp_path / "bundle"
+    qdx.export(pipeline, target="onnxruntime", plan="float32", output=bundle, call=CALL)
+    with torch.no_grad():
+        pipeline.unet.conv_in.bias[0] += 1
+    with pytest.raises(InvalidModel, match=r"unet/weights`: SHA-256"):
+        qdx.verify(bundle, model=pipeline)
+
+
+def psnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
+    error = float((expected.double() - found.double()).square().mean())
+    peak = float(expected.max() - expected.min())
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)

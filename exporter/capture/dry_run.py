@@ -29,7 +29,8 @@ from qdx.exporter.capture.values_read import ValuesRead, check_no_gradient
 from qdx.exporter.errors import InvalidModel
 
 # Classes whose methods are plumbing (loading, hooks, device moves), never a component's computation.
-_PLUMBING = ("ModelMixin", "ConfigMixin", "PreTrainedModel", "Module", "PushToHubMixin")
+_PLUMBING = ("ModelMixin", "ConfigMixin", "PreTrainedModel", "PushToHubMixin")
+_PLUMBERS = frozenset({"accelerate", "builtins", "huggingface_hub", "peft", "torch"})
 
 
 def dry_run(
@@ -174,9 +175,7 @@ def public_methods(cls: type) -> list[str]:
     """The methods that a model class itself adds: `forward`, `encode`, `decode`, and the like."""
     found: dict[str, None] = {}
     for base in cls.__mro__:
-        if base.__name__ in _PLUMBING or not base.__module__.startswith(
-            ("diffusers.", "transformers.")
-        ):
+        if base.__name__ in _PLUMBING or base.__module__.split(".")[0] in _PLUMBERS:
             continue
         if "Mixin" in base.__name__:
             continue

@@ -15,6 +15,7 @@ from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.cost import TooCostlyError
 from qdx.exporter.capture.distributions import is_plain, map_tensors
 from qdx.exporter.capture.left_behind import hand_back
+from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.errors import QdxError
 
@@ -98,6 +99,8 @@ def fake_output(skeleton: Skeleton, call: LiveCall) -> Any:
 def fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
     """Runs a method on fake tensors; where its Python reads values of arguments, on the least of them that it needs.
 
+    Where it reads what it computes, nothing but its weights helps: then it really runs.
+
     Nothing of the run stays in the component but what its processors keep, see `hand_back`.
     """
     with skeleton.mode.unwatched():
@@ -110,10 +113,25 @@ def _fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
     except (QdxError, TooCostlyError, MemoryError):
         raise
     except Exception:  # the component's own Python may raise anything
-        found = _on_values(skeleton, call) or _on_unknown_numbers(skeleton, call)
-        if found is None:
-            raise
-        return found
+        for run in (_on_values, _on_unknown_numbers, _on_weights):
+            if found := run(skeleton, call):
+                return found
+        raise
+
+
+def _on_weights(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
+    """A run that computes with the component's own weights; None where its folder holds none, or that fails, too."""
+    if call.module is None or call.component not in skeleton.folder.components:
+        return None
+    copied = copy_of(call.module, name=call.component)
+    try:
+        fill_weights(copied, skeleton, call.component)
+        with torch.no_grad():
+            found = getattr(copied, call.method)(**call.arguments)
+    except Exception:  # noqa: BLE001  # the caller raises what the first run did
+        return None
+    hand_back(copied, call.module)
+    return FakeRun(found)
 
 
 def _on_unknown_numbers(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:

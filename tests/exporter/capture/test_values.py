@@ -6,10 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
 
 from qdx.exporter.capture.calls import CallRecord, LiveCall
 from qdx.exporter.capture.fake_answers import FakeAnswers, fake_run
+from qdx.exporter.capture.folder import Component
 from qdx.exporter.capture.skeleton import fake_parameters
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.capture.watched_mode import WatchedMode
@@ -30,6 +33,19 @@ class Cut(nn.Module):
         for row, length in zip(self.project(x), mask.sum(dim=1).tolist(), strict=True):
             rows.append((row[:length] + self.table[:length]).sum(dim=0))
         return torch.stack(rows) + timestep
+
+
+class Routed(nn.Module):
+    """Counts what its own weights choose, as mixtures of experts do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        counts = self.gate(x).argmax(dim=-1).flatten().bincount(minlength=3)
+        parts = [x.flatten(0, 1)[: int(count)] for count in counts]
+        return torch.cat(parts)[None]
 
 
 MASK = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]])
@@ -80,3 +96,28 @@ def test_the_trace_holds_the_values_and_computes_as_the_component(skeleton):
     (output,) = run(graph, {"x": x, "timestep": call.arguments["timestep"]}).values()
     with torch.no_grad():
         assert torch.allclose(output, real(x, MASK, call.arguments["timestep"]))
+
+
+def test_a_component_that_reads_what_it_computes_runs_with_its_weights(tmp_path, skeleton):
+    real = Routed().eval()
+    save_file(real.state_dict(), tmp_path / "model.safetensors")
+    with fake_parameters(skeleton.mode), torch.no_grad():
+        module = Routed().eval()
+    part = Component("router", "diffusers", "Routed", tmp_path, {})
+    folder = SimpleNamespace(components={"router": part})
+    own = SimpleNamespace(mode=skeleton.mode, modules={"router": module}, folder=folder)
+    x = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    found = fake_run(own, LiveCall("router", "forward", module.forward, {"x": x}, module))
+    assert tuple(found.output.shape) == (1, 6, 4)
+    assert all(isinstance(parameter, FakeTensor) for parameter in module.parameters())
+
+
+def test_one_without_weights_fails_with_the_reason(tmp_path, skeleton):
+    with fake_parameters(skeleton.mode), torch.no_grad():
+        module = Routed().eval()
+    part = Component("router", "diffusers", "Routed", tmp_path, {})
+    folder = SimpleNamespace(components={"router": part})
+    own = SimpleNamespace(mode=skeleton.mode, modules={"router": module}, folder=folder)
+    call = LiveCall("router", "forward", module.forward, {"x": torch.zeros(1, 6, 4)}, module)
+    with pytest.raises(DynamicOutputShapeException):
+        fake_run(own, call)

@@ -10,6 +10,7 @@ from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.calls import CallRecord
 from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.kinds import component_kinds
+from qdx.exporter.capture.other_numbers import run_with_other_numbers
 from qdx.exporter.capture.other_sizes import open_calls, picture_size
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.stand_ins import run_with_stand_ins
@@ -34,7 +35,7 @@ class Capture:
         call: The user's call, with what stands in for arguments that it lacks.
         notes: What stands in, in words.
         size_pixels: Height and width of what the user's call makes; None where that is no picture.
-        records: For dynamic shapes, every call of the first dry run.
+        records: For dynamic shapes, every call at the sizes of the user's.
         values: Names of the parameters whose values the pipeline's own Python reads, by component.
     """
 
@@ -67,15 +68,18 @@ def _capture(
 ) -> Capture:
     filled, records, notes = run_with_stand_ins(skeleton, call, values)
     kinds, size = component_kinds(records), picture_size(skeleton, records)
+    first = complete_call(skeleton.pipeline, filled)
+    wheres = variants(records, by_shape=shapes == "static").keys()
+    records = [*records, *run_with_other_numbers(skeleton, first, records, values)]
+    usual = variants(records, by_shape=shapes == "static")
+    usual = {where: usual[where] for where in wheres}
     if shapes == "static":
-        usual = variants(records)
-        calls, moving = open_calls(calls_by_variant(records, by_shape=True))
+        groups = calls_by_variant(records, by_shape=True)
     else:
-        usual = variants(records, by_shape=False)
-        second = other_call(skeleton.pipeline, complete_call(skeleton.pipeline, filled), size)
+        second = other_call(skeleton.pipeline, first, size)
         # Numbers that move between the runs move, too.
-        both = calls_by_variant([*records, *dry_run(skeleton, second, values)], by_shape=False)
-        calls, moving = open_calls({where: both[where] for where in usual})
+        groups = calls_by_variant([*records, *dry_run(skeleton, second, values)], by_shape=False)
+    calls, moving = open_calls({where: groups[where] for where in wheres})
     return Capture(
         calls,
         moving,

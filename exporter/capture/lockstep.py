@@ -22,6 +22,7 @@ __all__ = ["same_computation"]
 
 _SIZES: Final = ("aten.sym_", "aten._assert", "aten.scalar_tensor")
 """Operations on sizes alone."""
+_TOLD_BY_SHAPES: Final = ("aten.slice", "aten.upsample", "aten.adaptive")
 
 
 def same_computation(graph: Graph, fixed: Graph) -> bool:
@@ -85,8 +86,26 @@ def _steps(graph: Graph, sizes: dict[sympy.Symbol, int]) -> list[tuple[Any, ...]
         if _is_whole(node, shapes[0], sizes):
             continue
         dtypes = [str(value.dtype) for value in values]
-        floats = [one for one in node.args if isinstance(one, float)]
-        found.append((str(node.target), shapes, dtypes, floats))
+        found.append((str(node.target), shapes, dtypes, _numbers(node, sizes)))
+    return found
+
+
+def _numbers(node: Node, sizes: dict[sympy.Symbol, int]) -> list[float | None]:
+    """Numbers that an operation is told, at these sizes; those that sizes do not tell are None, as are factors and ends.
+
+    A resize is told its factor or its size, and a slice where it ends or that it has no end: shapes tell of these.
+    """
+    if str(node.target).startswith(_TOLD_BY_SHAPES):
+        return []
+    found: list[float | None] = []
+    for value in (*node.args, *node.kwargs.values()):
+        number = value.meta.get("val") if isinstance(value, torch.fx.Node) else value
+        if isinstance(number, torch.SymInt | torch.SymFloat):
+            expression = settled(number)
+            known = sympy.sympify(expression).subs(sizes)
+            found.append(round(float(known), 9) if known.is_number else None)
+        elif isinstance(number, int | float) and not isinstance(number, bool):
+            found.append(round(float(number), 9))
     return found
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from qdx.exporter.capture.arguments import complete_call, other_call
 from qdx.exporter.capture.calls import CallRecord
 from qdx.exporter.capture.dry_run import dry_run
+from qdx.exporter.capture.longer_prompts import longer_prompts, takes_longer_prompts
 from qdx.exporter.capture.trace import Moving
+from qdx.exporter.capture.values_read import ValuesRead
 from qdx.exporter.capture.variants import calls_by_variant, representative
 from qdx.exporter.errors import InvalidModel, UsageError
 
@@ -58,6 +60,8 @@ def run_off_grid(
     usual: Sequence[CallRecord],
     size_pixels: tuple[int, int] | None,
     unit: int,
+    *,
+    longer: bool = False,
 ) -> OtherRun | None:
     """Runs the pipeline dry at odd multiples of a unit of pixels; None where it does not take them as they are.
 
@@ -67,6 +71,7 @@ def run_off_grid(
         usual: The records of that call, in order.
         size_pixels: Height and width of what it makes; None where it makes no picture.
         unit: One of `UNITS`.
+        longer: Whether prompts come as embeddings of twice as many tokens.
     """
     if size_pixels is None:
         return None
@@ -77,7 +82,12 @@ def run_off_grid(
     )
     if height == width:
         width += 2 * pixels
-    return _run_at(skeleton, call, usual, size_pixels, (height, width), pixels)
+    if not longer:
+        return _run_at(skeleton, call, usual, size_pixels, (height, width), pixels)
+    if not takes_longer_prompts(skeleton.pipeline):
+        return None
+    with longer_prompts(skeleton.pipeline):
+        return _run_at(skeleton, call, usual, size_pixels, (height, width), pixels)
 
 
 def run_on_grid(
@@ -105,10 +115,13 @@ def _run_at(
 ) -> OtherRun | None:
     first = complete_call(skeleton.pipeline, call)
     other = other_call(skeleton.pipeline, first, size_pixels, other_pixels=other_pixels)
+    values = ValuesRead(skeleton)
     try:
-        records = dry_run(skeleton, other)
+        records = dry_run(skeleton, other, values)
     except (UsageError, InvalidModel):
         return None  # in diffusers, too, the pipeline does not take this size
+    finally:
+        values.restore()
     if picture_size(skeleton, records) != other_pixels:
         return None  # it rounds sizes
     groups = calls_by_variant([*usual, *records], by_shape=False)

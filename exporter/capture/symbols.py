@@ -5,7 +5,7 @@ from __future__ import annotations
 import sympy
 import torch
 
-Size = int | torch.SymInt
+Size = int | torch.SymInt | torch.SymFloat
 
 
 def settled(size: Size) -> int | sympy.Expr:

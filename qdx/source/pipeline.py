@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -146,10 +147,10 @@ class TracedPipeline:
             TargetRefusal: The component cannot be traced.
         """
         weights, proof, taken = self.weights[fitted.component], None, None
-        for unit in (
-            UNITS if self.captured.records else ()
-        ):  # else what is open differs within the call
-            run = self._off_grid(unit)
+        # Where sizes are fixed, what is open differs within the call.
+        units = UNITS if self.captured.records else ()
+        for unit, longer in product(units, (True, False)):
+            run = self._off_grid(unit, longer=longer)
             if run is None or where not in run.calls:
                 continue
             off = _fit_to_layout(run.calls[where], profile)
@@ -191,14 +192,20 @@ class TracedPipeline:
             )
         return self._runs[0]
 
-    def _off_grid(self, unit: int) -> OtherRun | None:
-        """The run at odd multiples of a unit, made once."""
-        if unit not in self._runs:
+    def _off_grid(self, unit: int, *, longer: bool) -> OtherRun | None:
+        """The run at odd multiples of a unit, with longer prompts or the call's own, made once."""
+        key = -unit if longer else unit
+        if key not in self._runs:
             captured = self.captured
-            self._runs[unit] = run_off_grid(
-                self.skeleton, self.call, captured.records, captured.size_pixels, unit
+            self._runs[key] = run_off_grid(
+                self.skeleton,
+                self.call,
+                captured.records,
+                captured.size_pixels,
+                unit,
+                longer=longer,
             )
-        return self._runs[unit]
+        return self._runs[key]
 
     @property
     def call(self) -> dict[str, Any]:

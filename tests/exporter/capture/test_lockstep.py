@@ -57,6 +57,19 @@ class Scaled(nn.Module):
         return {"sample": sample * (2.0 if sample.shape[2] % 2 else 3.0)}
 
 
+class Averaged(nn.Module):
+    """Divides by a size, which every trace follows."""
+
+    def forward(self, sample: Tensor) -> dict[str, Tensor]:
+        return {"sample": sample * (1 / sample.shape[2]) + sample.shape[3]}
+
+
+def test_numbers_that_follow_from_sizes_are_right_at_all() -> None:
+    odd = traced(Averaged(), 17, is_open=True)
+
+    assert same_computation(odd, traced(Averaged(), 16, is_open=False))
+
+
 def test_the_branch_for_sizes_that_do_not_divide_is_right_for_those_that_do() -> None:
     odd = traced(DownAndUp(), 17, is_open=True)
 

@@ -11,7 +11,7 @@ from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.stand_ins import run_with_stand_ins
 from qdx.exporter.errors import UsageError
-from tests.support.tiny import build
+from tests.support.tiny import FAMILIES, build
 
 
 def _skeleton(name: str, folder: Path) -> Skeleton:
@@ -19,11 +19,18 @@ def _skeleton(name: str, folder: Path) -> Skeleton:
 
 
 def test_an_optional_picture_is_left_out(tmp_path: Path) -> None:
-    call, records, notes = run_with_stand_ins(_skeleton("sd", tmp_path), {"prompt": "a fox"})
+    folder = build("flux", tmp_path / "flux")
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace('"FluxPipeline"', '"FluxKontextPipeline"'))
+    given = {**FAMILIES["flux"].arguments(), "max_area": 64 * 64}
 
-    assert call == {"prompt": "a fox"}
+    call, records, notes = run_with_stand_ins(build_skeleton(read_pipeline_folder(folder)), given)
+
+    assert call == given
     assert notes == ()
-    assert [record.component for record in records][-1] == "vae"
+    assert {(one.component, one.method) for one in records if one.component == "vae"} == {
+        ("vae", "decode")
+    }
 
 
 def test_a_prompt_and_a_picture_that_a_pipeline_cannot_do_without_are_filled_in(

@@ -7,11 +7,13 @@ and nothing is imported here: classes are resolved by `resolve_class`, when some
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.capture.library_errors import environment_fault, library_errors
@@ -216,7 +218,8 @@ def _component(
             "was exported from",
         )
     _refuse_links(folder)
-    return _with_members(Component(name, library, class_name, folder, _config(folder)))
+    config = _config(folder, of_library_class=library != "diffusers")
+    return _with_members(Component(name, library, class_name, folder, config))
 
 
 def _with_members(component: Component) -> Component:
@@ -258,13 +261,21 @@ def _config_files(folder: Path) -> tuple[str, ...]:
     return (*_CONFIG_FILES, *unusual)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """The component's configuration, refused where it asks for code."""
+def _config(folder: Path, *, of_library_class: bool = False) -> dict[str, Any]:
+    """The component's configuration, refused where it asks for code.
+
+    Args:
+        folder: The component's.
+        of_library_class: Whether the index names a class of transformers' kind, which takes the place of the code that
+            `auto_map` names: models whose class came to a library later have that key.
+    """
     for file_name in _config_files(folder):
         path = folder / file_name
         if path.exists():
             rules = _MODULE if file_name == "config.json" else CONFIG
             config = load_json(path, rules=rules, in_model=True)
+            if of_library_class:
+                config.pop("auto_map", None)
             # A tokenizer's or processor's auto_map is only used with trust_remote_code, which qdx never sets;
             # for models it decides which code runs, so it is refused.
             named = sorted(_CODE_KEYS & config.keys()) if file_name == "config.json" else []
@@ -309,13 +320,11 @@ def resolve_class(library: str, class_name: str, *, where: str) -> type:
     Raises:
         InvalidModel: There is no such class, or it does not belong to these libraries.
     """
-    module_name = (
-        library if library in {"diffusers", "transformers"} else f"diffusers.pipelines.{library}"
-    )
+    module_name = _module_of(library)
     failed = f"{module_name} cannot give class `{class_name}`"
     with library_errors(where, failed, hint="update diffusers and transformers"):
         try:
-            found = getattr(importlib.import_module(module_name), class_name)
+            found = _class_of_name(importlib.import_module(module_name), class_name)
         except ModuleNotFoundError as error:
             if error.name is None or not module_name.startswith(error.name):
                 raise
@@ -336,3 +345,31 @@ def resolve_class(library: str, class_name: str, *, where: str) -> type:
             f"{where}: `{library}.{class_name}` is not a class of diffusers or transformers"
         )
     return found
+
+
+def _module_of(library: str) -> str:
+    """The module that the index means by a library: one of two, or a package of diffusers' pipelines."""
+    if library in {"diffusers", "transformers"}:
+        return library
+    packages = (f"diffusers.pipelines.{library}", f"diffusers.pipelines.deprecated.{library}")
+    return packages[1] if _exists(packages[1]) and not _exists(packages[0]) else packages[0]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _class_of_name(library: ModuleType, name: str) -> Any:
+    """What a library has under a name, or under the one that took its place.
+
+    transformers dropped the feature extractors of images for image processors, and has one class for what were a
+    slow and a fast one.
+    """
+    if library.__name__ == "transformers" and not hasattr(library, name):
+        plain = name.removesuffix("Fast")
+        later = (plain, f"{plain}Fast", plain.replace("FeatureExtractor", "ImageProcessor"))
+        name = next((one for one in later if hasattr(library, one)), name)
+    return getattr(library, name)

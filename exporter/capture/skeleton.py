@@ -23,7 +23,9 @@ from qdx.exporter.capture.library_errors import library_errors
 from qdx.exporter.capture.live import copy_without_weights
 from qdx.exporter.capture.offline import offline
 from qdx.exporter.capture.watched_mode import WatchedMode
+from qdx.exporter.capture.unbuilt import Unbuilt
 from qdx.exporter.errors import InvalidModel
+from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
 
 if TYPE_CHECKING:
@@ -72,7 +74,18 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
     omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
     parts: dict[str, Any] = dict.fromkeys(folder.absent)
     for name, component in folder.components.items():
-        parts[name] = None if name in omitted else build_component(component, mode)
+        if name in omitted:
+            parts[name] = None
+            continue
+        try:
+            parts[name] = build_component(component, mode)
+        except InvalidModel as error:
+            if variants_in(component.path):  # it computes, and a pipeline without it is another one
+                raise
+            parts[name] = Unbuilt(error)
+            omitted[name] = (
+                f"it cannot be built, and the exported call never uses it: {error.message}"
+            )
     options = dict(folder.options)
     if (
         "safety_checker" in omitted
@@ -90,7 +103,9 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
         f"{folder.pipeline_class} does not accept these components",
         hint="the folder was probably saved by another version of diffusers",
     ):
-        pipeline = pipeline_class(**{k: v for k, v in {**options, **parts}.items() if k in known})
+        given = {k: v for k, v in {**options, **parts}.items() if k in known}
+        with offline():
+            pipeline = pipeline_class(**given)
     pipeline.set_progress_bar_config(disable=True)
     skeleton = Skeleton(folder, pipeline, mode, omitted)
     if not skeleton.modules:
@@ -127,6 +142,8 @@ def _pipeline_class(folder: PipelineFolder) -> Any:
 
 def build_component(component: Component, mode: FakeTensorMode) -> Any:
     """One component: a module with fake parameters, or the real tokenizer, scheduler or processor."""
+    from transformers import PreTrainedModel
+
     where = f"`{component.path}`"
     cls = resolve_class(component.library, component.class_name, where=where)
     with library_errors(
@@ -138,12 +155,15 @@ def build_component(component: Component, mode: FakeTensorMode) -> Any:
             _check_helper(cls, component)
             with bounded_tensors(), offline():
                 return _load_helper(cls, component)
+        if component.members and not hasattr(cls, "from_config"):
+            return cls([build_component(member, mode) for member in component.members]).eval()
         config = copy.deepcopy(component.config)
         if not config:
             raise InvalidModel(f"`{component.path / 'config.json'}`: missing or empty",
                                hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
         with fake_parameters(mode), bounded_tensors(), offline(), torch.no_grad():
-            if component.library == "transformers":
+            # diffusers has some models of transformers' kind of its own.
+            if issubclass(cls, PreTrainedModel):
                 module = cls(cls.config_class.from_dict(config))  # type: ignore[attr-defined]
                 module.tie_weights()  # type: ignore[operator]
             else:
@@ -194,7 +214,8 @@ def _load_helper(cls: Any, component: Component) -> Any:
     """A scheduler from its configuration, a tokenizer or processor from its folder, offline."""
     if hasattr(cls, "from_config"):
         if not component.config:
-            raise InvalidModel(f"`{component.path / 'scheduler_config.json'}`: missing or empty",
+            name = getattr(cls, "config_name", None) or "scheduler_config.json"
+            raise InvalidModel(f"`{component.path / name}`: missing or empty",
                                hint="the model folder is incomplete; save or fetch it again")  # fmt: skip
         return cls.from_config(copy.deepcopy(component.config))
     return cls.from_pretrained(str(component.path), local_files_only=True, trust_remote_code=False)

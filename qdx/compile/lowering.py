@@ -111,8 +111,12 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     made = _artifact(job, lowered, float_types, folder, staging)
     if recipe is not None:
         write_recipe(recipe, folder)
-    config = job.source.folder.components[name].config
-    write_file(folder / "config.json", dump_json(portable(config)))
+    component = job.source.folder.components[name]
+    write_file(folder / "config.json", dump_json(portable(component.config)))
+    for number, member in enumerate(component.members[1:], 1):
+        further = folder.with_name(f"{folder.name}_{number}")
+        make_folder(further)
+        write_file(further / "config.json", dump_json(portable(member.config)))
     write_buffers(job.source.skeleton.modules[name], folder)
     write_values(job.source.weights[name], job.source.captured.values.get(name, ()), folder)
     values = {} if table is None else {table.input: list(table.timesteps)}

@@ -30,7 +30,7 @@ from qdx.exporter.capture.sizes import open_sizes
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.capture.upcasts import upcast_components
-from qdx.exporter.errors import Refusal, TargetRefusal, UsageError, quoted
+from qdx.exporter.errors import InvalidModel, Refusal, TargetRefusal, UsageError, quoted
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint
 from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights, load_buffers
@@ -273,11 +273,14 @@ def trace_pipeline(
     """
     folder = _folder(model, variant, progress)
     with progress.task("reading the pipeline"):
-        skeleton, checkpoints, weights = _read(folder)
+        skeleton, checkpoints, weights, unreadable = _read(folder)
     if opens_files:
         call = load_files(call, call_parameters(skeleton.pipeline))
     with progress.task("dry run"):
         captured = capture(skeleton, call, shapes=shapes)
+    for record in captured.calls.values():
+        if record.component in unreadable:
+            raise unreadable[record.component]
     chosen, left_out = _choose(captured, components)
     _check_values(captured)
     skeleton = _without_unused(skeleton, captured)
@@ -297,17 +300,31 @@ def _folder(model: Model, variant: str | None, progress: Progress) -> PipelineFo
     return folder
 
 
-def _read(folder: PipelineFolder) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, LazyWeights]]:
-    """The pipeline without weights, and the weights of its components, checked and unread."""
+def _read(
+    folder: PipelineFolder,
+) -> tuple[Skeleton, dict[str, Checkpoint], dict[str, LazyWeights], dict[str, InvalidModel]]:
+    """The pipeline without weights, and the weights of its components, checked and unread.
+
+    What is wrong with the weights of optional components comes beside them: a call may do without these.
+    """
     skeleton = build_skeleton(folder)
-    checkpoints = {name: open_weights(folder.components[name]) for name in skeleton.modules}
-    weights = {
-        name: bind_weights(module, checkpoints[name], component=name)
-        for name, module in skeleton.modules.items()
-    }
+    optional = frozenset(getattr(skeleton.pipeline, "_optional_components", ()))
+    checkpoints: dict[str, Checkpoint] = {}
+    weights: dict[str, LazyWeights] = {}
+    unreadable: dict[str, InvalidModel] = {}
     for name, module in skeleton.modules.items():
-        load_buffers(module, checkpoints[name])
-    return skeleton, checkpoints, weights
+        try:
+            checkpoint = open_weights(folder.components[name])
+            weights[name] = bind_weights(module, checkpoint, component=name)
+            load_buffers(module, checkpoint)
+        except InvalidModel as error:
+            if name not in optional:
+                raise
+            weights.pop(name, None)
+            unreadable[name] = error
+        else:
+            checkpoints[name] = checkpoint
+    return skeleton, checkpoints, weights, unreadable
 
 
 def _choose(

@@ -152,8 +152,8 @@ def schedules(
         InvalidModel: The pipeline fails for another reason.
     """
     skeleton = build_skeleton(source.folder)
-    for name, module in skeleton.modules.items():
-        load_buffers(module, source.checkpoints[name])
+    for name, checkpoint in source.checkpoints.items():
+        load_buffers(skeleton.modules[name], checkpoint)
     parameters = call_parameters(skeleton.pipeline)
     name = "num_inference_steps"
     if name in parameters and call.get(name) is None and parameters[name].default is not None:

@@ -20,7 +20,14 @@ from qdx.exporter.limits import SAFETENSORS_HEADER_LIMIT_BYTES
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "SafetensorsFile", "StoredTensor", "check_finite", "open_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "JoinedCheckpoint",
+    "SafetensorsFile",
+    "StoredTensor",
+    "check_finite",
+    "open_checkpoint",
+]
 
 _LENGTH_BYTES: Final = 8
 # Linux reads at most 2 GiB at once.
@@ -204,6 +211,40 @@ class Checkpoint(Mapping[str, StoredTensor]):
     def file_of(self, name: str) -> Path:
         """Returns the weight file that holds a tensor."""
         return self._owner[name].path
+
+
+class JoinedCheckpoint(Checkpoint):
+    """The tensors of several checkpoints, each under a prefix.
+
+    Args:
+        parts: The checkpoints by prefix.
+    """
+
+    def __init__(self, parts: Mapping[str, Checkpoint]) -> None:
+        super().__init__([], [file for part in parts.values() for file in part.files])
+        self._parts = {
+            f"{prefix}{name}": (part, name) for prefix, part in parts.items() for name in part
+        }
+
+    def __getitem__(self, name: str) -> StoredTensor:
+        part, own = self._parts[name]
+        return part[own]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def read(self, name: str) -> torch.Tensor:
+        """Reads one tensor, as its checkpoint does."""
+        part, own = self._parts[name]
+        return part.read(own)
+
+    def file_of(self, name: str) -> Path:
+        """Returns the weight file that holds a tensor."""
+        part, own = self._parts[name]
+        return part.file_of(own)
 
 
 def open_checkpoint(

@@ -308,7 +308,9 @@ def _check_backbone(path: Path, config: dict[str, Any]) -> None:
         )
 
 
-def resolve_class(library: str, class_name: str, *, where: str) -> type:
+def resolve_class(
+    library: str, class_name: str, *, where: str, home: ModuleType | None = None
+) -> type:
     """The class of that name in diffusers or transformers, and in nothing else.
 
     Args:
@@ -316,6 +318,7 @@ def resolve_class(library: str, class_name: str, *, where: str) -> type:
             diffusers names classes that belong to one pipeline).
         class_name: The class.
         where: What to call the place in an error.
+        home: The module of the pipeline's class, which has some classes that diffusers itself does not show.
 
     Raises:
         InvalidModel: There is no such class, or it does not belong to these libraries.
@@ -335,10 +338,12 @@ def resolve_class(library: str, class_name: str, *, where: str) -> type:
         except AttributeError as error:
             if environment_fault(error) is not None:
                 raise
-            raise InvalidModel(
-                f"{where}: the installed {module_name} has no class `{class_name}`",
-                hint="check the spelling, or update diffusers and transformers",
-            ) from error
+            found = getattr(home, class_name, None)
+            if found is None:
+                raise InvalidModel(
+                    f"{where}: the installed {module_name} has no class `{class_name}`",
+                    hint="check the spelling, or update diffusers and transformers",
+                ) from error
     origin = getattr(found, "__module__", "")
     if not inspect.isclass(found) or origin.split(".")[0] not in {"diffusers", "transformers"}:
         raise InvalidModel(

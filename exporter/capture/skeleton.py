@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -22,8 +24,8 @@ from qdx.exporter.capture.folder import OMITTED, Component, PipelineFolder, reso
 from qdx.exporter.capture.library_errors import library_errors
 from qdx.exporter.capture.live import copy_without_weights
 from qdx.exporter.capture.offline import offline
-from qdx.exporter.capture.watched_mode import WatchedMode
 from qdx.exporter.capture.unbuilt import Unbuilt
+from qdx.exporter.capture.watched_mode import WatchedMode
 from qdx.exporter.errors import InvalidModel
 from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.limits import PROMPT_TOKENS_LIMIT, TRAINING_STEPS_LIMIT
@@ -73,12 +75,13 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
     pipeline_class = _pipeline_class(folder)
     omitted = {name: reason for name, reason in OMITTED.items() if name in folder.components}
     parts: dict[str, Any] = dict.fromkeys(folder.absent)
+    home = sys.modules[pipeline_class.__module__]
     for name, component in folder.components.items():
         if name in omitted:
             parts[name] = None
             continue
         try:
-            parts[name] = build_component(component, mode)
+            parts[name] = build_component(component, mode, home=home)
         except InvalidModel as error:
             if variants_in(component.path):  # it computes, and a pipeline without it is another one
                 raise
@@ -140,12 +143,23 @@ def _pipeline_class(folder: PipelineFolder) -> Any:
     return cls
 
 
-def build_component(component: Component, mode: FakeTensorMode) -> Any:
-    """One component: a module with fake parameters, or the real tokenizer, scheduler or processor."""
+def build_component(
+    component: Component, mode: FakeTensorMode, *, home: ModuleType | None = None
+) -> Any:
+    """One component: a module with fake parameters, or the real tokenizer, scheduler or processor.
+
+    Args:
+        component: The component.
+        mode: The fake mode of the parameters.
+        home: The module of its pipeline's class, see `resolve_class`.
+
+    Raises:
+        InvalidModel: It does not build.
+    """
     from transformers import PreTrainedModel
 
     where = f"`{component.path}`"
-    cls = resolve_class(component.library, component.class_name, where=where)
+    cls = resolve_class(component.library, component.class_name, where=where, home=home)
     with library_errors(
         where,
         f"{component.class_name} cannot be built from its files",

@@ -123,3 +123,15 @@ def test_a_guider_is_built_from_its_own_configuration(tmp_path):
     component = Component("guider", "diffusers", "ClassifierFreeGuidance", tmp_path, config)
 
     assert build_component(component, FakeTensorMode()).guidance_scale == 3.5
+
+
+def test_classes_that_only_a_pipelines_own_module_shows_are_found_there():
+    import importlib
+
+    home = importlib.import_module(
+        "diffusers.pipelines.deprecated.wuerstchen.pipeline_wuerstchen_prior"
+    )
+    assert resolve_class("diffusers", "WuerstchenPrior", where="x", home=home)
+    for name in ("logger", "NoSuchClass"):
+        with pytest.raises(InvalidModel):
+            resolve_class("diffusers", name, where="x", home=home)

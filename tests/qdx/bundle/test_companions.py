@@ -85,3 +85,20 @@ def test_keys_of_one_version_or_one_machine_stay_behind(copy):
     assert not {"backend", "is_local", "extra_special_tokens"} & after.keys()
     assert after["additional_special_tokens"] == before["extra_special_tokens"]
     assert after.items() >= {k: before[k] for k in after.keys() & before.keys()}.items()
+
+
+def test_templates_of_conversations_travel_and_somebodys_notes_do_not(copy, tmp_path):
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = {"default": "{{ messages }}", "tools": "{{ tools }}"}
+    folder = tmp_path / "source" / "tokenizer"
+    folder.mkdir(parents=True)
+    (folder / "video_preprocessor_config.json").write_text("{}")
+    (folder / "read me (1).txt").write_text("x")
+    (folder / "code.py").write_text("raise SystemExit")
+    _, staging = copy(tokenizer, "Qwen2Tokenizer")
+
+    again = type(tokenizer).from_pretrained(staging / "tokenizer")
+    assert again.chat_template == tokenizer.chat_template
+    names = {path.name for path in (staging / "tokenizer").iterdir()}
+    assert {"chat_template.jinja", "video_preprocessor_config.json"} <= names
+    assert not {"read me (1).txt", "code.py"} & names

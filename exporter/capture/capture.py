@@ -69,11 +69,14 @@ def _capture(
     filled, records, notes = run_with_stand_ins(skeleton, call, values)
     kinds, size = component_kinds(records), picture_size(skeleton, records)
     first = complete_call(skeleton.pipeline, filled)
-    wheres = variants(records, by_shape=shapes == "static").keys()
-    records = [*records, *run_with_other_numbers(skeleton, first, records, values)]
-    usual = variants(records, by_shape=shapes == "static")
+    by_shape = shapes == "static"
+    wheres = variants(records, by_shape=by_shape).keys()
+    more = [*records, *run_with_other_numbers(skeleton, first, records, values)]
+    if wheres <= variants(more, by_shape=by_shape).keys():  # else they add too many shapes
+        records = more
+    usual = variants(records, by_shape=by_shape)
     usual = {where: usual[where] for where in wheres}
-    if shapes == "static":
+    if by_shape:
         groups = calls_by_variant(records, by_shape=True)
     else:
         second = other_call(skeleton.pipeline, first, size)

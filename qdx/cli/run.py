@@ -167,7 +167,7 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
     needed = (
         parameters["prompt"].default is inspect.Parameter.empty or "prompt_embeds" in parameters
     )
-    if needed and arguments.get("prompt") is None:
+    if needed and arguments.get("prompt") is None and arguments.get("prompt_embeds") is None:
         raise UsageError(f"{type(pipeline).__name__} needs --prompt")
 
 

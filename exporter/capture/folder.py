@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import nn
 
+    from qdx.exporter.capture.deltas import Adapters, Delta
+
 INDEX_FILE = "model_index.json"
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json",
@@ -95,6 +97,7 @@ class PipelineFolder:
         absent: Names of optional components that the index sets to null.
         options: Further arguments of the pipeline's constructor, such as `force_zeros_for_empty_prompt`.
         live: The pipeline that somebody holds, of which this is the view; None of a folder.
+        adapters: What is added to the weights when they are read; None for nothing.
     """
 
     path: Path
@@ -103,6 +106,11 @@ class PipelineFolder:
     absent: tuple[str, ...]
     options: dict[str, Any]
     live: LivePipeline | None = field(default=None, repr=False, compare=False)
+    adapters: Adapters | None = None
+
+    def layers_adapted(self, component: str) -> Mapping[str, tuple[Delta, ...]]:
+        """What adapters add to a component, by layer."""
+        return {} if self.adapters is None else self.adapters.layers.get(component, {})
 
     def with_folders(self, folders: Mapping[str, Path]) -> PipelineFolder:
         """The same pipeline with the configurations of these components read from other folders."""

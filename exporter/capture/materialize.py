@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from qdx.exporter.capture.component_weights import open_weights
+from qdx.exporter.capture.deltas import merged
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.graph.ir.weights import bind_weights, load_buffers
 from qdx.exporter.progress import SILENT
@@ -55,6 +56,7 @@ def fill_weights(module: nn.Module, skeleton: Skeleton, name: str) -> None:
     """
     checkpoint = open_weights(skeleton.folder.components[name], mapped=True)
     weights = bind_weights(module, checkpoint, component=name)
+    weights = merged(weights, skeleton.folder.layers_adapted(name))
     load_buffers(module, checkpoint)
     filled: dict[str, nn.Parameter] = {}
     found: dict[str, nn.Parameter] = {}
@@ -75,6 +77,7 @@ def fill_named(module: nn.Module, skeleton: Skeleton, name: str, parameters: Seq
     """
     checkpoint = open_weights(skeleton.folder.components[name])
     weights = bind_weights(module, checkpoint, component=name)
+    weights = merged(weights, skeleton.folder.layers_adapted(name))
     owners = {one: weights.aliases.get(one, one) for one in weights}
     wanted = dict.fromkeys(owners[one] for one in parameters)
     filled = {owner: nn.Parameter(weights[owner].read(), requires_grad=False) for owner in wanted}

@@ -109,6 +109,11 @@ def reference_calls(
         InvalidModel: The folder is not what the bundle was made from, or cannot be read.
         UsageError: The pipeline does not take the call.
     """
+    if manifest.source.lora:
+        raise UsageError(
+            "the bundle was made with adapters, which the PyTorch pipeline of a benchmark does not have",
+            hint="leave --model out; figures do not depend on the values of calls",
+        )
     folder = read_source(manifest, model)
     check_source(manifest.source.files, folder, progress=progress)
     skeleton = load_pipeline(folder, progress=progress)

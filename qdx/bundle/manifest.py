@@ -23,6 +23,7 @@ __all__ = [
     "ComponentRecord",
     "FileRecord",
     "InputPort",
+    "LoraRecord",
     "Manifest",
     "MethodRecord",
     "OutputPort",
@@ -194,11 +195,25 @@ class SizesRecord(_Record):
     unit: Annotated[int, Field(ge=1)] | None = None
 
 
+class LoraRecord(_Record):
+    """One file of adapters that was merged into the weights, and its scale."""
+
+    sha256: Sha256
+    scale: float
+
+
 class SourceRecord(_Record):
-    """The pipeline that was compiled: its class and the digest of each file read."""
+    """The pipeline that was compiled.
+
+    Attributes:
+        pipeline_class: Its class.
+        files: Digest of each file read, by path.
+        lora: What was merged into its weights, in order.
+    """
 
     pipeline_class: str
     files: dict[str, Sha256]
+    lora: tuple[LoraRecord, ...] = ()
 
 
 class Manifest(_Record):

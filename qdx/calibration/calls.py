@@ -152,7 +152,7 @@ def record_calls(
             wanted[where].add(group, inputs)
 
     ranges = calibrate(
-        source.folder, graphs, {}, call=call, settings=plan.calibration, digests=source.source_digests,
+        source.folder, graphs, {}, call=call, settings=plan.calibration, digests=source.identity,
         prompts=prompts, device=device, progress=progress, task_name=f"recording calls for {quantizer.name}", observer=observe,
     )  # fmt: skip
     for where, found in wanted.items():

@@ -195,14 +195,14 @@ def record_ranges(
 
     run = partial(
         calibrate_graphs, source.folder, graphs, call=call, settings=plan.calibration,
-        digests=given.source_digests, prompts=prompts, workers=workers, device=device,
+        digests=given.identity, prompts=prompts, workers=workers, device=device,
         progress=progress, check=check,
     )  # fmt: skip
     job = _Job(plan, asked, wanted, graphs, run)
     parts: dict[str, JsonValue] = {
         "versions": computing_versions(),
         "device": describe_device(device),
-        "files": dict(given.source_digests),
+        "files": dict(given.identity),
         "call": record_call(call),
         "images": images_digest(call),
         "prompts": None if prompts is None else list(prompts),
@@ -308,7 +308,7 @@ def matching_ranges(
     """
     ranges = load_ranges(file)
     wanted = _observed_graphs(resolved)
-    ranges.check(source.source_digests, {where: sites[where] for where in wanted})
+    ranges.check(source.identity, {where: sites[where] for where in wanted})
     for where in wanted:
         _check_groups(ranges, resolved, where)
     smoothing = resolved.plan.options.smoothing

@@ -58,6 +58,14 @@ Variant = Annotated[
         help="Variant of the stored weights, such as fp16; the unmarked or only one by default.",
     ),
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="LoRA in safetensors that is merged into the weights; may be given again.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -34,6 +34,7 @@ from qdx.compile.notes import (
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file
+from qdx.exporter.capture.adapters import parse_lora
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.devices import choose_device
@@ -42,6 +43,7 @@ from qdx.exporter.formats.memory import remembering
 from qdx.exporter.plan.resolve.resolve import resolve
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.progress import SILENT
+from qdx.source.adapted import with_adapters
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import PlannedGraphs, plan_graphs
 from qdx.source.schedule import schedules
@@ -100,6 +102,7 @@ def export(
     prompts: Sequence[str] | None = None,
     layout: str | None = None,
     halves: bool = False,
+    lora: Sequence[Path | str] = (),
     workers: int | None = None,
     device: str = "cpu",
     cache: Store | None = None,
@@ -125,6 +128,7 @@ def export(
         layout: The layout of an application's own packages, such as `swift`; None for the target's.
         halves: With a layout: a model comes as two packages where the application takes it so, each with about
             half of the weights.
+        lora: Files of low-rank adapters, each as `FILE` or `FILE:SCALE`, merged into the weights as they are read.
         workers: Samples calibrated at a time, each with one thread; None takes one for each processor.
         device: What computes a calibration: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Where digests, ranges, chosen scales and calibrations under way are kept between runs, such as
@@ -152,12 +156,12 @@ def export(
     packages = (
         None if layout is None else open_layout(layout, profile, folder, shapes, halved=halves)
     )
+    adapters = [parse_lora(str(one)) for one in lora]
     source = trace_pipeline(
-        folder,
+        with_adapters(folder, adapters),
         call or {},
         components=components,
         shapes=shapes,
-        variant=variant,
         progress=progress,
         cache=cache,
     )
@@ -204,7 +208,11 @@ def export(
                 "resolution": planned.resolved.to_json(),
                 "resolved": record_of(planned.resolved),
                 "calibration": calibration,
-                "source": {"pipeline_class": source.folder.pipeline_class, "files": dict(source.source_digests)},
+                "source": {
+                    "pipeline_class": source.folder.pipeline_class,
+                    "files": dict(source.source_digests),
+                    **_lora_records(source),
+                },
                 "call": recorded_call,
                 "shapes": shapes,
                 "components": entries,
@@ -244,6 +252,14 @@ def export(
             ),
         ),
     )
+
+
+def _lora_records(source: TracedPipeline) -> dict[str, Any]:
+    """What the manifest keeps of adapters: digests and scales, never a path."""
+    adapters = source.folder.adapters
+    if adapters is None:
+        return {}
+    return {"lora": [{"sha256": digest, "scale": scale} for digest, scale in adapters.records]}
 
 
 def _artifact_quantizer(

@@ -14,6 +14,7 @@ from qdx.bundle.companions import helper_paths
 from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.capture import Capture, Shapes, capture
 from qdx.exporter.capture.component_weights import open_weights
+from qdx.exporter.capture.deltas import merged
 from qdx.exporter.capture.folder import INDEX_FILE, PipelineFolder
 from qdx.exporter.capture.lockstep import same_computation
 from qdx.exporter.capture.media import call_parameters
@@ -224,8 +225,15 @@ class TracedPipeline:
         for name, module in self.skeleton.modules.items():
             if name in self.weights:
                 checkpoint = open_weights(self.folder.components[name], mapped=True)
-                found[name] = bind_weights(module, checkpoint, component=name)
+                weights = bind_weights(module, checkpoint, component=name)
+                found[name] = merged(weights, self.folder.layers_adapted(name))
         return found
+
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """What tells this model from others: the digests of its files, and of the adapters merged into it."""
+        adapters = self.folder.adapters
+        return {**self.source_digests, **({} if adapters is None else adapters.digests)}
 
     @cached_property
     def source_digests(self) -> Mapping[str, str]:
@@ -283,6 +291,7 @@ def trace_pipeline(
             raise unreadable[record.component]
     chosen, left_out = _choose(captured, components)
     _check_values(captured)
+    _check_adapters(folder, left_out)
     skeleton = _without_unused(skeleton, captured)
     return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out, cache)
 
@@ -315,7 +324,8 @@ def _read(
     for name, module in skeleton.modules.items():
         try:
             checkpoint = open_weights(folder.components[name])
-            weights[name] = bind_weights(module, checkpoint, component=name)
+            bound = bind_weights(module, checkpoint, component=name)
+            weights[name] = merged(bound, folder.layers_adapted(name))
             load_buffers(module, checkpoint)
         except InvalidModel as error:
             if name not in optional:
@@ -345,6 +355,16 @@ def _choose(
     }
     exported = {record.component for record in chosen.values()}
     return chosen, tuple(name for name in called if name not in exported)
+
+
+def _check_adapters(folder: PipelineFolder, left_out: Sequence[str]) -> None:
+    """Refuses adapters for components that are not exported: those run in PyTorch with the weights of the model."""
+    for component in left_out:
+        if folder.layers_adapted(component):
+            raise UsageError(
+                f"--lora: an adapter changes {quoted(component)}, which --components leaves out of the export",
+                hint="export the component too, or give an adapter without weights for it",
+            )
 
 
 def _check_values(captured: Capture) -> None:

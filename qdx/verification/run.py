@@ -16,6 +16,7 @@ from qdx.exporter.devices import is_cpu
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import Progress
 from qdx.runtime.pipeline import open_methods
+from qdx.source.adapted import recorded_adapters, with_adapters
 from qdx.source.same_model import check_source, read_source
 from qdx.verification.forecast import outlook_of
 from qdx.verification.measure.audit import asked_of, audit_bundle
@@ -110,12 +111,15 @@ def open_both(
     device: torch.device,
     *,
     variant: str | None = None,
+    lora: Sequence[Path | str] = (),
     cache: Store | None,
     progress: Progress,
 ) -> Opened:
-    """Opens a bundle and the pipeline that it was made from.
+    """Opens a bundle and the pipeline that it was made from, with the adapters that were merged into its weights.
 
     Raises:
+        InvalidInput: A file of adapters does not fit the pipeline.
+        UsageError: A file of adapters is missing, or is another.
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The folder is not the pipeline that the bundle was made from.
         InvalidPlan: The plan in the bundle does not follow its schema.
@@ -123,8 +127,10 @@ def open_both(
     """
     opened = read_bundle(bundle)
     plan = plan_from_json(opened.manifest.plan, source=f"{opened.path.name}: plan")
+    adapters = recorded_adapters(opened.manifest, lora)
     folder = read_source(opened.manifest, model, variant=variant)
     check_source(opened.manifest.source.files, folder, cache=cache, progress=progress)
+    folder = with_adapters(folder, adapters)
     return Opened(opened, plan, folder, device, cache, progress)
 
 

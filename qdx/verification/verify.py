@@ -39,6 +39,7 @@ def verify(
     score: str | None = None,
     localize: bool = False,
     budget_s: float | None = None,
+    lora: Sequence[Path | str] = (),
     device: str = "cpu",
     cache: Store | None = None,
     progress: Progress = SILENT,
@@ -67,6 +68,7 @@ def verify(
         budget_s: Seconds that comparing calls may take, of all runs together; the first and the last step of
             every method are compared in any case. None compares what is usual, see
             `qdx.verification.measure.selection.usual_choice`.
+        lora: The files of adapters that the bundle was exported with; their scales are the bundle's.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Keeps the reference's runs, the answers of the quantized graphs and digests of files, so that the next
             verification of the same model and call finds them; None computes all of it and keeps nothing.
@@ -88,7 +90,9 @@ def verify(
     if destination is not None:
         _check_outside(destination, Path(bundle))
     computing = choose_device(device, progress.say)
-    opened = open_both(bundle, model, computing, variant=variant, cache=cache, progress=progress)
+    opened = open_both(
+        bundle, model, computing, variant=variant, lora=lora, cache=cache, progress=progress
+    )
     judge = None if score is None else load_score(score)
     if destination is not None:
         clear_report(destination)

@@ -24,6 +24,7 @@ from qdx.exporter.plan.resolve.resolution import Resolution
 from qdx.exporter.progress import SILENT
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
+from qdx.source.adapted import identity_of
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import in_float16, trace_graphs
 from qdx.verification.measure.answers import Answers, graph_identity
@@ -174,7 +175,7 @@ def answers_of(
         memory: Takes them for others; None keeps none.
     """
     identities = {
-        where: graph_identity(graph, model.recipes[where], bundle.manifest.source.files, device)
+        where: graph_identity(graph, model.recipes[where], identity_of(bundle.manifest), device)
         for where, graph in model.quantized.items()
     }
     return Answers(identities, scratch, memory)

@@ -23,6 +23,7 @@ from qdx.runtime.generate import Products, generate
 from qdx.runtime.reference import RECORDED_CALLS, record_calls
 from qdx.runtime.tensor_folder import TensorFolder
 from qdx.runtime.values import value_names
+from qdx.source.adapted import identity_of
 from qdx.source.schedule import rehearse
 from qdx.verification.measure.outlook import REFERENCE, UNKNOWN, Outlook
 from qdx.verification.measure.recorded_run import DamagedRun, RecordedRun
@@ -131,7 +132,7 @@ class Reference:
         # An artifact with a table of timesteps answers no other schedule.
         self._whole_schedule = any(port.values for port in ports)
         self._identity = RunIdentity(
-            source=manifest.source.files,
+            source=identity_of(manifest),
             pipeline_class=folder.pipeline_class,
             graphs={
                 f"{name}.{method}": entry.signature

@@ -37,6 +37,7 @@ __all__ = [
     "QuantizesArtifacts",
     "Saturates",
     "SwitchesOptimizationsOff",
+    "Tries",
     "lacks",
 ]
 
@@ -122,6 +123,32 @@ class SwitchesOptimizationsOff(Protocol):
 
         Raises:
             InvalidBundle: The folder is not one that `lower` wrote.
+        """
+
+
+@runtime_checkable
+class Tries(Protocol):
+    """Finds out whether an artifact opens, with less than opening it to run takes.
+
+    Who asks does so in a process of its own, which a runtime may end; nothing that this needs imports torch.
+    """
+
+    def try_open(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        """Opens a folder that `lower` wrote, as far as the runtime can refuse it.
+
+        Args:
+            folder: Holds the runtime's files.
+            options: The runtime's own option names.
+            shapes: Sizes of a usual call, by the artifact's inputs; empty where all are fixed, or are not known.
+
+        Raises:
+            InvalidBundle: The runtime cannot open it.
+            UsageError: An option is unknown to the runtime.
         """
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qdx.backends.contract import check_inputs
 from qdx.backends.onnx.package import onnxruntime
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
-from qdx.exporter.graph.ir.graph import TensorSpec
+from qdx.exporter.graph.ir.spec import TensorSpec
 
 ort = onnxruntime()
 

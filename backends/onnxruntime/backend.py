@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qdx.backends.contract import Proof
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
     from qdx.exporter.transforms.placement import Placement
     from qdx.targets.profile import TargetProfile
+
+
+_NO_COPIES: Final = "session.disable_prepacking"
+"""Weights otherwise are laid out anew for each kernel."""
 
 
 class OnnxRuntimeBackend:
@@ -54,6 +58,16 @@ class OnnxRuntimeBackend:
         from qdx.backends.onnx.session import OnnxRuntimeRunner
 
         return OnnxRuntimeRunner(folder / "model.onnx", options, threads=threads)
+
+    def try_open(
+        self, folder: Path, options: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        """Opens `model.onnx` as it stands: every operation then wants a kernel, and no weight is copied."""
+        from qdx.backends.onnx.session import OnnxRuntimeRunner
+
+        del shapes
+        unchanged = {**options, **self.unoptimized_options(folder), _NO_COPIES: "1"}
+        OnnxRuntimeRunner(folder / "model.onnx", unchanged)
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

@@ -70,6 +70,14 @@ class OpenVinoBackend:
 
         return OpenVinoRunner(folder / "openvino_model.xml", options, threads=threads)
 
+    def try_open(
+        self, folder: Path, options: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        """Compiles `openvino_model.xml`; weights are laid out for its kernels at the first call alone."""
+        from qdx.backends.openvino.run import OpenVinoRunner
+
+        OpenVinoRunner(folder / "openvino_model.xml", options).compile(shapes)
+
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> tuple[KernelExecution, ...]:

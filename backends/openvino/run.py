@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qdx.backends.contract import check_inputs
 from qdx.backends.openvino.package import core
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
-from qdx.exporter.graph.ir.graph import TensorSpec
+from qdx.exporter.graph.ir.spec import TensorSpec
 
 _DTYPES = {
     "f32": "float32",
@@ -72,6 +72,21 @@ class OpenVinoRunner:
         # The request reads the arrays in place; `arrays` holds them until the results are copied.
         results = request.infer(dict(enumerate(arrays)), share_inputs=True, share_outputs=False)
         return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+
+    def compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Compiles the model, for the sizes of a call where they are given, and keeps nothing.
+
+        Raises:
+            InvalidBundle: OpenVINO cannot.
+        """
+        model = self._model
+        if self._dynamic and all(spec.name in shapes for spec in self.inputs):
+            model = model.clone()
+            model.reshape({n: list(shapes[s.name]) for n, s in enumerate(self.inputs)})
+        try:
+            self._compiled(model)
+        except UsageError as error:
+            raise InvalidBundle(error.message) from error
 
     def _request(self, shapes: _Shapes) -> Any:
         if shapes not in self._requests:

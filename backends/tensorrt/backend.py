@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _LITERALLY = {"graph_optimization_level": "disable"}
 """ONNX Runtime then executes every quantizer as it stands in the file."""
+_NO_COPIES = "session.disable_prepacking"
+"""Weights otherwise are laid out anew for each kernel."""
 _ENGINE = "engine"
 """Our own option: off opens the file even where there is an engine."""
 
@@ -78,6 +80,18 @@ class TensorRtBackend:
 
         model = folder / MODEL_FILE
         return OnnxRuntimeRunner(model, _LITERALLY, threads=threads, rewrite=_rewrite(model))
+
+    def try_open(
+        self, folder: Path, options: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        """Opens `model.onnx` in ONNX Runtime, for there is no engine yet; the rules of TensorRT are checked beside."""
+        from qdx.backends.onnx.session import OnnxRuntimeRunner
+        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
+
+        del shapes
+        _run_options(folder, options)
+        model = folder / MODEL_FILE
+        OnnxRuntimeRunner(model, {**_LITERALLY, _NO_COPIES: "1"}, rewrite=_rewrite(model))
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

@@ -13,6 +13,7 @@ from qdx.backends.limits import check_request
 from qdx.bundle.companions import make_folder, portable, write_buffers, write_file, write_values
 from qdx.bundle.recipes import write_recipe
 from qdx.compile.notes import large_notes
+from qdx.compile.opening import check_opens
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.magnitudes import large_ports
 from qdx.exporter.files import dump_json
@@ -178,6 +179,7 @@ def _artifact(
     if job.packages is None:
         face = graph_in_layout(graph, job.profile.layout)
         notes = _lowered(job, face, float_types, job.profile, folder).notes
+        notes += check_opens(face, folder, job.backend, job.profile)
         fields = tuple(spec.name for spec in graph.outputs)
         return _Made(face.inputs, face.outputs, fields, notes)
     placed = job.packages.place(graph, float_types.storage)
@@ -185,7 +187,8 @@ def _artifact(
     files = _lowered(job, placed.graph, float_types, profile, folder)
     artifact = job.packages.move(graph.where, files.model, staging)
     face = placed.graph
-    return _Made(face.inputs, face.outputs, placed.fields, files.notes, placed.forms, artifact)
+    notes = files.notes + check_opens(face, staging / artifact, job.backend, job.profile)
+    return _Made(face.inputs, face.outputs, placed.fields, notes, placed.forms, artifact)
 
 
 def _lowered(

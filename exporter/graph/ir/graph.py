@@ -11,26 +11,12 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from qdx.exporter.graph.ir.spec import TensorSpec
 from qdx.exporter.graph.ir.weights import LazyWeights
 
+__all__ = ["Graph", "OpenSize", "TensorSpec", "dtype_name", "fqn", "without_variant"]
+
 _VARIANT: Final = re.compile(r"_[0-9]+\Z")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A graph's input or output.
-
-    Attributes:
-        name: Its name, such as `encoder_hidden_states`.
-        dtype: torch's name of the dtype, such as `float32`.
-        shape: Sizes; a string is the symbol of a dynamic dimension.
-        pairs: Whether it holds complex numbers, each as its real and imaginary part in the last dimension.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    pairs: bool = False
 
 
 @dataclass(frozen=True)

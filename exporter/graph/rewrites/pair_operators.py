@@ -424,6 +424,30 @@ def _pad(calls: Calls, x: Pair, size: Any, *rest: Any, **kwargs: Any) -> Pair:
     return _both(calls, x, size, *rest, **kwargs)  # type: ignore[no-any-return]
 
 
+def _pad_sequence(
+    calls: Calls,
+    sequences: list[Any],
+    batch_first: bool = False,  # noqa: FBT001, FBT002  # ATen's signature
+    padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> Pair:
+    """Tensors of different lengths, each filled up to the longest."""
+    lengths = [_part("real")(one).meta["val"].shape[0] for one in sequences]
+    if padding_value or any(type(length) is not int for length in lengths):
+        raise NotImplementedError
+    filled: tuple[list[Node], list[Node]] = ([], [])
+    for sequence, length in zip(map(calls.lifted, sequences), lengths, strict=True):
+        missing = max(lengths) - length
+        sides = [0, missing] if padding_side == "right" else [missing, 0]
+        others = [0, 0] * (sequence.real.meta["val"].dim() - 1)
+        for parts, part in zip(filled, (sequence.real, sequence.imaginary), strict=True):
+            padded = (
+                calls(aten.constant_pad_nd.default, part, [*others, *sides]) if missing else part
+            )
+            parts.append(padded)
+    return Pair(*(calls(aten.stack.default, parts, 0 if batch_first else 1) for parts in filled))
+
+
 _EACH: Final = words(
     "alias broadcast_to cat chunk clone column_stack concat concatenate contiguous copy cumsum detach detach_ diagonal "
     "diff dropout expand expand_as flatten flip getitem gather hstack index index_add index_copy index_put index_select "
@@ -465,6 +489,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "log": _log,
         "masked_fill": _masked_fill,
         "ne": _unequal,
+        "pad_sequence": _pad_sequence,
         "polar": _polar,
         "pow": _pow,
         "real": _real,

@@ -48,6 +48,7 @@ OPERATORS = {
     "viewed": lambda z, w, x: torch.cat([z.view(torch.float32), x], -1).view(torch.complex64).expand(3, 2, 6).reshape(3, -1) + w.sum(),
     "written": lambda z, w, x: torch.zeros_like(z).index_put((torch.tensor([1]),), w[0]) + z.clone().mul_(x).add_(1),
     "padded": lambda z, w, x: nn.functional.pad(z, (1, 2))[:, 1:5] + w * x,
+    "filled": lambda z, w, x: nn.utils.rnn.pad_sequence([z[0], w[1, :2], x[0, :3] + 0j], batch_first=True) + x.sum(),
     "compared": lambda z, w, x: (z == w).float() + (z != z).float() + torch.isfinite(z).float() + x,
 }  # fmt: skip
 

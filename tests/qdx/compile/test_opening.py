@@ -1,0 +1,92 @@
+"""Artifacts are opened before a bundle is finished; what cannot be opened is refused, and a crash is a refusal too."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from qdx.backends.layout import graph_in_layout
+from qdx.backends.registry import get_backend
+from qdx.compile import opening
+from qdx.compile.opening import check_opens, usual_shapes
+from qdx.exporter.errors import TargetRefusal
+from qdx.exporter.graph.ir.graph import OpenSize
+from qdx.exporter.plan.resolve.resolution import FloatTypes
+from qdx.targets.profile import load_target
+from tests.support.opened import TARGETS
+from tests.support.traced_modules import graph_of_module
+
+
+class Doubled(nn.Module):
+    def forward(self, sample):
+        return torch.sin(sample) * 2
+
+
+def lowered(target, folder, moving=None):
+    profile = load_target(target)
+    backend = get_backend(profile.runtime)
+    graph = graph_of_module(Doubled(), {"sample": torch.ones(2, 4)}, moving=moving)
+    face = graph_in_layout(graph, profile.layout)
+    backend.lower(face, FloatTypes("float32"), profile, folder)
+    return face, folder, backend, profile
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_can_be_opened_passes(target, tmp_path):
+    assert check_opens(*lowered(target, tmp_path)) == ()
+
+
+@pytest.mark.parametrize(("target", "ending"), [("onnxruntime", "onnx"), ("openvino", "xml")])
+def test_what_cannot_be_opened_is_refused_by_its_component(target, ending, tmp_path):
+    made = lowered(target, tmp_path)
+    (model,) = tmp_path.glob(f"*.{ending}")
+    model.write_bytes(model.read_bytes().replace(b"Sin", b"Sim"))
+
+    with pytest.raises(TargetRefusal, match=f"`part.forward`: {target} cannot open .*Sim"):
+        check_opens(*made)
+
+
+def test_a_crash_of_the_runtime_is_a_refusal(tmp_path, monkeypatch):
+    made = lowered("onnxruntime", tmp_path)
+    opening._close()
+    crash = "import os, sys; sys.stdin.readline(); print('my last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)"
+    monkeypatch.setattr(opening, "_COMMAND", (sys.executable, "-c", crash))
+
+    with pytest.raises(
+        TargetRefusal, match=r"`part.forward`: onnxruntime ended by signal 11 \(my last words\)"
+    ):
+        check_opens(*made)
+
+    monkeypatch.undo()
+    assert check_opens(*made) == ()
+
+
+def test_open_sizes_are_those_of_a_usual_call(tmp_path):
+    from dataclasses import replace
+
+    made = lowered("openvino", tmp_path, moving={"sample": (0,)})
+    graph = replace(made[0], sizes={"batch": OpenSize(1, 2, 4)})
+
+    assert usual_shapes(made[0]) == {}
+    assert usual_shapes(graph) == {"sample": (2, 4)}
+    assert check_opens(graph, *made[1:]) == ()
+
+
+def test_a_fork_opens_in_a_process_of_its_own(tmp_path):
+    made = lowered("onnxruntime", tmp_path)
+    check_opens(*made)
+    own = opening._kept[-1]
+
+    pid = os.fork()
+    if pid == 0:
+        right = opening._kept == [] and check_opens(*made) == ()
+        opening._close()
+        os._exit(0 if right else 1)
+
+    assert os.waitpid(pid, 0)[1] == 0
+    assert own.is_alive
+    assert check_opens(*made) == ()

@@ -24,6 +24,7 @@ from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name
 from qdx.exporter.graph.ir.weights import LazyWeights
 from qdx.exporter.graph.rewrites.checks import without_checks
+from qdx.exporter.graph.rewrites.inlined import without_regions
 from qdx.exporter.graph.rewrites.real_pairs import without_complex
 
 Moving = dict[str, tuple[int, ...]]
@@ -102,8 +103,9 @@ def trace(
     _forget_provenance(program)
     if float16:
         remove_traces(program)
-    graph = without_checks(graph_from_program(program, record, list(examples), weights))
-    graph = without_complex(graph)
+    graph = graph_from_program(program, record, list(examples), weights)
+    for rewrite in (without_regions, without_checks, without_complex):
+        graph = rewrite(graph)
     if float16:
         graph = replace(graph, float16=True, wide=kept_parameters(module))
     if moving:

@@ -46,3 +46,26 @@ def test_checks_are_no_part_of_the_graph():
     assert not [name for name in names if "assert" in name or "constrain" in name]
     assert "all" not in names
     assert torch.equal(run(graph, given)["output"], Checked()(**given))
+
+
+class Regions(nn.Module):
+    """Switches casts of another device and gradients, as rotary embeddings do."""
+
+    def forward(self, x, f):
+        with torch.amp.autocast("cuda", enabled=False):
+            pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+            turned = pairs * torch.polar(torch.ones_like(f), f)
+            with torch.enable_grad():
+                turned = turned + 1
+            y = torch.view_as_real(turned).flatten(-2)
+        return y.sin(), y
+
+
+def test_regions_of_other_devices_and_of_gradients_are_part_of_the_graph():
+    given = {"x": torch.randn(2, 4), "f": torch.rand(2)}
+
+    graph = graph_of_module(Regions(), given)
+
+    assert not [node for node in graph.program.graph.nodes if "wrap_with" in node.name]
+    for found, expected in zip(run(graph, given).values(), Regions()(**given), strict=True):
+        assert torch.allclose(found, expected, atol=1e-6)

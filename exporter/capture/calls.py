@@ -28,6 +28,7 @@ class CallRecord:
         reads: Components whose answers are among the arguments as they were.
         state: What the pipeline had changed in the component, see `StateWatch`.
         module: The component as it was at the call, see `copy_of`; None for the one that the pipeline has.
+        reads_results: Whether the component's Python reads what it computes from its weights.
         fixed: Tensors among the arguments on whose values the component's Python depends, with these values.
     """
 
@@ -40,6 +41,7 @@ class CallRecord:
     state: Mapping[str, str] = field(default_factory=dict)
     module: nn.Module | None = field(default=None, repr=False, compare=False)
     fixed: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    reads_results: bool = False
 
     @property
     def leaves(self) -> dict[str, Any]:

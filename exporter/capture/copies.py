@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from qdx.exporter.errors import TargetRefusal, first_line
+from qdx.exporter.capture.left_behind import as_before, handed_back
+from qdx.exporter.errors import QdxError, TargetRefusal, first_line
 
 __all__ = ["copy_of"]
 
@@ -23,16 +24,19 @@ def copy_of(module: nn.Module, *, name: str) -> nn.Module:
     Raises:
         TargetRefusal: An object in it cannot be copied.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = dict(handed_back(module))
     for part in module.modules():
         own = (*part.parameters(recurse=False), *part.buffers(recurse=False), *vars(part).values())
         memo |= {id(value): value for value in own if isinstance(value, torch.Tensor)}
     try:
         copied = copy.deepcopy(module, memo)
+        as_before(copied)
         for part in copied.modules():
             for key, value in list(vars(part).items()):
                 if hasattr(value, "behind"):
                     _unroute(part, key, value, memo)
+    except QdxError:
+        raise
     except Exception as error:  # whatever a part holds copies itself
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise TargetRefusal(

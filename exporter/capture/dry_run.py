@@ -67,7 +67,7 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
             copies[key] = None if call.module is None else copy_of(call.module, name=call.component)
         given = call.arguments
         described = pytree.tree_map(describe, given)
-        found, fixed = zeros.answer(call)
+        found, run = zeros.answer(call)
         reads = frozenset(authors[leaf] for leaf in _tensors(given) if leaf in authors)
         answered = _tensors(found)
         shapes = tuple(tuple(tensor.shape) for tensor in answered)
@@ -77,12 +77,13 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
             CallRecord(
                 call.component,
                 call.method,
-                substitute(described, dict(fixed)),
+                substitute(described, dict(run.fixed)),
                 outputs=shapes,
                 reads=reads,
                 state=call.state,
                 module=copies[key],
-                fixed=fixed,
+                fixed=run.fixed,
+                reads_results=run.reads_results,
             )
         )
         return found

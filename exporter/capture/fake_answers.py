@@ -33,10 +33,12 @@ class FakeRun:
         output: Its structure, with fake tensors.
         fixed: Arguments whose values its Python read, with these values; where there are any, the output is right for
             them alone.
+        reads_results: Whether its Python reads what it computes from its weights, which no graph can.
     """
 
     output: Any
     fixed: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    reads_results: bool = False
 
 
 class FakeAnswers:
@@ -54,13 +56,13 @@ class FakeAnswers:
         """What a call is answered."""
         return self.answer(call)[0]
 
-    def answer(self, call: LiveCall) -> tuple[Any, Mapping[str, torch.Tensor]]:
-        """What a call is answered, and the arguments on whose values it depends."""
+    def answer(self, call: LiveCall) -> tuple[Any, FakeRun]:
+        """What a call is answered, and the run on fake tensors behind it."""
         run = self._run(call)
         zeros = map_tensors(
             run.output, lambda fake: torch.zeros(tuple(fake.shape), dtype=fake.dtype)
         )
-        return zeros, run.fixed
+        return zeros, run
 
     def _run(self, call: LiveCall) -> FakeRun:
         key = _key(call)
@@ -131,7 +133,7 @@ def _on_weights(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
     except Exception:  # noqa: BLE001  # the caller raises what the first run did
         return None
     hand_back(copied, call.module)
-    return FakeRun(found)
+    return FakeRun(found, reads_results=True)
 
 
 def _on_unknown_numbers(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -28,6 +28,11 @@ from qdx.exporter.graph.rewrites.inlined import without_regions
 from qdx.exporter.graph.rewrites.real_pairs import without_complex
 
 Moving = dict[str, tuple[int, ...]]
+
+_READS_RESULTS: Final = (
+    "its Python goes by values that it computes, such as which expert takes which token; a graph computes the same "
+    "operations whatever the values are"
+)
 
 
 class _Traced(nn.Module):
@@ -95,6 +100,8 @@ def trace(
             )
     except Exception as error:  # tracing runs the model's own Python
         reason = f"{type(error).__name__}: {first_line(error)[:300]}"
+        if record.reads_results:
+            reason = f"{_READS_RESULTS} ({reason})"
         raise TargetRefusal(
             f"`{record.where}`: cannot be traced into a graph: {reason}",
             refusals=(Refusal(record.where, reason, None),),

@@ -7,9 +7,11 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.dry_run import intercept
+from qdx.exporter.capture.left_behind import hand_back
 from qdx.exporter.errors import TargetRefusal
 
 
@@ -59,3 +61,15 @@ def test_what_cannot_be_copied_is_refused_by_name():
     block.lock = threading.Lock()
     with pytest.raises(TargetRefusal, match="`unet`: its state cannot be copied: TypeError"):
         copy_of(block, name="unet")
+
+
+def test_what_was_handed_back_to_a_helper_is_not_in_the_next_copy():
+    """A table that a module keeps between calls would have no values in the trace."""
+    block, copied = Block(), None
+    with FakeTensorMode():
+        copied = copy_of(block, name="unet")
+        copied.rotary.table = torch.ones(3)
+    hand_back(copied, block)
+    assert isinstance(block.rotary.table, FakeTensor)
+    assert copy_of(block, name="unet").rotary.table is None
+    assert isinstance(block.rotary.table, FakeTensor)

@@ -74,7 +74,9 @@ def test_only_the_values_that_are_read_are_fixed(skeleton):
 
 def test_other_values_are_run_anew(skeleton):
     answers = FakeAnswers(skeleton)
-    fixed = [answers.answer(call_of(skeleton, mask))[1]["mask"] for mask in (MASK, MASK.flip(0))]
+    fixed = [
+        answers.answer(call_of(skeleton, mask))[1].fixed["mask"] for mask in (MASK, MASK.flip(0))
+    ]
     assert fixed[0].tolist() != fixed[1].tolist()
 
 
@@ -109,6 +111,7 @@ def test_a_component_that_reads_what_it_computes_runs_with_its_weights(tmp_path,
     x = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
     found = fake_run(own, LiveCall("router", "forward", module.forward, {"x": x}, module))
     assert tuple(found.output.shape) == (1, 6, 4)
+    assert found.reads_results
     assert all(isinstance(parameter, FakeTensor) for parameter in module.parameters())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks import HookRegistry
 
 import qdx
 from qdx.exporter.errors import UsageError
@@ -61,6 +62,7 @@ HARMLESS = {
     "no gradients": lambda p: p.unet.requires_grad_(False),
     "adapters taken away": lambda p: p.unload_lora_weights(),
     "evaluation": lambda p: p.unet.eval(),
+    "a registry of hooks without one": lambda p: HookRegistry.check_if_exists_or_initialize(p.unet),
 }
 
 

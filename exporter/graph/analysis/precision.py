@@ -6,7 +6,8 @@ compute a node, and may keep more where its own kernels ask for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -116,7 +117,7 @@ def float32_nodes(
             (Float32Reason.READING, search.reading, names.get(node.name) in first),
             (Float32Reason.LIBRARY, search.carried, search.is_wide(node)),
             (Float32Reason.LARGE, search.read_large, node in read),
-            (Float32Reason.LARGE, search.spread, node in made),
+            (Float32Reason.LARGE, search.made_large, node in made),
         ):
             if applies:
                 for each in finds(node):
@@ -332,10 +333,27 @@ class _Search:
                 pending += [
                     user for user in self.flow.users(node) if self.name(user) in MOVES | _SUMMING
                 ]
-        return found
+        return found | self._weights(found)
 
-    def spread(self, maker: Node) -> set[Node]:
-        """What makes values that float16 does not hold, and what has them from it, up to what brings them back."""
+    def _weights(self, nodes: Iterable[Node]) -> set[Node]:
+        """What brings operations their weights and quantized inputs, such as dequantizers, whose type is theirs."""
+        return {
+            one
+            for node in nodes
+            for source in self.flow.sources(node)
+            for one in itertools.takewhile(
+                _is_call if self.flow.parameter(source) is not None else _quantizes,
+                self.flow.unmoved(source),
+            )
+        }
+
+    def made_large(self, maker: Node) -> set[Node]:
+        """What makes values that float16 does not hold, with its weights, and what has them from it."""
+        found = self._spread(maker)
+        return found | self._weights(found)
+
+    def _spread(self, maker: Node) -> set[Node]:
+        """An operation and what has large values from it, up to what brings them back."""
         found: set[Node] = set()
         pending = [maker]
         while pending:
@@ -357,8 +375,8 @@ class _Search:
         for source in self.flow.sources(reader):
             if self.flow.parameter(source) is None:
                 *moved, maker = self.flow.unmoved(source)
-                found |= {*moved, *self.spread(maker)}
-        return found
+                found |= {*moved, *self._spread(maker)}
+        return found | self._weights(found)
 
     def _behind(self, node: Node, passes: Callable[[Node], bool]) -> set[Node]:
         """A node and what it is computed from, back to what does not pass; no inputs and no weights."""
@@ -371,6 +389,14 @@ class _Search:
             found.add(node)
             pending += self.flow.sources(node)
         return found
+
+
+def _is_call(node: Node) -> bool:
+    return node.op == "call_function"
+
+
+def _quantizes(node: Node) -> bool:
+    return "quantize" in name_of(node)
 
 
 def _first(node: Node) -> Any:

@@ -256,7 +256,7 @@ def _component(
     first = f"chosen by {target.name}: {choice.why}" if asked == FLOAT else "stored as asked"
     meant = index is not None and asked != FLOAT and not plan.rules[index].select.everything
     if upcast and computed_in(target, stored) == "float16" and not meant:
-        wider = next((dtype for dtype in _WIDER if dtype in target.storage_dtypes), None)
+        wider = _wider(target)
         if wider is not None:
             first = f"{wider} instead of {stored}: {_OVERFLOWS}"
             stored = wider
@@ -265,6 +265,12 @@ def _component(
     if mixed and computed != "float32":
         why += ", but float32 between products"
     return Resolution(name, asked, name_of(plan, index), stored, computed, why)
+
+
+def _wider(target: PlanTarget) -> str | None:
+    """A type that a target stores and computes in, and that holds what float16 does not; None where it has none."""
+    stored = (dtype for dtype in _WIDER if dtype in target.storage_dtypes)
+    return next((dtype for dtype in stored if computed_in(target, dtype) != "float16"), None)
 
 
 def _chosen_floats(resolutions: Iterable[Resolution], target: PlanTarget) -> tuple[Chosen, ...]:

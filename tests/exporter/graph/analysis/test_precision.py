@@ -10,6 +10,7 @@ from torch import nn
 
 from qdx.exporter.graph.analysis.precision import Float32Reason, float32_nodes
 from qdx.exporter.graph.analysis.sites import sites
+from qdx.exporter.graph.ir.operators import dequantize_tensor, quantize_tensor
 from tests.support.norms import NORMS
 from tests.support.tiny_graphs import graphs_of
 from tests.support.tracing import graph_of
@@ -214,3 +215,18 @@ def test_a_product_of_large_values_is_computed_in_float32_with_what_makes_them()
     found = float32_nodes(large, sites(large), time_table=False)
 
     assert found == dict.fromkeys(["mul", "transpose", "transpose_1", "linear_1"], LARGE)
+
+
+def test_quantizers_of_a_product_of_large_values_have_its_type():
+    def body(net, x):
+        codes = quantize_tensor(x * 2, 0.1, 0, "int8")
+        y = net.linear(dequantize_tensor(codes, 0.1, 0))
+        return nn.functional.layer_norm(y, (8,)) * 2
+
+    graph, _ = graph_of(lambda: Net(body), {"x": TOKENS})
+    large = dataclasses.replace(graph, large=frozenset([("linear", "output")]))
+
+    found = float32_nodes(large, sites(large), time_table=False)
+
+    names = ["quantize_tensor", "dequantize_tensor", "linear", "layer_norm"]
+    assert found == dict.fromkeys(names, LARGE)

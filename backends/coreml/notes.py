@@ -27,13 +27,13 @@ def unit_notes(
     if profile.device == _WITHOUT_NEURAL_ENGINE:
         return ()
     whole = [name for name in exported if resolved.storage_dtype(name) == "float32"]
+    asked = {one.component for one in resolved.components if one.asked == "float32"}
     mixed = [name for name in exported if name not in whole]
     notes = []
     if whole:
-        notes.append(
-            f"{_names(whole)}: float32 never runs on the Neural Engine; plans that store float16 do: `float16`, "
-            "`palette6`, `w8`"
-        )
+        plans = "; plans that store float16 do: `float16`, `palette6`, `w8`"
+        way_out = plans if asked.issuperset(whole) else ""
+        notes.append(f"{_names(whole)}: float32 never runs on the Neural Engine{way_out}")
     if mixed and resolved.mixed_precision:
         notes.append(
             f"{_names(mixed)}: in mixed precision, what is between products never runs on the Neural Engine; it is for "

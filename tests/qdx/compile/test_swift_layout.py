@@ -44,14 +44,14 @@ def text(name: str, channels: int) -> dict[str, Any]:
 
 NOISE = {"noise_pred": ("float32", (2, 4, 8, 8))}
 IMAGE = {"image": ("float32", (1, 3, 64, 64))}
-# What the package reads, at the widths of the tiny pipelines.
+# What the package reads, at the widths of the tiny pipelines, whose autoencoders are float32 by their configuration.
 EXPECTED = {
     "sd-img2img": {
         "TextEncoder": (IDS, text("last_hidden_state", 32)),
         "Unet": (unet(32), NOISE),
-        "VAEDecoder": ({"z": ("float16", (1, 4, 8, 8))}, IMAGE),
+        "VAEDecoder": ({"z": ("float32", (1, 4, 8, 8))}, IMAGE),
         "VAEEncoder": (
-            {"x": ("float16", (1, 3, 64, 64))},
+            {"x": ("float32", (1, 3, 64, 64))},
             {"latent": ("float32", (1, 8, 8, 8))},
         ),
     },
@@ -59,7 +59,7 @@ EXPECTED = {
         "TextEncoder": (IDS, text("hidden_embeds", 32)),
         "TextEncoder2": (IDS, text("hidden_embeds", 24)),
         "Unet": ({**unet(56), **UNET_XL}, NOISE),
-        "VAEDecoder": ({"z": ("float16", (1, 4, 8, 8))}, IMAGE),
+        "VAEDecoder": ({"z": ("float32", (1, 4, 8, 8))}, IMAGE),
     },
     "sd3": {
         "TextEncoder": (IDS, text("hidden_embeds", 32)),
@@ -73,7 +73,7 @@ EXPECTED = {
             },
             {"noise_pred": ("float32", (2, 8, 8, 8))},
         ),
-        "VAEDecoder": ({"z": ("float16", (1, 8, 8, 8))}, IMAGE),
+        "VAEDecoder": ({"z": ("float32", (1, 8, 8, 8))}, IMAGE),
     },
 }
 CHOSEN = {"sd3": ["text_encoder", "text_encoder_2", "transformer", "vae"]}

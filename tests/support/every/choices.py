@@ -195,6 +195,7 @@ CHOICES: Final = (
         call={"image": _PICTURE},
     ),
     # Stable Diffusion's relatives.
+    Choice(r"CycleDiffusion.*", call={"eta": 0.1}),
     Choice(r"StableDiffusion(XL)?InstructPix2Pix.*", {"unet": {"in_channels": 8}}),
     Choice(r"StableDiffusionDepth2Img.*", {"unet": {"in_channels": 5}}),
     Choice(

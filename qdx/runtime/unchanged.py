@@ -239,8 +239,10 @@ def _equal(one: Any, other: Any) -> bool:
 def _is_harmless(attribute: str, before: Any, after: Any) -> bool:
     if attribute in _SAME_VALUES:
         return True
-    if attribute == _REGISTRY:  # pipelines make an empty one to tell branches of guidance apart
-        return not any(getattr(one, "hooks", None) for one in (before, after))
+    name, _, inner = attribute.partition(".")
+    if name == _REGISTRY:  # pipelines make an empty one to tell branches of guidance apart
+        hooks = (one if inner else getattr(one, "hooks", None) for one in (before, after))
+        return inner not in ("", "hooks") or not any(one for one in hooks if one is not _NOTHING)
     kinds = {PLAIN_ATTENTION.get(type(one).__name__, "") for one in (before, after)}
     return len(kinds) == 1 and kinds != {""}
 

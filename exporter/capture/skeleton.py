@@ -178,11 +178,26 @@ def build_component(
         with fake_parameters(mode), bounded_tensors(), offline(), torch.no_grad():
             # diffusers has some models of transformers' kind of its own.
             if issubclass(cls, PreTrainedModel):
-                module = cls(cls.config_class.from_dict(config))  # type: ignore[attr-defined]
+                module = cls(_transformers_config(cls.config_class, config))  # type: ignore[attr-defined]
                 module.tie_weights()  # type: ignore[operator]
             else:
                 module = cls.from_config(config)  # type: ignore[attr-defined]
         return module.eval()
+
+
+def _transformers_config(kind: Any, config: dict[str, Any]) -> Any:
+    """The configuration of a transformers model, of the kind that the file says.
+
+    A part of a larger model may be saved with its own configuration, or with that of the whole.
+    """
+    said = config.get("model_type", kind.model_type)
+    if said == kind.model_type:
+        return kind.from_dict(config)
+    own = config.get(kind.base_config_key) if kind.base_config_key else None
+    if isinstance(own, dict):
+        return kind.from_dict(own)
+    parts = (part for part in kind.sub_configs.values() if part.model_type == said)
+    return next(parts, kind).from_dict(config)
 
 
 def _check_helper(cls: type, component: Component) -> None:

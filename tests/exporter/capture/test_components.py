@@ -11,6 +11,7 @@ from diffusers import (
     MultiControlNetModel,
     StableDiffusionControlNetPipeline,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qdx.exporter.capture.component_weights import open_weights
 from qdx.exporter.capture.dry_run import dry_run
@@ -113,7 +114,6 @@ def test_code_that_a_library_class_takes_the_place_of_is_not_asked_for(sd):
 
 def test_a_guider_is_built_from_its_own_configuration(tmp_path):
     from diffusers import ClassifierFreeGuidance
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
     from qdx.exporter.capture.folder import Component
     from qdx.exporter.capture.skeleton import build_component
@@ -135,3 +135,28 @@ def test_classes_that_only_a_pipelines_own_module_shows_are_found_there():
     for name in ("logger", "NoSuchClass"):
         with pytest.raises(InvalidModel):
             resolve_class("diffusers", name, where="x", home=home)
+
+
+def test_a_part_of_a_larger_model_is_built_from_its_own_configuration_or_its_part_of_the_whole(
+    tmp_path,
+):
+    from transformers import CLIPConfig, CLIPTextConfig, T5GemmaModuleConfig
+
+    from qdx.exporter.capture.folder import Component
+    from qdx.exporter.capture.skeleton import build_component
+
+    def built(name, config, home=None):
+        component = Component("x", "transformers", name, tmp_path, config.to_dict())
+        return build_component(component, FakeTensorMode(), home=home)
+
+    text = CLIPTextConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    whole = CLIPConfig(text_config=text.to_dict())
+    assert built("CLIPTextModel", whole).config.hidden_size == 16
+
+    own = T5GemmaModuleConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8, dropout_rate=0.0,
+    )  # fmt: skip
+    from transformers.models.t5gemma import modeling_t5gemma
+
+    assert built("T5GemmaEncoder", own, modeling_t5gemma).config.hidden_size == 16

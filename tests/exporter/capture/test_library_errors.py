@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.library_errors import environment_fault, library_errors
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
@@ -118,7 +119,7 @@ def test_a_scheduler_whose_package_is_missing_is_told(tmp_path):
     (folder / "model_index.json").write_text(json.dumps(index))
 
     with pytest.raises(InvalidModel, match="needs the package `torchsde`") as caught:
-        build_skeleton(read_pipeline_folder(folder))
+        dry_run(build_skeleton(read_pipeline_folder(folder)), {"num_inference_steps": 1})
 
     assert caught.value.hint == "pip install torchsde"
 

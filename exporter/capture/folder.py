@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.capture.library_errors import environment_fault, library_errors
 from qdx.exporter.capture.no_pipeline import no_pipeline
+from qdx.exporter.capture.setup import Setup
 from qdx.exporter.errors import InvalidModel, quoted
 from qdx.exporter.files import LINK_HINT, load_json, open_regular, safe_child
 from qdx.exporter.graph.ir.weight_files import variants_in
@@ -98,6 +99,7 @@ class PipelineFolder:
         options: Further arguments of the pipeline's constructor, such as `force_zeros_for_empty_prompt`.
         live: The pipeline that somebody holds, of which this is the view; None of a folder.
         adapters: What is added to the weights when they are read; None for nothing.
+        setup: Methods that are called on the pipeline when it is built, see `check_setup`.
     """
 
     path: Path
@@ -107,10 +109,15 @@ class PipelineFolder:
     options: dict[str, Any]
     live: LivePipeline | None = field(default=None, repr=False, compare=False)
     adapters: Adapters | None = None
+    setup: Setup = ()
 
     def layers_adapted(self, component: str) -> Mapping[str, tuple[Delta, ...]]:
         """What adapters add to a component, by layer."""
         return {} if self.adapters is None else self.adapters.layers.get(component, {})
+
+    def with_setup(self, setup: Setup) -> PipelineFolder:
+        """The same pipeline with these methods called when it is built."""
+        return replace(self, setup=setup)
 
     def with_folders(self, folders: Mapping[str, Path]) -> PipelineFolder:
         """The same pipeline with the configurations of these components read from other folders."""

@@ -24,6 +24,7 @@ from qdx.exporter.capture.folder import OMITTED, Component, PipelineFolder, reso
 from qdx.exporter.capture.library_errors import library_errors
 from qdx.exporter.capture.live import copy_without_weights
 from qdx.exporter.capture.offline import offline
+from qdx.exporter.capture.setup import apply_setup
 from qdx.exporter.capture.unbuilt import Unbuilt
 from qdx.exporter.capture.watched_mode import WatchedMode
 from qdx.exporter.errors import InvalidModel
@@ -110,6 +111,7 @@ def build_skeleton(folder: PipelineFolder) -> Skeleton:
         with offline():
             pipeline = pipeline_class(**given)
     pipeline.set_progress_bar_config(disable=True)
+    apply_setup(pipeline, folder.setup)
     skeleton = Skeleton(folder, pipeline, mode, omitted)
     if not skeleton.modules:
         raise InvalidModel(f"`{folder.path}/model_index.json`: names no component that computes",
@@ -126,6 +128,7 @@ def _of_live(folder: PipelineFolder, held: DiffusionPipeline, mode: WatchedMode)
     if "safety_checker" in omitted and "requires_safety_checker" in pipeline.config:
         pipeline.register_to_config(requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
+    apply_setup(pipeline, folder.setup)
     return Skeleton(folder, pipeline, mode, omitted)
 
 

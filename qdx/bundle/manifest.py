@@ -227,6 +227,7 @@ class Manifest(_Record):
         calibration: Where the ranges of activations come from; None where none were needed.
         omitted: Components that no bundle carries, each with the reason.
         left_out: Components that this export was told to leave to PyTorch.
+        setup: Methods that are called on the pipeline when it is built, see `check_setup`.
         needs_model: Why the bundle can be opened only with the pipeline that it was made from; empty where it can alone.
         versions: Of the libraries that took part.
         layout: The layout that was asked for; None for the target's own.
@@ -246,6 +247,7 @@ class Manifest(_Record):
     components: dict[Name, ComponentRecord]
     omitted: dict[Name, str] = Field(default_factory=dict)
     left_out: tuple[Name, ...] = ()
+    setup: tuple[dict[str, dict[str, JsonValue]], ...] = ()
     needs_model: str = ""
     calibration: dict[str, JsonValue] | None = None
     versions: dict[str, str]

@@ -16,7 +16,9 @@ from qdx.calibration.kept import Kept, kept_ranges
 from qdx.calibration.run import calibrate as calibrate_graphs
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file, load_ranges, save_ranges
+from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.capture.setup import check_setup
 from qdx.exporter.devices import CPU, choose_device, describe_device
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.formats.rounding import ROUNDINGS
@@ -55,6 +57,7 @@ def calibrate(
     plan: str | Path,
     output: Path | str,
     call: dict[str, Any] | None = None,
+    setup: Sequence[Mapping[str, Any]] = (),
     variant: str | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
@@ -71,6 +74,7 @@ def calibrate(
         plan: A preset's name or a plan file.
         output: The file; it must not exist unless `force`.
         call: Arguments of the pipeline call, as for an export.
+        setup: Methods that are called before, likewise.
         variant: Of the stored weights, likewise.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         workers: Samples computed at a time, each with one thread; None takes one for each processor.
@@ -94,7 +98,8 @@ def calibrate(
     intent = load_plan(plan)
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
-    source = trace_pipeline(model, call or {}, variant=variant, progress=progress, cache=cache)
+    folder = read_model(model, variant=variant).with_setup(check_setup(setup))
+    source = trace_pipeline(folder, call or {}, variant=variant, progress=progress, cache=cache)
     for note in source.notes:
         progress.say(note)
     kept = None if cache is None else Kept(cache, fresh=fresh)
@@ -204,6 +209,7 @@ def record_ranges(
         "device": describe_device(device),
         "files": dict(given.identity),
         "call": record_call(call),
+        "setup": [dict(step) for step in source.folder.setup],
         "images": images_digest(call),
         "prompts": None if prompts is None else list(prompts),
         "calibration": plan.calibration.model_dump(mode="json"),

@@ -14,10 +14,12 @@ from qdx.cli.options import (
     Force,
     Fresh,
     NoCache,
+    Setup,
     Variant,
     Workers,
     open_cache,
     read_call,
+    read_setup,
 )
 from qdx.cli.output import alert, emit, say, size
 from qdx.cli.progress import progress_bars
@@ -32,6 +34,7 @@ def command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
     call: Call = None,
+    setup: Setup = None,
     variant: Variant = None,
     prompts: Annotated[
         Path | None,
@@ -61,6 +64,7 @@ def command(
             plan=plan,
             output=output,
             call=arguments,
+            setup=read_setup(setup),
             variant=variant,
             prompts=None if prompts is None else read_prompts(prompts),
             workers=workers,

@@ -15,10 +15,12 @@ from qdx.cli.options import (
     Fresh,
     Lora,
     NoCache,
+    Setup,
     Variant,
     Workers,
     open_cache,
     read_call,
+    read_setup,
 )
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
@@ -45,6 +47,7 @@ def command(
         Literal["static", "dynamic"],
         typer.Option("--shapes", help="Sizes of the call only, or any size."),
     ] = "static",
+    setup: Setup = None,
     variant: Variant = None,
     prompts: Annotated[
         Path | None,
@@ -101,6 +104,7 @@ def command(
             call=arguments,
             components=chosen,
             shapes=shapes,
+            setup=read_setup(setup),
             variant=variant,
             ranges=ranges,
             prompts=None if prompts is None else read_prompts(prompts),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
-from qdx.exporter.files import load_json, parse_json
+from qdx.exporter.files import load_json, parse_json, read_text
+from qdx.exporter.limits import JSON_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store
@@ -24,11 +25,13 @@ __all__ = [
     "Fresh",
     "Model",
     "NoCache",
+    "Setup",
     "Variant",
     "Workers",
     "open_cache",
     "read_budget",
     "read_call",
+    "read_setup",
 ]
 
 SEED_LIMIT: Final = 2**64 - 1000
@@ -56,6 +59,14 @@ Variant = Annotated[
         "--variant",
         metavar="NAME",
         help="Variant of the stored weights, such as fp16; the unmarked or only one by default.",
+    ),
+]
+Setup = Annotated[
+    str | None,
+    typer.Option(
+        "--setup",
+        metavar="JSON|FILE",
+        help='Methods of the pipeline to call before, such as `[{"enable_vae_tiling": {}}]`.',
     ),
 ]
 Lora = Annotated[
@@ -119,6 +130,23 @@ def read_call(text: str | None) -> dict[str, Any] | None:
     if text.lstrip().startswith("{"):
         return parse_json(text, source="--call", error=InvalidInput)
     return load_json(Path(text), error=InvalidInput)
+
+
+def read_setup(text: str | None) -> list[dict[str, Any]]:
+    """Returns the methods given with `--setup`.
+
+    Raises:
+        InvalidInput: Neither a JSON list nor a file that holds one.
+        UsageError: It is no list of methods.
+    """
+    from qdx.exporter.capture.setup import check_setup
+
+    if text is None:
+        return []
+    if not text.lstrip().startswith("["):
+        text = read_text(Path(text), JSON_LIMIT_BYTES, error=InvalidInput)
+    found = parse_json(f'{{"setup": {text}}}', source="--setup", error=InvalidInput)
+    return [dict(step) for step in check_setup(found["setup"])]
 
 
 def read_budget(text: str) -> float:

@@ -43,7 +43,9 @@ def why_not_alone(source: TracedPipeline, entries: Mapping[str, Any], staging: P
         name: next(iter(entry["methods"].values()))["folder"] for name, entry in entries.items()
     }
     try:
-        skeleton = build_skeleton(read_pipeline_folder(staging, folders=folders))
+        skeleton = build_skeleton(
+            read_pipeline_folder(staging, folders=folders).with_setup(source.folder.setup)
+        )
         for name, folder in folders.items():
             if (staging / folder / BUFFERS_FILE).exists():
                 load_buffers(

@@ -37,6 +37,7 @@ from qdx.exporter.calibrate.ranges_file import check_ranges_file
 from qdx.exporter.capture.adapters import parse_lora
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.capture.setup import check_setup
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError
 from qdx.exporter.formats.memory import remembering
@@ -97,6 +98,7 @@ def export(
     call: dict[str, Any] | None = None,
     components: Sequence[str] | None = None,
     shapes: Shapes = "static",
+    setup: Sequence[Mapping[str, Any]] = (),
     variant: str | None = None,
     ranges: Path | None = None,
     prompts: Sequence[str] | None = None,
@@ -121,6 +123,8 @@ def export(
             their paths, of which the bundle keeps the size alone. None takes the pipeline's defaults.
         components: Export only these; None exports all.
         shapes: `static` fixes the call's sizes, `dynamic` leaves open what moves between two calls.
+        setup: Methods of the pipeline that are called before, with their arguments, such as
+            `[{"enable_vae_tiling": {}}]`; an opened bundle repeats them.
         variant: Of the stored weights, such as `fp16`; components without it are read from their unmarked ones. None
             takes the unmarked ones, or the only variant that there is.
         ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
@@ -152,7 +156,7 @@ def export(
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
     if halves and layout is None:
         raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
-    folder = read_model(model, variant=variant)
+    folder = read_model(model, variant=variant).with_setup(check_setup(setup))
     packages = (
         None if layout is None else open_layout(layout, profile, folder, shapes, halved=halves)
     )
@@ -162,6 +166,7 @@ def export(
         call or {},
         components=components,
         shapes=shapes,
+        variant=variant,
         progress=progress,
         cache=cache,
     )
@@ -187,6 +192,7 @@ def export(
     timed: Mapping[str, MethodSchedule] = {}
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
+        recorded_call = record_call(call)
     job = Job(source, planned, recorded_ranges, timed, profile, backend, packages, quantizer, calls)
     memory = None if cache is None else StoredNumbers(cache)
     with remembering(memory), BundleWriter(output, force=force) as writer:
@@ -218,6 +224,7 @@ def export(
                 "components": entries,
                 "omitted": skeleton.omitted,
                 "left_out": list(source.left_out),
+                **({"setup": [dict(step) for step in folder.setup]} if folder.setup else {}),
                 **({} if needs_model is None else {"needs_model": needs_model}),
                 "versions": {
                     **backend.versions(),

@@ -18,6 +18,7 @@ from qdx.exporter.capture.dry_run import public_methods, route
 from qdx.exporter.capture.fake_answers import fake_output
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import fill_weights
+from qdx.exporter.capture.setup import check_setup
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.values_read import asked_gradient
 from qdx.exporter.capture.variants import choose_variant
@@ -170,7 +171,11 @@ def open_skeleton(
         if not is_cpu(device):
             route(left_out, ModulePlacer(device, left_out).compute)
     else:
-        skeleton = build_skeleton(read_pipeline_folder(bundle.path, folders=folders))
+        skeleton = build_skeleton(
+            read_pipeline_folder(bundle.path, folders=folders).with_setup(
+                check_setup(bundle.manifest.setup)
+            )
+        )
         _check_names(bundle, skeleton.modules)
     for name, folder in folders.items():
         buffers = bundle.path / folder / BUFFERS_FILE

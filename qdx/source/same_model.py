@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from qdx.cache.digests import file_digest
 from qdx.exporter.capture.live import weights_digest
 from qdx.exporter.capture.model import Model, read_model
+from qdx.exporter.capture.setup import check_setup
 from qdx.exporter.errors import InvalidBundle, InvalidModel, quoted
 from qdx.exporter.files import safe_child
 from qdx.exporter.graph.ir.weight_files import variant_of
@@ -36,7 +37,7 @@ def read_source(manifest: Manifest, model: Model, *, variant: str | None = None)
     Raises:
         InvalidModel: The folder cannot be read, or the bundle was made from other variants.
     """
-    folder = read_model(model)
+    folder = read_model(model).with_setup(check_setup(manifest.setup))
     if folder.live is not None:
         return folder
     found: dict[str, str] = {}

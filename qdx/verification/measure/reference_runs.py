@@ -142,6 +142,7 @@ class Reference:
             left_out=manifest.left_out,
             keep=RECORDED_CALLS,
             device=describe_device(device),
+            setup=folder.setup,
         )
         self._device = device
         self._work = work

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from qdx.cache.facts import computing_versions, images_digest
 from qdx.cache.keys import key_of
 from qdx.exporter.capture.recorded_call import record_call
+from qdx.exporter.capture.setup import Setup
 from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import UsageError
 from qdx.verification.measure.recorded_run import RUN_SCHEMA
@@ -28,6 +29,7 @@ class RunIdentity:
         pipeline_class: Of the pipeline.
         graphs: Which calls each graph answers, by `component.method`: they tell variants apart.
         left_out: Components that are not on record.
+        setup: Methods that are called before, see `check_setup`.
         keep: How many calls of each method are kept, besides the last.
         device: What computes: `cpu`, or `cuda: NAME` of a GPU.
     """
@@ -38,6 +40,7 @@ class RunIdentity:
     left_out: tuple[str, ...]
     keep: int
     device: str = "cpu"
+    setup: Setup = ()
 
     def key(self, spec: RunSpec) -> str | None:
         """The SHA-256 of all that decides what a run does; None for a call that holds more than plain JSON.
@@ -54,6 +57,7 @@ class RunIdentity:
             "source": dict(self.source),
             "pipeline": self.pipeline_class,
             "call": call,
+            "setup": [dict(step) for step in self.setup],
             "images": images_digest(spec.call),
             "seed": spec.seed,
             "keep": self.keep,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxscript.values import Opset
+
 from qdx.backends.contract import LoweredFiles
 from qdx.backends.onnx.carried_types import carry_types
 from qdx.backends.onnx.four_bits import widen_four_bits
@@ -16,6 +18,7 @@ from qdx.backends.onnxruntime.convolution import convolution_to_gemm
 from qdx.backends.onnxruntime.gated_linear import split_gated_linears
 from qdx.backends.onnxruntime.gemm import linear_to_gemm
 from qdx.backends.onnxruntime.quantizers import share_quantizers, write_zero_points
+from qdx.backends.onnxruntime.sorting import sorting_table
 from qdx.backends.onnxruntime.stored_weights import decompress_once, gemm_to_matmul
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx_data"
 
-FORMS = Forms(opset=21)
+OPSET = 21
+FORMS = Forms(opset=OPSET, translations=sorting_table(Opset("", OPSET)))
 PASSES = (fuse_attention, gemm_to_matmul, share_quantizers, carry_types)
 BOUND_PASSES = (
     widen_four_bits,

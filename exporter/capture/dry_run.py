@@ -22,7 +22,7 @@ from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.cost import bounded_tensors
 from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
-from qdx.exporter.capture.randomness import seeded
+from qdx.exporter.capture.randomness import seeded, with_generator, without_generators
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.state import StateWatch
 from qdx.exporter.capture.values_read import ValuesRead, check_no_gradient
@@ -60,7 +60,8 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     copies: dict[object, nn.Module | None] = {}
     authors: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
-    def answer(call: LiveCall) -> Any:
+    def answer(given_call: LiveCall) -> Any:
+        call = without_generators(given_call)
         check_no_gradient(call)
         key = (call.where, repr(call.state))
         if key not in copies:
@@ -98,7 +99,7 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
         model_hint="check that the folder runs in diffusers, and choose its arguments with --call",
     )
     with errors, intercept(skeleton.modules, answer), bounded_tensors(), seeded(0):
-        skeleton.pipeline(**call)
+        skeleton.pipeline(**with_generator(skeleton.pipeline, call))
     if not records:
         raise InvalidModel(f"`{skeleton.folder.path}`: the pipeline called none of its components")
     return records

@@ -142,7 +142,7 @@ def read_pipeline_folder(
     folders: Mapping[str, str] | None = None,
     variant: str | None = None,
 ) -> PipelineFolder:
-    """Reads `model_index.json` and every component's configuration; imports nothing.
+    """Reads `model_index.json` and every component's configuration; imports no library for a complete folder.
 
     Args:
         path: The folder.
@@ -174,6 +174,12 @@ def read_pipeline_folder(
             options[name] = value
         elif value == [None, None]:
             absent.append(name)
+        elif (
+            name not in OMITTED
+            and not (root / (folders or {}).get(name, name)).exists()
+            and _is_made_anew(index_path, pipeline_class, name)
+        ):
+            options[name] = value
         else:
             components[name] = _component(
                 root, index_path, name, value, (folders or {}).get(name, name)
@@ -190,6 +196,23 @@ def read_pipeline_folder(
 def _is_entry(value: list[Any]) -> bool:
     """Whether a list of the index names a component or its absence, and is no option of the pipeline."""
     return len(value) == 2 and all(part is None or isinstance(part, str) for part in value)
+
+
+def _is_made_anew(index_path: Path, pipeline_class: str, name: str) -> bool:
+    """Whether diffusers neither saves nor loads this component: the pipeline's constructor makes its own.
+
+    Only for a component without a folder, as it imports diffusers.
+    """
+    try:
+        cls = resolve_class("diffusers", pipeline_class, where=f"`{index_path}`")
+    except InvalidModel:  # told by whoever builds the pipeline
+        return False
+    parameter = inspect.signature(cls).parameters.get(name)
+    return (
+        parameter is not None
+        and parameter.default is not parameter.empty
+        and name not in getattr(cls, "_optional_components", ())
+    )
 
 
 def _check_variant(folder: PipelineFolder, variant: str) -> None:

@@ -19,7 +19,7 @@ from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
-from qdx.exporter.capture.randomness import seeded
+from qdx.exporter.capture.randomness import seeded, with_generator, without_generators
 from qdx.exporter.capture.skeleton import build_skeleton
 from qdx.exporter.capture.values_read import ValuesRead
 from qdx.exporter.capture.variants import CallSignature, choose_variant, signature_of_record
@@ -97,7 +97,8 @@ def _rehearsed(
     fixed: dict[str, dict[str, Any]] = {}
     zeros = FakeAnswers(skeleton)
 
-    def answer(call: LiveCall) -> Any:
+    def answer(given_call: LiveCall) -> Any:
+        call = without_generators(given_call)
         components.add(call.component)
         arguments, leaves = call.arguments, call.leaves
         where = choose_variant(graphs, call)
@@ -128,7 +129,7 @@ def _rehearsed(
         torch.no_grad(),
         seeded(0),
     ):
-        skeleton.pipeline(**call)
+        skeleton.pipeline(**with_generator(skeleton.pipeline, call))
     methods = {where: _schedule(calls, fixed[where]) for where, calls in seen.items()}
     made = tuple((w, _timestep(seen[w][number], methods[w].input)) for w, number in order)
     return Rehearsal(frozenset(components), made, methods)

@@ -84,3 +84,21 @@ def test_a_part_that_artifacts_ship_without_may_be_missing(ddpm):
     edit_index(ddpm, safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
 
     assert "safety_checker" in read_pipeline_folder(ddpm).components
+
+
+def test_what_a_pipeline_makes_itself_needs_no_folder(ddpm):
+    entry = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+    shutil.rmtree(ddpm / "scheduler")
+    edit_index(ddpm, _class_name="LongCatAudioDiTPipeline", scheduler=entry)
+
+    folder = read_pipeline_folder(ddpm)
+
+    assert "scheduler" not in folder.components
+    assert folder.options["scheduler"] == entry
+
+
+def test_what_a_pipeline_does_not_make_itself_needs_its_folder(ddpm):
+    shutil.rmtree(ddpm / "scheduler")
+
+    with pytest.raises(InvalidModel, match=r"component `scheduler`: folder .* is missing"):
+        read_pipeline_folder(ddpm)

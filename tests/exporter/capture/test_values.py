@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 
 from qdx.exporter.capture.calls import CallRecord, LiveCall
 from qdx.exporter.capture.fake_answers import FakeAnswers, fake_run
-from qdx.exporter.capture.folder import Component
+from qdx.exporter.capture.folder import Component, PipelineFolder
 from qdx.exporter.capture.skeleton import fake_parameters
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.capture.watched_mode import WatchedMode
@@ -106,7 +106,7 @@ def test_a_component_that_reads_what_it_computes_runs_with_its_weights(tmp_path,
     with fake_parameters(skeleton.mode), torch.no_grad():
         module = Routed().eval()
     part = Component("router", "diffusers", "Routed", tmp_path, {})
-    folder = SimpleNamespace(components={"router": part})
+    folder = PipelineFolder(tmp_path, "RoutedPipeline", {"router": part}, (), {})
     own = SimpleNamespace(mode=skeleton.mode, modules={"router": module}, folder=folder)
     x = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
     found = fake_run(own, LiveCall("router", "forward", module.forward, {"x": x}, module))
@@ -119,7 +119,7 @@ def test_one_without_weights_fails_with_the_reason(tmp_path, skeleton):
     with fake_parameters(skeleton.mode), torch.no_grad():
         module = Routed().eval()
     part = Component("router", "diffusers", "Routed", tmp_path, {})
-    folder = SimpleNamespace(components={"router": part})
+    folder = PipelineFolder(tmp_path, "RoutedPipeline", {"router": part}, (), {})
     own = SimpleNamespace(mode=skeleton.mode, modules={"router": module}, folder=folder)
     call = LiveCall("router", "forward", module.forward, {"x": torch.zeros(1, 6, 4)}, module)
     with pytest.raises(DynamicOutputShapeException):

@@ -13,7 +13,7 @@ from tests.support.tiny import build
 
 
 def manifest_of(*files):
-    return SimpleNamespace(source=SimpleNamespace(files=dict.fromkeys(files, "0")))
+    return SimpleNamespace(source=SimpleNamespace(files=dict.fromkeys(files, "0")), setup=())
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ tells the shapes of what it returns. No weights are read and no arithmetic of th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -26,7 +27,7 @@ from qdx.exporter.capture.randomness import seeded, with_generator, without_gene
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.capture.state import StateWatch
 from qdx.exporter.capture.values_read import ValuesRead, check_no_gradient
-from qdx.exporter.errors import InvalidModel
+from qdx.exporter.errors import InvalidModel, Refusal, TargetRefusal, quoted
 
 # Classes whose methods are plumbing (loading, hooks, device moves), never a component's computation.
 _PLUMBING = ("ModelMixin", "ConfigMixin", "PreTrainedModel", "PushToHubMixin")
@@ -59,6 +60,7 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     zeros = FakeAnswers(skeleton)
     copies: dict[object, nn.Module | None] = {}
     authors: WeakIdKeyDictionary = WeakIdKeyDictionary()
+    written: list[torch.Tensor] = []
 
     def answer(given_call: LiveCall) -> Any:
         call = without_generators(given_call)
@@ -68,7 +70,9 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
             copies[key] = None if call.module is None else copy_of(call.module, name=call.component)
         given = call.arguments
         described = pytree.tree_map(describe, given)
+        _check_unwritten(call, written)
         found, run = zeros.answer(call)
+        written.extend(call.leaves[name] for name in run.written)
         reads = frozenset(authors[leaf] for leaf in _tensors(given) if leaf in authors)
         answered = _tensors(found)
         shapes = tuple(tuple(tensor.shape) for tensor in answered)
@@ -103,6 +107,33 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
     if not records:
         raise InvalidModel(f"`{skeleton.folder.path}`: the pipeline called none of its components")
     return records
+
+
+def _check_unwritten(call: LiveCall, written: Iterable[torch.Tensor]) -> None:
+    """Refuses a call that takes what an earlier one wrote into its arguments, as caches of keys and values are.
+
+    Raises:
+        TargetRefusal: An argument shares memory with one that was written into.
+    """
+    taken = [place for place in map(_memory, written) if place]
+    for name, leaf in call.leaves.items():
+        place = _memory(leaf) if isinstance(leaf, torch.Tensor) else range(0)
+        if any(max(place.start, one.start) < min(place.stop, one.stop) for one in taken):
+            reason = "takes what an earlier call wrote into its arguments, as into a cache"
+            raise TargetRefusal(
+                f"{quoted(call.where)}: {quoted(name)} {reason}, and an artifact writes into none",
+                refusals=(Refusal(call.where, reason),),
+                hint="leave the component out of the export with --components: it then runs in PyTorch",
+            )
+
+
+def _memory(tensor: torch.Tensor) -> range:
+    """The addresses from a tensor's first to its last element; none of a tensor without values."""
+    if isinstance(tensor, FakeTensor) or tensor.is_meta or not tensor.numel():
+        return range(0)
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    elements = 1 + sum((size - 1) * stride for size, stride in pairs)
+    return range(tensor.data_ptr(), tensor.data_ptr() + elements * tensor.element_size())
 
 
 Answer = Callable[[LiveCall], Any]

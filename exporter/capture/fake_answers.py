@@ -34,11 +34,13 @@ class FakeRun:
         fixed: Arguments whose values its Python read, with these values; where there are any, the output is right for
             them alone.
         reads_results: Whether its Python reads what it computes from its weights, which no graph can.
+        written: Arguments into which it wrote.
     """
 
     output: Any
     fixed: Mapping[str, torch.Tensor] = field(default_factory=dict)
     reads_results: bool = False
+    written: frozenset[str] = frozenset()
 
 
 class FakeAnswers:
@@ -111,7 +113,8 @@ def fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
 
 def _fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
     try:
-        return FakeRun(_on_fakes(skeleton, call))
+        output, written = _on_fakes(skeleton, call)
+        return FakeRun(output, written=written)
     except (QdxError, TooCostlyError, MemoryError):
         raise
     except Exception:  # the component's own Python may raise anything
@@ -126,14 +129,16 @@ def _on_weights(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
     if call.module is None or call.component not in skeleton.folder.components:
         return None
     copied = copy_of(call.module, name=call.component)
+    own = {name: tensor.detach().clone() for name, tensor in _tensors(call).items()}
+    writes = _Writes(own)
     try:
         fill_weights(copied, skeleton, call.component)
         with torch.no_grad():
-            found = getattr(copied, call.method)(**call.arguments)
+            found = getattr(copied, call.method)(**substitute(call.arguments, own))
     except Exception:  # noqa: BLE001  # the caller raises what the first run did
         return None
     hand_back(copied, call.module)
-    return FakeRun(found, reads_results=True)
+    return FakeRun(found, reads_results=True, written=writes.found)
 
 
 def _on_unknown_numbers(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
@@ -143,7 +148,7 @@ def _on_unknown_numbers(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
         found = _attempt(skeleton, call, None)
     finally:
         skeleton.mode.allow_scalar_outputs = False
-    return None if found is None else FakeRun(found[0])
+    return None if found is None else FakeRun(found[0], written=found[1])
 
 
 def _on_values(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
@@ -161,15 +166,15 @@ def _on_values(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
         without = _attempt(skeleton, call, fewer)
         if without is not None:
             found, values = without, fewer
-    return FakeRun(found[0], values)
+    return FakeRun(found[0], values, written=found[1])
 
 
 def _attempt(
     skeleton: Skeleton, call: LiveCall, values: Mapping[str, torch.Tensor] | None
-) -> tuple[Any] | None:
-    """The output of a run on these values; None where it fails."""
+) -> tuple[Any, frozenset[str]] | None:
+    """What `_on_fakes` answers on these values; None where it fails."""
     try:
-        return (_on_fakes(skeleton, call, values),)
+        return _on_fakes(skeleton, call, values)
     except (QdxError, TooCostlyError, MemoryError):
         raise
     except Exception:  # noqa: BLE001  # the caller raises what the first run did
@@ -178,8 +183,8 @@ def _attempt(
 
 def _on_fakes(
     skeleton: Skeleton, call: LiveCall, values: Mapping[str, torch.Tensor] | None = None
-) -> Any:
-    """Runs a copy of the component with fake parameters.
+) -> tuple[Any, frozenset[str]]:
+    """Runs a copy of the component with fake parameters; its output, and the arguments into which it wrote.
 
     Args:
         skeleton: The pipeline without weights.
@@ -187,17 +192,41 @@ def _on_fakes(
         values: Arguments that stay real, and what is computed from them alone does too. None makes every tensor fake, also
             those that the component makes.
     """
-    tensors = {name: leaf for name, leaf in call.leaves.items() if isinstance(leaf, torch.Tensor)}
     with skeleton.mode:
-        fakes = {name: torch.empty(tuple(t.shape), dtype=t.dtype) for name, t in tensors.items()}
-    arguments = substitute(call.arguments, {**fakes, **(values or {})})
+        fakes = {n: torch.empty(tuple(t.shape), dtype=t.dtype) for n, t in _tensors(call).items()}
+    # Values are given again to other runs, so that no run may write into them.
+    own = {name: value.clone() for name, value in (values or {}).items()}
+    given = {**fakes, **own}
+    writes = _Writes(given)
+    arguments = substitute(call.arguments, given)
     copied = None if call.module is None else copy_of(call.module, name=call.component)
     method = call.original if copied is None else getattr(copied, call.method)
     with nullcontext() if values is not None else skeleton.mode, torch.no_grad():
         found = _settled(method(**arguments))
     if copied is not None and call.module is not None:
         hand_back(copied, call.module)
-    return found
+    return found, writes.found
+
+
+class _Writes:
+    """Which of some tensors are written into from now on.
+
+    Args:
+        tensors: By name.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._before = {name: (one, one._version) for name, one in tensors.items()}  # noqa: SLF001  # its only name
+
+    @property
+    def found(self) -> frozenset[str]:
+        """Their names."""
+        written = (n for n, (one, version) in self._before.items() if one._version != version)  # noqa: SLF001
+        return frozenset(written)
+
+
+def _tensors(call: LiveCall) -> dict[str, torch.Tensor]:
+    return {name: leaf for name, leaf in call.leaves.items() if isinstance(leaf, torch.Tensor)}
 
 
 def _settled(output: Any) -> Any:

@@ -12,6 +12,7 @@ from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.fake_answers import FakeAnswers
 from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.skeleton import build_skeleton
+from qdx.exporter.errors import TargetRefusal
 from tests.support import tiny
 
 
@@ -91,3 +92,32 @@ def test_an_object_in_an_output_is_made_for_each_call(skeleton, runs):
     caches = [answers(call)[1] for _ in range(2)]
     assert caches[0] is not caches[1]
     assert len(runs) == 2
+
+
+def writing_into_a_cache(skeleton, monkeypatch, part):
+    """A dry run of a pipeline whose component writes into a cache, of which each call takes a part."""
+
+    def writing(self, sample, cache):
+        cache[:, :1] = sample.mean()
+        return (sample + cache.sum(),)
+
+    def twice(self, sample):
+        cache = torch.zeros(4, 2)
+        for number in range(2):
+            (sample,) = self.unet(sample, cache[part(number)])
+
+    monkeypatch.setattr(type(skeleton.modules["unet"]), "forward", writing)
+    monkeypatch.setattr(type(skeleton.pipeline), "__call__", twice)
+    return dry_run(skeleton, {"sample": torch.zeros(1, 3)})
+
+
+def test_what_one_call_writes_into_its_arguments_and_another_takes_is_refused(
+    skeleton, monkeypatch
+):
+    with pytest.raises(TargetRefusal, match=r"`cache` takes what an earlier call wrote"):
+        writing_into_a_cache(skeleton, monkeypatch, lambda _: slice(1, 3))
+
+
+def test_writes_that_no_other_call_takes_are_no_matter(skeleton, monkeypatch):
+    parts = [slice(0, 2), slice(2, 4)]
+    assert len(writing_into_a_cache(skeleton, monkeypatch, parts.__getitem__)) == 2

@@ -78,6 +78,9 @@ def make_case(name: str, *, seed: int = 0) -> Case:
         torch.manual_seed(seed)
         components = _components(made, parts)
     randomise(components, seed)
+    for part in components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()  # as diffusers reads it, without dropout
     pipeline = made(**components)
     pipeline.set_progress_bar_config(disable=True)
     return Case(pipeline, small_call(made, call))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,73 +15,11 @@ import torch
 from torch.fx import Node
 
 from qdx.exporter.graph.analysis.flow import words
+from qdx.exporter.graph.rewrites.pairs import REAL_DTYPES, Calls, Number, Pair, mapped
 
-__all__ = ["REAL_DTYPES", "RULES", "Calls", "Pair", "mapped"]
+__all__ = ["RULES"]
 
 aten = torch.ops.aten
-
-REAL_DTYPES: Final[Mapping[torch.dtype, torch.dtype]] = MappingProxyType(
-    {
-        torch.complex32: torch.float16,
-        torch.complex64: torch.float32,
-        torch.complex128: torch.float64,
-    }
-)
-"""The type of the parts of complex numbers."""
-
-_Number = complex | float | int
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A complex tensor, or a list of some.
-
-    Attributes:
-        real: The node of its real part.
-        imaginary: That of its imaginary part, of the same shape and type.
-    """
-
-    real: Node
-    imaginary: Node
-
-
-class Calls:
-    """Adds operators in front of the node that is replaced.
-
-    Args:
-        add: Adds a call of an overload with its arguments and keywords.
-        node: What is replaced.
-    """
-
-    def __init__(self, add: Callable[..., Node], node: Node) -> None:
-        self._add = add
-        self.node = node
-
-    def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Node:
-        """A new node."""
-        return self._add(op, args, kwargs)
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """Type of what the replaced node makes; of the parts where that is complex, None for no tensor."""
-        value = self.node.meta.get("val")
-        if not isinstance(value, torch.Tensor):
-            return None
-        return REAL_DTYPES.get(value.dtype, value.dtype)
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether the replaced node makes complex numbers."""
-        value = self.node.meta.get("val")
-        first = value[0] if isinstance(value, list | tuple) and value else value
-        return isinstance(first, torch.Tensor) and first.is_complex()
-
-    def lifted(self, value: Any) -> Pair:
-        """A pair, with an imaginary part of zeros where the value is a real tensor."""
-        if isinstance(value, Pair):
-            return value
-        return Pair(value, self(aten.zeros_like.default, value))
-
 
 Rule = Callable[..., Any]
 
@@ -107,15 +44,6 @@ def _part(name: str) -> Callable[[Any], Any]:
         return REAL_DTYPES.get(value, value) if isinstance(value, torch.dtype) else value
 
     return part
-
-
-def mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """Nested arguments with a function applied to each of them."""
-    if isinstance(value, dict):
-        return {key: mapped(function, one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(mapped(function, one) for one in value)
-    return function(value)
 
 
 def _is_float(value: Any) -> bool:
@@ -198,20 +126,20 @@ def _reciprocal(calls: Calls, x: Pair) -> Pair:
     return _div(calls, 1.0, x)
 
 
-def _add(calls: Calls, one: Any, other: Any, *, alpha: _Number = 1) -> Pair:
+def _add(calls: Calls, one: Any, other: Any, *, alpha: Number = 1) -> Pair:
     return _sum(calls, aten.add.Tensor, one, other, alpha)
 
 
-def _sub(calls: Calls, one: Any, other: Any, *, alpha: _Number = 1) -> Pair:
+def _sub(calls: Calls, one: Any, other: Any, *, alpha: Number = 1) -> Pair:
     return _sum(calls, aten.sub.Tensor, one, other, alpha)
 
 
-def _rsub(calls: Calls, one: Any, other: Any, alpha: _Number = 1) -> Pair:
+def _rsub(calls: Calls, one: Any, other: Any, alpha: Number = 1) -> Pair:
     taken = _negated(calls, one if alpha == 1 else _mul(calls, one, alpha))
     return _sum(calls, aten.add.Tensor, taken, other, 1)
 
 
-def _sum(calls: Calls, op: Any, one: Any, other: Any, alpha: _Number) -> Pair:
+def _sum(calls: Calls, op: Any, one: Any, other: Any, alpha: Number) -> Pair:
     if alpha != 1:
         other = _mul(calls, other, alpha) if isinstance(other, Pair | Node) else other * alpha
     if not isinstance(one, Pair | Node):
@@ -224,7 +152,7 @@ def _sum(calls: Calls, op: Any, one: Any, other: Any, alpha: _Number) -> Pair:
     return Pair(calls(op, left.real, real), second)
 
 
-def _filled(calls: Calls, number: _Number) -> Pair:
+def _filled(calls: Calls, number: Number) -> Pair:
     """A number as a pair of tensors without dimensions."""
     dtype = calls.dtype
     return Pair(

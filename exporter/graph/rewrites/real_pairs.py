@@ -20,7 +20,8 @@ from qdx.exporter.graph.analysis.functional import without_writes
 from qdx.exporter.graph.analysis.places import module_of
 from qdx.exporter.graph.ir.editing import ProgramEditor
 from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name, fqn
-from qdx.exporter.graph.rewrites.pair_operators import RULES, Calls, Pair, mapped
+from qdx.exporter.graph.rewrites.pair_operators import RULES
+from qdx.exporter.graph.rewrites.pairs import Calls, Pair, mapped
 
 __all__ = ["without_complex"]
 

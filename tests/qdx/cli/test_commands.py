@@ -317,6 +317,9 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "call": {"prompt": "a cat", "height": 64},
                 "components": ["unet", "vae"],
                 "shapes": "static",
+                "setup": [],
+                "variant": None,
+                "lora": [],
                 "ranges": None,
                 "prompts": None,
                 "layout": None,
@@ -403,6 +406,8 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
     assert calls[0][1].pop("cache").root.is_relative_to(tmp_path)
     assert calls[0][1] == {
         "model": Path("m"),
+        "variant": None,
+        "lora": [],
         "report": Path("r"),
         "seed": 3,
         "seeds": 1,

@@ -37,6 +37,8 @@ TOML_DEPTH: Final = 8
 PARAMETERS_LIMIT: Final = 20_000
 FILLED_TENSOR_LIMIT_BYTES: Final = 1024 * MIB
 TRAINING_STEPS_LIMIT: Final = 1_000_000
+# Of adapters that an artifact takes at run time; more than that is a matrix of its own size.
+LORA_RANK_LIMIT: Final = 1024
 PROMPT_TOKENS_LIMIT: Final = 2**24
 HELPER_FILE_LIMIT_BYTES: Final = 256 * MIB
 # Parameters that a pipeline's own Python reads, which a bundle keeps beside its artifacts. The embedding of CLIP's

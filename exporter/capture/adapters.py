@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,7 @@ from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile, check_finite
 if TYPE_CHECKING:
     from qdx.exporter.capture.skeleton import Skeleton
 
-__all__ = ["LoraFile", "parse_lora", "read_adapters"]
+__all__ = ["LoraFile", "parse_lora", "read_adapters", "read_layers"]
 
 _PAIR: Final = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 # Other ways to adapt a layer, by what their tensors are called.
@@ -52,10 +52,12 @@ class LoraFile:
     Attributes:
         path: A safetensors file.
         scale: Factor of all that it adds, as `set_adapters` and `fuse_lora` take it.
+        tensors: Its tensors, where they are in memory; the path is then what messages call them.
     """
 
     path: Path
     scale: float = 1.0
+    tensors: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
 
 
 def parse_lora(text: str) -> LoraFile:
@@ -92,17 +94,20 @@ def read_adapters(files: Sequence[LoraFile], skeleton: Skeleton) -> Adapters:
     """
     found: dict[str, dict[str, tuple[Delta, ...]]] = {}
     for file in files:
-        for component, layers in _read(file, skeleton).items():
+        for component, layers in read_layers(file, skeleton).items():
             own = found.setdefault(component, {})
             for path, delta in layers.items():
                 own[path] = (*own.get(path, ()), delta)
     return Adapters(found, tuple((sha256_file(file.path), file.scale) for file in files))
 
 
-def _read(file: LoraFile, skeleton: Skeleton) -> dict[str, dict[str, Delta]]:
-    """What one file adds, by component and layer."""
-    _check_kind(file.path)
-    tensors, alphas, metadata = _converted(file.path, skeleton)
+def read_layers(file: LoraFile, skeleton: Skeleton) -> dict[str, dict[str, Delta]]:
+    """What one file adds, by component and layer; see `read_adapters`."""
+    if file.tensors is None:
+        _check_file(file.path)
+    else:
+        _check_tensors(file.tensors, file.path)
+    tensors, alphas, metadata = _converted(file, skeleton)
     pipeline: Any = skeleton.pipeline
     found: dict[str, dict[str, Delta]] = {}
     left = dict(tensors)
@@ -131,8 +136,8 @@ def _read(file: LoraFile, skeleton: Skeleton) -> dict[str, dict[str, Delta]]:
     return found
 
 
-def _check_kind(path: Path) -> None:
-    """Refuses damaged files, other kinds of adapters, and numbers that are none."""
+def _check_file(path: Path) -> None:
+    """Refuses damaged files, and tensors that `_check_tensors` refuses."""
     if path.suffix != ".safetensors":
         raise InvalidInput(
             f"{quoted(path)}: is no safetensors file, and others can hold code that runs when they are read",
@@ -141,30 +146,36 @@ def _check_kind(path: Path) -> None:
     file = SafetensorsFile(path)
     try:
         for name in file.tensors:
-            for mark, kind in _OTHERS.items():
-                if mark in name:
-                    raise InvalidInput(
-                        f"{quoted(path)}: {quoted(name)} belongs to {kind}, and only LoRA is merged: pairs of matrices "
-                        "whose product is added to a weight",
-                        hint=_FUSE,
-                    )
-            check_finite(file.read(name), name, path)
+            _check_tensors({name: file.read(name)}, path)
     finally:
         file.close()
 
 
+def _check_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuses other kinds of adapters, and numbers that are none."""
+    for name, tensor in tensors.items():
+        for mark, kind in _OTHERS.items():
+            if mark in name:
+                raise InvalidInput(
+                    f"{quoted(path)}: {quoted(name)} belongs to {kind}, and only LoRA is taken: pairs of matrices "
+                    "whose product is added to a weight",
+                    hint=_FUSE,
+                )
+        check_finite(tensor, name, path)
+
+
 def _converted(
-    path: Path, skeleton: Skeleton
+    file: LoraFile, skeleton: Skeleton
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Any]]:
     """The file's tensors by the names of the pipeline's components, alphas likewise, and what peft wrote beside them."""
-    pipeline: Any = skeleton.pipeline
+    path, pipeline = file.path, skeleton.pipeline
     name = type(pipeline).__name__
     if not hasattr(pipeline, "lora_state_dict"):
         raise UsageError(f"--lora: diffusers loads no LoRA into {name}", hint="leave it out")
     unet = skeleton.modules.get("unet")
     try:
         made = type(pipeline).lora_state_dict(
-            str(path),
+            str(path) if file.tensors is None else dict(file.tensors),
             use_safetensors=True,
             local_files_only=True,
             return_alphas=True,

@@ -125,6 +125,7 @@ class _Run:
             where: {
                 "folder": str(folder.absolute()),
                 "inputs": {port.name: port.argument for port in own[where].inputs},
+                "adapter_inputs": sorted(own[where].adapter_inputs),
             }
             for where, folder in self._folders.items()
         }

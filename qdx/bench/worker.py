@@ -109,9 +109,11 @@ def _method(where: str, described: dict[str, Any], runner: Any) -> TargetMethod:
         UsageError: It has an input that the bundle's method does not have.
     """
     from qdx.bundle.manifest import InputPort, OutputPort
+    from qdx.runtime.adapted_runner import without_adapters
     from qdx.runtime.methods import TargetMethod
 
     arguments = described["inputs"]
+    runner = without_adapters(runner, set(described["adapter_inputs"]))
     unknown = [spec.name for spec in runner.inputs if spec.name not in arguments]
     if unknown:
         raise UsageError(

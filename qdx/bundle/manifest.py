@@ -14,7 +14,12 @@ from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
 from qdx.exporter.form import Form
-from qdx.exporter.limits import BUNDLE_FILES_LIMIT, RANGES_TIMESTEPS_LIMIT
+from qdx.exporter.limits import (
+    BUNDLE_FILES_LIMIT,
+    LORA_RANK_LIMIT,
+    PARAMETERS_LIMIT,
+    RANGES_TIMESTEPS_LIMIT,
+)
 from qdx.targets.profile import TargetProfile
 
 __all__ = [
@@ -23,6 +28,8 @@ __all__ = [
     "ComponentRecord",
     "FileRecord",
     "InputPort",
+    "LoraInputs",
+    "LoraLayer",
     "LoraRecord",
     "Manifest",
     "MethodRecord",
@@ -99,6 +106,33 @@ class OutputPort(_Record):
     pairs: bool = False
 
 
+class LoraLayer(_Record):
+    """A layer that takes adapters, see `AdaptedLayer`."""
+
+    path: str
+    down: str
+    up: str
+    inputs: Annotated[int, Field(ge=1)]
+    outputs: Annotated[int, Field(ge=1)]
+
+
+class LoraInputs(_Record):
+    """Inputs of an artifact beside those of the method, zeros where no adapter is loaded.
+
+    Attributes:
+        rank: Of all adapters of a layer together, at most.
+        layers: That take them.
+    """
+
+    rank: Annotated[int, Field(ge=1, le=LORA_RANK_LIMIT)]
+    layers: Annotated[tuple[LoraLayer, ...], Field(min_length=1, max_length=PARAMETERS_LIMIT)]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the inputs."""
+        return frozenset(name for layer in self.layers for name in (layer.down, layer.up))
+
+
 class MethodRecord(_Record):
     """One method of a component, compiled into one folder of the bundle.
 
@@ -110,6 +144,7 @@ class MethodRecord(_Record):
         artifact: The artifact, where a layout has it elsewhere than in `folder`.
         state: What the pipeline had changed in the component when the method was traced, by `path.attribute`.
         fixed: Tensors, as lists, with whose values it was traced; it answers calls with these alone.
+        lora: Inputs that take adapters at run time; None without any.
     """
 
     folder: str
@@ -119,6 +154,7 @@ class MethodRecord(_Record):
     artifact: str | None = None
     state: dict[str, str] = Field(default_factory=dict)
     fixed: dict[str, JsonValue] = Field(default_factory=dict)
+    lora: LoraInputs | None = None
 
     @property
     def signature(self) -> CallSignature:
@@ -126,6 +162,11 @@ class MethodRecord(_Record):
         shapes = {port.argument: port.shape for port in self.inputs if port.form is None}
         names = frozenset(port.argument for port in self.inputs)
         return CallSignature(names, shapes, self.state, self.fixed, self.constants)
+
+    @property
+    def adapter_inputs(self) -> frozenset[str]:
+        """Names of the artifact's inputs that take adapters."""
+        return frozenset() if self.lora is None else self.lora.names
 
     @property
     def opened(self) -> str:

@@ -8,13 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qdx.bundle.manifest import MANIFEST_NAME, FileRecord, Manifest, parse_manifest
+from qdx.bundle.manifest import MANIFEST_NAME, FileRecord, Manifest, MethodRecord, parse_manifest
 from qdx.bundle.tree import scan_tree
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import read_bytes, sha256_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Bundle", "artifact_path", "check_digest", "check_listed", "read_bundle", "read_listing"]
+__all__ = [
+    "Bundle",
+    "artifact_path",
+    "check_digest",
+    "check_listed",
+    "method_record",
+    "read_bundle",
+    "read_listing",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,12 @@ class Bundle:
         return self.path / relative
 
 
+def method_record(bundle: Bundle, where: str) -> MethodRecord:
+    """What a bundle says of one method, such as `unet.forward`."""
+    component, _, method = where.partition(".")
+    return bundle.manifest.components[component].methods[method]
+
+
 def artifact_path(bundle: Bundle, where: str) -> Path:
     """What a backend opens for one method.
 
@@ -49,8 +63,7 @@ def artifact_path(bundle: Bundle, where: str) -> Path:
         bundle: The bundle.
         where: The method, such as `unet.forward`.
     """
-    component, _, method = where.partition(".")
-    return bundle.path / bundle.manifest.components[component].methods[method].opened
+    return bundle.path / method_record(bundle, where).opened
 
 
 def read_bundle(path: Path | str) -> Bundle:

@@ -77,6 +77,15 @@ Lora = Annotated[
         help="LoRA in safetensors that is merged into the weights; may be given again.",
     ),
 ]
+LoraReady = Annotated[
+    int | None,
+    typer.Option(
+        "--lora-ready",
+        metavar="RANK",
+        min=1,
+        help="The denoiser takes LoRA when it runs, of this rank altogether; see load_lora_weights.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -23,6 +23,7 @@ from qdx.calibration.kept import Kept
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.alone import alone_notes, why_not_alone
 from qdx.compile.application import open_layout, write_resources
+from qdx.compile.lora_ready import check_lora_ready, lora_ready_components
 from qdx.compile.lowering import Job, lower_all
 from qdx.compile.notes import (
     float_notes,
@@ -105,6 +106,7 @@ def export(
     layout: str | None = None,
     halves: bool = False,
     lora: Sequence[Path | str] = (),
+    lora_ready: int | None = None,
     workers: int | None = None,
     device: str = "cpu",
     cache: Store | None = None,
@@ -133,6 +135,8 @@ def export(
         halves: With a layout: a model comes as two packages where the application takes it so, each with about
             half of the weights.
         lora: Files of low-rank adapters, each as `FILE` or `FILE:SCALE`, merged into the weights as they are read.
+        lora_ready: The rank of the adapters that the denoiser's artifacts take at run time, when an opened bundle loads
+            some: of all that are active together. None for artifacts that take none.
         workers: Samples calibrated at a time, each with one thread; None takes one for each processor.
         device: What computes a calibration: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Where digests, ranges, chosen scales and calibrations under way are kept between runs, such as
@@ -152,17 +156,16 @@ def export(
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
     quantizer = _artifact_quantizer(intent, profile, backend, ranges)
+    _check_layout(layout, halves=halves)
+    check_lora_ready(lora_ready, intent, layout)
     if ranges is not None:
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
-    if halves and layout is None:
-        raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
     folder = read_model(model, variant=variant).with_setup(check_setup(setup))
     packages = (
         None if layout is None else open_layout(layout, profile, folder, shapes, halved=halves)
     )
-    adapters = [parse_lora(str(one)) for one in lora]
     source = trace_pipeline(
-        with_adapters(folder, adapters),
+        with_adapters(folder, [parse_lora(str(one)) for one in lora]),
         call or {},
         components=components,
         shapes=shapes,
@@ -174,6 +177,7 @@ def export(
     recorded_call = record_call(call)
     if packages is not None:
         packages.check(source)
+    adaptable = lora_ready_components(lora_ready, source)
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
     planned = _planned(source, intent, profile)
@@ -193,7 +197,18 @@ def export(
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
         recorded_call = record_call(call)
-    job = Job(source, planned, recorded_ranges, timed, profile, backend, packages, quantizer, calls)
+    job = Job(
+        source,
+        planned,
+        recorded_ranges,
+        timed,
+        profile,
+        backend,
+        packages,
+        quantizer,
+        calls,
+        adaptable,
+    )
     memory = None if cache is None else StoredNumbers(cache)
     with remembering(memory), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
@@ -259,6 +274,11 @@ def export(
             ),
         ),
     )
+
+
+def _check_layout(layout: str | None, *, halves: bool) -> None:
+    if halves and layout is None:
+        raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
 
 
 def _lora_records(source: TracedPipeline) -> dict[str, Any]:

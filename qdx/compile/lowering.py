@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from qdx.compile.opening import check_opens
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.magnitudes import large_ports
 from qdx.exporter.files import dump_json
+from qdx.exporter.graph.rewrites.adapter_inputs import with_adapter_inputs
 from qdx.exporter.transforms.recipe import quantized_graph
 from qdx.exporter.transforms.time_embedding import TimeTable
 from qdx.source.planned import in_float16
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from qdx.backends.contract import Backend, LoweredFiles
     from qdx.calibration.calls import Arrays
     from qdx.compile.application import Packages
+    from qdx.compile.lora_ready import LoraReady
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.calls import CallRecord
+    from qdx.exporter.graph.ir.adapters import AdaptedLayer
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.exporter.plan.resolve.resolution import FloatTypes
     from qdx.exporter.progress import Progress
@@ -53,6 +56,7 @@ class Job:
         packages: The layout of an application; None for the target's own.
         quantizer: Takes float artifacts; None where the rules quantize graphs.
         calls: With which it calibrates, by `component.method`.
+        lora: What takes adapters at run time; None for nothing.
     """
 
     source: TracedPipeline
@@ -64,6 +68,7 @@ class Job:
     packages: Packages | None = None
     quantizer: ArtifactQuantizer | None = None
     calls: Mapping[str, Sequence[Arrays]] = field(default_factory=dict)
+    lora: LoraReady | None = None
 
 
 def lower_all(
@@ -109,6 +114,9 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     lowered = floats if recipe is None else quantized_graph(floats, recipe)
     large = _large(job, lowered)
     lowered = replace(lowered, large=frozenset(large))
+    layers: tuple[AdaptedLayer, ...] = ()
+    if job.lora is not None and name in job.lora.components:
+        lowered, layers = with_adapter_inputs(lowered, job.lora.rank)
     made = _artifact(job, lowered, float_types, folder, staging)
     if recipe is not None:
         write_recipe(recipe, folder)
@@ -130,7 +138,7 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
                 **({"values": values[traced.name]} if traced.name in values else {}),
                 **({"form": made.forms[traced.name]} if traced.name in made.forms else {}),
             }
-            for traced, port in zip(graph.inputs, made.inputs, strict=True)
+            for traced, port in zip(graph.inputs, made.inputs[: len(graph.inputs)], strict=True)
         ],
         "outputs": [
             {"field": name, **_declared(port)}
@@ -140,8 +148,15 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
         **({} if made.artifact is None else {"artifact": made.artifact}),
         **({"state": dict(record.state)} if record.state else {}),
         **({"fixed": {k: v.tolist() for k, v in record.fixed.items()}} if record.fixed else {}),
+        **_lora_inputs(job.lora, layers),
     }
     return entry, (*made.notes, *large_notes(record.where, large))
+
+
+def _lora_inputs(lora: LoraReady | None, layers: Sequence[AdaptedLayer]) -> dict[str, Any]:
+    if lora is None or not layers:
+        return {}
+    return {"lora": {"rank": lora.rank, "layers": [asdict(layer) for layer in layers]}}
 
 
 def _large(job: Job, graph: Graph) -> Mapping[tuple[str, str], float]:
@@ -156,7 +171,7 @@ class _Made:
     """An artifact.
 
     Attributes:
-        inputs: As it declares them, in the order of the graph's.
+        inputs: As it declares them, in the order of the graph's, those of adapters behind.
         outputs: As it declares them.
         fields: Traced name of each output.
         forms: Forms of inputs, by traced name.

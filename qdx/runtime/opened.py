@@ -30,7 +30,8 @@ _LOADER: Final = re.compile(
 _CHANGES: Final = re.compile(r"(load|fuse|set|add|enable|disable|hotswap)_")
 _OFFLOADS: Final = re.compile(r"enable_.*offload\Z")
 _EXPORT_AGAIN: Final = (
-    "do it before the export: `qdx export --lora FILE` merges a LoRA; anything else is done in diffusers (load the "
+    "do it before the export: `qdx export --lora FILE` merges a LoRA, and with --lora-ready RANK an artifact takes some when "
+    "it runs; anything else is done in diffusers (load the "
     "original pipeline, change it, fuse and unload adapters), saved with save_pretrained and exported from that folder"
 )
 

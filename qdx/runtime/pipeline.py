@@ -27,6 +27,8 @@ from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 from qdx.exporter.graph.ir.weights import load_buffers
 from qdx.exporter.progress import SILENT, tell_nobody
+from qdx.runtime.adapted_runner import without_adapters
+from qdx.runtime.adapter_methods import offer_adapters
 from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
 from qdx.runtime.obedience import check_call
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from qdx.bundle.reader import Bundle
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
+    from qdx.runtime.adapters import Adapters
 
 
 def open_bundle(
@@ -87,7 +90,7 @@ def open_pipeline(
     skeleton = open_skeleton(bundle, model=model, device=device, progress=progress)
     methods = open_methods(bundle, threads=threads, progress=progress)
     refuse_without_effect(skeleton, frozenset(bundle.manifest.components))
-    attach(skeleton, methods)
+    attach(skeleton, methods, adapters=offer_adapters(skeleton, bundle.manifest, methods))
     refuse_other_sizes(skeleton.pipeline, bundle.manifest)
     return skeleton.pipeline
 
@@ -107,7 +110,8 @@ def open_methods(
     ]
     with progress.task(f"opening on {manifest.target.runtime}", len(entries)) as task:
         for where, entry in entries:
-            runner = backend.open(bundle.path / entry.opened, options, threads=threads)
+            opened = backend.open(bundle.path / entry.opened, options, threads=threads)
+            runner = without_adapters(opened, entry.adapter_inputs)
             methods[where] = TargetMethod(
                 where,
                 tuple(entry.inputs),
@@ -201,6 +205,7 @@ def attach(
     methods: Mapping[str, TargetMethod],
     *,
     called: Callable[[], None] = tell_nobody,
+    adapters: Adapters | None = None,
 ) -> Callable[[], None]:
     """Makes the skeleton's components compute on the target; returns what undoes it.
 
@@ -208,6 +213,7 @@ def attach(
         skeleton: The pipeline.
         methods: What computes, by `component.method`.
         called: Told of every call of a component, when it is done.
+        adapters: What is loaded into the artifacts; they know the scales that calls give. None for nothing.
 
     A call of a component that was changed since raises `UsageError`, and so does one through which a gradient is wanted.
     """
@@ -220,6 +226,8 @@ def attach(
 
     def answer(call: LiveCall) -> Any:
         _check_no_gradient(call)
+        if adapters is not None:
+            call = adapters.prepared(call)
         where = choose_variant(signatures, call)
         if where is None:
             raise UsageError(f"`{call.where}`: is not in the bundle, which holds {', '.join(methods)}",

@@ -35,7 +35,8 @@ _STORES: Final = ("_parameters", "_buffers")
 _TABLES: Final = (*_STORES, "_modules", "_forward_hooks", "_forward_pre_hooks")
 _KNOWN_LIMIT: Final = 3
 _WAY_OUT: Final = (
-    "change the pipeline before the export: `qdx export --lora FILE` merges a LoRA; anything else is done in diffusers "
+    "change the pipeline before the export: `qdx export --lora FILE` merges a LoRA, and with --lora-ready RANK the pipeline's "
+    "load_lora_weights has an effect; anything else is done in diffusers "
     "(load the original, change it, fuse and unload adapters), saved with save_pretrained and exported from that folder"
 )
 _MEMORY: Final = torch._C.TensorBase.untyped_storage  # noqa: SLF001  # its only name

@@ -16,6 +16,7 @@ from qdx.exporter.graph.analysis.flow import Flow, Operation, name_of, numel, sh
 from qdx.exporter.graph.analysis.residuals import Residual, find_residuals
 from qdx.exporter.graph.analysis.roles import find_roles
 from qdx.exporter.graph.analysis.stages import find_stages
+from qdx.exporter.graph.ir.adapters import is_beside
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.graph.ir.site import Site
 
@@ -47,7 +48,7 @@ def sites(graph: Graph) -> tuple[Site, ...]:
     A weight counts as a parameter where it is moved or cast at most between its placeholder and the operation;
     with weight normalization, say, a convolution is a site without a weight.
 
-    Operations that no output depends on are not sites.
+    Operations that no output depends on are not sites, nor are those of adapters beside a layer.
 
     Args:
         graph: A traced graph; also one that `open_attention` or a quantizer's insertion returned.
@@ -64,12 +65,17 @@ def sites(graph: Graph) -> tuple[Site, ...]:
         for node in flow.nodes
         if node in flow.live
         and node not in products
+        and not is_beside(node)
         and (operation := _operation(flow, node)) is not None
     ]
     drafts = [_draft(flow, operation) for operation in operations]
     drafts += [draft for found in attention for draft in _attention_drafts(found)]
     weighted = [one for one in operations if one.name != "embedding" and one.name not in _NORMS]
-    drafts += [_residual_draft(flow, found) for found in find_residuals(flow, weighted)]
+    drafts += [
+        _residual_draft(flow, found)
+        for found in find_residuals(flow, weighted)
+        if not is_beside(found.node)
+    ]
     drafts.sort(key=lambda draft: flow.index[draft.node])
     roles = find_roles(flow, operations, attention)
     stages = find_stages(flow, operations, roles)

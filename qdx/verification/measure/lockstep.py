@@ -25,6 +25,7 @@ from qdx.exporter.errors import InvalidBundle, first_line
 from qdx.exporter.limits import MIB
 from qdx.exporter.measure.metrics import finite_or_none, metrics_of, worst_of
 from qdx.exporter.progress import SILENT, tell_nobody
+from qdx.runtime.adapted_runner import AdaptedRunner
 from qdx.verification.measure.lockstep_runs import (
     LockstepInputs,
     LockstepResult,
@@ -197,4 +198,6 @@ def _given(
     inputs: Mapping[str, torch.Tensor], method: TargetMethod, in_pytorch: TargetMethod
 ) -> LockstepInputs:
     arrays = {name: tensor.numpy() for name, tensor in method.adapted(inputs).items()}
+    if isinstance(method.runner, AdaptedRunner):
+        arrays |= method.runner.filled
     return LockstepInputs(in_pytorch.adapted(inputs), arrays)

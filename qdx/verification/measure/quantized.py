@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qdx.backends.capabilities import SwitchesOptimizationsOff
 from qdx.backends.registry import get_backend
-from qdx.bundle.reader import artifact_path
+from qdx.bundle.reader import artifact_path, method_record
 from qdx.bundle.recipes import rebuilt, recipes_of
 from qdx.bundle.resolution import restored
 from qdx.bundle.target_options import checked_options
@@ -22,6 +22,7 @@ from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.measure.metrics import or_least
 from qdx.exporter.plan.resolve.resolution import Resolution
 from qdx.exporter.progress import SILENT
+from qdx.runtime.adapted_runner import without_adapters
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
 from qdx.source.adapted import identity_of
@@ -215,14 +216,20 @@ def middle_rungs(
         off = _unoptimized_options(bundle, where)
         if off is not None:
             options = {**checked_options(manifest), **off}
-            backend = get_backend(manifest.target.runtime)
-            opens = partial(backend.open, artifact_path(bundle, where), options)
+            opens = partial(_opened, bundle, where, options)
             late = _LateMethod(methods[where], opens)
             # Without its optimizations a runtime is slower than PyTorch.
             most = 1 if where in few else FEW
             rungs.append(Rung(UNOPTIMIZED, late, late.open, late.close, most=most))
         found[where] = tuple(rungs)
     return found
+
+
+def _opened(bundle: Bundle, where: str, options: Mapping[str, str]) -> Runner:
+    """An artifact with these options, and without adapters where it takes some."""
+    backend = get_backend(bundle.manifest.target.runtime)
+    runner = backend.open(artifact_path(bundle, where), options)
+    return without_adapters(runner, method_record(bundle, where).adapter_inputs)
 
 
 def _runner_on(graph: Graph, device: torch.device) -> GraphRunner:

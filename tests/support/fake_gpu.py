@@ -51,7 +51,7 @@ def without_values(graph: Graph, mode: FakeTensorMode) -> FakeGraph:
         graph.outputs,
         LazyWeights(weights, aliases=graph.weights.aliases),
         graph.sizes,
-        mode,
+        mode=mode,
     )
 
 

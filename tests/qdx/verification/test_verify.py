@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from qdx.backends.contract import Proof
+from qdx.exporter.capture.folder import PipelineFolder
 from qdx.exporter.errors import InvalidBundle, InvalidModel, RuntimeMissing, UsageError
 from qdx.source.same_model import check_source
 from qdx.targets.profile import load_target
@@ -22,11 +23,15 @@ from qdx.verification.verify import _check_outside, verify
 from tests.support.quantizing import STATIC, export, plan
 
 
+def folder_at(path) -> PipelineFolder:
+    return PipelineFolder(path, "StableDiffusionPipeline", {}, (), {})
+
+
 def test_a_model_with_the_digests_of_the_bundle_is_accepted(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_bytes(b"{}")
 
-    check_source({"unet/config.json": hashlib.sha256(b"{}").hexdigest()}, tmp_path)
+    check_source({"unet/config.json": hashlib.sha256(b"{}").hexdigest()}, folder_at(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"{} ", None], ids=["altered", "missing"])
@@ -35,7 +40,7 @@ def test_another_model_is_refused_by_the_name_of_the_file(tmp_path, content):
         (tmp_path / "config.json").write_bytes(content)
 
     with pytest.raises(InvalidModel, match=r"config\.json"):
-        check_source({"config.json": hashlib.sha256(b"{}").hexdigest()}, tmp_path)
+        check_source({"config.json": hashlib.sha256(b"{}").hexdigest()}, folder_at(tmp_path))
 
 
 def test_digests_name_no_file_outside_the_model(tmp_path):
@@ -43,7 +48,7 @@ def test_digests_name_no_file_outside_the_model(tmp_path):
     (tmp_path / "model").mkdir()
 
     with pytest.raises(InvalidModel):
-        check_source({"../secret": hashlib.sha256(b"").hexdigest()}, tmp_path / "model")
+        check_source({"../secret": hashlib.sha256(b"").hexdigest()}, folder_at(tmp_path / "model"))
 
 
 def test_a_report_inside_the_bundle_is_refused(tmp_path):
@@ -75,7 +80,9 @@ def test_an_old_report_stays_until_bundle_and_model_were_read(old_report, tmp_pa
 def test_a_verification_that_ends_early_leaves_no_old_report(
     old_report, ddpm, tmp_path, monkeypatch
 ):
-    manifest = SimpleNamespace(plan={}, layout=None, source=SimpleNamespace(files={}))
+    manifest = SimpleNamespace(
+        plan={}, layout=None, setup=(), source=SimpleNamespace(files={}, lora=())
+    )
     bundle = SimpleNamespace(path=tmp_path / "bundle", manifest=manifest)
     monkeypatch.setattr(first_step, "read_bundle", lambda _: bundle)
     monkeypatch.setattr(first_step, "plan_from_json", lambda *_, **__: None)

@@ -38,7 +38,7 @@ def raising(error):
         (ImportError("T5Converter requires the protobuf2 library but it was not found."), "protobuf2"),
         (ImportError("`guard_rail` is not installed: `pip install guard_rail`."), "guard_rail"),
         (ValueError("You need to have sentencepiece9 or other installed to convert"), "sentencepiece9"),
-        (ModuleNotFoundError("No module named 'ftfy.x'", name="ftfy.x"), "ftfy"),
+        (ModuleNotFoundError("No module named 'ftfy9.x'", name="ftfy9.x"), "ftfy9"),
     ],
     ids=lambda value: str(value)[:20],
 )  # fmt: skip

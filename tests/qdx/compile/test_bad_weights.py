@@ -61,7 +61,7 @@ CASES = {
     "missing": (lambda model: (model / "unet" / NAME).unlink(), "unet"),
     "pickle": (as_pickle, "hint: pickle"),
     "a link": (as_link, NAME),
-    "a hard link": (lambda model: os.link(model / "unet" / NAME, model / "weights"), NAME),
+    "a hard link to elsewhere": (lambda model: os.link(model / "unet" / NAME, model.parent / "weights"), NAME),
     "another shape": (changed(lambda t: t.update({KERNEL: t[KERNEL][:, :2].copy()})), KERNEL),
     "a tensor missing": (changed(lambda t: t.pop(KERNEL)), KERNEL),
     "integers": (changed(lambda t: t.update({KERNEL: t[KERNEL].astype(np.int8)})), KERNEL),

@@ -113,19 +113,25 @@ SABOTAGE = {
 }
 
 
+class _Spoiled:
+    """A method whose answers are wrong, and that is in all else as it was."""
+
+    def __init__(self, method, name):
+        self._method, self._name = method, name
+
+    def __call__(self, tensors):
+        return {n: SABOTAGE[self._name](t) for n, t in self._method(tensors).items()}
+
+    def __getattr__(self, attribute):
+        return getattr(self._method, attribute)
+
+
 @pytest.mark.parametrize("name", SABOTAGE)
 def test_a_runner_that_does_wrong_fails(model, bundle, monkeypatch, name):
     opened = first_step.open_methods
 
     def wrong(*args, **kwargs):
-        def spoil(method):
-            def run(tensors):
-                return {n: SABOTAGE[name](t) for n, t in method(tensors).items()}
-
-            run.inputs, run.constants, run.where = method.inputs, method.constants, method.where
-            return run
-
-        return {where: spoil(method) for where, method in opened(*args, **kwargs).items()}
+        return {where: _Spoiled(method, name) for where, method in opened(*args, **kwargs).items()}
 
     monkeypatch.setattr(first_step, "open_methods", wrong)
     report = verify(bundle, model=model, steps=2)
@@ -186,7 +192,7 @@ def test_a_bundle_cannot_have_a_file_of_its_reader_opened(model, bundle, tmp_pat
     manifest["call"] = {"image": str(tmp_path / "private.png")}
     (altered / "qdx.json").write_bytes(dump_json(manifest))
 
-    with pytest.raises(InvalidBundle, match=r"`image`.*expected the size of an image"):
+    with pytest.raises(InvalidBundle, match=r"`image`.*expected the size of a picture"):
         verify(altered, model=model)
 
 

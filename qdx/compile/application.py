@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qdx.targets.layouts import ApplicationLayout, Family, Package, PackagePort
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["Packages", "Placed", "open_layout", "write_resources"]
+__all__ = ["Packages", "Placed", "check_layout", "open_layout", "write_resources"]
 
 _SCRIPT: Final = "compile.sh"
 _VOCABULARY: Final = ("vocab.json", "merges.txt")
@@ -151,26 +151,15 @@ class Packages:
 
 
 def open_layout(
-    name: str,
-    profile: TargetProfile,
-    folder: PipelineFolder,
-    shapes: Shapes,
-    *,
-    halved: bool = False,
+    name: str, profile: TargetProfile, folder: PipelineFolder, *, halved: bool = False
 ) -> Packages:
-    """The layout of a name for a pipeline folder; `halved` as for `Packages`.
+    """The layout of a name for a pipeline; `halved` as for `Packages`.
 
     Raises:
-        InvalidModel: The folder is not a pipeline.
         TargetRefusal: The application does not run such pipelines.
-        UsageError: There is no such layout for the target, sizes are asked to be open, or halves of what has none.
+        UsageError: There is no such layout for the target, or halves are asked of what has none.
     """
     layout = load_layout(name, profile)
-    if shapes != "static":
-        raise UsageError(
-            f"--layout {name}: its packages have fixed sizes, --shapes is {shapes}",
-            hint="leave --shapes out, and export once for each size",
-        )
     family = layout.family(folder.pipeline_class)
     if halved and not any(package.halves for package in family.packages.values()):
         raise UsageError(
@@ -178,6 +167,26 @@ def open_layout(
             hint="leave the option out",
         )
     return Packages(layout, family, halved)
+
+
+def check_layout(
+    name: str | None, profile: TargetProfile, shapes: Shapes, *, halved: bool
+) -> None:
+    """Refuses a layout that the target does not have, open sizes in one, and halves without, before any model is read.
+
+    Raises:
+        UsageError: Likewise.
+    """
+    if name is None:
+        if halved:
+            raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
+        return
+    load_layout(name, profile)
+    if shapes != "static":
+        raise UsageError(
+            f"--layout {name}: its packages have fixed sizes, --shapes is {shapes}",
+            hint="leave --shapes out, and export once for each size",
+        )
 
 
 def write_resources(packages: Packages, staging: Path) -> None:

@@ -22,7 +22,7 @@ from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.alone import alone_notes, why_not_alone
-from qdx.compile.application import open_layout, write_resources
+from qdx.compile.application import check_layout, open_layout, write_resources
 from qdx.compile.lora_ready import check_lora_ready, lora_ready_components
 from qdx.compile.lowering import Job, lower_all
 from qdx.compile.notes import (
@@ -160,9 +160,10 @@ def export(
     check_lora_ready(lora_ready, intent, layout)
     if ranges is not None:
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
+    check_layout(layout, profile, shapes, halved=halves)
     folder = read_model(model, variant=variant).with_setup(check_setup(setup))
     packages = (
-        None if layout is None else open_layout(layout, profile, folder, shapes, halved=halves)
+        None if layout is None else open_layout(layout, profile, folder, halved=halves)
     )
     source = trace_pipeline(
         with_adapters(folder, [parse_lora(str(one)) for one in lora]),
@@ -277,8 +278,6 @@ def export(
 
 
 def _check_layout(layout: str | None, *, halves: bool) -> None:
-    if halves and layout is None:
-        raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
 
 
 def _lora_records(source: TracedPipeline) -> dict[str, Any]:

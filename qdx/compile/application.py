@@ -169,9 +169,7 @@ def open_layout(
     return Packages(layout, family, halved)
 
 
-def check_layout(
-    name: str | None, profile: TargetProfile, shapes: Shapes, *, halved: bool
-) -> None:
+def check_layout(name: str | None, profile: TargetProfile, shapes: Shapes, *, halved: bool) -> None:
     """Refuses a layout that the target does not have, open sizes in one, and halves without, before any model is read.
 
     Raises:
@@ -179,7 +177,9 @@ def check_layout(
     """
     if name is None:
         if halved:
-            raise UsageError("--halves: is for --layout, which names the packages", hint="give both")
+            raise UsageError(
+                "--halves: is for --layout, which names the packages", hint="give both"
+            )
         return
     load_layout(name, profile)
     if shapes != "static":

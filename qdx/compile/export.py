@@ -156,15 +156,12 @@ def export(
     backend = get_backend(profile.runtime)
     intent = load_plan(plan)
     quantizer = _artifact_quantizer(intent, profile, backend, ranges)
-    _check_layout(layout, halves=halves)
+    check_layout(layout, profile, shapes, halved=halves)
     check_lora_ready(lora_ready, intent, layout)
     if ranges is not None:
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
-    check_layout(layout, profile, shapes, halved=halves)
     folder = read_model(model, variant=variant).with_setup(check_setup(setup))
-    packages = (
-        None if layout is None else open_layout(layout, profile, folder, halved=halves)
-    )
+    packages = None if layout is None else open_layout(layout, profile, folder, halved=halves)
     source = trace_pipeline(
         with_adapters(folder, [parse_lora(str(one)) for one in lora]),
         call or {},
@@ -275,9 +272,6 @@ def export(
             ),
         ),
     )
-
-
-def _check_layout(layout: str | None, *, halves: bool) -> None:
 
 
 def _lora_records(source: TracedPipeline) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from qdx.verification.measure.samples import RunSpec
 
 def bundle_of(folder, **manifest):
     """What a reference wants to know of a bundle."""
-    value = {"source": SimpleNamespace(files={"a": "b"}), "components": {}, "left_out": ()}
+    value = {"source": SimpleNamespace(files={"a": "b"}, lora=()), "components": {}, "left_out": ()}
     return SimpleNamespace(manifest=SimpleNamespace(**{**value, **manifest}))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import os
 import re
 import time
 import traceback
@@ -214,7 +213,6 @@ def _export(
         return status, str(error) if status != _DEFECT else _words(error), _frames(error)
     call = write_call(case.call, folder / "inputs")
     out = io.StringIO()
-    os.environ["QDX_DEBUG"] = "1"
     command = [
         "export",
         model,
@@ -230,7 +228,7 @@ def _export(
         bundle,
     ]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        status = run_command([str(one) for one in command])
+        status = run_command(["--debug", *(str(one) for one in command)])
     if not status:
         return 0, "", ""
     said = out.getvalue()

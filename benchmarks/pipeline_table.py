@@ -1,4 +1,5 @@
-"""Every pipeline class of the installed diffusers, exported, opened, and compared with stock diffusers in PyTorch.
+"""Every pipeline class of the installed diffusers, exported, opened, compared with stock diffusers in PyTorch,
+and verified.
 
     python -m benchmarks.pipeline_table -o results.jsonl [--shard 1/4] [--only NAME ...] [--target T] [--plan P]
     python -m benchmarks.pipeline_table --results results.jsonl --page docs/pipeline-table.md

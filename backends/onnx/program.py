@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from qdx.backends.onnx.neutral import remove_neutral_arithmetic
 from qdx.backends.onnx.origin import join_origins, trace_origins
+from qdx.backends.onnx.registry import registry_built_once
 from qdx.backends.onnx.translations import Forms, translation_table
 from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 from qdx.exporter.graph.analysis.flow import name_of
@@ -40,7 +41,7 @@ def translate(graph: Graph, forms: Forms) -> ir.Model:
     Raises:
         TargetRefusal: torch's exporter has no translation for an operator.
     """
-    with _quiet():
+    with _quiet(), registry_built_once():
         try:
             exported = torch.onnx.export(
                 graph.program,

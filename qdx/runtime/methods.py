@@ -69,13 +69,15 @@ class TargetMethod:
 
         Args:
             tensors: By argument name; dtype and rank may be the pipeline's own (a scalar int64
-                timestep), they are adapted to what the artifact declares.
+                timestep), they are adapted to what the artifact declares. Those with whose values it was made must have
+                these.
 
         Returns:
             By field of the method's output.
 
         Raises:
-            UsageError: A tensor is missing, unknown, or of a shape that the artifact does not take.
+            UsageError: A tensor is missing, unknown, of a shape that the artifact does not take, or of other values than
+                it was made with.
         """
         arrays = {name: tensor.numpy() for name, tensor in self.adapted(tensors).items()}
         results = self.runner(arrays)
@@ -89,8 +91,10 @@ class TargetMethod:
         Raises:
             UsageError: As for the call.
         """
+        for name, values in self.fixed.items():
+            self._check_fixed(name, values, tensors.get(name))
         known = {port.argument for port in self.inputs}
-        extra = sorted(tensors.keys() - known)
+        extra = sorted(tensors.keys() - known - self.fixed.keys())
         missing = sorted(known - tensors.keys())
         if extra or missing:
             what = f"`{extra[0]}` is not an input" if extra else f"`{missing[0]}` is missing"
@@ -99,6 +103,14 @@ class TargetMethod:
                 hint="export again with --call arguments like those of this run",
             )
         return {port.name: self._fitted(tensors[port.argument], port) for port in self.inputs}
+
+    def _check_fixed(self, name: str, values: Any, given: torch.Tensor | None) -> None:
+        if given is None or given.tolist() != values:
+            raise UsageError(
+                f"`{self.where}`: `{name}` holds other values than at the export, and the artifact's computation "
+                "depends on them",
+                hint="call it as at the export (a prompt of as many tokens), or export again with a --call like this one",
+            )
 
     def _fitted(self, tensor: torch.Tensor, port: InputPort) -> torch.Tensor:
         dtype = getattr(torch, port.dtype)

@@ -31,7 +31,7 @@ from qdx.runtime.adapted_runner import without_adapters
 from qdx.runtime.adapter_methods import offer_adapters
 from qdx.runtime.caution import caution_of
 from qdx.runtime.methods import TargetMethod
-from qdx.runtime.obedience import check_call
+from qdx.runtime.obedience import check_state
 from qdx.runtime.opened import refuse_without_effect
 from qdx.runtime.placed_modules import ModulePlacer
 from qdx.runtime.sizes import refuse_other_sizes
@@ -234,7 +234,7 @@ def attach(
                              hint="export again with a --call that uses it")  # fmt: skip
         target = methods[where]
         unchanged[call.component].check(target.state)
-        check_call(target, call)
+        check_state(target, call)
         tensors = _tensors(target, call)
         key = (where, repr(call.arguments.get("return_dict")))
         if key not in templates:
@@ -277,11 +277,7 @@ def _tensors(target: TargetMethod, call: LiveCall) -> dict[str, torch.Tensor]:
     """The call's tensors by name; refuses constants that differ from those of the export."""
     numbers = {port.argument for port in target.inputs}
     leaves = call.leaves
-    tensors = {
-        name: leaf
-        for name, leaf in leaves.items()
-        if isinstance(leaf, torch.Tensor) and name not in target.fixed
-    }
+    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, torch.Tensor)}
     tensors |= {
         name: torch.tensor(leaves[name])
         for name in numbers

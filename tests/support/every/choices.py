@@ -791,7 +791,13 @@ CHOICES: Final = (
         r"StableAudio3Inpaint.*",
         call={"mask_start_seconds": 0.05, "mask_end_seconds": 0.1, "mask": ABSENT},
     ),
-    Choice(r"AceStep.*", call={"audio_duration": 0.25, "lyrics": "la la"}),
+    Choice(
+        r"AceStep.*",
+        {
+            "scheduler": {"num_train_timesteps": 1, "shift": 1.0}
+        },  # its model takes times from 0 to 1
+        {"audio_duration": 0.25, "lyrics": "la la"},
+    ),
     Choice(r"LongCatAudio.*", call={"audio_duration_s": 0.1}),
 )
 

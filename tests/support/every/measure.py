@@ -1,4 +1,4 @@
-"""One pipeline class: exported, opened, and its output compared with that of stock diffusers."""
+"""One pipeline class: exported, opened, its output compared with that of stock diffusers, and verified."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class Result:
     Attributes:
         pipeline: Its name in diffusers.
         runs_in_pytorch: Whether the small folder draws there.
-        outcome: `works` at `LEAST_DB` or more, `refused` with the exit status of a refusal, `not built` where
-            the small pipeline itself does not run in PyTorch, else `fails`.
-        psnr_db: Of the artifact's output against PyTorch's; the peak is the range of PyTorch's. None where there is none.
+        outcome: `works` where its gates hold, and at `LEAST_DB` or more in float32; `refused` with the exit status of a
+            refusal; `not built` where the small pipeline itself does not run in PyTorch; else `fails`.
+        psnr_db: Of the artifact's output against PyTorch's: in float32 of any field, the peak is the range of PyTorch's;
+            else what the report says. None where there is none.
         exit_status: Of the export; None where it was not reached.
         message: What was said, or what is wrong.
         frame: Where the first cause was raised, and where in qdx it passed last.
@@ -108,18 +109,32 @@ def measure(
     status, said, frame = _export(case, folder, target, plan, shapes, as_python=as_python)
     if status:
         return result("refused" if status in REFUSALS else "fails", said, frame, exit_status=status)
+    db = None
+    if plan == "float32":
+        with _Caught() as caught:
+            drawn = draw(qdx.open(folder / "bundle"), case)
+        if caught.error is not None:
+            said = f"when opened or called: {_words(caught.error)}"
+            return result("fails", said, _frames(caught.error), exit_status=0)
+        db, where = compared(expected, drawn)
+        if db < LEAST_DB:
+            again, _ = compared(expected, draw(reference, case))
+            doubt = "" if again >= LEAST_DB else f"; PyTorch differs from itself, {again} dB"
+            found_db = db if np.isfinite(db) else None
+            return result("fails", f"{where}: {db} dB{doubt}", psnr_db=found_db, exit_status=0)
     with _Caught() as caught:
-        drawn = draw(qdx.open(folder / "bundle"), case)
+        report = qdx.verify(folder / "bundle", model=folder / "model")
     if caught.error is not None:
-        said = f"when opened or called: {_words(caught.error)}"
-        return result("fails", said, _frames(caught.error), exit_status=0)
-    db, where = compared(expected, drawn)
-    if db >= LEAST_DB:
-        return result("works", psnr_db=db, exit_status=0)
-    again, _ = compared(expected, draw(reference, case))
-    doubt = "" if again >= LEAST_DB else f"; PyTorch differs from itself, {again} dB"
-    found_db = db if np.isfinite(db) else None
-    return result("fails", f"{where}: {db} dB{doubt}", psnr_db=found_db, exit_status=0)
+        said = f"when verified: {_words(caught.error)}"
+        return result("fails", said, _frames(caught.error), psnr_db=db, exit_status=0)
+    missed = "; ".join(
+        f"{gate.name} is {gate.value}, expected {gate.sense} {gate.bound} {gate.note}".strip()
+        for gate in report.gates
+        if not gate.ok
+    )
+    outcome: Outcome = "works" if report.ok else "fails"
+    db = report.pipeline.psnr_db if db is None else db
+    return result(outcome, missed and f"gates: {missed}", psnr_db=db, exit_status=0)
 
 
 def warm_up(target: str) -> None:

@@ -1,5 +1,4 @@
-"""Every pipeline class of the installed diffusers, exported, opened, compared with stock diffusers in PyTorch,
-and verified.
+"""Every pipeline class of the installed diffusers: exported, compared with stock diffusers in PyTorch, verified.
 
     python -m benchmarks.pipeline_table -o results.jsonl [--shard 1/4] [--only NAME ...] [--target T] [--plan P]
     python -m benchmarks.pipeline_table --results results.jsonl --page docs/pipeline-table.md

@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
+from qdx.exporter.capture.known_masks import by_numbers
+
 __all__ = ["Concrete"]
 
 _MADE: Final = frozenset(
@@ -65,6 +67,7 @@ class Concrete(TorchFunctionMode):
             if self._is_known(tensor):
                 self._trace_from_now(tensor)
         if any(id(tensor) in self._known for tensor in tensors):
+            args = by_numbers(func, args, self._is_known)
             args, options = pytree.tree_map(self._as_traced, (args, options))
         return func(*args, **options)
 

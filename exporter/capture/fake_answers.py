@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -14,15 +13,14 @@ from qdx.exporter.capture.calls import LiveCall, substitute
 from qdx.exporter.capture.copies import copy_of
 from qdx.exporter.capture.cost import TooCostlyError
 from qdx.exporter.capture.distributions import is_plain, map_tensors
+from qdx.exporter.capture.known_masks import KnownMasks
+from qdx.exporter.capture.known_values import LISTED_LIMIT, are_alike
 from qdx.exporter.capture.left_behind import hand_back
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.skeleton import Skeleton
 from qdx.exporter.errors import QdxError
 
 __all__ = ["FakeAnswers", "FakeRun", "fake_output"]
-
-_VALUES_LIMIT: Final = 1 << 14
-"""Elements of a tensor whose values a component's Python may read: masks, lengths, positions."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +150,11 @@ def _on_unknown_numbers(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
 
 
 def _on_values(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
-    """A run on real values of small arguments; None where these do not help."""
+    """A run on real values of arguments that are small or hold one value; None where these do not help."""
     values = {
         name: leaf.detach().clone()
         for name, leaf in call.leaves.items()
-        if isinstance(leaf, torch.Tensor) and leaf.numel() <= _VALUES_LIMIT
+        if isinstance(leaf, torch.Tensor) and (leaf.numel() <= LISTED_LIMIT or are_alike(leaf))
     }
     found = _attempt(skeleton, call, values)
     if found is None:
@@ -201,7 +199,7 @@ def _on_fakes(
     arguments = substitute(call.arguments, given)
     copied = None if call.module is None else copy_of(call.module, name=call.component)
     method = call.original if copied is None else getattr(copied, call.method)
-    with nullcontext() if values is not None else skeleton.mode, torch.no_grad():
+    with KnownMasks() if values is not None else skeleton.mode, torch.no_grad():
         found = _settled(method(**arguments))
     if copied is not None and call.module is not None:
         hand_back(copied, call.module)

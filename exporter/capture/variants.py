@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from qdx.exporter.capture.calls import CallRecord, LiveCall, name_leaves, substitute
+from qdx.exporter.capture.known_values import as_values, has_values
 from qdx.exporter.graph.ir.graph import without_variant
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ class CallSignature:
 
     def to_json(self) -> dict[str, Any]:
         """All that it tells, in plain JSON."""
-        fixed = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in self.fixed.items()}
+        fixed = {
+            name: as_values(one) if isinstance(one, torch.Tensor) else one
+            for name, one in self.fixed.items()
+        }
         return {
             "names": sorted(self.names),
             "shapes": {name: list(shape) for name, shape in sorted(self.shapes.items())},
@@ -72,7 +76,7 @@ class CallSignature:
 
     def distance(self, leaves: Mapping[str, Any], state: Mapping[str, str]) -> tuple[int, ...]:
         """How far a call is from the graph, by state, values, shapes and constants; of those as near, fewer inputs are better."""
-        values = sum(not _same_value(leaves.get(name), v) for name, v in self.fixed.items())
+        values = sum(not has_values(leaves.get(name), v) for name, v in self.fixed.items())
         constants = sum(leaves.get(name) != value for name, value in self.constants.items())
         shapes = sum(not _same_shape(leaves.get(name), s) for name, s in self.shapes.items())
         return int(dict(self.state) != dict(state)), values, shapes, constants, len(self.names)
@@ -167,7 +171,7 @@ def representative(group: tuple[CallRecord, ...]) -> CallRecord:
 
 def _kind(record: CallRecord) -> tuple[object, ...]:
     """What no two calls of one graph may differ in, whatever its sizes."""
-    fixed = {name: value.tolist() for name, value in record.fixed.items()}
+    fixed = {name: as_values(value) for name, value in record.fixed.items()}
     words = {
         name: leaf for name, leaf in record.constants().items() if isinstance(leaf, str | bool)
     }
@@ -192,11 +196,6 @@ def _apart(calls: list[CallRecord]) -> list[tuple[CallRecord, ...]]:
 
 def _is_number(leaf: Any) -> bool:
     return isinstance(leaf, int | float) and not isinstance(leaf, bool)
-
-
-def _same_value(leaf: Any, value: Any) -> bool:
-    wanted = value.tolist() if isinstance(value, torch.Tensor) else value
-    return isinstance(leaf, torch.Tensor) and bool(leaf.tolist() == wanted)
 
 
 def _same_shape(leaf: Any, shape: Shape) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUFFERS_FILE",
+    "CONFIG_FILE",
     "VALUES_FILE",
     "copy_helpers",
     "helper_paths",
@@ -37,6 +38,7 @@ __all__ = [
     "write_values",
 ]
 
+CONFIG_FILE: Final = "config.json"
 BUFFERS_FILE: Final = "buffers.safetensors"
 VALUES_FILE: Final = "values.safetensors"
 
@@ -56,7 +58,9 @@ _TOKENIZER_LIMIT_BYTES = 128 * 2**20  # vocabularies of 256,000 tokens take 33 M
 
 
 def copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> tuple[str, ...]:
-    """Writes the index and the files of everything that is not a module.
+    """Writes the index, the files of everything that is no module, and the configurations of modules that no call uses.
+
+    The pipeline's own Python reads such configurations (sizes, types), whether or not it calls the module.
 
     Args:
         folder: The source.
@@ -64,18 +68,22 @@ def copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> t
         staging: The bundle's folder.
 
     Returns:
-        The names of the components that it wrote, in the index's order.
+        The names of the components that are no modules, in the index's order.
     """
     index: dict[str, Any] = {"_class_name": folder.pipeline_class, **folder.options}
     for name in (*folder.components, *folder.absent):
         component = folder.components.get(name)
-        kept = component is not None and name not in skeleton.omitted
+        kept = name in skeleton.modules or name not in skeleton.omitted
         index[name] = (
             [component.library, _class_name(component)] if component and kept else [None, None]
         )
     if "safety_checker" in skeleton.omitted and "requires_safety_checker" in index:
         index["requires_safety_checker"] = False
     write_file(staging / INDEX_FILE, dump_json(index))
+    for name in skeleton.omitted.keys() & skeleton.modules.keys():
+        make_folder(staging / name)
+        config = dump_json(portable(folder.components[name].config))
+        write_file(staging / name / CONFIG_FILE, config)
     names = tuple(
         name
         for name in folder.components

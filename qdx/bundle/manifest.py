@@ -143,7 +143,7 @@ class MethodRecord(_Record):
         constants: Arguments that the method was traced with.
         artifact: The artifact, where a layout has it elsewhere than in `folder`.
         state: What the pipeline had changed in the component when the method was traced, by `path.attribute`.
-        fixed: Tensors, as lists, with whose values it was traced; it answers calls with these alone.
+        fixed: Tensors, see `as_values`, with whose values it was traced; it answers calls with these alone.
         lora: Inputs that take adapters at run time; None without any.
     """
 

@@ -18,6 +18,7 @@ from qdx.exporter.calibrate.provenance import Guidance, Provenance
 from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.timesteps import group_of, timestep_of
+from qdx.exporter.capture.known_values import as_values
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.devices import CPU
 from qdx.exporter.errors import QdxError, StorageError
@@ -304,7 +305,7 @@ class _Run:
         )
         constants = {} if self._schedule is None else self._schedule.constants
         graph = self._graph
-        fixed = {name: value.tolist() for name, value in graph.fixed.items()}
+        fixed = {name: as_values(value) for name, value in graph.fixed.items()}
         return TargetMethod(self.where, inputs, outputs, constants, self, graph.state, fixed)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

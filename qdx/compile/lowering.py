@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.limits import check_request
-from qdx.bundle.companions import make_folder, portable, write_buffers, write_file, write_values
+from qdx.bundle.companions import (
+    CONFIG_FILE,
+    make_folder,
+    portable,
+    write_buffers,
+    write_file,
+    write_values,
+)
 from qdx.bundle.recipes import write_recipe
 from qdx.compile.notes import large_notes
 from qdx.compile.opening import check_opens
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.magnitudes import large_ports
+from qdx.exporter.capture.known_values import as_values
 from qdx.exporter.files import dump_json
 from qdx.exporter.graph.rewrites.adapter_inputs import with_adapter_inputs
 from qdx.exporter.transforms.recipe import quantized_graph
@@ -121,11 +129,11 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     if recipe is not None:
         write_recipe(recipe, folder)
     component = job.source.folder.components[name]
-    write_file(folder / "config.json", dump_json(portable(component.config)))
+    write_file(folder / CONFIG_FILE, dump_json(portable(component.config)))
     for number, member in enumerate(component.members[1:], 1):
         further = folder.with_name(f"{folder.name}_{number}")
         make_folder(further)
-        write_file(further / "config.json", dump_json(portable(member.config)))
+        write_file(further / CONFIG_FILE, dump_json(portable(member.config)))
     write_buffers(job.source.skeleton.modules[name], folder)
     write_values(job.source.weights[name], job.source.captured.values.get(name, ()), folder)
     values = {} if table is None else {table.input: list(table.timesteps)}
@@ -147,7 +155,7 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
         "constants": record.constants(),
         **({} if made.artifact is None else {"artifact": made.artifact}),
         **({"state": dict(record.state)} if record.state else {}),
-        **({"fixed": {k: v.tolist() for k, v in record.fixed.items()}} if record.fixed else {}),
+        **({"fixed": {k: as_values(v) for k, v in record.fixed.items()}} if record.fixed else {}),
         **_lora_inputs(job.lora, layers),
     }
     return entry, (*made.notes, *large_notes(record.where, large))

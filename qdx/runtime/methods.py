@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from qdx.exporter.capture.known_values import has_values
 from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.rewrites.forms import apply, to_artifact
@@ -46,7 +47,7 @@ class TargetMethod:
         constants: Arguments that the artifact was exported with.
         runner: The opened artifact.
         state: What the pipeline had changed in the component when the artifact was made, by `path.attribute`.
-        fixed: Tensors, as lists, with whose values the artifact was made.
+        fixed: Tensors, see `as_values`, with whose values the artifact was made.
     """
 
     where: str
@@ -105,7 +106,7 @@ class TargetMethod:
         return {port.name: self._fitted(tensors[port.argument], port) for port in self.inputs}
 
     def _check_fixed(self, name: str, values: Any, given: torch.Tensor | None) -> None:
-        if given is None or given.tolist() != values:
+        if not has_values(given, values):
             raise UsageError(
                 f"`{self.where}`: `{name}` holds other values than at the export, and the artifact's computation "
                 "depends on them",

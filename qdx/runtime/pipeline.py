@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from qdx.backends.registry import get_backend
 from qdx.bundle.companions import BUFFERS_FILE
@@ -41,6 +42,7 @@ from qdx.source.same_model import check_source, files_outside, read_source
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import nn
 
     from qdx.bundle.reader import Bundle
     from qdx.exporter.capture.model import Model
@@ -219,8 +221,11 @@ def attach(
     """
     templates: dict[tuple[str, str], Any] = {}
     components = {where.split(".")[0] for where in methods}
-    modules = {name: module for name, module in skeleton.modules.items() if name in components}
-
+    modules = {
+        name: module
+        for name, module in skeleton.modules.items()
+        if name in components or _has_no_weights(module)
+    }
     signatures = {where: method.signature for where, method in methods.items()}
     unchanged: dict[str, Unchanged] = {}
 
@@ -252,6 +257,11 @@ def attach(
         unchanged.clear()  # each knows the methods that know this: nothing else would let go of what computes
 
     return detach
+
+
+def _has_no_weights(module: nn.Module) -> bool:
+    """Whether it was built of a configuration alone: a part that the exported call never used."""
+    return any(isinstance(one, FakeTensor) for one in module.parameters())
 
 
 def _check_no_gradient(call: LiveCall) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qdx.exporter.capture.calls import LiveCall
-from qdx.exporter.capture.distributions import flatten_output
+from qdx.exporter.capture.distributions import flatten_output, map_tensors
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.capture.variants import CallSignature, choose_variant
 from qdx.exporter.progress import tell_nobody
@@ -100,6 +100,7 @@ def record_calls(
     keep: int = CALLS_KEPT,
     folder: TensorFolder | None = None,
     told: Callable[[str, float], None] = tell_nobody,
+    altered: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[_Result, dict[str, RecordedMethod]]:
     """Runs a pipeline and keeps what its components were given and what they answered.
 
@@ -111,6 +112,7 @@ def record_calls(
         keep: How many calls of each method to keep, besides the last.
         folder: Takes the kept calls, so that memory holds one of each method; None keeps them in memory.
         told: Told of every call, and of its seconds.
+        altered: What the pipeline gets for each tensor that is answered; None for the tensor itself.
 
     Returns:
         What `run` returned, and the records by `component.method`, variants apart, in order of first use.
@@ -126,7 +128,7 @@ def record_calls(
         told(where, time.perf_counter() - start)
         outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
         kept.setdefault(where, _Spaced(keep, folder)).add(inputs, outputs)
-        return result
+        return result if altered is None else map_tensors(result, altered)
 
     with torch.no_grad(), intercept(modules, answer):
         result = run()

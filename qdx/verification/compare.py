@@ -25,9 +25,11 @@ from qdx.verification.measure.quantized import (
     middle_rungs,
     quantized_wheres,
 )
+from qdx.verification.measure.reference_runs import Reference
 from qdx.verification.measure.runs import ArtifactPipeline, first_pictures
-from qdx.verification.measure.samples import RunResult, Samples, latent_sqnr_db
+from qdx.verification.measure.samples import RunResult, RunSpec, Samples, latent_sqnr_db
 from qdx.verification.measure.selection import compared_in_part
+from qdx.verification.measure.ties import Ties, chooses, measure_ties, misses_a_bound
 from qdx.verification.provenance import proof_of, versions_for
 from qdx.verification.report.model import Report
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from qdx.runtime.reference import RecordedMethod
     from qdx.verification.measure.answers import Answers
     from qdx.verification.measure.components import MethodResult
+    from qdx.verification.measure.picture import PipelineResult
+    from qdx.verification.measure.recorded_run import RecordedRun
     from qdx.verification.measure.rungs import Rung
     from qdx.verification.measure.score import Score
     from qdx.verification.run import Opened, Runs
@@ -214,7 +218,23 @@ class Comparison:
                 sides = (reference.products, made.products)
                 scores = [score.mean(first_pictures(one), spec.prompts) for one in sides]
             latent = latent_sqnr_db(reference.latents, made.latents)
+            ties = self._ties(spec, run, products)
             if found:  # the report shows what the first run made
                 products = replace(products, reference={}, artifact={})
-            found.append(RunResult(spec, methods, products, latent, *scores))
+            found.append(RunResult(spec, methods, products, latent, scores[0], scores[1], ties))
         return Samples(tuple(found), "" if score is None else score.name)
+
+    def _ties(self, spec: RunSpec, run: RecordedRun, products: PipelineResult) -> Ties | None:
+        """What errors that are allowed change, for a picture that misses a bound, of a pipeline that chooses by answers."""
+        opened = self.opened
+        gates = opened.bundle.manifest.resolved.gates
+        if not misses_a_bound(products, gates.pipeline.bounds) or not chooses(run.records):
+            return None
+        reference = Reference(
+            opened.folder,
+            opened.bundle,
+            work=self.work,
+            device=opened.device,
+            progress=opened.progress,
+        )
+        return measure_ties(spec, run, gates.component.sqnr_db_min, reference.run_altered)

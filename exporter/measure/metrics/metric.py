@@ -39,6 +39,7 @@ class Metric:
         kinds: The outputs of pipelines for which it is defined.
         scaled: Whether `compute` also takes `peak`, the width of the range of values; None stands for the reference's
             largest magnitude.
+        twice: From a value to that of twice the error; None where nobody needs it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Metric:
     gate_range: tuple[float, float | None] = (0.0, None)
     kinds: frozenset[OutputKind] = OUTPUT_KINDS
     scaled: bool = False
+    twice: Callable[[float], float] | None = None
 
     @property
     def end(self) -> Literal["min", "max"]:

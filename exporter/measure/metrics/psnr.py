@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.measure.metrics.metric import Metric
@@ -46,4 +47,5 @@ PSNR: Final = Metric(
     meaning="peak signal-to-noise ratio, in decibels",
     gate_range=(0.0, DB_LIMIT),
     scaled=True,
+    twice=lambda value_db: value_db - 10 * math.log10(2),  # twice the mean square
 )

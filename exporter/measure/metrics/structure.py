@@ -75,4 +75,5 @@ SSIM: Final = Metric(
     meaning="structural similarity, from 0 to 1",
     gate_range=(0.0, 1.0),
     kinds=frozenset({"pictures"}),
+    twice=lambda value: 2 * value - 1,  # twice the distance from 1
 )

@@ -33,6 +33,8 @@ from qdx.verification.measure.samples import RunSpec, Trajectory
 from qdx.verification.measure.selection import steps_among
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from qdx.bundle.reader import Bundle
@@ -238,6 +240,20 @@ class Reference:
             self._note("the reference's run is not kept: its call holds more than text and numbers")
         return run
 
+    def run_altered(
+        self, spec: RunSpec, altered: Callable[[torch.Tensor], torch.Tensor]
+    ) -> RecordedRun:
+        """A run in which the pipeline gets other answers than its components gave; nothing keeps it.
+
+        Args:
+            spec: The run.
+            altered: What the pipeline gets for each tensor.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        return self._record(spec, UNKNOWN, altered=altered)
+
     def run_at_other_shape(self, spec: RunSpec, products: Products) -> RecordedRun:
         """A short run at another batch and size, on record."""
         other = other_call(self.pipeline, spec.call, size_pixels(products))
@@ -249,7 +265,13 @@ class Reference:
         """Lets go of the weights."""
         self.pipeline = self._skeleton = self._weights = None
 
-    def _record(self, spec: RunSpec, outlook: Outlook) -> RecordedRun:
+    def _record(
+        self,
+        spec: RunSpec,
+        outlook: Outlook,
+        *,
+        altered: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> RecordedRun:
         skeleton = self._skeleton
         assert skeleton is not None, "the reference was released"
         if self._weights is None:
@@ -284,6 +306,7 @@ class Reference:
                     keep=RECORDED_CALLS,
                     folder=folder,
                     told=told,
+                    altered=altered,
                 )
             except (TypeError, ValueError) as error:
                 name = type(self.pipeline).__name__

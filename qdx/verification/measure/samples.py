@@ -16,6 +16,7 @@ from qdx.runtime.generate import Products
 from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.intervals import Interval, bootstrap
 from qdx.verification.measure.picture import PipelineResult
+from qdx.verification.measure.ties import Ties
 
 __all__ = ["RunResult", "RunSpec", "Samples", "Trajectory", "run_label", "run_specs"]
 
@@ -63,6 +64,8 @@ class RunResult:
             not tell its latents.
         reference_score: Of the user's score function for the reference's pictures; None without one.
         artifact_score: For the artifact's.
+        ties: What errors that are allowed change of the pipeline's choices, where the picture misses a bound; None where
+            it misses none, or they change none.
     """
 
     spec: RunSpec
@@ -71,6 +74,7 @@ class RunResult:
     latent_sqnr_db: float | None
     reference_score: float | None = None
     artifact_score: float | None = None
+    ties: Ties | None = None
 
     @property
     def sqnr_db(self) -> float:
@@ -90,6 +94,7 @@ class RunResult:
             "seed": self.spec.seed,
             "prompts": list(self.spec.prompts),
             "error": self.pipeline.error,
+            "ties": None if self.ties is None else self.ties.to_json(),
             **{n: metrics.finite_or_none(value) for n, value in numbers.items()},
         }
 

@@ -31,6 +31,7 @@ __all__ = [
     "StoredPipeline",
     "StoredRun",
     "StoredSamples",
+    "StoredTies",
 ]
 
 
@@ -232,6 +233,14 @@ class StoredRunMethod(Stored):
     measured: tuple[ReplayedCall, ...]
 
 
+class StoredTies(WithNumbers):
+    """The reference against itself with noise on its answers; see `qdx.verification.measure.ties.Ties`."""
+
+    sqnr_db: Number
+    where: str
+    index: Count
+
+
 class StoredRun(WithNumbers):
     """One run on both sides, with the values of the metrics of the finished pictures."""
 
@@ -243,6 +252,7 @@ class StoredRun(WithNumbers):
     reference_score: Number
     artifact_score: Number
     methods: dict[str, StoredRunMethod]
+    ties: StoredTies | None = None
 
     @property
     def label(self) -> str:

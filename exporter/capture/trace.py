@@ -25,6 +25,7 @@ from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name
 from qdx.exporter.graph.ir.weights import LazyWeights
 from qdx.exporter.graph.rewrites.checks import without_checks
 from qdx.exporter.graph.rewrites.inlined import without_regions
+from qdx.exporter.graph.rewrites.masked_rows import without_masked_rows
 from qdx.exporter.graph.rewrites.real_pairs import without_complex
 from qdx.exporter.graph.rewrites.resampled import without_smoothed_corners
 
@@ -112,7 +113,13 @@ def trace(
     if float16:
         remove_traces(program)
     graph = graph_from_program(program, record, list(examples), weights)
-    for rewrite in (without_regions, without_checks, without_complex, without_smoothed_corners):
+    for rewrite in (
+        without_regions,
+        without_checks,
+        without_complex,
+        without_smoothed_corners,
+        without_masked_rows,
+    ):
         graph = rewrite(graph)
     if float16:
         graph = replace(graph, float16=True, wide=kept_parameters(module))

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qdx.exporter.errors import InvalidModel, StorageError, UsageError, quoted
+from qdx.exporter.errors import InvalidModel, StorageError, quoted
 from qdx.exporter.files import safe_child
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["StoredTensors", "TensorFolder", "rank_of"]
 
 _NAME: Final = "tensor"
+_PAIRS: Final = "pairs"
+"""Complex numbers as pairs of real ones, in a last dimension of two: our reader knows no others."""
 
 
 class TensorFolder:
@@ -37,9 +39,8 @@ class TensorFolder:
 
         Raises:
             StorageError: The disk refused.
-            UsageError: A tensor is of a type that the format does not have.
         """
-        return StoredTensors(self, {name: self._add(one, name) for name, one in tensors.items()})
+        return StoredTensors(self, {name: self._add(one) for name, one in tensors.items()})
 
     def drop(self, tensors: StoredTensors) -> None:
         """Removes what `store` gave, as far as nothing else that was stored is the same.
@@ -66,11 +67,15 @@ class TensorFolder:
             InvalidModel: The file is malformed.
             StorageError: It cannot be read.
         """
+        import torch
+
         file = self._open(digest)
         try:
-            return file.read(_NAME)
+            (name,) = file.tensors
+            found = file.read(name)
         finally:
             file.close()
+        return torch.view_as_complex(found) if name == _PAIRS else found
 
     def rank(self, digest: str) -> int:
         """The number of dimensions of a tensor, from the file's header alone.
@@ -81,17 +86,17 @@ class TensorFolder:
         """
         file = self._open(digest)
         file.close()
-        return len(file.tensors[_NAME].shape)
+        ((name, stored),) = file.tensors.items()
+        return len(stored.shape) - (name == _PAIRS)
 
-    def _add(self, tensor: torch.Tensor, name: str) -> str:
+    def _add(self, tensor: torch.Tensor) -> str:
+        import torch
         from safetensors.torch import save
 
-        if tensor.is_complex():  # our reader knows none
-            raise UsageError(
-                f"the reference passes {quoted(name)} as {tensor.dtype}, which cannot be stored",
-                hint="leave the component out of the export that takes or gives it",
-            )
-        data = save({_NAME: tensor.detach().cpu().contiguous()})
+        name, values = _NAME, tensor.detach().cpu()
+        if tensor.is_complex():
+            name, values = _PAIRS, torch.view_as_real(values.resolve_conj())
+        data = save({name: values.contiguous()})
         digest = hashlib.sha256(data).hexdigest()
         self._uses[digest] += 1
         path = self._path(digest)
@@ -108,7 +113,7 @@ class TensorFolder:
 
     def _open(self, digest: str) -> SafetensorsFile:
         file = SafetensorsFile(safe_child(self.path, f"{digest}.safetensors"))
-        if list(file.tensors) != [_NAME]:
+        if list(file.tensors) not in ([_NAME], [_PAIRS]):
             file.close()
             raise InvalidModel(f"{quoted(file.path)}: holds {len(file.tensors)} tensors, expected "
                                f"one called {quoted(_NAME)}")  # fmt: skip

@@ -27,8 +27,7 @@ def open_attention(graph: Graph, keys: Collection[str]) -> Graph:
     """Writes attention out around its softmax, so that its two products can be quantized.
 
     The scale is multiplied onto the queries, as the scores of quantized queries then need none. A mask of
-    booleans and a causal mask set scores to minus infinity, a mask of numbers is added. Unlike in the
-    node that it replaces, a row in which everything is masked becomes NaN instead of zeros.
+    booleans and a causal mask set scores to minus infinity, a mask of numbers is added.
 
     Args:
         graph: A traced graph; it stays as it is.

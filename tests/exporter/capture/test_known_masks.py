@@ -29,7 +29,9 @@ class Sorted(nn.Module):
         super().__init__()
         self.project = nn.Linear(4, 4)
 
-    def forward(self, text: torch.Tensor, mask: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, text: torch.Tensor, mask: torch.Tensor, picture: torch.Tensor
+    ) -> torch.Tensor:
         rows = [
             torch.cat([row[keep.bool()], row[~keep.bool()]])
             for row, keep in zip(self.project(text), mask, strict=True)

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from qdx.exporter.capture.calls import LiveCall
 from qdx.exporter.capture.distributions import flatten_output, map_tensors
@@ -118,13 +119,14 @@ def record_calls(
         What `run` returned, and the records by `component.method`, variants apart, in order of first use.
     """
     kept: dict[str, _Spaced] = {}
+    by_fields = _ByFields()
 
     def answer(call: LiveCall) -> Any:
         where = choose_variant(graphs, call) or call.where
         graph = graphs.get(where)
         inputs = _as_tensors(call.leaves, frozenset() if graph is None else graph.names)
         start = time.perf_counter()
-        output, result = _call_by_fields(call)
+        output, result = by_fields(call)
         told(where, time.perf_counter() - start)
         outputs = {key: value.detach().clone() for key, value in flatten_output(output).items()}
         kept.setdefault(where, _Spaced(keep, folder)).add(inputs, outputs)
@@ -149,17 +151,33 @@ def _as_tensors(leaves: dict[str, Any], numbers: AbstractSet[str]) -> dict[str, 
     return found
 
 
-def _call_by_fields(call: LiveCall) -> tuple[Any, Any]:
-    """Calls a method so that its outputs have names; what it says, and what the caller wants.
+class _ByFields:
+    """Calls methods so that their outputs have names; answers what a method says, and what the caller wants.
 
     Pipelines like to ask for bare tuples, in which the fields have lost their names.
     """
-    wants_tuple = call.arguments.get("return_dict") is False
-    if not wants_tuple or "return_dict" not in inspect.signature(call.original).parameters:
-        output = call.compute()
-        return output, output
-    output = call.original(**{**call.arguments, "return_dict": True})
-    return output, output.to_tuple() if hasattr(output, "to_tuple") else output
+
+    def __init__(self) -> None:
+        self._bare: dict[str, pytree.TreeSpec] = {}
+
+    def __call__(self, call: LiveCall) -> tuple[Any, Any]:
+        wants_tuple = call.arguments.get("return_dict") is False
+        if not wants_tuple or "return_dict" not in inspect.signature(call.original).parameters:
+            output = call.compute()
+            return output, output
+        output = call.original(**{**call.arguments, "return_dict": True})
+        if not hasattr(output, "to_tuple"):
+            return output, output
+        fields = output.to_tuple()
+        if all(isinstance(field, Tensor) for field in fields):
+            return output, fields
+        # Of a list of tensors, some methods give the list itself and no tuple with it.
+        if call.where not in self._bare:
+            self._bare[call.where] = pytree.tree_structure(call.compute())
+        leaves, bare = pytree.tree_leaves(fields), self._bare[call.where]
+        if len(leaves) != bare.num_leaves:  # it answers other tensors where it is asked for a tuple
+            return output, call.compute()
+        return output, pytree.tree_unflatten(leaves, bare)
 
 
 def _only(outputs: Mapping[str, Tensor], fields: AbstractSet[str]) -> Mapping[str, Tensor]:

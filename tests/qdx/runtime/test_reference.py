@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import pytest
 import torch
 from diffusers import UNet2DModel
+from diffusers.utils import BaseOutput
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +140,32 @@ def test_a_run_that_calls_nothing_leaves_no_record(unet):
     result, records = record_calls({"unet": unet}, lambda: 7)
 
     assert (result, records) == (7, {})
+
+
+@dataclass
+class Residuals(BaseOutput):
+    """Of a ControlNet: a list of tensors, and maybe one more."""
+
+    blocks: list[torch.Tensor]
+    middle: torch.Tensor | None = None
+
+
+@pytest.mark.parametrize("with_middle", [False, True])
+def test_a_list_of_tensors_is_given_as_the_method_gives_it(with_middle):
+    class Control(torch.nn.Module):
+        def forward(self, x, return_dict=True):
+            found = Residuals([x + 1, x + 2], x if with_middle else None)
+            if return_dict:
+                return found
+            return (found.blocks, found.middle) if with_middle else found.blocks
+
+    module, x = Control(), torch.zeros(2)
+    answer, records = record_calls({"control": module}, lambda: module(x, return_dict=False))
+
+    blocks = answer[0] if with_middle else answer
+    assert isinstance(blocks, list)
+    assert [float(one.sum()) for one in blocks] == [2.0, 4.0]
+    assert len(records["control.forward"].calls[0].outputs) == 2 + with_middle
 
 
 def test_the_caller_gets_what_it_asked_for(unet):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,6 +53,7 @@ class FakeAnswers:
     def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
         self._runs: dict[str, FakeRun] = {}
+        self._answered: set[tuple[int, ...]] = set()
 
     def __call__(self, call: LiveCall) -> Any:
         """What a call is answered."""
@@ -62,6 +65,11 @@ class FakeAnswers:
         zeros = map_tensors(
             run.output, lambda fake: torch.zeros(tuple(fake.shape), dtype=fake.dtype)
         )
+        self._answered |= {
+            tuple(leaf.shape)
+            for leaf in pytree.tree_leaves(zeros)
+            if isinstance(leaf, torch.Tensor) and leaf.dim() > 1
+        }
         return zeros, run
 
     def _run(self, call: LiveCall) -> FakeRun:
@@ -69,7 +77,7 @@ class FakeAnswers:
         found = None if key is None else self._runs.get(key)
         if found is not None and not found.fixed:
             return found
-        found = fake_run(self._skeleton, call)
+        found = fake_run(self._skeleton, call, self._answered)
         if key is not None and is_plain(found.output):
             self._runs[key] = found
         return found
@@ -98,25 +106,34 @@ def fake_output(skeleton: Skeleton, call: LiveCall) -> Any:
     return fake_run(skeleton, call).output
 
 
-def fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
+def fake_run(
+    skeleton: Skeleton, call: LiveCall, answered: AbstractSet[tuple[int, ...]] = frozenset()
+) -> FakeRun:
     """Runs a method on fake tensors; where its Python reads values of arguments, on the least of them that it needs.
 
     Where it reads what it computes, nothing but its weights helps: then it really runs.
 
     Nothing of the run stays in the component but what its processors keep, see `hand_back`.
+
+    Args:
+        skeleton: The pipeline without weights.
+        call: The call.
+        answered: Shapes of what components have answered: zeros of these stand for what nobody knows.
     """
     with skeleton.mode.unwatched():
-        return _fake_run(skeleton, call)
+        return _fake_run(skeleton, call, answered)
 
 
-def _fake_run(skeleton: Skeleton, call: LiveCall) -> FakeRun:
+def _fake_run(
+    skeleton: Skeleton, call: LiveCall, answered: AbstractSet[tuple[int, ...]]
+) -> FakeRun:
     try:
         output, written = _on_fakes(skeleton, call)
         return FakeRun(output, written=written)
     except (QdxError, TooCostlyError, MemoryError):
         raise
     except Exception:  # the component's own Python may raise anything
-        for run in (_on_values, _on_unknown_numbers, _on_weights):
+        for run in (partial(_on_values, answered), _on_unknown_numbers, _on_weights):
             if found := run(skeleton, call):
                 return found
         raise
@@ -149,12 +166,14 @@ def _on_unknown_numbers(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
     return None if found is None else FakeRun(found[0], written=found[1])
 
 
-def _on_values(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
+def _on_values(
+    answered: AbstractSet[tuple[int, ...]], skeleton: Skeleton, call: LiveCall
+) -> FakeRun | None:
     """A run on real values of arguments that are small or hold one value; None where these do not help."""
     values = {
         name: leaf.detach().clone()
         for name, leaf in call.leaves.items()
-        if isinstance(leaf, torch.Tensor) and (leaf.numel() <= LISTED_LIMIT or are_alike(leaf))
+        if isinstance(leaf, torch.Tensor) and _is_known(leaf, answered)
     }
     found = _attempt(skeleton, call, values)
     if found is None:
@@ -165,6 +184,12 @@ def _on_values(skeleton: Skeleton, call: LiveCall) -> FakeRun | None:
         if without is not None:
             found, values = without, fewer
     return FakeRun(found[0], values, written=found[1])
+
+
+def _is_known(leaf: torch.Tensor, answered: AbstractSet[tuple[int, ...]]) -> bool:
+    """Whether an argument's values are small or alike, and no zeros that stand for what a component answers."""
+    stands_in = tuple(leaf.shape) in answered and not leaf.any()
+    return (leaf.numel() <= LISTED_LIMIT or are_alike(leaf)) and not stands_in
 
 
 def _attempt(

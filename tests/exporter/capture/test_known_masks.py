@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from qdx.exporter.capture.calls import CallRecord, LiveCall
 from qdx.exporter.capture.fake_answers import fake_run
@@ -72,6 +73,20 @@ def test_what_is_computed_stays_open_and_what_decides_is_fixed():
     (output,) = run(graph, {"text": text}).values()
     with torch.no_grad():
         assert torch.allclose(output, real(text, MASK.long(), picture), atol=1e-6)
+
+
+def test_zeros_that_stand_for_an_answer_are_no_values():
+    mode = WatchedMode()
+    with fake_parameters(mode), torch.no_grad():
+        module = Sorted().eval()
+    skeleton = SimpleNamespace(mode=mode, modules={"transformer": module}, folder=None)
+    picture = torch.zeros(1, 3, LISTED_LIMIT)
+    arguments = {"text": torch.zeros(1, LENGTH, 4), "mask": MASK.long(), "picture": picture}
+    call = LiveCall("transformer", "forward", module.forward, arguments, None)
+
+    assert "picture" in fake_run(skeleton, call).fixed
+    with pytest.raises(DynamicOutputShapeException):
+        fake_run(skeleton, call, {tuple(picture.shape)})
 
 
 @pytest.mark.parametrize(

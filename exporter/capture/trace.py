@@ -24,6 +24,7 @@ from qdx.exporter.errors import Refusal, TargetRefusal, first_line
 from qdx.exporter.graph.ir.graph import Graph, TensorSpec, dtype_name
 from qdx.exporter.graph.ir.weights import LazyWeights
 from qdx.exporter.graph.rewrites.checks import without_checks
+from qdx.exporter.graph.rewrites.computed import with_constants_computed
 from qdx.exporter.graph.rewrites.inlined import without_regions
 from qdx.exporter.graph.rewrites.masked_rows import without_masked_rows
 from qdx.exporter.graph.rewrites.real_pairs import without_complex
@@ -119,6 +120,7 @@ def trace(
         without_complex,
         without_smoothed_corners,
         without_masked_rows,
+        with_constants_computed,
     ):
         graph = rewrite(graph)
     if float16:

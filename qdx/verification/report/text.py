@@ -76,7 +76,7 @@ def _gates(report: StoredReport) -> str:
             figure(gate.value),
             f"{gate.sense} {gate.bound:g}",
             gate.rests_on,
-            "ok" if gate.ok else f"FAILED  {gate.note}".rstrip(),
+            f"{'ok' if gate.ok else 'FAILED'}  {gate.note}".rstrip(),
         )
         for gate in report.gates
     ]

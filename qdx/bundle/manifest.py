@@ -5,6 +5,7 @@ The schema is closed: an unknown key or another major version is an error, never
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -133,6 +134,18 @@ class LoraInputs(_Record):
         return frozenset(name for layer in self.layers for name in (layer.down, layer.up))
 
 
+def signature_of_ports(
+    inputs: tuple[InputPort, ...],
+    state: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    constants: Mapping[str, Any],
+) -> CallSignature:
+    """The calls that a method of these inputs answers; the other arguments as in `MethodRecord`."""
+    shapes = {port.argument: port.shape for port in inputs if port.form is None}
+    names = frozenset(port.argument for port in inputs)
+    return CallSignature(names, shapes, state, fixed, constants)
+
+
 class MethodRecord(_Record):
     """One method of a component, compiled into one folder of the bundle.
 
@@ -159,9 +172,7 @@ class MethodRecord(_Record):
     @property
     def signature(self) -> CallSignature:
         """The calls that it answers."""
-        shapes = {port.argument: port.shape for port in self.inputs if port.form is None}
-        names = frozenset(port.argument for port in self.inputs)
-        return CallSignature(names, shapes, self.state, self.fixed, self.constants)
+        return signature_of_ports(self.inputs, self.state, self.fixed, self.constants)
 
     @property
     def adapter_inputs(self) -> frozenset[str]:

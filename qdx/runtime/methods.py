@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from qdx.bundle.manifest import signature_of_ports
 from qdx.exporter.capture.known_values import has_values
-from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.rewrites.forms import apply, to_artifact
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Runner
     from qdx.bundle.manifest import InputPort, OutputPort
+    from qdx.exporter.capture.variants import CallSignature
 
 
 _SAME_TIMESTEP: Final = 1e-6
@@ -61,9 +62,7 @@ class TargetMethod:
     @property
     def signature(self) -> CallSignature:
         """The calls that it answers."""
-        shapes = {port.argument: port.shape for port in self.inputs if port.form is None}
-        names = frozenset(port.argument for port in self.inputs)
-        return CallSignature(names, shapes, self.state, self.fixed, self.constants)
+        return signature_of_ports(self.inputs, self.state, self.fixed, self.constants)
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Runs the method.

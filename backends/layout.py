@@ -52,7 +52,7 @@ def graph_in_layout(graph: Graph, layout: TargetLayout) -> Graph:
 
 def _placed(spec: TensorSpec, port: Port, *, dynamic: bool, scalars: bool = True) -> TensorSpec:
     shape = spec.shape
-    if port.rank == 0:
+    if port.rank == 0 and shape == (1,):
         shape = ()
     elif not shape and (port.rank == 1 or not scalars):
         shape = (1,)

@@ -30,6 +30,8 @@ class CallRecord:
         module: The component as it was at the call, see `copy_of`; None for the one that the pipeline has.
         reads_results: Whether the component's Python reads what it computes from its weights.
         fixed: Tensors among the arguments on whose values the component's Python depends, with these values.
+        varied: Names of the vectors among the arguments that hold several values: of steps that are computed together each has
+            its own timestep.
     """
 
     component: str
@@ -42,6 +44,7 @@ class CallRecord:
     module: nn.Module | None = field(default=None, repr=False, compare=False)
     fixed: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
     reads_results: bool = False
+    varied: frozenset[str] = frozenset()
 
     @property
     def leaves(self) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def _run_once(skeleton: Skeleton, call: dict[str, Any]) -> list[CallRecord]:
                 module=copies[key],
                 fixed=run.fixed,
                 reads_results=run.reads_results,
+                varied=_varied(call),
             )
         )
         return found
@@ -147,6 +148,15 @@ def intercept(modules: dict[str, nn.Module], answer: Answer) -> Iterator[None]:
         yield
     finally:
         undo()
+
+
+def _varied(call: LiveCall) -> frozenset[str]:
+    """Names of the vectors that hold several values."""
+    return frozenset(
+        name
+        for name, leaf in call.leaves.items()
+        if isinstance(leaf, torch.Tensor) and leaf.dim() == 1 and bool((leaf != leaf[:1]).any())
+    )
 
 
 def route(modules: dict[str, nn.Module], answer: Answer) -> Callable[[], None]:

@@ -141,7 +141,8 @@ def calls_by_variant(
         first = group[0]
         count[first.component, first.method] += 1
         variant = count[first.component, first.method]
-        numbered = tuple(replace(record, variant=variant) for record in group)
+        varied = frozenset().union(*(record.varied for record in group))
+        numbered = tuple(replace(record, variant=variant, varied=varied) for record in group)
         found[numbered[0].where] = numbered
     return found
 

@@ -403,7 +403,7 @@ def _fit_to_layout(record: CallRecord, profile: TargetProfile) -> CallRecord:
             record.component, record.method, name, str(tensor.dtype).removeprefix("torch.")
         )
         shape = tuple(tensor.shape)
-        if port.rank == 0 and tensor.dim() == 1:
+        if port.rank == 0 and tensor.dim() == 1 and name not in record.varied:
             shape = ()
         elif port.rank == 1 and tensor.dim() == 0:
             shape = (1,)

@@ -234,7 +234,19 @@ def _has_no_values(tensor: torch.Tensor) -> bool:
 
 
 def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and type(one) is type(other):
+        return _have_equal_values(one, other)
     return type(one) is type(other) and isinstance(one, _PLAIN) and bool(one == other)
+
+
+def _have_equal_values(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether both are the same numbers: in one memory, as after a move to where it is already, or known and equal."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if _MEMORY(one) is _MEMORY(other):
+        return one.stride() == other.stride() and one.storage_offset() == other.storage_offset()
+    is_known = not isinstance(one, FakeTensor) and not isinstance(other, FakeTensor)
+    return is_known and torch.equal(one, other)
 
 
 def _is_harmless(attribute: str, before: Any, after: Any) -> bool:

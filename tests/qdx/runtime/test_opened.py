@@ -61,6 +61,9 @@ HARMLESS = {
     "a layout of memory": lambda p: p.unet.to(memory_format=torch.channels_last),
     "no gradients": lambda p: p.unet.requires_grad_(False),
     "adapters taken away": lambda p: p.unload_lora_weights(),
+    "a parameter around the same values": lambda p: setattr(
+        p.unet.conv_in, "weight", torch.nn.Parameter(p.unet.conv_in.weight.to("cpu"))
+    ),
     "evaluation": lambda p: p.unet.eval(),
     "a registry of hooks without one": lambda p: HookRegistry.check_if_exists_or_initialize(p.unet),
 }

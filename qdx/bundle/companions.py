@@ -58,9 +58,7 @@ _TOKENIZER_LIMIT_BYTES = 128 * 2**20  # vocabularies of 256,000 tokens take 33 M
 
 
 def copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> tuple[str, ...]:
-    """Writes the index, the files of everything that is no module, and the configurations of modules that no call uses.
-
-    The pipeline's own Python reads such configurations (sizes, types), whether or not it calls the module.
+    """Writes the index and the files of everything that is not a module.
 
     Args:
         folder: The source.
@@ -80,10 +78,6 @@ def copy_helpers(folder: PipelineFolder, skeleton: Skeleton, staging: Path) -> t
     if "safety_checker" in skeleton.omitted and "requires_safety_checker" in index:
         index["requires_safety_checker"] = False
     write_file(staging / INDEX_FILE, dump_json(index))
-    for name in skeleton.omitted.keys() & skeleton.modules.keys():
-        make_folder(staging / name)
-        config = dump_json(portable(folder.components[name].config))
-        write_file(staging / name / CONFIG_FILE, config)
     names = tuple(
         name
         for name in folder.components

@@ -32,6 +32,7 @@ from qdx.compile.notes import (
     table_notes,
     upcast_notes,
 )
+from qdx.compile.unused import write_unused
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file
@@ -210,7 +211,7 @@ def export(
     memory = None if cache is None else StoredNumbers(cache)
     with remembering(memory), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
-        helpers = copy_helpers(source.folder, skeleton, writer.staging)
+        helpers = _write_without_artifacts(source, writer.staging)
         needs_model = why_not_alone(source, entries, writer.staging)
         helper_notes: tuple[str, ...] = ()
         if isinstance(backend, AddsHelpers):
@@ -272,6 +273,12 @@ def export(
             ),
         ),
     )
+
+
+def _write_without_artifacts(source: TracedPipeline, staging: Path) -> tuple[str, ...]:
+    """Writes what no artifact is made of; returns the names of the components that are no modules."""
+    write_unused(source, staging)
+    return copy_helpers(source.folder, source.skeleton, staging)
 
 
 def _lora_records(source: TracedPipeline) -> dict[str, Any]:

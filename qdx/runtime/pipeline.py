@@ -37,7 +37,7 @@ from qdx.runtime.opened import refuse_without_effect
 from qdx.runtime.placed_modules import ModulePlacer
 from qdx.runtime.sizes import refuse_other_sizes
 from qdx.runtime.unchanged import Unchanged
-from qdx.runtime.values import load_values
+from qdx.runtime.values import load_values, value_folders
 from qdx.source.same_model import check_source, files_outside, read_source
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def open_skeleton(
         buffers = bundle.path / folder / BUFFERS_FILE
         if buffers.exists():
             load_buffers(skeleton.modules[name], SafetensorsFile(buffers))
+    for name, folder in value_folders(bundle).items():
         load_values(skeleton.modules[name], bundle.path / folder)
     return skeleton
 

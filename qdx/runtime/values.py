@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from qdx.bundle.reader import Bundle
 
-__all__ = ["load_values", "value_names"]
+__all__ = ["load_values", "value_folders", "value_names"]
 
 
 def load_values(module: nn.Module, folder: Path) -> None:
@@ -55,10 +55,24 @@ def value_names(bundle: Bundle) -> Mapping[str, tuple[str, ...]]:
         StorageError: One cannot be read.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for name, component in bundle.manifest.components.items():
-        path = bundle.path / next(iter(component.methods.values())).folder / VALUES_FILE
-        if path.exists():
-            file = SafetensorsFile(path)
-            found[name] = tuple(file.tensors)
-            file.close()
+    for name, folder in value_folders(bundle).items():
+        file = SafetensorsFile(bundle.path / folder / VALUES_FILE)
+        found[name] = tuple(file.tensors)
+        file.close()
     return found
+
+
+def value_folders(bundle: Bundle) -> Mapping[str, str]:
+    """Folders of the bundle that hold such parameters, by component: of those with artifacts, and of those without a call."""
+    folders = {
+        **{name: name for name in bundle.manifest.omitted},
+        **{
+            name: next(iter(component.methods.values())).folder
+            for name, component in bundle.manifest.components.items()
+        },
+    }
+    return {
+        name: folder
+        for name, folder in folders.items()
+        if (bundle.path / folder / VALUES_FILE).exists()
+    }

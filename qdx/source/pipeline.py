@@ -31,7 +31,7 @@ from qdx.exporter.capture.sizes import open_sizes
 from qdx.exporter.capture.skeleton import Skeleton, build_skeleton
 from qdx.exporter.capture.trace import trace
 from qdx.exporter.capture.upcasts import upcast_components
-from qdx.exporter.errors import InvalidModel, Refusal, TargetRefusal, UsageError, quoted
+from qdx.exporter.errors import InvalidModel, TargetRefusal, UsageError, quoted
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint
 from qdx.exporter.graph.ir.weight_files import variants_in
 from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights, load_buffers
@@ -290,7 +290,6 @@ def trace_pipeline(
         if record.component in unreadable:
             raise unreadable[record.component]
     chosen, left_out = _choose(captured, components)
-    _check_values(captured)
     _check_adapters(folder, left_out)
     skeleton = _without_unused(skeleton, captured)
     return TracedPipeline(folder, skeleton, checkpoints, weights, captured, chosen, left_out, cache)
@@ -364,19 +363,6 @@ def _check_adapters(folder: PipelineFolder, left_out: Sequence[str]) -> None:
             raise UsageError(
                 f"--lora: an adapter changes {quoted(component)}, which --components leaves out of the export",
                 hint="export the component too, or give an adapter without weights for it",
-            )
-
-
-def _check_values(captured: Capture) -> None:
-    """Refuses parameters that the pipeline reads of a component which it never calls: nothing of that is in a bundle."""
-    called = {record.component for record in captured.calls.values()}
-    for component, names in captured.values.items():
-        if component not in called:
-            raise TargetRefusal(
-                f"{quoted(f'{component}.{names[0]}')}: the pipeline's own Python reads this parameter's values and never "
-                f"calls {quoted(component)}, so that no artifact is made of it",
-                refusals=(Refusal(component, "its parameters are read and it is never called"),),
-                hint="choose a call that uses the component",
             )
 
 

@@ -29,7 +29,14 @@ from qdx.verification.measure.reference_runs import Reference
 from qdx.verification.measure.runs import ArtifactPipeline, first_pictures
 from qdx.verification.measure.samples import RunResult, RunSpec, Samples, latent_sqnr_db
 from qdx.verification.measure.selection import compared_in_part
-from qdx.verification.measure.ties import Ties, chooses, measure_ties, misses_a_bound
+from qdx.verification.measure.ties import (
+    Noise,
+    Outcome,
+    Ties,
+    chooses,
+    measure_ties,
+    misses_a_bound,
+)
 from qdx.verification.provenance import proof_of, versions_for
 from qdx.verification.report.model import Report
 
@@ -237,4 +244,10 @@ class Comparison:
             device=opened.device,
             progress=opened.progress,
         )
-        return measure_ties(spec, run, gates.component.sqnr_db_min, reference.run_altered)
+
+        def again(noise: Noise) -> Outcome:
+            noisy = reference.run_altered(spec, noise)
+            return noisy.records, noisy.made.products
+
+        made = (run.records, run.made.products)
+        return measure_ties(made, gates.component.sqnr_db_min, again)

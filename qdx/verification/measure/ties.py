@@ -18,11 +18,18 @@ from qdx.exporter.measure.metrics import Metric, finite_or_none, metrics_of
 from qdx.verification.measure.picture import PipelineResult, compare_products
 
 if TYPE_CHECKING:
+    from qdx.runtime.generate import Products
     from qdx.runtime.reference import RecordedCall, RecordedMethod
-    from qdx.verification.measure.recorded_run import RecordedRun
-    from qdx.verification.measure.samples import RunSpec
 
-__all__ = ["Noise", "Ties", "chooses", "first_other_choice", "measure_ties", "misses_a_bound"]
+__all__ = [
+    "Noise",
+    "Outcome",
+    "Ties",
+    "chooses",
+    "first_other_choice",
+    "measure_ties",
+    "misses_a_bound",
+]
 
 _DRAWS: Final = 4
 _LEAST_RANK: Final = 2
@@ -75,23 +82,27 @@ class Noise:
         return tensor + noise * (self._share * tensor.square().mean().sqrt())
 
 
+Outcome = tuple[Mapping[str, "RecordedMethod"], "Products"]
+"""The calls of a run, by `component.method`, and what it made."""
+
+
 def measure_ties(
-    spec: RunSpec, run: RecordedRun, sqnr_db: float, again: Callable[[RunSpec, Noise], RecordedRun]
+    reference: Outcome, sqnr_db: float, again: Callable[[Noise], Outcome]
 ) -> Ties | None:
     """Runs the reference with noise, a few times; the run that chose otherwise and differs most, or None where none did.
 
     Args:
-        spec: What is run.
-        run: What the reference did.
+        reference: What it did without.
         sqnr_db: Of every answer with noise.
-        again: Runs the reference.
+        again: Runs it with noise.
     """
+    records, products = reference
     found: list[Ties] = []
     for seed in range(_DRAWS):
-        noisy = again(spec, Noise(sqnr_db, seed))
-        other = first_other_choice(run.records, noisy.records)
+        noisy_records, noisy_products = again(Noise(sqnr_db, seed))
+        other = first_other_choice(records, noisy_records)
         if other is not None:
-            changed = compare_products(run.made.products, noisy.made.products)
+            changed = compare_products(products, noisy_products)
             found.append(Ties(sqnr_db, *other, replace(changed, reference={}, artifact={})))
     return min(found, key=lambda one: one.pipeline.psnr_db or math.nan, default=None)
 

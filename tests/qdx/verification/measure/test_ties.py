@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,12 +79,10 @@ def test_a_bound_is_missed_by_any_metric(psnr_db, ssim, misses):
 
 
 def made(run, value: float):
-    products = {"images": torch.full((1, 8, 8, 3), value).numpy()}
-    return SimpleNamespace(records=run, made=SimpleNamespace(products=products))
+    return run, {"images": torch.full((1, 8, 8, 3), value).numpy()}
 
 
 def test_of_several_runs_with_noise_the_one_that_differs_most_counts():
-    spec = RunSpec({}, 0)
     run = made(records([7, 7], [3, 7]), 0.5)
     answers = iter(
         [
@@ -95,12 +92,12 @@ def test_of_several_runs_with_noise_the_one_that_differs_most_counts():
             made(records([7, 7], [3, 9]), 0.55),
         ]
     )
-    ties = measure_ties(spec, run, 50.0, lambda _spec, _noise: next(answers))
+    ties = measure_ties(run, 50.0, lambda _: next(answers))
 
     assert ties is not None
     assert (ties.sqnr_db, ties.where, ties.index) == (50.0, "transformer.forward", 1)
     assert ties.pipeline.psnr_db == pytest.approx(-20 * math.log10(0.4), abs=1e-3)
-    assert measure_ties(spec, run, 50.0, lambda _spec, _noise: run) is None
+    assert measure_ties(run, 50.0, lambda _: run) is None
 
 
 def judged(psnr_db: float, ties: Ties | None):

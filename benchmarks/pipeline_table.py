@@ -37,9 +37,9 @@ from tests.support.every.measure import LEAST_DB, Result, warm_up
 _HEAD: Final = """# Pipeline classes
 
 What becomes of every pipeline class of diffusers {diffusers} on ONNX Runtime in `float32`: a small folder with random
-weights is exported with the call that its signature asks for, opened, and compared with stock diffusers in PyTorch, the
-same seed in both. `works` is a PSNR of {least:.0f} dB or more, in any field of the output; the peak is the range of
-PyTorch's. `refused` ends with a message and exit status 2, 3 or 4, and no bundle.
+weights is exported with the call that its signature asks for, opened, compared with stock diffusers in PyTorch, the same
+seed in both, and verified. `works` is a PSNR of {least:.0f} dB or more, in any field of the output (the peak is the range
+of PyTorch's), and a `qdx verify` whose gates hold. `refused` ends with a message and exit status 2, 3 or 4, and no bundle.
 
 `python -m benchmarks.pipeline_table -o out/pipelines.jsonl` measures, in two hours on one core, and with `--results
 out/pipelines.jsonl --page docs/pipeline-table.md` makes this page. `make test-all` runs every class of the page again, and

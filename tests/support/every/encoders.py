@@ -137,13 +137,13 @@ def make_encoder(name: str, made: type | None, tokenizer: Any, options: Mapping[
         return (made or getattr(transformers, name))(
             getattr(transformers, config)(**{**values, **words, **options})
         )
+    if name == "T5GemmaEncoder":
+        raise LookupError(
+            "transformers reads back a T5GemmaEncoder that it has saved as one of two billion parameters"
+        )
     if name not in _COMPOSED:
         raise LookupError(f"there is no small configuration of {name}")
     config = _COMPOSED[name](_words(tokenizer), options)
-    if name == "T5GemmaEncoder":
-        from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
-
-        made = T5GemmaEncoder
     return (made or getattr(transformers, name))(config)
 
 
@@ -276,7 +276,6 @@ _COMPOSED: Final = {
     "Qwen3VLForConditionalGeneration": _qwen3_vl,
     "Qwen3VLModel": _qwen3_vl,
     "RobertaSeriesModelWithTransformation": _roberta_series,
-    "T5GemmaEncoder": lambda words, options: _t5gemma(words, options).encoder,
     "T5GemmaEncoderModel": _t5gemma,
 }
 ENCODERS: Final = frozenset({*_PLAIN, *_COMPOSED})

@@ -29,9 +29,9 @@ def runs(monkeypatch):
     found = []
     real = fake_answers.fake_run
 
-    def counting(skeleton, call):
+    def counting(skeleton, call, answered):
         found.append(call)
-        return real(skeleton, call)
+        return real(skeleton, call, answered)
 
     monkeypatch.setattr(fake_answers, "fake_run", counting)
     return found

@@ -43,6 +43,7 @@ def test_the_pipeline_reads_their_sizes_and_cannot_call_them(tiny_sd, tmp_path):
         pipeline(**CALL | {"output_type": "np"})
 
 
+@pytest.mark.slow
 def test_parameters_that_are_read_of_them_travel_along(tiny_sd, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     from diffusers import StableDiffusionPipeline

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_USUAL = 1e6
+"""Larger numbers, and what is none, is memory that a constructor has not written to."""
+
+
 def randomise(components: Mapping[str, Any], seed: int) -> None:
     """Redraw the parameters of every torch module among a pipeline's components, in place.
 
@@ -58,6 +62,6 @@ def _redraw(name: str, tensor: torch.Tensor, generator: torch.Generator) -> None
             # Keeps a unit-variance input near unit variance, whatever the layer.
             fan_in = max(tensor[0].numel(), 1)
             tensor.copy_(noise / fan_in**0.5)
-        elif constant or name.endswith("bias"):
+        elif constant or name.endswith("bias") or not bool((tensor.abs() < _USUAL).all()):
             tensor.copy_(0.1 * noise)
         # What is left are fixed one-dimensional tables, such as Fourier frequencies.

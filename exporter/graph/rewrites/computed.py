@@ -37,7 +37,7 @@ def with_constants_computed(graph: Graph) -> Graph:
     editor = ProgramEditor(graph)
     nodes = {node.name: node for node in editor.nodes.nodes}
     for number, (name, value) in enumerate(found.items()):
-        constant = editor.add_constant(f"computed_{number}", value)
+        constant = editor.add_constant(f"computed_{number}", value.contiguous())
         nodes[name].replace_all_uses_with(constant)
     return editor.finish()
 
@@ -53,6 +53,7 @@ def _computed(graph: Graph) -> dict[str, torch.Tensor]:
     values = {name: buffers[name] for name in lifted if buffers[name].numel() <= _LIMIT}
     rounded: set[str] = set()
     for node in graph.program.graph.nodes:
+        _forget_written(node, values)
         value = _value(node, values)
         if value is None:
             continue
@@ -62,7 +63,7 @@ def _computed(graph: Graph) -> dict[str, torch.Tensor]:
     return {
         node.name: values[node.name]
         for node in graph.program.graph.nodes
-        if node.name in rounded
+        if node.name in rounded & values.keys()
         and values[node.name].is_floating_point()
         and any(user.name not in values for user in node.users)
     }
@@ -84,4 +85,18 @@ def _value(node: Node, known: dict[str, torch.Tensor]) -> torch.Tensor | None:
     args, options = map_arg((node.args, node.kwargs), lambda one: known[one.name])
     with torch.no_grad():
         found: torch.Tensor = operator(*args, **options)
-    return found.contiguous()
+    return found
+
+
+def _forget_written(node: Node, known: dict[str, torch.Tensor]) -> None:
+    """Takes out of what is known the tensors into which a node writes, and their views."""
+    operator: Any = node.target
+    if not isinstance(operator, torch._ops.OpOverload) or not operator._schema.is_mutable:  # noqa: SLF001
+        return
+    written = {
+        known[one.name].untyped_storage().data_ptr()
+        for one in node.all_input_nodes
+        if one.name in known
+    }
+    for name in [n for n, one in known.items() if one.untyped_storage().data_ptr() in written]:
+        del known[name]

@@ -56,6 +56,22 @@ def test_what_is_moved_alone_or_is_decided_by_an_input_stays():
     assert {"exp", "arange", "mul"} <= set(names(graph))
 
 
+def test_a_tensor_that_is_written_into_is_none_that_is_known():
+    class Filled(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            places = torch.zeros(4, 2)
+            before = places.exp()
+            turned = places.T
+            places[:, 0] = torch.arange(4.0)
+            places[:, 1] = places[:, 1] + x
+            return {"y": (turned / 3).sin(), "z": (places / 3).cos(), "before": before}
+
+    x = torch.randn(4, generator=torch.Generator().manual_seed(0))
+    graph = graph_of_module(Filled(), {"x": x})
+    expected = Filled()(x)
+    assert all(torch.equal(one, expected[name]) for name, one in run(graph, {"x": x}).items())
+
+
 @pytest.mark.parametrize("side", [2**7, 2**9])
 def test_large_constants_are_left_to_the_runtime(side):
     class Large(nn.Module):

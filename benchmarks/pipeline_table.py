@@ -15,10 +15,11 @@ import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Final
 
 os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error", TRANSFORMERS_VERBOSITY="error")
@@ -49,6 +50,14 @@ fails where one becomes worse than it says. Classes that the page does not name 
 |---|---|---|---|
 | {works} | {refused} | {fails} | {untried} |
 """
+_OTHERS: Final = """
+## Other targets
+
+PSNR of the image in dB, as `qdx verify` measures it, of classes whose every gate holds; what is not executed here is computed
+by the interpreters of qdx, see [Verification](verification.md). `--target T --plan P -o FILE` measures, and `--other
+'HEADING=FILE'` makes the column.
+
+"""
 _MEANINGS: Final = {
     "refused": "The number is that of the reason below.",
     "fails": "The export ended with another exit status, the artifact could not be called, or its output differs.",
@@ -57,8 +66,10 @@ _MEANINGS: Final = {
 }
 
 
-def page(results: Iterable[Result]) -> Iterator[str]:
-    """The page, in parts."""
+def page(
+    results: Iterable[Result], others: Mapping[str, Iterable[Result]] = MappingProxyType({})
+) -> Iterator[str]:
+    """The page, in parts; of other targets by the heading of their column."""
     import diffusers
 
     sorted_results = sorted(results, key=lambda one: one.pipeline)
@@ -86,6 +97,27 @@ def page(results: Iterable[Result]) -> Iterator[str]:
         yield f"\n## {title}\n\n{_MEANINGS[outcome]}\n\n| Pipeline | Reason |\n|---|---|\n"
         yield "".join(rows)
         yield "\n" + "".join(f"{number}. {reason}\n" for reason, number in reasons.items())
+    yield from _other_targets(others)
+
+
+def _other_targets(others: Mapping[str, Iterable[Result]]) -> Iterator[str]:
+    """A table with a column for each target, PSNR or outcome."""
+    if not others:
+        return
+    found = {heading: {one.pipeline: one for one in results} for heading, results in others.items()}
+    names = sorted({name for results in found.values() for name in results})
+    yield _OTHERS + f"| Pipeline | {' | '.join(found)} |\n|---|{'---|' * len(found)}\n"
+    for name in names:
+        cells = (_cell(results.get(name)) for results in found.values())
+        yield f"| {name} | {' | '.join(cells)} |\n"
+
+
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return ""
+    if result.outcome == "works" and result.psnr_db is not None:
+        return f"{result.psnr_db:.0f}"
+    return result.outcome
 
 
 def _reason(result: Result) -> str:
@@ -160,9 +192,15 @@ def main() -> int:
         "--results", type=Path, help="make the page of these results, and run nothing"
     )
     parser.add_argument("--page", type=Path, help="where the page is written")
+    parser.add_argument(
+        "--other", action="append", default=[], metavar="HEADING=FILE", help="a column of the page"
+    )
     options = parser.parse_args()
     if options.results is not None:
-        options.page.write_text("".join(page(read_results(options.results))), encoding="utf-8")
+        columns = (one.partition("=") for one in options.other)
+        others = {heading: read_results(Path(file)) for heading, _, file in columns}
+        words = "".join(page(read_results(options.results), others))
+        options.page.write_text(words, encoding="utf-8")
     else:
         print(f"qdx of {Path(qdx.__file__).parent.parent}", file=sys.stderr)
         run(options)

@@ -139,8 +139,12 @@ def test_the_page_has_every_outcome(tmp_path: Path):
         Result("CPipeline", runs_in_pytorch=True, outcome="fails", message="images: 15.9 dB"),
         Result("DPipeline", runs_in_pytorch=False, outcome="not built", message="KeyError: 'x'"),
     ]
-    text = "".join(page(results))
+    text = "".join(page(results, {"One `w8`": results[:2], "Two": results[2:3]}))
     for line in (
+        "| Pipeline | One `w8` | Two |",
+        "| APipeline | 121 |  |",
+        "| BPipeline | refused |  |",
+        "| CPipeline |  | fails |",
         "| APipeline | 121 |",
         "| BPipeline | 1 |",
         "1. a / (b)",

@@ -30,6 +30,7 @@ from qdx.verification.measure.runs import ArtifactPipeline, first_pictures
 from qdx.verification.measure.samples import RunResult, RunSpec, Samples, latent_sqnr_db
 from qdx.verification.measure.selection import compared_in_part
 from qdx.verification.measure.ties import (
+    ROUNDING_DB,
     Noise,
     Outcome,
     Ties,
@@ -250,4 +251,4 @@ class Comparison:
             return noisy.records, noisy.made.products
 
         made = (run.records, run.made.products)
-        return measure_ties(made, gates.component.sqnr_db_min, again)
+        return measure_ties(made, max(gates.component.sqnr_db_min, ROUNDING_DB), again)

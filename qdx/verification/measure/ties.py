@@ -1,8 +1,8 @@
 """What errors that are allowed change of a pipeline that chooses whole numbers, such as tokens, by what is answered.
 
 Of two tokens that are as likely as each other the least error decides, and the picture is another one afterwards. So the
-reference runs again with noise on every answer, of the size that the bound on components allows: where that makes it
-choose otherwise, an artifact that differs from it by as much did nothing wrong.
+reference runs again with noise on every answer, of the size that the bound on components allows and of no more than rounding
+makes: where that makes it choose otherwise, an artifact that differs from it by as much did nothing wrong.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qdx.runtime.reference import RecordedCall, RecordedMethod
 
 __all__ = [
+    "ROUNDING_DB",
     "Noise",
     "Outcome",
     "Ties",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 _DRAWS: Final = 4
+ROUNDING_DB: Final = 50.0
+"""What floats of sixteen bits are held to. A plan may allow larger errors; tokens that these change are a loss of quality."""
 _LEAST_RANK: Final = 2
 """Of tokens and of what is computed, [batch, length, ...]; timesteps and sizes have less."""
 

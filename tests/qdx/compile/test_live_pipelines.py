@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 
 import qdx
 from qdx.exporter.errors import InvalidModel, UsageError
+from qdx.exporter.plan import load_plan
 from tests.support.live_pipelines import CALL, LIVE, differences, drawn, snapshot
+from tests.support.processor import SEVEN_BITS
 
 ALONE = {"pruned", "shortened", "perturbed", "adapted"}
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -50,7 +53,15 @@ def test_a_class_of_somebodys_own_cannot_be_opened_without_it(tmp_path):
 def test_a_quantized_export_from_memory_passes_its_gates(tmp_path):
     pipeline = LIVE["pruned"](tmp_path)
     bundle, call = tmp_path / "bundle", {**CALL, "num_inference_steps": 4}
-    qdx.export(pipeline, target="onnxruntime", plan="w8a8", output=bundle, call=call)
+    plan = load_plan("w8a8").to_json()
+    if SEVEN_BITS:
+        for rule in plan["rules"]:
+            if rule.get("weights", {}).get("dtype") == "int8":
+                rule["weights"]["reduce_range"] = True
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    qdx.export(
+        pipeline, target="onnxruntime", plan=tmp_path / "plan.json", output=bundle, call=call
+    )
     report = qdx.verify(bundle, model=pipeline)
     assert report.ok, [gate for gate in report.gates if not gate.ok]
 

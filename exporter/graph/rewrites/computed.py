@@ -52,10 +52,12 @@ def _computed(graph: Graph) -> dict[str, torch.Tensor]:
     )
     values = {name: buffers[name] for name in lifted if buffers[name].numel() <= _LIMIT}
     rounded: set[str] = set()
+    in_place = any(map(_writes, graph.program.graph.nodes))
     for node in graph.program.graph.nodes:
-        _forget_written(node, values)
         value = _value(node, values)
         if value is None:
+            if in_place and (_writes(node) or _may_view(node)):  # what views it may be written into
+                _forget(node, values)
             continue
         values[node.name] = value
         if name_of(node) in _ROUNDED or any(one.name in rounded for one in node.all_input_nodes):
@@ -75,7 +77,7 @@ def _value(node: Node, known: dict[str, torch.Tensor]) -> torch.Tensor | None:
     if node.op != "call_function" or not isinstance(operator, torch._ops.OpOverload):  # noqa: SLF001  # its only name
         return None
     inputs = node.all_input_nodes
-    if operator._schema.is_mutable or not all(one.name in known for one in inputs):  # noqa: SLF001
+    if _writes(node) or not all(one.name in known for one in inputs):
         return None
     if not inputs and name_of(node) not in _MADE:
         return None
@@ -88,15 +90,22 @@ def _value(node: Node, known: dict[str, torch.Tensor]) -> torch.Tensor | None:
     return found
 
 
-def _forget_written(node: Node, known: dict[str, torch.Tensor]) -> None:
-    """Takes out of what is known the tensors into which a node writes, and their views."""
-    operator: Any = node.target
-    if not isinstance(operator, torch._ops.OpOverload) or not operator._schema.is_mutable:  # noqa: SLF001
-        return
-    written = {
+def _writes(node: Node) -> bool:
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
+
+
+def _may_view(node: Node) -> bool:
+    """Whether what a node answers may share memory with what it is given, as parts of a tensor do."""
+    schema: Any = getattr(node.target, "_schema", None)
+    return schema is not None and any(one.alias_info is not None for one in schema.returns)
+
+
+def _forget(node: Node, known: dict[str, torch.Tensor]) -> None:
+    """Takes out of what is known the tensors that a node is given, and their views."""
+    memory = {
         known[one.name].untyped_storage().data_ptr()
         for one in node.all_input_nodes
         if one.name in known
     }
-    for name in [n for n, one in known.items() if one.untyped_storage().data_ptr() in written]:
+    for name in [n for n, one in known.items() if one.untyped_storage().data_ptr() in memory]:
         del known[name]

@@ -64,7 +64,14 @@ def test_a_tensor_that_is_written_into_is_none_that_is_known():
             turned = places.T
             places[:, 0] = torch.arange(4.0)
             places[:, 1] = places[:, 1] + x
-            return {"y": (turned / 3).sin(), "z": (places / 3).cos(), "before": before}
+            halves = torch.arange(8.0).sqrt()
+            halves.chunk(2)[0].copy_(x)
+            return {
+                "y": (turned / 3).sin(),
+                "z": (places / 3).cos(),
+                "before": before,
+                "halves": halves + 1,
+            }
 
     x = torch.randn(4, generator=torch.Generator().manual_seed(0))
     graph = graph_of_module(Filled(), {"x": x})

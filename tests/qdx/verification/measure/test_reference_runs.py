@@ -17,7 +17,8 @@ from qdx.verification.measure.samples import RunSpec
 
 def bundle_of(folder, **manifest):
     """What a reference wants to know of a bundle."""
-    value = {"source": SimpleNamespace(files={"a": "b"}, lora=()), "components": {}, "left_out": ()}
+    source = SimpleNamespace(files={"a": "b"}, lora=())
+    value = {"source": source, "components": {}, "left_out": (), "omitted": ()}
     return SimpleNamespace(manifest=SimpleNamespace(**{**value, **manifest}))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, Strict, model_validator
 
@@ -13,7 +14,7 @@ from qdx.exporter.plan.schema.model import OneOf
 from qdx.exporter.plan.schema.scheme import FloatDtype, InputsDtype, TableDtype
 from qdx.exporter.strict_model import StrictModel
 
-__all__ = ["Kernel", "offer_of"]
+__all__ = ["Kernel", "offer_of", "reached"]
 
 # TOML has lists only; they are taken as tuples.
 _Loose = Strict(strict=False)
@@ -105,6 +106,20 @@ class Kernel(StrictModel):
             and self._carries_inputs(request)
         )
 
+    def covers(self, other: Kernel) -> bool:
+        """Whether the row speaks of every request of which another one does, so that the other, after it, decides nothing."""
+        return (
+            set(other.op) <= set(self.op)
+            and other.head_multiple % self.head_multiple == 0
+            and (self.head_limit is None or self.head_limit >= (other.head_limit or math.inf))
+            and (not self.whole_blocks or other.whole_blocks)
+            and self.weight_symmetric in {None, other.weight_symmetric}
+            and self.input_symmetric in {None, other.input_symmetric}
+            and all(
+                _includes(getattr(self, column), getattr(other, column)) for column in _COLUMNS
+            )
+        )
+
     def _carries_weights(self, request: Request) -> bool:
         scheme = request.weights
         if scheme is None or not scheme.quantized:
@@ -142,6 +157,15 @@ def offer_of(kernels: Iterable[Kernel], request: Request) -> Offer:
     return Offer("refused", _missing(rows, request))
 
 
+def reached(kernels: Iterable[Kernel]) -> dict[int, Kernel]:
+    """Returns the rows that decide something, by their numbers from 1: not those that one before them covers."""
+    found: dict[int, Kernel] = {}
+    for number, kernel in enumerate(kernels, 1):
+        if not any(before.covers(kernel) for before in found.values()):
+            found[number] = kernel
+    return found
+
+
 def _missing(kernels: tuple[Kernel, ...], request: Request) -> str:
     """Why no row speaks of a request."""
     weights = request.weights
@@ -151,6 +175,20 @@ def _missing(kernels: tuple[Kernel, ...], request: Request) -> str:
     if request.op not in known:
         return f"only {', '.join(known)} run in low precision" if known else "nothing runs so"
     return "no kernel computes or stores this combination"
+
+
+_COLUMNS: Final = (
+    "weights",
+    "weight_granularity",
+    "weight_tables",
+    "inputs",
+    "input_granularity",
+    "storage",
+)
+
+
+def _includes(column: tuple[str, ...] | None, other: tuple[str, ...] | None) -> bool:
+    return column is None or (other is not None and set(other) <= set(column))
 
 
 def _holds(column: tuple[str, ...] | None, value: str) -> bool:

@@ -103,6 +103,10 @@ def parse_target(text: str, *, source: str) -> TargetProfile:
     if faults:
         raise here.listing(faults)
     profile = _validated(_resolved(data), here)
+    both = [dtype for dtype in profile.storage_dtypes if dtype in profile.refused]
+    if both:
+        words = f"`refused.{both[0]}`: `storage_dtypes` has it too, expected one of the two"
+        raise here.listing([(("refused", both[0]), words)])
     if profile.name in list_targets():
         words = f"`name` is {quoted(profile.name)}, which is a target of qdx"
         raise here.listing(
@@ -235,7 +239,15 @@ def _resolved(data: dict[str, Any]) -> dict[str, Any]:
         mine = {key: value for key, value in layout.items() if key != "base"}
         own["layout"] = _upon(_base_layout(layout["base"]), mine)
     extended = own.pop("extends", None)
-    return own if extended is None else _upon(_resolved(_read(extended)), own)
+    return own if extended is None else _upon(_without_offered(_resolved(_read(extended)), own), own)
+
+
+def _without_offered(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A base without its refusals of types that a target upon it stores: they hold for the base alone."""
+    stored, refused = own.get("storage_dtypes"), base.get("refused")
+    if not isinstance(stored, list) or not isinstance(refused, dict):
+        return base
+    return {**base, "refused": {dtype: why for dtype, why in refused.items() if dtype not in stored}}
 
 
 def _base_layout(name: str) -> dict[str, Any]:

@@ -34,15 +34,19 @@ def command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the targets, or describe one; check a target of your own, a TOML file."""
+    """List the targets, or describe one with its kernels; check a target of your own, a TOML file."""
     from qdx.targets import list_targets, load_target
 
     if as_toml or schema:
         sys.stdout.write(_to_start_from(name, schema=schema))
         return
     if name is not None:
-        data = _described(load_target(name))
-        emit(data, as_json=as_json, text=_as_text(data))
+        from qdx.cli.kernel_words import kernels_words
+
+        profile = load_target(name)
+        data = _described(profile)
+        text = f"{_as_text(data)}\n\n{kernels_words(profile.kernels)}"
+        emit(data, as_json=as_json, text=text)
         return
     found = [_described(load_target(one)) for one in list_targets()]
     rows = [

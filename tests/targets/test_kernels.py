@@ -13,7 +13,7 @@ from qdx.exporter.dtypes import number_type
 from qdx.exporter.plan.resolve.feasibility import Request
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.targets import TargetProfile, list_targets, load_target
-from qdx.targets.kernels import Kernel, offer_of
+from qdx.targets.kernels import Kernel, offer_of, reached
 
 FOLDER = Path(qdx.targets.__file__).parent
 W8, W4 = Weights(dtype="int8"), Weights(dtype="int4")
@@ -287,3 +287,25 @@ def test_values_rounded_and_computed_as_floats_are_never_faster(target):
 def test_a_limit_without_a_reason_is_no_row():
     with pytest.raises(ValidationError, match="the reason"):
         Kernel(op=("qk",), form="native", why="8 bits", slower_below_macs=5)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "covered"),
+    [
+        ({}, {}, True),
+        ({}, {"weights": ("int8",), "input_granularity": ("token",)}, True),
+        ({"weights": ("int8", "int4")}, {"weights": ("int8",)}, True),
+        ({"weights": ("int8",)}, {}, False),
+        ({"weights": ("int8",)}, {"weights": ("int8", "int4")}, False),
+        ({"input_symmetric": True}, {}, False),
+        ({"whole_blocks": True}, {}, False),
+        ({"head_limit": 256}, {}, False),
+        ({"head_limit": 256}, {"head_limit": 64}, True),
+        ({"head_multiple": 8}, {"head_multiple": 16}, True),
+        ({"head_multiple": 16}, {"head_multiple": 8}, False),
+    ],
+)
+def test_a_row_decides_nothing_after_one_that_speaks_of_all_that_it_does(first, then, covered):
+    rows = [Kernel(op=("linear",), form="native", why="w", **one) for one in (first, then)]
+
+    assert list(reached(rows)) == ([1] if covered else [1, 2])

@@ -51,6 +51,25 @@ def test_a_file_extends_a_target(tmp_path):
     assert {**own.layout.inputs, timestep: base.layout.inputs[timestep]} == base.layout.inputs
 
 
+def test_a_type_that_a_file_stores_is_no_longer_refused():
+    base = load_target("tensorrt")
+    own = parse_target(
+        'extends = "tensorrt"\nname = "x"\nstorage_dtypes = ["bfloat16", "float32"]\n'
+        '[choices]\nfloat_dtype = { value = "bfloat16", why = "it is there" }\n',
+        source="x.toml",
+    )
+
+    assert "bfloat16" in base.refused
+    assert "bfloat16" not in own.refused
+
+
+def test_a_file_does_not_offer_and_refuse_one_type():
+    with pytest.raises(InvalidTarget) as caught:
+        parse_target(SMALL + '[refused]\nbfloat16 = "not here"\n', source="x.toml")
+
+    assert "`refused.bfloat16`: `storage_dtypes` has it too" in str(caught.value)
+
+
 def test_a_glob_of_a_file_comes_before_those_that_it_takes_over():
     own = parse_target(
         SMALL + '[layout.outputs]\n"unet*.forward.*" = { name = "mine" }\n', source="x.toml"

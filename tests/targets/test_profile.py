@@ -36,6 +36,13 @@ def test_each_target_is_named_like_its_file(name):
     assert name == load_target(name).name
 
 
+@pytest.mark.parametrize("name", list_targets())
+def test_no_number_type_is_both_offered_and_refused(name):
+    profile = load_target(name)
+
+    assert not set(profile.storage_dtypes) & profile.refused.keys()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_runtime_s_own_target_is_named_like_it(name):
     profile = load_target(name)

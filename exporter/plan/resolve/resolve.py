@@ -234,7 +234,7 @@ def _examination(resolved: ResolvedPlan, target: PlanTarget) -> Examination:
         f"choose another type for these components or another target; `{target.name}` stores {stored}"
         if components
         else "a later rule can ask something else of these operations, such as "
-        f"{_floats_of(resolved, refused)}; `qdx targets` describes what there is"
+        f"{_floats_of(resolved, refused)}; `qdx targets {target.name}` lists what runs in low precision"
     )
     return Examination(resolved, (*components, *map(_site_refusal, refused)), hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -15,7 +16,10 @@ from qdx.exporter.errors import StorageError, UsageError, quoted
 from qdx.exporter.files import write_new_file
 
 if TYPE_CHECKING:
-    from qdx.exporter.plan import Plan, ResolvedPlan
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from qdx.exporter.plan import AskedGates, Plan, ResolvedPlan
+    from qdx.exporter.plan.resolve.untraced import Quantizing
 
 __all__ = ["app"]
 
@@ -85,9 +89,18 @@ def check(
         )
     resolved = None if target is None or model is None else _resolved(loaded, target, model)
     data: dict[str, Any] = {"plan": loaded}
-    if resolved is not None:
-        data |= {"target": resolved.target, "resolution": resolved}
-    emit(data, as_json=as_json, text=_as_text(loaded, resolved))
+    if resolved is None:
+        emit(data, as_json=as_json, text=_as_text(loaded))
+        return
+    from qdx.exporter.plan.resolve.untraced import quantizing_rules
+
+    # Nothing ran dry, so that no component's kind is known.
+    rules = quantizing_rules(loaded, [one.component for one in resolved.components], {})
+    data |= {"target": resolved.target, "resolution": resolved, "quantizing": rules}
+    show = shlex.join(
+        ["qdx", "plan", "show", plan, "--model", str(model), "--target", str(target)]
+    )
+    emit(data, as_json=as_json, text=_resolved_text(loaded, resolved, rules, show))
 
 
 app.command("show")(plan_show.command)
@@ -114,17 +127,46 @@ def _resolved(plan: Plan, target: str, model: Path) -> ResolvedPlan:
     return resolve(plan, weighted_components(folder), profile, upcast=upcast_components(folder))
 
 
-def _as_text(plan: Plan, resolved: ResolvedPlan | None) -> str:
-    """The rules or what became of them, then the gates."""
-    from qdx.cli.plan_words import gate_words, labelled, options_words, rules_words
+def _as_text(plan: Plan) -> str:
+    """The rules, then the options and the gates."""
+    from qdx.cli.plan_words import rules_words
 
-    if resolved is None:
-        first = rules_words(plan)
-    else:
-        rows = [(r.component, r.asked, r.rule, r.becomes, r.why) for r in resolved.components]
-        first = table(("component", "asked", "rule", "becomes", "why"), rows)
+    return "\n\n".join([rules_words(plan), *_options_and_gates(plan, plan.gates)])
+
+
+def _resolved_text(
+    plan: Plan,
+    resolved: ResolvedPlan,
+    rules: Mapping[str, Sequence[Quantizing]],
+    show: str,
+) -> str:
+    """What becomes of each component and why, what may be quantized of it, then the options and the gates."""
+    from qdx.cli.plan_words import labelled, quantizing_words
+
+    rows = [
+        (one.component, one.asked, one.rule, one.becomes, quantizing_words(rules[one.component]))
+        for one in resolved.components
+    ]
+    columns = ("component", "floats asked", "by rule", "floats become", "rules for its operations")
+    whys: dict[str, list[str]] = {}
+    for one in resolved.components:
+        whys.setdefault(one.why, []).append(one.component)
+    labels = {", ".join(names): why for why, names in whys.items()}
+    if any(rules.values()):
+        labels["operations"] = (
+            "rules quantize those that they select, and leave the rest as the floats above; which operations, a trace finds: "
+            f"`{show}`"
+        )
+    width = max(map(len, labels))
+    reasons = "\n".join(labelled(label, words, width) for label, words in labels.items())
+    parts = [table(columns, rows), reasons]
+    return "\n\n".join([*parts, *_options_and_gates(plan, resolved.gates)])
+
+
+def _options_and_gates(plan: Plan, gates: AskedGates) -> Iterator[str]:
+    from qdx.cli.plan_words import gate_words, labelled, options_words
+
     options = options_words(plan)
-    gates = table(
-        ("gate", "expected"), [*gate_words(plan.gates if resolved is None else resolved.gates)]
-    )
-    return "\n\n".join([first, *([labelled("options", options, 12)] if options else []), gates])
+    if options:
+        yield labelled("options", options, 12)
+    yield table(("gate", "expected"), [*gate_words(gates)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from qdx.exporter.plan import AskedGates, AskedInputs, AskedWeights, Plan, Rule
+    from qdx.exporter.plan.resolve.untraced import Quantizing
     from qdx.exporter.plan.schema.metric_gates import MetricGates
     from qdx.exporter.plan.schema.settings import Smoothing
 
@@ -17,6 +19,7 @@ __all__ = [
     "inputs_words",
     "labelled",
     "options_words",
+    "quantizing_words",
     "rules_words",
     "weights_words",
 ]
@@ -69,6 +72,15 @@ def rules_words(plan: Plan) -> str:
         "\n".join([rule.id or f"rules[{index}]", *_rule_lines(rule)])
         for index, rule in enumerate(plan.rules)
     )
+
+
+def quantizing_words(rules: Sequence[Quantizing]) -> str:
+    """Returns the rules that may quantize operations of a component, such as `w8a8, attention (if it is a denoiser)`; `-` for none."""
+    words = []
+    for kinds, same in groupby(rules, key=lambda one: one.kinds):
+        names = ", ".join(one.rule for one in same)
+        words.append(f"{names} (if it is a {' or '.join(kinds)})" if kinds else names)
+    return ", ".join(words) or "-"
 
 
 def options_words(plan: Plan) -> str:

@@ -76,7 +76,8 @@ def test_targets_as_json(qdx):
 
 
 def test_a_target_for_gpus_says_what_it_is_for_and_what_builds_its_engines(qdx):
-    rows = dict(line.split("  ", 1) for line in qdx("targets", "tensorrt-ada").out.splitlines())
+    described = qdx("targets", "tensorrt-ada").out.split("\n\n")[0]
+    rows = dict(line.split("  ", 1) for line in described.splitlines())
     rows = {name: value.strip() for name, value in rows.items()}
 
     assert rows["versions"] == ">=10.12,<12"

@@ -104,6 +104,28 @@ def test_a_plan_of_operations_is_checked_against_components_without_a_trace(qdx,
 
     assert (done.status, done.err) == (0, "")
     assert [line.split()[0] for line in done.out.splitlines()[1:3]] == ["unet", "vae"]
+    assert "w8a8, attention (if it is a denoiser)" in done.out.splitlines()[1]
+    assert "no rule" not in done.out
+    assert f"`qdx plan show w8a8 --model {model} --target openvino`" in " ".join(done.out.split())
+
+
+def test_a_plan_of_floats_is_not_said_to_quantize(qdx, model):
+    done = qdx("plan", "check", "float16", "--target", "openvino", "--model", model)
+
+    assert [line.split() for line in done.out.splitlines()[1:3]] == [
+        ["unet", "float16", "rules[0]", "float16", "-"],
+        ["vae", "float16", "rules[0]", "float16", "-"],
+    ]
+    assert "plan show" not in done.out
+
+
+def test_what_a_checked_plan_may_quantize_is_data_too(qdx, model):
+    done = qdx("plan", "check", "w8a8", "--target", "openvino", "--model", model, "--json")
+
+    assert json.loads(done.out)["quantizing"]["unet"] == [
+        {"rule": "w8a8", "kinds": ["denoiser"]},
+        {"rule": "attention", "kinds": ["denoiser"]},
+    ]
 
 
 @pytest.fixture

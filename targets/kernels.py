@@ -115,9 +115,7 @@ class Kernel(StrictModel):
             and (not self.whole_blocks or other.whole_blocks)
             and self.weight_symmetric in {None, other.weight_symmetric}
             and self.input_symmetric in {None, other.input_symmetric}
-            and all(
-                _includes(getattr(self, column), getattr(other, column)) for column in _COLUMNS
-            )
+            and all(_includes(getattr(self, column), getattr(other, column)) for column in _COLUMNS)
         )
 
     def _carries_weights(self, request: Request) -> bool:

@@ -239,7 +239,9 @@ def _resolved(data: dict[str, Any]) -> dict[str, Any]:
         mine = {key: value for key, value in layout.items() if key != "base"}
         own["layout"] = _upon(_base_layout(layout["base"]), mine)
     extended = own.pop("extends", None)
-    return own if extended is None else _upon(_without_offered(_resolved(_read(extended)), own), own)
+    return (
+        own if extended is None else _upon(_without_offered(_resolved(_read(extended)), own), own)
+    )
 
 
 def _without_offered(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +249,10 @@ def _without_offered(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, 
     stored, refused = own.get("storage_dtypes"), base.get("refused")
     if not isinstance(stored, list) or not isinstance(refused, dict):
         return base
-    return {**base, "refused": {dtype: why for dtype, why in refused.items() if dtype not in stored}}
+    return {
+        **base,
+        "refused": {dtype: why for dtype, why in refused.items() if dtype not in stored},
+    }
 
 
 def _base_layout(name: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.source.schedule import MethodSchedule, Rehearsal
 
-__all__ = ["Observer", "calibrate", "computing_samples"]
+__all__ = ["Observer", "calibrate", "calibrated_call", "computing_samples"]
 
 _STEPS: Final = "num_inference_steps"
 
@@ -120,7 +120,7 @@ def calibrate(
         InsufficientMemory: Memory will not do, or that of the GPU ran out.
     """
     skeleton = build_skeleton(folder)
-    full = _full_call(skeleton, call, settings)
+    full = calibrated_call(skeleton, call, settings)
     calls = sample_calls(full, settings.samples, prompts)
     signatures = {where: signature_of(graph) for where, graph in graphs.items()}
     with (
@@ -348,8 +348,19 @@ class _Groups:
         return self.boundaries[where]
 
 
-def _full_call(skeleton: Skeleton, call: dict[str, Any], settings: Calibration) -> dict[str, Any]:
-    """The call with everything that a run needs, and as many steps as the settings say."""
+def calibrated_call(
+    skeleton: Skeleton, call: dict[str, Any], settings: Calibration
+) -> dict[str, Any]:
+    """Returns a pipeline call with everything that a run needs, and as many steps as the settings say.
+
+    Args:
+        skeleton: The pipeline.
+        call: Arguments as the user gave them.
+        settings: Of the calibration.
+
+    Raises:
+        UsageError: The pipeline takes no number of steps, or not this call.
+    """
     parameters = call_parameters(skeleton.pipeline)
     full = complete_call(skeleton.pipeline, call)
     if _STEPS not in parameters:

@@ -20,6 +20,9 @@ _FORMS: Final = {
     "stored": "stored: weights are stored in low precision and computed as floats",
     "refused": "refused: what the target cannot do",
 }
+_HEAD: Final = """\
+what runs in low precision: the first row that fits an operation decides, by its number, and
+where none fits the plan is refused"""
 _COLUMNS: Final = (("row", 3), ("operations", 14), ("weights", 24), ("inputs", 18), ("why", 33))
 """Names and widths; with two spaces between them, 100 characters."""
 
@@ -31,10 +34,7 @@ def kernels_words(kernels: Sequence[Kernel]) -> str:
     found = reached(kernels)
     if not found:
         return "kernels  none: nothing runs in low precision"
-    parts = [
-        "what runs in low precision: the first row that fits an operation decides, by its number, and\n"
-        "where none fits the plan is refused"
-    ]
+    parts = [_HEAD]
     for form, title in _FORMS.items():
         rows = [(n, kernel) for n, kernel in found.items() if kernel.form == form]
         if rows:
@@ -63,9 +63,7 @@ def _lines(number: int, kernel: Kernel) -> Iterator[str]:
 
 def _line(cells: Sequence[str]) -> str:
     widths = [width for _, width in _COLUMNS]
-    return "  ".join(
-        cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
-    ).rstrip()
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _operations(kernel: Kernel) -> str:

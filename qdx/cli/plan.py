@@ -97,9 +97,7 @@ def check(
     # Nothing ran dry, so that no component's kind is known.
     rules = quantizing_rules(loaded, [one.component for one in resolved.components], {})
     data |= {"target": resolved.target, "resolution": resolved, "quantizing": rules}
-    show = shlex.join(
-        ["qdx", "plan", "show", plan, "--model", str(model), "--target", str(target)]
-    )
+    show = shlex.join(["qdx", "plan", "show", plan, "--model", str(model), "--target", str(target)])
     emit(data, as_json=as_json, text=_resolved_text(loaded, resolved, rules, show))
 
 

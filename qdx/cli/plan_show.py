@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qdx.cli.options import AsJson, Call, Model, Variant, read_call
 from qdx.cli.output import emit, size, table
-from qdx.cli.plan_words import inputs_words, labelled, weights_words
+from qdx.cli.plan_words import (
+    deciding_rules,
+    labelled,
+    segments_words,
+    span_words,
+    weights_words,
+)
 from qdx.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qdx.exporter.graph.analysis.precision import Float32Reason
     from qdx.exporter.graph.ir.graph import Graph
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 
     Kept = dict[str, Counter[Float32Reason]]
     """How many nodes of each graph stay float32 where the rest is in sixteen bits, by reason."""
+    Groups = Mapping[str, Sequence[tuple[float, float]]]
+    """The highest and the lowest timestep of each group, by graph; those alone whose scales depend on the timestep."""
 
 __all__ = ["command"]
 
@@ -51,9 +59,11 @@ def command(
 
     profile, loaded = load_target(target), load_plan(plan)
     with progress_bars() as progress:
-        examination, kept = _examine(loaded, profile, model, variant, arguments or {}, progress)
-    text = _as_text(examination, kept, every_site=sites)
-    emit(_as_data(examination, kept), as_json=as_json, text=text)
+        examination, kept, groups = _examine(
+            loaded, profile, model, variant, arguments or {}, progress
+        )
+    text = _as_text(examination, kept, groups, every_site=sites)
+    emit(_as_data(examination, kept, groups), as_json=as_json, text=text)
     examination.check()
 
 
@@ -64,7 +74,8 @@ def _examine(
     variant: str | None,
     call: dict[str, Any],
     progress: Progress,
-) -> tuple[Examination, Kept]:
+) -> tuple[Examination, Kept, Groups]:
+    from qdx.calibration.groups import group_timesteps
     from qdx.exporter.graph.analysis.precision import float32_nodes
     from qdx.exporter.graph.analysis.sites import sites
     from qdx.exporter.plan import examine
@@ -91,10 +102,22 @@ def _examine(
         for where, graph in graphs.items()
         if computes[graph.component] in {"float16", "bfloat16"}
     }
-    return examined, {where: counts for where, counts in kept.items() if counts}
+    by_timestep = [where for where, sites in examined.resolved.sites.items() if _spans(sites)]
+    groups = group_timesteps(source, plan.calibration) if by_timestep else {}
+    return (
+        examined,
+        {where: counts for where, counts in kept.items() if counts},
+        {where: groups[where] for where in by_timestep if where in groups},
+    )
 
 
-def _as_data(examination: Examination, kept: Kept) -> dict[str, Any]:
+def _spans(graph: Sequence[SiteResolution]) -> list[range]:
+    """The groups of timesteps that have a scale of their own anywhere in a graph, from the noisiest."""
+    found = {groups for site in graph for groups, _ in site.segments if groups is not None}
+    return sorted(found, key=lambda groups: (groups.start, groups.stop))
+
+
+def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, Any]:
     from qdx.exporter.plan.resolve.totals import component_totals, totals_of
 
     resolved = examination.resolved
@@ -106,6 +129,7 @@ def _as_data(examination: Examination, kept: Kept) -> dict[str, Any]:
         "gates": resolved.gates,
         "sites": resolved.sites_to_json(),
         "float32": kept,
+        "timestep_groups": groups,
         "components": component_totals(resolved),
         "total": totals_of(site for graph in resolved.sites.values() for site in graph),
         "refusals": [
@@ -114,14 +138,15 @@ def _as_data(examination: Examination, kept: Kept) -> dict[str, Any]:
     }
 
 
-def _as_text(examination: Examination, kept: Kept, *, every_site: bool) -> str:
+def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site: bool) -> str:
     from qdx.exporter.plan.resolve.totals import component_totals, totals_of
 
     resolved = examination.resolved
-    parts = [
-        f"{where}\n{_listed(graph) if every_site else _grouped(graph)}"
-        for where, graph in resolved.sites.items()
-    ]
+    parts = []
+    for where, graph in resolved.sites.items():
+        parts.append(f"{where}\n{_listed(graph) if every_site else _grouped(graph)}")
+        if spans := _spans(graph):
+            parts.append(_legend(spans, groups.get(where, ())))
     sites = [site for graph in resolved.sites.values() for site in graph]
     parts.append(_reasons(sites))
     parts.append(_choices(resolved))
@@ -136,8 +161,30 @@ def _as_text(examination: Examination, kept: Kept, *, every_site: bool) -> str:
         (precision, macs, f"{macs / every.macs:.2%}")
         for precision, macs in every.macs_by_precision.items()
     ]
-    parts.append(table(("weights x inputs", "multiply-accumulates", "share"), shares))
-    return "\n\n".join(parts)
+    counted = table(("weights x inputs", "multiply-accumulates", "share"), shares)
+    if any(_spans(graph) for graph in resolved.sites.values()):
+        counted += f"\n{_WEIGHED}"
+    return "\n\n".join([*parts, counted])
+
+
+_WEIGHED: Final = "where a scheme depends on the timestep, each counts by the share of the steps at which it holds"
+
+
+def _legend(spans: Sequence[range], timesteps: Sequence[tuple[float, float]]) -> str:
+    """What groups of timesteps are, those with a scale of their own, from the noisiest."""
+    lines = ["groups of timesteps"]
+    width = max(len(span_words(span)) for span in spans)
+    for span in spans:
+        words = ["noisiest"] if span.start == 0 else []
+        if span.stop <= len(timesteps):
+            highest, lowest = timesteps[span.start][0], timesteps[span.stop - 1][1]
+            words.append(
+                f"timesteps {highest:g} to {lowest:g}"
+                if highest != lowest
+                else f"timestep {highest:g}"
+            )
+        lines.append(f"  {span_words(span).rjust(width)}  {', '.join(words)}".rstrip())
+    return "\n".join(lines)
 
 
 _COLUMNS = ("op", "role", "weights", "inputs", "becomes", "rule")
@@ -177,14 +224,13 @@ def _listed(graph: Sequence[SiteResolution]) -> str:
 
 def _cells(resolution: SiteResolution) -> tuple[str, ...]:
     site = resolution.site
-    rules = dict.fromkeys(filter(None, [resolution.weights_rule, resolution.inputs_rule]))
     return (
         site.op,
         site.role,
         weights_words(resolution.weights),
-        "; ".join(inputs_words(groups, inputs) for groups, inputs in resolution.segments) or "-",
+        segments_words(resolution.segments),
         resolution.form,
-        ", ".join(rules) or "-",
+        deciding_rules(resolution),
     )
 
 

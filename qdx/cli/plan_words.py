@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from qdx.exporter.plan import AskedGates, AskedInputs, AskedWeights, Plan, Rule
+    from qdx.exporter.plan import AskedGates, AskedInputs, AskedWeights, Plan, Rule, SiteResolution
     from qdx.exporter.plan.resolve.untraced import Quantizing
     from qdx.exporter.plan.schema.metric_gates import MetricGates
     from qdx.exporter.plan.schema.settings import Smoothing
 
 __all__ = [
+    "deciding_rules",
     "gate_words",
+    "groups_words",
     "inputs_words",
     "labelled",
     "options_words",
     "quantizing_words",
     "rules_words",
+    "segments_words",
+    "span_words",
     "weights_words",
 ]
 
@@ -44,14 +48,57 @@ def weights_words(scheme: AskedWeights | None) -> str:
     return f"{scheme.dtype} {', '.join(filter(None, marks))}".strip()
 
 
-def inputs_words(groups: range | None, scheme: AskedInputs) -> str:
+def inputs_words(scheme: AskedInputs) -> str:
     """Returns a scheme of inputs in a few words, such as `int8 token`."""
     if not scheme.quantized:
         return scheme.dtype
-    when = "" if groups is None else f"groups {groups.start}-{groups.stop - 1}: "
-    return (
-        f"{when}{scheme.dtype} {scheme.granularity}{', asymmetric' * (scheme.symmetric is False)}"
-    )
+    return f"{scheme.dtype} {scheme.granularity}{', asymmetric' * (scheme.symmetric is False)}"
+
+
+def segments_words(segments: Sequence[tuple[range | None, AskedInputs]]) -> str:
+    """Returns the schemes of inputs with their groups of timesteps, such as `int4 tensor at groups 0-2 (noisiest); int8 tensor at groups 3-9`; `-` for none."""
+    runs = [
+        (words, [groups for groups, _ in run if groups is not None])
+        for words, run in groupby(segments, key=lambda one: inputs_words(one[1]))
+    ]
+    parts = []
+    for words, groups in runs:
+        scales = f", {len(groups)} scales by timestep" if len(groups) > 1 else ""
+        noisiest = " (noisiest)" if groups and groups[0].start == 0 else ""
+        at = f" at {groups_words(groups)}{noisiest}" if len(runs) > 1 else ""
+        parts.append(f"{words}{scales}{at}")
+    return "; ".join(parts) or "-"
+
+
+def groups_words(runs: Sequence[range]) -> str:
+    """Returns groups of timesteps as people name them, such as `groups 0-2`; neighbouring runs are joined."""
+    joined: list[range] = []
+    for run in runs:
+        if joined and joined[-1].stop == run.start:
+            joined[-1] = range(joined[-1].start, run.stop)
+        else:
+            joined.append(run)
+    names = [span_words(run) for run in joined]
+    noun = "groups" if sum(map(len, joined)) > 1 else "group"
+    return f"{noun} {' and '.join(names)}"
+
+
+def span_words(groups: range) -> str:
+    """Returns consecutive groups by number: `0-2`, or `4` for one."""
+    last = groups.stop - 1
+    return f"{groups.start}" if groups.start == last else f"{groups.start}-{last}"
+
+
+def deciding_rules(resolution: SiteResolution) -> str:
+    """Returns the rules that decided for an operation, each once and in order, such as `attn-8, then noisy at groups 0-2`."""
+    words: dict[str, str] = {}
+    for name, groups in resolution.inputs_rules:
+        # The first holds wherever no later one does.
+        runs = [range(group, group + 1) for group in groups]
+        words[name] = f"then {name} at {groups_words(runs)}" if words else name
+    if resolution.weights_rule:
+        words = {resolution.weights_rule: resolution.weights_rule} | words
+    return ", ".join(words.values()) or "-"
 
 
 def labelled(label: str, text: str, width: int) -> str:
@@ -126,7 +173,7 @@ def _asked_inputs(scheme: AskedInputs) -> str:
     marks += [f"range by {observed}"] if scheme.calibrated else []
     if scheme.timestep_groups > 1:
         marks.append(f"{scheme.timestep_groups} groups of timesteps")
-    return ", ".join([inputs_words(None, scheme), *marks])
+    return ", ".join([inputs_words(scheme), *marks])
 
 
 def gate_words(gates: AskedGates) -> Iterator[tuple[str, str]]:

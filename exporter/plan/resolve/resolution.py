@@ -75,6 +75,8 @@ class SiteResolution:
         why: The reason in words.
         scale_dtype: Type that holds the scales of a quantized weight in the artifact.
         chosen: The values of the schemes that a plan may leave unsaid, and who chose them.
+        inputs_rules: The rules that decided the inputs in the plan's order, each with the groups of timesteps at which
+            it did; empty without inputs, and where the resolution was read out of a bundle.
     """
 
     where: str
@@ -90,6 +92,7 @@ class SiteResolution:
     why: str
     scale_dtype: str = "float32"
     chosen: tuple[Chosen, ...] = ()
+    inputs_rules: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> str:

@@ -97,6 +97,7 @@ def resolve_site(
         form=offer.form,
         why=why,
         chosen=tuple(dict.fromkeys(_chosen(weights, inputs))),
+        inputs_rules=_rules_of(plan, decision.inputs),
     )
 
 
@@ -242,6 +243,17 @@ def _chosen(
         yield from weights.chosen
     for one in inputs:
         yield from one.chosen
+
+
+def _rules_of(plan: Plan, indices: Sequence[int | None]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The rules that decide for some groups of timesteps, in the plan's order, each with its groups."""
+    groups: dict[int, list[int]] = {}
+    for group, index in enumerate(indices):
+        groups.setdefault(-1 if index is None else index, []).append(group)
+    return tuple(
+        (name_of(plan, None if index < 0 else index), tuple(groups[index]))
+        for index in sorted(groups)
+    )
 
 
 def _by_timestep(decision: Decision, schemes: Sequence[Inputs]) -> Inputs | InputsByTimestep | None:

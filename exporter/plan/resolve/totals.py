@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from qdx.exporter.dtypes import bits
@@ -12,7 +12,7 @@ from qdx.exporter.formats.registry import format_of
 from qdx.exporter.formats.weight_format import StoredShape
 from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
 
-__all__ = ["Totals", "component_totals", "precision_of", "totals_of", "weight_bytes"]
+__all__ = ["Totals", "component_totals", "precisions_of", "totals_of", "weight_bytes"]
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,16 @@ class Totals:
 
     Attributes:
         operations: Number of sites.
-        quantized: Number of those whose weight or inputs are quantized.
+        quantized: Number of those whose weight or inputs are quantized, without refused ones.
         elements: Number of weight elements.
         weight_bytes: Their bytes in the artifact, with scales, zero points and tables.
         float32_bytes: Their bytes in float32.
         macs: Multiply-accumulates of one call of each graph.
-        macs_by_precision: The same by `precision_of`.
+        macs_by_precision: The same by `precisions_of`: where a scheme depends on the timestep, each counts by the
+            share of the steps at which it holds.
         low_precision_share: Share of the multiply-accumulates of convolutions, linear operations and
-            products of attention whose inputs and weights are quantized, from 0 to 1.
+            products of attention whose inputs and weights are quantized, from 0 to 1; by the share of the steps
+            likewise.
     """
 
     operations: int
@@ -72,38 +74,46 @@ def totals_of(sites: Iterable[SiteResolution]) -> Totals:
     """Returns the sums over sites."""
     every = tuple(sites)
     weights: dict[tuple[str, str], SiteResolution] = {}
-    precisions: Counter[str] = Counter()
-    low = 0
+    precisions: dict[str, Fraction] = {}
+    low = Fraction(0)
     for resolution in every:
         site = resolution.site
         if site.weight is not None:
             weights.setdefault((resolution.where, site.weight), resolution)
         if site.macs:
-            precisions[precision_of(resolution)] += site.macs
-            low += site.macs if _low_precision(resolution) else 0
+            for precision, share in precisions_of(resolution).items():
+                precisions[precision] = precisions.get(precision, Fraction(0)) + site.macs * share
+            low += site.macs * _low_precision(resolution)
     elements = sum(resolution.site.weight_elements for resolution in weights.values())
-    macs = sum(precisions.values())
+    macs = sum(resolution.site.macs for resolution in every)
     return Totals(
         operations=len(every),
-        quantized=sum(bool(r.quantized_weights or r.segments) for r in every),
+        quantized=sum(
+            bool(r.quantized_weights or r.segments) and r.form != "refused" for r in every
+        ),
         elements=elements,
         weight_bytes=sum(weight_bytes(resolution) for resolution in weights.values()),
         float32_bytes=4 * elements,
         macs=macs,
-        macs_by_precision=dict(sorted(precisions.items())),
-        low_precision_share=low / macs if macs else 0.0,
+        macs_by_precision={name: round(part) for name, part in sorted(precisions.items())},
+        low_precision_share=float(low / macs) if macs else 0.0,
     )
 
 
-def precision_of(resolution: SiteResolution) -> str:
-    """Returns the types that meet in an operation, such as `int8 x int8` or `int4 x float32`.
+def precisions_of(resolution: SiteResolution) -> dict[str, Fraction]:
+    """Returns the types that meet in an operation, such as `int8 x int8` or `int4 x float32`, by the share of the steps.
 
-    The first is that of the weight, or `activations` where there is none; the second that of the
-    inputs, the narrowest where it depends on the timestep.
+    The first type is that of the weight, or `activations` where there is none; the second that of the inputs. Groups
+    of timesteps are as equal in number of steps as they can be, and count as equal. What is refused is `refused`.
     """
+    if resolution.form == "refused":
+        return {"refused": Fraction(1)}
     weights = resolution.weights.dtype if resolution.weights is not None else "activations"
-    dtypes = [inputs.dtype for _, inputs in resolution.segments] or ["float32"]
-    return f"{weights} x {min(dtypes, key=bits)}"
+    found: dict[str, Fraction] = {}
+    for inputs, share in _shares(resolution):
+        name = f"{weights} x {inputs}"
+        found[name] = found.get(name, Fraction(0)) + share
+    return found
 
 
 def weight_bytes(resolution: SiteResolution) -> int:
@@ -118,7 +128,21 @@ def weight_bytes(resolution: SiteResolution) -> int:
     return format_of(scheme.dtype).size_bytes(scheme, stored)
 
 
-def _low_precision(resolution: SiteResolution) -> bool:
-    """Whether everything that an operation multiplies is quantized."""
+def _shares(resolution: SiteResolution) -> list[tuple[str, Fraction]]:
+    """The types of the inputs, each with the share of the steps at which it holds."""
+    segments = resolution.segments
+    if not segments:
+        return [("float32", Fraction(1))]
+    counts = [1 if groups is None else len(groups) for groups, _ in segments]
+    return [
+        (inputs.dtype, Fraction(count, sum(counts)))
+        for count, (_, inputs) in zip(counts, segments, strict=True)
+    ]
+
+
+def _low_precision(resolution: SiteResolution) -> Fraction:
+    """The share of the steps at which everything that an operation multiplies is quantized."""
     weights = resolution.weights
-    return bool(resolution.segments) and (weights is None or weights.quantized)
+    if resolution.form == "refused" or (weights is not None and not weights.quantized):
+        return Fraction(0)
+    return sum((share for inputs, share in _shares(resolution) if inputs != "float32"), Fraction(0))

@@ -137,7 +137,11 @@ def shown(monkeypatch, qdx):
         monkeypatch.setattr(
             plan_show,
             "_examine",
-            lambda loaded, profile, *_: (examine(loaded, ["unet", "vae"], profile, SITES), {}),
+            lambda loaded, profile, *_: (
+                examine(loaded, ["unet", "vae"], profile, SITES),
+                {},
+                {"unet.forward": [(999 - 100 * n, 900 - 100 * n) for n in range(10)]},
+            ),
         )
         return qdx("plan", "show", path, "--model", "m", "--target", target, *options)
 
@@ -208,6 +212,44 @@ def test_every_operation_by_name(shown, tmp_path):
     ]
 
 
+TEN = {"calibration": {"timestep_groups": 10}}
+BASE = {"id": "attn-8", "select": {"component": "unet", "op": "linear"},
+        "weights": {"dtype": "int8"}, "inputs": {"dtype": "int8", "symmetric": True}}  # fmt: skip
+
+
+def test_a_rule_of_timesteps_is_told_by_its_groups_and_counts_by_its_steps(shown, tmp_path):
+    noisy = {"id": "noisy", "select": {"component": "unet", "op": "linear", "timesteps": [0, 0.3]},
+             "inputs": {"dtype": "int4", "symmetric": True}}  # fmt: skip
+    done = shown(plan_of(BASE, noisy, **TEN), path=tmp_path / "p.json")
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+
+    assert done.status == 0
+    row = next(line for line in lines if line.startswith("1 linear time_embed"))
+    assert "int4 tensor at groups 0-2 (noisiest); int8 tensor at groups 3-9" in row
+    assert "attn-8, then noisy at groups 0-2 " in row
+    legend = lines.index("groups of timesteps")
+    assert lines[legend + 1 : legend + 3] == [
+        "0-2 noisiest, timesteps 999 to 700",
+        "3-9 timesteps 699 to 0",
+    ]
+    counted = {line.rsplit(" ", 2)[0]: line.split()[-2] for line in lines if " x int" in line}
+    assert counted == {"int8 x int4": "600", "int8 x int8": "1,401"}
+    assert lines[-1].startswith("where a scheme depends on the timestep, each counts by the share")
+
+
+def test_a_scale_for_each_group_is_told_once(shown, tmp_path):
+    groups = {**BASE, "inputs": {"dtype": "int8", "symmetric": True, "timestep_groups": 5}}
+    done = shown(plan_of(groups, **TEN), path=tmp_path / "p.json")
+
+    assert "int8 tensor, 5 scales by timestep  " in done.out
+    assert "attn-8, then" not in done.out
+    assert "  0-1  noisiest, timesteps 999 to 800\n  2-3  timesteps 799 to 600\n" in done.out
+
+
+def test_a_plan_without_timesteps_says_nothing_of_them(shown, tmp_path):
+    assert "timestep" not in shown(plan_of(BASE, **TEN), path=tmp_path / "p.json").out
+
+
 def test_like_operations_are_one_row(shown, tmp_path):
     twice = plan_of(
         {
@@ -234,6 +276,7 @@ def test_the_same_as_json(shown, tmp_path):
         "resolution",
         "chosen",
         "float32",
+        "timestep_groups",
         "gates",
         "sites",
         "components",
@@ -285,7 +328,10 @@ def test_schemes_in_words():
     plain = weights(dtype="palette6", granularity="tensor")
     assert plan_words.weights_words(plain) == "palette6 tensor"
     inputs = plan_of({"inputs": {"dtype": "uint8", "symmetric": False}}).rules[0].inputs
-    assert plan_words.inputs_words(range(2, 5), inputs) == "groups 2-4: uint8 tensor, asymmetric"
+    assert plan_words.inputs_words(inputs) == "uint8 tensor, asymmetric"
+    assert plan_words.groups_words([range(2, 5), range(5, 6)]) == "groups 2-5"
+    assert plan_words.groups_words([range(1), range(4, 5)]) == "groups 0 and 4"
+    assert plan_words.groups_words([range(4, 5)]) == "group 4"
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,9 @@ def test_a_kernel_is_a_row_with_its_types_and_its_reason(qdx):
 
 def test_a_target_is_not_said_to_refuse_what_it_sends_users_to_itself_for(qdx):
     assert "take tensorrt-blackwell" in " ".join(qdx("targets", "tensorrt-ada").out.split())
-    assert "take tensorrt-blackwell" not in " ".join(qdx("targets", "tensorrt-blackwell").out.split())
+    assert "take tensorrt-blackwell" not in " ".join(
+        qdx("targets", "tensorrt-blackwell").out.split()
+    )
 
 
 def test_a_type_is_shown_once(qdx):

@@ -397,7 +397,18 @@ def test_rules_of_timesteps_win_where_they_hold():
     ]  # fmt: skip
     found = unet(*rules, calibration=TEN)["mid_block.ff"]
     assert found.inputs_rule == "rules[0], late, last"
+    assert found.inputs_rules == (("rules[0]", tuple(range(7))), ("late", (7, 8)), ("last", (9,)))
     assert found.to_json()["inputs"][1]["groups"] == [7, 9]
+
+
+def test_rules_are_told_in_their_order_in_the_plan_whatever_groups_they_decide_for():
+    rules = [
+        {"id": "all", "select": {"op": "linear"}, "inputs": INT8},
+        {"id": "noisy", "select": {"op": "linear", "timesteps": [0, 0.3]}, "inputs": {"dtype": "int4"}},
+    ]  # fmt: skip
+    found = unet(*rules, calibration=TEN)["mid_block.ff"]
+
+    assert found.inputs_rules == (("all", tuple(range(3, 10))), ("noisy", (0, 1, 2)))
 
 
 def test_a_rule_of_all_timesteps_is_a_plain_one():

@@ -6,11 +6,16 @@ from types import MappingProxyType
 
 import pytest
 
-from qdx.exporter.plan import resolve
+from qdx.exporter.plan import examine, resolve
 from qdx.exporter.plan.resolve.feasibility import Offer
-from qdx.exporter.plan.resolve.totals import component_totals, precision_of, totals_of, weight_bytes
+from qdx.exporter.plan.resolve.totals import (
+    component_totals,
+    precisions_of,
+    totals_of,
+    weight_bytes,
+)
 from qdx.targets import load_target
-from tests.support.plans import CHOICES, SITES, plan_of, site
+from tests.support.plans import CHOICES, INT8, SITES, plan_of, site
 
 
 def one(weights, shape=(4, 64), inputs=None, op="linear"):
@@ -72,7 +77,7 @@ def test_bytes_of_a_palette_are_indices_and_tables(storage, bits, granularity, t
     width = 4 if storage == "float32" else 2
     table = 2**bits * width if lut_dtype is None else 2**bits + width
     assert weight_bytes(found) == 64 * 8 * 9 * bits / 8 + tables * table
-    assert precision_of(found) == f"palette{bits} x float32"
+    assert precisions_of(found) == {f"palette{bits} x float32": 1}
 
 
 def test_scales_stored_like_float_weights_take_their_bytes():
@@ -100,8 +105,8 @@ def test_narrow_weights_in_a_wider_type_take_its_bytes():
 
 
 def test_precisions_are_named_by_both_sides():
-    assert precision_of(one({"dtype": "int4"})) == "int4 x float32"
-    assert precision_of(one({"dtype": "int8"}, inputs={"dtype": "int5"})) == "int8 x int5"
+    assert precisions_of(one({"dtype": "int4"})) == {"int4 x float32": 1}
+    assert precisions_of(one({"dtype": "int8"}, inputs={"dtype": "int5"})) == {"int8 x int5": 1}
 
 
 def test_sums_of_components():
@@ -120,6 +125,35 @@ def test_sums_of_components():
     assert sums["unet"].macs_by_precision == {"activations x float32": 2000, "int8 x int8": 7201}
     assert sums["vae"].weight_bytes == sums["vae"].float32_bytes == 8 * 8 * 9 * 4
     assert sums["vae"].bits_per_weight == 32
+
+
+def test_a_scheme_counts_by_the_share_of_the_steps_at_which_it_holds():
+    def inputs(dtype):
+        return {"inputs": {"dtype": dtype, "symmetric": True}}
+
+    base = {"select": {"op": "linear"}, "weights": {"dtype": "int8"}, **inputs("int8")}
+    late = {"select": {"op": "linear", "timesteps": [0.7, 1]}, **inputs("int4")}
+    sites = {"unet.forward": (site("a"), site("n", "group_norm", macs=500))}
+    plan = plan_of(base, late, calibration={"timestep_groups": 10})
+    resolved = resolve(plan, ["unet"], load_target("openvino"), sites)
+    sums = totals_of(resolved.sites["unet.forward"])
+
+    assert sums.macs_by_precision == {
+        "float32 x float32": 500,
+        "int8 x int4": 300,
+        "int8 x int8": 700,
+    }
+    assert (sums.macs, sums.low_precision_share) == (1500, pytest.approx(1000 / 1500))
+
+
+def test_what_is_refused_is_in_no_precision():
+    rule = {"select": {"op": "linear"}, "weights": {"dtype": "palette4"}, "inputs": INT8}
+    sites = {"unet.forward": (site("a"), site("n", "group_norm", macs=500))}
+    found = examine(plan_of(rule), ["unet"], load_target("openvino"), sites).resolved
+    sums = totals_of(found.sites["unet.forward"])
+
+    assert sums.macs_by_precision == {"float32 x float32": 500, "refused": 1000}
+    assert (sums.quantized, sums.low_precision_share) == (0, 0)
 
 
 def test_a_shared_weight_counts_once():

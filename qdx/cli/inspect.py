@@ -14,9 +14,11 @@ from qdx.cli.engines import describe_engines, engines_text
 from qdx.cli.lint import show_findings
 from qdx.cli.options import AsJson, Call, Variant, read_call
 from qdx.cli.output import emit, plain, size, table, visible
+from qdx.cli.precision_words import precision_words
 from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
+    from qdx.bundle.precisions import Operations
     from qdx.exporter.capture.folder import Component, PipelineFolder
     from qdx.exporter.graph.ir.weights import LazyWeights
 
@@ -136,10 +138,11 @@ def weighted_components(folder: PipelineFolder) -> list[str]:
 
 def describe_bundle(bundle: Any) -> dict[str, Any]:
     """Returns what a bundle holds, from its manifest: plan, target, and each component's files."""
+    from qdx.bundle.precisions import operations_of
     from qdx.exporter.plan.schema.settings import Options
 
     manifest = plain(bundle.manifest)
-    stored = {row["component"]: row["becomes"] for row in manifest["resolution"]}
+    floats = {row["component"]: row for row in manifest["resolution"]}
     backend = _backend(manifest["target"]["runtime"])
     components = []
     for name, component in manifest["components"].items():
@@ -152,7 +155,9 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
                 "component": name,
                 "class": component["class"],
                 "folders": folders,
-                "weights": stored.get(name),
+                "floats": floats[name]["becomes"],
+                "operations": plain(operations := operations_of(bundle.manifest.resolved, name)),
+                "precision": _precision(name, operations, manifest["plan"], floats[name]),
                 "size_bytes": sum(file["size_bytes"] for file in of_it),
             }
         )
@@ -169,6 +174,18 @@ def describe_bundle(bundle: Any) -> dict[str, Any]:
         "size_bytes": sum(file["size_bytes"] for file in manifest["files"]),
         "versions": manifest["versions"],
     }
+
+
+def _precision(
+    component: str, operations: Operations, plan: dict[str, Any], floats: dict[str, str]
+) -> str:
+    """A component's precisions in words; what another quantizer makes of it is in its artifact alone."""
+    from qdx.exporter.plan.schema.rule import matches
+
+    words = precision_words(operations, floats["becomes"], floats["computes"])
+    settings = plan.get("nncf")
+    quantized = settings is not None and matches(component, (settings["components"],))
+    return f"{words}, then quantized by NNCF" if quantized else words
 
 
 def _folders(bundle: Any, method: dict[str, Any], backend: object) -> list[str]:
@@ -189,7 +206,7 @@ def _backend(runtime: str) -> object:
 
 def _bundle_text(data: dict[str, Any]) -> str:
     rows = [
-        (c["component"], c["class"], " ".join(c["folders"]), c["weights"], size(c["size_bytes"]))
+        (c["component"], c["class"], " ".join(c["folders"]), size(c["size_bytes"]), c["precision"])
         for c in data["components"]
     ]
     head = (
@@ -198,7 +215,7 @@ def _bundle_text(data: dict[str, Any]) -> str:
         f"{data['shapes']} shapes, {size(data['size_bytes'])}"
         + (f", layout {visible(data['layout'])}" if data["layout"] else "")
     )
-    parts = [head, table(("component", "class", "folders", "weights", "size"), rows)]
+    parts = [head, table(("component", "class", "folders", "size", "precision"), rows)]
     if "engines" in data:
         parts.append(engines_text(data["engines"]))
     return "\n\n".join(parts)

@@ -12,12 +12,30 @@ import pytest
 import torch
 from PIL import Image
 
+from qdx.bundle.resolution import ResolvedRecord, record_of
 from qdx.cli.options import SEED_LIMIT
 from qdx.cli.progress_lines import Lines
 from qdx.exporter.devices import CPU
+from qdx.exporter.plan import resolve
 from qdx.exporter.plan.schema.load import preset_text
 from qdx.targets import list_targets, load_target
 from tests.support.engine_records import PLAN, record
+from tests.support.plans import SITES, plan_of
+
+
+class Recorded(dict):
+    """A stand-in for a manifest, with what became of the sites of a plan that quantizes the UNet."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        plan = plan_of({"select": {"component": "unet", "op": ["conv2d", "linear"]},
+                        "weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}})  # fmt: skip
+        resolved = resolve(plan, ["unet", "vae"], load_target("openvino"), SITES)
+        self.resolved = ResolvedRecord.model_validate_json(json.dumps(record_of(resolved)))
+
+
+def read(manifest):
+    return lambda _: SimpleNamespace(manifest=Recorded(manifest))
 
 
 class _ToStandardError:
@@ -41,7 +59,8 @@ def stand_in(monkeypatch, module_name, **functions):
 MANIFEST = {
     "target": {"name": "openvino", "runtime": "openvino", "options": {}},
     "plan": {"name": "float16"},
-    "resolution": [{"component": "unet", "becomes": "float16"}, {"component": "vae", "becomes": "float16"}],
+    "resolution": [{"component": "unet", "becomes": "float16", "computes": "float32"},
+                   {"component": "vae", "becomes": "float16", "computes": "float32"}],
     "source": {"pipeline_class": "StableDiffusionPipeline", "files": {}},
     "shapes": "dynamic",
     "layout": None,
@@ -199,23 +218,37 @@ def test_inspecting_a_model_as_json(qdx, model):
 
 
 def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=MANIFEST))
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(MANIFEST))
     (tmp_path / "qdx.json").write_text("{}")
     done = qdx("inspect", tmp_path)
 
     assert done.out == (
         "StableDiffusionPipeline for openvino, plan float16, dynamic shapes, 2.3 KiB\n"
         "\n"
-        "component  class                 folders                  weights  size\n"
-        "unet       UNet2DConditionModel  unet                     float16  2.0 KiB\n"
-        "vae        AutoencoderKL         vae_encoder vae_decoder  float16  300 B\n"
+        "component  class                 folders                  size     precision\n"
+        "unet       UNet2DConditionModel  unet                     2.0 KiB  int8 weights x int8 inputs in 6 "
+        "of 8 operations, else float16, computed in float32\n"
+        "vae        AutoencoderKL         vae_encoder vae_decoder  300 B    float16, computed in float32\n"
     )
+    unet = json.loads(qdx("inspect", tmp_path, "--json").out)["components"][0]
+    precision = {"weights": "int8", "stored": None, "inputs": ["int8"], "form": "native"}
+    assert unet["operations"] == {"total": 8, "quantized": [[precision, 6]]}
+
+
+def test_inspecting_what_nncf_quantized_says_so(qdx, tmp_path, monkeypatch):
+    plan = {"name": "n", "quantizer": "nncf", "nncf": {"mode": "ptq", "components": "u*"}}
+    manifest = {**MANIFEST, "plan": plan}
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(manifest))
+    (tmp_path / "qdx.json").write_text("{}")
+    unet, vae = qdx("inspect", tmp_path).out.splitlines()[3:5]
+
+    assert unet.endswith(", then quantized by NNCF")
+    assert "NNCF" not in vae
 
 
 def test_inspecting_a_bundle_tells_the_options_of_its_plan(qdx, tmp_path, monkeypatch):
     plan = {"name": "mine", "options": {"mixed_precision": True, "smoothing": None}}
-    manifest = SimpleNamespace(manifest={**MANIFEST, "plan": plan})
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: manifest)
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=read({**MANIFEST, "plan": plan}))
     (tmp_path / "qdx.json").write_text("{}")
 
     assert ", plan mine with mixed_precision, dynamic" in qdx("inspect", tmp_path).out
@@ -226,7 +259,7 @@ def test_inspecting_a_bundle_for_tensorrt_shows_its_engines(qdx, tmp_path, monke
         **MANIFEST,
         "target": {"name": "tensorrt-ada", "runtime": "tensorrt", "options": {}},
     }
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=manifest))
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(manifest))
     (tmp_path / "qdx.json").write_text("{}")
     for folder in ("unet", "vae_encoder", "vae_decoder"):
         (tmp_path / folder).mkdir()
@@ -255,10 +288,10 @@ def test_names_in_a_bundle_reach_the_terminal_without_control_characters(
         "plan": {"name": EVIL},
         "source": {"pipeline_class": EVIL},
         "target": {"name": EVIL, "runtime": EVIL},
-        "resolution": [{"component": "unet", "becomes": EVIL}],
+        "resolution": [{"component": EVIL, "becomes": EVIL, "computes": EVIL}],
         "components": {EVIL: {"class": EVIL, "library": EVIL, "methods": {}}},
     }
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=lambda _: SimpleNamespace(manifest=manifest))
+    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(manifest))
     (tmp_path / "qdx.json").write_text("{}")
     done = qdx("inspect", tmp_path)
 

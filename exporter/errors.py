@@ -35,6 +35,7 @@ __all__ = [
     "InvalidPlan",
     "InvalidTarget",
     "QdxError",
+    "QdxWarning",
     "Refusal",
     "RuntimeMissing",
     "StorageError",
@@ -125,6 +126,10 @@ class QdxError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n\nhint: {self.hint}"
+
+
+class QdxWarning(UserWarning):
+    """What qdx does unasked and users may not expect, with the way out."""
 
 
 class UsageError(QdxError):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qdx.exporter.errors import InvalidPlan as InvalidPlan
     from qdx.exporter.errors import InvalidTarget as InvalidTarget
     from qdx.exporter.errors import QdxError as QdxError
+    from qdx.exporter.errors import QdxWarning as QdxWarning
     from qdx.exporter.errors import Refusal as Refusal
     from qdx.exporter.errors import RuntimeMissing as RuntimeMissing
     from qdx.exporter.errors import StorageError as StorageError
@@ -54,6 +55,7 @@ __all__ = [
     "InvalidPlan",
     "InvalidTarget",
     "QdxError",
+    "QdxWarning",
     "Ranges",
     "Refusal",
     "Report",

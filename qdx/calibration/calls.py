@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from qdx.backends.layout import graph_in_layout
 from qdx.calibration.run import calibrate
+from qdx.calibration.unasked import tell_prompts
+from qdx.exporter.calibrate.coverage import calibrated_timesteps
 from qdx.exporter.devices import CPU
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.progress import SILENT
@@ -146,6 +148,7 @@ def record_calls(
     if not quantizer.calls_most or not wanted:
         return RecordedCalls()
     graphs = _graphs(source, planned, profile, call)
+    tell_prompts(call, plan.calibration, prompts)
 
     def observe(where: str, group: int, inputs: Arrays) -> None:
         if where in wanted:
@@ -201,5 +204,6 @@ def _record(ranges: Ranges, wanted: Mapping[str, Calls]) -> dict[str, Any]:
             }
             for where, found in wanted.items()
         },
+        "timesteps": calibrated_timesteps(ranges),
         "calls": {where: {"made": c.made, "kept": len(c.inputs)} for where, c in wanted.items()},
     }

@@ -14,6 +14,7 @@ from qdx.cache.facts import computing_versions, images_digest
 from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept, kept_ranges
 from qdx.calibration.run import calibrate as calibrate_graphs
+from qdx.calibration.unasked import tell_prompts
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file, load_ranges, save_ranges
 from qdx.exporter.capture.model import read_model
@@ -193,6 +194,8 @@ def record_ranges(
             f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
             hint="export with it as it is",
         )
+
+    tell_prompts(call, plan.calibration, prompts)
 
     def check(groups: RecordedGroups) -> None:
         for where in wanted:

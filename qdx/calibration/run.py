@@ -24,6 +24,7 @@ from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint, Seal
 from qdx.calibration.estimate import SMALLER_CALL, Pace, chosen_workers
 from qdx.calibration.prompts import prompts_record, sample_calls
 from qdx.calibration.sample import Observer, Sample, SampleJob, no_checkpoints
+from qdx.calibration.unasked import tell_cut_prompts
 from qdx.calibration.workers import Tell, run_samples
 from qdx.exporter.calibrate.observed import observed_steps
 from qdx.exporter.calibrate.provenance import Provenance
@@ -32,6 +33,7 @@ from qdx.exporter.calibrate.timesteps import boundaries_for
 from qdx.exporter.calibrate.weight_cache import WeightCache, budget_bytes
 from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.component_weights import open_weights
+from qdx.exporter.capture.cut_prompts import tokenizing
 from qdx.exporter.capture.materialize import fill_weights
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import record_call
@@ -130,7 +132,9 @@ def calibrate(
     ):
         with progress.task("rehearsing the schedule"):
             _read_buffers(skeleton, graphs)
-            rehearsal = rehearse(skeleton, calls[0], signatures)
+            with tokenizing(skeleton.pipeline.components) as seen:
+                rehearsal = rehearse(skeleton, calls[0], signatures)
+        tell_cut_prompts(seen, skeleton.pipeline, calls, prompts)
         groups = _Groups.of(graphs, rehearsal.methods, settings)
         if check is not None:
             check(groups)

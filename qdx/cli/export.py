@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from qdx.cli.cautions import is_shown
 from qdx.cli.options import (
     AsJson,
     Call,
@@ -127,7 +128,8 @@ def command(
     if result.left_out:
         say(f"left out {', '.join(result.left_out)}")
     for note in result.notes:
-        say(f"note: {note}")
+        if not is_shown(note):
+            say(f"note: {note}")
     say(f"wrote {result.bundle}, {size(result.size_bytes)}")
 
 

@@ -28,6 +28,7 @@ from qdx.cli import (
     build,
     cache,
     calibrate,
+    cautions,
     export,
     inspect,
     interruption,
@@ -145,6 +146,7 @@ def run_command(arguments: Sequence[str]) -> int:
         with interruption.interruptible(), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")
+            cautions.show()
             status = app(list(arguments), prog_name="qdx", standalone_mode=False)
     except BaseException as failure:  # noqa: BLE001 - the last line of defence
         if debug and not isinstance(failure, typer.TyperException):

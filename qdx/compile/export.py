@@ -31,15 +31,17 @@ from qdx.compile.notes import (
     size_notes,
     table_notes,
     upcast_notes,
+    usual_notes,
 )
 from qdx.compile.unused import write_unused
-from qdx.exporter.calibrate.coverage import coverage
+from qdx.exporter.calibrate.coverage import calibrated_timesteps, coverage
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.ranges_file import check_ranges_file
 from qdx.exporter.capture.adapters import parse_lora
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.setup import check_setup
+from qdx.exporter.cautions import collected
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError
 from qdx.exporter.formats.memory import remembering
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from qdx.backends.capabilities import ArtifactQuantizer
     from qdx.backends.contract import Backend
     from qdx.cache.store import Store
-    from qdx.calibration.calls import Arrays
+    from qdx.calibration.calls import Arrays, RecordedCalls
     from qdx.exporter.capture.capture import Shapes
     from qdx.exporter.capture.model import Model
     from qdx.exporter.capture.skeleton import Skeleton
@@ -80,7 +82,7 @@ class ExportResult:
         size_bytes: All files together.
         omitted: Components that no bundle carries, each with the reason.
         left_out: Components that the user left out.
-        notes: What the bundle lacks that some of the target's readers want, and how to get it.
+        notes: What was done unasked, and what the bundle lacks that some of the target's readers want, with the way out.
     """
 
     bundle: Path
@@ -184,14 +186,10 @@ def export(
         record_ranges, source, intent, call, prompts=prompts, planned=planned, choices=profile.choices,
         workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
     )  # fmt: skip
-    recorded_ranges = _ranges(source, planned, ranges, recording)
-    calibration = _calibration(recorded_ranges)
-    calls: Mapping[str, Sequence[Arrays]] = {}
-    if quantizer is not None:
-        recorded = record_calls(
-            source, planned, profile, call, quantizer, prompts=prompts, device=chosen, progress=progress
-        )  # fmt: skip
-        calls, calibration = recorded.samples, recorded.record
+    recording_calls = None if quantizer is None else partial(
+        record_calls, source, planned, profile, call, quantizer, prompts=prompts, device=chosen, progress=progress
+    )  # fmt: skip
+    calibrated = _calibrated(lambda: _ranges(source, planned, ranges, recording), recording_calls)
     timed: Mapping[str, MethodSchedule] = {}
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
@@ -199,13 +197,13 @@ def export(
     job = Job(
         source,
         planned,
-        recorded_ranges,
+        calibrated.ranges,
         timed,
         profile,
         backend,
         packages,
         quantizer,
-        calls,
+        calibrated.calls,
         adaptable,
     )
     memory = None if cache is None else StoredNumbers(cache)
@@ -227,7 +225,7 @@ def export(
                 "plan": intent.to_json(),
                 "resolution": planned.resolved.to_json(),
                 "resolved": record_of(planned.resolved),
-                "calibration": calibration,
+                "calibration": calibrated.record,
                 "source": {
                     "pipeline_class": source.folder.pipeline_class,
                     "files": dict(source.source_digests),
@@ -256,11 +254,13 @@ def export(
         skeleton.omitted,
         source.left_out,
         (
+            *calibrated.notes,
             *source.notes,
+            *usual_notes(source),
             *timestep_notes,
             *float_notes(planned.resolved),
             *upcast_notes(planned.resolved, profile, source.upcast, entries),
-            *size_notes(recorded_ranges, call),
+            *size_notes(calibrated.ranges, call),
             *option_notes(planned.resolved, profile, entries),
             *table_notes(entries),
             *helper_notes,
@@ -343,11 +343,43 @@ def _ranges(
     )
 
 
+@dataclass(frozen=True)
+class _Calibrated:
+    """What calibration gave.
+
+    Attributes:
+        ranges: Of activations; None where the plan needs none.
+        calls: What somebody else's quantizer calibrates with.
+        record: What the manifest says of it.
+        notes: What it did unasked.
+    """
+
+    ranges: Ranges | None
+    calls: Mapping[str, Sequence[Arrays]]
+    record: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def _calibrated(
+    ranges: Callable[[], Ranges | None], calls: Callable[[], RecordedCalls] | None
+) -> _Calibrated:
+    with collected() as cautions:
+        found = ranges()
+        if calls is None:
+            return _Calibrated(found, {}, _calibration(found), tuple(cautions))
+        recorded = calls()
+        return _Calibrated(found, recorded.samples, recorded.record, tuple(cautions))
+
+
 def _calibration(ranges: Ranges | None) -> dict[str, Any] | None:
     """What the manifest keeps of the ranges: where they come from, and what they cover."""
     if ranges is None:
         return None
-    return {**ranges.provenance.model_dump(mode="json"), "coverage": coverage(ranges)}
+    return {
+        **ranges.provenance.model_dump(mode="json"),
+        "coverage": coverage(ranges),
+        "timesteps": calibrated_timesteps(ranges),
+    }
 
 
 def _tokenizers(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
+from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.plan.schema.scheme import FLOAT
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
+    from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
 __all__ = [
@@ -19,9 +21,12 @@ __all__ = [
     "size_notes",
     "table_notes",
     "upcast_notes",
+    "usual_notes",
 ]
 
 _SIZES: Final = ("height", "width", "num_frames", "max_sequence_length")
+_USUAL: Final = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+"""What decides shapes, time and guidance of what is generated."""
 
 
 def size_notes(ranges: Ranges | None, call: Mapping[str, Any]) -> tuple[str, ...]:
@@ -50,6 +55,27 @@ def size_notes(ranges: Ranges | None, call: Mapping[str, Any]) -> tuple[str, ...
 
 def _size(value: object) -> str:
     return "of the pipeline's own" if value is None else str(value)
+
+
+def usual_notes(source: TracedPipeline) -> tuple[str, ...]:
+    """Says which numbers are the pipeline's own, since the call leaves them out."""
+    parameters = call_parameters(source.skeleton.pipeline)
+    usual = {
+        name: parameters[name].default
+        for name in _USUAL
+        if name in parameters and source.call.get(name) is None
+    }
+    size = source.captured.size_pixels
+    if size is not None:
+        usual |= {n: one for n, one in zip(_SIZES[:2], size, strict=True) if n in usual}
+    words = [f"`{name}` {value:g}" for name, value in usual.items() if _is_number(value)]
+    if not words:
+        return ()
+    return (f"the call leaves these to the pipeline: {', '.join(words)}; --call decides otherwise",)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def option_notes(

@@ -37,6 +37,7 @@ from qdx.runtime.opened import refuse_without_effect
 from qdx.runtime.placed_modules import ModulePlacer
 from qdx.runtime.sizes import refuse_other_sizes
 from qdx.runtime.unchanged import Unchanged
+from qdx.runtime.unusual_calls import tell_unusual_calls
 from qdx.runtime.values import load_values, value_folders
 from qdx.source.same_model import check_source, files_outside, read_source
 
@@ -92,7 +93,9 @@ def open_pipeline(
     skeleton = open_skeleton(bundle, model=model, device=device, progress=progress)
     methods = open_methods(bundle, threads=threads, progress=progress)
     refuse_without_effect(skeleton, frozenset(bundle.manifest.components))
-    attach(skeleton, methods, adapters=offer_adapters(skeleton, bundle.manifest, methods))
+    unusual = tell_unusual_calls(skeleton.pipeline, bundle.manifest)
+    adapters = offer_adapters(skeleton, bundle.manifest, methods)
+    attach(skeleton, methods, adapters=adapters, observe=unusual.observe)
     refuse_other_sizes(skeleton.pipeline, bundle.manifest)
     return skeleton.pipeline
 
@@ -209,6 +212,7 @@ def attach(
     *,
     called: Callable[[], None] = tell_nobody,
     adapters: Adapters | None = None,
+    observe: Callable[[str, Mapping[str, torch.Tensor]], None] = tell_nobody,
 ) -> Callable[[], None]:
     """Makes the skeleton's components compute on the target; returns what undoes it.
 
@@ -217,6 +221,7 @@ def attach(
         methods: What computes, by `component.method`.
         called: Told of every call of a component, when it is done.
         adapters: What is loaded into the artifacts; they know the scales that calls give. None for nothing.
+        observe: Told of every call of a component before it computes: of which one, and of its tensors.
 
     A call of a component that was changed since raises `UsageError`, and so does one through which a gradient is wanted.
     """
@@ -242,6 +247,7 @@ def attach(
         unchanged[call.component].check(target.state)
         check_state(target, call)
         tensors = _tensors(target, call)
+        observe(where, tensors)
         key = (where, repr(call.arguments.get("return_dict")))
         if key not in templates:
             templates[key] = fake_output(skeleton, call)

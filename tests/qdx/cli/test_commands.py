@@ -218,7 +218,7 @@ def test_inspecting_a_model_as_json(qdx, model):
 
 
 def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(MANIFEST))
+    monkeypatch.setattr("qdx.bundle.read_bundle", read(MANIFEST))
     (tmp_path / "qdx.json").write_text("{}")
     done = qdx("inspect", tmp_path)
 
@@ -238,7 +238,7 @@ def test_inspecting_a_bundle(qdx, tmp_path, monkeypatch):
 def test_inspecting_what_nncf_quantized_says_so(qdx, tmp_path, monkeypatch):
     plan = {"name": "n", "quantizer": "nncf", "nncf": {"mode": "ptq", "components": "u*"}}
     manifest = {**MANIFEST, "plan": plan}
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(manifest))
+    monkeypatch.setattr("qdx.bundle.read_bundle", read(manifest))
     (tmp_path / "qdx.json").write_text("{}")
     unet, vae = qdx("inspect", tmp_path).out.splitlines()[3:5]
 
@@ -248,7 +248,7 @@ def test_inspecting_what_nncf_quantized_says_so(qdx, tmp_path, monkeypatch):
 
 def test_inspecting_a_bundle_tells_the_options_of_its_plan(qdx, tmp_path, monkeypatch):
     plan = {"name": "mine", "options": {"mixed_precision": True, "smoothing": None}}
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=read({**MANIFEST, "plan": plan}))
+    monkeypatch.setattr("qdx.bundle.read_bundle", read({**MANIFEST, "plan": plan}))
     (tmp_path / "qdx.json").write_text("{}")
 
     assert ", plan mine with mixed_precision, dynamic" in qdx("inspect", tmp_path).out
@@ -259,7 +259,7 @@ def test_inspecting_a_bundle_for_tensorrt_shows_its_engines(qdx, tmp_path, monke
         **MANIFEST,
         "target": {"name": "tensorrt-ada", "runtime": "tensorrt", "options": {}},
     }
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(manifest))
+    monkeypatch.setattr("qdx.bundle.read_bundle", read(manifest))
     (tmp_path / "qdx.json").write_text("{}")
     for folder in ("unet", "vae_encoder", "vae_decoder"):
         (tmp_path / folder).mkdir()
@@ -291,7 +291,7 @@ def test_names_in_a_bundle_reach_the_terminal_without_control_characters(
         "resolution": [{"component": EVIL, "becomes": EVIL, "computes": EVIL}],
         "components": {EVIL: {"class": EVIL, "library": EVIL, "methods": {}}},
     }
-    stand_in(monkeypatch, "qdx.bundle", read_bundle=read(manifest))
+    monkeypatch.setattr("qdx.bundle.read_bundle", read(manifest))
     (tmp_path / "qdx.json").write_text("{}")
     done = qdx("inspect", tmp_path)
 

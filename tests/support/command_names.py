@@ -20,4 +20,5 @@ COMMANDS = [
     ("plan", "schema"),
     ("cache",),
     ("cache", "clear"),
+    ("completion",),
 ]

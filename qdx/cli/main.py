@@ -31,6 +31,7 @@ from qdx.cli import (
     cache,
     calibrate,
     completion,
+    doctor,
     export,
     inspect,
     interruption,
@@ -89,6 +90,7 @@ app.command("run")(run.command)
 app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)
 app.command("targets")(targets.command)
+app.command("doctor")(doctor.command)
 app.command("completion")(completion.command)
 app.add_typer(plan.app, name="plan")
 app.add_typer(cache.app, name="cache")

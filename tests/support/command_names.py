@@ -21,4 +21,5 @@ COMMANDS = [
     ("cache",),
     ("cache", "clear"),
     ("completion",),
+    ("doctor",),
 ]

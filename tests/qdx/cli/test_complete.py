@@ -153,7 +153,14 @@ def test_components_of_a_bundle(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"unet": 1}', '{"$(touch x)": ["diffusers", "UNet"]}', '{"a\\nb": ["a", "b"]}'],
+    [
+        "",
+        "{",
+        "[]",
+        '{"unet": 1}',
+        '{"$(touch x)": ["diffusers", "UNet"]}',
+        '{"a\\nb": ["a", "b"]}',
+    ],
 )
 def test_folders_of_strangers_say_nothing_harmful(told, tmp_path, text):
     (tmp_path / "model_index.json").write_text(text)

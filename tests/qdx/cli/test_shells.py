@@ -71,9 +71,8 @@ def test_bash(folder):
     )
     answers = run(["bash", "--norc"], folder, script).split("--\n")
 
-    assert dict(zip(expected, (sorted(one.splitlines()) for one in answers), strict=False)) == {
-        line: words for line, words in expected.items()
-    }
+    found = (sorted(one.splitlines()) for one in answers)
+    assert dict(zip(expected, found, strict=False)) == expected
 
 
 @needs("fish")

@@ -49,27 +49,34 @@ OPTION_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 DEFAULT_OPTION_GROUP: Final = "What is computed"
 """Of options that are in no group: most say what is computed."""
 
-_BUNDLE: Final = "out/shapes"
+_CALL: Final = """--call '{"prompt": "a red circle", "num_inference_steps": 4}'"""
+_EXPORT: Final = f"qdx export samples/shapes --target openvino --plan w8 {_CALL} -o out/shapes"
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
-        "qdx export samples/shapes --target onnxruntime --plan w8 -o out/shapes",
+        _EXPORT,
         "qdx verify out/shapes --model samples/shapes",
         "qdx run out/shapes --prompt 'a red circle' -o red.png",
     ),
-    "export": (f"qdx export samples/shapes --target onnxruntime --plan w8 -o {_BUNDLE} --force",),
-    "calibrate": ("qdx calibrate samples/shapes --plan w8a8 -o out/ranges.safetensors",),
+    "export": (f"{_EXPORT} --force",),
+    "calibrate": (
+        f"qdx calibrate samples/shapes --plan w8a8 {_CALL} -o out/ranges.safetensors",
+        "qdx export samples/shapes --target openvino --plan w8a8 --ranges out/ranges.safetensors -o out/w8a8",
+    ),
     "plan": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan new": ("qdx plan new w8 -o out/plan.json",),
     "plan check": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan show": ("qdx plan show w8a8 --model samples/shapes --target onnxruntime",),
     "plan schema": ("qdx plan schema > out/plan.schema.json",),
-    "build": (f"qdx build {_BUNDLE}",),
-    "run": (f"qdx run {_BUNDLE} --prompt 'a blue square' --seed 1 -o blue.png",),
-    "verify": (f"qdx verify {_BUNDLE} --model samples/shapes --report out/report",),
+    "build": (
+        "qdx export samples/shapes --target tensorrt --plan float16 -o out/engines",
+        "qdx build out/engines",
+    ),
+    "run": ("qdx run out/shapes --prompt 'a blue square' --seed 1 -o blue.png",),
+    "verify": ("qdx verify out/shapes --model samples/shapes --report out/report",),
     "report": ("qdx report out/report",),
-    "bench": (f"qdx bench {_BUNDLE} --rounds 5",),
+    "bench": ("qdx bench out/shapes --rounds 5",),
     "inspect": ("qdx inspect samples/shapes",),
-    "targets": ("qdx targets onnxruntime",),
+    "targets": ("qdx targets openvino",),
     "doctor": ("qdx doctor",),
     "cache": ("qdx cache",),
     "cache clear": ("qdx cache clear",),

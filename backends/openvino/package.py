@@ -21,7 +21,7 @@ _TELEMETRY = "openvino_telemetry"
 
 def openvino() -> Any:
     """The package; untyped, because its Python layer is generated."""
-    return _imported("openvino")
+    return imported("openvino")
 
 
 @cache
@@ -44,10 +44,11 @@ def nncf() -> Any:
     if "nncf" not in sys.modules and find_spec("nncf") is None:
         raise RuntimeMissing("quantizer `nncf` needs the package nncf", hint="pip install nncf")
     openvino()
-    return _imported("nncf")
+    return imported("nncf")
 
 
-def _imported(package: str) -> Any:
+def imported(package: str) -> Any:
+    """Imports one of these packages, or one that imports them; raises what the import raises."""
     if package in sys.modules:
         return sys.modules[package]
     hidden = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == _TELEMETRY}

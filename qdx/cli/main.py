@@ -15,11 +15,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Final, NoReturn
 
 import typer
+from typer.main import get_command
 
 from qdx._version import __version__
 from qdx.backends.registry import is_any_loaded
@@ -29,6 +31,8 @@ from qdx.cli import (
     cache,
     calibrate,
     cautions,
+    completion,
+    doctor,
     export,
     inspect,
     interruption,
@@ -39,6 +43,8 @@ from qdx.cli import (
     verbosity,
     verify,
 )
+from qdx.cli.complete import ASKED, answer
+from qdx.cli.help_pages import HelpGroup, with_sections
 from qdx.cli.output import alert
 from qdx.cli.verbosity import Quiet, Verbose, everywhere
 from qdx.exporter.errors import QdxError, quoted
@@ -67,6 +73,7 @@ _QUIET: Final = {"DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "erro
 
 app: Final = typer.Typer(
     name="qdx",
+    cls=HelpGroup,
     help="Turns any diffusers pipeline, one precision plan and a target into verified artifacts.",
     no_args_is_help=True,
     add_completion=False,
@@ -84,8 +91,11 @@ app.command("run")(run.command)
 app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)
 app.command("targets")(targets.command)
+app.command("doctor")(doctor.command)
+app.command("completion")(completion.command)
 app.add_typer(plan.app, name="plan")
 app.add_typer(cache.app, name="cache")
+with_sections(app)
 for _command in (
     *app.registered_commands,
     *plan.app.registered_commands,
@@ -142,6 +152,8 @@ def run_command(arguments: Sequence[str]) -> int:
     for name, value in (_PAGES if debug else _PAGES | _QUIET).items():
         os.environ.setdefault(name, value)
     verbosity.reset()
+    if arguments[:1] == [ASKED]:
+        return _complete(arguments[1:], debug=debug)
     try:
         with interruption.interruptible(), warnings.catch_warnings():
             if not debug:
@@ -150,13 +162,25 @@ def run_command(arguments: Sequence[str]) -> int:
             status = app(list(arguments), prog_name="qdx", standalone_mode=False)
     except BaseException as failure:  # noqa: BLE001 - the last line of defence
         if debug and not isinstance(failure, typer.TyperException):
-            import traceback
-
             traceback.print_exception(failure)
         return _report(failure)
     if status == _INTERRUPTED:  # the parser catches the exception and returns its status
         alert("interrupted")
     return status if isinstance(status, int) else 0
+
+
+def _complete(words: Sequence[str], *, debug: bool) -> int:
+    """Tells a shell what fits; says nothing else, for it would stand in the middle of what is being typed."""
+    try:
+        root = get_command(app)
+        assert isinstance(root, HelpGroup)
+        sys.stdout.write(answer(root, words))
+        sys.stdout.flush()
+    except Exception as failure:  # noqa: BLE001 - whatever it is, nobody can read it there
+        if debug:
+            traceback.print_exception(failure)
+        return _DEFECT
+    return 0
 
 
 def _report(failure: BaseException) -> int:

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
+from qdx.cli.colour import painted
 from qdx.cli.verbosity import Verbosity, current
 from qdx.exporter.strict_json import dump_json
 
@@ -23,7 +24,7 @@ def say(text: str) -> None:
 
 def alert(text: str) -> None:
     """Writes words that a person must read to standard error: errors, warnings, verdicts."""
-    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.write(f"{painted(printable(text), sys.stderr)}\n")
 
 
 def emit(data: object, *, as_json: bool, text: str) -> None:
@@ -34,7 +35,8 @@ def emit(data: object, *, as_json: bool, text: str) -> None:
         as_json: Whether the data is asked for.
         text: The same for a person.
     """
-    sys.stdout.write(dump_json(plain(data)).decode() if as_json else f"{printable(text)}\n")
+    shown = dump_json(plain(data)).decode() if as_json else f"{printable(text)}\n"
+    sys.stdout.write(shown if as_json else painted(shown, sys.stdout))
     sys.stdout.flush()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qdx.cli import verbosity
+from qdx.cli.colour import NO_CURSOR
 from qdx.cli.progress_lines import Lines
 from qdx.cli.ticker import DISPLAY, Ticker
 from qdx.cli.verbosity import Verbosity
@@ -16,8 +17,6 @@ from qdx.exporter.progress import SILENT, Progress
 __all__ = ["progress_bars"]
 
 _LOOK_SECONDS = 1.0
-_NO_CURSOR = frozenset({"dumb", "unknown"})
-"""Terminals, by TERM, on which no bar can be drawn anew in its place."""
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def progress_bars() -> Iterator[Progress]:
     verbose = chosen is Verbosity.VERBOSE
     if chosen is Verbosity.QUIET:
         yield SILENT
-    elif sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in _NO_CURSOR:
+    elif sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in NO_CURSOR:
         with _bars(verbose=verbose) as bars:
             yield bars
     else:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from functools import cache
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from qdx.cli.main import app, run_command
 from tests.support import tiny
-from tests.support.doc_blocks import Block, blocks_of, command_of, pages
+from tests.support.command_lines import parse, run
+from tests.support.doc_blocks import Block, blocks_of, pages
 from tests.support.layers import ROOT
 from tests.support.smallest import build_smallest_text_to_image
 
@@ -26,51 +22,6 @@ COMMANDS = [
 FIRST = {"README.md", "docs/plans.md"}
 """Pages whose commands every run of the tests runs; the others run with the slow tests."""
 RUN = sorted({page for page, block in BLOCKS if block.language in {"sh", "python"}})
-
-
-@cache
-def command_line():
-    return get_command(app)
-
-
-def parse(line):
-    """Reads a command of `qdx` as its command line does, and runs nothing."""
-    words, _ = command_of(line)
-    if words[0].endswith("pytest"):
-        path, _, name = words[1].partition("::")
-        assert (ROOT / path).exists(), f"{path} is not there"
-        assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{name} is not in {path}"
-    if words[0] != "qdx":
-        return
-    context = command_line().make_context("qdx", words[1:])
-    while rest := [*context._protected_args, *context.args]:
-        commands = getattr(context.command, "commands", {})
-        assert rest[0] in commands, f"`{rest[0]}` is not a command"
-        context = commands[rest[0]].make_context(rest[0], rest[1:], parent=context)
-
-
-def run(block, namespace):
-    """Runs a block in the current folder; programs other than qdx are left out.
-
-    Raises:
-        AssertionError: A command ends with another status than 0.
-    """
-    if block.language == "python":
-        exec(compile(block.text, f"line {block.line}", "exec"), namespace)
-        return
-    for line in block.commands if block.language == "sh" else ():
-        words, output = command_of(line)
-        if words[0] == "mkdir":
-            Path(words[-1]).mkdir(parents=True, exist_ok=True)
-        elif words[0] == "qdx":
-            written = io.StringIO()
-            with (
-                contextlib.nullcontext() if output is None else contextlib.redirect_stdout(written)
-            ):
-                status = run_command(words[1:])
-            assert status == 0, f"line {block.line}: {line}: exit status {status}"
-            if output is not None:
-                output.write_text(written.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -20,4 +20,6 @@ COMMANDS = [
     ("plan", "schema"),
     ("cache",),
     ("cache", "clear"),
+    ("completion",),
+    ("doctor",),
 ]

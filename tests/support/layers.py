@@ -49,6 +49,7 @@ ROOMS = {
         "compile",
         "engines",
         "bench",
+        "doctor",
         "verification/measure",
         "verification/stored",
         "verification/judge",

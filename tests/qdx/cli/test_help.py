@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.command_names import COMMANDS
 
-# These print JSON as it is.
-PLAIN = {("plan",), ("plan", "new"), ("plan", "schema")}
+# These print JSON as it is, or a script.
+PLAIN = {("plan",), ("plan", "new"), ("plan", "schema"), ("completion",)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,6 +14,7 @@ from qdx.cli.progress import progress_bars
 from qdx.cli.progress_lines import SILENCE_SECONDS, Lines
 from qdx.cli.ticker import DISPLAY, Ticker
 from qdx.exporter.progress import SILENT
+from tests.support.terminals import on_a_terminal
 
 
 class Clock:
@@ -250,27 +248,6 @@ with progress_bars() as progress:
         task.expect(3723)
         time.sleep(0.4)
 """
-
-
-def on_a_terminal(code, **environment):
-    """What a terminal is sent by a script whose standard error it is."""
-    leader, follower = pty.openpty()
-    clean = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
-    values = {**clean, "TERM": "xterm-256color", "COLUMNS": "120", **environment}
-    with subprocess.Popen([sys.executable, "-c", code], stderr=follower, env=values) as process:
-        os.close(follower)
-        sent = b""
-        while True:
-            try:
-                piece = os.read(leader, 4096)
-            except OSError:  # the other end is closed
-                break
-            if not piece:
-                break
-            sent += piece
-    os.close(leader)
-    assert process.returncode == 0, sent
-    return sent.decode()
 
 
 def test_a_terminal_shows_bars_with_the_time_left():

@@ -17,9 +17,7 @@ __all__ = ["SEAL", "check_seal", "seal_of"]
 SEAL: Final = "content_sha256"
 """The key of the digests in `qdx.json`."""
 
-_HINT: Final = (
-    "export again, or copy the bundle again; to judge by other gates give `qdx verify` --plan or --gates"
-)
+_HINT: Final = "export again, or copy the bundle again; to judge by other gates give `qdx verify` --plan or --gates"
 
 
 def seal_of(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -68,6 +68,38 @@ def command(
             "Default: all calls of small models, some of large ones.",
         ),
     ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            "--plan",
+            metavar="PLAN",
+            help="Judge by the gates of this preset or plan file, not by the bundle's own.",
+        ),
+    ] = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(
+            "--gates",
+            metavar="FILE",
+            help="Judge by the gates in this JSON file: what a plan has under `gates`.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="REPORT",
+            help="Fail where something is worse than in this earlier report: report.json, or the folder of it.",
+        ),
+    ] = None,
+    baseline_drop_db: Annotated[
+        float,
+        typer.Option(
+            "--baseline-drop-db",
+            metavar="DB",
+            help="How many decibels worse than the baseline is accepted.",
+        ),
+    ] = 1.0,
     call: Call = None,
     lora: Lora = None,
     device: Device = "cpu",
@@ -94,6 +126,10 @@ def command(
             score=score,
             localize=localize,
             budget_s=budget_s,
+            plan=plan,
+            gates=gates,
+            baseline=baseline,
+            baseline_drop_db=baseline_drop_db,
             lora=lora or [],
             device=device,
             cache=open_cache(no_cache=no_cache),

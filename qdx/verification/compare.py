@@ -109,7 +109,10 @@ class Comparison:
             runtime=manifest.target.runtime,
             proof=proof_of(opened.bundle),
             plan=opened.plan.name or "unnamed",
-            contract=manifest.resolved.gates,
+            contract=opened.contract.gates,
+            contract_source=opened.contract.source,
+            findings=opened.contract.findings,
+            bundle_plan=dict(manifest.plan),
             seed=runs.specs[0].seed,
             steps=runs.specs[0].call.get("num_inference_steps"),
             call=runs.specs[0].call,
@@ -174,7 +177,7 @@ class Comparison:
         every_call = (
             bool(quantized_wheres(opened.bundle))
             or plan.quantizes
-            or plan.gates.conditioning is not None
+            or opened.contract.gates.conditioning is not None
         )
         return choose_calls(
             records,
@@ -235,7 +238,7 @@ class Comparison:
     def _ties(self, spec: RunSpec, run: RecordedRun, products: PipelineResult) -> Ties | None:
         """What errors that are allowed change, for a picture that misses a bound, of a pipeline that chooses by answers."""
         opened = self.opened
-        gates = opened.bundle.manifest.resolved.gates
+        gates = opened.contract.gates
         if not misses_a_bound(products, gates.pipeline.bounds) or not chooses(run.records):
             return None
         reference = Reference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from qdx.runtime.pipeline import open_methods
 from qdx.source.adapted import recorded_adapters, with_adapters
 from qdx.source.same_model import check_source, read_source
 from qdx.verification.forecast import outlook_of
+from qdx.verification.judge.contract import Contract, Judge
 from qdx.verification.measure.audit import asked_of, audit_bundle
 from qdx.verification.measure.outlook import UNKNOWN, Outlook
 from qdx.verification.measure.quantized import quantized_model, quantized_wheres
@@ -58,6 +59,7 @@ class Opened:
     Attributes:
         bundle: The bundle.
         plan: Its plan.
+        contract: What judges it.
         folder: The pipeline's folder, read.
         device: What computes in PyTorch.
         cache: Keeps what was computed; None for nothing.
@@ -66,6 +68,7 @@ class Opened:
 
     bundle: Bundle
     plan: Plan
+    contract: Contract
     folder: PipelineFolder
     device: torch.device
     cache: Store | None
@@ -112,10 +115,13 @@ def open_both(
     *,
     variant: str | None = None,
     lora: Sequence[Path | str] = (),
+    judge: Judge | None = None,
     cache: Store | None,
     progress: Progress,
 ) -> Opened:
     """Opens a bundle and the pipeline that it was made from, with the adapters that were merged into its weights.
+
+    The bundle's own contract judges where nobody else does.
 
     Raises:
         InvalidInput: A file of adapters does not fit the pipeline.
@@ -127,14 +133,24 @@ def open_both(
     """
     opened = read_bundle(bundle)
     plan = plan_from_json(opened.manifest.plan, source=f"{opened.path.name}: plan")
+    manifest = opened.manifest
+    own = Contract(manifest.resolved.gates)
+    contract = own if judge is None else judge.contract(plan, manifest.target.profile)
     adapters = recorded_adapters(opened.manifest, lora)
     folder = read_source(opened.manifest, model, variant=variant)
     check_source(opened.manifest.source.files, folder, cache=cache, progress=progress)
     folder = with_adapters(folder, adapters)
-    return Opened(opened, plan, folder, device, cache, progress)
+    return Opened(opened, plan, contract, folder, device, cache, progress)
 
 
-def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -> Runs:
+def run_reference(
+    opened: Opened,
+    request: Request,
+    work: Path,
+    *,
+    told: bool,
+    check: Callable[[Sequence[RunSpec]], None] | None = None,
+) -> Runs:
     """Runs the reference, once for each prompt and seed, and for a dynamic bundle at another shape.
 
     Args:
@@ -142,6 +158,7 @@ def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -
         request: What is run.
         work: A folder that takes the runs; it lasts as long as they are used.
         told: Whether an estimate of the time is wanted.
+        check: Refuses runs that are not wanted, before any is made.
     """
     bundle, progress = opened.bundle, opened.progress
     manifest = bundle.manifest
@@ -164,6 +181,8 @@ def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -
         complete=reference.complete,
     )
     specs = tuple(RunSpec(reference.complete(spec.call), spec.seed) for spec in specs)
+    if check is not None:
+        check(specs)
     audited = _audited(opened)
     outlook = UNKNOWN
     # What a GPU takes tells nothing of what the processor does.

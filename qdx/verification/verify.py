@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verification.compare import Comparison
-from qdx.verification.judge.evaluate import gates_of
+from qdx.verification.held import Held
+from qdx.verification.judge.baseline import DROP_DB
+from qdx.verification.judge.contract import read_judge
 from qdx.verification.measure.score import load_score
 from qdx.verification.report.folder import clear_report, write_report
 from qdx.verification.report.model import Report
@@ -40,6 +42,10 @@ def verify(
     localize: bool = False,
     budget_s: float | None = None,
     lora: Sequence[Path | str] = (),
+    plan: str | Path | None = None,
+    gates: str | Path | None = None,
+    baseline: str | Path | None = None,
+    baseline_drop_db: float = DROP_DB,
     device: str = "cpu",
     cache: Store | None = None,
     progress: Progress = SILENT,
@@ -69,6 +75,11 @@ def verify(
             every method are compared in any case. None compares what is usual, see
             `qdx.verification.measure.selection.usual_choice`.
         lora: The files of adapters that the bundle was exported with; their scales are the bundle's.
+        plan: A preset's name or a plan file whose gates judge instead of those in the bundle.
+        gates: A JSON file with what a plan has under `gates`, which judges instead; not with `plan`.
+        baseline: An earlier report of the same target, call and runs, its `report.json` or the folder of that. What is
+            worse than there is a gate that fails.
+        baseline_drop_db: How much worse a measure in decibels may be than in the baseline.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Keeps the reference's runs, the answers of the quantized graphs and digests of files, so that the next
             verification of the same model and call finds them; None computes all of it and keeps nothing.
@@ -80,31 +91,41 @@ def verify(
     Raises:
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The folder is not the pipeline that the bundle was made from.
-        InvalidPlan: The plan in the bundle does not follow its schema.
-        UsageError: The pipeline or the artifact does not take this call, the score function is invalid, or the
-            report folder lies in the bundle or holds files of others.
+        InvalidInput: The baseline is no report, or was altered.
+        InvalidPlan: The plan in the bundle, or what judges instead, does not follow its schema.
+        UsageError: The pipeline or the artifact does not take this call, the score function is invalid, the
+            report folder lies in the bundle or holds files of others, plan and gates are both given, or the baseline is
+            a report of another target, call or other runs.
         RuntimeMissing: The runtime is not installed, or there is no such device.
         StorageError: Reading or writing failed.
     """
     destination = None if report is None else Path(report)
     if destination is not None:
         _check_outside(destination, Path(bundle))
+    judge = read_judge(plan, gates)
+    held = None if baseline is None else Held.read(baseline, baseline_drop_db)
     computing = choose_device(device, progress.say)
     opened = open_both(
-        bundle, model, computing, variant=variant, lora=lora, cache=cache, progress=progress
-    )
-    judge = None if score is None else load_score(score)
+        bundle, model, computing, variant=variant, lora=lora, judge=judge, cache=cache, progress=progress
+    )  # fmt: skip
+    scoring = None if score is None else load_score(score)
+    target = opened.bundle.manifest.target.name
+    if held is not None:
+        held.check_target(target)
     if destination is not None:
         clear_report(destination)
     methods = opened.methods()
     with TemporaryDirectory(prefix="qdx-verify-") as folder:
         work = Path(folder)
         request = Request(seed, seeds, steps, prompts, call)
+        check = None if held is None else partial(held.check_runs, target)
         # A budget says by itself how long comparing takes.
-        runs = run_reference(opened, request, work, told=budget_s is None)
-        comparison = Comparison(opened, methods, runs, work, judge, budget_s)
+        runs = run_reference(opened, request, work, told=budget_s is None, check=check)
+        comparison = Comparison(opened, methods, runs, work, scoring, budget_s)
         measured = comparison.report(localize=localize)
-    found = replace(measured, gates=gates_of(measured.contract, measured.stored))
+    if held is not None:
+        measured = held.with_baseline(measured)
+    found = measured.judged()
     if destination is not None:
         write_report(found, destination)
     return found

@@ -2,7 +2,8 @@
 
 The tolerance is a decision of principle, and no measurement of what is judged: a decibel of error, unless the user says
 another number; of bounded measures the same decibel in their distance from the best; nothing of what is counted. Where
-several runs were made, their means are compared, and what the runs differ by among themselves counts as noise.
+several runs were made, their means are compared, and half of the 95 % interval of the difference is added: a regression is
+a drop that is certainly more than the tolerance.
 """
 
 from __future__ import annotations
@@ -153,13 +154,12 @@ def _gate(before: StoredMeasure, now: Measure | None, baseline: StoredBaseline) 
     scores = [] if now is None else [_score(now, value) for value in now.values]
     paired = baseline.paired and len(scores) == len(earlier)
     noise = _noise(scores, earlier, paired=paired)
-    tolerance = max(scale.tolerance(baseline.drop_db), noise)
-    bound = scale.value(_mean(earlier) - tolerance)
+    bound = scale.value(_mean(earlier) - scale.tolerance(baseline.drop_db) - noise)
     name = f"baseline.{before.name}"
     if now is None:
         return gate(name, None, bound, note="the baseline has it, and this verification does not")
     value = now.values[0] if len(now.values) == 1 else scale.value(_mean(scores))
-    return gate(name, value, bound, note=_note(before, earlier, noise, tolerance))
+    return gate(name, value, bound, note=_note(before, earlier, noise))
 
 
 def _score(measure: Measure, value: float) -> float:
@@ -183,17 +183,17 @@ def _half(values: Sequence[float]) -> float:
     return half if math.isfinite(half) else 0.0
 
 
-def _note(before: StoredMeasure, earlier: Sequence[float], noise: float, tolerance: float) -> str:
-    """`44.3 before, on average of 5 runs; 1.4 dB less is noise of the runs`."""
+def _note(before: StoredMeasure, earlier: Sequence[float], noise: float) -> str:
+    """`44.3 before, on average of 5 runs, whose noise is 1.4 dB`."""
     scale = SCALES[before.scale]
-    value = before.values[0] if len(earlier) == 1 else scale.value(_mean(earlier))
-    runs = f", on average of {len(earlier)} runs" if len(earlier) > 1 else ""
-    head = f"{as_float(value):.4g} before{runs}"
-    if noise and noise >= tolerance:
-        return (
-            f"{head}; the runs differ by {noise:.2g}{' dB' if scale.unit else ''} among themselves"
-        )
-    return head
+    if len(earlier) == 1:
+        return f"{as_float(before.values[0]):.4g} before"
+    head = f"{scale.value(_mean(earlier)):.4g} before, on average of {len(earlier)} runs"
+    return (
+        f"{head}, whose noise is {noise:.2g}{f' {scale.unit}' if scale.unit else ''}"
+        if noise
+        else head
+    )
 
 
 def _enough(runs: Sequence[Run], before: Sequence[Run]) -> bool:

@@ -74,7 +74,7 @@ class Judge:
         beyond = len(differing) - len(shown)
         more = [f"{beyond} more"] if beyond else []
         return (
-            f"the bundle was exported with another plan than the {self.source} that judges it: they differ in "
+            f"the bundle was exported with another plan than {quoted(self.source)}, which judges it: they differ in "
             + ", ".join([*shown, *more]),
         )
 

@@ -12,6 +12,7 @@ from qdx.verification.judge.contract import OWN
 from qdx.verification.measure.answers import AnswersUse
 from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.report.format import figure, percent
+from qdx.verification.report.format import text_table as _table
 from qdx.verification.stored.measurements import (
     StoredComponentAudit,
     StoredInterval,
@@ -214,12 +215,3 @@ def _interval(one: StoredInterval) -> tuple[str, str]:
     if one.low is None or one.high is None:
         return figure(one.mean), "-"
     return figure(one.mean), f"{figure(one.low)} to {figure(one.high)}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(columns), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

@@ -10,7 +10,7 @@ import pytest
 from tests.support.command_names import COMMANDS
 
 # These print JSON as it is.
-PLAIN = {("plan",), ("plan", "new"), ("plan", "schema")}
+PLAIN = {("plan",), ("report",), ("plan", "new"), ("plan", "schema")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -132,11 +132,11 @@ def worsened(bundle: Path, output: Path, before_db: float, drop_db: float) -> Pa
     last = next(node for node in reversed(model.graph.node) if node.op_type == "Conv")
     made = {name: node for node in model.graph.node for name in node.output}
     for name in last.input[1:]:
-        if name not in tensors:  # a quantized weight: its scale is what is louder
-            name = made[name].input[1]
-        old = numpy_helper.to_array(tensors[name])
-        tensors[name].CopyFrom(
-            numpy_helper.from_array((old * (1 + louder)).astype(old.dtype), name)
+        # Of a quantized weight it is the scale that is louder.
+        louder_one = name if name in tensors else made[name].input[1]
+        old = numpy_helper.to_array(tensors[louder_one])
+        tensors[louder_one].CopyFrom(
+            numpy_helper.from_array((old * (1 + louder)).astype(old.dtype), louder_one)
         )
     onnx.save(model, path, save_as_external_data=False)
     for leftover in path.parent.glob(f"{path.name}[._]data"):

@@ -14,7 +14,6 @@ from qdx.cli.options import (
     Call,
     Device,
     Lora,
-    Model,
     NoCache,
     Variant,
     open_cache,
@@ -29,7 +28,26 @@ __all__ = ["command"]
 
 def command(
     bundle: Bundle,
-    model: Model,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="MODEL", help="The diffusers pipeline folder."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="DIR",
+            help="A stored reference, which stands for the model: see --save-reference.",
+        ),
+    ] = None,
+    save_reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-reference",
+            metavar="DIR",
+            help="Store what PyTorch does, for verifications without the model.",
+        ),
+    ] = None,
     variant: Variant = None,
     report: Annotated[
         Path | None,
@@ -116,6 +134,8 @@ def command(
         result = verify(
             bundle,
             model=model,
+            reference=reference,
+            save_reference=save_reference,
             variant=variant,
             report=report,
             seed=seed,
@@ -136,14 +156,15 @@ def command(
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))
-    if report is not None:
-        say(f"wrote {report}")
+    for written in (report, save_reference):
+        if written is not None:
+            say(f"wrote {written}")
     # Not `if failed`: whatever is not plainly passed has failed.
     found = plain(result)
     if found.get("ok") is True:
         say("every gate holds")
         return
     alert("a gate failed")
-    if found.get("lockstep") and not localize:
+    if found.get("lockstep") and not localize and reference is None:
         say("\nhint: --localize names the operations at which the error enters")
     raise typer.Exit(1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import typer
 from typer.core import TyperGroup
 
 __all__ = ["GroupWithDefault"]
@@ -15,7 +14,7 @@ class GroupWithDefault(TyperGroup):
 
     default: ClassVar[str] = "show"
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts the name of the default command in front of arguments without one."""
         own = {*self.commands, *ctx.help_option_names}
         if args and args[0] not in own:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from qdx.verification.measure.recorded_run import RecordedRun
     from qdx.verification.measure.rungs import Rung
     from qdx.verification.measure.score import Score
-    from qdx.verification.reference_file import ReferenceWriter
+    from qdx.verification.reference_writer import ReferenceWriter
     from qdx.verification.run import Opened, Runs
 
 __all__ = ["Comparison"]

@@ -25,7 +25,7 @@ from qdx.verification.measure.outlook import UNKNOWN, Outlook
 from qdx.verification.measure.quantized import QuantizedModel, quantized_model, quantized_wheres
 from qdx.verification.measure.reference_runs import Reference, ReferenceUse
 from qdx.verification.measure.samples import RunSpec, run_specs
-from qdx.verification.reference_file import read_reference
+from qdx.verification.reference_reader import read_reference
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from qdx.verification.measure.audit import AuditResult
     from qdx.verification.measure.recorded_run import RecordedRun
     from qdx.verification.measure.stored_graph import StoredModel
-    from qdx.verification.reference_file import StoredReference
+    from qdx.verification.reference_reader import StoredReference
 
 __all__ = [
     "Audited", "Opened", "Request", "Runs", "open_both", "open_with_reference", "run_reference", "stored_runs",

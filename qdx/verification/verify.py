@@ -18,7 +18,7 @@ from qdx.verification.judge.baseline import DROP_DB
 from qdx.verification.judge.contract import read_judge
 from qdx.verification.measure.answers import KIND as ANSWERS
 from qdx.verification.measure.score import load_score
-from qdx.verification.reference_file import ReferenceWriter, check_output
+from qdx.verification.reference_writer import ReferenceWriter, check_output
 from qdx.verification.report.folder import clear_report, write_report
 from qdx.verification.report.model import Report
 from qdx.verification.run import (
@@ -94,7 +94,7 @@ def verify(
         reference: A folder that `save_reference` wrote for this bundle, or one that is quantized likewise: it stands for
             the model, and its runs are those that are compared.
         save_reference: Folder for what PyTorch does, so that others verify the bundle without the model; see
-            `qdx.verification.reference_file`.
+            `qdx.verification.reference_record`.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Keeps the reference's runs, the answers of the quantized graphs and digests of files, so that the next
             verification of the same model and call finds them; None computes all of it and keeps nothing.

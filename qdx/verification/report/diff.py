@@ -189,8 +189,11 @@ def _gates_alone(
         if name in measured or name.startswith("baseline.") or was.get(name) == now.get(name):
             continue
         way: Way = "worse" if now.get(name) == "failed" else "better"
-        values = (table[name].value if name in table else None for table in (one, other))
-        yield Moved(name, *values, None, "", way, was.get(name, ""), now.get(name, ""))
+        before_value, after_value = (
+            table[name].value if name in table else None for table in (one, other)
+        )
+        verdicts = was.get(name, ""), now.get(name, "")
+        yield Moved(name, before_value, after_value, None, "", way, *verdicts)
 
 
 def _verdicts(report: StoredReport) -> dict[str, str]:

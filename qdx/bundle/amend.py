@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qdx.bundle.seal import SEAL
 from qdx.bundle.writer import BundleWriter
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import open_regular
@@ -57,7 +58,7 @@ def amend(bundle: Bundle, *, without: Collection[str] = ()) -> Iterator[Amendmen
                 _copy(bundle.path, record, writer.staging)
         amendment = Amendment(writer.staging)
         yield amendment
-        kept = bundle.manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
+        kept = bundle.manifest.model_dump(mode="json", by_alias=True, exclude={"files", SEAL})
         writer.commit({**kept, "versions": _merged(kept["versions"], amendment.versions)})
 
 

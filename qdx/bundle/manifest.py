@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from qdx.bundle.resolution import ResolvedRecord
+from qdx.bundle.seal import SEAL, check_seal
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
 from qdx.exporter.form import Form
@@ -290,6 +291,7 @@ class Manifest(_Record):
         layout: The layout that was asked for; None for the target's own.
         sizes: Which pictures it generates; None where it is not known, or generates none.
         files: Every file but `qdx.json`, sorted by path.
+        content_sha256: Digests of all this, see `qdx.bundle.seal`.
     """
 
     schema_version: Literal["qdx.bundle/1"] = Field(alias="schema")
@@ -311,6 +313,7 @@ class Manifest(_Record):
     layout: Name | None = None
     sizes: SizesRecord | None = None
     files: tuple[FileRecord, ...]
+    content_sha256: dict[str, Sha256]
 
     @model_validator(mode="after")
     def _check_paths(self) -> Manifest:
@@ -361,7 +364,7 @@ def parse_manifest(data: bytes, *, source: str) -> Manifest:
     _check_schema(value, source)
     try:
         # From our own canonical text, so that only one JSON reader decides what the file means.
-        return Manifest.model_validate_json(dump_json(value))
+        manifest = Manifest.model_validate_json(dump_json(value))
     except InvalidBundle as bad:
         raise InvalidBundle(f"{quoted(source)}: {bad.message}") from None
     except ValidationError as bad:
@@ -371,6 +374,8 @@ def parse_manifest(data: bytes, *, source: str) -> Manifest:
         raise InvalidBundle(
             f"{quoted(f'{source}:{place}')}: {quoted(key)}: {first['msg']}"
         ) from None
+    check_seal(value, source=source)
+    return manifest
 
 
 def _check_schema(value: dict[str, Any], source: str) -> None:
@@ -380,6 +385,11 @@ def _check_schema(value: dict[str, Any], source: str) -> None:
         newer = isinstance(schema, str) and schema.startswith("qdx.bundle/")
         hint = "read it with the version of qdx that wrote it, or export again" if newer else None
         raise InvalidBundle(message, hint=hint)
+    if SEAL not in value:
+        raise InvalidBundle(
+            f"{quoted(source)}: has no {quoted(SEAL)}, expected the digests of its parts",
+            hint="an earlier version of qdx wrote it, or it was edited: export again",
+        )
 
 
 def _check_file_names(paths: list[str]) -> None:

@@ -29,6 +29,7 @@ from qdx.bundle.operations import (
 )
 from qdx.bundle.reader import read_listing
 from qdx.bundle.rename import exchange, rename_new
+from qdx.bundle.seal import SEAL, seal_of
 from qdx.bundle.staging import create_staging, lock_folder, reclaim_stale, remove_tree
 from qdx.exporter.errors import (
     InternalError,
@@ -133,7 +134,7 @@ class BundleWriter:
         """Completes the bundle and gives it its name.
 
         Args:
-            manifest: The content of `qdx.json` without `files`; `schema` may be left out.
+            manifest: The content of `qdx.json` without `files` and digests; `schema` may be left out.
 
         Raises:
             UsageError: If the output came into being meanwhile and may not be replaced.
@@ -259,7 +260,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    data = dump_json(manifest)
+    data = dump_json({**manifest, SEAL: seal_of(manifest)})
     try:
         parse_manifest(data, source=MANIFEST_NAME)
     except InvalidBundle as bad:

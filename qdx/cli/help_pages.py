@@ -61,9 +61,11 @@ def with_sections(app: typer.Typer) -> None:
     for command in app.registered_commands:
         command.cls = HelpCommand
     for group in app.registered_groups:
-        group.cls = HelpGroup
-        if group.typer_instance is not None:
-            with_sections(group.typer_instance)
+        if group.typer_instance is None:
+            continue
+        own = group.typer_instance.info.cls
+        group.cls = own if isinstance(own, type) and issubclass(own, HelpGroup) else HelpGroup
+        with_sections(group.typer_instance)
 
 
 def _grouped(commands: Mapping[str, Command], *, inside: bool) -> Iterator[tuple[str, list[str]]]:

@@ -86,18 +86,19 @@ app.command("export")(export.command)
 app.command("calibrate")(calibrate.command)
 app.command("build")(build.command)
 app.command("verify")(verify.command)
-app.command("report")(report.command)
 app.command("run")(run.command)
 app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)
 app.command("targets")(targets.command)
 app.command("doctor")(doctor.command)
 app.command("completion")(completion.command)
+app.add_typer(report.app, name="report")
 app.add_typer(plan.app, name="plan")
 app.add_typer(cache.app, name="cache")
 with_sections(app)
 for _command in (
     *app.registered_commands,
+    *report.app.registered_commands,
     *plan.app.registered_commands,
     *cache.app.registered_commands,
 ):

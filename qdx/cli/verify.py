@@ -14,7 +14,6 @@ from qdx.cli.options import (
     Call,
     Device,
     Lora,
-    Model,
     NoCache,
     Variant,
     open_cache,
@@ -29,7 +28,26 @@ __all__ = ["command"]
 
 def command(
     bundle: Bundle,
-    model: Model,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="MODEL", help="The diffusers pipeline folder."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="DIR",
+            help="A stored reference, which stands for the model: see --save-reference.",
+        ),
+    ] = None,
+    save_reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-reference",
+            metavar="DIR",
+            help="Store what PyTorch does, for verifications without the model.",
+        ),
+    ] = None,
     variant: Variant = None,
     report: Annotated[
         Path | None,
@@ -68,6 +86,38 @@ def command(
             "Default: all calls of small models, some of large ones.",
         ),
     ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            "--plan",
+            metavar="PLAN",
+            help="Judge by the gates of this preset or plan file, not by the bundle's own.",
+        ),
+    ] = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(
+            "--gates",
+            metavar="FILE",
+            help="Judge by the gates in this JSON file: what a plan has under `gates`.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="REPORT",
+            help="Fail where something is worse than in this earlier report: report.json, or the folder of it.",
+        ),
+    ] = None,
+    baseline_drop_db: Annotated[
+        float,
+        typer.Option(
+            "--baseline-drop-db",
+            metavar="DB",
+            help="How many decibels worse than the baseline is accepted.",
+        ),
+    ] = 1.0,
     call: Call = None,
     lora: Lora = None,
     device: Device = "cpu",
@@ -84,6 +134,8 @@ def command(
         result = verify(
             bundle,
             model=model,
+            reference=reference,
+            save_reference=save_reference,
             variant=variant,
             report=report,
             seed=seed,
@@ -94,20 +146,25 @@ def command(
             score=score,
             localize=localize,
             budget_s=budget_s,
+            plan=plan,
+            gates=gates,
+            baseline=baseline,
+            baseline_drop_db=baseline_drop_db,
             lora=lora or [],
             device=device,
             cache=open_cache(no_cache=no_cache),
             progress=progress,
         )
     emit(result, as_json=as_json, text=str(result))
-    if report is not None:
-        say(f"wrote {report}")
+    for written in (report, save_reference):
+        if written is not None:
+            say(f"wrote {written}")
     # Not `if failed`: whatever is not plainly passed has failed.
     found = plain(result)
     if found.get("ok") is True:
         say("every gate holds")
         return
     alert("a gate failed")
-    if found.get("lockstep") and not localize:
+    if found.get("lockstep") and not localize and reference is None:
         say("\nhint: --localize names the operations at which the error enters")
     raise typer.Exit(1)

@@ -12,23 +12,29 @@ from typing import TYPE_CHECKING
 from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.cost.memory import give_back
 from qdx.exporter.devices import is_cpu
+from qdx.exporter.limits import MIB
 from qdx.runtime.tensor_folder import TensorFolder
 from qdx.verification.measure.answers import KIND as ANSWERS
+from qdx.verification.measure.answers import Answers
 from qdx.verification.measure.comparison import Choice, Chosen, choose_calls, compare_runs
 from qdx.verification.measure.coverage import read_coverage
 from qdx.verification.measure.lockstep import LockstepCall, measure_in_lockstep
 from qdx.verification.measure.outlook import LOCKSTEP
 from qdx.verification.measure.picture import compare_products
 from qdx.verification.measure.quantized import (
+    QuantizedModel,
     answers_of,
     localize_worst,
     middle_rungs,
     quantized_wheres,
+    stored_graphs,
 )
 from qdx.verification.measure.reference_runs import Reference
 from qdx.verification.measure.runs import ArtifactPipeline, first_pictures
 from qdx.verification.measure.samples import RunResult, RunSpec, Samples, latent_sqnr_db
 from qdx.verification.measure.selection import compared_in_part
+from qdx.verification.measure.stored_graph import StoredModel
+from qdx.verification.measure.stored_lockstep import measure_stored_lockstep
 from qdx.verification.measure.ties import (
     ROUNDING_DB,
     Noise,
@@ -42,14 +48,15 @@ from qdx.verification.provenance import proof_of, versions_for
 from qdx.verification.report.model import Report
 
 if TYPE_CHECKING:
+    from qdx.exporter.formats.memory import Memory
     from qdx.runtime.methods import TargetMethod
     from qdx.runtime.reference import RecordedMethod
-    from qdx.verification.measure.answers import Answers
     from qdx.verification.measure.components import MethodResult
     from qdx.verification.measure.picture import PipelineResult
     from qdx.verification.measure.recorded_run import RecordedRun
     from qdx.verification.measure.rungs import Rung
     from qdx.verification.measure.score import Score
+    from qdx.verification.reference_writer import ReferenceWriter
     from qdx.verification.run import Opened, Runs
 
 __all__ = ["Comparison"]
@@ -66,6 +73,7 @@ class Comparison:
         work: A folder for what is computed.
         score: The user's own function; None for none.
         budget_s: Seconds that comparing calls may take; None compares what is usual.
+        writer: Takes what PyTorch does, for a reference that is stored; None stores none.
     """
 
     opened: Opened
@@ -74,6 +82,7 @@ class Comparison:
     work: Path = field(repr=False)
     score: Score | None = None
     budget_s: float | None = None
+    writer: ReferenceWriter | None = None
 
     def report(self, *, localize: bool) -> Report:
         """Measures everything; the report has no gates yet.
@@ -98,9 +107,10 @@ class Comparison:
         )
         first = compared.runs[0]
         localization = None
-        if localize and runs.audited is not None:
-            model = runs.audited.quantized
+        model = None if runs.audited is None else runs.audited.quantized
+        if localize and isinstance(model, QuantizedModel):
             localization = localize_worst(model, self.methods, records[0], first, opened.progress)
+        self._store(answers)
         samples = self._samples(compared.runs)
         manifest = opened.bundle.manifest
         return Report(
@@ -109,7 +119,10 @@ class Comparison:
             runtime=manifest.target.runtime,
             proof=proof_of(opened.bundle),
             plan=opened.plan.name or "unnamed",
-            contract=manifest.resolved.gates,
+            contract=opened.contract.gates,
+            contract_source=opened.contract.source,
+            findings=opened.contract.findings,
+            bundle_plan=dict(manifest.plan),
             seed=runs.specs[0].seed,
             steps=runs.specs[0].call.get("num_inference_steps"),
             call=runs.specs[0].call,
@@ -153,8 +166,7 @@ class Comparison:
         if audited is None:
             return None, {}
         model = audited.quantized
-        memory = None if opened.cache is None else StoredNumbers(opened.cache, ANSWERS)
-        answers = answers_of(model, opened.bundle, opened.device, scratch=scratch, memory=memory)
+        answers = self._answers(model, scratch)
         few: frozenset[str] = frozenset()
         if self.budget_s is None and is_cpu(opened.device):
             # Lockstep computes these anyway; the others would cost as much as a call of the reference each.
@@ -162,6 +174,37 @@ class Comparison:
         between = middle_rungs(opened.bundle, self.methods, model, answers, opened.device, few=few)
         self.runs.use.quantized = answers.use if model.quantized else None
         return answers, between
+
+    def _answers(self, model: QuantizedModel | StoredModel, scratch: TensorFolder) -> Answers:
+        """What remembers the quantized graphs' answers, or has them."""
+        opened = self.opened
+        if isinstance(model, StoredModel):
+            assert opened.reference is not None, "no reference is stored"
+            identities = {where: graph.identity for where, graph in model.quantized.items()}
+            return Answers(identities, scratch, opened.reference.memory)
+        memory: Memory | None = None
+        if self.writer is not None:
+            memory = self.writer.answers
+        elif opened.cache is not None:
+            memory = StoredNumbers(opened.cache, ANSWERS)
+        return answers_of(model, opened.bundle, opened.device, scratch=scratch, memory=memory)
+
+    def _store(self, answers: Answers | None) -> None:
+        """Writes a reference of what PyTorch did."""
+        if self.writer is None:
+            return
+        runs = self.runs
+        model = None if runs.audited is None else runs.audited.quantized
+        assert not isinstance(model, StoredModel), "a stored reference is not stored again"
+        size_bytes = self.writer.write(
+            runs.specs,
+            runs.recorded,
+            runs.other_shape,
+            {} if model is None or answers is None else stored_graphs(model, answers),
+            None if model is None else model.resolved,
+            versions_for(self.opened.bundle.manifest.target.runtime),
+        )
+        self.opened.progress.say(f"stored the reference, {size_bytes / MIB:.1f} MiB")
 
     def _chosen(
         self,
@@ -174,7 +217,7 @@ class Comparison:
         every_call = (
             bool(quantized_wheres(opened.bundle))
             or plan.quantizes
-            or plan.gates.conditioning is not None
+            or opened.contract.gates.conditioning is not None
         )
         return choose_calls(
             records,
@@ -190,12 +233,16 @@ class Comparison:
         opened, runs = self.opened, self.runs
         if runs.audited is None or answers is None or opened.plan.quantizes_artifacts:
             return ()
+        model = runs.audited.quantized
+        if isinstance(model, StoredModel):
+            return measure_stored_lockstep(opened.bundle, model, self.methods, chosen.runs[0])
         found = measure_in_lockstep(
             opened.bundle,
-            runs.audited.quantized,
+            model,
             self.methods,
             chosen.runs[0],
             keep=answers.keep if is_cpu(opened.device) else None,
+            kept=None if self.writer is None else self.writer.lockstep,
             told=partial(runs.outlook.measured, LOCKSTEP),
             progress=opened.progress,
         )
@@ -235,8 +282,13 @@ class Comparison:
     def _ties(self, spec: RunSpec, run: RecordedRun, products: PipelineResult) -> Ties | None:
         """What errors that are allowed change, for a picture that misses a bound, of a pipeline that chooses by answers."""
         opened = self.opened
-        gates = opened.bundle.manifest.resolved.gates
+        gates = opened.contract.gates
         if not misses_a_bound(products, gates.pipeline.bounds) or not chooses(run.records):
+            return None
+        if opened.folder is None:
+            self.runs.use.notes.append(
+                "what errors that the gates allow change of the pipeline's choices is not known of a stored reference"
+            )
             return None
         reference = Reference(
             opened.folder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +12,20 @@ from qdx.exporter.capture.call_files import load_files
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.cost.memory import give_back
-from qdx.exporter.devices import is_cpu
+from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import Progress
 from qdx.runtime.pipeline import open_methods
 from qdx.source.adapted import recorded_adapters, with_adapters
 from qdx.source.same_model import check_source, read_source
 from qdx.verification.forecast import outlook_of
+from qdx.verification.judge.contract import Contract, Judge
 from qdx.verification.measure.audit import asked_of, audit_bundle
 from qdx.verification.measure.outlook import UNKNOWN, Outlook
-from qdx.verification.measure.quantized import quantized_model, quantized_wheres
+from qdx.verification.measure.quantized import QuantizedModel, quantized_model, quantized_wheres
 from qdx.verification.measure.reference_runs import Reference, ReferenceUse
 from qdx.verification.measure.samples import RunSpec, run_specs
+from qdx.verification.reference_reader import read_reference
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +36,15 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.runtime.methods import TargetMethod
     from qdx.verification.measure.audit import AuditResult
-    from qdx.verification.measure.quantized import QuantizedModel
     from qdx.verification.measure.recorded_run import RecordedRun
+    from qdx.verification.measure.stored_graph import StoredModel
+    from qdx.verification.reference_reader import StoredReference
 
-__all__ = ["Audited", "Opened", "Request", "Runs", "open_both", "run_reference"]
+__all__ = [
+    "Audited", "Opened", "Request", "Runs", "open_both", "open_with_reference", "run_reference", "stored_runs",
+]  # fmt: skip
+
+_NAMED = ("torch", "diffusers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -58,18 +65,22 @@ class Opened:
     Attributes:
         bundle: The bundle.
         plan: Its plan.
-        folder: The pipeline's folder, read.
+        contract: What judges it.
+        folder: The pipeline's folder, read; None where a stored reference stands for it.
         device: What computes in PyTorch.
         cache: Keeps what was computed; None for nothing.
         progress: Shows the steps.
+        reference: Stands for the pipeline; None where that runs.
     """
 
     bundle: Bundle
     plan: Plan
-    folder: PipelineFolder
+    contract: Contract
+    folder: PipelineFolder | None
     device: torch.device
     cache: Store | None
     progress: Progress
+    reference: StoredReference | None = None
 
     def methods(self) -> dict[str, TargetMethod]:
         """The bundle's methods, opened on the target."""
@@ -80,7 +91,7 @@ class Opened:
 class Audited:
     """What a bundle was made from, where it is quantized, and what the runtime executes of it."""
 
-    quantized: QuantizedModel
+    quantized: QuantizedModel | StoredModel
     audits: tuple[AuditResult, ...]
 
 
@@ -112,10 +123,13 @@ def open_both(
     *,
     variant: str | None = None,
     lora: Sequence[Path | str] = (),
+    judge: Judge | None = None,
     cache: Store | None,
     progress: Progress,
 ) -> Opened:
     """Opens a bundle and the pipeline that it was made from, with the adapters that were merged into its weights.
+
+    The bundle's own contract judges where nobody else does.
 
     Raises:
         InvalidInput: A file of adapters does not fit the pipeline.
@@ -127,14 +141,69 @@ def open_both(
     """
     opened = read_bundle(bundle)
     plan = plan_from_json(opened.manifest.plan, source=f"{opened.path.name}: plan")
+    manifest = opened.manifest
+    own = Contract(manifest.resolved.gates)
+    contract = own if judge is None else judge.contract(plan, manifest.target.profile)
     adapters = recorded_adapters(opened.manifest, lora)
     folder = read_source(opened.manifest, model, variant=variant)
     check_source(opened.manifest.source.files, folder, cache=cache, progress=progress)
     folder = with_adapters(folder, adapters)
-    return Opened(opened, plan, folder, device, cache, progress)
+    return Opened(opened, plan, contract, folder, device, cache, progress)
 
 
-def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -> Runs:
+def open_with_reference(
+    bundle: Path | str, reference: Path | str, *, judge: Judge | None = None, progress: Progress
+) -> Opened:
+    """Opens a bundle and a stored reference of it, which stands for the pipeline.
+
+    Raises:
+        InvalidBundle: The bundle is damaged or altered.
+        InvalidInput: The reference is none, was altered, or is of another bundle.
+        InvalidPlan: The plan in the bundle does not follow its schema.
+        StorageError: Reading failed.
+    """
+    opened = read_bundle(bundle)
+    manifest = opened.manifest
+    plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
+    own = Contract(manifest.resolved.gates)
+    contract = own if judge is None else judge.contract(plan, manifest.target.profile)
+    stored = read_reference(Path(reference), opened, plan)
+    return Opened(opened, plan, contract, None, CPU, None, progress, stored)
+
+
+def stored_runs(
+    opened: Opened, *, check: Callable[[Sequence[RunSpec]], None] | None = None
+) -> Runs:
+    """What a stored reference has of the runs; the runtime is audited here.
+
+    Args:
+        opened: With the reference.
+        check: Refuses runs that are not wanted.
+    """
+    stored = opened.reference
+    assert stored is not None, "there is no stored reference"
+    if check is not None:
+        check(stored.specs)
+    audited = None
+    if stored.model is not None:
+        resolved = asked_of(opened.bundle, stored.model.resolved)
+        audits = audit_bundle(opened.bundle, resolved, opened.progress)
+        audited = Audited(stored.model, audits)
+    computed = ", ".join(f"{name} {one}" for name, one in stored.versions.items() if name in _NAMED)
+    use = ReferenceUse(
+        notes=[f"the reference was stored in {stored.name}, computed with {computed}"]
+    )
+    return Runs(stored.specs, stored.recorded, stored.other_shape, use, audited, UNKNOWN)
+
+
+def run_reference(
+    opened: Opened,
+    request: Request,
+    work: Path,
+    *,
+    told: bool,
+    check: Callable[[Sequence[RunSpec]], None] | None = None,
+) -> Runs:
     """Runs the reference, once for each prompt and seed, and for a dynamic bundle at another shape.
 
     Args:
@@ -142,9 +211,11 @@ def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -
         request: What is run.
         work: A folder that takes the runs; it lasts as long as they are used.
         told: Whether an estimate of the time is wanted.
+        check: Refuses runs that are not wanted, before any is made.
     """
     bundle, progress = opened.bundle, opened.progress
     manifest = bundle.manifest
+    assert opened.folder is not None, "a stored reference is not run"
     reference = Reference(
         opened.folder,
         bundle,
@@ -164,11 +235,14 @@ def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -
         complete=reference.complete,
     )
     specs = tuple(RunSpec(reference.complete(spec.call), spec.seed) for spec in specs)
+    if check is not None:
+        check(specs)
     audited = _audited(opened)
     outlook = UNKNOWN
     # What a GPU takes tells nothing of what the processor does.
     if audited is not None and told and is_cpu(opened.device):
         model, audits = audited.quantized, audited.audits
+        assert isinstance(model, QuantizedModel), "a stored reference is not run"
         outlook = outlook_of(bundle, model, audits, reference, specs, progress)
     recorded = tuple(reference.run(spec, outlook) for spec in specs)
     other = None
@@ -188,6 +262,7 @@ def _audited(opened: Opened) -> Audited | None:
     bundle, plan, progress = opened.bundle, opened.plan, opened.progress
     if not quantized_wheres(bundle) and not plan.quantizes_artifacts:
         return None
+    assert opened.folder is not None, "a stored reference has its graphs"
     found = quantized_model(bundle, plan, opened.folder, progress=progress)
     audits = audit_bundle(bundle, asked_of(bundle, found.resolved), progress)
     give_back()

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.progress import SILENT, Progress
 from qdx.verification.compare import Comparison
-from qdx.verification.judge.evaluate import gates_of
+from qdx.verification.held import Held
+from qdx.verification.judge.baseline import DROP_DB
+from qdx.verification.judge.contract import read_judge
+from qdx.verification.measure.answers import KIND as ANSWERS
 from qdx.verification.measure.score import load_score
+from qdx.verification.reference_writer import ReferenceWriter, check_output
 from qdx.verification.report.folder import clear_report, write_report
 from qdx.verification.report.model import Report
-from qdx.verification.run import Request, open_both, run_reference
+from qdx.verification.run import (
+    Request,
+    open_both,
+    open_with_reference,
+    run_reference,
+    stored_runs,
+)
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store
@@ -28,7 +39,7 @@ __all__ = ["verify"]
 def verify(
     bundle: Path | str,
     *,
-    model: Model,
+    model: Model | None = None,
     variant: str | None = None,
     report: Path | str | None = None,
     seed: int = 0,
@@ -40,6 +51,12 @@ def verify(
     localize: bool = False,
     budget_s: float | None = None,
     lora: Sequence[Path | str] = (),
+    plan: str | Path | None = None,
+    gates: str | Path | None = None,
+    baseline: str | Path | None = None,
+    baseline_drop_db: float = DROP_DB,
+    reference: str | Path | None = None,
+    save_reference: str | Path | None = None,
     device: str = "cpu",
     cache: Store | None = None,
     progress: Progress = SILENT,
@@ -53,7 +70,7 @@ def verify(
 
     Args:
         bundle: The bundle.
-        model: The pipeline folder it was made from, or the pipeline in memory.
+        model: The pipeline folder it was made from, or the pipeline in memory; None with a `reference`.
         variant: Of the stored weights, where it is to be checked against what the bundle was made from.
         report: Folder for report.json, junit.xml, report.html and the pictures; None writes nothing.
         seed: Of the first noise.
@@ -69,6 +86,15 @@ def verify(
             every method are compared in any case. None compares what is usual, see
             `qdx.verification.measure.selection.usual_choice`.
         lora: The files of adapters that the bundle was exported with; their scales are the bundle's.
+        plan: A preset's name or a plan file whose gates judge instead of those in the bundle.
+        gates: A JSON file with what a plan has under `gates`, which judges instead; not with `plan`.
+        baseline: An earlier report of the same target, call and runs, its `report.json` or the folder of that. What is
+            worse than there is a gate that fails.
+        baseline_drop_db: How much worse a measure in decibels may be than in the baseline.
+        reference: A folder that `save_reference` wrote for this bundle, or one that is quantized likewise: it stands for
+            the model, and its runs are those that are compared.
+        save_reference: Folder for what PyTorch does, so that others verify the bundle without the model; see
+            `qdx.verification.reference_record`.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
         cache: Keeps the reference's runs, the answers of the quantized graphs and digests of files, so that the next
             verification of the same model and call finds them; None computes all of it and keeps nothing.
@@ -80,34 +106,82 @@ def verify(
     Raises:
         InvalidBundle: The bundle is damaged or altered.
         InvalidModel: The folder is not the pipeline that the bundle was made from.
-        InvalidPlan: The plan in the bundle does not follow its schema.
-        UsageError: The pipeline or the artifact does not take this call, the score function is invalid, or the
-            report folder lies in the bundle or holds files of others.
+        InvalidInput: The baseline is no report, or was altered.
+        InvalidPlan: The plan in the bundle, or what judges instead, does not follow its schema.
+        UsageError: The pipeline or the artifact does not take this call, the score function is invalid, the
+            report folder lies in the bundle or holds files of others, plan and gates are both given, or the baseline is
+            a report of another target, call or other runs.
         RuntimeMissing: The runtime is not installed, or there is no such device.
         StorageError: Reading or writing failed.
     """
     destination = None if report is None else Path(report)
     if destination is not None:
         _check_outside(destination, Path(bundle))
-    computing = choose_device(device, progress.say)
-    opened = open_both(
-        bundle, model, computing, variant=variant, lora=lora, cache=cache, progress=progress
-    )
-    judge = None if score is None else load_score(score)
+    judge = read_judge(plan, gates)
+    held = None if baseline is None else Held.read(baseline, baseline_drop_db)
+    request = Request(seed, seeds, steps, prompts, call)
+    if reference is not None:
+        _check_alone(model, request, localize=localize, saves=save_reference is not None)
+        opened = open_with_reference(bundle, reference, judge=judge, progress=progress)
+    else:
+        if model is None:
+            raise UsageError(
+                "neither a model nor a reference is given, expected what the bundle is compared with",
+                hint="give --model MODEL, or --reference DIR that `qdx verify --save-reference` wrote",
+            )
+        computing = choose_device(device, progress.say)
+        opened = open_both(
+            bundle, model, computing, variant=variant, lora=lora, judge=judge, cache=cache, progress=progress
+        )  # fmt: skip
+    scoring = None if score is None else load_score(score)
+    target = opened.bundle.manifest.target.name
+    if held is not None:
+        held.check_target(target)
+    if save_reference is not None:
+        check_output(Path(save_reference), opened.bundle)
     if destination is not None:
         clear_report(destination)
     methods = opened.methods()
     with TemporaryDirectory(prefix="qdx-verify-") as folder:
         work = Path(folder)
-        request = Request(seed, seeds, steps, prompts, call)
-        # A budget says by itself how long comparing takes.
-        runs = run_reference(opened, request, work, told=budget_s is None)
-        comparison = Comparison(opened, methods, runs, work, judge, budget_s)
+        check = None if held is None else partial(held.check_runs, target)
+        if opened.reference is not None:
+            runs = stored_runs(opened, check=check)
+        else:
+            # A budget says by itself how long comparing takes.
+            runs = run_reference(opened, request, work, told=budget_s is None, check=check)
+        writer = None
+        if save_reference is not None:
+            memory = None if cache is None else StoredNumbers(cache, ANSWERS)
+            writer = ReferenceWriter(Path(save_reference), opened.bundle, work, memory=memory)
+        comparison = Comparison(opened, methods, runs, work, scoring, budget_s, writer)
         measured = comparison.report(localize=localize)
-    found = replace(measured, gates=gates_of(measured.contract, measured.stored))
+    if held is not None:
+        measured = held.with_baseline(measured)
+    found = measured.judged()
     if destination is not None:
         write_report(found, destination)
     return found
+
+
+def _check_alone(model: Model | None, request: Request, *, localize: bool, saves: bool) -> None:
+    """Refuses what a stored reference cannot be asked for: its runs are those that were stored."""
+    asked = {
+        "--model": model is not None,
+        "--seed": request.seed != 0,
+        "--seeds": request.seeds != 1,
+        "--steps": request.steps is not None,
+        "--prompts": request.prompts is not None,
+        "--call": request.call is not None,
+        "--localize": localize,
+        "--save-reference": saves,
+    }
+    given = [name for name, is_given in asked.items() if is_given]
+    if given:
+        raise UsageError(
+            f"--reference: does not go together with {', '.join(given)}: what PyTorch did is stored, and the model is not there",
+            hint="leave them out, or give --model instead of --reference",
+        )
 
 
 def _check_outside(report: Path, bundle: Path) -> None:

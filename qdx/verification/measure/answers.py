@@ -56,13 +56,14 @@ class Answers:
         memory: Keeps answers for other verifications; None keeps none.
 
     Attributes:
+        identities: As given.
         use: Where the answers came from so far.
     """
 
     def __init__(
         self, identities: Mapping[str, str], scratch: TensorFolder, memory: Memory | None = None
     ) -> None:
-        self._identities = identities
+        self.identities = identities
         self._scratch = scratch
         self._memory = memory
         self._here: dict[str, StoredTensors] = {}
@@ -112,7 +113,7 @@ class Answers:
 
     def _parts(self, method: TargetMethod, inputs: _Tensors) -> dict[str, JsonValue]:
         return {
-            "graph": self._identities[method.where],
+            "graph": self.identities[method.where],
             "inputs": {name: tensor_digest(tensor) for name, tensor in inputs.items()},
             "outputs": list[JsonValue](sorted(port.field for port in method.outputs)),
         }

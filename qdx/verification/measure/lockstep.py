@@ -26,9 +26,11 @@ from qdx.exporter.limits import MIB
 from qdx.exporter.measure.metrics import finite_or_none, metrics_of, worst_of
 from qdx.exporter.progress import SILENT, tell_nobody
 from qdx.runtime.adapted_runner import AdaptedRunner
+from qdx.verification.measure.computed import ComputedGraph
 from qdx.verification.measure.lockstep_runs import (
     LockstepInputs,
     LockstepResult,
+    compare_computed,
     compare_together,
     quantizer_shapes,
 )
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
     from qdx.runtime.methods import TargetMethod
     from qdx.runtime.reference import RecordedCall, RecordedMethod
     from qdx.verification.measure.quantized import QuantizedModel
+    from qdx.verification.measure.stored_graph import LockstepKept
 
-__all__ = ["LockstepCall", "measure_in_lockstep", "not_comparable", "side_by_side"]
+__all__ = [
+    "LockstepCall", "measure_in_lockstep", "not_comparable", "paired_inputs", "side_by_side",
+]  # fmt: skip
 
 Keep = Callable[["TargetMethod", Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], None]
 """Takes a graph behind the interface of its artifact, its inputs, and what it answered; see `Answers.keep`."""
@@ -92,6 +97,7 @@ def measure_in_lockstep(
     *,
     choose: Callable[[int], Sequence[int]] = few,
     keep: Keep | None = None,
+    kept: LockstepKept | None = None,
     told: Callable[[str, float, int], None] = tell_nobody,
     progress: Progress = SILENT,
 ) -> tuple[LockstepCall, ...]:
@@ -104,6 +110,7 @@ def measure_in_lockstep(
         records: Calls by `component.method`, of which some are compared.
         choose: From the number of a method's calls, the positions of those that are compared.
         keep: Takes what the quantized graphs answer, on the processor.
+        kept: Takes what their quantizers are given, for a reference that is stored.
         told: Told of the calls of each method: which, what they took in seconds, and how many they are.
         progress: Shows the steps.
     """
@@ -121,7 +128,7 @@ def measure_in_lockstep(
             compared = _Compared(task)
             start = time.perf_counter()
             results = _measure_method(
-                bundle, where, model.quantized[where], methods[where], calls, keep, compared
+                bundle, where, model.quantized[where], methods[where], calls, keep, kept, compared
             )
             told(where, time.perf_counter() - start, len(calls))
             found += [
@@ -151,6 +158,7 @@ def _measure_method(
     method: TargetMethod,
     calls: Sequence[RecordedCall],
     keep: Keep | None,
+    kept: LockstepKept | None,
     compared: Callable[[int], None],
 ) -> list[LockstepResult]:
     """Compares calls of one method, as many at once as memory is for."""
@@ -168,9 +176,14 @@ def _measure_method(
     found: list[LockstepResult] = []
     side = side_by_side(graph, len(calls))
     for start in range(0, len(calls), side):
-        given = [_given(call.inputs, method, in_pytorch) for call in calls[start : start + side]]
+        some = calls[start : start + side]
+        given = [paired_inputs(call.inputs, method, in_pytorch) for call in some]
         try:
-            results = compare_together(graph, given, artifact, names, compared=compared)
+            if kept is None:
+                results = compare_together(graph, given, artifact, names, compared=compared)
+            else:
+                watched = kept.watching(where, ComputedGraph(graph), [call.index for call in some])
+                results = compare_computed(watched, given, artifact, names, compared=compared)
         except InvalidBundle as error:  # a part of it does not open
             found += [not_comparable(error)] * len(given)
             continue
@@ -194,9 +207,16 @@ def side_by_side(graph: Graph, calls: int) -> int:
     return max(1, min(calls, _TOGETHER_BYTES // call_bytes))
 
 
-def _given(
+def paired_inputs(
     inputs: Mapping[str, torch.Tensor], method: TargetMethod, in_pytorch: TargetMethod
 ) -> LockstepInputs:
+    """The tensors of a call as the artifact takes them, and as its graph does.
+
+    Args:
+        inputs: As the pipeline gives them.
+        method: The artifact.
+        in_pytorch: The graph behind the interface of its artifact.
+    """
     arrays = {name: tensor.numpy() for name, tensor in method.adapted(inputs).items()}
     if isinstance(method.runner, AdaptedRunner):
         arrays |= method.runner.filled

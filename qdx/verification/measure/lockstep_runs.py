@@ -13,16 +13,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import sympy
 import torch
 
-from qdx.backends.lockstep import quantizers
 from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
-from qdx.exporter.capture.symbols import settled
 from qdx.exporter.errors import InternalError
-from qdx.exporter.graph.execute.interpreter import mutates, run_together
 from qdx.exporter.measure.metrics import measure, metrics_of
 from qdx.exporter.progress import tell_nobody
+from qdx.verification.measure.computed import ComputedGraph, quantizer_shapes, value_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,10 +27,12 @@ if TYPE_CHECKING:
     from qdx.backends.lockstep import Lockstep, LockstepRun
     from qdx.backends.lockstep_chunks import Chunk
     from qdx.exporter.graph.ir.graph import Graph
+    from qdx.verification.measure.computed import Computed
 
 __all__ = [
     "LockstepInputs",
     "LockstepResult",
+    "compare_computed",
     "compare_in_lockstep",
     "compare_together",
     "quantizer_shapes",
@@ -143,14 +142,45 @@ def compare_together(
     Raises:
         InvalidBundle: The runtime cannot open a chunk.
     """
-    nodes = {name: node for name, node in quantizers(graph).items() if name in artifact.quantizers}
+    computed = ComputedGraph(graph)
+    return compare_computed(
+        computed, calls, artifact, output_names, limit_bytes=limit_bytes, compared=compared
+    )
+
+
+def compare_computed(
+    computed: Computed,
+    calls: Sequence[LockstepInputs],
+    artifact: Lockstep,
+    output_names: Mapping[str, str],
+    *,
+    limit_bytes: int = CHUNK_LIMIT_BYTES,
+    compared: Callable[[int], None] = tell_nobody,
+) -> tuple[LockstepResult, ...]:
+    """Holds the artifact against what a quantized graph computes, or has computed; see `compare_together`.
+
+    Args:
+        computed: The values of the graph.
+        calls: What each call is given.
+        artifact: The graph, lowered.
+        output_names: The artifact's name of each of the graph's outputs that it has.
+        limit_bytes: What a chunk of the artifact may take, see `qdx.backends.lockstep_chunks`.
+        compared: Told how many more quantizers were compared, of all calls together.
+
+    Raises:
+        InvalidBundle: The runtime cannot open a chunk.
+    """
+    names = [name for name in computed.sources if name in artifact.quantizers]
     streams = []
-    for call in calls:
-        sizes_bytes = value_bytes(graph, call.graph, nodes)
+    for position, call in enumerate(calls):
+        sizes_bytes = computed.sizes_bytes(position, call.graph, names)
         started = artifact.start(call.artifact, sizes_bytes, limit_bytes=limit_bytes)
-        streams.append(_Stream(nodes, started, copies=mutates(graph)))
-    runs = [(call.graph, stream.observers) for call, stream in zip(calls, streams, strict=True)]
-    outputs = run_together(graph, runs, between=partial(_advance, streams, compared))
+        streams.append(_Stream(computed, names, started))
+    outputs = computed.run(
+        [call.graph for call in calls],
+        [stream.observers for stream in streams],
+        partial(_advance, streams, compared),
+    )
     return tuple(
         stream.result(own, output_names) for stream, own in zip(streams, outputs, strict=True)
     )
@@ -171,21 +201,19 @@ class _Stream:
     A value of the graph is held from when it is computed until the last chunk that reads it has run.
 
     Args:
-        nodes: The quantizers.
+        computed: The graph's values; every one is copied where the graph changes values in place.
+        names: Quantizers.
         artifact: The run of the artifact.
-        copies: Whether to copy every value, because the graph changes values in place.
 
     Attributes:
-        observers: What the graph's interpreter calls with the values that are needed.
+        observers: What is called with the values that are needed.
     """
 
-    def __init__(
-        self, nodes: Mapping[str, torch.fx.Node], artifact: LockstepRun, *, copies: bool
-    ) -> None:
-        self._copies = copies
-        self._nodes = nodes
+    def __init__(self, computed: Computed, names: Sequence[str], artifact: LockstepRun) -> None:
+        self._copies = computed.copies
         self._artifact = artifact
-        self._sources = {name: node.all_input_nodes[0].name for name, node in nodes.items()}
+        self._sources = {name: computed.sources[name] for name in names}
+        self._places = {name: f"{computed.places[name]}:{name}" for name in names}
         self._values: dict[str, torch.Tensor] = {}
         self._left = Counter(
             self._sources[name] for chunk in artifact.chunks for name in _needed(chunk)
@@ -213,9 +241,7 @@ class _Stream:
                 if self._sources[name] not in self._values
             ]  # fmt: skip
             raise InternalError(f"the graph computed no input of `{'`, `'.join(missing)}`")
-        found = {
-            f"{_module_of(node)}:{name}": self._measured[name] for name, node in self._nodes.items()
-        }
+        found = {place: self._measured[name] for name, place in self._places.items()}
         for name, own_name in output_names.items():
             own = torch.from_numpy(self._outputs[own_name])
             found[name] = measure(self._metrics, outputs[name], own)
@@ -256,45 +282,3 @@ class _Stream:
 def _needed(chunk: Chunk) -> tuple[str, ...]:
     """Quantizers whose inputs in the graph a chunk is given, or is compared with."""
     return tuple(dict.fromkeys((*chunk.given, *chunk.found)))
-
-
-def value_bytes(
-    graph: Graph, inputs: Mapping[str, torch.Tensor], nodes: Mapping[str, torch.fx.Node]
-) -> dict[str, int]:
-    """Sizes in float32 of what the quantizers are given in a call, by their names."""
-    sizes = _open_sizes(graph, inputs)
-    found = {}
-    for name, node in nodes.items():
-        shape = map(settled, node.all_input_nodes[0].meta["val"].shape)
-        counts = (size if isinstance(size, int) else int(size.subs(sizes)) for size in shape)
-        found[name] = math.prod(counts) * torch.float32.itemsize
-    return found
-
-
-def _open_sizes(graph: Graph, inputs: Mapping[str, torch.Tensor]) -> dict[sympy.Symbol, int]:
-    """The sizes that a call gives to the symbols of a graph."""
-    by_name = {node.name: node for node in graph.program.graph.nodes if node.op == "placeholder"}
-    return {
-        size: actual
-        for name, placeholder in graph.placeholders.items()
-        for size, actual in zip(
-            map(settled, by_name[placeholder].meta["val"].shape), inputs[name].shape, strict=True
-        )
-        if isinstance(size, sympy.Symbol)
-    }
-
-
-def _module_of(node: torch.fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
-    return str(list(stack.values())[-1][0]).removeprefix("module.")
-
-
-def quantizer_shapes(graph: Graph) -> dict[str, tuple[int | None, ...]]:
-    """Shapes of the inputs of the graph's quantizers, for `Backend.open_lockstep`; None for open sizes."""
-    found = {}
-    for name, node in quantizers(graph).items():
-        source = node.all_input_nodes[0]
-        found[name] = tuple(
-            size if isinstance(size, int) else None for size in source.meta["val"].shape
-        )
-    return found

@@ -19,6 +19,7 @@ from qdx.exporter.cost.arithmetic import macs_of_call
 from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.graph.analysis.sites import sites as find_sites
+from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.measure.metrics import or_least
 from qdx.exporter.plan.resolve.resolution import Resolution
 from qdx.exporter.progress import SILENT
@@ -29,9 +30,11 @@ from qdx.source.adapted import identity_of
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import in_float16, trace_graphs
 from qdx.verification.measure.answers import Answers, graph_identity
+from qdx.verification.measure.computed import ComputedGraph, quantizer_shapes
 from qdx.verification.measure.localize import Answered, Localization, localize
 from qdx.verification.measure.rungs import QUANTIZED, UNOPTIMIZED, Rung
 from qdx.verification.measure.selection import FEW
+from qdx.verification.measure.stored_graph import StoredGraph, StoredModel
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from qdx.bundle.reader import Bundle
     from qdx.exporter.capture.model import Model
     from qdx.exporter.formats.memory import Memory
-    from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
@@ -58,6 +60,7 @@ __all__ = [
     "middle_rungs",
     "quantized_model",
     "quantized_wheres",
+    "stored_graphs",
 ]
 
 
@@ -182,10 +185,33 @@ def answers_of(
     return Answers(identities, scratch, memory)
 
 
+def stored_graphs(model: QuantizedModel, answers: Answers) -> dict[str, StoredGraph]:
+    """The quantized graphs as a stored reference has them, without what was kept of their calls.
+
+    Args:
+        model: The graphs.
+        answers: What takes their answers.
+    """
+    found = {}
+    for where, graph in model.quantized.items():
+        computed = ComputedGraph(graph)
+        found[where] = StoredGraph(
+            where=where,
+            macs=model.macs[where],
+            identity=answers.identities[where],
+            inputs=graph.inputs,
+            sources=computed.sources,
+            places=computed.places,
+            shapes=quantizer_shapes(graph),
+            calls={},
+        )
+    return found
+
+
 def middle_rungs(
     bundle: Bundle,
     methods: Mapping[str, TargetMethod],
-    model: QuantizedModel,
+    model: QuantizedModel | StoredModel,
     answers: Answers,
     device: torch.device = CPU,
     *,
@@ -196,7 +222,7 @@ def middle_rungs(
     Args:
         bundle: The bundle.
         methods: Its methods, opened on the target.
-        model: Its quantized graphs.
+        model: Its quantized graphs, or what was stored of them.
         answers: Remembers what these answer.
         device: Where they compute.
         few: `component.method` of large ones: their quantized graphs compute the few calls that lockstep has computed,
@@ -204,12 +230,15 @@ def middle_rungs(
     """
     manifest = bundle.manifest
     found: dict[str, tuple[Rung, ...]] = {}
-    for where, graph in model.quantized.items():
+    quantized: Mapping[str, Graph | StoredGraph] = model.quantized
+    for where, graph in quantized.items():
         if where not in methods:
             continue
         in_pytorch = as_method(methods[where], graph)
         rung = Rung(QUANTIZED, in_pytorch, most=FEW if where in few else None)
-        if not is_cpu(device):  # what it keeps on the GPU makes room for the next
+        if isinstance(graph, Graph) and not is_cpu(
+            device
+        ):  # what it keeps on the GPU makes room for the next
             late = _LateMethod(in_pytorch, partial(_runner_on, graph, device))
             rung = replace(rung, run=late, open=late.open, close=late.close)
         rungs = [answers.remembered(rung, in_pytorch)]
@@ -296,8 +325,11 @@ def localize_worst(
     )
 
 
-def as_method(method: TargetMethod, graph: Graph) -> TargetMethod:
-    """A target's method computed by a graph in PyTorch; it adapts the pipeline's tensors likewise."""
+def as_method(method: TargetMethod, graph: Graph | StoredGraph) -> TargetMethod:
+    """A target's method computed by a graph in PyTorch; it adapts the pipeline's tensors likewise.
+
+    A stored graph refuses to compute: it is asked for nothing but what it has.
+    """
     inputs = {spec.name: spec for spec in graph.inputs}
     return replace(
         method,
@@ -309,5 +341,5 @@ def as_method(method: TargetMethod, graph: Graph) -> TargetMethod:
             for port in method.inputs
         ),
         outputs=tuple(port.model_copy(update={"name": port.field}) for port in method.outputs),
-        runner=GraphRunner(graph),
+        runner=graph if isinstance(graph, StoredGraph) else GraphRunner(graph),
     )  # fmt: skip

@@ -29,7 +29,7 @@ class ArtifactPipeline:
 
     Args:
         bundle: The bundle.
-        model: The pipeline folder, for components that the bundle leaves out.
+        model: The pipeline folder, for components that the bundle leaves out; None where it leaves out none.
         methods: The bundle's methods, opened on the target.
         device: Where the components of that folder compute.
         calls: How many calls of its methods a run makes; None where nobody knows.
@@ -39,7 +39,7 @@ class ArtifactPipeline:
     def __init__(
         self,
         bundle: Bundle,
-        model: Model,
+        model: Model | None,
         methods: Mapping[str, TargetMethod],
         device: torch.device,
         *,

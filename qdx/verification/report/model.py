@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,9 @@ from qdx.backends.contract import Proof
 from qdx.exporter.measure.metrics import METRICS, Metric, finite_or_none
 from qdx.exporter.plan.schema.gates import Gates
 from qdx.exporter.text.clean import clean
+from qdx.verification.judge.contract import OWN
 from qdx.verification.judge.gates import Gate
+from qdx.verification.judge.verdict import verdict_of
 from qdx.verification.measure.audit import AuditResult, audit_to_json
 from qdx.verification.measure.components import MethodResult, summary
 from qdx.verification.measure.coverage import Coverage
@@ -22,9 +24,10 @@ from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.measure.rungs import rungs_to_json
 from qdx.verification.measure.samples import Samples
 from qdx.verification.report.text import report_text
+from qdx.verification.stored.baseline import StoredBaseline
 from qdx.verification.stored.report import SCHEMA, StoredReport, stored_report
 
-__all__ = ["Report", "components_to_json"]
+__all__ = ["Report", "components_to_json", "plain_call"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Report:
         target: Name of the target.
         runtime: The runtime that the artifact is for.
         proof: What ran it here, and what that proves.
-        plan: Name of the plan whose gates were applied.
-        contract: Those gates, as the plan has them.
+        plan: Name of the bundle's plan.
+        contract: The gates that are applied, with every bound said.
         seed: Of the noise.
         steps: Denoising steps; None for pipelines without.
         call: The pipeline's arguments, complete but for the generator.
@@ -53,6 +56,10 @@ class Report:
         quantized: `component.method` of quantized graphs.
         lockstep: Calls of these, compared quantizer by quantizer.
         reference: Where the reference's runs came from.
+        contract_source: Whose contract it is: `bundle`, `plan ci.json` or `gates gates.json`.
+        findings: What a reader must know before anything else, a sentence each.
+        bundle_plan: The bundle's plan as it was given.
+        baseline: What is kept of the earlier report that this one is held against; None without one.
     """
 
     bundle: str
@@ -76,6 +83,10 @@ class Report:
     quantized: frozenset[str] = frozenset()
     lockstep: tuple[LockstepCall, ...] = field(default=(), repr=False)
     reference: ReferenceUse = field(default_factory=ReferenceUse)
+    contract_source: str = OWN
+    findings: tuple[str, ...] = ()
+    bundle_plan: dict[str, Any] | None = field(default=None, repr=False)
+    baseline: StoredBaseline | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -94,6 +105,10 @@ class Report:
             "proof": asdict(self.proof),
             "plan": self.plan,
             "contract": self.contract.model_dump(mode="json", exclude_none=True),
+            "contract_source": self.contract_source,
+            "findings": list(self.findings),
+            "bundle_plan": self.bundle_plan,
+            "baseline": None if self.baseline is None else self.baseline.model_dump(mode="json"),
             "seed": self.seed,
             "steps": self.steps,
             "call": self.call,
@@ -120,6 +135,10 @@ class Report:
     def stored(self) -> StoredReport:
         """The report as its file has it."""
         return stored_report(self.to_json())
+
+    def judged(self) -> Report:
+        """The report with its gates, from its measurements, its contract and its baseline."""
+        return replace(self, gates=verdict_of(self.stored))
 
     def __str__(self) -> str:
         """The gates and the findings as tables for a terminal."""
@@ -176,6 +195,12 @@ def _measurements(results: Sequence[MethodResult]) -> dict[str, Any]:
         "measured": len(calls),
     }
     return {**table, "calls": counts}
+
+
+def plain_call(call: dict[str, Any]) -> dict[str, Any]:
+    """A call as reports have it."""
+    found: dict[str, Any] = _plain(call)
+    return found
 
 
 def _plain(value: Any) -> Any:

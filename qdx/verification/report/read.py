@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from qdx.exporter.errors import InvalidInput, quoted
-from qdx.verification.judge.evaluate import gates_of
 from qdx.verification.judge.gates import Gate
+from qdx.verification.judge.verdict import verdict_of
 from qdx.verification.stored.report import StoredReport, load_report_json, stored_report
 
-__all__ = ["read_report"]
+__all__ = ["read_report", "report_file"]
+
+_NAME: Final = "report.json"
+
+
+def report_file(path: Path | str) -> Path:
+    """The file that a user means by a report: itself, or `report.json` in a folder."""
+    source = Path(path)
+    return source / _NAME if source.is_dir() else source
 
 
 def read_report(path: Path | str) -> StoredReport:
@@ -24,7 +33,7 @@ def read_report(path: Path | str) -> StoredReport:
     """
     source = Path(path)
     report = stored_report(load_report_json(source), source=str(source))
-    judged = gates_of(report.contract, report)
+    judged = verdict_of(report)
     for stored, gate in zip(report.gates, judged, strict=False):
         if Gate.read(stored) != gate:
             raise InvalidInput(

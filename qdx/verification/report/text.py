@@ -8,9 +8,11 @@ from typing import Final
 from qdx.backends.contract import Proof
 from qdx.exporter.measure.metrics import or_least
 from qdx.exporter.text.clean import clean
+from qdx.verification.judge.contract import OWN
 from qdx.verification.measure.answers import AnswersUse
 from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.report.format import figure, percent
+from qdx.verification.report.format import text_table as _table
 from qdx.verification.stored.measurements import (
     StoredComponentAudit,
     StoredInterval,
@@ -30,6 +32,7 @@ def report_text(report: StoredReport) -> str:
     """Gates and components first; of quantized bundles also rungs, guidance, audit, runs and localization."""
     methods = [*report.replayed()]
     parts = [
+        _whose(report),
         _gates(report),
         _components(report, methods),
         _not_all(report),
@@ -67,6 +70,16 @@ def samples_figures(report: StoredReport, samples: StoredSamples) -> dict[str, S
         f"{score}, drop": samples.score_drop,
     }
     return {name: one for name, one in figures.items() if one is not None}
+
+
+def _whose(report: StoredReport) -> str:
+    """Whose contract judges, where it is not the bundle's own, and what a reader must know of it."""
+    lines = [f"finding: {one}" for one in report.findings]
+    if report.contract_source != OWN:
+        lines.append(f"judged by {report.contract_source}, not by the contract in the bundle")
+    if report.baseline is not None:
+        lines.append(f"held against {report.baseline.source}, a report of {report.baseline.bundle}")
+    return "\n".join(lines)
 
 
 def _gates(report: StoredReport) -> str:
@@ -202,12 +215,3 @@ def _interval(one: StoredInterval) -> tuple[str, str]:
     if one.low is None or one.high is None:
         return figure(one.mean), "-"
     return figure(one.mean), f"{figure(one.low)} to {figure(one.high)}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(columns), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

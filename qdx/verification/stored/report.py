@@ -12,6 +12,7 @@ from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.files import dump_json, load_json
 from qdx.exporter.limits import REPORT_LIMIT_BYTES
 from qdx.exporter.plan.schema.gates import Gates
+from qdx.verification.stored.baseline import StoredBaseline
 from qdx.verification.stored.measurements import Measurements
 from qdx.verification.stored.values import Count, Number, Stored
 
@@ -76,8 +77,12 @@ class StoredReport(Measurements):
         target: Name of the target.
         runtime: The runtime that the artifact is for.
         proof: What ran it, and what that proves.
-        plan: Name of the plan whose gates were applied.
-        contract: Those gates.
+        plan: Name of the bundle's plan.
+        contract: The gates that were applied.
+        contract_source: Whose they are: `bundle`, `plan ci.json` or `gates gates.json`.
+        findings: What a reader must know before anything else, a sentence each.
+        bundle_plan: The bundle's plan as it was given; null in reports that do not have it.
+        baseline: The earlier report that this one is held against; null without one.
         seed: Of the noise.
         steps: Denoising steps; null for pipelines without.
         call: The pipeline's arguments.
@@ -100,6 +105,10 @@ class StoredReport(Measurements):
     reference: StoredUse
     gates: tuple[StoredGate, ...]
     versions: dict[str, str]
+    contract_source: str = "bundle"
+    findings: tuple[str, ...] = ()
+    bundle_plan: dict[str, JsonValue] | None = None
+    baseline: StoredBaseline | None = None
 
 
 def stored_report(value: Mapping[str, Any], *, source: str = "the report") -> StoredReport:

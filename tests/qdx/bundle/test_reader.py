@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -8,8 +9,9 @@ import shutil
 import pytest
 
 from qdx.bundle.reader import read_bundle
+from qdx.bundle.seal import SEAL, seal_of
 from qdx.exporter import files
-from qdx.exporter.errors import InvalidBundle, StorageError
+from qdx.exporter.errors import InternalError, InvalidBundle, StorageError
 from tests.support.bundles import write
 
 
@@ -18,11 +20,15 @@ def bundle(memory_path):
     return write(memory_path / "bundle")
 
 
-def edit(bundle, change):
-    """Changes the manifest as someone with an editor would."""
+def edit(bundle, change, *, seal=True):
+    """Changes the manifest as someone with an editor would, who also computes its digests again."""
     path = bundle / "qdx.json"
     manifest = json.loads(path.read_text())
     change(manifest)
+    if seal and SEAL in manifest:
+        # As far as it is JSON of ours: a size beyond 2**53 is none.
+        with contextlib.suppress(InternalError):
+            manifest[SEAL] = seal_of(manifest)
     path.write_text(json.dumps(manifest))
 
 
@@ -271,6 +277,52 @@ def test_forged_manifests_are_refused(bundle, case):
     edit(bundle, change)
     with pytest.raises(InvalidBundle, match=reason):
         read_bundle(bundle)
+
+
+EDITS = {
+    "the bound of a gate": (lambda m: gates(m)["component"].update(sqnr_db_min=5), "`resolved.gates`"),
+    "a gate more": (lambda m: gates(m).update(lowering={"sqnr_db_min": 50}), "`resolved.gates`"),
+    "the plan": (lambda m: m["plan"].update(name="w8"), "`plan`"),
+    "what the plan became": (lambda m: m["resolved"].update(mixed_precision=True), "`resolved`"),
+    "the float type": (lambda m: m["resolution"][0].update(becomes="float32"), "`resolution`"),
+    "the call": (lambda m: m["call"].update(num_inference_steps=50), "`call`"),
+    "a key more": (lambda m: m.update(needs_model="no weights"), "`needs_model`"),
+    "the digest itself": (lambda m: m[SEAL].update(plan="0" * 64), "`plan`"),
+    "no digest of a part": (lambda m: m[SEAL].pop("plan"), "`plan`"),
+    "a part and the call": (
+        lambda m: (m["call"].clear(), m["plan"].update(name="w8")), "`call`, `plan`",
+    ),
+}  # fmt: skip
+
+
+def gates(manifest):
+    return manifest["resolved"]["gates"]
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_an_edited_manifest_does_not_open_silently_and_the_edited_part_is_named(bundle, case):
+    change, parts = EDITS[case]
+    edit(bundle, change, seal=False)
+    with pytest.raises(InvalidBundle) as caught:
+        read_bundle(bundle)
+
+    assert f"{parts} was edited after the export" in caught.value.message
+    assert "export again" in caught.value.hint
+    assert "--plan or --gates" in caught.value.hint
+
+
+def test_a_manifest_written_with_other_spaces_is_the_same(bundle):
+    edit(bundle, lambda _: None, seal=False)
+
+    assert read_bundle(bundle).manifest.qdx == "0.1.0"
+
+
+def test_a_manifest_without_digests_is_to_be_exported_again(bundle):
+    edit(bundle, lambda m: m.pop(SEAL))
+    with pytest.raises(InvalidBundle, match="has no `content_sha256`") as caught:
+        read_bundle(bundle)
+
+    assert "export again" in caught.value.hint
 
 
 def test_a_newer_schema_gets_advice(bundle):

@@ -10,7 +10,7 @@ import pytest
 from tests.support.command_names import COMMANDS
 
 # These print JSON as it is, or a script.
-PLAIN = {("plan",), ("plan", "new"), ("plan", "schema"), ("completion",)}
+PLAIN = {("plan",), ("report",), ("plan", "new"), ("plan", "schema"), ("completion",)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from qdx.exporter.plan import load_plan
 from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.picture import compare_products
 from qdx.verification.report.folder import write_report
@@ -22,7 +23,7 @@ def stored(tmp_path):
     def write(sqnr_db: float):
         result = MethodResult("unet", "forward", 1, (call_result(0, sqnr_db),))
         pipeline = compare_products({"images": PIXELS}, {"images": PIXELS})
-        report = report_of([result], pipeline=pipeline)
+        report = report_of([result], pipeline=pipeline, bundle_plan=load_plan("float16").to_json())
         write_report(report, tmp_path / "report")
         return tmp_path / "report", report
 
@@ -64,3 +65,57 @@ def test_a_folder_without_a_report_is_refused(qdx, tmp_path):
 
     assert done.status == 2
     assert "report.json" in done.err
+
+
+def test_the_default_command_has_a_name_and_takes_options_first(qdx, stored):
+    folder, report = stored(60.0)
+
+    assert qdx("report", "show", folder).out == qdx("report", folder).out == f"{report}\n"
+    assert json.loads(qdx("report", "--json", folder).out) == report.to_json()
+
+
+def test_a_folder_named_like_a_command_is_reached_by_a_path(qdx, stored, monkeypatch, tmp_path):
+    folder, report = stored(60.0)
+    folder.rename(tmp_path / "diff")
+    monkeypatch.chdir(tmp_path)
+
+    assert qdx("report", "./diff").out == f"{report}\n"
+    assert qdx("report", "diff").status == 2
+
+
+def test_the_difference_of_two_reports_and_its_exit_status(qdx, stored, tmp_path):
+    folder, _ = stored(60.0)
+    folder.rename(tmp_path / "before")
+    after, _ = stored(52.0)
+    before = tmp_path / "before" / "report.json"
+
+    done = qdx("report", "diff", before, after)
+    assert done.status == 0
+    assert "unet.sqnr_db" in done.out
+    assert qdx("report", "diff", before, after, "--fail-on-regression").status == 1
+    assert qdx("report", "diff", after, before, "--fail-on-regression").status == 0
+    assert json.loads(qdx("report", "diff", before, after, "--json").out)["regressed"] is True
+
+
+def test_a_report_is_judged_by_another_contract(qdx, stored, tmp_path):
+    folder, _ = stored(60.0)
+    gates = tmp_path / "gates.json"
+    gates.write_text(
+        '{"component": {"sqnr_db_min": 65}, "pipeline": {"psnr_db_min": 20, "ssim_min": 0.7}}'
+    )
+    done = qdx("report", folder, "--gates", gates)
+
+    assert done.status == 1
+    assert "judged by gates gates.json" in done.out
+    assert qdx("report", folder, "--gates", gates, "--plan", "w8").status == 2
+
+
+def test_an_altered_report_is_not_compared(qdx, stored):
+    folder, _ = stored(40.0)
+    (folder / "report.json").write_text(
+        (folder / "report.json").read_text().replace("40.0", "70.0")
+    )
+    done = qdx("report", "diff", folder, folder)
+
+    assert done.status == 2
+    assert "does not follow from the measurements" in done.err

@@ -16,6 +16,7 @@ from qdx.backends.tensorrt.engine.package import compute_capability, tensorrt
 from qdx.backends.tensorrt.engine.produce import check_model, read_recipe
 from qdx.backends.tensorrt.recipe import BuildRecipe, InputShapes
 from qdx.backends.tensorrt.versions import Version
+from qdx.bundle.seal import SEAL, seal_of
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, StorageError, UsageError
 from tests.support.bundles import write
 from tests.support.quantizing import files
@@ -82,7 +83,7 @@ def test_a_recipe_that_no_export_writes_is_refused_before_tensorrt_is_asked_for(
     manifest = json.loads(path.read_text())
     (record,) = (r for r in manifest["files"] if bundle / r["path"] == recipe)
     record["size_bytes"], record["sha256"] = len(text), hashlib.sha256(text.encode()).hexdigest()
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps({**manifest, SEAL: seal_of(manifest)}))
 
     with pytest.raises(InvalidBundle, match=r"build\.json"):
         qdx.build(bundle)

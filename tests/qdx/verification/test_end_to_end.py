@@ -9,6 +9,7 @@ import tempfile
 import pytest
 import torch
 
+from qdx.bundle.seal import SEAL, seal_of
 from qdx.cache.store import Store
 from qdx.compile.export import export
 from qdx.exporter.errors import InvalidBundle, InvalidModel, UsageError
@@ -190,7 +191,7 @@ def test_a_bundle_cannot_have_a_file_of_its_reader_opened(model, bundle, tmp_pat
     altered = shutil.copytree(bundle, tmp_path / "altered")
     manifest = load_json(altered / "qdx.json")
     manifest["call"] = {"image": str(tmp_path / "private.png")}
-    (altered / "qdx.json").write_bytes(dump_json(manifest))
+    (altered / "qdx.json").write_bytes(dump_json({**manifest, SEAL: seal_of(manifest)}))
 
     with pytest.raises(InvalidBundle, match=r"`image`.*expected the size of a picture"):
         verify(altered, model=model)

@@ -172,7 +172,7 @@ def test_a_report_that_passed_without_judging_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(InvalidInput, match="does not follow"):
         read_report(path)
-    monkeypatch.setattr(reading, "gates_of", lambda _, found: tuple(map(Gate.read, found.gates)))
+    monkeypatch.setattr(reading, "verdict_of", lambda found: tuple(map(Gate.read, found.gates)))
     assert read_report(path).ok
 
 

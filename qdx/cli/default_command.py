@@ -1,0 +1,22 @@
+"""A group of commands of which one is meant where none is named: `qdx report DIR` is `qdx report show DIR`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from qdx.cli.help_pages import HelpGroup
+
+__all__ = ["GroupWithDefault"]
+
+
+class GroupWithDefault(HelpGroup):
+    """The group. A first argument that is no name of a command begins the arguments of the default one."""
+
+    default: ClassVar[str] = "show"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts the name of the default command in front of arguments without one."""
+        own = {*self.commands, *ctx.help_option_names}
+        if args and args[0] not in own:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)

@@ -20,6 +20,7 @@ from qdx.source.adapted import recorded_adapters, with_adapters
 from qdx.source.same_model import check_source, read_source
 from qdx.verification.forecast import outlook_of
 from qdx.verification.measure.audit import asked_of, audit_bundle
+from qdx.verification.measure.call_times import CallTimes
 from qdx.verification.measure.outlook import UNKNOWN, Outlook
 from qdx.verification.measure.quantized import quantized_model, quantized_wheres
 from qdx.verification.measure.reference_runs import Reference, ReferenceUse
@@ -95,6 +96,8 @@ class Runs:
         use: Where the runs came from.
         audited: The quantized model and its audit; None of a bundle that is not quantized.
         outlook: Told of every call, for the estimate of what is left.
+        parameters: How many numbers the weights of each component are.
+        times: Of the calls so far.
     """
 
     specs: tuple[RunSpec, ...]
@@ -103,6 +106,13 @@ class Runs:
     use: ReferenceUse
     audited: Audited | None
     outlook: Outlook
+    parameters: dict[str, int]
+    times: CallTimes
+
+    def measured(self, kind: str, where: str, seconds: float) -> None:
+        """Takes a call that is done."""
+        self.outlook.measured(kind, where, seconds)
+        self.times.measured(kind, where, seconds)
 
 
 def open_both(
@@ -145,12 +155,14 @@ def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -
     """
     bundle, progress = opened.bundle, opened.progress
     manifest = bundle.manifest
+    times = CallTimes()
     reference = Reference(
         opened.folder,
         bundle,
         work=work,
         store=opened.cache,
         device=opened.device,
+        times=times,
         progress=progress,
     )
     given = load_files(request.call or {}, call_parameters(reference.pipeline))
@@ -174,10 +186,11 @@ def run_reference(opened: Opened, request: Request, work: Path, *, told: bool) -
     other = None
     if manifest.shapes == "dynamic":
         other = reference.run_at_other_shape(specs[0], recorded[0].made.products)
+    parameters = reference.parameters
     # Before the artifact's pipeline is built: its weights need not be in memory beside these.
     reference.release()
     give_back()
-    return Runs(specs, recorded, other, reference.use, audited, outlook)
+    return Runs(specs, recorded, other, reference.use, audited, outlook, parameters, times)
 
 
 def _audited(opened: Opened) -> Audited | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,7 @@ def verify(
     destination = None if report is None else Path(report)
     if destination is not None:
         _check_outside(destination, Path(bundle))
+    began_s = time.monotonic()
     computing = choose_device(device, progress.say)
     opened = open_both(
         bundle, model, computing, variant=variant, lora=lora, cache=cache, progress=progress
@@ -102,7 +104,7 @@ def verify(
         request = Request(seed, seeds, steps, prompts, call)
         # A budget says by itself how long comparing takes.
         runs = run_reference(opened, request, work, told=budget_s is None)
-        comparison = Comparison(opened, methods, runs, work, judge, budget_s)
+        comparison = Comparison(opened, methods, runs, work, judge, budget_s, began_s)
         measured = comparison.report(localize=localize)
     found = replace(measured, gates=gates_of(measured.contract, measured.stored))
     if destination is not None:

@@ -11,7 +11,7 @@ from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json, read_bytes, replace_file
 from qdx.exporter.limits import IMAGE_FILE_LIMIT_BYTES
 from qdx.verification.report.html import html_page
-from qdx.verification.report.images import sheets
+from qdx.verification.report.images import IMAGES, run_sheets, sheets
 from qdx.verification.report.junit import junit_xml
 from qdx.verification.report.model import Report
 from qdx.verification.report.read import read_report
@@ -19,11 +19,10 @@ from qdx.verification.stored.report import SCHEMA, StoredReport, load_report_jso
 
 __all__ = ["FILES", "clear_report", "rewrite_pages", "write_report"]
 
-_IMAGES: Final = ("reference.png", "artifact.png", "difference.png")
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 # In the order of writing: whoever finds the JSON finds the rest as well.
 FILES: Final = (
-    *_IMAGES,
+    *IMAGES,
     "report.html",
     "junit.xml",
     "report.json",
@@ -42,7 +41,7 @@ def write_report(report: Report, folder: Path) -> None:
         StorageError: A file cannot be written; then none is left.
         UsageError: The folder holds files of these names that are no report.
     """
-    pictures = sheets(report.pipeline)
+    pictures = {**sheets(report.pipeline), **run_sheets(report.samples)}
     files = {
         **pictures,
         **_pages(report.stored, pictures),
@@ -70,7 +69,7 @@ def rewrite_pages(folder: Path) -> StoredReport:
         StorageError: A file cannot be read or written.
     """
     report = read_report(folder / _MARK)
-    pictures = {name: _picture(folder / name) for name in _IMAGES if os.path.lexists(folder / name)}
+    pictures = {name: _picture(folder / name) for name in IMAGES if os.path.lexists(folder / name)}
     for name, data in _pages(report, pictures).items():
         replace_file(folder / name, data)
     return report

@@ -22,6 +22,7 @@ from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.measure.rungs import rungs_to_json
 from qdx.verification.measure.samples import Samples
 from qdx.verification.report.text import report_text
+from qdx.verification.stored.facts import StoredFacts
 from qdx.verification.stored.report import SCHEMA, StoredReport, stored_report
 
 __all__ = ["Report", "components_to_json"]
@@ -53,6 +54,7 @@ class Report:
         quantized: `component.method` of quantized graphs.
         lockstep: Calls of these, compared quantizer by quantizer.
         reference: Where the reference's runs came from.
+        facts: What else it says: when, by which plan, how large, how long; None where nobody told.
     """
 
     bundle: str
@@ -76,6 +78,7 @@ class Report:
     quantized: frozenset[str] = frozenset()
     lockstep: tuple[LockstepCall, ...] = field(default=(), repr=False)
     reference: ReferenceUse = field(default_factory=ReferenceUse)
+    facts: StoredFacts | None = None
 
     @property
     def ok(self) -> bool:
@@ -113,6 +116,9 @@ class Report:
             "samples": None if self.samples is None else self.samples.to_json(),
             "pipeline": self.pipeline.to_json(),
             "versions": self.versions,
+            "facts": None
+            if self.facts is None
+            else self.facts.model_dump(mode="json", exclude_none=True),
         }
         return {name: _plain(value) for name, value in found.items()}
 

@@ -12,6 +12,7 @@ from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.files import dump_json, load_json
 from qdx.exporter.limits import REPORT_LIMIT_BYTES
 from qdx.exporter.plan.schema.gates import Gates
+from qdx.verification.stored.facts import StoredFacts
 from qdx.verification.stored.measurements import Measurements
 from qdx.verification.stored.values import Count, Number, Stored
 
@@ -84,6 +85,7 @@ class StoredReport(Measurements):
         reference: Where the reference's runs came from.
         gates: Every acceptance test.
         versions: Of everything that took part.
+        facts: What else it says; null in reports from before there was such a key.
     """
 
     schema_: Literal["qdx.report/1"] = Field(alias="schema")
@@ -100,6 +102,7 @@ class StoredReport(Measurements):
     reference: StoredUse
     gates: tuple[StoredGate, ...]
     versions: dict[str, str]
+    facts: StoredFacts | None = None
 
 
 def stored_report(value: Mapping[str, Any], *, source: str = "the report") -> StoredReport:

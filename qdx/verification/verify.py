@@ -17,6 +17,7 @@ from qdx.verification.judge.evaluate import gates_of
 from qdx.verification.measure.score import load_score
 from qdx.verification.report.folder import clear_report, write_report
 from qdx.verification.report.model import Report
+from qdx.verification.report.refusal import tells_refusals
 from qdx.verification.run import Request, open_both, run_reference
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
+@tells_refusals
 def verify(
     bundle: Path | str,
     *,

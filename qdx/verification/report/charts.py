@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from qdx.verification.report.markup import Markup, escaped, joined
@@ -13,6 +14,7 @@ from qdx.verification.report.ticks import round_ticks, whole_ticks
 __all__ = ["Bound", "Line", "charts_of", "curves"]
 
 _HEIGHT: Final = 220
+_NO_NAMES: Final[Mapping[int, str]] = MappingProxyType({})
 _LABEL_GAP: Final = 15
 _STYLES: Final = 5
 """How many looks of lines the style sheet has; see `page.css`."""
@@ -71,6 +73,7 @@ def curves(
     up: str,
     unit: str = "",
     bounds: Sequence[Bound] = (),
+    places: Mapping[int, str] = _NO_NAMES,
 ) -> Markup:
     """A chart with lines that bear their names; nothing where there is nothing to draw.
 
@@ -81,6 +84,7 @@ def curves(
         up: What the vertical axis measures, with its unit.
         unit: Of the values, for those who point at one.
         bounds: What the values are held against.
+        places: Words for numbers on the horizontal axis, for those who point at a value.
     """
     shown = [line for line in lines if line.drawn]
     if not shown:
@@ -90,7 +94,7 @@ def curves(
     ticks = round_ticks(min(values), max(values))
     scale = _Scale(min(steps), max(steps), ticks[0], ticks[-1])
     parts = [_grid(scale, ticks), *(_bound(scale, bound) for bound in bounds)]
-    parts += [_line(scale, line, across, unit) for line in shown]
+    parts += [_line(scale, line, across, unit, places) for line in shown]
     parts.append(_labels(scale, shown))
     described = f"{title}. {_told(shown, unit)}"
     return Markup(
@@ -145,7 +149,7 @@ def _bound(scale: _Scale, bound: Bound) -> str:
     )
 
 
-def _line(scale: _Scale, line: Line, across: str, unit: str) -> str:
+def _line(scale: _Scale, line: Line, across: str, unit: str, words: Mapping[int, str]) -> str:
     places = [(scale.across(x), scale.down(y)) for x, y in line.drawn]
     pairs = zip(places, places[1:], strict=False)
     look = f"s{line.style % _STYLES}"
@@ -156,7 +160,7 @@ def _line(scale: _Scale, line: Line, across: str, unit: str) -> str:
     of = across.partition(",")[0]
     dots = "".join(
         f'<circle class="dot" cx="{x}" cy="{y}" r="3.5">'
-        f"<title>{escaped(line.name)}, {escaped(of)} {step}: {value:.4g} {escaped(unit)}</title></circle>"
+        f"<title>{escaped(line.name)}, {escaped(words.get(step, f'{of} {step}'))}: {value:.4g} {escaped(unit)}</title></circle>"
         for (x, y), (step, value) in zip(places, line.drawn, strict=True)
     )
     return f'<g class="{look}">{strokes}{dots}</g>'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from qdx.verification.report.format import measure
+from qdx.exporter.measure.metrics import or_least
+from qdx.verification.report.format import NO_NUMBER, measure
 from qdx.verification.report.markup import (
     Markup,
     details,
@@ -16,7 +17,7 @@ from qdx.verification.report.markup import (
 )
 from qdx.verification.stored.measurements import ReplayedCall, StoredMethod
 from qdx.verification.stored.report import StoredReport
-from qdx.verification.stored.values import Summary
+from qdx.verification.stored.values import Summary, as_float
 
 __all__ = ["components_section", "other_shape_section"]
 
@@ -24,7 +25,27 @@ __all__ = ["components_section", "other_shape_section"]
 def components_section(report: StoredReport) -> Markup:
     """The calls of the first run."""
     note = paragraph("Calls of the PyTorch pipeline, replayed on the target with the same inputs.")
-    return section("components", "Components", note, *_components(report, [*report.replayed()]))
+    found = _components(report, [*report.replayed()])
+    return section("components", "Components", note, *found, _other_runs(report))
+
+
+def _other_runs(report: StoredReport) -> Markup:
+    """The worst call of every method in every run behind the first; nothing of one run."""
+    runs = () if report.samples is None else report.samples.runs[1:]
+    rows = []
+    for run in runs:
+        for where, one in run.methods.items():
+            worst = min(
+                one.measured,
+                key=lambda call: or_least(as_float(call.value("sqnr_db"))),
+                default=None,
+            )
+            value = None if worst is None else worst.value("sqnr_db")
+            place = one.error or (worst.error if worst is not None else "")
+            call = NO_NUMBER if worst is None else f"call {worst.index}"
+            rows.append((where, run.label, measure("sqnr_db", value), call, place))
+    columns = ("component", "run", "SQNR: least", "worst call", "error")
+    return table(columns, rows, caption="The worst call of every other run", numbers=(2,))
 
 
 def other_shape_section(report: StoredReport) -> Markup:

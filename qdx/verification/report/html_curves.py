@@ -32,7 +32,7 @@ _DB: Final = "SQNR, dB"
 _STEPS_NOTE: Final = Markup(
     "Every call gets the inputs that PyTorch's call had, so that one step's error does not hide in the next. The quantized "
     "graph runs in PyTorch, the artifact in its runtime as it ships, <b>unoptimized</b> is the artifact without the runtime's "
-    "optimizations (a few calls)."
+    "optimizations (a few calls). Of several runs, this is the first; the one with the worst call has a line of its own."
 )
 _GRAPH_NOTE: Final = (
     f"Curves {AGAINST_GRAPH} compare the outputs of whole calls: a rounding that falls to the other side travels on through "
@@ -137,6 +137,7 @@ def _charts(report: StoredReport, where: str, one: StoredMethod) -> Iterator[Mar
         )
         for rung in one.rungs
     ]
+    against_float += _worst_run(report, where)
     if any(len(line.drawn) > 2 for line in against_float):
         yield curves(
             f"{where}: outputs {AGAINST_FLOAT}", against_float, across=across, up=_DB, unit="dB", bounds=(bound,)
@@ -153,6 +154,18 @@ def _charts(report: StoredReport, where: str, one: StoredMethod) -> Iterator[Mar
     if any(len(line.drawn) > 2 for line in against_graph):
         title = f"{where}: outputs {AGAINST_GRAPH}"
         yield curves(title, against_graph, across=across, up=_DB, unit="dB")
+
+
+def _worst_run(report: StoredReport, where: str) -> list[Line]:
+    """The artifact's calls in the run with the least SQNR, where that is none of the first run's."""
+    runs = () if report.samples is None else report.samples.runs
+    first = next((run for run in runs), None)
+    found = [run for run in runs if run.sqnr_db is not None and where in run.methods]
+    worst = min(found, key=lambda run: run.sqnr_db or 0.0, default=None)
+    if worst is None or first is None or (first.sqnr_db or 0.0) <= (worst.sqnr_db or 0.0):
+        return []
+    points = [(call.index, call.value("sqnr_db")) for call in worst.methods[where].measured]
+    return [Line("worst run", points, 3)]
 
 
 def _rungs(where: str, rungs: Sequence[StoredRung]) -> Markup:

@@ -8,7 +8,7 @@ from typing import Final
 
 from qdx.verification.report.format import measure
 from qdx.verification.report.images import DIFFERENCE_GAIN, RUNS_SHOWN, SIDES, image_name
-from qdx.verification.report.markup import Markup, escaped, paragraph, section, table
+from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section, table
 from qdx.verification.stored.measurements import StoredRun
 from qdx.verification.stored.report import StoredReport
 
@@ -41,7 +41,11 @@ def pictures_section(report: StoredReport, pictures: Mapping[str, bytes]) -> Mar
                 "as strong as they are; black is none."
             )
         )
-    parts += rows or [paragraph("There are no pictures.")]
+    parts += (
+        [Markup(f'<div class="runs">\n{joined(rows)}</div>\n')]
+        if rows
+        else [paragraph("There are no pictures.")]
+    )
     hidden = len(runs) - RUNS_SHOWN
     if rows and hidden > 0:
         parts.append(paragraph(f"Of {hidden} more runs, only the figures are kept."))

@@ -25,7 +25,9 @@ def _style() -> str:
     )
 
 
-def page(title: str, header: Markup, links: Mapping[str, str], body: Markup) -> bytes:
+def page(
+    title: str, header: Markup, links: Mapping[str, str], body: Markup, *, generator: str = "qdx"
+) -> bytes:
     """A whole page, without anything that a browser would have to fetch or run.
 
     Args:
@@ -33,6 +35,7 @@ def page(title: str, header: Markup, links: Mapping[str, str], body: Markup) -> 
         header: What stands on top.
         links: Words by name of a section.
         body: The sections.
+        generator: What wrote it.
     """
     items = "".join(
         f'<li><a href="#{name}">{escaped(words)}</a></li>' for name, words in links.items()
@@ -44,6 +47,7 @@ def page(title: str, header: Markup, links: Mapping[str, str], body: Markup) -> 
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
+        f'<meta name="generator" content="{escaped(generator)}">\n'
         f"<title>{escaped(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#content">Skip to the content</a>\n'
         f'<header>\n{header}</header>\n{navigation}<main id="content" tabindex="-1">\n{body}</main>\n'

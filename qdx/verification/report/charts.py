@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -145,17 +146,16 @@ def _bound(scale: _Scale, bound: Bound) -> str:
     text = y - 6 if y > 20 else y + 15
     return (
         f'<line class="bound" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-        f'<text class="bound" x="0" dx="6" y="{text}">{escaped(bound.words)}</text>'
+        f'<text class="bound" paint-order="stroke" x="0" dx="6" y="{text}">{escaped(bound.words)}</text>'
     )
 
 
 def _line(scale: _Scale, line: Line, across: str, unit: str, words: Mapping[int, str]) -> str:
     places = [(scale.across(x), scale.down(y)) for x, y in line.drawn]
-    pairs = zip(places, places[1:], strict=False)
     look = f"s{line.style % _STYLES}"
     strokes = "".join(
         f'<line class="stroke" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
-        for (x1, y1), (x2, y2) in pairs
+        for (x1, y1), (x2, y2) in itertools.pairwise(places)
     )
     of = across.partition(",")[0]
     dots = "".join(
@@ -177,7 +177,7 @@ def _labels(scale: _Scale, lines: Sequence[Line]) -> str:
         room = places[number + 1] - _LABEL_GAP if number + 1 < len(places) else _HEIGHT - 2.0
         places[number] = min(places[number], room) if over else places[number]
     return "".join(
-        f'<text class="name s{lines[number].style % _STYLES}" x="100%" dx="10" y="{place + 4:.1f}">'
+        f'<text paint-order="stroke" class="name s{lines[number].style % _STYLES}" x="100%" dx="10" y="{place + 4:.1f}">'
         f"{escaped(lines[number].name)}</text>"
         for place, (_, number) in zip(places, ends, strict=True)
     )

@@ -7,6 +7,7 @@ from typing import Final
 
 __all__ = [
     "NO_NUMBER",
+    "TIMES",
     "against",
     "figure",
     "measure",
@@ -17,6 +18,7 @@ __all__ = [
 ]
 
 NO_NUMBER: Final = "-"
+TIMES: Final = "\N{MULTIPLICATION SIGN}"
 _NEAR_ONE: Final = frozenset({"cosine", "ssim"})
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -143,4 +145,4 @@ def _short(value: float, digits: int) -> str:
         return f"{value:,.{decimals}f}"
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     raised = str(int(exponent)).translate(_RAISED)
-    return f"{mantissa} × 10{raised}"
+    return f"{mantissa} {TIMES} 10{raised}"

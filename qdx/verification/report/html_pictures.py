@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from qdx.verification.report.format import measure
+from qdx.verification.report.format import TIMES, measure
 from qdx.verification.report.images import DIFFERENCE_GAIN, RUNS_SHOWN, SIDES, image_name
 from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section, table
 from qdx.verification.stored.measurements import StoredRun
@@ -17,7 +17,7 @@ __all__ = ["pictures_section"]
 _CAPTIONS: Final[Mapping[str, str]] = {
     "reference": "PyTorch, float32",
     "artifact": "artifact",
-    "difference": f"difference × {DIFFERENCE_GAIN}",
+    "difference": f"difference {TIMES} {DIFFERENCE_GAIN}",
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qdx.verification.report.bars import stacked
-from qdx.verification.report.format import NO_NUMBER, percent, seconds, size, thousands
+from qdx.verification.report.format import NO_NUMBER, TIMES, percent, seconds, size, thousands
 from qdx.verification.report.markup import Markup, paragraph, section, table
 from qdx.verification.stored.facts import StoredFacts, StoredTime
 from qdx.verification.stored.report import StoredReport
@@ -103,7 +103,7 @@ def _times(facts: StoredFacts) -> Iterator[Markup]:
 def _speed(one: StoredTime) -> str:
     if not one.reference_s or not one.artifact_s:
         return NO_NUMBER
-    return f"{one.reference_s / one.artifact_s:.2f} ×"
+    return f"{one.reference_s / one.artifact_s:.2f} {TIMES}"
 
 
 def _shares(report: StoredReport) -> Markup:

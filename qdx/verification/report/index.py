@@ -13,7 +13,7 @@ from qdx.exporter.errors import InvalidInput, QdxError, StorageError, UsageError
 from qdx.exporter.files import read_bytes, replace_file
 from qdx.exporter.limits import REPORT_LIMIT_BYTES
 from qdx.verification.report.charts import Bound, Line, charts_of, curves
-from qdx.verification.report.format import NO_NUMBER, against, size
+from qdx.verification.report.format import NO_NUMBER, against, measure, size
 from qdx.verification.report.html_made import date_words
 from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section, table
 from qdx.verification.report.page import page
@@ -28,6 +28,7 @@ _MOST: Final = 10_000
 """Reports of one page: more are another folder by mistake."""
 _MIB: Final = 1 << 20
 _TREND_ENDS: Final = ("sqnr_db", "psnr_db", "ssim", "executed_share", "score_drop")
+_WORDS: Final = {"ssim": "SSIM", "score_drop": "loss of the score"}
 _UNITS: Final = {"db": "dB", "share": "share of 1"}
 
 
@@ -206,9 +207,9 @@ def _charts(reports: list[StoredReport]) -> Iterator[Markup]:
         unit = _UNITS.get(last.rpartition("_")[2], "")
         yield curves(
             name,
-            [Line("value", [(number, gate.value) for number, gate in found.items()], 0)],
+            [Line(measure(name, newest.value), [(number, gate.value) for number, gate in found.items()], 0)],
             across=across,
-            up=unit or last,
+            up=unit or _WORDS.get(last, last),
             unit=unit,
             bounds=(Bound(newest.bound, f"gate: {newest.sense} {newest.bound:g}"),),
             places=places,
@@ -220,7 +221,7 @@ def _charts(reports: list[StoredReport]) -> Iterator[Markup]:
     ]
     yield curves(
         "size of the bundle",
-        [Line("size", sizes, 2)],
+        [Line("bundle", sizes, 2)],
         across=across,
         up="MiB",
         unit="MiB",

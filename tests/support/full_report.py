@@ -26,7 +26,9 @@ from tests.support.judging import report_of
 
 STEPS: Final = 12
 _UNET: Final = "unet.forward"
-_LONG: Final = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0.a_module_with_a_long_name"
+_LONG: Final = (
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0.a_module_with_a_long_name"
+)
 _PLAN: Final = load_plan("w8a8")
 
 
@@ -109,7 +111,12 @@ def _unet(worst_db: float) -> MethodResult:
         ]
         if index % 5 == 0:
             rungs.insert(1, RungResult(UNOPTIMIZED, sqnr_db + 0.2, sqnr_db + 13, sqnr_db + 13))
-        values = {"sqnr_db": sqnr_db, "psnr_db": sqnr_db + 10, "cosine": 0.99871, "max_abs_err": 0.136}
+        values = {
+            "sqnr_db": sqnr_db,
+            "psnr_db": sqnr_db + 10,
+            "cosine": 0.99871,
+            "max_abs_err": 0.136,
+        }
         calls.append(CallResult(index, values, "", tuple(rungs)))
     steps = tuple(StepConditioning(index, 1.0, 0.97 + 0.005 * index) for index in range(STEPS))
     return MethodResult("unet", "forward", STEPS, tuple(calls), conditioning=Conditioning(steps))
@@ -134,7 +141,11 @@ def _audit() -> AuditResult:
         ("up.0", "ff.out"): AuditPart(8_000_000, 8_000_000, 8_000_000),
         ("up.0", "shortcut"): AuditPart(2_000_000, 0, 0),
     }
-    slow = (Downgrade(_UNET, "down_blocks.0.attentions.0.to_q", 4_000_000, "`Gemm` computed it in float32"),)
+    slow = (
+        Downgrade(
+            _UNET, "down_blocks.0.attentions.0.to_q", 4_000_000, "`Gemm` computed it in float32"
+        ),
+    )
     return AuditResult("unet", 100_000_000, 97_000_000, 0, 93_000_000, 0.71, slow, parts=parts)
 
 

@@ -40,7 +40,9 @@ class Element:
 
     def all(self, tag: str = "", kind: str = "") -> list[Element]:
         """The elements below with a tag and a class."""
-        return [one for one in self if one.tag == (tag or one.tag) and (not kind or kind in one.classes)]
+        return [
+            one for one in self if one.tag == (tag or one.tag) and (not kind or kind in one.classes)
+        ]
 
     def named(self, name: str) -> Element:
         """The element below with an id."""

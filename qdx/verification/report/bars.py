@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from qdx.verification.report.markup import Markup, escaped
 
 __all__ = ["bullet", "stacked"]
 
-_HEIGHT = 16
+_HEIGHT: Final = 16
+_WHOLE: Final = (1, 14)
+_HALF: Final = (5, 6)
+_THIN: Final = frozenset({"downgraded", "more"})
+"""Parts of half the height, so that they are told apart without their colour."""
 
 
 def bullet(
@@ -56,8 +61,9 @@ def stacked(parts: Sequence[tuple[str, str, float]], whole: float, *, words: str
     for kind, told, amount in parts:
         share = amount / whole if whole > 0 else 0.0
         if share > 0:
+            top, height = _HALF if kind in _THIN else _WHOLE
             drawn.append(
-                f'<rect class="{kind}" x="{_percent(start)}" y="1" width="{_percent(share)}" height="14">'
+                f'<rect class="{kind}" x="{_percent(start)}" y="{top}" width="{_percent(share)}" height="{height}">'
                 f"<title>{escaped(told)}</title></rect>"
             )
         start += share

@@ -46,6 +46,8 @@ def heat_map(
     stages = list(dict.fromkeys(stage for stage, _ in places))
     roles = sorted({role for _, role in places}, key=_order)
     head = "".join(f'<th scope="col"><span>{escaped(role)}</span></th>' for role in roles)
+    # Wide enough for two digits in every column, where there is room.
+    width = 5.5 + 2.75 * len(roles)
     rows = "".join(
         f'<tr><th scope="row">{escaped(stage or _OUTSIDE)}</th>'
         f"{''.join(_cell(cell(stage, role)) for role in roles)}</tr>\n"
@@ -56,7 +58,7 @@ def heat_map(
         for level, words in legend.items()
     )
     return Markup(
-        f'<figure class="maps">\n<figcaption>{escaped(caption)}</figcaption>\n<table class="map" aria-label="{escaped(caption)}">\n'
+        f'<figure class="maps">\n<figcaption>{escaped(caption)}</figcaption>\n<table class="map" style="max-width: {width:g}rem" aria-label="{escaped(caption)}">\n'
         f'<thead><tr><th scope="col"><span class="unseen">stage</span></th>{head}</tr></thead>\n'
         f'<tbody>\n{rows}</tbody>\n</table>\n<ul class="legend">{keys}</ul>\n</figure>\n'
     )

@@ -207,7 +207,13 @@ def _charts(reports: list[StoredReport]) -> Iterator[Markup]:
         unit = _UNITS.get(last.rpartition("_")[2], "")
         yield curves(
             name,
-            [Line(measure(name, newest.value), [(number, gate.value) for number, gate in found.items()], 0)],
+            [
+                Line(
+                    measure(name, newest.value),
+                    [(number, gate.value) for number, gate in found.items()],
+                    0,
+                )
+            ],
             across=across,
             up=unit or _WORDS.get(last, last),
             unit=unit,

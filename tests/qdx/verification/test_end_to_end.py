@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import torch
@@ -54,8 +55,27 @@ def test_a_right_bundle_passes(model, bundle, tmp_path):
     assert len(list((tmp_path / "report").iterdir())) == 6
 
 
-def test_the_same_verification_gives_the_same_report(model, bundle):
+def test_a_report_says_when_by_which_plan_how_large_and_how_long(model, bundle):
+    manifest = load_json(bundle / "qdx.json")
+    files = {one["path"]: one["size_bytes"] for one in manifest["files"]}
+    found = verify(bundle, model=model, steps=2).to_json()["facts"]
+
+    assert found["bundle_bytes"] == sum(files.values())
+    artifact = sum(size for path, size in files.items() if path.startswith("unet/"))
+    assert 0 < found["sizes"]["unet"]["artifact_bytes"] <= artifact
+    assert found["sizes"]["unet"]["parameters"] > 1000
+    assert found["times"]["unet.forward"]["artifact_s"] > 0
+    assert found["times"]["unet.forward"]["reference_s"] > 0
+    assert found["duration_s"] > found["times"]["unet.forward"]["artifact_total_s"]
+    assert found["plan"]["rules"] == manifest["plan"]["rules"]
+    assert abs(datetime.fromisoformat(found["date"]) - datetime.now(UTC)) < timedelta(minutes=10)
+
+
+def test_the_same_verification_gives_the_same_report_but_for_its_time(model, bundle):
     one, other = (verify(bundle, model=model, steps=2).to_json() for _ in range(2))
+    for found in (one, other):
+        for key in ("date", "duration_s", "times"):
+            del found["facts"][key]
 
     assert one == other
 

@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from qdx.verification.report.format import against, figure, measure, percent, seconds, size, thousands
+from qdx.verification.report.format import (
+    TIMES,
+    against,
+    figure,
+    measure,
+    percent,
+    seconds,
+    size,
+    thousands,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +47,7 @@ def test_what_is_no_number_is_a_dash(value):
         ("cosine", 1.0, "1.0000"),
         ("unet.forward.conditioning.ratio_min", 0.97384, "0.974"),
         ("max_abs_err", 0.13624, "0.14"),
-        ("max_abs_err", 1.12e-6, "1.1 × 10⁻⁶"),
+        ("max_abs_err", 1.12e-6, f"1.1 {TIMES} 10⁻⁶"),
         ("coverage.branches", 1.0, "1"),
     ],
 )

@@ -27,7 +27,7 @@ _KINDS: Final = (
     ("downgraded", "planned in low precision, executed in float"),
     ("planned-float", "planned in float"),
 )
-_LEVELS: Final = {
+_LEVELS: Final[dict[int | None, str]] = {
     5: "all of it",
     4: "over 75 %",
     3: "over 50 %",

@@ -96,7 +96,7 @@ class Report:
             "runtime": self.runtime,
             "proof": asdict(self.proof),
             "plan": self.plan,
-            "contract": self.contract.model_dump(mode="json", exclude_none=True),
+            "contract": self.contract.model_dump(mode="json", exclude_none=True, exclude_unset=True),
             "seed": self.seed,
             "steps": self.steps,
             "call": self.call,

@@ -96,7 +96,7 @@ class Report:
             "runtime": self.runtime,
             "proof": asdict(self.proof),
             "plan": self.plan,
-            "contract": self.contract.model_dump(mode="json", exclude_none=True, exclude_unset=True),
+            "contract": self.contract.model_dump(mode="json", exclude_none=True),
             "seed": self.seed,
             "steps": self.steps,
             "call": self.call,
@@ -118,7 +118,7 @@ class Report:
             "versions": self.versions,
             "facts": None
             if self.facts is None
-            else self.facts.model_dump(mode="json", exclude_none=True),
+            else self.facts.model_dump(mode="json", exclude_none=True, exclude_unset=True),
         }
         return {name: _plain(value) for name, value in found.items()}
 

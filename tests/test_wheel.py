@@ -15,7 +15,7 @@ import pytest
 from tests.support.layers import PARTS, ROOT
 
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DATA = {".py", ".toml", ".json", ".sh", ".typed"}
+DATA = {".css", ".py", ".toml", ".json", ".sh", ".typed"}
 
 
 def package_of(folder):

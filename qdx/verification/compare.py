@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +15,7 @@ from qdx.exporter.cost.memory import give_back
 from qdx.exporter.devices import is_cpu
 from qdx.exporter.limits import MIB
 from qdx.runtime.tensor_folder import TensorFolder
+from qdx.verification.facts import facts_of
 from qdx.verification.measure.answers import KIND as ANSWERS
 from qdx.verification.measure.answers import Answers
 from qdx.verification.measure.comparison import Choice, Chosen, choose_calls, compare_runs
@@ -45,6 +47,7 @@ from qdx.verification.measure.ties import (
     misses_a_bound,
 )
 from qdx.verification.provenance import proof_of, versions_for
+from qdx.verification.report.images import RUNS_SHOWN, small_sheets
 from qdx.verification.report.model import Report
 
 if TYPE_CHECKING:
@@ -74,6 +77,7 @@ class Comparison:
         score: The user's own function; None for none.
         budget_s: Seconds that comparing calls may take; None compares what is usual.
         writer: Takes what PyTorch does, for a reference that is stored; None stores none.
+        began_s: When the verification began, by `time.monotonic`.
     """
 
     opened: Opened
@@ -83,6 +87,7 @@ class Comparison:
     score: Score | None = None
     budget_s: float | None = None
     writer: ReferenceWriter | None = None
+    began_s: float = field(default_factory=time.monotonic)
 
     def report(self, *, localize: bool) -> Report:
         """Measures everything; the report has no gates yet.
@@ -102,7 +107,7 @@ class Comparison:
             self.methods,
             between,
             scratch=scratch,
-            told=runs.outlook.measured,
+            told=runs.measured,
             progress=opened.progress,
         )
         first = compared.runs[0]
@@ -138,6 +143,13 @@ class Comparison:
             quantized=quantized_wheres(opened.bundle),
             lockstep=lockstep,
             reference=runs.use,
+            facts=facts_of(
+                opened.bundle,
+                opened.plan,
+                parameters=runs.parameters,
+                times=runs.times,
+                began_s=self.began_s,
+            ),
         )
 
     @property
@@ -274,9 +286,13 @@ class Comparison:
                 scores = [score.mean(first_pictures(one), spec.prompts) for one in sides]
             latent = latent_sqnr_db(reference.latents, made.latents)
             ties = self._ties(spec, run, products)
-            if found:  # the report shows what the first run made
+            pictures: dict[str, bytes] = {}
+            if found:  # the report shows what the first run made as it is, and of some others small pictures
+                pictures = small_sheets(products) if len(found) < RUNS_SHOWN else {}
                 products = replace(products, reference={}, artifact={})
-            found.append(RunResult(spec, methods, products, latent, scores[0], scores[1], ties))
+            found.append(
+                RunResult(spec, methods, products, latent, scores[0], scores[1], ties, pictures)
+            )
         return Samples(tuple(found), "" if score is None else score.name)
 
     def _ties(self, spec: RunSpec, run: RecordedRun, products: PipelineResult) -> Ties | None:

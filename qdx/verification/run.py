@@ -21,6 +21,7 @@ from qdx.source.same_model import check_source, read_source
 from qdx.verification.forecast import outlook_of
 from qdx.verification.judge.contract import Contract, Judge
 from qdx.verification.measure.audit import asked_of, audit_bundle
+from qdx.verification.measure.call_times import CallTimes
 from qdx.verification.measure.outlook import UNKNOWN, Outlook
 from qdx.verification.measure.quantized import QuantizedModel, quantized_model, quantized_wheres
 from qdx.verification.measure.reference_runs import Reference, ReferenceUse
@@ -106,6 +107,8 @@ class Runs:
         use: Where the runs came from.
         audited: The quantized model and its audit; None of a bundle that is not quantized.
         outlook: Told of every call, for the estimate of what is left.
+        parameters: How many numbers the weights of each component are; of components that nobody counted, nothing.
+        times: Of the calls so far.
     """
 
     specs: tuple[RunSpec, ...]
@@ -114,6 +117,13 @@ class Runs:
     use: ReferenceUse
     audited: Audited | None
     outlook: Outlook
+    parameters: dict[str, int] = field(default_factory=dict)
+    times: CallTimes = field(default_factory=CallTimes)
+
+    def measured(self, kind: str, where: str, seconds: float) -> None:
+        """Takes a call that is done."""
+        self.outlook.measured(kind, where, seconds)
+        self.times.measured(kind, where, seconds)
 
 
 def open_both(
@@ -216,12 +226,14 @@ def run_reference(
     bundle, progress = opened.bundle, opened.progress
     manifest = bundle.manifest
     assert opened.folder is not None, "a stored reference is not run"
+    times = CallTimes()
     reference = Reference(
         opened.folder,
         bundle,
         work=work,
         store=opened.cache,
         device=opened.device,
+        times=times,
         progress=progress,
     )
     given = load_files(request.call or {}, call_parameters(reference.pipeline))
@@ -248,10 +260,11 @@ def run_reference(
     other = None
     if manifest.shapes == "dynamic":
         other = reference.run_at_other_shape(specs[0], recorded[0].made.products)
+    parameters = reference.parameters
     # Before the artifact's pipeline is built: its weights need not be in memory beside these.
     reference.release()
     give_back()
-    return Runs(specs, recorded, other, reference.use, audited, outlook)
+    return Runs(specs, recorded, other, reference.use, audited, outlook, parameters, times)
 
 
 def _audited(opened: Opened) -> Audited | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from qdx.verification.measure.score import load_score
 from qdx.verification.reference_writer import ReferenceWriter, check_output
 from qdx.verification.report.folder import clear_report, write_report
 from qdx.verification.report.model import Report
+from qdx.verification.report.refusal import tells_refusals
 from qdx.verification.run import (
     Request,
     open_both,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
+@tells_refusals
 def verify(
     bundle: Path | str,
     *,
@@ -117,6 +120,7 @@ def verify(
     destination = None if report is None else Path(report)
     if destination is not None:
         _check_outside(destination, Path(bundle))
+    began_s = time.monotonic()
     judge = read_judge(plan, gates)
     held = None if baseline is None else Held.read(baseline, baseline_drop_db)
     request = Request(seed, seeds, steps, prompts, call)
@@ -154,7 +158,9 @@ def verify(
         if save_reference is not None:
             memory = None if cache is None else StoredNumbers(cache, ANSWERS)
             writer = ReferenceWriter(Path(save_reference), opened.bundle, work, memory=memory)
-        comparison = Comparison(opened, methods, runs, work, scoring, budget_s, writer)
+        comparison = Comparison(
+            opened, methods, runs, work, scoring, budget_s, writer, began_s=began_s
+        )
         measured = comparison.report(localize=localize)
     if held is not None:
         measured = held.with_baseline(measured)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.capabilities import QuantizesArtifacts, lacks
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DENOMINATOR",
+    "AuditPart",
     "AuditResult",
     "Downgrade",
     "asked_of",
@@ -55,6 +56,21 @@ class Downgrade:
     why: str
 
 
+@dataclass
+class AuditPart:
+    """Operations of one role in one stage of the network: their multiply-accumulates, those of weights and of products.
+
+    Attributes:
+        macs: All of them.
+        planned: Those that are planned in low precision.
+        executed: Those of the planned ones that ran so.
+    """
+
+    macs: int = 0
+    planned: int = 0
+    executed: int = 0
+
+
 @dataclass(frozen=True)
 class AuditResult:
     """What a runtime executes of one component.
@@ -69,6 +85,7 @@ class AuditResult:
             planned; None where no time was measured.
         downgraded: Planned sites that did not run so, the greatest first.
         call_s: Seconds of one call of its graphs, by `component.method`; of those whose time was measured.
+        parts: What it is made of, by stage and role, in the order of execution.
     """
 
     component: str
@@ -79,6 +96,7 @@ class AuditResult:
     time_share: float | None
     downgraded: tuple[Downgrade, ...]
     call_s: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[tuple[str, str], AuditPart] = field(default_factory=dict)
 
     @property
     def planned_share(self) -> float:
@@ -106,6 +124,11 @@ class AuditResult:
             "downgraded": [
                 {"where": one.where, "key": one.key, "macs": one.macs, "why": one.why}
                 for one in self.downgraded
+            ],
+            "parts": [
+                {"stage": stage, "role": role, **asdict(part)}
+                for (stage, role), part in self.parts.items()
+                if part.macs
             ],
         }
 
@@ -163,13 +186,17 @@ def audit_result(
     kernels = {w: _by_site(executions.get(w, ())) for w in own}
     downgraded = []
     executed_macs = 0
+    parts = _parts(own.values())
     for where, resolution in planned:
+        part = parts[resolution.site.stage, resolution.site.role]
+        part.planned += resolution.site.macs
         why = _why_not(kernels[where].get(resolution.key, ()))
         if why:
             macs = resolution.site.macs
             downgraded.append(Downgrade(where, resolution.key, macs, why))
         else:
             executed_macs += resolution.site.macs
+            part.executed += resolution.site.macs
     return AuditResult(
         component,
         sum(s.site.macs for found in own.values() for s in found if _weighted(s)),
@@ -179,7 +206,17 @@ def audit_result(
         _time_share([kernel for where in own for kernel in executions.get(where, ())]),
         tuple(sorted(downgraded, key=lambda one: -one.macs)),
         {w: time_s for w in own if (time_s := _time_s(executions.get(w, ())))},
+        parts,
     )
+
+
+def _parts(graphs: Iterable[Sequence[SiteResolution]]) -> dict[tuple[str, str], AuditPart]:
+    """All operations by stage and role; nothing of them planned yet."""
+    found: dict[tuple[str, str], AuditPart] = {}
+    for resolution in (one for graph in graphs for one in graph):
+        part = found.setdefault((resolution.site.stage, resolution.site.role), AuditPart())
+        part.macs += resolution.site.macs
+    return found
 
 
 def audit_to_json(audits: Sequence[AuditResult]) -> dict[str, Any] | None:

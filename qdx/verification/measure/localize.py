@@ -46,6 +46,7 @@ class SiteError:
         key: The site.
         op: Its operation.
         role: What it is for.
+        stage: Where it stands, such as `down.0`; empty outside of all stages.
         local_sqnr_db: Of its result, when its inputs are those of the float model.
         cumulative_sqnr_db: Of its result in the quantized model, against the float model.
         alone_sqnr_db: Of the model's output, when this site alone is quantized; None where not measured.
@@ -56,6 +57,7 @@ class SiteError:
     key: str
     op: str
     role: str
+    stage: str
     local_sqnr_db: float
     cumulative_sqnr_db: float
     alone_sqnr_db: float | None = None
@@ -73,6 +75,7 @@ class SiteError:
             "key": self.key,
             "op": self.op,
             "role": self.role,
+            "stage": self.stage,
             **{n: metrics.finite_or_none(v) for n, v in numbers.items()},
         }
 
@@ -222,7 +225,9 @@ def _survey(
             if key is not None:
                 site = pair.sites[key]
                 local = metrics.sqnr_db(one, reference.as_quantized(key))
-                found[key] = SiteError(key, site.op, site.role, local, metrics.sqnr_db(one, other))
+                found[key] = SiteError(
+                    key, site.op, site.role, site.stage, local, metrics.sqnr_db(one, other)
+                )
             reference.drop(node)
             quantized.drop(node)
     return found, reference.finish(), quantized.finish()

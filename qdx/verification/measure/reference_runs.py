@@ -25,6 +25,7 @@ from qdx.runtime.tensor_folder import TensorFolder
 from qdx.runtime.values import value_names
 from qdx.source.adapted import identity_of
 from qdx.source.schedule import rehearse
+from qdx.verification.measure.call_times import CallTimes
 from qdx.verification.measure.outlook import REFERENCE, UNKNOWN, Outlook
 from qdx.verification.measure.recorded_run import DamagedRun, RecordedRun
 from qdx.verification.measure.run_identity import RunIdentity
@@ -99,6 +100,7 @@ class Reference:
         work: A folder that takes the runs; it lasts as long as they are used.
         store: Keeps runs for other verifications; None keeps none.
         device: Where the components compute.
+        times: Takes the seconds of every call that is computed; None keeps none.
         progress: Shows the runs.
 
     Attributes:
@@ -114,6 +116,7 @@ class Reference:
         work: Path,
         store: Store | None = None,
         device: torch.device = CPU,
+        times: CallTimes | None = None,
         progress: Progress = SILENT,
     ) -> None:
         manifest = bundle.manifest
@@ -149,6 +152,7 @@ class Reference:
         self._device = device
         self._work = work
         self._store = store
+        self._times = times
         self._progress = progress
 
     def chosen_call(self, call: dict[str, Any], steps: int | None) -> dict[str, Any]:
@@ -214,6 +218,16 @@ class Reference:
             ),
             default=0,
         )
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """How many numbers the weights of each component are."""
+        skeleton = self._skeleton
+        assert skeleton is not None, "the reference was released"
+        return {
+            name: sum(one.numel() for one in module.parameters())
+            for name, module in skeleton.modules.items()
+        }
 
     def run(self, spec: RunSpec, outlook: Outlook = UNKNOWN) -> RecordedRun:
         """One run on record: that of the store, or a new one, which the store then has.
@@ -294,6 +308,8 @@ class Reference:
 
             def told(where: str, seconds: float) -> None:
                 outlook.measured(REFERENCE, where, seconds)
+                if self._times is not None:
+                    self._times.measured(REFERENCE, where, seconds)
                 task.advance(1)
 
             try:

@@ -66,6 +66,7 @@ class RunResult:
         artifact_score: For the artifact's.
         ties: What errors that are allowed change of the pipeline's choices, where the picture misses a bound; None where
             it misses none, or they change none.
+        pictures: PNG files of what both sides made, for the report; none of the first run, whose products are kept.
     """
 
     spec: RunSpec
@@ -75,6 +76,7 @@ class RunResult:
     reference_score: float | None = None
     artifact_score: float | None = None
     ties: Ties | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def sqnr_db(self) -> float:

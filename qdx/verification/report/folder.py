@@ -7,25 +7,25 @@ import os
 from pathlib import Path
 from typing import Final
 
-from qdx.exporter.errors import InvalidInput, StorageError, UsageError, quoted
+from qdx.exporter.errors import InvalidInput, QdxError, StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json, read_bytes, replace_file
-from qdx.exporter.limits import IMAGE_FILE_LIMIT_BYTES
+from qdx.exporter.limits import IMAGE_FILE_LIMIT_BYTES, JSON_LIMIT_BYTES
 from qdx.verification.report.html import html_page
-from qdx.verification.report.images import sheets
-from qdx.verification.report.junit import junit_xml
+from qdx.verification.report.images import IMAGES, run_sheets, sheets
+from qdx.verification.report.junit import MARK, junit_xml, refusal_xml
 from qdx.verification.report.model import Report
 from qdx.verification.report.read import read_report
 from qdx.verification.stored.report import SCHEMA, StoredReport, load_report_json
 
-__all__ = ["FILES", "clear_report", "rewrite_pages", "write_report"]
+__all__ = ["FILES", "clear_report", "rewrite_pages", "write_refusal", "write_report"]
 
-_IMAGES: Final = ("reference.png", "artifact.png", "difference.png")
+_JUNIT: Final = "junit.xml"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 # In the order of writing: whoever finds the JSON finds the rest as well.
 FILES: Final = (
-    *_IMAGES,
+    *IMAGES,
     "report.html",
-    "junit.xml",
+    _JUNIT,
     "report.json",
 )
 _MARK: Final = "report.json"
@@ -42,7 +42,7 @@ def write_report(report: Report, folder: Path) -> None:
         StorageError: A file cannot be written; then none is left.
         UsageError: The folder holds files of these names that are no report.
     """
-    pictures = sheets(report.pipeline)
+    pictures = {**sheets(report.pipeline), **run_sheets(report.samples)}
     files = {
         **pictures,
         **_pages(report.stored, pictures),
@@ -59,6 +59,22 @@ def write_report(report: Report, folder: Path) -> None:
         raise
 
 
+def write_refusal(folder: Path, bundle: Path, error: QdxError) -> None:
+    """Writes a `junit.xml` that says why a bundle could not be verified, in place of the files of an earlier report.
+
+    Args:
+        folder: Made where it does not exist.
+        bundle: The bundle's folder, absolute.
+        error: Why.
+
+    Raises:
+        StorageError: It cannot be written.
+        UsageError: The folder holds files of these names that are no report; they stay.
+    """
+    clear_report(folder)
+    replace_file(folder / _JUNIT, refusal_xml(bundle, error))
+
+
 def rewrite_pages(folder: Path) -> StoredReport:
     """Makes the pages of a report folder again, from its measurements and pictures; nothing runs.
 
@@ -70,14 +86,14 @@ def rewrite_pages(folder: Path) -> StoredReport:
         StorageError: A file cannot be read or written.
     """
     report = read_report(folder / _MARK)
-    pictures = {name: _picture(folder / name) for name in _IMAGES if os.path.lexists(folder / name)}
+    pictures = {name: _picture(folder / name) for name in IMAGES if os.path.lexists(folder / name)}
     for name, data in _pages(report, pictures).items():
         replace_file(folder / name, data)
     return report
 
 
 def _pages(report: StoredReport, pictures: dict[str, bytes]) -> dict[str, bytes]:
-    return {"report.html": html_page(report, pictures), "junit.xml": junit_xml(report)}
+    return {"report.html": html_page(report, pictures), _JUNIT: junit_xml(report)}
 
 
 def _picture(path: Path) -> bytes:
@@ -110,7 +126,7 @@ def clear_report(folder: Path) -> None:
 def _check_replaceable(folder: Path) -> None:
     """Refuses to take the place of files that a verification did not write."""
     taken = [name for name in FILES if os.path.lexists(folder / name)]
-    if not taken:
+    if not taken or (taken == [_JUNIT] and _is_refusal(folder / _JUNIT)):
         return
     try:
         found = load_report_json(folder / _MARK).get("schema")
@@ -122,6 +138,14 @@ def _check_replaceable(folder: Path) -> None:
             "expected a report folder or a free one",
             hint="choose another folder, or remove the file yourself",
         )
+
+
+def _is_refusal(path: Path) -> bool:
+    """Whether a file is what `write_refusal` leaves of a bundle that could not be verified."""
+    try:
+        return read_bytes(path, JSON_LIMIT_BYTES, error=InvalidInput).startswith(MARK.encode())
+    except (InvalidInput, StorageError):
+        return False
 
 
 def _remove(folder: Path) -> None:

@@ -25,6 +25,7 @@ from qdx.verification.measure.rungs import rungs_to_json
 from qdx.verification.measure.samples import Samples
 from qdx.verification.report.text import report_text
 from qdx.verification.stored.baseline import StoredBaseline
+from qdx.verification.stored.facts import StoredFacts
 from qdx.verification.stored.report import SCHEMA, StoredReport, stored_report
 
 __all__ = ["Report", "components_to_json", "plain_call"]
@@ -60,6 +61,7 @@ class Report:
         findings: What a reader must know before anything else, a sentence each.
         bundle_plan: The bundle's plan as it was given.
         baseline: What is kept of the earlier report that this one is held against; None without one.
+        facts: What else it says: when, by which plan, how large, how long; None where nobody told.
     """
 
     bundle: str
@@ -87,6 +89,7 @@ class Report:
     findings: tuple[str, ...] = ()
     bundle_plan: dict[str, Any] | None = field(default=None, repr=False)
     baseline: StoredBaseline | None = field(default=None, repr=False)
+    facts: StoredFacts | None = None
 
     @property
     def ok(self) -> bool:
@@ -128,6 +131,9 @@ class Report:
             "samples": None if self.samples is None else self.samples.to_json(),
             "pipeline": self.pipeline.to_json(),
             "versions": self.versions,
+            "facts": None
+            if self.facts is None
+            else self.facts.model_dump(mode="json", exclude_none=True, exclude_unset=True),
         }
         return {name: _plain(value) for name, value in found.items()}
 

@@ -13,6 +13,7 @@ from qdx.verification.measure.answers import AnswersUse
 from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.report.format import figure, percent
 from qdx.verification.report.format import text_table as _table
+from qdx.verification.report.gate_words import AGAINST_FLOAT, AGAINST_PREVIOUS
 from qdx.verification.stored.measurements import (
     StoredComponentAudit,
     StoredInterval,
@@ -141,7 +142,7 @@ def _rungs(methods: Sequence[tuple[str, StoredMethod]]) -> str:
                 str(worst.index),
                 str(len(rung.calls)),
             ))  # fmt: skip
-    columns = ("least SQNR, dB", "rung", "to float", "to previous", "worst call", "calls")
+    columns = ("least SQNR, dB", "rung", AGAINST_FLOAT, AGAINST_PREVIOUS, "worst call", "calls")
     return "\n".join([_table(columns, rows), *notes]) if rows else ""
 
 

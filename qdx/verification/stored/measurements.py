@@ -28,6 +28,7 @@ __all__ = [
     "StoredInterval",
     "StoredLocalization",
     "StoredMethod",
+    "StoredPart",
     "StoredPipeline",
     "StoredRun",
     "StoredSamples",
@@ -156,11 +157,22 @@ class StoredMacs(Stored):
     executed: Count
 
 
+class StoredPart(Stored):
+    """Multiply-accumulates of the operations of one role in one stage of the network."""
+
+    stage: str
+    role: str
+    macs: Count
+    planned: Count
+    executed: Count
+
+
 class StoredComponentAudit(_Shares):
-    """What the runtime executes of one component."""
+    """What the runtime executes of one component; reports from before there were parts have none."""
 
     macs: StoredMacs
     low_precision_time_share: Number
+    parts: tuple[StoredPart, ...] = ()
 
 
 class StoredAudit(_Shares):
@@ -192,6 +204,7 @@ class StoredSite(Stored):
     key: str
     op: str
     role: str
+    stage: str = ""
     local_sqnr_db: Number
     cumulative_sqnr_db: Number
     alone_sqnr_db: Number

@@ -13,6 +13,7 @@ from qdx.exporter.files import dump_json, load_json
 from qdx.exporter.limits import REPORT_LIMIT_BYTES
 from qdx.exporter.plan.schema.gates import Gates
 from qdx.verification.stored.baseline import StoredBaseline
+from qdx.verification.stored.facts import StoredFacts
 from qdx.verification.stored.measurements import Measurements
 from qdx.verification.stored.values import Count, Number, Stored
 
@@ -89,6 +90,7 @@ class StoredReport(Measurements):
         reference: Where the reference's runs came from.
         gates: Every acceptance test.
         versions: Of everything that took part.
+        facts: What else it says; null in reports from before there was such a key.
     """
 
     schema_: Literal["qdx.report/1"] = Field(alias="schema")
@@ -109,6 +111,7 @@ class StoredReport(Measurements):
     findings: tuple[str, ...] = ()
     bundle_plan: dict[str, JsonValue] | None = None
     baseline: StoredBaseline | None = None
+    facts: StoredFacts | None = None
 
 
 def stored_report(value: Mapping[str, Any], *, source: str = "the report") -> StoredReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import torch
@@ -36,6 +37,14 @@ def bundle(model, tmp_path_factory):
     return folder
 
 
+def timeless(report):
+    """What a report says, but for when and how long."""
+    found = report.to_json()
+    for key in ("date", "duration_s", "times"):
+        del found["facts"][key]
+    return found
+
+
 def test_a_right_bundle_passes(model, bundle, tmp_path):
     report = verify(bundle, model=model, report=tmp_path / "report", steps=3)
     found = load_json(tmp_path / "report" / "report.json")
@@ -55,8 +64,24 @@ def test_a_right_bundle_passes(model, bundle, tmp_path):
     assert len(list((tmp_path / "report").iterdir())) == 6
 
 
-def test_the_same_verification_gives_the_same_report(model, bundle):
-    one, other = (verify(bundle, model=model, steps=2).to_json() for _ in range(2))
+def test_a_report_says_when_by_which_plan_how_large_and_how_long(model, bundle):
+    manifest = load_json(bundle / "qdx.json")
+    files = {one["path"]: one["size_bytes"] for one in manifest["files"]}
+    found = verify(bundle, model=model, steps=2).to_json()["facts"]
+
+    assert found["bundle_bytes"] == sum(files.values())
+    artifact = sum(size for path, size in files.items() if path.startswith("unet/"))
+    assert 0 < found["sizes"]["unet"]["artifact_bytes"] <= artifact
+    assert found["sizes"]["unet"]["parameters"] > 1000
+    assert found["times"]["unet.forward"]["artifact_s"] > 0
+    assert found["times"]["unet.forward"]["reference_s"] > 0
+    assert found["duration_s"] > found["times"]["unet.forward"]["artifact_total_s"]
+    assert found["plan"]["rules"] == manifest["plan"]["rules"]
+    assert abs(datetime.fromisoformat(found["date"]) - datetime.now(UTC)) < timedelta(minutes=10)
+
+
+def test_the_same_verification_gives_the_same_report_but_for_its_time(model, bundle):
+    one, other = (timeless(verify(bundle, model=model, steps=2)) for _ in range(2))
 
     assert one == other
 
@@ -64,8 +89,8 @@ def test_the_same_verification_gives_the_same_report(model, bundle):
 def test_a_verification_with_the_cache_finds_what_one_without_finds(
     model, bundle, tmp_path, monkeypatch
 ):
-    alone = verify(bundle, model=model, steps=3, seeds=2).to_json()
-    first = verify(bundle, model=model, steps=3, seeds=2, cache=Store(tmp_path / "c")).to_json()
+    alone = timeless(verify(bundle, model=model, steps=3, seeds=2))
+    first = timeless(verify(bundle, model=model, steps=3, seeds=2, cache=Store(tmp_path / "c")))
     monkeypatch.setattr(reference_runs, "ComponentWeights", None)  # no weights are loaded again
     second = verify(bundle, model=model, steps=3, seeds=2, cache=Store(tmp_path / "c"))
     runs = [alone.pop("reference"), first.pop("reference")]
@@ -73,7 +98,8 @@ def test_a_verification_with_the_cache_finds_what_one_without_finds(
     # Both seeds, and the other shape.
     assert [(one["ran"], one["cached"]) for one in runs] == [(3, 0), (3, 0)]
     assert "0 runs in PyTorch, 3 from the cache" in str(second)
-    assert {**second.to_json(), "reference": None} == {**first, "reference": None}
+    assert "reference_s" not in second.to_json()["facts"]["times"]["unet.forward"]
+    assert {**timeless(second), "reference": None} == {**first, "reference": None}
     assert alone == first
 
 

@@ -70,11 +70,11 @@ def old_report(tmp_path):
     return folder
 
 
-def test_an_old_report_stays_until_bundle_and_model_were_read(old_report, tmp_path):
+def test_an_old_report_does_not_stand_for_a_bundle_that_cannot_be_read(old_report, tmp_path):
     with pytest.raises(InvalidBundle):
         verify(tmp_path / "no-bundle", model=tmp_path, report=old_report)
 
-    assert [path.name for path in old_report.iterdir()] == ["report.json"]
+    assert [path.name for path in old_report.iterdir()] == ["junit.xml"]
 
 
 def test_a_verification_that_ends_early_leaves_no_old_report(
@@ -94,7 +94,8 @@ def test_a_verification_that_ends_early_leaves_no_old_report(
     with pytest.raises(RuntimeMissing):
         verify(bundle.path, model=ddpm.folder, report=old_report)
 
-    assert list(old_report.iterdir()) == []
+    assert [path.name for path in old_report.iterdir()] == ["junit.xml"]
+    assert 'type="RuntimeMissing"' in (old_report / "junit.xml").read_text()
 
 
 class _WithoutSteps:

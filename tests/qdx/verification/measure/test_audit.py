@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,20 @@ def test_shares_are_of_multiply_accumulates():
     assert found.time_share == pytest.approx(0.4)
     assert [(one.key, one.macs) for one in found.downgraded] == [("b", 100)]
     assert found.downgraded[0].why == "`kernel_float32` computed it in float32"
+
+
+def test_parts_by_stage_and_role_add_up_to_the_whole():
+    sites = [site("a", 300), site("b", 100), site("c", 600, "float", quantized=False), site("d", 0)]
+    for one, stage, role in zip(
+        sites, ("down.0", "down.0", "mid", ""), ("conv", "conv", "conv", "norm"), strict=True
+    ):
+        one.site = replace(one.site, stage=stage, role=role)
+    found = audit(sites, [kernel("int8", "a"), kernel("float32", "b")])
+
+    assert found.to_json()["parts"] == [
+        {"stage": "down.0", "role": "conv", "macs": 400, "planned": 400, "executed": 300},
+        {"stage": "mid", "role": "conv", "macs": 600, "planned": 0, "executed": 0},
+    ]
 
 
 def test_a_site_that_no_kernel_names_counts_as_downgraded():

@@ -27,6 +27,15 @@ from tests.support.judging import call_result, report_of
 from tests.support.tiny.families import picture
 
 PICTURE = np.asarray(picture("image-64x48.png"), dtype=np.float64)[np.newaxis] / 255
+# What a report of one run with pictures has.
+WRITTEN = (
+    "reference.png",
+    "artifact.png",
+    "difference.png",
+    "report.html",
+    "junit.xml",
+    "report.json",
+)
 # Text of strangers, where it could do harm.
 EVIL = "</td><script>alert(1)</script>&\"' \x1b[2J\x00 \ud800"
 
@@ -100,42 +109,6 @@ def test_a_report_without_gates_is_not_ok():
     assert not replace(GOOD, gates=()).ok
 
 
-@pytest.mark.parametrize(
-    "report", [GOOD, BAD, replace(GOOD, gates=())], ids=["good", "bad", "no gates"]
-)
-def test_junit_has_a_case_for_each_gate(report):
-    suite = ET.fromstring(junit_xml(report.stored)).find("testsuite")
-    cases = suite.findall("testcase")
-    failures = {
-        case.get("name"): case.find("failure") for case in cases if case.find("failure") is not None
-    }
-
-    assert len(cases) == max(1, len(report.gates))
-    assert suite.get("tests") == str(len(cases))
-    assert suite.get("failures") == str(len(failures))
-    assert bool(failures) == (not report.ok)
-    if report.gates:
-        assert set(failures) == {gate.name for gate in report.gates if not gate.ok}
-
-
-def test_junit_says_value_and_bound():
-    report = make_report(48.0)
-    failure = ET.fromstring(junit_xml(report.stored)).find(".//failure")
-
-    assert (
-        failure.get("message")
-        == "unet.sqnr_db: 48 on 1 of 20 calls (worst at forward, call 0), expected at least 50"
-    )
-
-
-def test_junit_survives_the_text_of_strangers():
-    report = make_report(math.nan, error=EVIL)
-    failure = ET.fromstring(junit_xml(report.stored)).find(".//failure")
-
-    assert "<script>" in failure.text
-    assert "\x1b" not in failure.text
-
-
 def pictures_in(page: str) -> list[Image.Image]:
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
@@ -163,7 +136,9 @@ def test_the_page_needs_nothing_else(report):
 
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
     assert ("failed</span>" in page.split("</h1>")[0]) == (not report.ok)
-    assert page.count('<td class="failed">failed</td>') == sum(not gate.ok for gate in report.gates)
+    assert page.count('<span class="failed">fails</span>') == sum(
+        not gate.ok for gate in report.gates
+    )
     for gate in report.gates:
         assert gate.name in page
 
@@ -207,8 +182,8 @@ def test_the_same_numbers_make_the_same_bytes(tmp_path):
     for name in ("one", "other"):
         write_report(GOOD, tmp_path / name)
 
-    assert {path.name for path in (tmp_path / "one").iterdir()} == set(FILES)
-    for name in FILES:
+    assert {path.name for path in (tmp_path / "one").iterdir()} == set(WRITTEN) <= set(FILES)
+    for name in WRITTEN:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
@@ -229,7 +204,7 @@ def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
     assert not (tmp_path / "artifact.png").exists()
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*WRITTEN, "artifact-2.png"])
 @pytest.mark.parametrize("report", [None, "{}", '{"schema": "other/1"}', "not JSON"])
 def test_a_folder_of_someone_else_s_files_is_left_alone(tmp_path, name, report):
     if report is not None:
@@ -269,7 +244,7 @@ def test_a_folder_named_like_a_report_is_refused(tmp_path):
         clear_report(tmp_path)
 
 
-@pytest.mark.parametrize("count", range(2 * len(FILES)))  # of each file, and of its folder
+@pytest.mark.parametrize("count", range(2 * len(WRITTEN)))  # of each file, and of its folder
 def test_a_full_disk_leaves_no_part_and_no_old_verdict(tmp_path, monkeypatch, count):
     write_report(GOOD, tmp_path)
     left = [count]

@@ -1,0 +1,128 @@
+"""What the runtime executes, role by role, as bars; and where it does so, as a map over the network's stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from qdx.verification.report.bars import stacked
+from qdx.verification.report.format import percent, thousands
+from qdx.verification.report.heat import Cell, heat_map
+from qdx.verification.report.markup import (
+    Markup,
+    details,
+    escaped,
+    joined,
+    paragraph,
+    section,
+    table,
+)
+from qdx.verification.stored.measurements import StoredComponentAudit, StoredPart
+from qdx.verification.stored.report import StoredReport
+
+__all__ = ["audit_section"]
+
+_KINDS: Final = (
+    ("executed", "executed in low precision"),
+    ("downgraded", "planned in low precision, executed in float"),
+    ("planned-float", "planned in float"),
+)
+_LEVELS: Final[dict[int | None, str]] = {
+    5: "all of it",
+    4: "over 75 %",
+    3: "over 50 %",
+    2: "over 25 %",
+    1: "less",
+    0: "none",
+}
+
+
+def audit_section(report: StoredReport) -> Markup:
+    """The audit of every component; nothing where nothing was audited."""
+    if report.audit is None:
+        return Markup("")
+    parts = [paragraph(f"Shares are of {report.audit.of}.", kind="note")]
+    for component, audit in report.audits():
+        parts += _component(component, audit)
+    return section("audit", "What the runtime executes", *parts)
+
+
+def _component(component: str, audit: StoredComponentAudit) -> Iterator[Markup]:
+    planned = percent(audit.planned_low_precision_mac_share)
+    executed = percent(audit.executed_low_precision_mac_share)
+    time = audit.low_precision_time_share
+    took = "" if time is None else f" Low-precision kernels take {percent(time)} of its time."
+    yield Markup(f"<h3>{escaped(component)}</h3>\n")
+    yield paragraph(
+        f"{planned} is planned in low precision, {executed} of what is planned runs so.{took}"
+    )
+    if audit.parts:
+        yield _by_role(audit.parts)
+        yield details(f"{component}: where, stage by stage", _map(component, audit.parts))
+    slow = [
+        (Markup(f"<code>{escaped(one.key)}</code>"), one.where, thousands(one.macs), one.why)
+        for one in audit.downgraded
+    ]
+    columns = ("operation", "graph", "multiply-accumulates", "why")
+    yield table(columns, slow, caption=f"{component}: downgraded", numbers=(2,))
+
+
+def _by_role(parts: Sequence[StoredPart]) -> Markup:
+    roles: dict[str, list[int]] = {}
+    for part in parts:
+        found = roles.setdefault(part.role, [0, 0, 0])
+        found[0] += part.executed
+        found[1] += part.planned - part.executed
+        found[2] += part.macs - part.planned
+    every = sum(map(sum, roles.values()))
+    largest = max(map(sum, roles.values()), default=0)
+    rows = "".join(
+        _role(role, amounts, every, largest)
+        for role, amounts in sorted(roles.items(), key=lambda item: -sum(item[1]))
+    )
+    legend = "".join(
+        f'<li><span class="key {kind}"></span>{escaped(words)}</li>' for kind, words in _KINDS
+    )
+    return Markup(f'<ul class="legend">{legend}</ul>\n<ul class="roles">\n{rows}</ul>\n')
+
+
+def _role(role: str, amounts: Sequence[int], every: int, largest: int) -> str:
+    whole = sum(amounts)
+    told = [
+        f"{percent(amount / whole)} {words}"
+        for amount, (_, words) in zip(amounts, _KINDS, strict=True)
+        if amount and whole
+    ]
+    words = f"{role}: {percent(whole / every)} of the arithmetic; {', '.join(told)}"
+    bar = stacked(
+        [(kind, f"{role}: {thousands(amount)} multiply-accumulates {label}", amount)
+         for amount, (kind, label) in zip(amounts, _KINDS, strict=True)],
+        largest,
+        words=words,
+    )  # fmt: skip
+    return (
+        f'<li><span class="role">{escaped(role)}</span>{bar}'
+        f'<span class="share">{percent(whole / every)}</span></li>\n'
+    )
+
+
+def _map(component: str, parts: Sequence[StoredPart]) -> Markup:
+    found = {(part.stage, part.role): part for part in parts}
+
+    def cell(stage: str, role: str) -> Cell | None:
+        part = found.get((stage, role))
+        if part is None:
+            return None
+        share = part.executed / part.macs if part.macs else 0.0
+        words = f"{stage or 'outside'}, {role}: {percent(share)} in low precision"
+        return Cell(_level(share), f"{100 * share:.0f}", words)
+
+    caption = f"{component}: share of the arithmetic that runs in low precision, percent"
+    places = [(part.stage, part.role) for part in parts]
+    return joined((heat_map(caption, places, cell, _LEVELS),))
+
+
+def _level(share: float) -> int:
+    if share >= 1:
+        return 5
+    return sum(share > least for least in (0.0, 0.25, 0.5, 0.75))

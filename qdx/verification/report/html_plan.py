@@ -1,0 +1,42 @@
+"""The plan in words: what each rule selects and asks, and why."""
+
+from __future__ import annotations
+
+from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section
+from qdx.verification.report.plan_sentences import (
+    asked_sentences,
+    option_sentences,
+    selected_sentence,
+)
+from qdx.verification.stored.facts import StoredPlan
+from qdx.verification.stored.report import StoredReport
+
+__all__ = ["plan_section"]
+
+
+def plan_section(report: StoredReport) -> Markup:
+    """The rules in order, later ones winning; nothing of a report that does not hold them."""
+    if report.facts is None:
+        return Markup("")
+    plan = report.facts.plan
+    parts = [] if plan.description is None else [paragraph(plan.description)]
+    parts.append(
+        paragraph(
+            "Rules are read in order; of those that match, the last decides, for weights and for inputs."
+        )
+    )
+    parts.append(_rules(plan))
+    parts += [paragraph(sentence) for sentence in option_sentences(plan)]
+    return section("plan", f"The plan {report.plan} in words", *parts)
+
+
+def _rules(plan: StoredPlan) -> Markup:
+    items = []
+    for number, rule in enumerate(plan.rules, 1):
+        asked = " ".join(asked_sentences(rule))
+        why = "" if rule.why is None else f'<p class="note">Why: {escaped(rule.why)}.</p>'
+        items.append(
+            f"<li><p><strong>{escaped(rule.id or f'rule {number}')}</strong>: "
+            f"{escaped(selected_sentence(rule.select))}. {escaped(asked)}</p>{why}</li>\n"
+        )
+    return joined((Markup('<ol class="rules">\n'), *map(Markup, items), Markup("</ol>\n")))

@@ -39,6 +39,7 @@ from qdx.cli import (
     verify,
 )
 from qdx.cli.output import alert
+from qdx.cli.usage import usage_words
 from qdx.cli.verbosity import Quiet, Verbose, everywhere
 from qdx.exporter.errors import QdxError, quoted
 
@@ -151,20 +152,20 @@ def run_command(arguments: Sequence[str]) -> int:
             import traceback
 
             traceback.print_exception(failure)
-        return _report(failure)
+        return _report(failure, arguments)
     if status == _INTERRUPTED:  # the parser catches the exception and returns its status
         alert("interrupted")
     return status if isinstance(status, int) else 0
 
 
-def _report(failure: BaseException) -> int:
+def _report(failure: BaseException, arguments: Sequence[str]) -> int:
     """Says what went wrong and returns the exit status."""
     match failure:
         case QdxError():
             _say_error(str(failure))
             return failure.exit_code
         case typer.TyperException():
-            return _report_usage(failure)
+            return _report_usage(failure, arguments)
         case KeyboardInterrupt():
             alert("interrupted")
             return _INTERRUPTED
@@ -194,15 +195,14 @@ def _report(failure: BaseException) -> int:
             return _DEFECT
 
 
-def _report_usage(failure: typer.TyperException) -> int:
+def _report_usage(failure: typer.TyperException, arguments: Sequence[str]) -> int:
     """Wrong usage, found by the parser."""
     message = failure.format_message()
     if message.startswith("Usage:"):  # no command given: the message is the help
         alert(message)
         return failure.exit_code
     context = getattr(failure, "ctx", None)
-    command = context.command_path if context is not None else "qdx"
-    _say_error(message.rstrip("."), f"try `{command} --help`")
+    _say_error(*usage_words(message.rstrip("."), arguments, context))
     return 2
 
 

@@ -26,15 +26,17 @@ PRESETS = f"the presets are {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 TARGETS = f"there are {', '.join(list_targets())}"
 
 TRANSCRIPTS = [
-    (["exprot"], "error: No such command 'exprot'"),
+    (["exprot"], "error: No such command 'exprot'\n\nhint: did you mean `qdx export`?\n"),
+    (["frob"], "error: No such command 'frob'\n\nhint: the commands are bench, build, cache"),
+    (["plan", "w8"], "error: No such command 'w8'\n\nhint: did you mean `qdx plan check w8` or `qdx plan show w8`?\n"),
     (["targets", "openvion"],
      f"error: --target: `openvion` is not a target; {TARGETS}\n\nhint: did you mean `openvino`?\n"),
     (["targets", "--no-such"], "error: No such option: --no-such\n\nhint: try `qdx targets --help`\n"),
-    (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: try `qdx plan check --help`\n"),
+    (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: give a preset, such as w8a8, or a plan file; `qdx plan new -o FILE` writes one to start from\n"),
     (["plan", "check", "float61"], f"error: `float61`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
     (["plan", "new", "w8a4"], "error: `w8a4`: not a preset; the presets are"),
     (["plan", "new", "-o", "."], "error: --output: `.` exists\n\nhint: choose another name; nothing is overwritten\n"),
-    (["plan", "show", "w8", "--model", "m"], "error: Missing option '--target'\n\nhint: try `qdx plan show --help`\n"),
+    (["plan", "show", "w8", "--model", "m"], "error: Missing option '--target'\n\nhint: add the target, such as --target openvino; `qdx targets` lists them\n"),
     (["plan", "show", "w8", "--target", "openvino", "--model", "none"],
      "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
     (["plan", "check", "./none.json"], "error: `none.json`: not found, expected a file\n"),
@@ -44,8 +46,16 @@ TRANSCRIPTS = [
     (["plan", "check", "float16", "--model", "m"],
      ("error: --model without --target: a plan is resolved for a pipeline on a target\n\n"
      "hint: add --target, or leave --model out to check the plan alone\n")),
-    (["export"], "error: Missing argument 'MODEL'\n\nhint: try `qdx export --help`\n"),
-    (["export", "m", "-o", "o"], "error: Missing option '--target'\n\nhint: try `qdx export --help`\n"),
+    (["export"], "error: Missing argument 'MODEL'\n\nhint: give the diffusers pipeline folder first, the one that holds model_index.json\n"),
+    (["export", "m", "-o", "o"], "error: Missing option '--target'\n\nhint: add the target, such as --target openvino; `qdx targets` lists them\n"),
+    (["export", "m", "openvino", "-o", "o"], "error: Missing option '--target'\n\nhint: did you mean --target openvino?\n"),
+    (["export", "m", "w8", "--target", "openvino", "-o", "o"],
+     "error: Got unexpected extra argument(s) (w8)\n\nhint: did you mean --plan w8?\n"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--prompt", "a cat"],
+     "error: No such option: --prompt\n\nhint: arguments of the pipeline go into --call '{\"prompt\": \"a cat\"}'\n"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--call", "{prompt:", "a cat}"],
+     ("error: Got unexpected extra argument(s) (a cat})\n\nhint: put the JSON in single quotes, so that the shell leaves it whole: "
+     "--call '{\"prompt\": \"a cat\"}'\n")),
     (["export", "m", "--target", "toaster", "-o", "o"],
      f"error: --target: `toaster` is not a target; {TARGETS}\n\nhint: `qdx targets` describes them; a target of your own is a file whose name ends in .toml\n"),
     (["export", "m", "--target", "openvino", "--plan", "int3", "-o", "o"],
@@ -53,16 +63,20 @@ TRANSCRIPTS = [
     (["export", "m", "--target", "openvino", "-o", "o", "--shapes", "odd"], "error: Invalid value for '--shapes'"),
     (["export", "m", "--target", "openvino", "-o", "o", "--call", "{"], "error: `--call:1:2`: "),
     (["export", "m", "--target", "openvino", "-o", "o", "--call", '{"a": 1, "a": 2}'],
-     "error: `--call:1:10`: key `a` appears twice, expected once\n"),
-    (["export", "m", "--target", "openvino", "-o", "o", "--call", "none.json"], "error: `none.json`: not found, expected a file\n"),
+     "error: `--call:1:10`: key `a` appears twice, expected once\n\nhint: for example --call '{\"prompt\": \"a cat\", \"num_inference_steps\": 20}'\n"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--call", "none.json"],
+     "error: `none.json`: not found, expected a file\n\nhint: JSON text goes here too: --call '{\"prompt\": \"a cat\", \"num_inference_steps\": 20}'\n"),
     *((["export", "m", "--target", "openvino", "-o", "o", "--components", nothing],
        (f"error: --components: `{nothing}` names no component, expected names like `unet,vae`\n\n"
         "hint: leave the option out to export all components\n")) for nothing in ("", ",", " , ,")),
     (["inspect", "none"], "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
     (["run", "b", "-o", "picture.gif"], "error: --output: `picture.gif` does not end in one of .png, .jpg, .jpeg, .webp\n"),
+    (["run", "b", "-o", "picture.png", "a cat"],
+     "error: Got unexpected extra argument(s) (a cat)\n\nhint: give it with --prompt 'a cat'\n"),
+    (["run", "b", "-o", "picture.png", "--step", "4"], "error: No such option: --step\n\nhint: did you mean --steps?\n"),
     (["run", "b", "-o", "picture.png", "--steps", "0"], "error: Invalid value for '--steps'"),
     (["run", "b", "-o", "picture.png", "--seed", "x"], "error: Invalid value for '--seed'"),
-    (["verify", "b"], "error: Missing option '--model'\n\nhint: try `qdx verify --help`\n"),
+    (["verify", "b"], "error: Missing option '--model'\n\nhint: add --model and the diffusers pipeline folder, such as that from which a bundle was exported\n"),
 ]  # fmt: skip
 
 

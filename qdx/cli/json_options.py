@@ -16,8 +16,8 @@ from qdx.exporter.strict_json import one_line_json, parse_json_list
 
 __all__ = ["pasteable", "read_call", "read_setup"]
 
-_CALL: Final = "--call"
-_SETUP: Final = "--setup"
+_CALL: Final[str] = "--call"
+_SETUP: Final[str] = "--setup"
 _EXAMPLES: Final = {
     _CALL: {"prompt": "a cat", "num_inference_steps": 20},
     _SETUP: [{"enable_vae_tiling": {}}],

@@ -6,12 +6,11 @@ The schema is closed: an unknown key or another major version is an error, never
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from qdx.bundle.resolution import ResolvedRecord
-from qdx.exporter.capture.variants import CallSignature
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
 from qdx.exporter.form import Form
@@ -22,6 +21,9 @@ from qdx.exporter.limits import (
     RANGES_TIMESTEPS_LIMIT,
 )
 from qdx.targets.profile import TargetProfile
+
+if TYPE_CHECKING:
+    from qdx.exporter.capture.variants import CallSignature
 
 __all__ = [
     "MANIFEST_NAME",
@@ -141,6 +143,8 @@ def signature_of_ports(
     constants: Mapping[str, Any],
 ) -> CallSignature:
     """The calls that a method of these inputs answers; the other arguments as in `MethodRecord`."""
+    from qdx.exporter.capture.variants import CallSignature  # imports torch, of which a manifest has no need
+
     shapes = {port.argument: port.shape for port in inputs if port.form is None}
     names = frozenset(port.argument for port in inputs)
     return CallSignature(names, shapes, state, fixed, constants)

@@ -81,7 +81,7 @@ def pasteable(option: str, text: str) -> str | None:
     meant = meant_json(text)
     if option == _SETUP and isinstance(meant, dict):
         meant = [{name: given} for name, given in meant.items()]
-    return f"{option} {_shell(meant)}" if isinstance(meant, _KINDS[option]) else None
+    return f"{option} {_shell(meant)}" if type(meant) is _KINDS[option] else None
 
 
 def _is_file(text: str, option: str) -> bool:

@@ -91,6 +91,9 @@ def command(
     arguments = (read_call(call) or {}) | options
     _check_size(arguments)
     check_names(output, expected_count(arguments), force=force)
+    from qdx.cli.early import check_bundle_and_model
+
+    check_bundle_and_model(bundle, model)
     from qdx.bundle.reader import read_bundle
     from qdx.exporter.capture.call_files import load_files
     from qdx.exporter.capture.media import call_parameters
@@ -168,7 +171,9 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
         parameters["prompt"].default is inspect.Parameter.empty or "prompt_embeds" in parameters
     )
     if needed and arguments.get("prompt") is None and arguments.get("prompt_embeds") is None:
-        raise UsageError(f"{type(pipeline).__name__} needs --prompt")
+        raise UsageError(
+            f"{type(pipeline).__name__} needs --prompt", hint="add --prompt 'what to draw'"
+        )
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from qdx.exporter.limits import PLAN_LIMIT_BYTES
 from qdx.exporter.model_faults import choices
 from qdx.exporter.plan.schema.consistency import contradictions
 from qdx.exporter.plan.schema.messages import KEYS_LIMIT, contradictory, document
+from qdx.exporter.plan.schema.near_presets import near_preset
 from qdx.exporter.plan.schema.plan import RULES_LIMIT, SCHEMA, Plan
 
 __all__ = ["list_presets", "load_plan", "parse_plan", "plan_from_json", "preset_text"]
@@ -34,10 +34,9 @@ def preset_text(name: str) -> str:
     """
     presets = list_presets()
     if name not in presets:
-        guess = difflib.get_close_matches(name, presets, n=1)
         raise InvalidPlan(
             f"{quoted(name)}: not a preset; the presets are {choices(presets)}",
-            hint=f"did you mean `{guess[0]}`?" if guess else None,
+            hint=near_preset(name, presets) or "`qdx plan new -o FILE` writes the preset w8a8",
         )
     # Installers may link files of a package into place.
     path = _PRESETS / f"{name}.json"
@@ -59,12 +58,10 @@ def load_plan(name_or_path: str | Path) -> Plan:
         return parse_plan(preset_text(name_or_path), source=f"{name_or_path}.json")
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and path.name == name_or_path and not path.exists():
-        guess = difflib.get_close_matches(name_or_path, presets, n=1)
         raise InvalidPlan(
             f"{quoted(name_or_path)}: neither a preset nor a file; the presets are {choices(presets)}",
-            hint=f"did you mean `{guess[0]}`?"
-            if guess
-            else "a plan is a JSON file; `qdx plan new -o FILE` writes one to start from",
+            hint=near_preset(name_or_path, presets)
+            or "a plan is a JSON file; `qdx plan new -o FILE` writes one to start from",
         )
     text = read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan)
     return parse_plan(text, source=str(path))

@@ -20,6 +20,7 @@ from qdx.exporter.errors import (
 )
 from qdx.exporter.plan.schema.load import list_presets
 from qdx.targets import list_targets
+from tests.qdx.cli.conftest import write
 
 _NAMES = [f"`{name}`" for name in list_presets()]
 PRESETS = f"the presets are {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
@@ -33,6 +34,15 @@ TRANSCRIPTS = [
      f"error: --target: `openvion` is not a target; {TARGETS}\n\nhint: did you mean `openvino`?\n"),
     (["targets", "--no-such"], "error: No such option: --no-such\n\nhint: try `qdx targets --help`\n"),
     (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: give a preset, such as w8a8, or a plan file; `qdx plan new -o FILE` writes one to start from\n"),
+    (["plan", "check", "W8A8"], f"error: `W8A8`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `w8a8`?\n"),
+    (["plan", "check", "int8"],
+     f"error: `int8`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `w8` (weights in 8 bits) or `w8a8` (weights and activations)?\n"),
+    (["plan", "check", "fp16"], f"error: `fp16`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
+    (["targets", "OpenVino"],
+     f"error: --target: `OpenVino` is not a target; {TARGETS}\n\nhint: did you mean `openvino`?\n"),
+    (["targets", "trt"], f"error: --target: `trt` is not a target; {TARGETS}\n\nhint: did you mean `tensorrt`?\n"),
+    (["targets", "cpu"],
+     f"error: --target: `cpu` is not a target; {TARGETS}\n\nhint: did you mean `onnxruntime` or `openvino`?\n"),
     (["plan", "check", "float61"], f"error: `float61`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
     (["plan", "new", "w8a4"], "error: `w8a4`: not a preset; the presets are"),
     (["plan", "new", "-o", "."], "error: --output: `.` exists\n\nhint: choose another name; nothing is overwritten\n"),
@@ -70,7 +80,10 @@ TRANSCRIPTS = [
        (f"error: --components: `{nothing}` names no component, expected names like `unet,vae`\n\n"
         "hint: leave the option out to export all components\n")) for nothing in ("", ",", " , ,")),
     (["inspect", "none"], "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
-    (["run", "b", "-o", "picture.gif"], "error: --output: `picture.gif` does not end in one of .png, .jpg, .jpeg, .webp\n"),
+    (["run", "b", "-o", "picture.gif"],
+     "error: --output: `picture.gif` does not end in one of .png, .jpg, .jpeg, .webp\n\nhint: give -o picture.png\n"),
+    (["run", "b", "-o", "picture"],
+     "error: --output: `picture` does not end in one of .png, .jpg, .jpeg, .webp\n\nhint: give -o picture.png\n"),
     (["run", "b", "-o", "picture.png", "a cat"],
      "error: Got unexpected extra argument(s) (a cat)\n\nhint: give it with --prompt 'a cat'\n"),
     (["run", "b", "-o", "picture.png", "--step", "4"], "error: No such option: --step\n\nhint: did you mean --steps?\n"),
@@ -92,6 +105,15 @@ def test_wrong_usage(qdx, tmp_path, monkeypatch, arguments, message):
     assert (done.status, done.out) == (2, "")
     assert message == done.err if message.endswith("\n") else done.err.startswith(message)
     assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def verify(qdx, tmp_path, monkeypatch):
+    """Runs `qdx verify` on folders that look like a bundle and a pipeline from afar."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("b/qdx.json", "m/model_index.json"):
+        write(tmp_path / file, {})
+    return lambda *before: qdx(*before, "verify", "b", "--model", "m")
 
 
 def failing(monkeypatch, failure):
@@ -138,32 +160,32 @@ FAILURES = [
 @pytest.mark.parametrize(
     ("failure", "status", "message"), FAILURES, ids=lambda value: type(value).__name__
 )
-def test_each_failure_has_its_status_and_message(qdx, monkeypatch, failure, status, message):
+def test_each_failure_has_its_status_and_message(verify, monkeypatch, failure, status, message):
     failing(monkeypatch, failure)
-    done = qdx("verify", "b", "--model", "m")
+    done = verify()
 
     assert (status, "", message) == (done.status, done.out, done.err)
 
 
-def test_with_debug_the_traceback_is_shown(qdx, monkeypatch):
+def test_with_debug_the_traceback_is_shown(verify, monkeypatch):
     failing(monkeypatch, ZeroDivisionError("here"))
-    done = qdx("--debug", "verify", "b", "--model", "m")
+    done = verify("--debug")
 
     assert done.status == 70
     assert done.err.startswith("Traceback (most recent call last):")
     assert "in verify" in done.err
 
 
-def test_the_variable_does_the_same(qdx, monkeypatch):
+def test_the_variable_does_the_same(verify, monkeypatch):
     failing(monkeypatch, ZeroDivisionError("here"))
     monkeypatch.setenv("QDX_DEBUG", "1")
 
-    assert "Traceback" in qdx("verify", "b", "--model", "m").err
+    assert "Traceback" in verify().err
 
 
-def test_a_missing_library_is_a_defect_with_its_name(qdx, monkeypatch):
+def test_a_missing_library_is_a_defect_with_its_name(verify, monkeypatch):
     monkeypatch.setitem(sys.modules, "qdx.verification.verify", None)
-    done = qdx("verify", "b", "--model", "m")
+    done = verify()
 
     assert done.status == 70
     assert "qdx.verification.verify" in done.err

@@ -20,7 +20,6 @@ from qdx.exporter.errors import (
 )
 from qdx.exporter.plan.schema.load import list_presets
 from qdx.targets import list_targets
-from tests.qdx.cli.conftest import write
 
 _NAMES = [f"`{name}`" for name in list_presets()]
 PRESETS = f"the presets are {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
@@ -108,11 +107,8 @@ def test_wrong_usage(qdx, tmp_path, monkeypatch, arguments, message):
 
 
 @pytest.fixture
-def verify(qdx, tmp_path, monkeypatch):
+def verify(qdx, facades):
     """Runs `qdx verify` on folders that look like a bundle and a pipeline from afar."""
-    monkeypatch.chdir(tmp_path)
-    for file in ("b/qdx.json", "m/model_index.json"):
-        write(tmp_path / file, {})
     return lambda *before: qdx(*before, "verify", "b", "--model", "m")
 
 

@@ -90,7 +90,7 @@ CHANGES = [
     ("rule as text", (("rules", 1), "int8"), "`rules[1]` is `int8`, expected an object"),
     ("rule as list", (("rules", 1), []), "`rules[1]` is a list of 0, expected an object"),
     ("no gates", (("gates",), GONE), "key `gates` is missing"),
-    ("half a gate", (("gates", "pipeline", "ssim_min"), GONE), "key `ssim_min` is missing in `gates.pipeline`"),
+    ("no gates to begin with", (("gates",), None), "hint: gates may be as short as"),
     ("gates as list", (("gates",), []), "`gates` is a list of 0, expected an object"),
     ("no dtype", weights(granularity="channel"), "key `dtype` is missing in `rules[1].weights`"),
     ("weights null and nothing else", rule(weights=None), "`rules[1]` asks for nothing"),

@@ -143,7 +143,9 @@ def signature_of_ports(
     constants: Mapping[str, Any],
 ) -> CallSignature:
     """The calls that a method of these inputs answers; the other arguments as in `MethodRecord`."""
-    from qdx.exporter.capture.variants import CallSignature  # imports torch, of which a manifest has no need
+    from qdx.exporter.capture.variants import (
+        CallSignature,  # imports torch, of which a manifest has no need
+    )
 
     shapes = {port.argument: port.shape for port in inputs if port.form is None}
     names = frozenset(port.argument for port in inputs)

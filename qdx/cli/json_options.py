@@ -22,7 +22,7 @@ _EXAMPLES: Final = {
     _CALL: {"prompt": "a cat", "num_inference_steps": 20},
     _SETUP: [{"enable_vae_tiling": {}}],
 }
-_KINDS: Final = {_CALL: dict, _SETUP: list}
+_KINDS: Final[dict[str, type]] = {_CALL: dict, _SETUP: list}
 _NOUNS: Final = {_CALL: "a JSON object", _SETUP: "a JSON list"}
 _FILE_NAME: Final = re.compile(r"\S*[/\\]\S*|\S+\.[A-Za-z0-9]{1,5}")
 _ASSIGNMENT: Final = re.compile(r"([a-z_]{1,64})\s*=\s*(.+)", re.DOTALL)
@@ -81,7 +81,7 @@ def pasteable(option: str, text: str) -> str | None:
     meant = meant_json(text)
     if option == _SETUP and isinstance(meant, dict):
         meant = [{name: given} for name, given in meant.items()]
-    return f"{option} {_shell(meant)}" if type(meant) is _KINDS[option] else None
+    return f"{option} {_shell(meant)}" if isinstance(meant, _KINDS[option]) else None
 
 
 def _is_file(text: str, option: str) -> bool:

@@ -115,7 +115,9 @@ def _parsed(text: str, source: str) -> Plan:
 def _with_gates_hint(error: InvalidInput, bad: ValidationError) -> InvalidInput:
     """The error, with an example of gates where these are at fault and nothing else is proposed."""
     places = [fault["loc"] for fault in bad.errors()]
-    if error.hint is None and any(place[:1] == ("gates",) and len(place) <= _LEVEL for place in places):
+    if error.hint is None and any(
+        place[:1] == ("gates",) and len(place) <= _LEVEL for place in places
+    ):
         return InvalidPlan(error.message, hint=_GATES_HINT)
     return error
 

@@ -42,7 +42,7 @@ _MEANT: Final = {
     "float4": ("nvfp4",),
 }
 """By a name in small letters without marks."""
-_WORDS: Final = {
+_WORDS: Final[dict[tuple[str, ...], str]] = {
     ("w8", "w8a8"): "`w8` (weights in 8 bits) or `w8a8` (weights and activations)",
 }
 

@@ -310,9 +310,13 @@ def test_what_stays_float32_in_sixteen_bits_is_shown_with_its_reason(qdx, tiny, 
 def test_a_role_that_no_operation_of_the_model_has_is_found_in_the_trace(qdx, tiny, tmp_path):
     path = tmp_path / "p.json"
     path.write_text(
-        json.dumps(plan_of({"select": {"role": "attn.qkv"}, "weights": {"dtype": "int8"}}).to_json())
+        json.dumps(
+            plan_of({"select": {"role": "attn.qkv"}, "weights": {"dtype": "int8"}}).to_json()
+        )
     )
     done = qdx("plan", "show", path, "--model", tiny, "--target", "openvino", "--call", CALL)
 
     assert done.status == 2
-    assert "`attn.qkv` matches the role of no operation\n\nhint: did you mean `attn.qk`?" in done.err
+    assert (
+        "`attn.qkv` matches the role of no operation\n\nhint: did you mean `attn.qk`?" in done.err
+    )

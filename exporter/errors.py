@@ -43,6 +43,7 @@ __all__ = [
     "UsageError",
     "first_line",
     "quoted",
+    "visible",
 ]
 
 
@@ -58,20 +59,24 @@ def quoted(text: object) -> str:
     full = str(text)
     half = QUOTE_LIMIT // 2
     shown = full if len(full) <= QUOTE_LIMIT else f"{full[:half]}…{full[-half:]}"
-    return "`" + "".join(map(_visible, shown)) + "`"
+    return f"`{visible(shown.replace('`', chr(39)))}`"
+
+
+def visible(text: object) -> str:
+    r"""Returns foreign text as one line that a terminal only shows: the rest become escapes.
+
+    >>> visible("a\x1b[2J\nb")
+    'a\\x1b[2J\\nb'
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in str(text)
+    )
 
 
 def first_line(error: BaseException, *, otherwise: str = "no message") -> str:
     """Returns the first line of what another library's exception says, or other words where it says nothing."""
     return (str(error).strip() or otherwise).splitlines()[0]
-
-
-def _visible(character: str) -> str:
-    if character == "`":
-        return "'"
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
 
 
 _NAMED_PLACES: Final = 3

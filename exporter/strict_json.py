@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.errors import InternalError, InvalidInput, InvalidModel, quoted
+from qdx.exporter.json_faults import excerpt, fault_of, line_column
 from qdx.exporter.limits import JSON_DEPTH, JSON_INT_DIGITS, JSON_INT_LIMIT
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ __all__ = [
     "STRICT",
     "JsonRules",
     "dump_json",
+    "one_line_json",
     "parse_json",
+    "parse_json_list",
     "position_of",
     "positions_of",
 ]
@@ -78,6 +81,24 @@ def parse_json(
     Raises:
         InvalidInput: Or the subclass given, with source, line and column.
     """
+    value = _parsed(text, source, error, rules)
+    if not isinstance(value, dict):
+        raise error(f"{quoted(f'{source}:1:1')}: found {_kind(value)}, expected an object")
+    return value
+
+
+def parse_json_list(
+    text: str, *, source: str, error: type[InvalidInput] = InvalidModel
+) -> list[Any]:
+    """Parses an untrusted JSON list; arguments and errors are those of `parse_json`, by its strictest rules."""
+    value = _parsed(text, source, error, STRICT)
+    if not isinstance(value, list):
+        raise error(f"{quoted(f'{source}:1:1')}: found {_kind(value)}, expected an array")
+    return value
+
+
+def _parsed(text: str, source: str, error: type[InvalidInput], rules: JsonRules) -> Any:
+    """Any value that a text holds by the rules."""
     try:
         value = json.loads(  # noqa: TID251
             text,
@@ -88,13 +109,13 @@ def parse_json(
         )
         _check_tree(value, rules)
     except json.JSONDecodeError as bad:
-        where = f"{source}:{bad.lineno}:{bad.colno}"
-        raise error(f"{quoted(where)}: {bad.msg}, expected JSON") from None
+        fault = fault_of(text, bad.pos, bad.msg)
+        where = quoted(f"{source}:{line_column(text, fault.offset)}")
+        shown = excerpt(text, fault.offset)
+        raise error(f"{where}: {fault.words}\n{shown}", hint=fault.hint) from None
     except (_Fault, RecursionError) as bad:
         offset, reason = _first_fault(text, rules) or (0, str(bad))
-        raise error(f"{quoted(f'{source}:{_line_column(text, offset)}')}: {reason}") from None
-    if not isinstance(value, dict):
-        raise error(f"{quoted(f'{source}:1:1')}: found {_kind(value)}, expected an object")
+        raise error(f"{quoted(f'{source}:{line_column(text, offset)}')}: {reason}") from None
     return value
 
 
@@ -124,6 +145,12 @@ def dump_json(value: object, *, indent: int | None = 2) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
+def one_line_json(value: object) -> str:
+    """Returns a JSON value as people type it: one line with spaces, keys in their order, letters of all scripts."""
+    _check_plain(value)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 def position_of(text: str, path: tuple[str | int, ...]) -> str:
     """Finds where the value at a path begins, for messages about accepted JSON.
 
@@ -147,7 +174,7 @@ def positions_of(text: str, paths: Sequence[tuple[str | int, ...]]) -> list[str]
             best.setdefault(here, offset)
             if len(best) == len(wanted):
                 break
-    return [_line_column(text, best.get(_longest(path, best), 0)) for path in paths]
+    return [line_column(text, best.get(_longest(path, best), 0)) for path in paths]
 
 
 def _longest(
@@ -292,13 +319,14 @@ def _skip_space(text: str, offset: int) -> int:
     return offset
 
 
-def _line_column(text: str, offset: int) -> str:
-    line = text.count("\n", 0, offset) + 1
-    return f"{line}:{offset - (text.rfind(chr(10), 0, offset) + 1) + 1}"
-
-
 def _kind(value: object) -> str:
-    names = {list: "an array", str: "text", bool: "a boolean", type(None): "null"}
+    names = {
+        list: "an array",
+        str: "text",
+        bool: "a boolean",
+        dict: "an object",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")
 
 

@@ -24,6 +24,7 @@ from qdx.exporter.limits import TARGET_KERNELS_LIMIT, TARGET_KEYS_LIMIT, TARGET_
 from qdx.exporter.model_faults import Document, KeyPath, choices
 from qdx.exporter.strict_toml import parse_toml, plain_faults, toml_positions
 from qdx.targets.model import Limits, Port, PortChange, TargetLayout, TargetProfile
+from qdx.targets.near_names import near_targets
 from qdx.targets.options import SAFE_OPTIONS
 
 __all__ = [
@@ -81,10 +82,10 @@ def load_target(name_or_path: str | os.PathLike[str]) -> TargetProfile:
     if named.endswith(_ENDING):
         text = read_text(named, TARGET_LIMIT_BYTES, error=InvalidTarget)
         return parse_target(text, source=named)
-    guess = difflib.get_close_matches(named, names, n=1)
+    guess = near_targets(named, names)
     raise UsageError(
         f"--target: {quoted(named)} is not a target; there are {', '.join(names)}",
-        hint=f"did you mean `{guess[0]}`?"
+        hint=f"did you mean {choices(guess)}?"
         if guess
         else "`qdx targets` describes them; a target of your own is a file whose name ends in .toml",
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from qdx.exporter.capture.folder import PipelineFolder, read_pipeline_folder
 from qdx.exporter.capture.live import live_folder
+from qdx.exporter.capture.no_pipeline import check_no_bundle
 from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def read_model(model: Model, *, variant: str | None = None) -> PipelineFolder:
     if isinstance(model, PipelineFolder):
         return model
     if isinstance(model, str | Path):
+        check_no_bundle(model)
         return read_pipeline_folder(model, variant=variant)
     from diffusers import DiffusionPipeline
 

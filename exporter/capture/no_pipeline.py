@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from pathlib import Path
 from typing import Final
 
 from qdx.exporter.errors import InvalidModel, quoted
 
-__all__ = ["no_pipeline"]
+__all__ = ["check_is_pipeline", "check_no_bundle", "no_pipeline"]
 
 _INDEX: Final = "model_index.json"
+_MANIFEST: Final = "qdx.json"
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _CHECKPOINTS: Final = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
 _GGUF: Final = ".gguf"
+
+
+def check_is_pipeline(path: Path | str) -> None:
+    """Refuses a path that cannot be a pipeline folder, before anything heavy is imported.
+
+    Raises:
+        InvalidModel: It is no folder with an index, or a bundle; with what it is instead.
+    """
+    if not Path(path, _INDEX).is_file():
+        raise no_pipeline(path)
+    check_no_bundle(path)
+
+
+def check_no_bundle(path: Path | str) -> None:
+    """Refuses a bundle where a pipeline folder is wanted: it has the same index, and its weights are artifacts.
+
+    Raises:
+        InvalidModel: It is one.
+    """
+    if Path(path, _MANIFEST).is_file():
+        raise InvalidModel(
+            f"{quoted(path)}: is a bundle that qdx exported, expected a diffusers pipeline folder",
+            hint="give the folder that it was exported from",
+        )
 
 
 def no_pipeline(path: Path | str) -> InvalidModel:
@@ -27,6 +54,9 @@ def no_pipeline(path: Path | str) -> InvalidModel:
         return _other_folder(place)
     if place.exists():
         return _file(place)
+    near = _near(place)
+    if near is not None:
+        return InvalidModel(f"{quoted(path)} is not a folder", hint=f"did you mean {near}?")
     if _HUB_NAME.fullmatch(str(path)):
         name = place.name
         return InvalidModel(
@@ -51,12 +81,21 @@ def _file(file: Path) -> InvalidModel:
 
 
 def _other_folder(folder: Path) -> InvalidModel:
-    absolute = folder.absolute()
+    absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - without `..`, which would lead to another parent
     if (absolute.parent / _INDEX).is_file():
         return InvalidModel(
             f"{quoted(folder)}: holds one component, expected the folder of its pipeline",
             hint=f"give {folder.parent if folder.parent.name else absolute.parent}",
         )
+    pipelines = [one for one in _folders(folder) if (one / _INDEX).is_file()]
+    if len(pipelines) == 1:
+        return InvalidModel(
+            f"`{absolute / _INDEX}`: no such file; a diffusers pipeline folder has one",
+            hint=f"give {pipelines[0]}, which has one",
+        )
+    if (folder / _MANIFEST).is_file():
+        return InvalidModel(f"{quoted(folder)}: is a bundle that qdx exported, expected a diffusers pipeline folder",
+                            hint="give the folder that it was exported from")  # fmt: skip
     files = sorted(path for path in folder.iterdir() if path.suffix in {*_CHECKPOINTS, _GGUF})
     message = f"`{absolute / _INDEX}`: no such file; a diffusers pipeline folder has one"
     if (folder / "modular_model_index.json").exists():
@@ -71,6 +110,21 @@ def _other_folder(folder: Path) -> InvalidModel:
         message,
         hint="save the pipeline with `pipeline.save_pretrained(folder)` and give that folder",
     )
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, and the revisions in a folder of the hub's cache."""
+    places = [folder, folder / "snapshots"]
+    return [one for place in places if place.is_dir() for one in sorted(place.iterdir()) if one.is_dir()]  # fmt: skip
+
+
+def _near(place: Path) -> Path | None:
+    """A pipeline folder whose name is nearly that of a path which is not there."""
+    if not place.parent.is_dir():
+        return None
+    names = [one.name for one in place.parent.iterdir() if (one / _INDEX).is_file()]
+    near = difflib.get_close_matches(place.name, names, n=1, cutoff=0.7)
+    return place.with_name(near[0]) if near else None
 
 
 def _from_single_file(file: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 from qdx.exporter.capture.folder import PipelineFolder
 from qdx.exporter.capture.library_errors import environment_fault, raised_in
+from qdx.exporter.capture.size_hints import size_hint
 from qdx.exporter.errors import InvalidModel, QdxError, UsageError, first_line, quoted
 
 __all__ = ["pipeline_errors"]
@@ -41,7 +42,9 @@ def pipeline_errors(
             message = f"{quoted(folder.path)}: {failed}: {fault.words}"
             raise InvalidModel(message, hint=fault.hint) from error
         if isinstance(error, ValueError | TypeError) and _is_about_the_call(error):
-            raise UsageError(f"{rejected}: {first_line(error)}", hint=call_hint) from error
+            reason = first_line(error)
+            hint = size_hint(reason) or call_hint
+            raise UsageError(f"{rejected}: {reason}", hint=hint) from error
         reason = f"{type(error).__name__}: {first_line(error)}"
         if isinstance(
             error, ValueError | TypeError

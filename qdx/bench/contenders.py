@@ -130,7 +130,8 @@ def _runtime_of(path: Path) -> str:
     ]
     if not found:
         raise UsageError(
-            f"{quoted(path)}: neither a bundle nor a folder with {' or '.join(files.values())}"
+            f"{quoted(path)}: neither a bundle nor a folder with {' or '.join(files.values())}",
+            hint="`qdx export MODEL --target TARGET -o BUNDLE` makes a bundle of a pipeline folder",
         )
     if len(found) > 1:
         raise UsageError(

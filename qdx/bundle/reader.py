@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qdx.bundle.manifest import MANIFEST_NAME, FileRecord, Manifest, MethodRecord, parse_manifest
+from qdx.bundle.no_bundle import no_bundle
 from qdx.bundle.tree import scan_tree
 from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.files import read_bytes, sha256_file
@@ -94,11 +95,10 @@ def read_listing(root: Path) -> tuple[Manifest, bytes]:
         StorageError: If reading fails.
     """
     if not root.is_dir():
-        raise InvalidBundle(f"{quoted(root)}: not a folder, expected a bundle")
+        raise no_bundle(root)
     tree = scan_tree(root)
     if MANIFEST_NAME not in tree.files:
-        message = f"{quoted(root)}: has no {quoted(MANIFEST_NAME)}, expected a bundle"
-        raise InvalidBundle(message, hint="`qdx export` writes bundles")
+        raise no_bundle(root)
     data = read_bytes(root / MANIFEST_NAME, JSON_LIMIT_BYTES, error=InvalidBundle)
     manifest = parse_manifest(data, source=str(root / MANIFEST_NAME))
     present = {name: size for name, size in tree.files.items() if name != MANIFEST_NAME}

@@ -227,7 +227,10 @@ class BundleWriter:
 def _check_replaceable(path: Path, *, force: bool) -> None:
     """Refuses to replace anything but a complete bundle or an empty folder, whatever was asked."""
     if path.is_symlink() or not path.is_dir():
-        raise UsageError(f"{quoted(path)}: exists and is not a folder, expected a free name")
+        raise UsageError(
+            f"{quoted(path)}: exists and is not a folder, expected a free name",
+            hint="choose another output",
+        )
     if not force:
         message = f"{quoted(path)}: exists, expected a free name"
         raise UsageError(message, hint="choose another output, or replace it with --force")

@@ -30,6 +30,7 @@ from qdx.exporter.plan.resolve.resolve import examine
 from qdx.exporter.plan.resolve.timestep_groups import check_groups, differing_groups
 from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.load import load_plan
+from qdx.exporter.plan.schema.ranges_needed import check_ranges_needed, no_ranges_needed
 from qdx.exporter.progress import SILENT
 from qdx.exporter.transforms.smoothing import choose_factors, smoothed
 from qdx.source.pipeline import trace_pipeline
@@ -97,6 +98,7 @@ def calibrate(
     output = Path(output)
     _check_output(output, force=force)
     intent = load_plan(plan)
+    check_ranges_needed(intent)
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
     folder = read_model(model, variant=variant).with_setup(check_setup(setup))
@@ -190,10 +192,7 @@ def record_ranges(
     asked = _asked(source, plan, found, choices)
     wanted = _observed_graphs(asked)
     if not wanted:
-        raise UsageError(
-            f"plan {quoted(plan.name or 'unnamed')}: needs no ranges, since no rule quantizes inputs statically",
-            hint="export with it as it is",
-        )
+        raise no_ranges_needed(plan)
 
     tell_prompts(call, plan.calibration, prompts)
 

@@ -48,11 +48,14 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Record the ranges that a plan needs, once for all targets."""
-    arguments = read_call(call)
-    # The plan is checked before anything heavy is imported.
+    arguments, methods = read_call(call), read_setup(setup)
+    # All of this is checked before anything heavy is imported.
+    from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
+    from qdx.exporter.plan.schema.ranges_needed import check_ranges_needed
 
-    load_plan(plan)
+    check_ranges_needed(load_plan(plan))
+    check_model(model)
 
     from qdx.calibration.prompts import read_prompts
     from qdx.calibration.record import calibrate
@@ -64,7 +67,7 @@ def command(
             plan=plan,
             output=output,
             call=arguments,
-            setup=read_setup(setup),
+            setup=methods,
             variant=variant,
             prompts=None if prompts is None else read_prompts(prompts),
             workers=workers,

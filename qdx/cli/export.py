@@ -81,8 +81,12 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Export a pipeline for a target."""
-    arguments, chosen = read_call(call), _names(components)
-    # The target and the plan are checked before anything heavy is imported.
+    arguments, methods, chosen = read_call(call), read_setup(setup), _names(components)
+    if prompts is not None and ranges is not None:
+        raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
+    # All of this is checked before anything heavy is imported.
+    from qdx.bundle.writer import BundleWriter
+    from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.targets import load_target
     from qdx.targets.layouts import load_layout
@@ -92,12 +96,12 @@ def command(
     cache = open_cache(no_cache=no_cache)
     if layout is not None:
         load_layout(layout, profile)
+    check_model(model)
+    BundleWriter.check(output, force=force)
 
     from qdx.calibration.prompts import read_prompts
     from qdx.compile.export import export
 
-    if prompts is not None and ranges is not None:
-        raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
     with progress_bars() as progress:
         result = export(
             model,
@@ -107,7 +111,7 @@ def command(
             call=arguments,
             components=chosen,
             shapes=shapes,
-            setup=read_setup(setup),
+            setup=methods,
             variant=variant,
             ranges=ranges,
             prompts=None if prompts is None else read_prompts(prompts),

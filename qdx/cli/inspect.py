@@ -56,6 +56,9 @@ def command(
         show_findings(path, as_json=as_json)
         return
     if sites:
+        from qdx.cli.early import check_model
+
+        check_model(path)
         data = _describe_sites(path, read_call(call) or {}, variant)
         emit(data, as_json=as_json, text=_sites_text(data))
         return

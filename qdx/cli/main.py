@@ -46,6 +46,7 @@ from qdx.cli import (
 from qdx.cli.complete import ASKED, answer
 from qdx.cli.help_pages import HelpGroup, with_sections
 from qdx.cli.output import alert
+from qdx.cli.usage import usage_words
 from qdx.cli.verbosity import Quiet, Verbose, everywhere
 from qdx.exporter.errors import QdxError, quoted
 
@@ -164,7 +165,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except BaseException as failure:  # noqa: BLE001 - the last line of defence
         if debug and not isinstance(failure, typer.TyperException):
             traceback.print_exception(failure)
-        return _report(failure)
+        return _report(failure, arguments)
     if status == _INTERRUPTED:  # the parser catches the exception and returns its status
         alert("interrupted")
     return status if isinstance(status, int) else 0
@@ -184,14 +185,14 @@ def _complete(words: Sequence[str], *, debug: bool) -> int:
     return 0
 
 
-def _report(failure: BaseException) -> int:
+def _report(failure: BaseException, arguments: Sequence[str]) -> int:
     """Says what went wrong and returns the exit status."""
     match failure:
         case QdxError():
             _say_error(str(failure))
             return failure.exit_code
         case typer.TyperException():
-            return _report_usage(failure)
+            return _report_usage(failure, arguments)
         case KeyboardInterrupt():
             alert("interrupted")
             return _INTERRUPTED
@@ -221,15 +222,14 @@ def _report(failure: BaseException) -> int:
             return _DEFECT
 
 
-def _report_usage(failure: typer.TyperException) -> int:
+def _report_usage(failure: typer.TyperException, arguments: Sequence[str]) -> int:
     """Wrong usage, found by the parser."""
     message = failure.format_message()
     if message.startswith("Usage:"):  # no command given: the message is the help
         alert(message)
         return failure.exit_code
     context = getattr(failure, "ctx", None)
-    command = context.command_path if context is not None else "qdx"
-    _say_error(message.rstrip("."), f"try `{command} --help`")
+    _say_error(*usage_words(message.rstrip("."), arguments, context))
     return 2
 
 

@@ -1,16 +1,15 @@
-"""Options that several commands share, and the reading of `--call`."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qdx.exporter.errors import InvalidInput, UsageError, quoted
-from qdx.exporter.files import load_json, parse_json, read_text
-from qdx.exporter.limits import JSON_LIMIT_BYTES
+from qdx.cli.json_options import read_call, read_setup
+from qdx.exporter.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store
@@ -126,36 +125,6 @@ def open_cache(*, no_cache: bool) -> Store | None:
     from qdx.cli.output import alert
 
     return user_store(tell=alert)
-
-
-def read_call(text: str | None) -> dict[str, Any] | None:
-    """Returns the arguments given with `--call`, or None.
-
-    Raises:
-        InvalidInput: Neither a JSON object nor a file that holds one.
-    """
-    if text is None:
-        return None
-    if text.lstrip().startswith("{"):
-        return parse_json(text, source="--call", error=InvalidInput)
-    return load_json(Path(text), error=InvalidInput)
-
-
-def read_setup(text: str | None) -> list[dict[str, Any]]:
-    """Returns the methods given with `--setup`.
-
-    Raises:
-        InvalidInput: Neither a JSON list nor a file that holds one.
-        UsageError: It is no list of methods.
-    """
-    from qdx.exporter.capture.setup import check_setup
-
-    if text is None:
-        return []
-    if not text.lstrip().startswith("["):
-        text = read_text(Path(text), JSON_LIMIT_BYTES, error=InvalidInput)
-    found = parse_json(f'{{"setup": {text}}}', source="--setup", error=InvalidInput)
-    return [dict(step) for step in check_setup(found["setup"])]
 
 
 def read_budget(text: str) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from qdx.cli.colour import painted
 from qdx.cli.verbosity import Verbosity, current
+from qdx.exporter.errors import visible
 from qdx.exporter.strict_json import dump_json
 
 __all__ = ["alert", "emit", "plain", "printable", "say", "size", "table", "visible"]
@@ -38,18 +39,6 @@ def emit(data: object, *, as_json: bool, text: str) -> None:
     shown = dump_json(plain(data)).decode() if as_json else f"{printable(text)}\n"
     sys.stdout.write(shown if as_json else painted(shown, sys.stdout))
     sys.stdout.flush()
-
-
-def visible(text: object) -> str:
-    r"""Returns foreign text as one line that a terminal only shows: the rest become escapes.
-
-    >>> visible("a\x1b[2J\nb")
-    'a\\x1b[2J\\nb'
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in str(text)
-    )
 
 
 def printable(text: str) -> str:

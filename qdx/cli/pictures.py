@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,16 @@ def check_output(output: Path) -> None:
         UsageError: Its ending is none of a picture's, it is a folder, or lies in what is none.
     """
     if output.suffix.lower() not in _FORMATS:
-        raise UsageError(f"--output: {quoted(output)} does not end in one of {', '.join(_FORMATS)}")
+        proposal = shlex.quote(str(output.with_suffix(".png"))) if output.name else "image.png"
+        raise UsageError(
+            f"--output: {quoted(output)} does not end in one of {', '.join(_FORMATS)}",
+            hint=f"give -o {proposal}",
+        )
     if output.is_dir():
-        raise UsageError(f"--output: {quoted(output)} is a folder, expected a picture's name")
+        raise UsageError(
+            f"--output: {quoted(output)} is a folder, expected a picture's name",
+            hint=f"give -o {shlex.quote(str(output / 'image.png'))}",
+        )
     there = next((path for path in output.parents if os.path.lexists(path)), None)
     if there is not None and not there.is_dir():
         raise UsageError(f"--output: {quoted(there)} is not a folder", hint="choose another name")

@@ -114,6 +114,7 @@ def schema() -> None:
 
 
 def _resolved(plan: Plan, target: str, model: Path) -> ResolvedPlan:
+    from qdx.cli.early import check_model
     from qdx.cli.inspect import weighted_components
     from qdx.exporter.capture.folder import read_pipeline_folder
     from qdx.exporter.capture.upcasts import upcast_components
@@ -121,6 +122,7 @@ def _resolved(plan: Plan, target: str, model: Path) -> ResolvedPlan:
     from qdx.targets import load_target
 
     profile = load_target(target)
+    check_model(model)
     folder = read_pipeline_folder(model)
     return resolve(plan, weighted_components(folder), profile, upcast=upcast_components(folder))
 

@@ -54,10 +54,12 @@ def command(
     """Show what becomes of the operations of a pipeline and why, with totals. The pipeline is traced."""
     arguments = read_call(call)
     # The target and the plan are checked before anything heavy is imported.
+    from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.targets import load_target
 
     profile, loaded = load_target(target), load_plan(plan)
+    check_model(model)
     with progress_bars() as progress:
         examination, kept, groups = _examine(
             loaded, profile, model, variant, arguments or {}, progress

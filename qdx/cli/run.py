@@ -23,6 +23,7 @@ from qdx.cli.pictures import (
 from qdx.cli.progress import progress_bars
 from qdx.cli.verbosity import Verbosity, current
 from qdx.exporter.capture.media import call_parameters
+from qdx.exporter.capture.size_hints import size_hint
 from qdx.exporter.errors import UsageError, first_line, quoted
 
 __all__ = ["command"]
@@ -91,6 +92,11 @@ def command(
     arguments = (read_call(call) or {}) | options
     _check_size(arguments)
     check_names(output, expected_count(arguments), force=force)
+    # The bundle is looked at before anything heavy is imported.
+    from qdx.cli.early import check_bundle_and_model, check_call
+
+    check_bundle_and_model(bundle, model)
+    check_call(bundle, arguments)
     from qdx.bundle.reader import read_bundle
     from qdx.exporter.capture.call_files import load_files
     from qdx.exporter.capture.media import call_parameters
@@ -115,6 +121,7 @@ def command(
     check_names(output, expected_count(arguments), force=force)
     with _drawing(pipeline):
         images = _draw(pipeline, arguments, seed)
+    _check_drawn(images, asked)
     paths = free_names(output, len(images), force=force)
     for image, path in zip(images, paths, strict=True):
         write_picture(image, path)
@@ -168,7 +175,9 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
         parameters["prompt"].default is inspect.Parameter.empty or "prompt_embeds" in parameters
     )
     if needed and arguments.get("prompt") is None and arguments.get("prompt_embeds") is None:
-        raise UsageError(f"{type(pipeline).__name__} needs --prompt")
+        raise UsageError(
+            f"{type(pipeline).__name__} needs --prompt", hint="add --prompt 'what to draw'"
+        )
 
 
 @contextmanager
@@ -193,7 +202,8 @@ def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
         reason = first_line(error)
         raise UsageError(
             f"{type(pipeline).__name__} rejects the call: {type(error).__name__}: {reason}",
-            hint="check the types and the values of the arguments, also those of --call",
+            hint=size_hint(reason)
+            or "check the types and the values of the arguments, also those of --call",
         ) from error
     images = getattr(result, "images", None)
     if not isinstance(images, list) or not all(hasattr(image, "save") for image in images):
@@ -201,12 +211,11 @@ def _draw(pipeline: Any, arguments: dict[str, Any], seed: int) -> list[Any]:
             f"{type(pipeline).__name__} returned no images with these arguments",
             hint="open the bundle in Python, `qdx.open(bundle)`, and call it there",
         )
-    _check_drawn(images, arguments)
     return images
 
 
 def _check_drawn(images: list[Any], arguments: dict[str, Any]) -> None:
-    """Refuses a picture of another size than asked: an artifact of static shapes may ignore it."""
+    """Refuses a picture of another size than was asked for: an artifact of static shapes may ignore it."""
     if arguments.get("height") is None:
         return
     asked = (arguments["width"], arguments["height"])

@@ -127,6 +127,11 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
+    # The bundle and the model are looked at before anything heavy is imported.
+    from qdx.cli.early import check_bundle_and_model, check_call
+
+    check_bundle_and_model(bundle, model)
+    check_call(bundle, arguments or {})
     from qdx.calibration.prompts import read_prompts
     from qdx.verification.verify import verify
 

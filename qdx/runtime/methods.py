@@ -30,11 +30,15 @@ class WrongShape(UsageError):  # noqa: N818
         message: What and where.
         hint: The next step.
         is_size: Whether height or width alone are others.
+        batches: The batch that came and the one that the artifact takes, where these alone differ; else None.
     """
 
-    def __init__(self, message: str, *, hint: str, is_size: bool) -> None:
+    def __init__(
+        self, message: str, *, hint: str, is_size: bool, batches: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.is_size = is_size
+        self.batches = batches
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ class TargetMethod:
                 hint="call it with the sizes of the export, or export again with a fitting --call, or with --shapes dynamic "
                 "where the target takes open sizes",
                 is_size=_differs_in_size_alone(tuple(tensor.shape), port.shape),
+                batches=_differing_batches(tuple(tensor.shape), port.shape),
             )
 
     def _check_values(self, tensor: torch.Tensor, port: InputPort) -> None:
@@ -195,6 +200,17 @@ class TargetMethod:
 def _answer(tensor: torch.Tensor, port: OutputPort) -> torch.Tensor:
     """What the component answers with what the artifact did."""
     return torch.view_as_complex(tensor.contiguous()) if port.pairs else tensor
+
+
+def _differing_batches(
+    shape: tuple[int, ...], expected: tuple[int | str, ...]
+) -> tuple[int, int] | None:
+    """The first dimensions, where all others are as they should be."""
+    if not shape or len(shape) != len(expected) or not isinstance(expected[0], int):
+        return None
+    rest = zip(shape[1:], expected[1:], strict=True)
+    fits = all(isinstance(size, str) or got == size for got, size in rest)
+    return (shape[0], expected[0]) if fits else None
 
 
 def _differs_in_size_alone(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:

@@ -1,12 +1,14 @@
-"""Sizes that a bundle does not generate are refused before it generates, in pixels."""
+"""A pipeline opened from a bundle refuses, before it computes, what the bundle does not generate."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.errors import UsageError
+from qdx.runtime.call_check import OTHERWISE, batch_words, check_call, check_size
 from qdx.runtime.methods import WrongShape
 
 if TYPE_CHECKING:
@@ -18,11 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_size", "refuse_other_sizes"]
 
-_OTHERWISE = "export for this size, or with --shapes dynamic where the target takes open sizes"
-
 
 def refuse_other_sizes(pipeline: DiffusionPipeline, manifest: Manifest) -> None:
-    """Makes a pipeline refuse, before it computes, sizes that its bundle does not generate.
+    """Makes a pipeline refuse sizes, counts and guidance that its bundle does not generate.
 
     The pipeline stays what it is for all who ask: its class gets a subclass of the same name.
 
@@ -32,56 +32,38 @@ def refuse_other_sizes(pipeline: DiffusionPipeline, manifest: Manifest) -> None:
     """
     kind = type(pipeline)
     original = kind.__call__
-    names = list(call_parameters(pipeline))
+    parameters = call_parameters(pipeline)
+    names = list(parameters)
+    defaults = {
+        name: one.default
+        for name, one in parameters.items()
+        if one.default is not inspect.Parameter.empty
+    }
 
     @functools.wraps(original)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        check_size(manifest, given)
+        check_call(manifest, given)
         try:
             return original(self, *args, **kwargs)
         except WrongShape as error:
-            if not error.is_size or manifest.sizes is None or manifest.shapes != "static":
-                raise
-            height, width = manifest.sizes.height, manifest.sizes.width
-            raise UsageError(
-                f"this bundle generates {width}x{height} pixels: {error.message}",
-                hint=f"give height={height} and width={width}, or pictures of this size; or {_OTHERWISE}",
-            ) from error
+            raise _in_the_users_words(error, manifest, {**defaults, **given}) from error
 
     pipeline.__class__ = type(
         kind.__name__, (kind,), {"__call__": checked, "__module__": kind.__module__}
     )
 
 
-def check_size(manifest: Manifest, call: Mapping[str, Any]) -> None:
-    """Refuses height and width of a call that the bundle does not generate.
-
-    Args:
-        manifest: Of the bundle.
-        call: Arguments of its pipeline.
-
-    Raises:
-        UsageError: In pixels.
-    """
-    sizes = manifest.sizes
-    height, width = call.get("height"), call.get("width")
-    if sizes is None or not isinstance(height, int | None) or not isinstance(width, int | None):
-        return  # of more than one size, or of a kind that the pipeline itself refuses
-    if manifest.shapes == "static":
-        # Pipelines may round a size: what the export's call asked for is taken, too.
-        asked_then = manifest.call.get("height"), manifest.call.get("width")
-        taken = ((sizes.height, sizes.width), asked_then)
-        if not any(height in (None, h) and width in (None, w) for h, w in taken):
-            asked = f"{width or sizes.width}x{height or sizes.height}"
-            raise UsageError(
-                f"this bundle generates {sizes.width}x{sizes.height} pixels, {asked} was requested",
-                hint=f"leave out height and width, or give these; or {_OTHERWISE}",
-            )
-    unit = sizes.unit
-    if unit is not None and any(size is not None and size % unit for size in (height, width)):
-        raise UsageError(
-            f"this bundle generates sizes that are multiples of {unit} pixels: {unit}, {2 * unit}, {3 * unit} and so on; "
-            f"{width or 'any'}x{height or 'any'} was requested",
-            hint="choose such a size, or export with a --call of this size and --shapes static",
-        )
+def _in_the_users_words(
+    error: WrongShape, manifest: Manifest, call: Mapping[str, Any]
+) -> UsageError:
+    """What an artifact did not take, as what the user asked for; the error itself where that does not tell."""
+    if error.batches is not None:
+        return batch_words(manifest, *error.batches, call) or error
+    if not error.is_size or manifest.sizes is None or manifest.shapes != "static":
+        return error
+    height, width = manifest.sizes.height, manifest.sizes.width
+    return UsageError(
+        f"this bundle generates {width}x{height} pixels: {error.message}",
+        hint=f"give height={height} and width={width}, or pictures of this size; or {OTHERWISE}",
+    )

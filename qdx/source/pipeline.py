@@ -111,7 +111,23 @@ class TracedPipeline:
             limits.append(
                 f"height and width must be multiples of {unit} pixels: the model computes otherwise at others"
             )
-        return (*self.captured.notes, *limits)
+        return (*self.captured.notes, *self._rounded(), *limits)
+
+    def _rounded(self) -> tuple[str, ...]:
+        """Says so where the pipeline computes another size than the call asks for."""
+        sizes = self.sizes
+        if sizes is None:
+            return ()
+        asked = {name: self.call.get(name) for name in ("height", "width")}
+        if all(value is None or value == sizes[name] for name, value in asked.items()):
+            return ()
+        words = "x".join(str(asked[name] or sizes[name]) for name in ("width", "height"))
+        computed = f"{sizes['width']}x{sizes['height']}"
+        note = (
+            f"{words} pixels were requested, and the pipeline computes {computed}: it rounds sizes; "
+            f"give height {sizes['height']} and width {sizes['width']} to say what it does"
+        )
+        return (note,)
 
     @property
     def sizes(self) -> dict[str, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from qdx.exporter.cost.memory import give_back
 from qdx.exporter.devices import CPU, is_cpu
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import Progress
+from qdx.runtime.call_check import check_call
 from qdx.runtime.pipeline import open_methods
 from qdx.source.adapted import recorded_adapters, with_adapters
 from qdx.source.same_model import check_source, read_source
@@ -238,6 +239,7 @@ def run_reference(
     )
     given = load_files(request.call or {}, call_parameters(reference.pipeline))
     call = {**restore_call(manifest.call), **given}
+    check_call(manifest, call)
     specs = run_specs(
         reference.chosen_call(call, request.steps),
         seed=request.seed,

@@ -32,7 +32,7 @@ def test_an_artifact_without_one_is_to_be_exported_again() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "`model.xml: qdx.sites:1:2`: .*expected JSON"),
+        ("{", "`model.xml: qdx.sites:1:2`: the text ends, expected `}`"),
         ("[]", "`model.xml: qdx.sites:1:1`: found an array, expected an object"),
         ('{"a/MatMul": "a"}', "`model.xml: qdx.sites`: `a/MatMul` has no list of sites"),
         ('{"a/MatMul": ["a", 1]}', "`a/MatMul` has no list of sites"),

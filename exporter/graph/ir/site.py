@@ -8,13 +8,62 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Final
 
-__all__ = ["ATTENTION_PRODUCTS", "OUTPUT", "Site"]
+__all__ = ["ATTENTION_PRODUCTS", "OPERATIONS", "OUTPUT", "ROLES", "STAGES", "Site"]
 
 OUTPUT = "output"
 """The port of every site's result."""
 
 ATTENTION_PRODUCTS: Final = frozenset({"qk", "pv"})
 """The operations of queries with keys, and of probabilities with values."""
+
+ROLES: Final = (
+    "first",
+    "last",
+    "conv",
+    "shortcut",
+    "time_embed",
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.qkv",
+    "attn.kv",
+    "attn.qk_in",
+    "attn.qv",
+    "attn.qk",
+    "attn.pv",
+    "attn.out",
+    "ff.in",
+    "ff.out",
+    "norm",
+    "embedding",
+    "residual",
+    "other",
+)
+"""All that `Site.role` can be."""
+
+OPERATIONS: Final = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "linear",
+    "matmul",
+    "qk",
+    "pv",
+    "add",
+    "embedding",
+    "group_norm",
+    "layer_norm",
+    "rms_norm",
+    "batch_norm",
+    "instance_norm",
+)
+"""All that `Site.op` can be."""
+
+STAGES: Final = ("down", "mid", "up", "block")
+"""What `Site.stage` begins with; all but `mid` are numbered, such as `down.0`."""
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from qdx.exporter.errors import InvalidPlan, quoted
+from qdx.exporter.errors import InvalidInput, InvalidPlan, quoted
 from qdx.exporter.files import dump_json, parse_json, position_of, read_text
 from qdx.exporter.limits import PLAN_LIMIT_BYTES
 from qdx.exporter.model_faults import choices
 from qdx.exporter.plan.schema.consistency import contradictions
 from qdx.exporter.plan.schema.messages import KEYS_LIMIT, contradictory, document
+from qdx.exporter.plan.schema.near_presets import near_preset
 from qdx.exporter.plan.schema.plan import RULES_LIMIT, SCHEMA, Plan
+from qdx.exporter.plan.schema.vocabulary import unknown_names
 
 __all__ = ["list_presets", "load_plan", "parse_plan", "plan_from_json", "preset_text"]
 
+_GATES_HINT: Final = (
+    'gates may be as short as `"gates": {"pipeline": {"ssim_min": 0.9}}`; what is left out has defaults, all of them with '
+    '`"gates": {}`'
+)
+_LEVEL: Final = len(("gates", "pipeline"))
 _PRESETS: Final = Path(__file__).parents[1] / "presets"
 
 
@@ -34,10 +40,9 @@ def preset_text(name: str) -> str:
     """
     presets = list_presets()
     if name not in presets:
-        guess = difflib.get_close_matches(name, presets, n=1)
         raise InvalidPlan(
             f"{quoted(name)}: not a preset; the presets are {choices(presets)}",
-            hint=f"did you mean `{guess[0]}`?" if guess else None,
+            hint=near_preset(name, presets) or "`qdx plan new -o FILE` writes the preset w8a8",
         )
     # Installers may link files of a package into place.
     path = _PRESETS / f"{name}.json"
@@ -59,12 +64,10 @@ def load_plan(name_or_path: str | Path) -> Plan:
         return parse_plan(preset_text(name_or_path), source=f"{name_or_path}.json")
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and path.name == name_or_path and not path.exists():
-        guess = difflib.get_close_matches(name_or_path, presets, n=1)
         raise InvalidPlan(
             f"{quoted(name_or_path)}: neither a preset nor a file; the presets are {choices(presets)}",
-            hint=f"did you mean `{guess[0]}`?"
-            if guess
-            else "a plan is a JSON file; `qdx plan new -o FILE` writes one to start from",
+            hint=near_preset(name_or_path, presets)
+            or "a plan is a JSON file; `qdx plan new -o FILE` writes one to start from",
         )
     text = read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan)
     return parse_plan(text, source=str(path))
@@ -74,8 +77,16 @@ def parse_plan(text: str, *, source: str) -> Plan:
     """Reads a plan from JSON text; `source` names it in messages.
 
     Raises:
-        InvalidPlan: The text is not strict JSON or not a plan; with line and column.
+        InvalidPlan: The text is not strict JSON or not a plan, or selects by a name that nothing has; with line and column.
     """
+    plan = _parsed(text, source)
+    faults = unknown_names(plan)
+    if faults:
+        raise contradictory(plan, faults)
+    return plan
+
+
+def _parsed(text: str, source: str) -> Plan:
     value = parse_json(text, source=source, error=InvalidPlan)
     schema = value.get("schema")
     if schema != SCHEMA:
@@ -93,7 +104,7 @@ def parse_plan(text: str, *, source: str) -> Plan:
         # JSON mode: in strict Python mode a list would not be accepted as a tuple.
         plan = Plan.model_validate_json(text)
     except ValidationError as bad:
-        raise here.malformed(bad, value) from None
+        raise _with_gates_hint(here.malformed(bad, value), bad) from None
     plan._source, plan._text = source, text  # noqa: SLF001 - where it was read, for messages
     faults = contradictions(plan)
     if faults:
@@ -101,6 +112,19 @@ def parse_plan(text: str, *, source: str) -> Plan:
     return plan
 
 
+def _with_gates_hint(error: InvalidInput, bad: ValidationError) -> InvalidInput:
+    """The error, with an example of gates where these are at fault and nothing else is proposed."""
+    places = [fault["loc"] for fault in bad.errors()]
+    if error.hint is None and any(
+        place[:1] == ("gates",) and len(place) <= _LEVEL for place in places
+    ):
+        return InvalidPlan(error.message, hint=_GATES_HINT)
+    return error
+
+
 def plan_from_json(value: dict[str, Any], *, source: str) -> Plan:
-    """Reads a plan from JSON data, such as the copy in a bundle's manifest; raises as parse_plan."""
-    return parse_plan(dump_json(value).decode(), source=source)
+    """Reads a plan from JSON data, such as the copy in a bundle's manifest; raises as parse_plan.
+
+    A name that nothing has is taken here: what a rule of a finished bundle selected is known.
+    """
+    return _parsed(dump_json(value).decode(), source)

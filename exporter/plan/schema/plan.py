@@ -98,8 +98,13 @@ class Plan(PlanModel):
         return f"{self._source}: {dotted(path) or 'the plan'}"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the plan as plain JSON data, without what was left out; for manifests."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+        """Returns the plan as plain JSON data, without what was left out; for manifests.
+
+        Bounds of gates that were left out are written: a contract holds whatever the defaults of a later version are.
+        """
+        value = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+        value["gates"] = self.gates.model_dump(mode="json", exclude_none=True)
+        return value
 
 
 def json_schema() -> dict[str, Any]:

@@ -34,6 +34,15 @@ def qdx(capsys, monkeypatch):
 
 
 @pytest.fixture
+def facades(tmp_path_factory, monkeypatch):
+    """The working folder has a `b`, an `m` and a `model`, which look like a bundle and pipelines until they are opened."""
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    for file in ("b/qdx.json", "m/model_index.json", "model/model_index.json"):
+        write(here / file, {})
+
+
+@pytest.fixture
 def model(tmp_path):
     """A pipeline folder of a UNet, a VAE, a scheduler and a tokenizer, as far as its files tell."""
     root = tmp_path / "model"

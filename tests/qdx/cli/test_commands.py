@@ -37,6 +37,8 @@ class Recorded(dict):
 def read(manifest):
     return lambda _: SimpleNamespace(manifest=Recorded(manifest))
 
+pytestmark = pytest.mark.usefixtures("facades")
+
 
 class _ToStandardError:
     """Equal to the progress that a command hands on where standard error is no terminal."""
@@ -684,7 +686,10 @@ def test_what_makes_no_pictures_is_refused(qdx, painter, tmp_path, monkeypatch):
 def test_a_missing_prompt_is_named(qdx, painter, tmp_path, monkeypatch):
     monkeypatch.setattr(Painter, "__call__", lambda self, prompt, generator=None: None)
 
-    assert qdx("run", "b", "-o", tmp_path / "x.png").err == "error: Painter needs --prompt\n"
+    assert (
+        qdx("run", "b", "-o", tmp_path / "x.png").err
+        == "error: Painter needs --prompt\n\nhint: add --prompt 'what to draw'\n"
+    )
 
 
 @pytest.mark.parametrize("given", [(), ("--call", '{"prompt": null}')], ids=["nothing", "null"])
@@ -696,7 +701,10 @@ def test_a_prompt_is_needed_where_an_embedding_could_stand_for_it(
     )
     done = qdx("run", "b", "-o", tmp_path / "x.png", *given)
 
-    assert (done.status, done.err) == (2, "error: Painter needs --prompt\n")
+    assert (done.status, done.err) == (
+        2,
+        "error: Painter needs --prompt\n\nhint: add --prompt 'what to draw'\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,15 +26,26 @@ PRESETS = f"the presets are {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 TARGETS = f"there are {', '.join(list_targets())}"
 
 TRANSCRIPTS = [
-    (["exprot"], "error: No such command 'exprot'"),
+    (["exprot"], "error: No such command 'exprot'\n\nhint: did you mean `qdx export`?\n"),
+    (["frob"], "error: No such command 'frob'\n\nhint: the commands are bench, build, cache"),
+    (["plan", "w8"], "error: No such command 'w8'\n\nhint: did you mean `qdx plan check w8` or `qdx plan show w8`?\n"),
     (["targets", "openvion"],
      f"error: --target: `openvion` is not a target; {TARGETS}\n\nhint: did you mean `openvino`?\n"),
     (["targets", "--no-such"], "error: No such option: --no-such\n\nhint: try `qdx targets --help`\n"),
-    (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: try `qdx plan check --help`\n"),
+    (["plan", "check"], "error: Missing argument 'PLAN'\n\nhint: give a preset, such as w8a8, or a plan file; `qdx plan new -o FILE` writes one to start from\n"),
+    (["plan", "check", "W8A8"], f"error: `W8A8`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `w8a8`?\n"),
+    (["plan", "check", "int8"],
+     f"error: `int8`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `w8` (weights in 8 bits) or `w8a8` (weights and activations)?\n"),
+    (["plan", "check", "fp16"], f"error: `fp16`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
+    (["targets", "OpenVino"],
+     f"error: --target: `OpenVino` is not a target; {TARGETS}\n\nhint: did you mean `openvino`?\n"),
+    (["targets", "trt"], f"error: --target: `trt` is not a target; {TARGETS}\n\nhint: did you mean `tensorrt`?\n"),
+    (["targets", "cpu"],
+     f"error: --target: `cpu` is not a target; {TARGETS}\n\nhint: did you mean `onnxruntime` or `openvino`?\n"),
     (["plan", "check", "float61"], f"error: `float61`: neither a preset nor a file; {PRESETS}\n\nhint: did you mean `float16`?\n"),
     (["plan", "new", "w8a4"], "error: `w8a4`: not a preset; the presets are"),
     (["plan", "new", "-o", "."], "error: --output: `.` exists\n\nhint: choose another name; nothing is overwritten\n"),
-    (["plan", "show", "w8", "--model", "m"], "error: Missing option '--target'\n\nhint: try `qdx plan show --help`\n"),
+    (["plan", "show", "w8", "--model", "m"], "error: Missing option '--target'\n\nhint: add the target, such as --target openvino; `qdx targets` lists them\n"),
     (["plan", "show", "w8", "--target", "openvino", "--model", "none"],
      "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
     (["plan", "check", "./none.json"], "error: `none.json`: not found, expected a file\n"),
@@ -44,8 +55,16 @@ TRANSCRIPTS = [
     (["plan", "check", "float16", "--model", "m"],
      ("error: --model without --target: a plan is resolved for a pipeline on a target\n\n"
      "hint: add --target, or leave --model out to check the plan alone\n")),
-    (["export"], "error: Missing argument 'MODEL'\n\nhint: try `qdx export --help`\n"),
-    (["export", "m", "-o", "o"], "error: Missing option '--target'\n\nhint: try `qdx export --help`\n"),
+    (["export"], "error: Missing argument 'MODEL'\n\nhint: give the diffusers pipeline folder first, the one that holds model_index.json\n"),
+    (["export", "m", "-o", "o"], "error: Missing option '--target'\n\nhint: add the target, such as --target openvino; `qdx targets` lists them\n"),
+    (["export", "m", "openvino", "-o", "o"], "error: Missing option '--target'\n\nhint: did you mean --target openvino?\n"),
+    (["export", "m", "w8", "--target", "openvino", "-o", "o"],
+     "error: Got unexpected extra argument(s) (w8)\n\nhint: did you mean --plan w8?\n"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--prompt", "a cat"],
+     "error: No such option: --prompt\n\nhint: arguments of the pipeline go into --call '{\"prompt\": \"a cat\"}'\n"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--call", "{prompt:", "a cat}"],
+     ("error: Got unexpected extra argument(s) (a cat})\n\nhint: put the JSON in single quotes, so that the shell leaves it whole: "
+     "--call '{\"prompt\": \"a cat\"}'\n")),
     (["export", "m", "--target", "toaster", "-o", "o"],
      f"error: --target: `toaster` is not a target; {TARGETS}\n\nhint: `qdx targets` describes them; a target of your own is a file whose name ends in .toml\n"),
     (["export", "m", "--target", "openvino", "--plan", "int3", "-o", "o"],
@@ -53,16 +72,23 @@ TRANSCRIPTS = [
     (["export", "m", "--target", "openvino", "-o", "o", "--shapes", "odd"], "error: Invalid value for '--shapes'"),
     (["export", "m", "--target", "openvino", "-o", "o", "--call", "{"], "error: `--call:1:2`: "),
     (["export", "m", "--target", "openvino", "-o", "o", "--call", '{"a": 1, "a": 2}'],
-     "error: `--call:1:10`: key `a` appears twice, expected once\n"),
-    (["export", "m", "--target", "openvino", "-o", "o", "--call", "none.json"], "error: `none.json`: not found, expected a file\n"),
+     "error: `--call:1:10`: key `a` appears twice, expected once\n\nhint: for example --call '{\"prompt\": \"a cat\", \"num_inference_steps\": 20}'\n"),
+    (["export", "m", "--target", "openvino", "-o", "o", "--call", "none.json"],
+     "error: `none.json`: not found, expected a file\n\nhint: JSON text goes here too: --call '{\"prompt\": \"a cat\", \"num_inference_steps\": 20}'\n"),
     *((["export", "m", "--target", "openvino", "-o", "o", "--components", nothing],
        (f"error: --components: `{nothing}` names no component, expected names like `unet,vae`\n\n"
         "hint: leave the option out to export all components\n")) for nothing in ("", ",", " , ,")),
     (["inspect", "none"], "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
-    (["run", "b", "-o", "picture.gif"], "error: --output: `picture.gif` does not end in one of .png, .jpg, .jpeg, .webp\n"),
+    (["run", "b", "-o", "picture.gif"],
+     "error: --output: `picture.gif` does not end in one of .png, .jpg, .jpeg, .webp\n\nhint: give -o picture.png\n"),
+    (["run", "b", "-o", "picture"],
+     "error: --output: `picture` does not end in one of .png, .jpg, .jpeg, .webp\n\nhint: give -o picture.png\n"),
+    (["run", "b", "-o", "picture.png", "a cat"],
+     "error: Got unexpected extra argument(s) (a cat)\n\nhint: give it with --prompt 'a cat'\n"),
+    (["run", "b", "-o", "picture.png", "--step", "4"], "error: No such option: --step\n\nhint: did you mean --steps?\n"),
     (["run", "b", "-o", "picture.png", "--steps", "0"], "error: Invalid value for '--steps'"),
     (["run", "b", "-o", "picture.png", "--seed", "x"], "error: Invalid value for '--seed'"),
-    (["verify", "b"], "error: Missing option '--model'\n\nhint: try `qdx verify --help`\n"),
+    (["verify", "b"], "error: Missing option '--model'\n\nhint: add --model and the diffusers pipeline folder, such as that from which a bundle was exported\n"),
 ]  # fmt: skip
 
 
@@ -78,6 +104,12 @@ def test_wrong_usage(qdx, tmp_path, monkeypatch, arguments, message):
     assert (done.status, done.out) == (2, "")
     assert message == done.err if message.endswith("\n") else done.err.startswith(message)
     assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def verify(qdx, facades):
+    """Runs `qdx verify` on folders that look like a bundle and a pipeline from afar."""
+    return lambda *before: qdx(*before, "verify", "b", "--model", "m")
 
 
 def failing(monkeypatch, failure):
@@ -124,32 +156,32 @@ FAILURES = [
 @pytest.mark.parametrize(
     ("failure", "status", "message"), FAILURES, ids=lambda value: type(value).__name__
 )
-def test_each_failure_has_its_status_and_message(qdx, monkeypatch, failure, status, message):
+def test_each_failure_has_its_status_and_message(verify, monkeypatch, failure, status, message):
     failing(monkeypatch, failure)
-    done = qdx("verify", "b", "--model", "m")
+    done = verify()
 
     assert (status, "", message) == (done.status, done.out, done.err)
 
 
-def test_with_debug_the_traceback_is_shown(qdx, monkeypatch):
+def test_with_debug_the_traceback_is_shown(verify, monkeypatch):
     failing(monkeypatch, ZeroDivisionError("here"))
-    done = qdx("--debug", "verify", "b", "--model", "m")
+    done = verify("--debug")
 
     assert done.status == 70
     assert done.err.startswith("Traceback (most recent call last):")
     assert "in verify" in done.err
 
 
-def test_the_variable_does_the_same(qdx, monkeypatch):
+def test_the_variable_does_the_same(verify, monkeypatch):
     failing(monkeypatch, ZeroDivisionError("here"))
     monkeypatch.setenv("QDX_DEBUG", "1")
 
-    assert "Traceback" in qdx("verify", "b", "--model", "m").err
+    assert "Traceback" in verify().err
 
 
-def test_a_missing_library_is_a_defect_with_its_name(qdx, monkeypatch):
+def test_a_missing_library_is_a_defect_with_its_name(verify, monkeypatch):
     monkeypatch.setitem(sys.modules, "qdx.verification.verify", None)
-    done = qdx("verify", "b", "--model", "m")
+    done = verify()
 
     assert done.status == 70
     assert "qdx.verification.verify" in done.err

@@ -9,6 +9,7 @@ import pytest
 
 from qdx.cli import plan_show, plan_words
 from qdx.exporter.plan import examine, list_presets, parse_plan
+from tests.qdx.cli.conftest import write
 from tests.support.plans import SITES, plan_of
 from tests.support.tiny.factory import build
 
@@ -134,6 +135,8 @@ def shown(monkeypatch, qdx):
 
     def show(plan, *options, target="openvino", path):
         path.write_text(json.dumps(plan.to_json()))
+        model = path.parent / "m"
+        write(model / "model_index.json", {})
         monkeypatch.setattr(
             plan_show,
             "_examine",
@@ -143,7 +146,7 @@ def shown(monkeypatch, qdx):
                 {"unet.forward": [(999 - 100 * n, 900 - 100 * n) for n in range(10)]},
             ),
         )
-        return qdx("plan", "show", path, "--model", "m", "--target", target, *options)
+        return qdx("plan", "show", path, "--model", model, "--target", target, *options)
 
     return show
 
@@ -372,12 +375,16 @@ def test_what_stays_float32_in_sixteen_bits_is_shown_with_its_reason(qdx, tiny, 
     assert ("stays float32 in" in text) == halved
 
 
-def test_a_slip_in_a_role_is_found_in_the_trace(qdx, tiny, tmp_path):
+def test_a_role_that_no_operation_of_the_model_has_is_found_in_the_trace(qdx, tiny, tmp_path):
     path = tmp_path / "p.json"
     path.write_text(
-        json.dumps(plan_of({"select": {"role": "frist"}, "weights": {"dtype": "int8"}}).to_json())
+        json.dumps(
+            plan_of({"select": {"role": "attn.qkv"}, "weights": {"dtype": "int8"}}).to_json()
+        )
     )
     done = qdx("plan", "show", path, "--model", tiny, "--target", "openvino", "--call", CALL)
 
     assert done.status == 2
-    assert "`frist` matches the role of no operation\n\nhint: did you mean `first`?" in done.err
+    assert (
+        "`attn.qkv` matches the role of no operation\n\nhint: did you mean `attn.qk`?" in done.err
+    )

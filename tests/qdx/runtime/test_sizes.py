@@ -16,7 +16,13 @@ from tests.support.bundles import MANIFEST
 
 def manifest(shapes: str = "static", call: dict[str, Any] | None = None, **sizes: int) -> Manifest:
     return Manifest.model_construct(
-        **{**MANIFEST, "shapes": shapes, "call": call or {}, "sizes": SizesRecord(**sizes)}
+        **{
+            **MANIFEST,
+            "components": {},
+            "shapes": shapes,
+            "call": call or {},
+            "sizes": SizesRecord(**sizes),
+        }
     )
 
 

@@ -591,11 +591,11 @@ def test_a_resolution_as_json_holds_every_default():
 
 
 def test_resolving_reads_the_places_of_the_text():
-    plan = parse_plan('{"schema": "qdx.plan/1",\n "rules": [{"select": {"op": "liner"}, "keep": "float32"}],\n'
+    plan = parse_plan('{"schema": "qdx.plan/1",\n "rules": [{"select": {"op": "conv3d"}, "keep": "float32"}],\n'
                       ' "gates": {"component": {"sqnr_db_min": 1}, "pipeline": {"psnr_db_min": 1, "ssim_min": 0}}}',
                       source="w.json")  # fmt: skip
     with pytest.raises(
-        InvalidPlan, match=r"`w\.json:2:24`: `liner` matches the op of no operation"
+        InvalidPlan, match=r"`w\.json:2:24`: `conv3d` matches the op of no operation"
     ):
         resolve(plan, ["unet", "vae"], Toaster(), SITES)
 

@@ -47,9 +47,13 @@ def test_a_bound_that_nothing_reaches_or_everything_is_refused(level, name):
             gates(level, **{METRICS[name].gate: bound})
 
 
-def test_what_a_plan_must_bound_is_not_optional():
-    with pytest.raises(InvalidPlan, match="key `ssim_min` is missing"):
-        plan_of(FLOATS, gates={**GATES, "pipeline": {"psnr_db_min": 20}})
+def test_pictures_are_bound_by_both_of_their_measures_whatever_a_plan_says():
+    found = plan_of(FLOATS, gates={**GATES, "pipeline": {"psnr_db_min": 30}}).gates.pipeline
+
+    assert [(metric.name, bound) for metric, bound in found.bounds] == [
+        ("psnr_db", 30),
+        ("ssim", 0.7),
+    ]
 
 
 def test_a_plan_keeps_its_bounds_through_a_manifest():

@@ -1,0 +1,67 @@
+"""What a command can refuse within a second: said before PyTorch or a runtime is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qdx.bundle.no_bundle import check_is_bundle
+from qdx.exporter.capture.no_pipeline import check_is_pipeline
+from qdx.exporter.errors import InvalidBundle
+from qdx.runtime import call_check
+
+__all__ = ["check_bundle", "check_bundle_and_model", "check_call", "check_model"]
+
+
+def check_model(model: Path | None) -> None:
+    """Refuses a path that cannot be a pipeline folder; None is none.
+
+    Raises:
+        InvalidModel: With what it is instead.
+    """
+    if model is not None:
+        check_is_pipeline(model)
+
+
+def check_bundle(bundle: Path) -> None:
+    """Refuses a path that cannot be a bundle.
+
+    Raises:
+        InvalidBundle: With what it is instead.
+    """
+    check_is_bundle(bundle)
+
+
+def check_bundle_and_model(bundle: Path, model: Path | None) -> None:
+    """Refuses a bundle and its model where either is something else, the two in each other's place among that.
+
+    Raises:
+        InvalidBundle: The bundle is none.
+        InvalidModel: The model is none.
+    """
+    try:
+        check_is_bundle(bundle)
+    except InvalidBundle as bad:
+        if model is not None and (model / "qdx.json").is_file():
+            raise InvalidBundle(
+                bad.message,
+                hint=f"the two are in each other's place: BUNDLE is {model}, --model {bundle}",
+            ) from None
+        raise
+    check_model(model)
+
+
+def check_call(bundle: Path, arguments: Mapping[str, Any]) -> None:
+    """Refuses arguments that a bundle does not generate, the others being those of its export.
+
+    Raises:
+        UsageError: With what the bundle was exported with.
+    """
+    from qdx.bundle.reader import read_listing
+
+    try:
+        manifest, _ = read_listing(bundle.absolute())
+    except InvalidBundle:
+        return  # whoever opens it says so, with every digest checked
+    call_check.check_call(manifest, {**manifest.call, **arguments})

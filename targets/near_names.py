@@ -1,0 +1,63 @@
+"""What a name of a target may have meant that is none: other spellings, runtimes by their short names, and devices."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["near_targets"]
+
+_MEANT: Final = {
+    "trt": ("tensorrt",),
+    "nvidia": ("tensorrt",),
+    "cuda": ("tensorrt",),
+    "gpu": ("tensorrt", "mac-gpu"),
+    "a100": ("tensorrt-ampere",),
+    "a10": ("tensorrt-ampere",),
+    "rtx3090": ("tensorrt-ampere",),
+    "rtx4090": ("tensorrt-ada",),
+    "l4": ("tensorrt-ada",),
+    "h100": ("tensorrt-hopper",),
+    "h200": ("tensorrt-hopper",),
+    "b200": ("tensorrt-blackwell",),
+    "rtx5090": ("tensorrt-blackwell",),
+    "jetson": ("jetson-orin",),
+    "orin": ("jetson-orin",),
+    "ort": ("onnxruntime",),
+    "onnx": ("onnxruntime",),
+    "cpu": ("onnxruntime", "openvino"),
+    "x86": ("onnxruntime", "openvino"),
+    "ov": ("openvino",),
+    "intel": ("openvino",),
+    "ir": ("openvino",),
+    "apple": ("coreml",),
+    "mlpackage": ("coreml",),
+    "ane": ("coreml",),
+    "ios": ("coreml-ios17",),
+    "iphone": ("iphone-a17",),
+    "mac": ("mac-gpu", "coreml"),
+    "mps": ("mac-gpu",),
+    "metal": ("mac-gpu",),
+}
+"""By a name in small letters without marks."""
+
+
+def near_targets(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the targets that a name may have meant, the likeliest first; none where there is no telling.
+
+    >>> near_targets("OpenVino", ["openvino", "onnxruntime"])
+    ('openvino',)
+    """
+    bare = _bare(name)
+    known = {_bare(one): one for one in names}
+    meant = tuple(one for one in _MEANT.get(bare, ()) if one in names)
+    if meant:
+        return meant
+    near = difflib.get_close_matches(bare, list(known), n=1)
+    return tuple(known[one] for one in near)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -84,11 +84,13 @@ _PLACES: Final = {
 """Where a name comes from, if not from the errors."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(_PLACES.get(name, "qdx.exporter.errors"))
-    return getattr(module, "open_bundle" if name == "open" else name)
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that this finds
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(_PLACES.get(name, "qdx.exporter.errors"))
+        return getattr(module, "open_bundle" if name == "open" else name)
 
 
 def __dir__() -> list[str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from functools import cache
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from qdx.cli.main import app, run_command
+from qdx.cli.main import run_command
 from tests.support import tiny
 from tests.support.doc_blocks import Block, blocks_of, command_of, pages
+from tests.support.doc_commands import parse_words
 from tests.support.layers import ROOT
 from tests.support.smallest import build_smallest_text_to_image
 
@@ -28,11 +27,6 @@ FIRST = {"README.md", "docs/plans.md"}
 RUN = sorted({page for page, block in BLOCKS if block.language in {"sh", "python"}})
 
 
-@cache
-def command_line():
-    return get_command(app)
-
-
 def parse(line):
     """Reads a command of `qdx` as its command line does, and runs nothing."""
     words, _ = command_of(line)
@@ -42,11 +36,7 @@ def parse(line):
         assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{name} is not in {path}"
     if words[0] != "qdx":
         return
-    context = command_line().make_context("qdx", words[1:])
-    while rest := [*context._protected_args, *context.args]:
-        commands = getattr(context.command, "commands", {})
-        assert rest[0] in commands, f"`{rest[0]}` is not a command"
-        context = commands[rest[0]].make_context(rest[0], rest[1:], parent=context)
+    parse_words(words[1:])
 
 
 def run(block, namespace):

@@ -36,8 +36,6 @@ def run_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, cell, "exec"), names)
         shown[cell] = (
-            None
-            if last is None
-            else eval(compile(ast.Expression(last.value), cell, "eval"), names)
+            None if last is None else eval(compile(ast.Expression(last.value), cell, "eval"), names)
         )
     return shown

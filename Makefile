@@ -99,5 +99,5 @@ interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with 
 		-o junit_family=xunit1 --junitxml=$(OUT)/interop/results.xml tests/interop
 
 clean: ## remove environments, outputs and caches
-	rm -rf $(DEMO) $(TEST) $(DOCS) $(INTEROP) $(OUT) dist .mypy_cache .typing .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) $(DOCS) $(INTEROP) $(OUT) dist build .mypy_cache .typing .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

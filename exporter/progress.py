@@ -52,6 +52,9 @@ class Progress(Protocol):
 class _Silence:
     """A task, and a place to report to, that tell nobody."""
 
+    def __repr__(self) -> str:
+        return "SILENT"
+
     def advance(self, n: int = 1) -> None:
         """Does nothing."""
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from qdx.exporter.errors import StorageError as StorageError
     from qdx.exporter.errors import TargetRefusal as TargetRefusal
     from qdx.exporter.errors import UsageError as UsageError
-    from qdx.runtime.pipeline import open_bundle as open  # noqa: A004 - the public name
+    from qdx.runtime.pipeline import open as open  # noqa: A004 - the public name
     from qdx.verification.judge.gates import Gate as Gate
     from qdx.verification.report.model import Report as Report
     from qdx.verification.verify import verify as verify
@@ -86,12 +86,15 @@ _PLACES: Final = {
 """Where a name comes from, if not from the errors."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(_PLACES.get(name, "qdx.exporter.errors"))
-    return getattr(module, "open_bundle" if name == "open" else name)
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that this finds
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(_PLACES.get(name, "qdx.exporter.errors"))
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """What completion and `help` show: the public names, and none that this file imports."""
+    return sorted({*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__"})

@@ -84,7 +84,7 @@ def _imports(module):
 def wheel(tmp_path_factory):
     source = tmp_path_factory.mktemp("source")
     ignore = shutil.ignore_patterns("__pycache__")
-    for part in PARTS:
+    for part in (*PARTS, "install"):
         shutil.copytree(ROOT / part, source / part, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

@@ -71,6 +71,12 @@ def calibrate(
 ) -> Ranges:
     """Records the ranges that a plan needs in one file, which exports for any target can use.
 
+    Example:
+        Ranges from two prompts, used by an export::
+
+            qdx.calibrate("MODEL", plan="w8a8", output="ranges", prompts=["a cat", "a dog"])
+            qdx.export("MODEL", target="openvino", plan="w8a8", ranges=Path("ranges"), output="bundle")
+
     Args:
         model: A diffusers pipeline folder, or a pipeline in memory.
         plan: A preset's name or a plan file.

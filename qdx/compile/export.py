@@ -48,6 +48,8 @@ from qdx.exporter.formats.memory import remembering
 from qdx.exporter.plan.resolve.resolve import resolve
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.progress import SILENT
+from qdx.exporter.text.card import card
+from qdx.exporter.text.words import memory
 from qdx.source.adapted import with_adapters
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import PlannedGraphs, plan_graphs
@@ -92,6 +94,14 @@ class ExportResult:
     left_out: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """What was made, for a notebook."""
+        rows = [("graphs", ", ".join(self.methods)), ("size", memory(self.size_bytes))]
+        rows += [("left out", name) for name in self.left_out]
+        rows += [(f"without {name}", reason) for name, reason in self.omitted.items()]
+        rows += [("note", note) for note in self.notes]
+        return card(str(self.bundle), (), rows)
+
 
 def export(
     model: Model,
@@ -118,6 +128,12 @@ def export(
     progress: Progress = SILENT,
 ) -> ExportResult:
     """Traces a pipeline and lowers it to a target, all or nothing.
+
+    Example:
+        An 8-bit bundle of a pipeline folder, for OpenVINO::
+
+            result = qdx.export("MODEL", target="openvino", plan="w8", output="bundle")
+            print(result.size_bytes)
 
     Args:
         model: A diffusers pipeline folder, or a pipeline in memory, which stays as it is.

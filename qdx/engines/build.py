@@ -50,6 +50,12 @@ def build(
 ) -> BuildResult:
     """Builds the engines of a bundle for a device at hand, all or nothing.
 
+    Example:
+        On the machine that runs the bundle::
+
+            built = qdx.build("bundle", timing_cache="kernels.cache")
+            print(sorted(built.engines))
+
     Every model is checked for the installed version and the device before the first build. The bundle is replaced
     in one step when all engines are made; until then it stays as it was.
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from qdx.runtime.adapters import Adapters
 
 
-def open_bundle(
+def open(  # noqa: A001 - the public name
     path: Path | str,
     *,
     model: Model | None = None,
@@ -60,6 +60,12 @@ def open_bundle(
     progress: Progress = SILENT,
 ) -> DiffusionPipeline:
     """Opens a bundle as a diffusers pipeline; schedulers, guidance and callbacks work as always.
+
+    Example:
+        The call is the one of diffusers::
+
+            pipeline = qdx.open("bundle")
+            image = pipeline("a cat", num_inference_steps=4).images[0]
 
     Args:
         path: The bundle.
@@ -89,7 +95,7 @@ def open_pipeline(
     device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> DiffusionPipeline:
-    """Opens a bundle that was read; as `open_bundle`."""
+    """Opens a bundle that was read; as `open`."""
     skeleton = open_skeleton(bundle, model=model, device=device, progress=progress)
     methods = open_methods(bundle, threads=threads, progress=progress)
     refuse_without_effect(skeleton, frozenset(bundle.manifest.components))

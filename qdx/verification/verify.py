@@ -66,6 +66,12 @@ def verify(
 ) -> Report:
     """Holds a bundle against the pipeline it was made from, and its numbers against its plan.
 
+    Example:
+        Says what failed, and writes the pages::
+
+            report = qdx.verify("bundle", model="MODEL", report="report")
+            print([gate for gate in report.gates if not gate.ok])
+
     The PyTorch pipeline runs in float32, with every component call on record. The calls are replayed one by
     one, for a quantized bundle on each rung of the ladder: the quantized graph in PyTorch (a few calls of a large
     model), the runtime without its optimizations where it can (a few calls), and the runtime as shipped. Then the

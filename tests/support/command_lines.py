@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from qdx.cli.main import app, run_command
 from tests.support.doc_blocks import Block, command_of
 from tests.support.layers import ROOT
 
-__all__ = ["parse", "run", "run_line"]
+__all__ = ["parse", "parse_words", "run", "run_line"]
 
 
 @cache
@@ -30,7 +31,17 @@ def parse(line: str) -> None:
         assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{name} is not in {path}"
     if words[0] != "qdx":
         return
-    context = command_line().make_context("qdx", words[1:])
+    parse_words(words[1:])
+
+
+def parse_words(words: Sequence[str]) -> None:
+    """Reads the words behind `qdx`, and runs nothing.
+
+    Raises:
+        click.ClickException: An option is unknown, missing or wrong.
+        AssertionError: A command is unknown.
+    """
+    context = command_line().make_context("qdx", list(words))
     while rest := [*context._protected_args, *context.args]:
         commands = getattr(context.command, "commands", {})
         assert rest[0] in commands, f"`{rest[0]}` is not a command"

@@ -10,6 +10,7 @@ from typing import Any
 from qdx.backends.contract import Proof
 from qdx.exporter.measure.metrics import METRICS, Metric, finite_or_none
 from qdx.exporter.plan.schema.gates import Gates
+from qdx.exporter.text.card import card
 from qdx.exporter.text.clean import clean
 from qdx.verification.judge.contract import OWN
 from qdx.verification.judge.gates import Gate
@@ -23,6 +24,7 @@ from qdx.verification.measure.picture import PipelineResult
 from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.measure.rungs import rungs_to_json
 from qdx.verification.measure.samples import Samples
+from qdx.verification.report.format import figure
 from qdx.verification.report.text import report_text
 from qdx.verification.stored.baseline import StoredBaseline
 from qdx.verification.stored.facts import StoredFacts
@@ -149,6 +151,23 @@ class Report:
     def __str__(self) -> str:
         """The gates and the findings as tables for a terminal."""
         return report_text(self.stored)
+
+    def _repr_html_(self) -> str:
+        """The verdict and the gates, for a notebook."""
+        verdict = "passed" if self.ok else "failed"
+        rows = [
+            (
+                gate.name,
+                figure(gate.value),
+                f"{gate.sense} {gate.bound:g}",
+                gate.rests_on,
+                "ok" if gate.ok else "FAILED",
+                gate.note,
+            )
+            for gate in self.gates
+        ]
+        title = f"{self.bundle}: {self.plan} on {self.target}: {verdict}"
+        return card(title, ("gate", "value", "expected", "calls", "", ""), rows)
 
 
 def _head(metric: Metric) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Recorded(dict):
 def read(manifest):
     return lambda _: SimpleNamespace(manifest=Recorded(manifest))
 
+
 pytestmark = pytest.mark.usefixtures("facades")
 
 

@@ -16,7 +16,8 @@ from qdx.exporter.capture.folder import read_pipeline_folder
 from qdx.exporter.capture.materialize import load_pipeline
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.measure.metrics import psnr_db
-from qdx.runtime.pipeline import open_bundle, open_methods
+from qdx.runtime.pipeline import open as open_bundle
+from qdx.runtime.pipeline import open_methods
 from tests.support.tiny import FAMILIES, Family, build
 
 # Rotary embeddings in complex numbers, which torch's exporter to ONNX does not decompose.

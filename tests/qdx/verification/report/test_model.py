@@ -293,3 +293,19 @@ def test_every_form_says_what_ran_the_artifact_and_what_that_leaves_unproved(tmp
     assert suite is not None
     assert suite.find("properties/property").get("value") == proof
     assert "an &lt;interpreter&gt;" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("report", "verdict"), [(GOOD, "passed"), (BAD, "failed")])
+def test_a_notebook_shows_the_verdict_and_every_gate(report, verdict):
+    found = ET.fromstring(f"<div>{report._repr_html_()}</div>")
+    rows = [[cell.text or "" for cell in row] for row in found.iter("tr")][1:]
+
+    assert found.findtext("p/strong").endswith(f": {verdict}")
+    assert [row[0] for row in rows] == [gate.name for gate in report.gates]
+    assert [row[4] == "ok" for row in rows] == [gate.ok for gate in report.gates]
+
+
+def test_a_notebook_shows_no_markup_of_strangers():
+    found = ET.fromstring(f"<div>{replace(BAD, plan=EVIL)._repr_html_()}</div>")
+
+    assert [one for one in found.iter() if one.tag == "script"] == []

@@ -118,7 +118,7 @@ def _spans(graph: Sequence[SiteResolution]) -> list[range]:
 
 
 def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, Any]:
-    from qdx.exporter.plan.resolve.totals import component_totals, totals_of
+    from qdx.exporter.plan.resolve.totals import component_totals
 
     resolved = examination.resolved
     return {
@@ -131,7 +131,7 @@ def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, 
         "float32": kept,
         "timestep_groups": groups,
         "components": component_totals(resolved),
-        "total": totals_of(site for graph in resolved.sites.values() for site in graph),
+        "total": _total(resolved),
         "refusals": [
             {"site": refusal.site, "reason": refusal.reason} for refusal in examination.refusals
         ],
@@ -139,7 +139,7 @@ def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, 
 
 
 def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site: bool) -> str:
-    from qdx.exporter.plan.resolve.totals import component_totals, totals_of
+    from qdx.exporter.plan.resolve.totals import component_totals
 
     resolved = examination.resolved
     parts = []
@@ -153,7 +153,7 @@ def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site
     if kept:
         stays = [(where, n, why) for where, counts in kept.items() for why, n in counts.items()]
         parts.append(table(("stays float32 in", "nodes", "why"), stays))
-    every = totals_of(sites)
+    every = _total(resolved)
     sums = component_totals(resolved)
     rows = [_sum_row(name, totals) for name, totals in [*sums.items(), ("total", every)]]
     parts.append(table(_SUM_COLUMNS, rows))

@@ -167,6 +167,14 @@ def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site
     return "\n\n".join([*parts, counted])
 
 
+def _total(resolved: ResolvedPlan) -> Totals:
+    """The sums over all graphs."""
+    from qdx.exporter.plan.resolve.totals import computed_floats, totals_of
+
+    every = [site for graph in resolved.sites.values() for site in graph]
+    return totals_of(every, computed_floats(resolved))
+
+
 _WEIGHED: Final = "where a scheme depends on the timestep, each counts by the share of the steps at which it holds"
 
 

@@ -35,7 +35,7 @@ def tell_prompts(
         shown = ", ".join(map(prompt_words, texts[:2])) + ", ..." * (len(texts) > 2)
         caution(
             f"no --calib: calibrates on the call's own prompt alone, {shown}, and activations of other prompts can leave "
-            f"these ranges; give --calib FILE (in Python `prompts`) with {needed} prompts like those to come"
+            f"these ranges; give --calib FILE (in Python `prompts`) with {needed} prompt{'s'[: needed > 1]} like those to come"
         )
     elif len(prompts) > needed:
         caution(

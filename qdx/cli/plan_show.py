@@ -120,7 +120,7 @@ def _spans(graph: Sequence[SiteResolution]) -> list[range]:
 
 
 def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, Any]:
-    from qdx.exporter.plan.resolve.totals import component_totals, totals_of
+    from qdx.exporter.plan.resolve.totals import component_totals
 
     resolved = examination.resolved
     return {
@@ -133,7 +133,7 @@ def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, 
         "float32": kept,
         "timestep_groups": groups,
         "components": component_totals(resolved),
-        "total": totals_of(site for graph in resolved.sites.values() for site in graph),
+        "total": _total(resolved),
         "refusals": [
             {"site": refusal.site, "reason": refusal.reason} for refusal in examination.refusals
         ],
@@ -141,7 +141,7 @@ def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, 
 
 
 def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site: bool) -> str:
-    from qdx.exporter.plan.resolve.totals import component_totals, totals_of
+    from qdx.exporter.plan.resolve.totals import component_totals
 
     resolved = examination.resolved
     parts = []
@@ -155,7 +155,7 @@ def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site
     if kept:
         stays = [(where, n, why) for where, counts in kept.items() for why, n in counts.items()]
         parts.append(table(("stays float32 in", "nodes", "why"), stays))
-    every = totals_of(sites)
+    every = _total(resolved)
     sums = component_totals(resolved)
     rows = [_sum_row(name, totals) for name, totals in [*sums.items(), ("total", every)]]
     parts.append(table(_SUM_COLUMNS, rows))
@@ -167,6 +167,14 @@ def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site
     if any(_spans(graph) for graph in resolved.sites.values()):
         counted += f"\n{_WEIGHED}"
     return "\n\n".join([*parts, counted])
+
+
+def _total(resolved: ResolvedPlan) -> Totals:
+    """The sums over all graphs."""
+    from qdx.exporter.plan.resolve.totals import computed_floats, totals_of
+
+    every = [site for graph in resolved.sites.values() for site in graph]
+    return totals_of(every, computed_floats(resolved))
 
 
 _WEIGHED: Final = "where a scheme depends on the timestep, each counts by the share of the steps at which it holds"

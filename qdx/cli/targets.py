@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_STORED: Final = "in the type in which a component's weights are stored"
 _ENGINES: Final = (
     "built by `qdx build` on the machine that runs them; export and verify need no device"
 )
@@ -59,7 +60,9 @@ def command(
         for one in found
     ]
     emit(
-        found, as_json=as_json, text=table(("target", "installed", "description", "weights"), rows)
+        found,
+        as_json=as_json,
+        text=table(("target", "installed", "description", "float weights"), rows),
     )
 
 
@@ -109,9 +112,12 @@ def _as_text(data: dict[str, Any]) -> str:
         *((("versions", data["runtime_versions"]),) if data["runtime_versions"] else ()),
         *((("compute capability", ".".join(map(str, capability))),) if capability else ()),
         *((("engines", _ENGINES),) if data["builds"] else ()),
-        ("weights", ", ".join(data["storage_dtypes"])),
+        ("float weights", ", ".join(data["storage_dtypes"])),
         *((f"not {dtype}", reason) for dtype, reason in data["refused"].items()),
-        ("computes", data["compute_dtype"]),
+        (
+            "computes floats",
+            _STORED if data["compute_dtype"] == "storage" else data["compute_dtype"],
+        ),
         *(("option", f"{key} = {value}") for key, value in data["options"].items()),
         ("model file", data["layout"]["model_file"]),
         *(("folder", f"{key} -> {value}/") for key, value in data["layout"]["folders"].items()),

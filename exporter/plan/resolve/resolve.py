@@ -275,11 +275,16 @@ def _wider(target: PlanTarget) -> str | None:
 
 def _chosen_floats(resolutions: Iterable[Resolution], target: PlanTarget) -> tuple[Chosen, ...]:
     """The float types of components, and who chose them."""
-    why = target.choices.float_dtype.why
-    found = {
-        (one.becomes, *((target.name, why) if one.asked == FLOAT else (one.rule, "")))
-        for one in resolutions
-    }
+    choice = target.choices.float_dtype
+    found = set()
+    for one in resolutions:
+        wanted = choice.value if one.asked == FLOAT else one.asked
+        if one.becomes != wanted:
+            found.add((one.becomes, target.name, _OVERFLOWS))
+        elif one.asked == FLOAT:
+            found.add((one.becomes, target.name, choice.why))
+        else:
+            found.add((one.becomes, one.rule, ""))
     return tuple(Chosen("float", *each) for each in sorted(found))
 
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from qdx.exporter.dtypes import bits
 from qdx.exporter.formats.registry import format_of
 from qdx.exporter.formats.weight_format import StoredShape
 from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
 
-__all__ = ["Totals", "component_totals", "precisions_of", "totals_of", "weight_bytes"]
+__all__ = [
+    "Totals",
+    "component_totals",
+    "computed_floats",
+    "precisions_of",
+    "totals_of",
+    "weight_bytes",
+]
+
+_FLOAT32: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,23 @@ def component_totals(resolved: ResolvedPlan) -> dict[str, Totals]:
     found: dict[str, list[SiteResolution]] = {}
     for where, sites in resolved.sites.items():
         found.setdefault(where.partition(".")[0], []).extend(sites)
-    return {component: totals_of(sites) for component, sites in found.items()}
+    computes = computed_floats(resolved)
+    return {component: totals_of(sites, computes) for component, sites in found.items()}
 
 
-def totals_of(sites: Iterable[SiteResolution]) -> Totals:
-    """Returns the sums over sites."""
+def computed_floats(resolved: ResolvedPlan) -> dict[str, str]:
+    """Returns the type in which each component computes what is not quantized, by name."""
+    # Mixed precision keeps products, which alone are counted, in that type.
+    return {one.component: one.computes for one in resolved.components}
+
+
+def totals_of(sites: Iterable[SiteResolution], computes: Mapping[str, str] = _FLOAT32) -> Totals:
+    """Returns the sums over sites.
+
+    Args:
+        sites: What becomes of them.
+        computes: Type in which each component computes floats; float32 for those that it does not name.
+    """
     every = tuple(sites)
     weights: dict[tuple[str, str], SiteResolution] = {}
     precisions: dict[str, Fraction] = {}
@@ -81,7 +103,9 @@ def totals_of(sites: Iterable[SiteResolution]) -> Totals:
         if site.weight is not None:
             weights.setdefault((resolution.where, site.weight), resolution)
         if site.macs:
-            for precision, share in precisions_of(resolution).items():
+            for precision, share in precisions_of(
+                resolution, computes.get(resolution.where.partition(".")[0], "float32")
+            ).items():
                 precisions[precision] = precisions.get(precision, Fraction(0)) + site.macs * share
             low += site.macs * _low_precision(resolution)
     elements = sum(resolution.site.weight_elements for resolution in weights.values())
@@ -100,8 +124,12 @@ def totals_of(sites: Iterable[SiteResolution]) -> Totals:
     )
 
 
-def precisions_of(resolution: SiteResolution) -> dict[str, Fraction]:
+def precisions_of(resolution: SiteResolution, floats: str = "float32") -> dict[str, Fraction]:
     """Returns the types that meet in an operation, such as `int8 x int8` or `int4 x float32`, by the share of the steps.
+
+    Args:
+        resolution: What becomes of it.
+        floats: The type of inputs that are not quantized.
 
     The first type is that of the weight, or `activations` where there is none; the second that of the inputs. Groups
     of timesteps are as equal in number of steps as they can be, and count as equal. What is refused is `refused`.
@@ -111,7 +139,7 @@ def precisions_of(resolution: SiteResolution) -> dict[str, Fraction]:
     weights = resolution.weights.dtype if resolution.weights is not None else "activations"
     found: dict[str, Fraction] = {}
     for inputs, share in _shares(resolution):
-        name = f"{weights} x {inputs}"
+        name = f"{weights} x {inputs or floats}"
         found[name] = found.get(name, Fraction(0)) + share
     return found
 
@@ -129,13 +157,13 @@ def weight_bytes(resolution: SiteResolution) -> int:
 
 
 def _shares(resolution: SiteResolution) -> list[tuple[str, Fraction]]:
-    """The types of the inputs, each with the share of the steps at which it holds."""
+    """The types of the inputs, each with the share of the steps at which it holds; empty for floats."""
     segments = resolution.segments
     if not segments:
-        return [("float32", Fraction(1))]
+        return [("", Fraction(1))]
     counts = [1 if groups is None else len(groups) for groups, _ in segments]
     return [
-        (inputs.dtype, Fraction(count, sum(counts)))
+        (inputs.dtype if inputs.quantized else "", Fraction(count, sum(counts)))
         for count, (_, inputs) in zip(counts, segments, strict=True)
     ]
 
@@ -145,4 +173,4 @@ def _low_precision(resolution: SiteResolution) -> Fraction:
     weights = resolution.weights
     if resolution.form == "refused" or (weights is not None and not weights.quantized):
         return Fraction(0)
-    return sum((share for inputs, share in _shares(resolution) if inputs != "float32"), Fraction(0))
+    return sum((share for inputs, share in _shares(resolution) if inputs), Fraction(0))

@@ -29,6 +29,7 @@ def test_a_calibration_on_the_call_s_own_prompt_is_said_with_the_number_that_it_
 
     assert text.startswith("no --calib: calibrates on the call's own prompt alone, `a red circle`,")
     assert "give --calib FILE (in Python `prompts`) with 4 prompts" in text
+    assert "with 1 prompt like" in said(CALL, None, samples=1)[0]
     assert "with 8 prompts" in said({"prompt": ["a", "b"]}, None)[0]
 
 

@@ -86,7 +86,7 @@ MANIFEST = {
 def test_targets_as_a_table(qdx):
     lines = qdx("targets").out.splitlines()
 
-    assert lines[0].split() == ["target", "installed", "description", "weights"]
+    assert lines[0].split() == ["target", "installed", "description", "float", "weights"]
     assert [line.split()[0] for line in lines[1:]] == list(list_targets())
 
 
@@ -110,7 +110,7 @@ def test_a_target_for_gpus_says_what_it_is_for_and_what_builds_its_engines(qdx):
 def test_one_target(qdx):
     done = qdx("targets", "openvino")
 
-    assert "option       INFERENCE_PRECISION_HINT = f32" in done.out.splitlines()
+    assert "option           INFERENCE_PRECISION_HINT = f32" in done.out.splitlines()
 
 
 def test_a_runtime_that_is_not_installed_is_said_to_be_so(qdx, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_runtime_that_is_not_installed_is_said_to_be_so(qdx, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", missing)
 
     assert (
-        'installed    no: pip install "qdx[openvino]"'
+        'installed        no: pip install "qdx[openvino]"'
         in qdx("targets", "openvino").out.splitlines()
     )
     assert "not installed" in qdx("targets").out

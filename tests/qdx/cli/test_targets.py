@@ -25,7 +25,7 @@ def test_a_file_is_described(qdx, own):
     done = qdx("targets", own)
 
     assert done.status == 0
-    assert done.out.splitlines()[:2] == ["target       mine", "description  one of mine"]
+    assert done.out.splitlines()[:2] == ["target           mine", "description      one of mine"]
     assert json.loads(qdx("targets", own, "--json").out)["name"] == "mine"
 
 

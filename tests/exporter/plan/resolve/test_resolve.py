@@ -215,6 +215,14 @@ def test_a_component_in_which_float16_overflows_is_wider(stores, becomes):
         (becomes, becomes),
     ]
     assert ("force_upcast" in resolved.components[1].why) == (becomes != "float16")
+    chosen = {
+        one.value: (one.by, "force_upcast" in one.why)
+        for one in resolved.chosen
+        if one.name == "float"
+    }
+    assert chosen == {"float16": ("rules[0]", False)} | (
+        {} if becomes == "float16" else {becomes: (target.name, True)}
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from qdx.exporter.plan import examine, resolve
 from qdx.exporter.plan.resolve.feasibility import Offer
 from qdx.exporter.plan.resolve.totals import (
     component_totals,
+    computed_floats,
     precisions_of,
     totals_of,
     weight_bytes,
@@ -107,6 +108,19 @@ def test_narrow_weights_in_a_wider_type_take_its_bytes():
 def test_precisions_are_named_by_both_sides():
     assert precisions_of(one({"dtype": "int4"})) == {"int4 x float32": 1}
     assert precisions_of(one({"dtype": "int8"}, inputs={"dtype": "int5"})) == {"int8 x int5": 1}
+
+
+def test_floats_are_named_by_the_type_that_they_are_computed_in():
+    rule = {"select": {"component": "unet", "op": "linear"}, "weights": INT8}
+    resolved = resolve(plan_of(rule), ["unet", "vae"], load_target("tensorrt"), SITES)
+    sums = component_totals(resolved)
+
+    assert computed_floats(resolved) == {"unet": "float16", "vae": "float16"}
+    assert set(sums["unet"].macs_by_precision) == {
+        "activations x float16",
+        "float16 x float16",
+        "int8 x float16",
+    }
 
 
 def test_sums_of_components():

@@ -54,7 +54,6 @@ class ReferenceWriter:
         bundle: Whose reference it is.
         work: A folder for tensors until then.
         memory: Keeps answers for other verifications; None keeps none.
-        limit_bytes: Of what quantizers are given, see `LOCKSTEP_LIMIT_BYTES`.
 
     Raises:
         UsageError: The output is taken by something else, or the bundle needs its model to be opened.
@@ -67,7 +66,6 @@ class ReferenceWriter:
         work: Path,
         *,
         memory: Memory | None,
-        limit_bytes: int = LOCKSTEP_LIMIT_BYTES,
     ) -> None:
         check_output(output, bundle)
         self._output = Path(os.path.abspath(output))  # noqa: PTH100 - the last part stays the user's name
@@ -75,7 +73,7 @@ class ReferenceWriter:
         (work / VALUES).mkdir()
         self._folder = TensorFolder(work / VALUES)
         self.answers = AnswersKept(self._folder, memory)
-        self.lockstep = LockstepKept(self._folder, limit_bytes)
+        self.lockstep = LockstepKept(self._folder, LOCKSTEP_LIMIT_BYTES)
 
     def write(
         self,

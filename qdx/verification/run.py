@@ -201,9 +201,8 @@ def stored_runs(
         audits = audit_bundle(opened.bundle, resolved, opened.progress)
         audited = Audited(stored.model, audits)
     computed = ", ".join(f"{name} {one}" for name, one in stored.versions.items() if name in _NAMED)
-    use = ReferenceUse(
-        notes=[f"the reference was stored in {stored.name}, computed with {computed}"]
-    )
+    notes = [f"the reference was stored in {stored.name}, computed with {computed}"]
+    use = ReferenceUse(notes=notes + ([] if stored.model is None else stored.model.notes))
     return Runs(stored.specs, stored.recorded, stored.other_shape, use, audited, UNKNOWN)
 
 

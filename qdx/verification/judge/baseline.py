@@ -1,14 +1,15 @@
 """Regressions against an earlier verification: measures that are worse than they were by more than a tolerance.
 
 The tolerance is a decision of principle, and no measurement of what is judged: a decibel of error, unless the user says
-another number; of bounded measures the same decibel in their distance from the best; nothing of what is counted. Where
-several runs were made, their means are compared, and half of the 95 % interval of the difference is added: a regression is
-a drop that is certainly more than the tolerance.
+another number; of bounded measures the same decibel in their distance from the best; nothing of what is counted. Of several
+runs the means are compared; from five on, half of the 99 % interval of their difference is added, so that a regression is a
+drop that is almost certainly more than the tolerance. Of other seeds, only what was measured in every run is compared.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -18,7 +19,6 @@ from qdx.exporter.plan.schema.gates import Gates
 from qdx.verification.judge.gates import Gate, at_least, at_most
 from qdx.verification.judge.measures import Measure, compared_measures, measures_of
 from qdx.verification.judge.scales import SCALES
-from qdx.verification.measure.intervals import bootstrap
 from qdx.verification.measure.samples import run_label
 from qdx.verification.stored.baseline import StoredBaseline, StoredMeasure
 from qdx.verification.stored.measurements import Measurements
@@ -34,6 +34,10 @@ DROP_DB: Final = 1.0
 """A quarter more error energy: less is what other kernels, thread counts and re-exports make of the same plan."""
 RUNS_AT_LEAST: Final = 5
 """From so many runs on, the mean says something of runs that were not made: other seeds may be compared then."""
+_STUDENT_99: Final = (
+    63.66, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169, 3.106, 3.055, 3.012, 2.977, 2.947,
+)  # fmt: skip
+"""Student's t for an interval of 99 %, of 1 to 15 degrees of freedom; beyond, the last is a little too wide."""
 
 Run = tuple[int, tuple[str, ...]]
 """Its seed and its prompts."""
@@ -113,19 +117,27 @@ def baseline_of(
         runs: Of this verification.
         drop_db: How much worse a measure in decibels may be.
     """
+    paired = tuple(runs) == runs_of(earlier)
     measures = compared_measures(earlier, contract).values()
+    taken = [one for one in measures if paired or _of_all_runs(one)]
     return StoredBaseline(
         source=source,
         bundle=earlier.bundle,
         drop_db=drop_db,
-        paired=tuple(runs) == runs_of(earlier),
+        paired=paired,
         measures=tuple(
             StoredMeasure(
                 name=one.name, scale=one.scale_name, values=tuple(map(finite_or_none, one.values))
             )
-            for one in measures
+            for one in taken
         ),
+        left_out=tuple(one.name for one in measures if one not in taken),
     )
+
+
+def _of_all_runs(measure: Measure) -> bool:
+    """Whether a measure can be held against that of other seeds: it has a value of each run, or depends on none."""
+    return len(measure.values) >= RUNS_AT_LEAST or measure.scale_name == "share"
 
 
 def baseline_gates(baseline: StoredBaseline | None, found: Measurements) -> tuple[Gate, ...]:
@@ -171,16 +183,22 @@ def _mean(scores: Sequence[float]) -> float:
 
 
 def _noise(now: Sequence[float], before: Sequence[float], *, paired: bool) -> float:
-    """Half of the 95 % interval of the mean difference; none of single runs, or where there is no number."""
+    """Half of the 99 % interval of the mean difference; none of few runs, or where there is no number."""
     if paired:
-        return _half([one - other for one, other in zip(now, before, strict=True)])
-    return math.hypot(_half(now), _half(before))
+        differences = [one - other for one, other in zip(now, before, strict=True)]
+        squares, count = _square_error(differences), len(differences)
+    else:
+        squares, count = _square_error(now) + _square_error(before), min(len(now), len(before))
+    if count < RUNS_AT_LEAST or not math.isfinite(squares):
+        return 0.0
+    return _STUDENT_99[min(count - 1, len(_STUDENT_99)) - 1] * math.sqrt(squares)
 
 
-def _half(values: Sequence[float]) -> float:
-    interval = bootstrap(values)
-    half = max(interval.mean - interval.low, interval.high - interval.mean)
-    return half if math.isfinite(half) else 0.0
+def _square_error(scores: Sequence[float]) -> float:
+    """Of the mean."""
+    if len(scores) < RUNS_AT_LEAST or not all(map(math.isfinite, scores)):
+        return math.nan
+    return statistics.variance(scores) / len(scores)
 
 
 def _note(before: StoredMeasure, earlier: Sequence[float], noise: float) -> str:

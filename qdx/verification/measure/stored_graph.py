@@ -102,6 +102,15 @@ class StoredModel:
         """Multiply-accumulates of one call of each graph."""
         return {where: graph.macs for where, graph in self.quantized.items()}
 
+    @property
+    def notes(self) -> list[str]:
+        """Where not all calls that lockstep compares were stored, and why."""
+        return [
+            f"{where}: {len(graph.calls)} calls are compared quantizer by quantizer: {graph.why_not}"
+            for where, graph in self.quantized.items()
+            if graph.why_not
+        ]
+
 
 class StoredValues:
     """The values of a stored graph in some calls; see `Computed`.

@@ -80,6 +80,11 @@ def _whose(report: StoredReport) -> str:
         lines.append(f"judged by {report.contract_source}, not by the contract in the bundle")
     if report.baseline is not None:
         lines.append(f"held against {report.baseline.source}, a report of {report.baseline.bundle}")
+        if report.baseline.left_out:
+            names = ", ".join(report.baseline.left_out)
+            lines.append(
+                f"not compared with it, being of the first run and its seed alone: {names}"
+            )
     return "\n".join(lines)
 
 

@@ -40,6 +40,7 @@ class StoredBaseline(Stored):
         drop_db: How much worse a measure in decibels may be.
         paired: Whether it made the same runs, so that each is compared with its own.
         measures: What it measured.
+        left_out: Names of measures that are not compared: of the first run alone, where the runs are others.
     """
 
     source: str
@@ -47,3 +48,4 @@ class StoredBaseline(Stored):
     drop_db: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
     paired: bool
     measures: tuple[StoredMeasure, ...]
+    left_out: tuple[str, ...] = ()

@@ -14,6 +14,8 @@ from qdx.verification.judge.measures import measures_of
 from qdx.verification.judge.scales import SCALES
 from qdx.verification.judge.verdict import verdict_of
 from qdx.verification.measure.components import MethodResult
+from qdx.verification.measure.lockstep import LockstepCall
+from qdx.verification.measure.lockstep_runs import LockstepResult
 from qdx.verification.measure.picture import OutputResult, PipelineResult
 from qdx.verification.measure.samples import RunResult, RunSpec, Samples
 from tests.support.judging import call_result, report_of
@@ -33,13 +35,15 @@ def one(sqnr_db: float = 40.0, psnr_db: float = 30.0, ssim: float = 0.95, **more
     return report_of([method(sqnr_db)], pipeline=picture(psnr_db, ssim), **more)
 
 
-def several(values, *, first_seed=0, prompt="a red circle"):
+def several(values, *, first_seed=0, prompt="a red circle", **more):
     """A report of several runs, whose pictures and calls have these decibels."""
     runs = tuple(
         RunResult(RunSpec({"prompt": prompt}, first_seed + n), (method(v + 10),), picture(v), None)
         for n, v in enumerate(values)
     )
-    return report_of([method(values[0] + 10)], pipeline=picture(values[0]), samples=Samples(runs))
+    return report_of(
+        [method(values[0] + 10)], pipeline=picture(values[0]), samples=Samples(runs), **more
+    )
 
 
 def gates_against(before, after, drop_db=1.0):
@@ -114,7 +118,7 @@ def test_a_scale_gives_back_its_values_and_more_is_better(name):
 def test_the_noise_of_several_runs_does_not_alarm_and_a_drop_of_all_does():
     before = CHANCE.normal(30, 2, 8)
     for _ in range(20):
-        noise = CHANCE.normal(0, 1, 8)
+        noise = CHANCE.normal(0, 0.5, 8)
 
         assert failed(several(before), several(before + noise)) == []
         assert failed(several(before), several(before - 3 + noise)) == [
@@ -128,6 +132,21 @@ def test_other_seeds_are_compared_by_their_means():
 
         assert failed(before, several(after, first_seed=50)) == []
         assert "baseline.pipeline.psnr_db" in failed(before, several(after - 5, first_seed=50))
+
+
+def test_of_other_seeds_what_one_run_measured_is_not_compared_and_that_is_said():
+    lockstep = {"quantized": frozenset({"unet.forward"}), "lockstep": (LockstepCall(
+        "unet.forward", 0, LockstepResult.at({"mid": {"sqnr_db": 50.0}})),)}  # fmt: skip
+    before = several([30.0] * 8, **lockstep)
+    after = several([30.0] * 8, first_seed=50, **lockstep)
+    kept = baseline_of(before.stored, "old", after.contract, runs_of(after.stored), 1.0)
+
+    assert kept.left_out == ("unet.forward.lowering.sqnr_db",)
+    assert (
+        "unet.forward.lowering.sqnr_db"
+        in str(replace(after, baseline=kept).judged()).splitlines()[1]
+    )
+    assert "baseline.unet.forward.lowering.sqnr_db" in gates_against(before, before)
 
 
 COMPARED = {

@@ -103,6 +103,7 @@ for _command in (
     if _command.callback is not None:
         _command.callback = everywhere(_command.callback)
 cache.app.callback()(everywhere(cache.show))
+plan.app.callback()(everywhere(plan.begin))
 
 
 def _show_version(value: bool) -> None:

@@ -175,7 +175,7 @@ def _complete(words: Sequence[str], *, debug: bool) -> int:
         assert isinstance(root, HelpGroup)
         sys.stdout.write(answer(root, words))
         sys.stdout.flush()
-    except Exception as failure:  # noqa: BLE001 - whatever it is, nobody can read it there
+    except BaseException as failure:  # noqa: BLE001 - whatever it is, nobody can read it there
         if debug:
             traceback.print_exception(failure)
         return _DEFECT

@@ -15,8 +15,9 @@ class GroupWithDefault(HelpGroup):
     default: ClassVar[str] = "show"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts the name of the default command in front of arguments without one."""
-        own = {*self.commands, *ctx.help_option_names}
-        if args and args[0] not in own:
-            args = [self.default, *args]
+        """Puts the name of the default command in front of arguments without one, behind the group's own flags."""
+        flags = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        index = next((index for index, word in enumerate(args) if word not in flags), len(args))
+        if index < len(args) and args[index] not in self.commands:
+            args = [*args[:index], self.default, *args[index:]]
         return super().parse_args(ctx, args)

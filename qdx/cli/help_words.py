@@ -54,10 +54,10 @@ _EXPORT: Final = f"qdx export samples/shapes --target openvino --plan w8 {_CALL}
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
         _EXPORT,
-        "qdx verify out/shapes --model samples/shapes",
+        "qdx verify out/shapes --model samples/shapes --report out/report",
         "qdx run out/shapes --prompt 'a red circle' -o red.png",
     ),
-    "export": (f"{_EXPORT} --force",),
+    "export": (_EXPORT,),
     "calibrate": (
         f"qdx calibrate samples/shapes --plan w8a8 {_CALL} -o out/ranges.safetensors",
         "qdx export samples/shapes --target openvino --plan w8a8 --ranges out/ranges.safetensors -o out/w8a8",

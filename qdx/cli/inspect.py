@@ -15,6 +15,7 @@ from qdx.cli.lint import show_findings
 from qdx.cli.options import AsJson, Call, Variant, read_call
 from qdx.cli.output import emit, plain, size, table, visible
 from qdx.cli.precision_words import precision_words
+from qdx.cli.site_choice import chosen_sites
 from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def command(
     sites: Annotated[
         bool, typer.Option("--sites", help="Trace a pipeline and list what a plan can address.")
     ] = False,
+    component: Annotated[
+        str | None,
+        typer.Option("--component", metavar="COMPONENT", help="With --sites: of this one alone."),
+    ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", metavar="ROLE", help="With --sites: of this role, or of `attn.*`."),
+    ] = None,
     lint: Annotated[
         bool,
         typer.Option(
@@ -55,11 +64,16 @@ def command(
             )
         show_findings(path, as_json=as_json)
         return
+    given = {"--component": component, "--role": role}
+    if not sites and any(given.values()):
+        name = next(name for name, value in given.items() if value)
+        raise UsageError(f"{name} is given without --sites", hint="add --sites, which lists them")
     if sites:
         from qdx.cli.early import check_model
 
         check_model(path)
         data = _describe_sites(path, read_call(call) or {}, variant)
+        data["graphs"] = chosen_sites(data["graphs"], component, role)
         emit(data, as_json=as_json, text=_sites_text(data))
         return
     if (path / _MANIFEST).exists():

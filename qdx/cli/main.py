@@ -106,6 +106,8 @@ for _command in (
     if _command.callback is not None:
         _command.callback = everywhere(_command.callback)
 cache.app.callback()(everywhere(cache.show))
+plan.app.callback()(everywhere(plan.begin))
+report.app.callback()(everywhere(report.begin))
 
 
 def _show_version(value: bool) -> None:
@@ -178,7 +180,7 @@ def _complete(words: Sequence[str], *, debug: bool) -> int:
         assert isinstance(root, HelpGroup)
         sys.stdout.write(answer(root, words))
         sys.stdout.flush()
-    except Exception as failure:  # noqa: BLE001 - whatever it is, nobody can read it there
+    except BaseException as failure:  # noqa: BLE001 - whatever it is, nobody can read it there
         if debug:
             traceback.print_exception(failure)
         return _DEFECT

@@ -31,6 +31,10 @@ app: Final = typer.Typer(
 )
 
 
+def begin() -> None:
+    """Takes the options that stand before the command."""
+
+
 @app.command("new")
 def new(
     preset: Annotated[

@@ -11,7 +11,7 @@ from qdx.cli.default_command import GroupWithDefault
 from qdx.cli.options import AsJson
 from qdx.cli.output import alert, emit, say
 
-__all__ = ["app"]
+__all__ = ["app", "begin"]
 
 app: Final = typer.Typer(
     help="Judge stored verifications again, compare two, or list many. `qdx report DIR` is `qdx report show DIR`.",
@@ -24,6 +24,10 @@ app: Final = typer.Typer(
 _Report = Annotated[
     Path, typer.Argument(metavar="REPORT", help="A report.json, or the folder of it.")
 ]
+
+
+def begin() -> None:
+    """Takes the options that stand before the command."""
 
 
 @app.command("show")

@@ -137,6 +137,14 @@ def test_components_of_the_model_on_the_line(told, model, quote):
     assert told("export", "--components", "unet,v", folder)[1] == []
 
 
+def test_roles(told, model):
+    assert told("inspect", model, "--role", "attn.q") == (
+        "none",
+        ["attn.q", "attn.qk_in", "attn.qkv"],
+    )
+    assert told("inspect", model, "--component", "") == ("none", ["unet", "vae"])
+
+
 def test_variants_of_the_model_on_the_line(told, model):
     for name in ("diffusion_pytorch_model.fp16.safetensors", "m.ema-00001-of-00002.safetensors"):
         (model / "unet" / name).touch()

@@ -75,6 +75,9 @@ LIBRARIES = "torch numpy diffusers transformers onnx onnxruntime openvino rich"
             LIBRARIES,
         ),  # typer itself uses pydantic for the options of a command
         (["targets"], LIBRARIES),
+        (["cache"], LIBRARIES),
+        (["completion", "zsh"], LIBRARIES),
+        (["__complete", ""], f"{LIBRARIES} pydantic"),
         (["plan", "check", "float16"], LIBRARIES),
         (["plan", "check", "int3"], LIBRARIES),
         (["plan", "check", "w8a8"], LIBRARIES),

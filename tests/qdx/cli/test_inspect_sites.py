@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from qdx.cli.site_choice import chosen_sites
+from qdx.exporter.errors import UsageError
 from tests.support.tiny import build
 
 
@@ -42,3 +45,44 @@ def test_a_bundle_has_no_sites(qdx, tmp_path):
 
     assert done.status != 0
     assert "model_index.json" in done.err
+
+
+def site(key, role):
+    return {"key": key, "role": role}
+
+
+CONV, QUERY, OUT = site("conv_in", "first"), site("to_q", "attn.q"), site("to_out", "attn.out")
+UNET = {"graph": "unet.forward", "macs": 7, "sites": [CONV, QUERY, OUT]}
+VAE = {"graph": "vae.decode", "macs": 5, "sites": [CONV]}
+
+
+@pytest.mark.parametrize(
+    ("component", "role", "expected"),
+    [
+        (None, None, [UNET, VAE]),
+        ("vae", None, [VAE]),
+        ("*", "attn.*", [{**UNET, "sites": [QUERY, OUT]}]),
+        ("unet", "first", [{**UNET, "sites": [CONV]}]),
+    ],
+)
+def test_sites_of_a_component_and_of_a_role(component, role, expected):
+    assert chosen_sites([UNET, VAE], component, role) == expected
+
+
+@pytest.mark.parametrize(
+    ("component", "role", "words"),
+    [
+        (None, "attention", "--role: `attention` is none of this pipeline's, expected one of attn.out, attn.q, first"),
+        ("text_encoder", None, "--component: `text_encoder` is none of this pipeline's, expected one of unet, vae"),
+        ("vae", "attn.q", "no operation of `vae` has the role `attn.q`"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_refused(component, role, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        chosen_sites([UNET, VAE], component, role)
+
+
+def test_roles_are_of_sites(qdx, tmp_path):
+    done = qdx("inspect", tmp_path, "--role", "first")
+
+    assert (done.status, done.err.splitlines()[0]) == (2, "error: --role is given without --sites")

@@ -105,6 +105,7 @@ def test_zsh(folder):
         "qdx export shapes --plan=w8a": "qdx export shapes --plan=w8a8 ",
         "qdx export shapes --target openv": "qdx export shapes --target openvino ",
         "qdx plan check my": r"qdx plan check my\ plan.json ",
+        "qdx export shapes --plan=my": r"qdx export shapes --plan=my\ plan.json ",
         "qdx export sh": "qdx export shapes/",
     }
 

@@ -86,9 +86,21 @@ def test_both_exclude_each_other(qdx, verifier, arguments):
     )
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in {("plan",), ("report",)}])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_takes_both(qdx, command):
     text = qdx(*command, "--help").out
 
     assert "--quiet" in text
     assert "--verbose" in text
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--verbose"])
+def test_a_group_takes_both_before_its_command(qdx, option):
+    assert qdx("plan", option, "check", "w8").status == 0
+    assert qdx("cache", option, "clear").status == 0
+
+
+def test_quiet_leaves_nothing_but_the_data(qdx, tmp_path):
+    done = qdx("plan", "new", "w8", "-o", tmp_path / "plan.json", "--quiet")
+
+    assert (done.status, done.out, done.err) == (0, "", "")

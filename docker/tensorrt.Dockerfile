@@ -14,10 +14,10 @@ COPY targets /source/targets
 COPY backends /source/backends
 COPY qdx /source/qdx
 
-# The image's own TensorRT stays: the environment sees the packages of its system.
-RUN python3 -m venv --system-site-packages /opt/qdx \
- && /opt/qdx/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "torch==$TORCH_VERSION" \
- && /opt/qdx/bin/pip install --no-cache-dir "/source[tensorrt]"
+# The image's own TensorRT stays: the environment sees the packages of its system, and takes the system's pip.
+RUN python3 -m venv --without-pip --system-site-packages /opt/qdx \
+ && python3 -m pip --python /opt/qdx install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "torch==$TORCH_VERSION" \
+ && python3 -m pip --python /opt/qdx install --no-cache-dir "/source[tensorrt]"
 
 FROM nvcr.io/nvidia/tensorrt:25.10-py3
 

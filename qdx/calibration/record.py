@@ -75,7 +75,7 @@ def calibrate(
         Ranges from two prompts, used by an export::
 
             qdx.calibrate("MODEL", plan="w8a8", output="ranges", prompts=["a cat", "a dog"])
-            qdx.export("MODEL", target="openvino", plan="w8a8", ranges=Path("ranges"), output="bundle")
+            qdx.export("MODEL", target=target, plan="w8a8", ranges=Path("ranges"), output="bundle")
 
     Args:
         model: A diffusers pipeline folder, or a pipeline in memory.

@@ -130,9 +130,9 @@ def export(
     """Traces a pipeline and lowers it to a target, all or nothing.
 
     Example:
-        An 8-bit bundle of a pipeline folder, for OpenVINO::
+        A bundle with weights of 8 bits, for a target such as `openvino`::
 
-            result = qdx.export("MODEL", target="openvino", plan="w8", output="bundle")
+            result = qdx.export("MODEL", target=target, plan="w8", output="bundle")
             print(result.size_bytes)
 
     Args:

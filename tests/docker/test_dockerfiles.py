@@ -53,7 +53,11 @@ def faults(name, text):
     wrong += [f"{one} is not in the tree" for one in sources if not (ROOT / one).exists()]
     wrong += [f"{one} is kept out by .dockerignore" for one in sources - CONTEXT]
     wrong += [f"{one} is not copied" for one in NEEDED - sources]
-    installs = [one for words in every["RUN"] for one in re.findall(r"pip install [^&]*", words)]
+    installs = [
+        one
+        for words in every["RUN"]
+        for one in re.findall(r"pip (?:--python \S+ )?install [^&]*", words)
+    ]
     wrong += [f"{one}: keeps a cache" for one in installs if "--no-cache-dir" not in one]
     extras = {extra for one in installs for extra in re.findall(r"/source\[(\w+)\]", one)}
     if extras != {name} or name not in PROJECT["optional-dependencies"]:

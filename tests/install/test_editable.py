@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,24 @@ def test_another_mode_of_setuptools_is_left_as_it_is(tree, tmp_path):
     (line,) = path.read_text().splitlines()
 
     assert Path(line).is_relative_to(tree / "build")
+
+
+@pytest.mark.slow
+def test_a_system_without_links_installs_all_the_same(tree, tmp_path):
+    code = (
+        "import editable, pathlib\n"
+        "def refuse(*_, **__): raise OSError('a privilege is missing')\n"
+        "pathlib.Path.symlink_to = refuse\n"
+        f"editable.build_editable({str(tmp_path)!r})"
+    )
+    done = run(sys.executable, "-c", code, cwd=tree, env={"PYTHONPATH": str(tree / "install")})
+
+    assert done.returncode == 0
+    assert "no links: a privilege is missing" in done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = [name for name in archive.namelist() if name.endswith(".pth")]
+        assert len(archive.read(path).decode().splitlines()) == 1
 
 
 @pytest.mark.slow

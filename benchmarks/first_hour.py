@@ -172,7 +172,9 @@ def run_process(step: Step, place: Path) -> Answer:
             text=True,
             check=False,
         )
-        answer = Answer(step, done.returncode, done.stdout, done.stderr, time.perf_counter() - begun)
+        answer = Answer(
+            step, done.returncode, done.stdout, done.stderr, time.perf_counter() - begun
+        )
         if best is None or answer.time_s < best.time_s:
             best = answer
         if best.time_s <= LIMIT_S:
@@ -222,8 +224,18 @@ def transcript(answers: Sequence[Answer], place: Path) -> str:
         f"{max(light, default=0):.2f} s, the median one {sorted(light)[len(light) // 2] if light else 0:.2f} s.",
     ]
     for answer in answers:
-        text = (answer.out + answer.err).replace(str(place.resolve()), "PLACE").replace(str(place), "PLACE")
-        lines += ["", f"## `{answer.step.line}`", "", f"{answer.time_s:.2f} s, exit status {answer.status}", ""]
+        text = (
+            (answer.out + answer.err)
+            .replace(str(place.resolve()), "PLACE")
+            .replace(str(place), "PLACE")
+        )
+        lines += [
+            "",
+            f"## `{answer.step.line}`",
+            "",
+            f"{answer.time_s:.2f} s, exit status {answer.status}",
+            "",
+        ]
         lines += ["```text", *_shortened(text.rstrip().splitlines()), "```"]
         lines += [f"* **{fault}**" for fault in faults_of(answer)]
     return "\n".join(lines) + "\n"
@@ -236,7 +248,9 @@ def _shortened(lines: list[str]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("-o", "--output", type=Path, help="file for the transcript; standard output by default")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="file for the transcript; standard output by default"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="qdx-first-hour-") as folder:
         place = Path(folder)
@@ -246,7 +260,10 @@ def main() -> None:
             answers.append(answer)
             faults = faults_of(answer)
             words = f"  {'; '.join(faults)}" if faults else ""
-            print(f"{answer.time_s:6.2f} s  {answer.status:3}  {answer.step.line}{words}", file=sys.stderr)
+            print(
+                f"{answer.time_s:6.2f} s  {answer.status:3}  {answer.step.line}{words}",
+                file=sys.stderr,
+            )
         text = transcript(answers, place)
     if given.output is None:
         print(text, end="")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.progress import SILENT, Progress
+from qdx.runtime.methods import WrongShape
+from qdx.runtime.sizes import in_the_users_words
 from qdx.verification.compare import Comparison
 from qdx.verification.judge.evaluate import gates_of
 from qdx.verification.measure.score import load_score
@@ -103,7 +105,11 @@ def verify(
         # A budget says by itself how long comparing takes.
         runs = run_reference(opened, request, work, told=budget_s is None)
         comparison = Comparison(opened, methods, runs, work, judge, budget_s)
-        measured = comparison.report(localize=localize)
+        try:
+            measured = comparison.report(localize=localize)
+        except WrongShape as error:
+            manifest = opened.bundle.manifest
+            raise in_the_users_words(error, manifest, runs.specs[0].call) from error
     found = replace(measured, gates=gates_of(measured.contract, measured.stored))
     if destination is not None:
         write_report(found, destination)

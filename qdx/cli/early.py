@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qdx.bundle.manifest import MANIFEST_NAME, parse_manifest
 from qdx.bundle.no_bundle import check_is_bundle
 from qdx.exporter.capture.no_pipeline import check_is_pipeline
 from qdx.exporter.errors import InvalidBundle
+from qdx.exporter.files import read_bytes
+from qdx.exporter.limits import JSON_LIMIT_BYTES
 from qdx.runtime import call_check
 
 __all__ = ["check_bundle", "check_bundle_and_model", "check_call", "check_model"]
@@ -43,7 +46,7 @@ def check_bundle_and_model(bundle: Path, model: Path | None) -> None:
     try:
         check_is_bundle(bundle)
     except InvalidBundle as bad:
-        if model is not None and (model / "qdx.json").is_file():
+        if model is not None and (model / MANIFEST_NAME).is_file():
             raise InvalidBundle(
                 bad.message,
                 hint=f"the two are in each other's place: BUNDLE is {model}, --model {bundle}",
@@ -58,10 +61,10 @@ def check_call(bundle: Path, arguments: Mapping[str, Any]) -> None:
     Raises:
         UsageError: With what the bundle was exported with.
     """
-    from qdx.bundle.reader import read_listing
-
+    file = bundle / MANIFEST_NAME
     try:
-        manifest, _ = read_listing(bundle.absolute())
+        data = read_bytes(file, JSON_LIMIT_BYTES, error=InvalidBundle)
+        manifest = parse_manifest(data, source=str(file))
     except InvalidBundle:
         return  # whoever opens it says so, with every digest checked
     call_check.check_call(manifest, {**manifest.call, **arguments})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -127,11 +127,7 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
-    # The bundle and the model are looked at before anything heavy is imported.
-    from qdx.cli.early import check_bundle_and_model, check_call
-
-    check_bundle_and_model(bundle, model)
-    check_call(bundle, arguments or {})
+    _check_early(bundle, model, arguments or {}, report)
     from qdx.calibration.prompts import read_prompts
     from qdx.verification.verify import verify
 
@@ -173,3 +169,20 @@ def command(
     if found.get("lockstep") and not localize and reference is None:
         say("\nhint: --localize names the operations at which the error enters")
     raise typer.Exit(1)
+
+
+def _check_early(
+    bundle: Path, model: Path | None, arguments: dict[str, Any], report: Path | None
+) -> None:
+    """Looks at the bundle and the model before anything heavy is imported; the report folder is told of a refusal."""
+    from qdx.cli.early import check_bundle_and_model, check_call
+
+    def check(bundle: Path, *, report: Path | None) -> None:  # noqa: ARG001  # who is told reads it
+        check_bundle_and_model(bundle, model)
+        check_call(bundle, arguments)
+
+    if report is not None:
+        from qdx.verification.report.refusal import tells_refusals
+
+        check = tells_refusals(check)
+    check(bundle, report=report)

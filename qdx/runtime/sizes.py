@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from qdx.bundle.manifest import Manifest
 
-__all__ = ["check_size", "refuse_other_sizes"]
+__all__ = ["check_size", "in_the_users_words", "refuse_other_sizes"]
 
 
 def refuse_other_sizes(pipeline: DiffusionPipeline, manifest: Manifest) -> None:
@@ -47,17 +47,23 @@ def refuse_other_sizes(pipeline: DiffusionPipeline, manifest: Manifest) -> None:
         try:
             return original(self, *args, **kwargs)
         except WrongShape as error:
-            raise _in_the_users_words(error, manifest, {**defaults, **given}) from error
+            raise in_the_users_words(error, manifest, {**defaults, **given}) from error
 
     pipeline.__class__ = type(
         kind.__name__, (kind,), {"__call__": checked, "__module__": kind.__module__}
     )
 
 
-def _in_the_users_words(
+def in_the_users_words(
     error: WrongShape, manifest: Manifest, call: Mapping[str, Any]
 ) -> UsageError:
-    """What an artifact did not take, as what the user asked for; the error itself where that does not tell."""
+    """What an artifact did not take, as what the user asked for; the error itself where that does not tell.
+
+    Args:
+        error: Of the artifact.
+        manifest: Of its bundle.
+        call: Arguments of the pipeline, with its own defaults where none were given.
+    """
     if error.batches is not None:
         return batch_words(manifest, *error.batches, call) or error
     if not error.is_size or manifest.sizes is None or manifest.shapes != "static":

@@ -13,6 +13,8 @@ from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.progress import SILENT, Progress
+from qdx.runtime.methods import WrongShape
+from qdx.runtime.sizes import in_the_users_words
 from qdx.verification.compare import Comparison
 from qdx.verification.held import Held
 from qdx.verification.judge.baseline import DROP_DB
@@ -167,7 +169,11 @@ def verify(
         comparison = Comparison(
             opened, methods, runs, work, scoring, budget_s, writer, began_s=began_s
         )
-        measured = comparison.report(localize=localize)
+        try:
+            measured = comparison.report(localize=localize)
+        except WrongShape as error:
+            manifest = opened.bundle.manifest
+            raise in_the_users_words(error, manifest, runs.specs[0].call) from error
     if held is not None:
         measured = held.with_baseline(measured)
     found = measured.judged()

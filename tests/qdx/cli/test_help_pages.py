@@ -11,7 +11,10 @@ from tests.support.command_lines import parse, run_line
 from tests.support.command_names import COMMANDS
 from tests.support.layers import ROOT
 
-HEAVY = {"", "export", "calibrate", "run", "verify", "report", "bench", "plan show", "doctor"}
+HEAVY = {
+    *("", "export", "calibrate", "run", "verify", "bench", "plan show", "doctor"),
+    *("report", "report show", "report diff", "report index"),
+}
 """Examples that compute, or need what others have written."""
 ON_A_GPU = {"build"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,8 +13,11 @@ from tests.support.command_names import COMMANDS
 
 
 @pytest.fixture
-def verifier(monkeypatch):
+def verifier(facades, monkeypatch):
     """Stands for the function behind `qdx verify`: it has a task of two calls, and fails where asked."""
+    for name in ("good", "failed", "bad"):
+        Path(name).mkdir()
+        Path(name, "qdx.json").write_text("{}")
 
     def verify(bundle, *, progress, **_options):
         progress.say("verifying takes about 2 s")

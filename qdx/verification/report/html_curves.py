@@ -76,7 +76,7 @@ def lowering_section(report: StoredReport) -> Markup:
             Line("worst place", [(call.index, call.value("sqnr_db")) for call in calls], 0),
             Line("median", [(call.index, call.value("median_sqnr_db")) for call in calls], 3),
         ]
-        if len(calls) > 1:
+        if len(calls) > 2:
             across = _across(report, made.get(where))
             title = f"{where}: {LOWERING}, quantizer by quantizer"
             parts.append(curves(title, lines, across=across, up=_DB, unit="dB", bounds=bounds))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from qdx.verification.report.bars import stacked
-from qdx.verification.report.format import NO_NUMBER, TIMES, percent, seconds, size, thousands
+from qdx.verification.report.format import NO_NUMBER, percent, seconds, size, thousands
 from qdx.verification.report.markup import Markup, paragraph, section, table
-from qdx.verification.stored.facts import StoredFacts, StoredTime
+from qdx.verification.stored.facts import StoredFacts
 from qdx.verification.stored.report import StoredReport
 
 __all__ = ["sizes_section"]
@@ -16,7 +16,7 @@ __all__ = ["sizes_section"]
 _FLOAT_BYTES: Final = 4
 _TIME_NOTE: Final = Markup(
     "Times are median calls as the verification made them, one after the other, with everything that it does around "
-    "them: they are no benchmark (<code>qdx bench</code> is)."
+    "them. They are no benchmark (<code>qdx bench</code> is)."
 )
 
 
@@ -86,24 +86,18 @@ def _size_rows(facts: StoredFacts) -> Iterator[tuple[object, ...]]:
 
 def _times(facts: StoredFacts) -> Iterator[Markup]:
     rows = [
-        (where, seconds(one.reference_s), seconds(one.artifact_s), _speed(one))
+        (where, seconds(one.reference_s), seconds(one.artifact_s))
         for where, one in facts.times.items()
         if one.artifact_s is not None
     ]
     if rows:
         yield table(
-            ("call", "PyTorch, float32", "artifact", "PyTorch over artifact"),
+            ("call", "PyTorch, float32", "artifact"),
             rows,
             caption="Time of a call while the bundle was verified",
-            numbers=(1, 2, 3),
+            numbers=(1, 2),
         )
         yield paragraph(_TIME_NOTE, kind="note")
-
-
-def _speed(one: StoredTime) -> str:
-    if not one.reference_s or not one.artifact_s:
-        return NO_NUMBER
-    return f"{one.reference_s / one.artifact_s:.2f} {TIMES}"
 
 
 def _shares(report: StoredReport) -> Markup:

@@ -22,6 +22,7 @@ from qdx.verification.report import read as reading
 from qdx.verification.report.folder import rewrite_pages, write_report
 from qdx.verification.report.read import read_report
 from qdx.verification.report.text import report_text
+from tests.support.full_report import full_report
 from tests.support.judging import CONTRACT, call_result
 from tests.support.judging import report_of as judged
 
@@ -195,6 +196,37 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path, monkeypatc
     with pytest.raises(StorageError):
         rewrite_pages(tmp_path)
     assert read_report(tmp_path / "report.json").ok
+
+
+def test_a_report_from_before_there_were_facts_parts_and_stages_is_read(tmp_path):
+    data = full_report().to_json()
+    del data["facts"]
+    for one in data["audit"]["components"].values():
+        del one["parts"]
+    for site in data["localization"]["sites"]:
+        del site["stage"]
+    found = read_report(write(tmp_path, data))
+
+    assert found.ok
+    assert found.facts is None
+
+
+FACTS = {
+    "a date in words": ("date", "yesterday"),
+    "no date": ("date", GONE),
+    "a negative duration": ("duration_s", -1.0),
+    "a size in words": ("bundle_bytes", "10 MiB"),
+    "an unknown fact": ("speed", 1.0),
+    "a plan without rules": ("plan", {}),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_facts_that_were_altered_out_of_form_are_refused(tmp_path, name):
+    key, value = FACTS[name]
+
+    with pytest.raises(InvalidInput, match=r"facts"):
+        read_report(write(tmp_path, altered(full_report(), ("facts", key), value)))
 
 
 def test_the_contract_is_stored_as_the_plan_has_it():

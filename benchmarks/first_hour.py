@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 __all__ = ["STEPS", "Answer", "Step", "faults_of", "furnish", "play", "run_process", "transcript"]
 
@@ -221,8 +222,7 @@ def transcript(answers: Sequence[Answer], place: Path) -> str:
         "# The first hour",
         "",
         f"{len(answers)} commands; {wrong} answers are not as they must be.",
-        f"The slowest answer without a model took {max(light, default=0):.2f} s, "
-        f"the median one {sorted(light)[len(light) // 2] if light else 0:.2f} s.",
+        f"Answers without a model took {median(light):.2f} s, the slowest {max(light):.2f} s.",
     ]
     for answer in answers:
         text = (

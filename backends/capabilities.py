@@ -31,6 +31,7 @@ __all__ = [
     "CompilesLate",
     "EngineRecord",
     "Finding",
+    "ImportsPackages",
     "JoinsPackages",
     "Notes",
     "OpensInLockstep",
@@ -104,6 +105,14 @@ class Notes(Protocol):
             profile: The target.
             exported: Names of the components that are exported.
         """
+
+
+@runtime_checkable
+class ImportsPackages(Protocol):
+    """Imports its packages in a way of its own, such as without what they would report over the network."""
+
+    def import_package(self, distribution: str) -> None:
+        """Imports one by the name under which it is installed; raises whatever the import raises."""
 
 
 @runtime_checkable

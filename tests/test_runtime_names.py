@@ -14,6 +14,7 @@ ALLOWED = {
     "qdx/__init__.py": 'target="openvino"',
     "qdx/cli/build.py": "a target such as `tensorrt`",
     "qdx/cli/export.py": "`swift`: Core ML packages",
+    "qdx/cli/help_words.py": "qdx ",
     "qdx/cli/inspect.py": "a target such as `tensorrt`",
     "qdx/compile/export.py": "such as `openvino`",
 }

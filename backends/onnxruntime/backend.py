@@ -107,6 +107,13 @@ class OnnxRuntimeBackend:
         del folders
         return Proof("device-verified", f"ONNX Runtime {version('onnxruntime')}")
 
+    def import_package(self, distribution: str) -> None:
+        """Without its telemetry."""
+        from qdx.backends.onnx.package import onnxruntime
+
+        del distribution  # they all are imported by one name
+        onnxruntime()
+
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and onnxruntime."""
         return {

@@ -120,6 +120,12 @@ class OpenVinoBackend:
         del folders
         return Proof("device-verified", f"OpenVINO {version('openvino')}")
 
+    def import_package(self, distribution: str) -> None:
+        """Without its telemetry."""
+        from qdx.backends.openvino.package import imported
+
+        imported(distribution.replace("-", "_"))
+
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript, openvino, and openvino-tokenizers if installed."""
         packages = ["torch", "onnx-ir", "onnxscript", "openvino"]

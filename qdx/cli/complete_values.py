@@ -161,7 +161,7 @@ def _targets(_: Mapping[str, str]) -> dict[str, str]:
 
 
 def _layouts(_: Mapping[str, str]) -> dict[str, str]:
-    return {"swift": "Core ML packages for Apple's ml-stable-diffusion"}
+    return {"swift": "packages for Apple's ml-stable-diffusion"}
 
 
 def _kinds(_: Mapping[str, str]) -> dict[str, str]:

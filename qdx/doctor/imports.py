@@ -12,11 +12,13 @@ from typing import IO, Any, Final
 
 from qdx.exporter.messages import read_message
 
-__all__ = ["SECONDS", "Import", "import_all"]
+__all__ = ["NO_RUNTIME", "SECONDS", "Import", "import_all"]
 
 SECONDS: Final = 300.0
 """After which the imports are given up; all of them take half a minute from a cold disk."""
 _COMMAND: Final = (sys.executable, "-m", "qdx.doctor.imports_worker")
+NO_RUNTIME: Final = "-"
+"""Stands for the runtime of packages that are none's."""
 _TAIL_BYTES: Final = 4096
 
 
@@ -34,11 +36,16 @@ class Import:
 
 
 def import_all(
-    names: Sequence[str], tell: Callable[[], None], *, seconds: float = SECONDS
+    runtime: str | None,
+    names: Sequence[str],
+    tell: Callable[[], None],
+    *,
+    seconds: float = SECONDS,
 ) -> dict[str, Import]:
     """Imports packages, each after the one before it; where one ends the process, another goes on with the rest.
 
     Args:
+        runtime: Whose packages they are; None where they are no runtime's.
         names: By which the packages are installed.
         tell: Called after each of them.
         seconds: How long a process may take.
@@ -46,17 +53,20 @@ def import_all(
     found: dict[str, Import] = {}
     while len(found) < len(names):
         rest = names[len(found) :]
-        for name, one in zip(rest, _imports(rest, seconds), strict=False):
+        for name, one in zip(rest, _imports(runtime, rest, seconds), strict=False):
             found[name] = one
             tell()
     return found
 
 
-def _imports(names: Sequence[str], seconds: float) -> Iterator[Import]:
+def _imports(runtime: str | None, names: Sequence[str], seconds: float) -> Iterator[Import]:
     """What a process tells of the packages; the last one may be that which ended it."""
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            [*_COMMAND, *names], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
+            [*_COMMAND, runtime or NO_RUNTIME, *names],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=words,
         )
         timer = threading.Timer(seconds, process.kill)
         timer.start()

@@ -1,6 +1,7 @@
-"""The process that imports packages, and asks each what it finds on this machine.
+"""The process that imports packages, and asks what they find on this machine.
 
-Their names are its arguments; a message for each goes to standard output, and what libraries print to standard error.
+Its arguments are the name of a runtime, `-` for none, and the packages, by the names under which they are installed. A
+message for each goes to standard output, and what libraries print to standard error.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from qdx.backends.capabilities import ImportsPackages, Saturates
+from qdx.backends.registry import find_backend
+from qdx.doctor.imports import NO_RUNTIME
 from qdx.exporter.errors import first_line
 from qdx.exporter.messages import write_message
+from qdx.targets import load_target
 
 __all__ = ["main"]
 
@@ -29,33 +33,34 @@ def main() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     warnings.simplefilter("ignore")
-    for name in sys.argv[1:]:
-        write_message(replies, _answer(name))
+    runtime, *names = sys.argv[1:]
+    for name in names:
+        write_message(replies, _answer(runtime, name))
 
 
-def _answer(name: str) -> dict[str, Any]:
+def _answer(runtime: str, name: str) -> dict[str, Any]:
     try:
-        _IMPORTS.get(name, _import)(name)
-        facts = _FACTS[name]() if name in _FACTS else {}
+        facts = _import(name) if runtime == NO_RUNTIME else _import_of(runtime, name)
     except BaseException as error:  # noqa: BLE001 - a package may raise anything, or leave
         return {"fault": f"{type(error).__name__}: {first_line(error)}", "facts": {}}
     return {"fault": "", "facts": facts}
 
 
-def _import(name: str) -> None:
+def _import(name: str) -> dict[str, Any]:
     importlib.import_module(_MODULES.get(name, name.replace("-", "_")))
+    return _torch() if name == "torch" else {}
 
 
-def _import_onnxruntime(_: str) -> None:
-    from qdx.backends.onnx.package import onnxruntime
-
-    onnxruntime()
-
-
-def _import_beside_openvino(name: str) -> None:
-    from qdx.backends.openvino.package import imported
-
-    imported(name.replace("-", "_"))
+def _import_of(runtime: str, name: str) -> dict[str, Any]:
+    """Imports a package of a runtime; the runtime itself tells more."""
+    backend = find_backend(runtime)
+    if isinstance(backend, ImportsPackages):
+        backend.import_package(name)
+    else:
+        _import(name)
+    if isinstance(backend, Saturates) and name == load_target(runtime).distributions[0]:
+        return {"saturates": backend.saturates()}
+    return {}
 
 
 def _torch() -> dict[str, Any]:
@@ -73,34 +78,6 @@ def _torch() -> dict[str, Any]:
         for index, one in found
     ]
     return {"cuda": torch.version.cuda, "devices": devices}
-
-
-def _onnxruntime() -> dict[str, Any]:
-    from qdx.backends.onnx.package import onnxruntime
-    from qdx.backends.onnxruntime.saturation import saturates
-
-    return {"saturates": saturates(), "providers": list(onnxruntime().get_available_providers())}
-
-
-def _openvino() -> dict[str, Any]:
-    from qdx.backends.openvino.package import core
-    from qdx.backends.openvino.saturation import saturates
-
-    return {"saturates": saturates(), "devices": list(core().available_devices)}
-
-
-_IMPORTS: Final[Mapping[str, Callable[[str], None]]] = {
-    # These report their use over the network, unless they are imported so.
-    "nncf": _import_beside_openvino,
-    "onnxruntime": _import_onnxruntime,
-    "openvino": _import_beside_openvino,
-    "openvino-tokenizers": _import_beside_openvino,
-}
-_FACTS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-    "torch": _torch,
-}
 
 
 if __name__ == "__main__":

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 
 from qdx.doctor.imports import Import, import_all
+from qdx.targets import list_targets, load_target
 
 if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
+    from qdx.targets import TargetProfile
 
 __all__ = ["Package", "State", "examine_packages", "requirements"]
-
-_RUNTIMES: Final = ("onnxruntime", "openvino", "coreml", "tensorrt")
-"""Extras that install a runtime."""
-_PROVIDERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),
-    "tensorrt": ("tensorrt_cu13", "tensorrt_cu12"),
-}
-"""Packages under other names that provide the same."""
 
 
 class State(StrEnum):
@@ -68,11 +62,12 @@ class Package:
 
 
 def requirements() -> tuple[tuple[str | None, Requirement], ...]:
-    """What qdx needs here, each with the extra of a runtime that asks for it first, or None."""
+    """What qdx needs here, each with the extra of a runtime that asks for it first, or None where it is always needed."""
     found: dict[str, tuple[str | None, Requirement]] = {}
+    runtimes = sorted({profile.extra for profile in _profiles()})
     for text in importlib.metadata.requires("qdx") or ():
         requirement = Requirement(text)
-        for extra in (None, *_RUNTIMES):
+        for extra in (None, *runtimes):
             marker = requirement.marker
             if marker is None or marker.evaluate({"extra": extra or ""}):
                 found.setdefault(requirement.name, (extra, requirement))
@@ -83,19 +78,27 @@ def requirements() -> tuple[tuple[str | None, Requirement], ...]:
 def examine_packages(progress: Progress) -> tuple[Package, ...]:
     """Looks at every package; those that are installed are imported, the ones of each extra in a process of their own."""
     needed = requirements()
-    versions = {one.name: _installed(one.name) for _, one in needed}
+    providers = {one.distributions[0]: one.distributions for one in _profiles()}
+    versions = {
+        one.name: next(_versions(providers.get(one.name, (one.name,))), None) for _, one in needed
+    }
     groups: dict[str | None, list[str]] = {}
     for extra, one in needed:
         if versions[one.name] is not None:
             groups.setdefault(extra, []).append(one.name)
+    runtimes: dict[str | None, str] = {one.extra: one.runtime for one in _profiles()}
     imported: dict[str, Import] = {}
     total = sum(map(len, groups.values()))
     with (
         progress.task("importing packages", total, unit="packages") as task,
         ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool,
     ):
-        for found in pool.map(lambda names: import_all(names, task.advance), groups.values()):
-            imported |= found
+        jobs = [
+            pool.submit(import_all, runtimes.get(extra), names, task.advance)
+            for extra, names in groups.items()
+        ]
+        for job in jobs:
+            imported |= job.result()
     return tuple(
         _package(extra, one, versions[one.name], imported.get(one.name)) for extra, one in needed
     )
@@ -130,13 +133,14 @@ def _package(
     )
 
 
-def _installed(name: str) -> str | None:
-    return next(_versions(name), None)
-
-
-def _versions(name: str) -> Iterator[str]:
-    for one in (name, *_PROVIDERS.get(name, ())):
+def _versions(names: Iterable[str]) -> Iterator[str]:
+    """Of the packages that are installed."""
+    for one in names:
         try:
             yield importlib.metadata.version(one)
         except importlib.metadata.PackageNotFoundError:
             continue
+
+
+def _profiles() -> list[TargetProfile]:
+    return [load_target(name) for name in list_targets()]

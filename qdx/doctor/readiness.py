@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from qdx.backends.registry import find_backend
 from qdx.doctor.packages import Package, State
 from qdx.targets import list_targets, load_target
 
 if TYPE_CHECKING:
+    from qdx.backends.contract import Proof
     from qdx.targets import TargetProfile
 
 __all__ = ["Readiness", "TargetReadiness", "readiness"]
@@ -62,13 +63,14 @@ def _of(
     needed = packages.get(profile.needs or "")
     if needed is not None and needed.state is not State.OK:
         return _unmet(profile, needed)
-    match profile.runtime:
-        case "coreml":
-            return _core_ml(profile)
-        case "tensorrt":
-            return _tensorrt(profile, packages.get("tensorrt"), devices)
-        case _:
-            return TargetReadiness(profile.name, Readiness.READY, "exports, verifies and runs")
+    proof = find_backend(profile.runtime).proof(())
+    if not profile.opens_others:  # it runs engines, which are built for a device
+        return _engines(profile, packages[profile.distributions[0]], devices, proof)
+    if proof.status == "device-verified" and profile.proved_on is None:
+        return TargetReadiness(profile.name, Readiness.READY, "exports, verifies and runs")
+    left = f"runs on {profile.proved_on}" if profile.proved_on else f"unproved: {proof.unproved}"
+    words = f"exports, verifies with {proof.executed_by}; {left}"
+    return TargetReadiness(profile.name, Readiness.WRITES, words)
 
 
 def _unmet(profile: TargetProfile, package: Package) -> TargetReadiness:
@@ -81,33 +83,28 @@ def _unmet(profile: TargetProfile, package: Package) -> TargetReadiness:
     return TargetReadiness(profile.name, state, words[package.state], package.install)
 
 
-def _core_ml(profile: TargetProfile) -> TargetReadiness:
-    if sys.platform == "darwin" and profile.proved_on is None:
-        return TargetReadiness(profile.name, Readiness.READY, "exports, verifies and runs")
-    runs = profile.proved_on or "a Mac"
-    words = f"exports, verifies with an interpreter; runs on {runs}"
-    return TargetReadiness(profile.name, Readiness.WRITES, words)
-
-
-def _tensorrt(
-    profile: TargetProfile, package: Package | None, devices: Sequence[Mapping[str, Any]]
+def _engines(
+    profile: TargetProfile,
+    package: Package,
+    devices: Sequence[Mapping[str, Any]],
+    proof: Proof,
 ) -> TargetReadiness:
-    """Files are made and verified with ONNX Runtime; TensorRT and a device of its own run engines."""
-    least = profile.compute_capability or (0, 0)
+    """A target whose engines its package builds, on a device of its own."""
+    least = profile.compute_capability
+    verifies = f"exports, verifies with {proof.executed_by}"
     fits = [one for one in devices if _suits(profile, tuple(one["compute_capability"]))]
-    where = f"a GPU of compute capability {'.'.join(map(str, least))}" if any(least) else "a GPU"
     if not fits:
-        words = f"exports, verifies with ONNX Runtime; engines need {where}"
+        where = f" of compute capability {'.'.join(map(str, least))}" if least else ""
+        words = f"{verifies}; engines need a GPU{where}"
         return TargetReadiness(profile.name, Readiness.WRITES, words)
-    if package is not None and package.state is State.OK:
-        words = f"exports, verifies, builds and runs engines on {fits[0]['name']}"
-        return TargetReadiness(profile.name, Readiness.READY, words)
-    if package is not None and package.state is not State.MISSING:
+    device = fits[0]["name"]
+    if package.state is State.MISSING:
+        words = f"{verifies}; engines for {device} need {package.name}"
+        return TargetReadiness(profile.name, Readiness.WRITES, words, package.install)
+    if package.state is not State.OK:
         return _unmet(profile, package)
-    words = f"exports, verifies with ONNX Runtime; engines for {fits[0]['name']} need TensorRT"
-    return TargetReadiness(
-        profile.name, Readiness.WRITES, words, f'pip install "qdx[{profile.extra}]"'
-    )
+    words = f"exports, verifies, builds and runs engines on {device}"
+    return TargetReadiness(profile.name, Readiness.READY, words)
 
 
 def _suits(profile: TargetProfile, capability: tuple[int, ...]) -> bool:

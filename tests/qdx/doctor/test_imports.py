@@ -26,7 +26,7 @@ def test_each_package_is_told_of_whatever_the_others_do(package):
     package("quitting", "import os; os._exit(7)")
     told = []
     names = ["raising", "leaving", "printing", "crashing", "quitting", "packaging"]
-    found = import_all(names, lambda: told.append(1))
+    found = import_all(None, names, lambda: told.append(1))
 
     assert found == {
         "raising": Import("ModuleNotFoundError: No module named 'no_such_module'"),
@@ -42,12 +42,11 @@ def test_each_package_is_told_of_whatever_the_others_do(package):
 def test_an_import_that_does_not_end_is_given_up(package):
     package("waiting", "import time; time.sleep(60)")
 
-    assert "signal 9" in import_all(["waiting"], lambda: None, seconds=0.5)["waiting"].fault
+    assert "signal 9" in import_all(None, ["waiting"], lambda: None, seconds=0.5)["waiting"].fault
 
 
 def test_runtimes_tell_what_this_machine_computes():
-    found = import_all(["onnxruntime"], lambda: None)["onnxruntime"]
+    found = import_all("onnxruntime", ["onnxruntime"], lambda: None)["onnxruntime"]
 
     assert found.fault == ""
     assert isinstance(found.facts["saturates"], bool)
-    assert "CPUExecutionProvider" in found.facts["providers"]

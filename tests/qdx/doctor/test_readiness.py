@@ -98,5 +98,5 @@ def test_engines_need_tensorrt_beside_the_device():
     one = found("tensorrt", but("tensorrt", State.MISSING), [ADA])
 
     assert one.state is Readiness.WRITES
-    assert one.todo == 'pip install "qdx[tensorrt]"'
+    assert one.todo == "pip install tensorrt"
     assert found("tensorrt", but("tensorrt", State.BROKEN), [ADA]).state is Readiness.BROKEN

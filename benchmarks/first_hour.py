@@ -164,7 +164,7 @@ def run_process(step: Step, place: Path) -> Answer:
     best: Answer | None = None
     for _ in range(1 if step.needs == "model" else TRIES):
         begun = time.perf_counter()
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - words of this file
             [sys.executable, "-m", "qdx", *step.words],
             cwd=place,
             env={**os.environ, "COLUMNS": "120"},
@@ -220,8 +220,10 @@ def transcript(answers: Sequence[Answer], place: Path) -> str:
     lines = [
         "# The first hour",
         "",
-        f"{len(answers)} commands; {wrong} answers are not as they must be. The slowest answer without a model took "
-        f"{max(light, default=0):.2f} s, the median one {sorted(light)[len(light) // 2] if light else 0:.2f} s.",
+        (
+            f"{len(answers)} commands; {wrong} answers are not as they must be. The slowest answer without a model took "
+            f"{max(light, default=0):.2f} s, the median one {sorted(light)[len(light) // 2] if light else 0:.2f} s."
+        ),
     ]
     for answer in answers:
         text = (

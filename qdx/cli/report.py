@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from qdx.cli.options import AsJson
 from qdx.cli.output import alert, emit, say
+from qdx.exporter.errors import UsageError, quoted
 
 __all__ = ["command"]
 
@@ -20,6 +22,11 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Judge a stored verification again and rewrite its pages. Nothing runs. Exit status 1 where a gate fails."""
+    if not (folder / "report.json").is_file():
+        raise UsageError(
+            f"{quoted(folder)}: has no `report.json`, expected a folder of a verification",
+            hint=f"qdx verify BUNDLE --model MODEL --report {shlex.quote(str(folder))} writes one",
+        )
     from qdx.verification.report.folder import rewrite_pages
     from qdx.verification.report.text import report_text
     from qdx.verification.stored.report import load_report_json

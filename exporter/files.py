@@ -9,6 +9,7 @@ must be new by `write_new_file`.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import hashlib
 import itertools
@@ -390,8 +391,18 @@ def _open_error(name: str, bad: OSError, error: type[InvalidInput]) -> Exception
     if bad.errno == errno.ENXIO:
         return error(f"{quoted(name)}: is a socket or device, expected a file")
     if bad.errno in _ABSENT:
-        return error(f"{quoted(name)}: not found, expected a file")
+        return error(f"{quoted(name)}: not found, expected a file", hint=_near(Path(name)))
     return _storage(name, bad)
+
+
+def _near(path: Path) -> str | None:
+    """What the name of an absent file may have meant; None where nothing beside it has a name nearby."""
+    try:
+        names = sorted(one.name for one in path.parent.iterdir())
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return f"did you mean {quoted(path.with_name(near[0]))}?" if near else None
 
 
 def _storage(path: Path | str, bad: OSError) -> StorageError:

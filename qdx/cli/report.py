@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,6 +11,7 @@ import typer
 from qdx.cli.default_command import GroupWithDefault
 from qdx.cli.options import AsJson
 from qdx.cli.output import alert, emit, say
+from qdx.exporter.errors import UsageError, quoted
 
 __all__ = ["app", "begin"]
 
@@ -54,6 +56,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Judge a stored verification again and rewrite its pages. Nothing runs. Exit status 1 where a gate fails."""
+    if not (folder / "report.json").is_file():
+        raise UsageError(
+            f"{quoted(folder)}: has no `report.json`, expected a folder of a verification",
+            hint=f"qdx verify BUNDLE --model MODEL --report {shlex.quote(str(folder))} writes one",
+        )
     from qdx.verification.report.folder import rewrite_pages
     from qdx.verification.report.rejudge import rejudge
     from qdx.verification.report.text import report_text

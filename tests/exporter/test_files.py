@@ -403,3 +403,16 @@ def test_no_text_leads_outside(text):
         return
     assert os.path.normpath(child) == str(child)
     assert str(child).startswith("/nowhere/root/")
+
+
+def test_an_absent_file_comes_with_a_name_nearby(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a cat")
+    with pytest.raises(InvalidModel, match="not found") as near:
+        read_text(tmp_path / "prompt.txt")
+    with pytest.raises(InvalidModel, match="not found") as far:
+        read_text(tmp_path / "ranges")
+    with pytest.raises(InvalidModel, match="not found") as nowhere:
+        read_text(tmp_path / "no" / "prompts.txt")
+
+    assert near.value.hint == f"did you mean `{tmp_path / 'prompts.txt'}`?"
+    assert (far.value.hint, nowhere.value.hint) == (None, None)

@@ -35,10 +35,10 @@ def qdx(capsys, monkeypatch):
 
 @pytest.fixture
 def facades(tmp_path_factory, monkeypatch):
-    """The working folder has a `b`, an `m` and a `model`, which look like a bundle and pipelines until they are opened."""
+    """The working folder has a `b` and a `bundle`, an `m` and a `model`, which look like a bundle and pipelines until they are opened."""
     here = tmp_path_factory.mktemp("here")
     monkeypatch.chdir(here)
-    for file in ("b/qdx.json", "m/model_index.json", "model/model_index.json"):
+    for file in ("b/qdx.json", "bundle/qdx.json", "m/model_index.json", "model/model_index.json"):
         write(here / file, {})
 
 

@@ -13,7 +13,7 @@ from qdx.exporter.cautions import caution
 
 
 @pytest.fixture
-def export(qdx, monkeypatch, tmp_path):
+def export(facades, qdx, monkeypatch, tmp_path):
     """`qdx export` that warns of something twice, and notes it too."""
 
     def stand_in(*_args, output, **_options):

@@ -78,24 +78,24 @@ def test_none_for_files_and_pipes(terminal, monkeypatch):
     assert painted("error: bad", io.StringIO()) == "error: bad"
 
 
-def test_verdicts_on_a_terminal():
+def test_verdicts_on_a_terminal(facades):
     failed = on_a_terminal(FAILED, everything=True, status=1)
 
     assert "sqnr  \x1b[31mFAILED\x1b[0m  note" in failed
     assert "\x1b[31ma gate failed\x1b[0m\r\n" in failed
 
 
-def test_bars_move_the_cursor_and_show_no_colour_where_none_is_wanted():
+def test_bars_move_the_cursor_and_show_no_colour_where_none_is_wanted(facades):
     sent = on_a_terminal(FAILED, status=1, everything=True, NO_COLOR="1", FORCE_COLOR="1")
 
     assert not re.search(r"\x1b\[[0-9;]*m", sent)
 
 
-def test_a_terminal_without_a_cursor_is_sent_nothing_but_text():
+def test_a_terminal_without_a_cursor_is_sent_nothing_but_text(facades):
     assert "\x1b" not in on_a_terminal(FAILED, status=1, everything=True, TERM="dumb")
 
 
-def test_a_pipe_is_sent_nothing_but_text():
+def test_a_pipe_is_sent_nothing_but_text(facades):
     done = subprocess.run(
         [sys.executable, "-c", FAILED], capture_output=True, check=False,
         env={**os.environ, "TERM": "xterm-256color", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"},

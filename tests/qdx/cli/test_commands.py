@@ -456,6 +456,12 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
         "budget_s": None,
         "device": "cpu",
         "call": {"eta": 1},
+        "plan": None,
+        "gates": None,
+        "baseline": None,
+        "baseline_drop_db": 1.0,
+        "reference": None,
+        "save_reference": None,
         "progress": PROGRESS,
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,13 +26,13 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_device_that_does_not_exist_ends_with_status_4_and_those_that_do(
-    command, tmp_path, monkeypatch
+    command, facades
 ):
-    monkeypatch.chdir(tmp_path)
+    before = sorted(Path.cwd().iterdir())
     done = run_command(*COMMANDS[command], "--device", "cuda:99")
     assert done.status == 4, done.err
     assert "`cuda:99` does not exist here, expected one of: cpu" in done.err
-    assert not list(tmp_path.iterdir())
+    assert sorted(Path.cwd().iterdir()) == before
 
 
 def test_several_workers_on_a_gpu_are_refused():

@@ -106,7 +106,7 @@ def end(body: str, number: int) -> tuple[int, str, str]:
     ],
     ids=["destructor", "callback", "swallowed", "swallowed again", "masked", "masked and handled"],
 )
-def test_a_signal_ends_the_command_wherever_it_arrives(body):
+def test_a_signal_ends_the_command_wherever_it_arrives(facades, body):
     assert end(body, signal.SIGTERM) == (143, "clean\n", "terminated\n")
 
 
@@ -114,7 +114,7 @@ def test_an_interrupt_does_too():
     assert end(IN_A_CALLBACK, signal.SIGINT) == (130, "clean\n", "interrupted\n")
 
 
-def test_cleaning_up_is_not_interrupted_by_a_second_signal():
+def test_cleaning_up_is_not_interrupted_by_a_second_signal(facades):
     assert end(AGAIN_WHILE_CLEANING_UP, signal.SIGTERM) == (
         143,
         "cleaner\nclean\n",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ _UNLIMITED: Final = 10**9
 """Tokenizers without a length of their own say one far beyond this."""
 _SPECIAL: Final = 8
 """More special tokens than any text has."""
+_OWN: Final = "_qdx_own_class"
 _WHOLE: Final = (None, False, "do_not_truncate")
 _EXAMPLES: Final = 2
 _SHOWN: Final = 60
@@ -92,15 +93,18 @@ class Tokenizing:
 
 
 @contextmanager
-def tokenizing(components: Mapping[str, Any]) -> Iterator[Tokenizing]:
-    """Watches the tokenizers among a pipeline's components while the context lasts; what they answer stays the same."""
+def tokenizing(pipeline: Any) -> Iterator[Tokenizing]:
+    """Watches a pipeline's tokenizers while the context lasts; what they answer stays the same."""
     from transformers import PreTrainedTokenizerBase
 
     found = Tokenizing()
     tokenizers = {
-        name: one for name, one in components.items() if isinstance(one, PreTrainedTokenizerBase)
+        name: one
+        for name, one in vars(pipeline).items()
+        if isinstance(one, PreTrainedTokenizerBase)
     }
-    kinds = {name: type(one) for name, one in tokenizers.items()}
+    # Another thread may be watching, too: what is left behind is the tokenizer's own class.
+    kinds = {name: getattr(type(one), _OWN, type(one)) for name, one in tokenizers.items()}
     for name, tokenizer in tokenizers.items():
         tokenizer.__class__ = _watched(name, kinds[name], found)
     try:
@@ -125,7 +129,12 @@ def _watched(name: str, kind: type[Any], found: Tokenizing) -> type[Any]:
                     found.add(_Call(name, self, one, limit, special))
         return answer
 
-    members = {"__call__": call, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    members = {
+        "__call__": call,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        _OWN: kind,
+    }
     return type(kind.__name__, (kind,), members)
 
 

@@ -132,7 +132,7 @@ def calibrate(
     ):
         with progress.task("rehearsing the schedule"):
             _read_buffers(skeleton, graphs)
-            with tokenizing(skeleton.pipeline.components) as seen:
+            with tokenizing(skeleton.pipeline) as seen:
                 rehearsal = rehearse(skeleton, calls[0], signatures)
         tell_cut_prompts(seen, skeleton.pipeline, calls, prompts)
         groups = _Groups.of(graphs, rehearsal.methods, settings)

@@ -123,7 +123,7 @@ def tell_unusual_calls(pipeline: DiffusionPipeline, manifest: Manifest) -> Unusu
     @functools.wraps(original)
     def told(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = {**defaults, **dict(zip(parameters, args, strict=False)), **kwargs}
-        with tokenizing(self.components) as seen:
+        with tokenizing(self) as seen:
             unusual.begin(given, seen, longer="max_sequence_length" in parameters)
             answer = original(self, *args, **kwargs)
             unusual.tell_cuts()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -19,7 +21,7 @@ def tokenizer():
 
 
 def seen(tokenizer, texts, **kwargs):
-    with tokenizing({"tokenizer": tokenizer, "unet": object()}) as found:
+    with tokenizing(SimpleNamespace(tokenizer=tokenizer, unet=object())) as found:
         tokenizer(texts, **{"truncation": True, "padding": "max_length", **kwargs})
     return found
 
@@ -58,11 +60,22 @@ def test_other_prompts_in_the_same_calls(tokenizer):
 
 def test_what_a_tokenizer_answers_and_is_stays_the_same(tokenizer):
     kind = type(tokenizer)
-    with tokenizing({"tokenizer": tokenizer}):
+    with tokenizing(SimpleNamespace(tokenizer=tokenizer)):
         inside = tokenizer(LONG, truncation=True)
         assert isinstance(tokenizer, kind)
         assert type(tokenizer).__name__ == kind.__name__
     assert inside == tokenizer(LONG, truncation=True)
+    assert type(tokenizer) is kind
+
+
+def test_two_threads_that_watch_at_once_leave_the_tokenizer_s_own_class(tokenizer):
+    kind, pipeline = type(tokenizer), SimpleNamespace(tokenizer=tokenizer)
+    one, other = tokenizing(pipeline), tokenizing(pipeline)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+
     assert type(tokenizer) is kind
 
 

@@ -42,6 +42,12 @@ def picture(pipeline):
     return generate(pipeline, {**CALL, "output_type": "np"}, seed=1)["images"]
 
 
+def test_a_prompt_that_is_cut_is_told_with_its_numbers(pipeline):
+    limit = pipeline.tokenizer.model_max_length
+    with pytest.warns(qdx.QdxWarning, match=f"is cut, .* tokens, and `tokenizer` reads {limit};"):
+        generate(pipeline, {**CALL, "prompt": "a red fox " * limit, "output_type": "np"}, seed=1)
+
+
 def attention(pipeline):
     return next(m for n, m in pipeline.unet.named_modules() if n.endswith("attn1"))
 

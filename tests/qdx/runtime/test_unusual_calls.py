@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import pytest
 import torch
 
+from qdx.bundle.manifest import Manifest
 from qdx.exporter.capture.cut_prompts import Tokenizing
 from qdx.exporter.cautions import collected
-from qdx.runtime.unusual_calls import UnusualCalls
+from qdx.runtime.unusual_calls import UnusualCalls, tell_unusual_calls
+from tests.support.bundles import MANIFEST
 
 TIMESTEPS = {"unet.forward": {"input": "timestep", "highest": 901.0, "lowest": 1.0, "count": 10}}
 
@@ -95,3 +98,26 @@ def test_a_record_of_another_form_tells_nothing(record):
         unusual.tell_cuts()
 
     assert said(call) == []
+
+
+class Pipeline:
+    """What draws nothing."""
+
+    def __call__(self, prompt: str, num_inference_steps: int = 50) -> str:
+        return f"{prompt} {num_inference_steps}"
+
+
+def test_a_pipeline_tells_of_its_own_number_of_steps_too_and_stays_what_it_is():
+    pipeline = Pipeline()
+    manifest = Manifest.model_construct(**{**MANIFEST, "calibration": {"steps": 2}})
+    tell_unusual_calls(pipeline, manifest)
+
+    (text,) = said(lambda: pipeline("fox"))
+    assert "calibrated on 2 steps, and 50 are run" in text
+    assert said(lambda: pipeline("fox", 2)) == []
+    assert pipeline("fox", num_inference_steps=3) == "fox 3"
+    assert type(pipeline).__name__ == "Pipeline"
+    assert list(inspect.signature(pipeline.__call__).parameters) == [
+        "prompt",
+        "num_inference_steps",
+    ]

@@ -14,9 +14,9 @@ COPY targets /source/targets
 COPY backends /source/backends
 COPY qdx /source/qdx
 
-RUN python -m venv /opt/qdx \
- && /opt/qdx/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "torch==$TORCH_VERSION" \
- && /opt/qdx/bin/pip install --no-cache-dir "/source[openvino]"
+RUN python -m venv /venv \
+ && /venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "torch==$TORCH_VERSION" \
+ && /venv/bin/pip install --no-cache-dir "/source[openvino]"
 
 FROM python:3.14-slim-trixie
 
@@ -24,12 +24,12 @@ LABEL org.opencontainers.image.title="qdx-openvino" \
       org.opencontainers.image.description="Exports for OpenVINO and runs its bundles on the processor" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-COPY --from=build /opt/qdx /opt/qdx
+COPY --from=build /venv /venv
 
 RUN useradd --uid 1000 --create-home qdx \
  && install --directory --mode 1777 /cache
 
-ENV PATH=/opt/qdx/bin:$PATH \
+ENV PATH=/venv/bin:$PATH \
     QDX_CACHE=/cache
 
 USER 1000:1000

@@ -15,9 +15,9 @@ COPY backends /source/backends
 COPY qdx /source/qdx
 
 # The image's own TensorRT stays: the environment sees the packages of its system, and takes the system's pip.
-RUN python3 -m venv --without-pip --system-site-packages /opt/qdx \
- && python3 -m pip --python /opt/qdx install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "torch==$TORCH_VERSION" \
- && python3 -m pip --python /opt/qdx install --no-cache-dir "/source[tensorrt]"
+RUN python3 -m venv --without-pip --system-site-packages /venv \
+ && python3 -m pip --python /venv install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "torch==$TORCH_VERSION" \
+ && python3 -m pip --python /venv install --no-cache-dir "/source[tensorrt]"
 
 FROM nvcr.io/nvidia/tensorrt:25.10-py3
 
@@ -25,11 +25,11 @@ LABEL org.opencontainers.image.title="qdx-tensorrt" \
       org.opencontainers.image.description="Exports for TensorRT, builds engines and runs them on an NVIDIA GPU" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-COPY --from=build /opt/qdx /opt/qdx
+COPY --from=build /venv /venv
 
 RUN install --directory --mode 1777 /cache
 
-ENV PATH=/opt/qdx/bin:$PATH \
+ENV PATH=/venv/bin:$PATH \
     QDX_CACHE=/cache
 
 USER 1000:1000

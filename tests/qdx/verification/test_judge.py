@@ -67,7 +67,9 @@ def test_a_plan_of_other_rules_is_a_finding_at_the_top(bundle, smallest, tmp_pat
     report = verify(bundle, model=smallest, steps=1, plan=write_plan(tmp_path, other, "ci.json"))
 
     assert report.ok
-    assert str(report).splitlines()[0].startswith("finding: the bundle was exported with another plan")
+    assert (
+        str(report).splitlines()[0].startswith("finding: the bundle was exported with another plan")
+    )
     assert "`mine`" in report.findings[0]
 
 
@@ -83,7 +85,9 @@ def test_an_equal_run_holds_against_its_baseline_and_a_worse_bundle_does_not(
     assert "baseline.unet.sqnr_db" in {gate.name for gate in fallen.gates if not gate.ok}
 
 
-def test_another_call_than_the_baselines_is_refused_before_anything_runs(bundle, baseline, smallest):
+def test_another_call_than_the_baselines_is_refused_before_anything_runs(
+    bundle, baseline, smallest
+):
     for given, words in (({"steps": 2}, "num_inference_steps"), ({"steps": 1, "seed": 4}, "runs")):
         with pytest.raises(UsageError, match=words):
             verify(bundle, model=smallest, baseline=baseline, **given)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from qdx.exporter.errors import UsageError, quoted
@@ -27,7 +27,7 @@ from qdx.verification.stored.values import as_float
 
 __all__ = [
     "DROP_DB", "RUNS_AT_LEAST", "baseline_gates", "baseline_of", "check_comparable", "check_target",
-    "runs_of", "unlike",
+    "gates_between", "runs_of", "unlike",
 ]  # fmt: skip
 
 DROP_DB: Final = 1.0
@@ -149,9 +149,16 @@ def baseline_gates(baseline: StoredBaseline | None, found: Measurements) -> tupl
         baseline: What was kept of the earlier report.
         found: What was measured now.
     """
-    if baseline is None:
-        return ()
-    now = measures_of(found)
+    return () if baseline is None else gates_between(baseline, measures_of(found))
+
+
+def gates_between(baseline: StoredBaseline, now: Mapping[str, Measure]) -> tuple[Gate, ...]:
+    """A gate for each measure of an earlier report.
+
+    Args:
+        baseline: What was kept of it.
+        now: What is measured, by name.
+    """
     return tuple(
         _gate(one, now.get(one.name), baseline)
         for one in baseline.measures

@@ -22,6 +22,7 @@ from qdx.cli.options import (
 )
 from qdx.cli.output import alert, emit, plain, say
 from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import UsageError
 
 __all__ = ["command"]
 
@@ -127,6 +128,12 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
+    if model is None and reference is None:
+        raise UsageError(
+            "neither --model nor --reference is given",
+            hint="add --model and the diffusers pipeline folder that the bundle was exported from, or --reference and "
+            "what `qdx verify --save-reference` wrote",
+        )
     _check_early(bundle, model, arguments or {}, report)
     from qdx.calibration.prompts import read_prompts
     from qdx.verification.verify import verify

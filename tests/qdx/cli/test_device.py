@@ -18,16 +18,14 @@ from tests.support.recording import provenance
 
 COMMANDS = {
     "calibrate": ("calibrate", "model", "--plan", "w8a8", "-o", "ranges.qdx"),
-    "export": ("export", "model", "--target", "onnxruntime", "-o", "bundle"),
+    "export": ("export", "model", "--target", "onnxruntime", "-o", "out"),
     "verify": ("verify", "bundle", "--model", "model"),
     "run": ("run", "bundle", "-o", "picture.png"),
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_device_that_does_not_exist_ends_with_status_4_and_those_that_do(
-    command, facades
-):
+def test_a_device_that_does_not_exist_ends_with_status_4_and_those_that_do(command, facades):
     before = sorted(Path.cwd().iterdir())
     done = run_command(*COMMANDS[command], "--device", "cuda:99")
     assert done.status == 4, done.err

@@ -88,7 +88,7 @@ TRANSCRIPTS = [
     (["run", "b", "-o", "picture.png", "--step", "4"], "error: No such option: --step\n\nhint: did you mean --steps?\n"),
     (["run", "b", "-o", "picture.png", "--steps", "0"], "error: Invalid value for '--steps'"),
     (["run", "b", "-o", "picture.png", "--seed", "x"], "error: Invalid value for '--seed'"),
-    (["verify", "b"], "error: Missing option '--model'\n\nhint: add --model and the diffusers pipeline folder, such as that from which a bundle was exported\n"),
+    (["verify", "b"], "error: neither --model nor --reference is given\n\nhint: add --model and the diffusers pipeline folder"),
 ]  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def test_a_signal_ends_the_command_wherever_it_arrives(facades, body):
     assert end(body, signal.SIGTERM) == (143, "clean\n", "terminated\n")
 
 
-def test_an_interrupt_does_too():
+def test_an_interrupt_does_too(facades):
     assert end(IN_A_CALLBACK, signal.SIGINT) == (130, "clean\n", "interrupted\n")
 
 

@@ -24,7 +24,7 @@ def work():
     ("number", "status", "words"),
     [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
 )
-def test_a_signal_unwinds_and_leaves_its_status(number, status, words):
+def test_a_signal_unwinds_and_leaves_its_status(facades, number, status, words):
     with subprocess.Popen(
         [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

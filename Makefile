@@ -79,8 +79,7 @@ lint: types ## ruff and mypy
 	$(TEST)/bin/ruff format --check
 
 types: $(TEST)/.installed ## mypy alone
-	@rm -rf .typing && mkdir -p .typing/qdx
-	@for part in qdx/* backends exporter targets; do ln -s "../../$$part" .typing/qdx/; done
+	@$(TEST)/bin/python -m install.editable
 	$(TEST)/bin/mypy
 
 docs: $(DOCS)/.installed ## build the site from docs/ and the docstrings; a warning is an error
@@ -99,5 +98,5 @@ interop: $(INTEROP)/.installed $(DEMO)/.installed ## load exported bundles with 
 		-o junit_family=xunit1 --junitxml=$(OUT)/interop/results.xml tests/interop
 
 clean: ## remove environments, outputs and caches
-	rm -rf $(DEMO) $(TEST) $(DOCS) $(INTEROP) $(OUT) dist build .mypy_cache .typing .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) $(DOCS) $(INTEROP) $(OUT) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

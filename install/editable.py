@@ -122,3 +122,7 @@ def _with_digest(record: str, name: str, data: bytes) -> str:
     line = f"{name},sha256={digest},{len(data)}"
     lines = record.splitlines()
     return "".join(f"{line if one.split(',')[0] == name else one}\n" for one in lines)
+
+
+if __name__ == "__main__":
+    link_package(LINKS)

@@ -1,0 +1,1 @@
+../../qdx/_version.py

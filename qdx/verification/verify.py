@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,7 +133,15 @@ def verify(
     held = None if baseline is None else Held.read(baseline, baseline_drop_db)
     request = Request(seed, seeds, steps, prompts, call)
     if reference is not None:
-        _check_alone(model, request, localize=localize, saves=save_reference is not None)
+        others = {
+            "--model": model is not None,
+            "--variant": variant is not None,
+            "--lora": bool(lora),
+            "--device": device != "cpu",
+            "--localize": localize,
+            "--save-reference": save_reference is not None,
+        }
+        _check_alone(request, others)
         opened = open_with_reference(bundle, reference, judge=judge, progress=progress)
     else:
         if model is None:
@@ -146,9 +154,8 @@ def verify(
             bundle, model, computing, variant=variant, lora=lora, judge=judge, cache=cache, progress=progress
         )  # fmt: skip
     scoring = None if score is None else load_score(score)
-    target = opened.bundle.manifest.target.name
     if held is not None:
-        held.check_target(target)
+        held.check_target(opened.bundle.manifest.target.name)
     if save_reference is not None:
         check_output(Path(save_reference), opened.bundle)
     if destination is not None:
@@ -156,6 +163,7 @@ def verify(
     methods = opened.methods()
     with TemporaryDirectory(prefix="qdx-verify-") as folder:
         work = Path(folder)
+        target = opened.bundle.manifest.target.name
         check = None if held is None else partial(held.check_runs, target)
         if opened.reference is not None:
             runs = stored_runs(opened, check=check)
@@ -182,17 +190,20 @@ def verify(
     return found
 
 
-def _check_alone(model: Model | None, request: Request, *, localize: bool, saves: bool) -> None:
-    """Refuses what a stored reference cannot be asked for: its runs are those that were stored."""
+def _check_alone(request: Request, others: Mapping[str, bool]) -> None:
+    """Refuses what a stored reference cannot be asked for: its runs are those that were stored.
+
+    Args:
+        request: What is to be run.
+        others: Other options, and whether they are given.
+    """
     asked = {
-        "--model": model is not None,
+        **others,
         "--seed": request.seed != 0,
         "--seeds": request.seeds != 1,
         "--steps": request.steps is not None,
         "--prompts": request.prompts is not None,
         "--call": request.call is not None,
-        "--localize": localize,
-        "--save-reference": saves,
     }
     given = [name for name, is_given in asked.items() if is_given]
     if given:

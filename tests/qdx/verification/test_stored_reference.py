@@ -140,7 +140,8 @@ def test_a_folder_that_is_no_reference_is_refused(stored, tmp_path):
 
 def test_what_is_stored_is_not_asked_for_otherwise(stored, smallest):
     bundle, _, reference = stored
-    for given in ({"model": smallest}, {"seeds": 3}, {"steps": 2}, {"localize": True}, {"seed": 1}):
+    for given in ({"model": smallest}, {"seeds": 3}, {"steps": 2}, {"localize": True}, {"device": "cuda"},
+                  {"lora": ["x.safetensors"]}, {"seed": 1}):  # fmt: skip
         with pytest.raises(UsageError, match="--reference: does not go together"):
             verify(bundle, reference=reference, **given)
     with pytest.raises(UsageError, match="neither a model nor a reference"):

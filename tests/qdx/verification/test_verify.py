@@ -81,7 +81,11 @@ def test_a_verification_that_ends_early_leaves_no_old_report(
     old_report, ddpm, tmp_path, monkeypatch
 ):
     manifest = SimpleNamespace(
-        plan={}, layout=None, setup=(), source=SimpleNamespace(files={}, lora=())
+        plan={},
+        layout=None,
+        setup=(),
+        source=SimpleNamespace(files={}, lora=()),
+        resolved=SimpleNamespace(gates=None),
     )
     bundle = SimpleNamespace(path=tmp_path / "bundle", manifest=manifest)
     monkeypatch.setattr(first_step, "read_bundle", lambda _: bundle)

@@ -145,7 +145,6 @@ class Comparison:
             reference=runs.use,
             facts=facts_of(
                 opened.bundle,
-                opened.plan,
                 parameters=runs.parameters,
                 times=runs.times,
                 began_s=self.began_s,

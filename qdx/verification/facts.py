@@ -1,4 +1,4 @@
-"""What a report says beside measurements: when, by which plan, how large, how long."""
+"""What a report says beside measurements: when, how large, how long."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from qdx.verification.measure.outlook import REFERENCE
 from qdx.verification.measure.rungs import ARTIFACT
-from qdx.verification.stored.facts import StoredFacts, StoredPlan, StoredSize, StoredTime
+from qdx.verification.stored.facts import StoredFacts, StoredSize, StoredTime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from qdx.bundle.reader import Bundle
-    from qdx.exporter.plan.schema.plan import Plan
     from qdx.verification.measure.call_times import CallTimes
 
 __all__ = ["facts_of"]
@@ -23,7 +22,6 @@ __all__ = ["facts_of"]
 
 def facts_of(
     bundle: Bundle,
-    plan: Plan,
     *,
     parameters: Mapping[str, int],
     times: CallTimes,
@@ -33,7 +31,6 @@ def facts_of(
 
     Args:
         bundle: What was verified.
-        plan: Its plan.
         parameters: Of the PyTorch modules, by component; those that nobody counted are missing.
         times: Of the calls that were made.
         began_s: When the verification began, by `time.monotonic`.
@@ -43,13 +40,6 @@ def facts_of(
     return StoredFacts(
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         duration_s=round(time.monotonic() - began_s, 3),
-        plan=StoredPlan(
-            description=plan.description,
-            quantizer=plan.quantizer,
-            nncf=plan.nncf,
-            rules=plan.rules,
-            options=plan.options,
-        ),
         bundle_bytes=sum(file.size_bytes for file in bundle.manifest.files),
         sizes={
             name: StoredSize(parameters=parameters.get(name), artifact_bytes=_bytes(bundle, name))

@@ -21,7 +21,7 @@ from qdx.verification.measure.rungs import ARTIFACT, QUANTIZED, UNOPTIMIZED, Run
 from qdx.verification.measure.samples import RunResult, RunSpec, Samples
 from qdx.verification.report.images import small_sheets
 from qdx.verification.report.model import Report
-from qdx.verification.stored.facts import StoredFacts, StoredPlan, StoredSize, StoredTime
+from qdx.verification.stored.facts import StoredFacts, StoredSize, StoredTime
 from tests.support.judging import report_of
 
 STEPS: Final = 12
@@ -76,6 +76,7 @@ def full_report(*, least_db: float = 20.0, worst_db: float = 25.8, **more: Any) 
         "quantized": frozenset({_UNET}),
         "lockstep": tuple(_lockstep(index) for index in (0, 5, STEPS - 1)),
         "facts": facts(),
+        "bundle_plan": _PLAN.to_json(),
         "versions": {"python": "3.11.7", "qdx": "0.1.0", "torch": "2.13.0"},
         **more,
     }
@@ -87,7 +88,6 @@ def facts(date: str = "2026-03-04T05:06:07Z") -> StoredFacts:
     return StoredFacts(
         date=date,
         duration_s=93.4,
-        plan=StoredPlan(description=_PLAN.description, rules=_PLAN.rules, options=_PLAN.options),
         bundle_bytes=10_485_760,
         sizes={
             "unet": StoredSize(parameters=4_280_000, artifact_bytes=5_966_397),

@@ -266,11 +266,10 @@ def _bytes(before: StoredReport, after: StoredReport) -> Iterator[tuple[str, tup
 
 
 def _sizes(report: StoredReport) -> dict[str, int]:
-    facts = getattr(report, "facts", None)  # a report that tells no sizes has none
-    if facts is None:
+    if report.facts is None:
         return {}
-    sizes = {name: one.artifact_bytes for name, one in facts.sizes.items()}
-    return {"bundle": facts.bundle_bytes, **sizes}
+    sizes = {name: one.artifact_bytes for name, one in report.facts.sizes.items()}
+    return {"bundle": report.facts.bundle_bytes, **sizes}
 
 
 def _apart(

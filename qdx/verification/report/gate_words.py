@@ -27,6 +27,7 @@ AGAINST_PREVIOUS: Final = "against the rung before"
 LOWERING: Final = "lowering"
 """Quantizer by quantizer: each part of the artifact is fed the quantized graph's own values. The gate of that name."""
 
+_BASELINE: Final = "baseline."
 _LAST: Final = {
     "audit.executed_share": ("share of what is planned in low precision that runs so", "audit"),
     "coverage.timesteps_share": ("share of the denoising steps that calibration saw", "made"),
@@ -49,7 +50,13 @@ def gate_words(gate: StoredGate, metrics: dict[str, MetricHead]) -> str:
     >>> gate_words(lowering_gate, metrics)
     'unet.forward: SQNR of lowering, quantizer by quantizer, worst place of the worst call'
     """
-    name, other = _without_shape(gate.name)
+    name = gate.name.removeprefix(_BASELINE)
+    words = _measure_words(name, metrics)
+    return words if name == gate.name else f"{words}: no worse than in the baseline"
+
+
+def _measure_words(name: str, metrics: dict[str, MetricHead]) -> str:
+    name, other = _without_shape(name)
     where, last = _split(name)
     if last in _LAST:
         return f"{where}: {_LAST[last][0]}" if where else _LAST[last][0]
@@ -66,7 +73,7 @@ def gate_words(gate: StoredGate, metrics: dict[str, MetricHead]) -> str:
 
 def section_of(gate: StoredGate) -> str:
     """The part of the page that shows what a gate measures."""
-    name, other = _without_shape(gate.name)
+    name, other = _without_shape(gate.name.removeprefix(_BASELINE))
     where, last = _split(name)
     if last in _LAST:
         return _LAST[last][1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from qdx.verification.judge.contract import OWN
 from qdx.verification.report.html_audit import audit_section
 from qdx.verification.report.html_components import components_section, other_shape_section
 from qdx.verification.report.html_curves import guidance_section, lowering_section, steps_section
@@ -82,6 +83,8 @@ def _header(report: StoredReport, present: frozenset[str]) -> Markup:
         "bundle": report.bundle,
         "target": report.target,
         "plan": report.plan,
+        "judged by": "" if report.contract_source == OWN else report.contract_source,
+        "baseline": "" if report.baseline is None else report.baseline.source,
         "date": date_words(report),
         "executed by": report.proof.executed_by,
         "qdx": report.versions.get("qdx", ""),
@@ -96,6 +99,7 @@ def _header(report: StoredReport, present: frozenset[str]) -> Markup:
             f'<h1><span class="{kind}"><span aria-hidden="true">{sign}</span> {_verdict(report)}</span> '
             f"{escaped(report.bundle)}</h1>\n"
         ),
+        *(paragraph(f"Finding: {one}.", kind="finding") for one in report.findings),
         failures(report, present),
         paragraph(proof_sentences(report.proof), kind="proof"),
         Markup(f'<dl class="facts">{listed}</dl>\n'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qdx.verification.judge.contract import OWN
 from qdx.verification.report.bars import bullet
 from qdx.verification.report.format import against
 from qdx.verification.report.gate_words import gate_words, scale_end, section_of
@@ -48,10 +49,17 @@ def gates_section(report: StoredReport) -> Markup:
         "gates",
         "Gates",
         paragraph(
-            "The plan's acceptance test. One gate that fails, or that has no number, fails the bundle."
+            f"The acceptance test of {_contract(report)}. One gate that fails, or that has no number, fails the bundle."
         ),
         table(columns, rows, caption="All gates", numbers=(2, 3, 5)),
     )
+
+
+def _contract(report: StoredReport) -> str:
+    """Whose contract judges, in words."""
+    if report.contract_source == OWN:
+        return "the bundle's own plan"
+    return f"{report.contract_source}, not that of the bundle"
 
 
 def _failure(report: StoredReport, gate: StoredGate, present: frozenset[str]) -> Markup:

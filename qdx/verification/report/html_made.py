@@ -44,6 +44,7 @@ def made_section(report: StoredReport) -> Markup:
         ("target", report.target),
         ("runtime", report.runtime),
         ("plan", report.plan),
+        ("contract", report.contract_source),
         ("seed", report.seed),
         ("denoising steps", "-" if report.steps is None else report.steps),
         ("call", _code(json.dumps(report.call, ensure_ascii=False, sort_keys=True))),
@@ -52,6 +53,10 @@ def made_section(report: StoredReport) -> Markup:
     ]
     if report.facts is not None:
         rows.insert(1, ("took", duration(report.facts.duration_s)))
+    if report.baseline is not None:
+        held = f"{report.baseline.source}, a report of {report.baseline.bundle}"
+        left = ", ".join(report.baseline.left_out)
+        rows.append(("baseline", f"{held}; not compared with it: {left}" if left else held))
     if coverage is not None:
         guided = "guided" if coverage.guided else "without guidance"
         saw = f"{percent(coverage.timesteps_share)} of the steps, branches: {coverage.branches}, {guided}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from qdx.exporter.plan.schema.load import plan_from_json
+from qdx.exporter.plan.schema.plan import Plan
 from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section
 from qdx.verification.report.plan_sentences import (
     asked_sentences,
     option_sentences,
     selected_sentence,
 )
-from qdx.verification.stored.facts import StoredPlan
 from qdx.verification.stored.report import StoredReport
 
 __all__ = ["plan_section"]
@@ -16,9 +17,9 @@ __all__ = ["plan_section"]
 
 def plan_section(report: StoredReport) -> Markup:
     """The rules in order, later ones winning; nothing of a report that does not hold them."""
-    if report.facts is None:
+    if report.bundle_plan is None:
         return Markup("")
-    plan = report.facts.plan
+    plan = plan_from_json(report.bundle_plan, source="bundle_plan")
     parts = [] if plan.description is None else [paragraph(plan.description)]
     parts.append(
         paragraph(
@@ -30,7 +31,7 @@ def plan_section(report: StoredReport) -> Markup:
     return section("plan", f"The plan {report.plan} in words", *parts)
 
 
-def _rules(plan: StoredPlan) -> Markup:
+def _rules(plan: Plan) -> Markup:
     items = []
     for number, rule in enumerate(plan.rules, 1):
         asked = " ".join(asked_sentences(rule))

@@ -40,6 +40,7 @@ def junit_xml(report: StoredReport) -> bytes:
             "bundle": report.bundle,
             "target": report.target,
             "plan": report.plan,
+            "contract": report.contract_source,
         },
         marks={}
         if facts is None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import Rule, Select
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 from qdx.exporter.plan.schema.settings import Options
-from qdx.verification.stored.facts import StoredPlan
 
 __all__ = ["asked_sentences", "option_sentences", "selected_sentence"]
 
@@ -62,7 +62,7 @@ def asked_sentences(rule: Rule) -> Iterator[str]:
         yield "Wherever the target can."
 
 
-def option_sentences(plan: StoredPlan) -> Iterator[str]:
+def option_sentences(plan: Plan) -> Iterator[str]:
     """What else a plan asks."""
     options: Options = plan.options
     if options.time_embedding == "precompute":

@@ -149,7 +149,7 @@ def test_pictures_of_another_name_do_not_get_into_the_page():
 def test_the_plan_stands_in_words():
     items = PASSED_PAGE.named("plan").all("ol")[0].all("li")
 
-    assert len(items) == len(PASSED.stored.facts.plan.rules)
+    assert len(items) == len(PASSED.stored.bundle_plan["rules"])
     assert all(item.text.count("Why: ") == 1 for item in items)
     assert any("Weights: int8" in item.text for item in items)
 
@@ -247,8 +247,23 @@ def test_the_page_says_when_and_with_which_versions():
     assert "2026-03-04, 05:06 UTC" in PASSED_PAGE.all("header")[0].text
 
 
+def test_whose_contract_judges_and_what_must_be_known_of_it_stand_on_top():
+    own = html_page(PASSED.stored, {}).decode()
+    judged = full_report(
+        contract_source="plan ci.json", findings=("the bundle was exported with another plan",)
+    )
+    page = html_page(judged.stored, {}).decode()
+
+    assert "judged by" not in own
+    assert "The acceptance test of the bundle&#x27;s own plan." in own
+    top, _, rest = page.partition('<section id="gates"')
+    assert "Finding: the bundle was exported with another plan." in top
+    assert "<dt>judged by</dt><dd>plan ci.json</dd>" in top
+    assert "The acceptance test of plan ci.json, not that of the bundle." in rest
+
+
 def test_a_report_from_before_there_were_facts_says_so():
-    old = full_report(facts=None)
+    old = full_report(facts=None, bundle_plan=None)
     page = read_page(page_of(old))
 
     assert "date not stored" in page.all("header")[0].text

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from qdx.exporter.plan import load_plan
 from qdx.exporter.plan.schema.rule import Rule
+from qdx.exporter.plan.schema.settings import Options
 from qdx.verification.report.plan_sentences import (
     asked_sentences,
     option_sentences,
     selected_sentence,
 )
-from qdx.verification.stored.facts import StoredPlan
 
 
 def rule(**keys) -> Rule:
@@ -68,11 +69,11 @@ def test_a_rule_says_what_it_asks(keys, sentences):
 
 def test_options_that_a_plan_changes_are_said():
     options = {"smoothing": {"alpha": 0.5}, "bias_correction": True, "time_embedding": "precompute"}
-    plan = StoredPlan.model_validate({"rules": (rule(keep="float"),), "options": options})
+    plan = load_plan("float32").model_copy(update={"options": Options.model_validate(options)})
 
     assert list(option_sentences(plan)) == [
         "Layers of the timestep alone become a table.",
         "Biases are corrected by the mean error.",
         "The spread of activations moves into weights (smoothing, alpha 0.5).",
     ]
-    assert not list(option_sentences(StoredPlan(rules=plan.rules)))
+    assert not list(option_sentences(load_plan("float32")))

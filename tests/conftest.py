@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 
@@ -18,9 +20,16 @@ def _own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory):
+    """A name for each test's cache; few tests make the folder."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _cache_of_one_test(tmp_path_factory):
+def _cache_of_one_test(_caches):
     # A patch of its own: a test's `monkeypatch` is to be undone before the other fixtures of that test.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QDX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("QDX_CACHE", str(next(_caches)))
         yield

@@ -32,7 +32,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "component", "dropped", "shapes"),
     [
-        ("sd", "unet", 20, "static"),
+        pytest.param("sd", "unet", 20, "static", marks=SLOW),
         pytest.param("sd", "unet", 20, "dynamic", marks=SLOW),
         pytest.param("sd3", "transformer", 4, "static", marks=SLOW),
         ("sd3", "transformer", 4, "dynamic"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
+
+_MANY_OBJECTS = 50_000
 
 
 def pytest_collection_modifyitems(items):
@@ -18,6 +21,14 @@ def _own_cache(tmp_path_factory):
         patch.setenv("QDX_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("QDX_CACHE_LIMIT", raising=False)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_are_left_alone():
+    """Libraries make a million objects; Python, and the converter for Core ML each time, would look through them again."""
+    if len(gc.get_objects()) > _MANY_OBJECTS:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,14 @@ def kill_at(smallest, output, number: int) -> None:
     check_after_kill(output)
 
 
-@pytest.mark.parametrize("name", ["after create staging", "before sync manifest", "after rename"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("after create staging", marks=pytest.mark.slow),
+        "before sync manifest",
+        "after rename",
+    ],
+)
 def test_a_kill_at_a_step(smallest, steps, tmp_path, name):
     output = tmp_path / "bundle"
     kill_at(smallest, output, steps.index(name))

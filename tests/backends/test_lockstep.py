@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from tests.support.tracing import block_inputs, graph_of
 TARGETS = ("coreml", "onnxruntime", "openvino")
 OPEN_TARGETS = ("onnxruntime", "openvino")
 LEAST_DB = 45.0
+Blocks = Callable[[str], tuple[Graph, Path]]
 
 
 def placed(graph: Graph, target: str) -> Placement:
@@ -51,12 +53,30 @@ def placed(graph: Graph, target: str) -> Placement:
     return get_backend(target).place(graph, sites(graph), plan, ranges)
 
 
-def opened(graph: Graph, target: str, folder: Path) -> tuple[Graph, Lockstep]:
-    """The quantized graph and its artifact."""
-    backend, profile = get_backend(target), load_target(target)
+def lowered(graph: Graph, target: str, folder: Path) -> Graph:
+    """The quantized graph, whose artifact is in the folder."""
     made = insert(graph, sites(graph), placed(graph, target))
-    lower(made, FloatTypes("float32"), profile, folder)
-    return made, backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
+    lower(made, FloatTypes("float32"), load_target(target), folder)
+    return made
+
+
+def opened(made: Graph, target: str, folder: Path) -> Lockstep:
+    backend, profile = get_backend(target), load_target(target)
+    return backend.open_lockstep(folder, profile.options, quantizer_shapes(made), threads=1)
+
+
+@pytest.fixture(scope="module")
+def blocks(
+    block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory
+) -> Blocks:
+    """The quantized block and the folder of its artifact, lowered once for each target."""
+
+    @cache
+    def of(target: str) -> tuple[Graph, Path]:
+        folder = tmp_path_factory.mktemp(target)
+        return lowered(block[0], target, folder), folder
+
+    return of
 
 
 def in_lockstep(
@@ -75,9 +95,10 @@ def in_lockstep(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_segment_agrees_with_the_graph(
-    block: tuple[Graph, nn.Module], target: str, tmp_path: Path
+    blocks: Blocks, target: str
 ) -> None:
-    found = in_lockstep(*opened(block[0], target, tmp_path), target)
+    graph, folder = blocks(target)
+    found = in_lockstep(graph, opened(graph, target, folder), target)
 
     where, worst_db = found.worst
     assert worst_db >= LEAST_DB, where
@@ -85,16 +106,14 @@ def test_every_segment_agrees_with_the_graph(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_quantizer_of_a_value_larger_than_a_chunk_reads_what_the_artifact_computes(
-    block: tuple[Graph, nn.Module], target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blocks: Blocks, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph, whole = opened(block[0], target, tmp_path)
+    graph, folder = blocks(target)
+    whole = opened(graph, target, folder)
     sizes_bytes = value_bytes(graph, block_inputs(), quantizers(graph))
     largest = max(sizes_bytes[name] for name in whole.quantizers)
     monkeypatch.setattr("qdx.backends.lockstep.CHUNK_LIMIT_BYTES", largest - 1)
-    profile = load_target(target)
-    artifact = get_backend(target).open_lockstep(
-        tmp_path, profile.options, quantizer_shapes(graph), threads=1
-    )
+    artifact = opened(graph, target, folder)
 
     left = [name for name in whole.quantizers if sizes_bytes[name] < largest]
     assert list(artifact.quantizers) == left != list(whole.quantizers)
@@ -105,12 +124,12 @@ def test_a_quantizer_of_a_value_larger_than_a_chunk_reads_what_the_artifact_comp
 
 @pytest.mark.parametrize("target", [*TARGETS, "tensorrt"])
 def test_many_chunks_find_what_one_finds(
-    block: tuple[Graph, nn.Module],
+    blocks: Blocks,
     target: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    graph, artifact = opened(block[0], target, tmp_path)
+    graph, folder = blocks(target)
+    artifact = opened(graph, target, folder)
     counts = []
     advance = LockstepRun.advance
 
@@ -145,7 +164,7 @@ class ReadTwice(nn.Module):
 
 def test_a_kernel_of_8_bits_stays_one_in_chunks(tmp_path: Path) -> None:
     inputs = {"x": torch.randn(2, 8, 32)}
-    made, _ = opened(graph_of(ReadTwice, inputs)[0], "openvino", tmp_path)
+    made = lowered(graph_of(ReadTwice, inputs)[0], "openvino", tmp_path)
     artifact = OpenVinoChunks(
         tmp_path / "openvino_model.xml", {}, quantizer_shapes(made), threads=1
     )
@@ -200,7 +219,7 @@ def join_multiplications(path: Path) -> None:
 
 def test_a_quantizer_that_a_multiplication_was_joined_with_is_fed_too(tmp_path: Path) -> None:
     inputs = {"x": torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))}
-    made, _ = opened(graph_of(Scaled, inputs)[0], "openvino", tmp_path)
+    made = lowered(graph_of(Scaled, inputs)[0], "openvino", tmp_path)
     join_multiplications(tmp_path / "openvino_model.xml")
     chunks = OpenVinoChunks(tmp_path / "joined.xml", {}, quantizer_shapes(made), threads=1)
     artifact = Lockstep(chunks)
@@ -228,7 +247,7 @@ def test_a_quantizer_that_a_multiplication_was_joined_with_is_fed_too(tmp_path: 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_coarser_quantizer_is_found_behind_its_operation(
-    block: tuple[Graph, nn.Module], target: str, tmp_path: Path
+    block: tuple[Graph, nn.Module], blocks: Blocks, target: str
 ) -> None:
     def coarser(site: SitePlacement) -> SitePlacement:
         if site.key != "proj":
@@ -240,7 +259,8 @@ def test_a_coarser_quantizer_is_found_behind_its_operation(
     placement = placed(graph, target)
     changed = replace(placement, sites=tuple(map(coarser, placement.sites)))
     reference = insert(graph, sites(graph), changed)
-    found = in_lockstep(reference, opened(graph, target, tmp_path)[1], target)
+    made, folder = blocks(target)
+    found = in_lockstep(reference, opened(made, target, folder), target)
 
     assert found.worst[1] < LEAST_DB
 

@@ -63,11 +63,11 @@ def test_it_is_what_the_script_makes(name):
     assert next(page([name])) in PAGE
 
 
-FAST = {"coreml": "palette4", "onnxruntime": "bfloat16", "openvino": "w4", "tensorrt": "w8a8"}
+FAST = {"coreml": "palette4"}
 
 
 def exported_cells():
-    """Every `yes` of the smallest sample; one of each runtime is exported by default."""
+    """Every `yes` of the smallest sample; one is exported by default."""
     row = list(MODELS).index("digits")
     for preset in list_presets():
         for name, cell in cells(preset)[row].items():

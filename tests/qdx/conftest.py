@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import tiny
-from tests.support.smallest import build_smallest
+from tests.support.smallest import build_smallest, build_smallest_stable_diffusion
 
 MEMORY = Path("/dev/shm")
 
@@ -22,8 +21,8 @@ def smallest(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory):
-    """A pipeline with a tokenizer and a text encoder."""
-    return tiny.build("sd", tmp_path_factory.mktemp("sd") / "model")
+    """A pipeline with guidance, a tokenizer and a text encoder."""
+    return build_smallest_stable_diffusion(tmp_path_factory.mktemp("sd") / "model")
 
 
 @pytest.fixture(name="memory_path")

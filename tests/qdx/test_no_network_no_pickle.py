@@ -133,7 +133,9 @@ sys.exit(run_command(["export", sys.argv[2], "--target", sys.argv[1], "-o", sys.
 """
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "target", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)]
+)
 def test_a_runtime_that_is_not_installed(smallest, tmp_path, target):
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED, target, str(smallest), str(tmp_path / "bundle")],

@@ -144,7 +144,13 @@ def test_a_target_without_a_kernel_for_it_refuses_it(model, tmp_path):
         export(model, tmp_path, asking())
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        pytest.param(name, marks=() if name in {"onnxruntime", "coreml"} else pytest.mark.slow)
+        for name in RUNTIMES
+    ],
+)
 def test_a_target_that_stores_it_computes_with_it(targets, model, tmp_path, runtime, monkeypatch):
     pytest.importorskip({"coreml": "coremltools", "tensorrt": "onnxruntime"}.get(runtime, runtime))
     target = f"ternary-{runtime}"

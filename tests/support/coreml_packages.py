@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import math
 import tempfile
@@ -33,11 +32,6 @@ _DTYPES = {
 }
 # What a package takes and gives; all else is cast inside.
 _FACE = {torch.float16, torch.float32, torch.int32}
-
-
-# The converter collects garbage each time, which takes half a second where torch and diffusers are
-# imported: what is there already need not be looked through again.
-gc.freeze()
 
 
 def save(

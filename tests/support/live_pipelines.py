@@ -15,11 +15,12 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from tests.support.smallest import build_smallest_stable_diffusion
 from tests.support.tiny import build
 
 __all__ = ["CALL", "LIVE", "Sharpened", "differences", "drawn", "plain", "snapshot"]
 
-CALL: Final = {"prompt": "a circle", "height": 64, "width": 64, "num_inference_steps": 2}
+CALL: Final = {"prompt": "a circle", "height": 32, "width": 32, "num_inference_steps": 2}
 
 
 class Sharpened(StableDiffusionPipeline):
@@ -39,7 +40,10 @@ def loaded(family: str, cls: type, place: Any, **parts: Any) -> DiffusionPipelin
 
 
 def plain(place: Any, cls: type = StableDiffusionPipeline) -> DiffusionPipeline:
-    return loaded("sd", cls, place, safety_checker=None)
+    folder = build_smallest_stable_diffusion(place / "sd")
+    pipeline = cls.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def pruned(place: Any) -> DiffusionPipeline:

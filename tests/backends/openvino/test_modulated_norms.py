@@ -46,8 +46,15 @@ class Modulated(nn.Module):
         return self.conv(self.act(self.norm(x)) * (1 + scale) + shift)
 
 
-@pytest.mark.parametrize("act", [False, True], ids=["norm", "activation"])
-@pytest.mark.parametrize("moving", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    ("act", "moving"),
+    [
+        pytest.param(False, False, id="static-norm", marks=pytest.mark.slow),
+        pytest.param(False, True, id="dynamic-norm"),
+        pytest.param(True, False, id="static-activation"),
+        pytest.param(True, True, id="dynamic-activation", marks=pytest.mark.slow),
+    ],
+)
 def test_a_norm_that_is_scaled_and_shifted_is_compiled(moving, act, tmp_path):
     import numpy as np
 

@@ -19,6 +19,7 @@ from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.graph.ir.safetensors_file import open_checkpoint
 from qdx.exporter.graph.ir.weights import LazyWeights, bind_weights
+from tests.support.smallest import build_smallest_stable_diffusion
 from tests.support.tiny import FAMILIES, build
 
 
@@ -35,7 +36,7 @@ def _graph(name: str, where: str, folder: Path) -> Graph:
 
 
 def test_batch_and_size_of_a_unet_are_open_and_its_timestep_is_not(tmp_path: Path) -> None:
-    graph = _graph("sd", "unet.forward", build("sd", tmp_path / "sd"))
+    graph = _graph("sd", "unet.forward", build_smallest_stable_diffusion(tmp_path / "sd"))
 
     shapes = {spec.name: spec.shape for spec in graph.inputs}
     assert shapes["sample"] == ("batch", 4, "sample_2", "sample_3")

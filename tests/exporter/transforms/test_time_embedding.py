@@ -32,12 +32,12 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "component", "dropped", "shapes"),
     [
-        ("sd", "unet", 20, "static"),
+        pytest.param("sd", "unet", 20, "static", marks=SLOW),
         pytest.param("sd", "unet", 20, "dynamic", marks=SLOW),
         pytest.param("sd3", "transformer", 4, "static", marks=SLOW),
-        ("sd3", "transformer", 4, "dynamic"),
+        pytest.param("sd3", "transformer", 4, "dynamic", marks=SLOW),
         pytest.param("dit", "transformer", 8, "static", marks=SLOW),
-        pytest.param("dit", "transformer", 8, "dynamic", marks=SLOW),
+        ("dit", "transformer", 8, "dynamic"),
     ],
 )
 def test_results_at_the_schedule_are_the_same(

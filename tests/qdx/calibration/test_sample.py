@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import random
+import shutil
 import weakref
 from collections import Counter
 from dataclasses import replace
@@ -17,6 +18,7 @@ from qdx.calibration.sample import Recorder
 from qdx.exporter.calibrate.coverage import coverage
 from qdx.exporter.calibrate.ranges_file import dump_ranges
 from qdx.exporter.errors import StorageError
+from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.graph.execute.interpreter import Executor
 from qdx.exporter.transforms.smoothing import choose_factors, smoothed
 from tests.support.calibrating import Ended, Told, calibrated, prepared, sample_files
@@ -139,18 +141,25 @@ def smooth(ddpm):
     return {"unet.forward": smoothed(graph, chosen, choose_factors(graph, chosen, maxima, 0.5))}
 
 
+@pytest.fixture(scope="module")
+def led(ddpm, smooth, tmp_path_factory):
+    """What a first pass left, how a second pass is asked for, and what it records."""
+    observed = {where: sites(graph) for where, graph in smooth.items()}
+    first = tmp_path_factory.mktemp("led") / "first"
+    calibrated(ddpm, HALF, work=first)
+    second = {"observed_graphs": smooth, "sites": observed}
+    whole = dump_ranges(calibrated(ddpm, HALF, **second, trajectories=first))
+    alone = dump_ranges(calibrated(ddpm, HALF, **second))
+    assert whole != alone  # so it matters what leads
+    return first, second, whole
+
+
 @pytest.mark.parametrize("left", ["all", "some", "none"])
 def test_the_first_pass_leads_the_second_also_where_its_answers_are_gone(
-    ddpm, smooth, tmp_path, told, monkeypatch, left
+    ddpm, led, tmp_path, told, monkeypatch, left
 ):
-    from qdx.exporter.graph.analysis.sites import sites
-
-    observed = {where: sites(graph) for where, graph in smooth.items()}
-    calibrated(ddpm, HALF, work=tmp_path / "first")
-    second = {"observed_graphs": smooth, "sites": observed, "trajectories": tmp_path / "first"}
-    whole = dump_ranges(calibrated(ddpm, HALF, **second))
-    alone = dump_ranges(calibrated(ddpm, HALF, observed_graphs=smooth, sites=observed))
-    assert whole != alone  # so it matters what leads
+    first, second, whole = led
+    second = {**second, "trajectories": shutil.copytree(first, tmp_path / "first")}
     kept = sample_files(tmp_path, "0*")
     for number, path in enumerate(kept):
         if left == "none" or (left == "some" and number % 3 == 1):

@@ -8,19 +8,13 @@ import pytest
 
 from qdx.exporter.calibrate.ranges_file import load_ranges
 from tests.support.quantizing import CALL_OPTION, WEIGHTS, plan, write_plan
-from tests.support.smallest import build_smallest
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_smallest(tmp_path_factory.mktemp("smallest") / "model")
 
 
 @pytest.fixture
-def calibrate(qdx, model, tmp_path):
+def calibrate(qdx, smallest, tmp_path):
     path = write_plan(tmp_path, plan())
 
-    def run(output, *extra, plan=path, model=model):
+    def run(output, *extra, plan=path, model=smallest):
         return qdx("calibrate", str(model), "--plan", str(plan), "-o", str(output), *CALL_OPTION, *extra)  # fmt: skip
 
     return run

@@ -9,16 +9,10 @@ import pytest
 
 from qdx.cli.site_choice import chosen_sites
 from qdx.exporter.errors import UsageError
-from tests.support.tiny import build
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    return build("ddpm", tmp_path_factory.mktemp("tiny") / "ddpm")
-
-
-def test_sites_as_json(qdx, pipeline):
-    done = qdx("inspect", pipeline, "--sites", "--json")
+def test_sites_as_json(qdx, smallest):
+    done = qdx("inspect", smallest, "--sites", "--json")
     (graph,) = json.loads(done.out)["graphs"]
     sites = {site["key"]: site for site in graph["sites"]}
 
@@ -30,8 +24,8 @@ def test_sites_as_json(qdx, pipeline):
     assert sites["conv_in"]["size_bytes"] == 4 * shape[0] * shape[1] * 9
 
 
-def test_sites_as_a_table(qdx, pipeline):
-    lines = qdx("inspect", pipeline, "--sites").out.splitlines()
+def test_sites_as_a_table(qdx, smallest):
+    lines = qdx("inspect", smallest, "--sites").out.splitlines()
 
     assert lines[0] == "DDPMPipeline"
     assert lines[2].startswith("unet.forward: ")

@@ -98,10 +98,10 @@ def end(body: str, number: int) -> tuple[int, str, str]:
     "body",
     [
         IN_A_DESTRUCTOR,
-        IN_A_CALLBACK,
-        SWALLOWED,
+        pytest.param(IN_A_CALLBACK, marks=pytest.mark.slow),  # an interrupt comes there below
+        pytest.param(SWALLOWED, marks=pytest.mark.slow),
         SWALLOWED_AGAIN_AND_AGAIN,
-        ANOTHER_ERROR_IN_ITS_PLACE,
+        pytest.param(ANOTHER_ERROR_IN_ITS_PLACE, marks=pytest.mark.slow),
         ANOTHER_ERROR_THAT_IS_HANDLED,
     ],
     ids=["destructor", "callback", "swallowed", "swallowed again", "masked", "masked and handled"],

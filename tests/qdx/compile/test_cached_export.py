@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from qdx.cache import digests
@@ -41,7 +43,7 @@ def forbidden(*_arguments, **_options):
     [
         pytest.param("onnxruntime", MSE, {}, marks=pytest.mark.slow),
         ("onnxruntime", STATIC_MSE, {"bias_correction": True, "smoothing": {"alpha": 0.5}}),
-        ("openvino", MSE, {}),
+        pytest.param("openvino", MSE, {}, marks=pytest.mark.slow),
         ("coreml", PALETTE, {}),
         pytest.param("coreml", PALETTE_INT8, {}, marks=pytest.mark.slow),
     ],
@@ -64,10 +66,28 @@ def test_cold_warm_and_uncached_exports_are_equal_byte_by_byte(
     assert plain == cold == warm
 
 
-def test_a_damaged_cache_changes_no_byte_and_is_said(smallest, tmp_path):
+@pytest.fixture(scope="module")
+def filled(smallest, tmp_path_factory):
+    """A cache that one export of `plan(MSE)` has filled, digests of sources too, and what the export made."""
+    folder = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QDX_CACHE", str(folder / "cache"))
+        patch.setattr(digests, "_SETTLED_NS", -1)
+        patch.setattr(digests, "_WORTHWHILE_BYTES", 0)
+        made = export(smallest, folder / "cold", write_plan(folder, plan(MSE)), "onnxruntime")
+    return folder / "cache", made
+
+
+@pytest.fixture
+def cold(filled, tmp_path):
+    """What was made when the cache, of which this test has a copy, was empty."""
+    shutil.copytree(filled[0], tmp_path / "cache")
+    return filled[1]
+
+
+def test_a_damaged_cache_changes_no_byte_and_is_said(smallest, tmp_path, cold):
     path = write_plan(tmp_path, plan(MSE))
-    cold = export(smallest, tmp_path / "cold", path, "onnxruntime")
-    spoiled = user_store().entries()
+    spoiled = [entry for entry in user_store().entries() if entry.kind != digests.KIND]
     for entry in spoiled:
         for file in entry.path.glob("*.safetensors"):
             data = bytearray(file.read_bytes())
@@ -82,10 +102,9 @@ def test_a_damaged_cache_changes_no_byte_and_is_said(smallest, tmp_path):
     assert files(tmp_path / "x") == cold
 
 
+@pytest.mark.usefixtures("cold")
 def test_one_changed_weight_is_chosen_again_alone(smallest, tmp_path, monkeypatch):
     """A rule that takes one layer out finds the scales of all others."""
-    path = write_plan(tmp_path, plan(MSE))
-    export(smallest, tmp_path / "first", path, "onnxruntime")
     before = len(user_store().entries())
     value = plan(MSE)
     value["rules"].append(
@@ -97,11 +116,12 @@ def test_one_changed_weight_is_chosen_again_alone(smallest, tmp_path, monkeypatc
     assert len(user_store().entries()) == before
 
 
-def test_digests_of_sources_are_kept_and_the_manifest_is_the_same(smallest, tmp_path, monkeypatch):
+def test_digests_of_sources_are_kept_and_the_manifest_is_the_same(
+    smallest, tmp_path, monkeypatch, cold
+):
     monkeypatch.setattr(digests, "_SETTLED_NS", -1)
     monkeypatch.setattr(digests, "_WORTHWHILE_BYTES", 0)
     path = write_plan(tmp_path, plan(MSE))
-    cold = export(smallest, tmp_path / "cold", path, "onnxruntime")
     monkeypatch.setattr(digests, "sha256_file", forbidden)
     warm = export(smallest, tmp_path / "warm", path, "onnxruntime")
 

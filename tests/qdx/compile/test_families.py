@@ -56,7 +56,7 @@ def test_a_program_in_float16_draws_nearly_that(name: str, target: str, tmp_path
             target,
             plan,
             least_db,
-            marks=[] if (name, target) == ("ddpm", "coreml") else pytest.mark.slow,
+            marks=[] if (name, target, plan) == ("ddpm", "coreml", "float32") else pytest.mark.slow,
         )
         for name in LOWERED
         for target in ("coreml", "coreml-ios17")

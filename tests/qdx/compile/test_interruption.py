@@ -70,7 +70,14 @@ def kill_at(smallest, output, number: int) -> None:
     check_after_kill(output)
 
 
-@pytest.mark.parametrize("name", ["after create staging", "before sync manifest", "after rename"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("after create staging", marks=pytest.mark.slow),
+        "before sync manifest",
+        "after rename",
+    ],
+)
 def test_a_kill_at_a_step(smallest, steps, tmp_path, name):
     output = tmp_path / "bundle"
     kill_at(smallest, output, steps.index(name))
@@ -123,9 +130,28 @@ def hit_at(moment: str, number: int) -> None:
     original, traced.capture = traced.capture, capture
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+MOMENTS = ("dry run", "after create staging", "before sync manifest", "after rename")
+# Either signal, and each moment, once.
+FAST_SIGNALS = {
+    ("dry run", signal.SIGINT),
+    ("after create staging", signal.SIGTERM),
+    ("before sync manifest", signal.SIGINT),
+    ("after rename", signal.SIGTERM),
+}
+
+
 @pytest.mark.parametrize(
-    "moment", ["dry run", "after create staging", "before sync manifest", "after rename"]
+    ("moment", "number", "status"),
+    [
+        pytest.param(
+            moment,
+            number,
+            status,
+            marks=() if (moment, number) in FAST_SIGNALS else pytest.mark.slow,
+        )
+        for moment in MOMENTS
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143))
+    ],
 )
 def test_a_signal(smallest, steps, tmp_path, number, status, moment):
     output = tmp_path / "bundle"
@@ -167,14 +193,13 @@ def export_within(smallest, output, limit_bytes: int, target: str) -> None:
     assert list(output.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("limit_bytes", [0, 5_000])
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("target", "limit_bytes"), [("onnxruntime", 0), ("openvino", 5_000)])
 def test_a_full_disk(smallest, steps, tmp_path, target, limit_bytes):
     export_within(smallest, tmp_path / "bundle", limit_bytes, target)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit_bytes", [1, 700, 1_500, 2_500, 10_000, 20_000, 40_000])
+@pytest.mark.parametrize("limit_bytes", [0, 1, 700, 1_500, 2_500, 5_000, 10_000, 20_000, 40_000])
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 def test_a_full_disk_of_many_sizes(smallest, steps, tmp_path, target, limit_bytes):
     export_within(smallest, tmp_path / "bundle", limit_bytes, target)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 import qdx
+from qdx.compile.export import ExportResult
 from qdx.exporter.errors import InvalidModel, UsageError
 from qdx.exporter.plan import load_plan
 from tests.support.live_pipelines import CALL, LIVE, differences, drawn, snapshot
@@ -27,26 +31,48 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "target"), CASES)
-def test_what_is_exported_from_memory_computes_as_the_object(kind, target, tmp_path):
-    pipeline, call = LIVE[kind](tmp_path), {**CALL, **EXTRA.get(kind, {})}
+@dataclass(frozen=True)
+class Exported:
+    """A pipeline, what it drew before its export, what the export changed in it, and what it made."""
+
+    pipeline: DiffusionPipeline
+    call: dict[str, Any]
+    expected: torch.Tensor
+    changed: list[str]
+    made: ExportResult
+
+
+def exported(kind, target, place):
+    pipeline, call = LIVE[kind](place), {**CALL, **EXTRA.get(kind, {})}
     expected = drawn(pipeline, call)
     before = snapshot(pipeline)
-    qdx.export(pipeline, target=target, plan="float32", output=tmp_path / "bundle", call=call)
-    assert differences(before, snapshot(pipeline)) == []
-    opened = qdx.open(tmp_path / "bundle", model=None if kind in ALONE else pipeline)
-    opened.set_progress_bar_config(disable=True)
-    assert psnr_db(expected, drawn(opened, call)) >= 90
+    made = qdx.export(pipeline, target=target, plan="float32", output=place / "bundle", call=call)
+    return Exported(pipeline, call, expected, differences(before, snapshot(pipeline)), made)
 
 
-def test_a_class_of_somebodys_own_cannot_be_opened_without_it(tmp_path):
-    pipeline = LIVE["own class"](tmp_path)
-    made = qdx.export(
-        pipeline, target="onnxruntime", plan="float32", output=tmp_path / "bundle", call=CALL
+@pytest.fixture(scope="module")
+def own_class(tmp_path_factory):
+    return exported("own class", "onnxruntime", tmp_path_factory.mktemp("own"))
+
+
+@pytest.mark.parametrize(("kind", "target"), CASES)
+def test_what_is_exported_from_memory_computes_as_the_object(kind, target, tmp_path, request):
+    one = (
+        request.getfixturevalue("own_class")
+        if (kind, target) == ("own class", "onnxruntime")
+        else exported(kind, target, tmp_path)
     )
+    assert one.changed == []
+    opened = qdx.open(one.made.bundle, model=None if kind in ALONE else one.pipeline)
+    opened.set_progress_bar_config(disable=True)
+    assert psnr_db(one.expected, drawn(opened, one.call)) >= 90
+
+
+def test_a_class_of_somebodys_own_cannot_be_opened_without_it(own_class):
+    made = own_class.made
     assert any("can be opened only with its pipeline" in note for note in made.notes)
     with pytest.raises(UsageError, match="the installed diffusers has no class `Sharpened`"):
-        qdx.open(tmp_path / "bundle")
+        qdx.open(made.bundle)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 import qdx
 from qdx.exporter.errors import UsageError
 
-CALL = {"prompt": "a circle", "height": 128, "width": 128, "num_inference_steps": 2}
+CALL = {"prompt": "a circle", "height": 24, "width": 24, "num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")

@@ -205,6 +205,7 @@ def test_it_is_verified_here_as_the_application_calls_it(made: tuple[str, Path, 
     assert report.pipeline.psnr_db > 35
 
 
+@pytest.mark.slow  # by default, halves are tested where they are made
 def test_the_unet_in_two_halves_computes_what_it_does_whole(
     made: tuple[str, Path, Path], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor
 import qdx
 from qdx.exporter.errors import UsageError
 
-CALL = {"prompt": "a circle", "height": 64, "width": 64, "num_inference_steps": 2, "pag_scale": 3.0}
+CALL = {"prompt": "a circle", "height": 16, "width": 16, "num_inference_steps": 2, "pag_scale": 3.0}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from qdx.bundle.reader import read_bundle
 from qdx.compile.export import export
 from qdx.exporter.errors import InvalidBundle, InvalidModel
 from qdx.runtime.pipeline import open_skeleton
-from tests.support.tiny import build
+from tests.support.smallest import build_smallest_stable_diffusion
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_the_model_it_was_made_from_is_taken(bundle, tiny_sd):
 
 
 def test_the_weights_of_another_model_are_refused(bundle, tmp_path):
-    other = build("sd", tmp_path / "other", seed=1)
+    other = build_smallest_stable_diffusion(tmp_path / "other", seed=1)
 
     with pytest.raises(InvalidModel, match=r"text_encoder.*expected .* by the bundle"):
         open_skeleton(bundle, model=other)

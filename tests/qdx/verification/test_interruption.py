@@ -70,8 +70,17 @@ def while_writing(number):
     report_folder.replace_file = hitting
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("moment", [in_the_reference, between_calls, while_writing])
+@pytest.mark.parametrize(
+    ("moment", "number", "status"),
+    [
+        pytest.param(in_the_reference, signal.SIGINT, 130),
+        pytest.param(in_the_reference, signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(between_calls, signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(between_calls, signal.SIGTERM, 143),
+        pytest.param(while_writing, signal.SIGINT, 130),
+        pytest.param(while_writing, signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal(arguments, tmp_path, number, status, moment):
     report, temporary = tmp_path / "report", tmp_path / "temporary"
     temporary.mkdir()

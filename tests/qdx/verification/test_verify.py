@@ -151,7 +151,7 @@ def test_a_pipeline_folder_is_no_bundle(ddpm, tmp_path):
     ("target", "large"),
     [
         ("openvino", True),
-        ("onnxruntime", True),
+        pytest.param("onnxruntime", True, marks=pytest.mark.slow),
         ("onnxruntime", False),
         pytest.param("openvino", False, marks=pytest.mark.slow),
     ],

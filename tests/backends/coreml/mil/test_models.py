@@ -42,8 +42,17 @@ def quality(module, inputs, path, target, precision):
     return sqnr_db(expected, found.astype(np.float64))
 
 
-@pytest.mark.parametrize("target", ["iOS16", "iOS17", "iOS18"])
-@pytest.mark.parametrize("precision", ["FLOAT16", "FLOAT32"])
+@pytest.mark.parametrize(
+    ("precision", "target"),
+    [
+        pytest.param("FLOAT16", "iOS16", marks=pytest.mark.slow),
+        ("FLOAT16", "iOS17"),
+        pytest.param("FLOAT16", "iOS18", marks=pytest.mark.slow),
+        ("FLOAT32", "iOS16"),
+        pytest.param("FLOAT32", "iOS17", marks=pytest.mark.slow),
+        ("FLOAT32", "iOS18"),
+    ],
+)
 def test_a_piece_of_a_unet(tmp_path, target, precision):
     torch.manual_seed(0)
     block = Called(Block().eval(), lambda block, x, c: block(x, torch.tensor(0.5), c))

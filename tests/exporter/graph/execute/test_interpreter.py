@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -48,6 +49,14 @@ class _Watched:
             name: LazyWeight(name, tuple(value.shape), value.dtype, lambda name=name: reader(name))
             for name, value in self._values.items()
         })  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _garbage_of_the_test_alone() -> Iterator[None]:
+    """What was there before need not be looked through at each weight."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def _traced() -> tuple[nn.Module, Graph, _Watched]:

@@ -18,7 +18,6 @@ from qdx.verification.measure.audit import audit_bundle
 from qdx.verification.measure.quantized import quantized_model
 from tests.support.layers import ROOT
 from tests.support.quantizing import CALL, export, plan
-from tests.support.tiny import build
 
 TARGET = "onnxruntime"
 CHANGES = (
@@ -40,8 +39,8 @@ def change_target(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_module, "_FOLDER", folder)
 
 
-def test_another_file_of_the_target_changes_nothing(tmp_path, monkeypatch):
-    model = build("ddpm", tmp_path / "model")
+def test_another_file_of_the_target_changes_nothing(smallest, tmp_path, monkeypatch):
+    model = smallest
     scheme = {"weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}}
     export(model, tmp_path, plan(scheme), TARGET)
     bundle = read_bundle(tmp_path / TARGET)

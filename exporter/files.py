@@ -46,6 +46,7 @@ __all__ = [
     "is_leftover",
     "is_relative",
     "load_json",
+    "near_path",
     "open_regular",
     "parse_json",
     "position_of",
@@ -288,6 +289,24 @@ def sha256_file(
             raise _storage(path, bad) from bad
 
 
+def near_path(path: Path, fits: Callable[[Path], bool] = lambda _: True) -> Path | None:
+    """Returns what the name of something absent may have meant: what stands in its folder under a name nearby.
+
+    Args:
+        path: Of what is absent.
+        fits: Whether what stands there is of the kind that is wanted; it does not raise.
+
+    Returns:
+        None where nothing there fits, or the folder cannot be looked at: that is no fault of the name.
+    """
+    try:
+        names = sorted(one.name for one in path.parent.iterdir() if fits(one))
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return path.with_name(near[0]) if near else None
+
+
 def replace_file(
     path: Path, content: bytes | Callable[[BinaryIO], object], *, hint: str | None = None
 ) -> None:
@@ -391,18 +410,14 @@ def _open_error(name: str, bad: OSError, error: type[InvalidInput]) -> Exception
     if bad.errno == errno.ENXIO:
         return error(f"{quoted(name)}: is a socket or device, expected a file")
     if bad.errno in _ABSENT:
-        return error(f"{quoted(name)}: not found, expected a file", hint=_near(Path(name)))
+        return error(f"{quoted(name)}: not found, expected a file", hint=_meant(Path(name)))
     return _storage(name, bad)
 
 
-def _near(path: Path) -> str | None:
-    """What the name of an absent file may have meant; None where nothing beside it has a name nearby."""
-    try:
-        names = sorted(one.name for one in path.parent.iterdir())
-    except OSError:
-        return None
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
-    return f"did you mean {quoted(path.with_name(near[0]))}?" if near else None
+def _meant(path: Path) -> str | None:
+    """The question that names what the name of an absent file may have meant; None where there is no telling."""
+    near = near_path(path)
+    return None if near is None else f"did you mean {quoted(near)}?"
 
 
 def _storage(path: Path | str, bad: OSError) -> StorageError:

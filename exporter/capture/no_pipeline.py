@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
 from typing import Final
 
 from qdx.exporter.errors import InvalidModel, quoted
+from qdx.exporter.files import near_path
 
-__all__ = ["check_is_pipeline", "check_no_bundle", "no_pipeline"]
+__all__ = ["check_is_pipeline", "check_no_bundle", "is_hub_name", "no_pipeline"]
 
 _INDEX: Final = "model_index.json"
 _MANIFEST: Final = "qdx.json"
@@ -37,10 +37,12 @@ def check_no_bundle(path: Path | str) -> None:
         InvalidModel: It is one.
     """
     if Path(path, _MANIFEST).is_file():
-        raise InvalidModel(
-            f"{quoted(path)}: is a bundle that qdx exported, expected a diffusers pipeline folder",
-            hint="give the folder that it was exported from",
-        )
+        raise _bundle(path)
+
+
+def is_hub_name(path: Path | str) -> bool:
+    """Whether a path is written as the hub writes the name of a model, `owner/name`."""
+    return _HUB_NAME.fullmatch(str(path)) is not None
 
 
 def no_pipeline(path: Path | str) -> InvalidModel:
@@ -54,10 +56,10 @@ def no_pipeline(path: Path | str) -> InvalidModel:
         return _other_folder(place)
     if place.exists():
         return _file(place)
-    near = _near(place)
+    near = near_path(place, _has_index)
     if near is not None:
         return InvalidModel(f"{quoted(path)} is not a folder", hint=f"did you mean {near}?")
-    if _HUB_NAME.fullmatch(str(path)):
+    if is_hub_name(path):
         name = place.name
         return InvalidModel(
             f"{quoted(path)}: there is no such folder here; a model of that name on the hub is fetched first",
@@ -82,20 +84,19 @@ def _file(file: Path) -> InvalidModel:
 
 def _other_folder(folder: Path) -> InvalidModel:
     absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - without `..`, which would lead to another parent
-    if (absolute.parent / _INDEX).is_file():
+    if _has_index(absolute.parent):
         return InvalidModel(
             f"{quoted(folder)}: holds one component, expected the folder of its pipeline",
             hint=f"give {folder.parent if folder.parent.name else absolute.parent}",
         )
-    pipelines = [one for one in _folders(folder) if (one / _INDEX).is_file()]
+    pipelines = [one for one in _folders(folder) if _has_index(one)]
     if len(pipelines) == 1:
         return InvalidModel(
             f"`{absolute / _INDEX}`: no such file; a diffusers pipeline folder has one",
             hint=f"give {pipelines[0]}, which has one",
         )
     if (folder / _MANIFEST).is_file():
-        return InvalidModel(f"{quoted(folder)}: is a bundle that qdx exported, expected a diffusers pipeline folder",
-                            hint="give the folder that it was exported from")  # fmt: skip
+        return _bundle(folder)
     files = sorted(path for path in folder.iterdir() if path.suffix in {*_CHECKPOINTS, _GGUF})
     message = f"`{absolute / _INDEX}`: no such file; a diffusers pipeline folder has one"
     if (folder / "modular_model_index.json").exists():
@@ -112,19 +113,30 @@ def _other_folder(folder: Path) -> InvalidModel:
     )
 
 
+def _bundle(path: Path | str) -> InvalidModel:
+    return InvalidModel(
+        f"{quoted(path)}: is a bundle that qdx exported, expected a diffusers pipeline folder",
+        hint="give the folder that it was exported from",
+    )
+
+
+def _has_index(folder: Path) -> bool:
+    """Whether a folder holds an index; what cannot be looked into does not, where the user named something else."""
+    return os.path.isfile(folder / _INDEX)  # noqa: PTH113 - `Path.is_file` raises where it may not look
+
+
 def _folders(folder: Path) -> list[Path]:
     """The folders in a folder, and the revisions in a folder of the hub's cache."""
-    places = [folder, folder / "snapshots"]
-    return [one for place in places if place.is_dir() for one in sorted(place.iterdir()) if one.is_dir()]  # fmt: skip
+    found = [one for place in (folder, folder / "snapshots") for one in _inside(place)]
+    return [one for one in found if one.is_dir()]
 
 
-def _near(place: Path) -> Path | None:
-    """A pipeline folder whose name is nearly that of a path which is not there."""
-    if not place.parent.is_dir():
-        return None
-    names = [one.name for one in place.parent.iterdir() if (one / _INDEX).is_file()]
-    near = difflib.get_close_matches(place.name, names, n=1, cutoff=0.7)
-    return place.with_name(near[0]) if near else None
+def _inside(folder: Path) -> list[Path]:
+    """What stands in a folder; nothing where it is none, or cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _from_single_file(file: Path) -> str:

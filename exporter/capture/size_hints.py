@@ -7,7 +7,10 @@ from typing import Final
 
 __all__ = ["size_hint"]
 
-_DIVISIBLE: Final = re.compile(r"divisible by (\d{1,4})\D+?(\d{1,5})(?:\D+?(\d{1,5}))?(?:\D|$)", re.ASCII)  # fmt: skip
+_DIVISIBLE: Final = re.compile(r"divisible by (\d{1,4})(?!\d)", re.ASCII)
+_FOUND: Final = re.compile(r"\b(?:but (?:are|is)|got)\b(.*)", re.DOTALL)
+"""What pipelines write before the sizes that they were given."""
+_SIZE: Final = re.compile(r"(?<![\w.])\d{1,5}(?![\w.]*\w)", re.ASCII)
 _NAMES: Final = ("height", "width")
 
 
@@ -21,12 +24,15 @@ def size_hint(message: str) -> str | None:
         message: Of the pipeline's own check.
     """
     found = _DIVISIBLE.search(message)
-    if found is None or not any(name in message for name in _NAMES):
+    words = message.lower()
+    names = sorted((one for one in _NAMES if one in words), key=words.index)
+    if found is None or not names or "latent" in words or int(found[1]) == 0:
         return None
     unit = int(found[1])
-    if unit == 0:
-        return None
-    sizes = [int(size) for size in found.groups()[1:] if size is not None]
+    told = _FOUND.search(message, found.end())
+    sizes = [int(size) for size in _SIZE.findall(told[1])] if told else []
+    if len(sizes) != len(names):
+        return f"give multiples of {unit} pixels"
     nearest = [max(unit, round(size / unit) * unit) for size in sizes]
-    named = [f"{name} {size}" for name, size in zip(_NAMES, nearest, strict=False)]
+    named = [f"{name} {size}" for name, size in zip(names, nearest, strict=True)]
     return f"give multiples of {unit} pixels, such as {' and '.join(named)}"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from pathlib import Path
 from typing import Final
 
+from qdx.bundle.manifest import MANIFEST_NAME
+from qdx.exporter.capture.no_pipeline import is_hub_name
 from qdx.exporter.errors import InvalidBundle, quoted
 
 __all__ = ["check_is_bundle", "no_bundle"]
 
-_MANIFEST: Final = "qdx.json"
 _INDEX: Final = "model_index.json"
-_HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _EXPORT: Final = "qdx export MODEL --target TARGET -o BUNDLE"
 
 
@@ -24,7 +23,7 @@ def check_is_bundle(path: Path | str) -> None:
     Raises:
         InvalidBundle: It is no folder with a manifest; with what it is instead.
     """
-    if not Path(path, _MANIFEST).is_file():
+    if not Path(path, MANIFEST_NAME).is_file():
         raise no_bundle(path)
 
 
@@ -37,14 +36,10 @@ def no_bundle(path: Path | str) -> InvalidBundle:
     place = Path(path)
     if place.is_dir():
         return _other_folder(place)
-    if place.name == _MANIFEST and place.is_file():
+    if place.name == MANIFEST_NAME and place.is_file():
         return InvalidBundle(f"{quoted(path)}: is a file, expected its folder", hint=f"give {place.parent}")  # fmt: skip
-    if os.path.lexists(place):
-        return InvalidBundle(
-            f"{quoted(path)}: not a folder, expected a bundle",
-            hint=f"a bundle is the folder that `{_EXPORT}` writes",
-        )
-    if _HUB_NAME.fullmatch(str(path)) and not place.parent.is_dir():
+    is_absent = not os.path.lexists(place)
+    if is_absent and is_hub_name(path) and not place.parent.is_dir():
         return InvalidBundle(
             f"{quoted(path)}: not a folder, expected a bundle; a model of that name on the hub is fetched and exported first",
             hint=f"hf download {path} --local-dir {place.name}, then qdx export {place.name} --target TARGET -o BUNDLE",
@@ -59,15 +54,15 @@ def _other_folder(folder: Path) -> InvalidBundle:
     absolute = folder.absolute()
     if (folder / _INDEX).is_file():
         return InvalidBundle(
-            f"{quoted(folder)}: has no `{_MANIFEST}`, expected a bundle; it is a pipeline folder, from which a bundle is exported",
+            f"{quoted(folder)}: has no `{MANIFEST_NAME}`, expected a bundle; it is a pipeline folder, from which a bundle is exported",
             hint=f"qdx export {shlex.quote(str(folder))} --target TARGET -o BUNDLE, then give BUNDLE",
         )
-    if (absolute.parent / _MANIFEST).is_file():
+    if os.path.isfile(absolute.parent / MANIFEST_NAME):  # noqa: PTH113 - no fault of the folder where it may not look
         return InvalidBundle(
-            f"{quoted(folder)}: has no `{_MANIFEST}`, expected a bundle; it is a part of one",
+            f"{quoted(folder)}: has no `{MANIFEST_NAME}`, expected a bundle; it is a part of one",
             hint=f"give {folder.parent if folder.parent.name else absolute.parent}",
         )
     return InvalidBundle(
-        f"{quoted(folder)}: has no `{_MANIFEST}`, expected a bundle",
+        f"{quoted(folder)}: has no `{MANIFEST_NAME}`, expected a bundle",
         hint=f"a bundle is the folder that `{_EXPORT}` writes",
     )

@@ -22,13 +22,16 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _DESCRIPTION: Final = re.compile(r'^ *"?description"? ?[:=] ?"([^"]*)"', re.MULTILINE)
 _FOLDERS: Final = ("MODEL|BUNDLE", "BUNDLE", "MODEL", "DIR")
 """Placeholders of folders that may name components, the one to ask first at the front."""
-ROLES: Final = {
+_ROLE_WORDS: Final = {
     "attn.k": "keys of an attention",
     "attn.kv": "keys and values in one",
     "attn.out": "behind an attention",
+    "attn.pv": "probabilities with values",
     "attn.q": "queries of an attention",
+    "attn.qk": "queries with keys",
     "attn.qk_in": "before queries and keys",
     "attn.qkv": "queries, keys and values in one",
+    "attn.qv": "queries and values in one",
     "attn.v": "values of an attention",
     "conv": "any other convolution",
     "embedding": "a table of embeddings",
@@ -42,7 +45,7 @@ ROLES: Final = {
     "shortcut": "beside a longer path",
     "time_embed": "sees the timestep alone",
 }
-"""Roles of operations, as `qdx.exporter.graph.analysis.roles` finds them."""
+"""What the roles of operations are, in words."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,9 @@ def _shells(_: Mapping[str, str]) -> dict[str, str]:
 
 
 def _roles(_: Mapping[str, str]) -> dict[str, str]:
-    return ROLES
+    from qdx.exporter.graph.ir.site import ROLES
+
+    return {role: _ROLE_WORDS[role] for role in ROLES}
 
 
 def _described(package: str, pattern: str) -> dict[str, str]:

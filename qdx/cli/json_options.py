@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from pathlib import Path
 from typing import Any, Final
 
 from qdx.exporter.errors import InvalidInput, quoted
-from qdx.exporter.files import load_json, parse_json, read_text
+from qdx.exporter.files import load_json, near_path, parse_json, read_text
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 from qdx.exporter.meant_json import meant_json
 from qdx.exporter.strict_json import one_line_json, parse_json_list
@@ -114,10 +113,9 @@ def _exists(text: str) -> bool:
 
 def _near_file(path: Path, option: str) -> str:
     """What a name of a file may have meant, or what to do without one."""
-    names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
-    if near:
-        return f"did you mean {shlex.quote(str(path.with_name(near[0])))}?"
+    near = near_path(path)
+    if near is not None:
+        return f"did you mean {shlex.quote(str(near))}?"
     return f"JSON text goes here too: {option} {_shell(_EXAMPLES[option])}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,14 +17,18 @@ __all__ = ["OTHERWISE", "batch_words", "check_batch", "check_call", "check_size"
 OTHERWISE: Final = (
     "export for this size, or with --shapes dynamic where the target takes open sizes"
 )
+_LIKE_THIS: Final = (
+    "export with a --call like this one, or with --shapes dynamic where the target takes open sizes"
+)
 _TIMES: Final = frozenset({"timestep", "timesteps", "t"})
 _PROMPTS: Final = "prompt"
-_IMAGES: Final = "num_images_per_prompt"
+_PER_PROMPT: Final = re.compile(r"num_(\w+)_per_prompt")
+"""Arguments that say how many images, videos or waveforms each prompt gets."""
 _GUIDANCE: Final = "guidance_scale"
 
 
 def check_call(manifest: Manifest, call: Mapping[str, Any]) -> None:
-    """Refuses a call of a pipeline that its bundle cannot answer, as far as sizes, counts and guidance tell.
+    """Refuses a call of a pipeline that its bundle cannot answer, as far as sizes and counts tell.
 
     Args:
         manifest: Of the bundle.
@@ -70,7 +75,10 @@ def check_size(manifest: Manifest, call: Mapping[str, Any]) -> None:
 
 
 def check_batch(manifest: Manifest, call: Mapping[str, Any]) -> None:
-    """Refuses counts of prompts and pictures, and guidance, that a bundle of static shapes was not exported with.
+    """Refuses counts of prompts and images that a bundle of static shapes was not exported with.
+
+    What guidance makes of a batch differs among pipelines: where it may be another one than the export's, nothing is
+    refused here, and `batch_words` tells of the batch that comes.
 
     Args:
         manifest: Of the bundle.
@@ -79,24 +87,17 @@ def check_batch(manifest: Manifest, call: Mapping[str, Any]) -> None:
     Raises:
         UsageError: In the user's words.
     """
-    batch = _batch(manifest)
-    count = _count(manifest.call)
-    if batch is None or count is None or batch % count:
-        return  # open, or of several sizes
-    asked = _count(call) if call.get(_PROMPTS) is not None else None
-    if asked is not None and asked != count:
-        raise UsageError(
-            f"this bundle generates {_pictures(count)} at a time, {_pictures(asked)} were requested ({_counted(call)})",
-            hint=f"give {_counted(manifest.call)}, or export with a --call like this one, or with --shapes dynamic where "
-            "the target takes open sizes",
-        )
-    guidance = call.get(_GUIDANCE)
-    then = manifest.call.get(_GUIDANCE)
-    was_guided = batch in {2 * count, 3 * count} and not (
-        isinstance(then, int | float) and then <= 1
+    batch, count, asked = _batch(manifest), _count(manifest.call), _count(call)
+    if batch is None or count is None or batch not in {count, 2 * count, 3 * count}:
+        return  # open, of several sizes, or multiplied by what is not counted
+    if asked is None or asked == count or call.get(_GUIDANCE) != manifest.call.get(_GUIDANCE):
+        return
+    noun = _noun(call)
+    raise UsageError(
+        f"this bundle generates {_several(count, _noun(manifest.call))} at a time, "
+        f"{_several(asked, noun)} were requested ({_counted(call)})",
+        hint=f"give {_counted(manifest.call)}, or {_LIKE_THIS}",
     )
-    if was_guided and isinstance(guidance, int | float) and guidance <= 1:
-        raise _without_guidance(batch, guidance)
 
 
 def batch_words(
@@ -112,32 +113,38 @@ def batch_words(
     """
     if manifest.shapes != "static":
         return None
-    given = call.get(_GUIDANCE)
-    guidance = (
-        given if isinstance(given, int | float) else math.nan
-    )  # which is neither more nor less
+    count, asked = _count(manifest.call), _count(call)
+    if None not in {count, asked} and count == asked:
+        return _guidance_words(got, expected, call.get(_GUIDANCE)) or UsageError(
+            f"this bundle computes a batch of {expected}, and this call one of {got}",
+            hint=f"give the arguments of the export's call, or {_LIKE_THIS}",
+        )
+    this = "" if asked is None else f" ({_counted(call)})"
+    then = "the arguments of the export's call" if count is None else _counted(manifest.call)
+    return UsageError(
+        f"this bundle computes a batch of {expected}, and this call one of {got}{this}",
+        hint=f"give {then}, or {_LIKE_THIS}",
+    )
+
+
+def _guidance_words(got: int, expected: int, guidance: object) -> UsageError | None:
+    """The error where guidance makes the difference between two batches of equal counts; None where it does not."""
+    if not isinstance(guidance, int | float) or not math.isfinite(guidance):
+        return None
+    again = f"--call '{{\"guidance_scale\": {guidance:g}}}'"
     if guidance <= 1 and expected in {2 * got, 3 * got}:
-        return _without_guidance(expected, guidance)
-    if guidance > 1 and got in {2 * expected, 3 * expected}:
+        return UsageError(
+            f"this bundle was exported with guidance (a batch of {expected}), and guidance {guidance:g} computes without",
+            hint="give --guidance above 1 (in Python guidance_scale), or leave it out; or export without guidance: "
+            f"{again}",
+        )
+    if guidance != 1 and got in {2 * expected, 3 * expected}:
         return UsageError(
             f"this bundle was exported without guidance (a batch of {expected}), and guidance {guidance:g} computes a "
             f"batch of {got}",
-            hint=f"give --guidance 1 (in Python guidance_scale=1), or export with guidance: "
-            f"--call '{{\"guidance_scale\": {guidance:g}}}'",
+            hint=f"give --guidance 1 (in Python guidance_scale=1), or export with guidance: {again}",
         )
-    return UsageError(
-        f"this bundle computes a batch of {expected}, and this call one of {got} ({_counted(call)})",
-        hint=f"give {_counted(manifest.call)}, or export with a --call like this one, or with --shapes dynamic where the "
-        "target takes open sizes",
-    )
-
-
-def _without_guidance(batch: int, guidance: float) -> UsageError:
-    return UsageError(
-        f"this bundle was exported with guidance (a batch of {batch}), and guidance {guidance:g} computes without",
-        hint="give --guidance above 1 (in Python guidance_scale), or leave it out; or export without guidance: "
-        f"--call '{{\"guidance_scale\": {guidance:g}}}'",
-    )
+    return None
 
 
 def _batch(manifest: Manifest) -> int | None:
@@ -161,19 +168,37 @@ def _first_size(record: MethodRecord) -> int | None:
 
 
 def _count(call: Mapping[str, Any]) -> int | None:
-    """How many pictures a call asks for; None where its arguments do not tell."""
-    prompts, images = call.get(_PROMPTS), call.get(_IMAGES, 1)
-    if not isinstance(images, int) or images < 1:
-        return None
-    return (len(prompts) if isinstance(prompts, list) else 1) * images or None
+    """How many images, videos or waveforms a call asks for; None where its arguments do not tell."""
+    prompts, each = _prompts(call), _each(call)
+    return None if prompts is None or each is None else prompts * each
+
+
+def _prompts(call: Mapping[str, Any]) -> int | None:
+    prompts = call.get(_PROMPTS)
+    if isinstance(prompts, str):
+        return 1
+    return (len(prompts) or None) if isinstance(prompts, list) else None
+
+
+def _each(call: Mapping[str, Any]) -> int | None:
+    """How many of them each prompt gets."""
+    found = [value for name, value in call.items() if _PER_PROMPT.fullmatch(name)]
+    return math.prod(found) if all(type(one) is int and one > 0 for one in found) else None
+
+
+def _noun(call: Mapping[str, Any]) -> str:
+    """What a call asks for, one of them."""
+    named = (match for name in call if (match := _PER_PROMPT.fullmatch(name)))
+    return next((match[1].removesuffix("s") for match in named), "image")
 
 
 def _counted(call: Mapping[str, Any]) -> str:
-    """The counts of a call in words."""
-    prompts, images = call.get(_PROMPTS), call.get(_IMAGES, 1)
-    count = len(prompts) if isinstance(prompts, list) else 1
-    return f"{count} prompt{'s' if count != 1 else ''} with {images} picture{'s' if images != 1 else ''} each"
+    """The counts of a call in words; its arguments tell them."""
+    prompts, each = _prompts(call), _each(call)
+    assert prompts is not None
+    assert each is not None
+    return f"{_several(prompts, 'prompt')} with {_several(each, _noun(call))} each"
 
 
-def _pictures(count: int) -> str:
-    return f"{count} picture{'s' if count != 1 else ''}"
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"

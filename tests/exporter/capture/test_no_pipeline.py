@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qdx.exporter.capture.folder import read_pipeline_folder
+from qdx.exporter.capture.no_pipeline import check_is_pipeline
 from qdx.exporter.errors import InvalidModel
+from tests.support.rights import closed_neighbour
 
 
 def refused(path):
@@ -49,3 +51,17 @@ def test_a_component_and_the_index_lead_to_their_pipeline(tmp_path):
 @pytest.mark.parametrize("path", ["nothing", "/nothing/here", "a b/c"])
 def test_what_is_nothing_is_no_folder(path):
     assert "is not a folder" in refused(path).message
+
+
+def test_a_neighbour_that_cannot_be_looked_into_is_no_fault_of_a_name(tmp_path, monkeypatch):
+    (tmp_path / "flux").mkdir()
+    (tmp_path / "flux" / "model_index.json").write_text("{}")
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "snapshots").mkdir(mode=0)
+    with closed_neighbour(tmp_path, monkeypatch):
+        with pytest.raises(InvalidModel) as named:
+            check_is_pipeline("flxu")
+        with pytest.raises(InvalidModel, match="no such file"):
+            check_is_pipeline("held")
+
+    assert named.value.hint == "did you mean flux?"

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from qdx.cli.complete_values import ROLES, components_of
+from qdx.cli.complete_values import components_of, fitting
+from qdx.exporter.graph.ir.site import ROLES
 from qdx.exporter.plan import list_presets
 from qdx.targets import list_targets
 from qdx.targets.layouts import list_layouts
@@ -140,7 +141,7 @@ def test_components_of_the_model_on_the_line(told, model, quote):
 def test_roles(told, model):
     assert told("inspect", model, "--role", "attn.q") == (
         "none",
-        ["attn.q", "attn.qk_in", "attn.qkv"],
+        ["attn.q", "attn.qkv", "attn.qk_in", "attn.qv", "attn.qk"],
     )
     assert told("inspect", model, "--component", "") == ("none", ["unet", "vae"])
 
@@ -193,10 +194,11 @@ def test_words_are_described(qdx):
     assert line.startswith("openvino\tOpenVINO")
 
 
-def test_the_roles_are_those_that_are_found():
-    text = (ROOT / "exporter/graph/analysis/roles.py").read_text().partition('"""\n\nfrom')[0]
+def test_the_roles_are_all_that_an_operation_can_have():
+    found = fitting("ROLE", "", {}).words
 
-    assert [role for role in ROLES if f"`{role}`" not in text] == []
+    assert tuple(found) == ROLES
+    assert all(found.values())
 
 
 def test_a_defect_is_silent_but_for_debug(qdx, monkeypatch):

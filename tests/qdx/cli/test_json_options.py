@@ -8,6 +8,7 @@ import pytest
 
 from qdx.cli.json_options import pasteable, read_call, read_setup
 from qdx.exporter.errors import QdxError
+from tests.support.rights import closed_neighbour
 
 LINES = {
     "{'prompt': 'a cat'}": """give --call '{"prompt": "a cat"}'""",
@@ -84,3 +85,13 @@ def test_what_is_right_is_taken():
 
 def test_an_option_that_takes_no_json_has_no_such_line():
     assert pasteable("--plan", "{}") is None
+
+
+def test_a_file_in_a_folder_that_cannot_be_looked_into_is_not_found(tmp_path, monkeypatch):
+    with (
+        closed_neighbour(tmp_path, monkeypatch),
+        pytest.raises(QdxError, match=r"call\.json`: not found") as raised,
+    ):
+        read_call("closed/call.json")
+
+    assert "JSON text goes here too" in raised.value.hint

@@ -1,4 +1,4 @@
-"""Counts and guidance that a static bundle was not exported with are refused in the user's words, before anything runs."""
+"""Counts that a static bundle was not exported with are refused before anything runs, guidance by the batch that comes."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ TAKEN = [
     (manifest(1, guidance_scale=1), {"prompt": "a", "guidance_scale": 7.5}),  # two calls one after the other, perhaps
     (manifest(8, guidance_scale=1), {"prompt": "a", "guidance_scale": 1}),  # frames
     (manifest(3), {"prompt_embeds": "x"}),
+    (manifest(4, prompt=None, prompt_embeds="of two"), {"prompt": ["a", "b"]}),
+    (manifest(2, prompt=["a", "b"]), {"prompt": ["c", "d"], "guidance_scale": 1}),
+    (manifest(2, guidance_scale=3.5), {"prompt": "a", "guidance_scale": 1}),  # not in the batch, or always in it
+    (manifest(2), {"prompt": "a", "guidance_scale": 0.5}),
+    (manifest(2, prompt=["a", "b"], guidance_scale=1), {"prompt": "c", "guidance_scale": 7.5}),  # no encoder in the bundle
+    (manifest(6, num_videos_per_prompt=3), {"prompt": ["a", "b", "c"]}),
+    (manifest(6, num_waveforms_per_prompt=3), {"prompt": "a", "num_waveforms_per_prompt": 3}),
+    (manifest(2, num_images_per_prompt=None), {"prompt": ["a", "b"]}),
+    (manifest(2), {"prompt": ("a", "b")}),
     (manifest("b"), {"prompt": ["a", "b"], "guidance_scale": 1}),
     (manifest(shapes="dynamic"), {"prompt": ["a", "b"], "guidance_scale": 1}),
 ]  # fmt: skip
@@ -51,12 +60,10 @@ def test_what_a_bundle_may_generate_is_taken(bundle, call):
 
 
 REFUSED = [
-    ({"prompt": "a", "guidance_scale": 1}, "was exported with guidance (a batch of 2), and guidance 1 computes without",
-     "give --guidance above 1"),
-    ({"prompt": "a", "guidance_scale": 0.0}, "guidance 0 computes without", """--call '{"guidance_scale": 0}'"""),
-    ({"prompt": ["a", "b"]}, "generates 1 picture at a time, 2 pictures were requested (2 prompts with 1 picture each)",
-     "give 1 prompt with 1 picture each"),
-    ({"prompt": "a", "num_images_per_prompt": 3}, "3 pictures were requested (1 prompt with 3 pictures each)", "--shapes dynamic"),
+    ({"prompt": ["a", "b"]}, "generates 1 image at a time, 2 images were requested (2 prompts with 1 image each)",
+     "give 1 prompt with 1 image each"),
+    ({"prompt": "a", "num_images_per_prompt": 3}, "3 images were requested (1 prompt with 3 images each)", "--shapes dynamic"),
+    ({"prompt": "a", "num_videos_per_prompt": 2}, "2 videos were requested (1 prompt with 2 videos each)", "--call like this one"),
 ]  # fmt: skip
 
 
@@ -70,10 +77,15 @@ def test_what_it_does_not_is_refused_with_the_way_out(call, words, hint):
 
 
 BATCHES = [
-    ((1, 2), {"guidance_scale": 1.0}, "exported with guidance (a batch of 2)", "above 1"),
-    ((2, 1), {"guidance_scale": 7.5}, "without guidance (a batch of 1), and guidance 7.5 computes a batch of 2",
+    ((1, 2), {"prompt": "a", "guidance_scale": 1.0}, "exported with guidance (a batch of 2)", "above 1"),
+    ((1, 3), {"prompt": "a", "guidance_scale": 0}, "guidance 0 computes without", """--call '{"guidance_scale": 0}'"""),
+    ((2, 1), {"prompt": "a", "guidance_scale": 0.5}, "guidance 0.5 computes a batch of 2", "give --guidance 1 "),
+    ((2, 1), {"prompt": "a", "guidance_scale": 7.5}, "without guidance (a batch of 1), and guidance 7.5 computes a batch of 2",
      "give --guidance 1 "),
-    ((4, 2), {"prompt": ["a", "b"]}, "a batch of 2, and this call one of 4 (2 prompts with 1 picture each)", "give 1 prompt"),
+    ((4, 2), {"prompt": ["a", "b"]}, "a batch of 2, and this call one of 4 (2 prompts with 1 image each)", "give 1 prompt"),
+    ((2, 1), {"prompt": ["a", "b"], "guidance_scale": 7.5}, "one of 2 (2 prompts with 1 image each)", "give 1 prompt"),
+    ((1, 2), {"prompt_embeds": "x", "guidance_scale": 1}, "a batch of 2, and this call one of 1", "give 1 prompt"),
+    ((5, 2), {"prompt": "a", "guidance_scale": 7.5}, "a batch of 2, and this call one of 5", "the arguments of the export"),
 ]  # fmt: skip
 
 

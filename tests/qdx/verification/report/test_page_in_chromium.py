@@ -6,35 +6,13 @@ import base64
 
 import pytest
 
+from qdx.exporter.graph.ir.site import ROLES
 from qdx.verification.measure.localize import Localization, SiteError
 from qdx.verification.report.folder import write_report
 from qdx.verification.report.index import write_index
 from tests.support.browser import Browser, browser
 from tests.support.full_report import full_report
 
-ROLES = [
-    "first",
-    "last",
-    "conv",
-    "shortcut",
-    "time_embed",
-    "attn.q",
-    "attn.k",
-    "attn.v",
-    "attn.qkv",
-    "attn.kv",
-    "attn.qk_in",
-    "attn.qv",
-    "attn.qk",
-    "attn.pv",
-    "attn.out",
-    "ff.in",
-    "ff.out",
-    "norm",
-    "embedding",
-    "residual",
-    "other",
-]
 # Every text with its place, its size and how it stands out against what is behind it.
 TEXTS = """
 const channels = color => (color.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);

@@ -66,9 +66,7 @@ def opened(made: Graph, target: str, folder: Path) -> Lockstep:
 
 
 @pytest.fixture(scope="module")
-def blocks(
-    block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory
-) -> Blocks:
+def blocks(block: tuple[Graph, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Blocks:
     """The quantized block and the folder of its artifact, lowered once for each target."""
 
     @cache
@@ -94,9 +92,7 @@ def in_lockstep(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_segment_agrees_with_the_graph(
-    blocks: Blocks, target: str
-) -> None:
+def test_every_segment_agrees_with_the_graph(blocks: Blocks, target: str) -> None:
     graph, folder = blocks(target)
     found = in_lockstep(graph, opened(graph, target, folder), target)
 

@@ -27,6 +27,7 @@ def _mean(pictures: np.ndarray, captions: list[scenes.Caption]) -> float:
     return float(np.mean([slot_accuracy(picture, str(caption)) for picture, caption in pairs]))
 
 
+@pytest.mark.slow  # by default, soft scenes are read, which are harder
 def test_rendered_scenes(pictures: np.ndarray, captions: list[scenes.Caption]) -> None:
     assert len(captions) >= 500
     assert _mean(pictures, captions) >= 0.99

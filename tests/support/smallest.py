@@ -78,7 +78,12 @@ def build_smallest_text_to_image(folder: Path) -> Path:
 def build_smallest_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
     """Saves a pipeline folder with guidance and a negative prompt; attention is in the middle of its UNet alone."""
     import torch
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
 
     from tests.support.tiny.parts import clip_text
     from tests.support.tiny.vocabularies import clip_tokenizer

@@ -130,14 +130,14 @@ def test_other_settings_use_nothing_of_what_is_kept(ddpm, told, tmp_path):
 def smooth(ddpm):
     """The graphs of the smallest pipeline with activations divided by factors that are no powers of two."""
     graph = ddpm.graphs["unet.forward"]
-    sites = [site for site in ddpm.sites["unet.forward"] if not site.is_attention_product]
+    taking = [site for site in ddpm.sites["unet.forward"] if not site.is_attention_product]
     found = calibrated(ddpm)
     maxima = {
         site.key: found.statistics("unet.forward", site.key, "input").channel_absmax
-        for site in sites
+        for site in taking
         if "input" in found.graphs["unet.forward"].ports[site.key] and not site.is_residual
     }
-    chosen = [site for site in sites if site.key in maxima]
+    chosen = [site for site in taking if site.key in maxima]
     return {"unet.forward": smoothed(graph, chosen, choose_factors(graph, chosen, maxima, 0.5))}
 
 

@@ -13,6 +13,7 @@ from qdx.cli.colour import painted
 from qdx.cli.verbosity import Verbosity, current
 from qdx.exporter.errors import visible
 from qdx.exporter.strict_json import dump_json
+from qdx.exporter.text.words import size
 
 __all__ = ["alert", "emit", "plain", "printable", "say", "size", "table", "visible"]
 
@@ -82,22 +83,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         ).rstrip()
         for line in lines
     )
-
-
-def size(size_bytes: int) -> str:
-    """Returns a size as people read it.
-
-    >>> size(1536)
-    '1.5 KiB'
-    """
-    if size_bytes < 1024:
-        return f"{size_bytes} B"
-    amount = size_bytes / 1024
-    units = ["KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount /= 1024
-        del units[0]
-    return f"{amount:.1f} {units[0]}"
 
 
 def _cell(value: object) -> str:

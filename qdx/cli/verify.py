@@ -22,7 +22,7 @@ from qdx.cli.options import (
 )
 from qdx.cli.output import alert, emit, plain, say
 from qdx.cli.progress import progress_bars
-from qdx.exporter.errors import UsageError
+from qdx.verification.sources import check_sources
 
 __all__ = ["command"]
 
@@ -128,12 +128,7 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
-    if model is None and reference is None:
-        raise UsageError(
-            "neither --model nor --reference is given",
-            hint="add --model and the diffusers pipeline folder that the bundle was exported from, or --reference and "
-            "what `qdx verify --save-reference` wrote",
-        )
+    check_sources(model, reference)
     _check_early(bundle, model, arguments or {}, report)
     from qdx.calibration.prompts import read_prompts
     from qdx.verification.verify import verify
@@ -183,13 +178,8 @@ def _check_early(
 ) -> None:
     """Looks at the bundle and the model before anything heavy is imported; the report folder is told of a refusal."""
     from qdx.cli.early import check_bundle_and_model, check_call
+    from qdx.verification.report.refusal import refusals_told
 
-    def check(bundle: Path, *, report: Path | None) -> None:  # noqa: ARG001  # who is told reads it
+    with refusals_told(bundle, report):
         check_bundle_and_model(bundle, model)
         check_call(bundle, arguments)
-
-    if report is not None:
-        from qdx.verification.report.refusal import tells_refusals
-
-        check = tells_refusals(check)
-    check(bundle, report=report)

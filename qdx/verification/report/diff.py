@@ -8,8 +8,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from pydantic import ValidationError
-
 from qdx.exporter.errors import InvalidPlan
 from qdx.exporter.measure.metrics import finite_or_none
 from qdx.exporter.plan.schema.load import plan_from_json
@@ -240,7 +238,7 @@ def _plans(before: StoredReport, after: StoredReport) -> list[str]:
     try:
         one = plan_from_json(before.bundle_plan, source="the first report")
         other = plan_from_json(after.bundle_plan, source="the second report")
-    except (InvalidPlan, ValidationError):
+    except InvalidPlan:
         return ["not readable by this version"] if before.bundle_plan != after.bundle_plan else []
     return differences(one, other)
 

@@ -144,7 +144,7 @@ def test_what_is_stored_is_not_asked_for_otherwise(stored, smallest):
                   {"lora": ["x.safetensors"]}, {"seed": 1}):  # fmt: skip
         with pytest.raises(UsageError, match="--reference: does not go together"):
             verify(bundle, reference=reference, **given)
-    with pytest.raises(UsageError, match="neither a model nor a reference"):
+    with pytest.raises(UsageError, match="neither --model nor --reference"):
         verify(bundle)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from qdx.exporter.errors import InvalidBundle
 from qdx.verification.measure.components import MethodResult
-from qdx.verification.report.junit import junit_xml, refusal_xml
+from qdx.verification.report.junit import junit_xml
+from qdx.verification.report.junit_suite import refusal_xml
 from tests.support.full_report import full_report
 from tests.support.judging import call_result, report_of
 

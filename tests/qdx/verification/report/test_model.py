@@ -18,11 +18,13 @@ from qdx.exporter.files import load_json
 from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.picture import compare_products
 from qdx.verification.report import folder as report_folder
-from qdx.verification.report.folder import FILES, clear_report, write_report
+from qdx.verification.report.folder import write_report
 from qdx.verification.report.html import html_page
 from qdx.verification.report.images import sheets
 from qdx.verification.report.junit import junit_xml
 from qdx.verification.report.model import Report
+from qdx.verification.report.names import FILES
+from qdx.verification.report.place import clear_report
 from tests.support.judging import call_result, report_of
 from tests.support.tiny.families import picture
 

@@ -13,6 +13,8 @@ from qdx.cli.options import (
     Bundle,
     Call,
     Device,
+    JudgeGates,
+    JudgePlan,
     Lora,
     NoCache,
     Variant,
@@ -20,8 +22,9 @@ from qdx.cli.options import (
     read_budget,
     read_call,
 )
-from qdx.cli.output import alert, emit, plain, say
+from qdx.cli.output import emit, leave_with, plain, say
 from qdx.cli.progress import progress_bars
+from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.sources import check_sources
 
 __all__ = ["command"]
@@ -87,22 +90,8 @@ def command(
             "Default: all calls of small models, some of large ones.",
         ),
     ] = None,
-    plan: Annotated[
-        str | None,
-        typer.Option(
-            "--plan",
-            metavar="PLAN",
-            help="Judge by the gates of this preset or plan file, not by the bundle's own.",
-        ),
-    ] = None,
-    gates: Annotated[
-        Path | None,
-        typer.Option(
-            "--gates",
-            metavar="FILE",
-            help="Judge by the gates in this JSON file: what a plan has under `gates`.",
-        ),
-    ] = None,
+    plan: JudgePlan = None,
+    gates: JudgeGates = None,
     baseline: Annotated[
         Path | None,
         typer.Option(
@@ -118,7 +107,7 @@ def command(
             metavar="DB",
             help="How many decibels worse than the baseline is accepted.",
         ),
-    ] = 1.0,
+    ] = DROP_DB,
     call: Call = None,
     lora: Lora = None,
     device: Device = "cpu",
@@ -164,13 +153,11 @@ def command(
             say(f"wrote {written}")
     # Not `if failed`: whatever is not plainly passed has failed.
     found = plain(result)
-    if found.get("ok") is True:
-        say("every gate holds")
-        return
-    alert("a gate failed")
-    if found.get("lockstep") and not localize and reference is None:
-        say("\nhint: --localize names the operations at which the error enters")
-    raise typer.Exit(1)
+    unlocalized = found.get("lockstep") and not localize and reference is None
+    leave_with(
+        ok=found.get("ok") is True,
+        hint="--localize names the operations at which the error enters" if unlocalized else None,
+    )
 
 
 def _check_early(

@@ -17,8 +17,8 @@ from qdx.runtime.methods import WrongShape
 from qdx.runtime.sizes import in_the_users_words
 from qdx.verification.compare import Comparison
 from qdx.verification.held import Held
-from qdx.verification.judge.baseline import DROP_DB
 from qdx.verification.judge.contract import read_judge
+from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.measure.answers import KIND as ANSWERS
 from qdx.verification.measure.score import load_score
 from qdx.verification.reference_writer import ReferenceWriter, check_output

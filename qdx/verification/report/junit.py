@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from qdx.exporter.text.clean import escaped_html
 from qdx.verification.judge.gates import Gate
-from qdx.verification.report.junit_suite import escaped, properties_xml, suite_xml
+from qdx.verification.report.junit_suite import properties_xml, suite_xml
 from qdx.verification.report.text import proof_words
 from qdx.verification.stored.report import StoredReport
 
@@ -51,10 +52,10 @@ def _case(gate: Gate, suite: str, time_s: float | None) -> str:
     listed = properties_xml({key: value for key, value in found.items() if value}, "      ")
     failure = ""
     if not gate.ok:
-        text = escaped(str(gate))
+        text = escaped_html(str(gate))
         failure = f'      <failure message="{text}" type="gate">{text}</failure>\n'
     return (
-        f'    <testcase classname="{escaped(suite)}" name="{escaped(gate.name)}"{time}>\n'
+        f'    <testcase classname="{escaped_html(suite)}" name="{escaped_html(gate.name)}"{time}>\n'
         f"{listed}{failure}    </testcase>\n"
     )
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from qdx.exporter.errors import QdxError
-from qdx.exporter.text.clean import clean
+from qdx.exporter.text.clean import escaped_html
 
-__all__ = ["MARK", "escaped", "properties_xml", "refusal_xml", "suite_xml"]
+__all__ = ["MARK", "properties_xml", "refusal_xml", "suite_xml"]
 
 MARK: Final = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="qdx verify"'
 """How every file begins that is written here."""
@@ -20,15 +19,16 @@ def refusal_xml(bundle: Path, error: QdxError) -> bytes:
     """A suite of one case that is an error: the bundle could not be verified, so that nothing is proved.
 
     Args:
-        bundle: Its folder, absolute; what is said names no place above it.
+        bundle: Its folder, absolute; the way to it is left out of what is said, other places stay.
         error: Why.
     """
-    told = error.message.replace(f"{bundle.parent}/", "")
-    head = escaped(told)
-    text = escaped(f"{told}\nhint: {error.hint}" if error.hint else told)
-    kind = escaped(type(error).__name__)
+    above = f"{bundle.parent}/"
+    told = error.message.replace(above, "")
+    hint = f"\nhint: {error.hint.replace(above, '')}" if error.hint else ""
+    head, text = escaped_html(told), escaped_html(told + hint)
+    kind = escaped_html(type(error).__name__)
     case = (
-        f'    <testcase classname="qdx.verify" name="{escaped(bundle.name)}">\n'
+        f'    <testcase classname="qdx.verify" name="{escaped_html(bundle.name)}">\n'
         f'      <error message="{head}" type="{kind}">{text}</error>\n    </testcase>\n'
     )
     return suite_xml("qdx.verify", [case], errors=1, properties={"bundle": bundle.name})
@@ -54,10 +54,10 @@ def suite_xml(
         marks: More attributes of the suite.
     """
     counts = f'tests="{len(cases)}" failures="{failures}" errors="{errors}" skipped="0"'
-    more = "".join(f' {key}="{escaped(value)}"' for key, value in (marks or {}).items())
+    more = "".join(f' {key}="{escaped_html(value)}"' for key, value in (marks or {}).items())
     return (
         f"{MARK} {counts}>\n"
-        f'  <testsuite name="{escaped(name)}" {counts}{more}>\n'
+        f'  <testsuite name="{escaped_html(name)}" {counts}{more}>\n'
         f"{properties_xml(properties, '    ')}{''.join(cases)}  </testsuite>\n"
         "</testsuites>\n"
     ).encode()
@@ -66,13 +66,7 @@ def suite_xml(
 def properties_xml(values: Mapping[str, str], indent: str) -> str:
     """Properties of a suite or a case, each line behind an indent."""
     lines = "".join(
-        f'{indent}  <property name="{escaped(name)}" value="{escaped(value)}"/>\n'
+        f'{indent}  <property name="{escaped_html(name)}" value="{escaped_html(value)}"/>\n'
         for name, value in values.items()
     )
     return f"{indent}<properties>\n{lines}{indent}</properties>\n"
-
-
-def escaped(text: str) -> str:
-    """Foreign text for XML, in elements and attributes."""
-    # XML has no way to write control characters, not even escaped.
-    return html.escape(clean(text), quote=True)

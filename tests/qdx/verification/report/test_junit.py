@@ -101,7 +101,9 @@ def test_text_of_strangers_does_no_harm():
 
 
 def test_a_refusal_is_a_suite_with_one_error_and_names_no_folder_above_the_bundle():
-    refused = InvalidBundle("`/some/place/bundle/qdx.json`: is damaged & <b>", hint="export again")
+    refused = InvalidBundle(
+        "`/some/place/bundle/qdx.json`: is damaged & <b>", hint="export again: /some/place/bundle"
+    )
     suite = suite_of(refusal_xml(Path("/some/place/bundle"), refused))
     error = suite.find("testcase/error")
 
@@ -109,4 +111,5 @@ def test_a_refusal_is_a_suite_with_one_error_and_names_no_folder_above_the_bundl
     assert error is not None
     assert error.get("type") == "InvalidBundle"
     assert error.get("message") == "`bundle/qdx.json`: is damaged & <b>"
+    assert "/some/place" not in (error.text or "")
     assert "hint: export again" in (error.text or "")

@@ -307,6 +307,16 @@ def test_a_notebook_shows_the_verdict_and_every_gate(report, verdict):
     assert [row[4] == "ok" for row in rows] == [gate.ok for gate in report.gates]
 
 
+def test_a_value_that_misses_its_bound_never_looks_like_it():
+    missed = make_report(49.996, 70.0)
+    terminal = next(line for line in str(missed).splitlines() if line.startswith("unet.sqnr_db"))
+    notebook = ET.fromstring(f"<div>{missed._repr_html_()}</div>")
+    cells = [[cell.text or "" for cell in row] for row in notebook.iter("tr")]
+
+    assert terminal.split()[1:7] == ["49.996", "dB", "at", "least", "50.000", "dB"]
+    assert ["49.996 dB", "at least 50.000 dB"] in [row[1:3] for row in cells]
+
+
 def test_a_notebook_shows_no_markup_of_strangers():
     found = ET.fromstring(f"<div>{replace(BAD, plan=EVIL)._repr_html_()}</div>")
 

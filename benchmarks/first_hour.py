@@ -201,7 +201,7 @@ def faults_of(answer: Answer) -> list[str]:
     faults = []
     if answer.status != step.status:
         faults.append(f"exit status {answer.status}, expected {step.status}")
-    if "Traceback" in text or "a defect of qdx" in text:
+    if "Traceback" in text or "a defect of qdx: " in text:
         faults.append("a traceback")
     if answer.status not in {0, 1}:
         if not answer.err.startswith("error: ") and "\nerror: " not in answer.err:

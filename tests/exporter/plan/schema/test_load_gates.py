@@ -43,7 +43,7 @@ def test_what_is_no_gates_is_refused_with_its_place(text, words):
 
 def test_malformed_gates_come_with_the_shortest_that_are_taken():
     with pytest.raises(InvalidPlan) as caught:
-        parse_gates('{"component": {"sqnr_db_min": "25"}}', source="gates.json")
+        parse_gates('{"pipeline": 0.9}', source="gates.json")
 
     assert '`{"pipeline": {"ssim_min": 0.9}}`' in caught.value.hint
     assert (

@@ -29,7 +29,8 @@ from qdx.bundle.manifest import MANIFEST_NAME
 from qdx.bundle.seal import seal_of
 from qdx.compile.export import export
 from qdx.exporter.files import dump_json, load_json, sha256_file
-from qdx.verification.judge.baseline import DROP_DB, RUNS_AT_LEAST, gates_between
+from qdx.verification.judge.baseline import RUNS_AT_LEAST, gates_between
+from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.judge.measures import compared_measures
 from qdx.verification.report.model import Report
 from qdx.verification.stored.baseline import StoredBaseline, StoredMeasure

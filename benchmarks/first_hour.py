@@ -140,6 +140,9 @@ STEPS = (
     # The bundle.
     Step(("inspect", "bundle"), 0, "unet"),
     Step(("verify", "bundle"), 2, "add --model"),
+    Step(("verify", "bundle", "--model", "nosuch", "--report", "report"), 2, "nosuch"),
+    Step(("verify", "nosuch", "--model", "shapes", "--report", "report"), 2, "nosuch"),
+    Step(("verify", "bundle", "--model", "shapes", "--reference", "stored"), 2, "one of the two"),
     Step(("verify", "shapes", "--model", "bundle"), 2, "in each other's place"),
     Step(("verify", "bundle", "--model", "shapes", "--call", '{"guidance_scale": 1}'), 2, "exported with guidance", "bundle"),
     Step(("run", "bundle", "-o", "image.gif", "--prompt", "a red circle"), 2, "give -o image.png"),
@@ -198,7 +201,7 @@ def faults_of(answer: Answer) -> list[str]:
     faults = []
     if answer.status != step.status:
         faults.append(f"exit status {answer.status}, expected {step.status}")
-    if "Traceback" in text or "a defect of qdx" in text:
+    if "Traceback" in text or "a defect of qdx: " in text:
         faults.append("a traceback")
     if answer.status not in {0, 1}:
         if not answer.err.startswith("error: ") and "\nerror: " not in answer.err:

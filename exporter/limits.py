@@ -56,6 +56,8 @@ CALL_TENSOR_LIMIT_ELEMENTS: Final = 2**28
 PATH_SEGMENT_LIMIT: Final = 128
 PATH_SEGMENTS_LIMIT: Final = 16
 BUNDLE_FILES_LIMIT: Final = 4096
+# A stored reference has a file for each distinct tensor of every call, step and seed.
+REFERENCE_FILES_LIMIT: Final = 32_768
 
 # Longest piece of foreign text that an error message repeats.
 QUOTE_LIMIT: Final = 240

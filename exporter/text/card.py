@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 
-from qdx.exporter.text.clean import clean
+from qdx.exporter.text.clean import escaped_html
 
 __all__ = ["card"]
 
@@ -20,12 +19,8 @@ def card(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> s
     """
     head = f"<tr>{''.join(_cell('th', column) for column in columns)}</tr>" if columns else ""
     body = "".join(f"<tr>{''.join(_cell('td', cell) for cell in row)}</tr>" for row in rows)
-    return f"<p><strong>{_escaped(title)}</strong></p><table>{head}{body}</table>"
+    return f"<p><strong>{escaped_html(title)}</strong></p><table>{head}{body}</table>"
 
 
 def _cell(tag: str, text: str) -> str:
-    return f'<{tag} style="text-align: left">{_escaped(text)}</{tag}>'
-
-
-def _escaped(text: str) -> str:
-    return html.escape(clean(text))
+    return f'<{tag} style="text-align: left">{escaped_html(text)}</{tag}>'

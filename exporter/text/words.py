@@ -1,8 +1,8 @@
-"""Durations and sizes in memory as people say them."""
+"""Durations, sizes and amounts of memory as people say them."""
 
 from __future__ import annotations
 
-__all__ = ["about", "duration", "memory"]
+__all__ = ["about", "duration", "memory", "size"]
 
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
@@ -51,6 +51,22 @@ def memory(size_bytes: float) -> str:
         return f"{max(1, round(size_bytes / 1e6))} MB" if size_bytes > 0 else "0 MB"
     gigabytes = size_bytes / 1e9
     return f"{gigabytes:.1f} GB" if gigabytes < 99.95 else f"{gigabytes:.0f} GB"
+
+
+def size(size_bytes: float) -> str:
+    """Returns the size of files, in binary units as file managers say them.
+
+    >>> size(1536), size(900), size(3 << 40)
+    ('1.5 KiB', '900 B', '3.0 TiB')
+    """
+    if size_bytes < 1024:
+        return f"{size_bytes:.0f} B"
+    amount = size_bytes / 1024
+    units = ["KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount /= 1024
+        del units[0]
+    return f"{amount:.1f} {units[0]}"
 
 
 def _rounded(value: float, step: int) -> int:

@@ -32,8 +32,12 @@ class Tree:
     folders: list[str]
 
 
-def scan_tree(root: Path) -> Tree:
+def scan_tree(root: Path, *, files_limit: int = BUNDLE_FILES_LIMIT) -> Tree:
     """Lists a folder without following or opening anything.
+
+    Args:
+        root: The folder.
+        files_limit: How many files it may hold; what is beyond twice that is not even listed.
 
     Raises:
         InvalidBundle: A link, a hard link, a device, a strange name, an empty folder, too many.
@@ -63,9 +67,8 @@ def scan_tree(root: Path) -> Tree:
             else:
                 _check_file(root / path, status)
                 files[path] = status.st_size
-        if len(files) + len(folders) > 2 * BUNDLE_FILES_LIMIT:
-            limit = BUNDLE_FILES_LIMIT
-            raise InvalidBundle(f"{quoted(root)}: more files than the limit of {limit}")
+        if len(files) + len(folders) > 2 * files_limit:
+            raise InvalidBundle(f"{quoted(root)}: more files than the limit of {files_limit}")
     return Tree(dict(sorted(files.items())), sorted(folders))
 
 

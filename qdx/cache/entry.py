@@ -16,6 +16,7 @@ from qdx.bundle.reader import check_digest, check_listed
 from qdx.bundle.tree import scan_tree
 from qdx.exporter.errors import InternalError, InvalidBundle, InvalidInput, quoted
 from qdx.exporter.files import dump_json, load_json, sha256_file
+from qdx.exporter.limits import BUNDLE_FILES_LIMIT
 
 __all__ = ["LISTING", "Entry", "check_entry", "folder_size_bytes", "write_listing"]
 
@@ -53,17 +54,25 @@ class _Listing(BaseModel):
     files: tuple[FileRecord, ...]
 
 
-def write_listing(folder: Path, kind: str, key: str) -> None:
+def write_listing(
+    folder: Path, kind: str, key: str, *, files_limit: int = BUNDLE_FILES_LIMIT
+) -> None:
     """Completes an entry: lists its files with sizes and digests.
 
     Nothing is synced: what a power loss damages is found when the entry is, and computed again.
+
+    Args:
+        folder: Of the entry.
+        kind: What it is.
+        key: Of what it was computed from.
+        files_limit: See `scan_tree`.
 
     Raises:
         InternalError: If something in the folder is not a plain file of an allowed name.
         StorageError: If reading or writing fails.
     """
     try:
-        tree = scan_tree(folder)
+        tree = scan_tree(folder, files_limit=files_limit)
     except InvalidBundle as bad:
         raise InternalError(f"a cache entry holds a wrong file: {bad.message}") from bad
     if LISTING in tree.files:
@@ -76,14 +85,22 @@ def write_listing(folder: Path, kind: str, key: str) -> None:
     write_manifest(folder / LISTING, data, 0o600)
 
 
-def check_entry(folder: Path, kind: str, key: str) -> None:
+def check_entry(
+    folder: Path, kind: str, key: str, *, files_limit: int = BUNDLE_FILES_LIMIT
+) -> None:
     """Checks an entry completely: that it is the one of this name, and each file as it was written.
+
+    Args:
+        folder: Of the entry.
+        kind: What it is to be.
+        key: Of what it is to be computed from.
+        files_limit: See `scan_tree`.
 
     Raises:
         InvalidInput: Naming the first thing that is wrong.
         StorageError: If reading fails.
     """
-    tree = scan_tree(folder)
+    tree = scan_tree(folder, files_limit=files_limit)
     path = folder / LISTING
     data = load_json(path, error=InvalidBundle)
     try:

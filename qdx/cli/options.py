@@ -44,6 +44,22 @@ Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that qd
 Model = Annotated[
     Path, typer.Option("--model", metavar="MODEL", help="The diffusers pipeline folder.")
 ]
+JudgePlan = Annotated[
+    str | None,
+    typer.Option(
+        "--plan",
+        metavar="PLAN",
+        help="Judge by the gates of this preset or plan file, not by the bundle's own.",
+    ),
+]
+JudgeGates = Annotated[
+    Path | None,
+    typer.Option(
+        "--gates",
+        metavar="FILE",
+        help="Judge by the gates in this JSON file: what a plan has under `gates`.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 NoCache = Annotated[
     bool,

@@ -9,12 +9,15 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
+import typer
+
 from qdx.cli.colour import painted
 from qdx.cli.verbosity import Verbosity, current
 from qdx.exporter.errors import visible
 from qdx.exporter.strict_json import dump_json
+from qdx.exporter.text.words import size
 
-__all__ = ["alert", "emit", "plain", "printable", "say", "size", "table", "visible"]
+__all__ = ["alert", "emit", "leave_with", "plain", "printable", "say", "size", "table", "visible"]
 
 
 def say(text: str) -> None:
@@ -26,6 +29,22 @@ def say(text: str) -> None:
 def alert(text: str) -> None:
     """Writes words that a person must read to standard error: errors, warnings, verdicts."""
     sys.stderr.write(f"{painted(printable(text), sys.stderr)}\n")
+
+
+def leave_with(*, ok: bool, hint: str | None = None) -> None:
+    """Says the verdict of all gates, and ends the command with status 1 where one failed.
+
+    Args:
+        ok: Whether all of them hold.
+        hint: The next step where one failed.
+    """
+    if ok:
+        say("every gate holds")
+        return
+    alert("a gate failed")
+    if hint is not None:
+        say(f"\nhint: {hint}")
+    raise typer.Exit(1)
 
 
 def emit(data: object, *, as_json: bool, text: str) -> None:
@@ -82,22 +101,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         ).rstrip()
         for line in lines
     )
-
-
-def size(size_bytes: int) -> str:
-    """Returns a size as people read it.
-
-    >>> size(1536)
-    '1.5 KiB'
-    """
-    if size_bytes < 1024:
-        return f"{size_bytes} B"
-    amount = size_bytes / 1024
-    units = ["KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount /= 1024
-        del units[0]
-    return f"{amount:.1f} {units[0]}"
 
 
 def _cell(value: object) -> str:

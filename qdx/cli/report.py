@@ -9,8 +9,8 @@ from typing import Annotated, Final
 import typer
 
 from qdx.cli.default_command import GroupWithDefault
-from qdx.cli.options import AsJson
-from qdx.cli.output import alert, emit, say
+from qdx.cli.options import AsJson, JudgeGates, JudgePlan
+from qdx.cli.output import alert, emit, leave_with, say
 from qdx.exporter.errors import UsageError, quoted
 
 __all__ = ["app", "begin"]
@@ -37,22 +37,8 @@ def show(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder that `qdx verify --report` wrote.")
     ],
-    plan: Annotated[
-        str | None,
-        typer.Option(
-            "--plan",
-            metavar="PLAN",
-            help="Judge by the gates of this preset or plan file; report.json keeps the verdict.",
-        ),
-    ] = None,
-    gates: Annotated[
-        Path | None,
-        typer.Option(
-            "--gates",
-            metavar="FILE",
-            help="Judge by the gates in this JSON file: what a plan has under `gates`.",
-        ),
-    ] = None,
+    plan: JudgePlan = None,
+    gates: JudgeGates = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a stored verification again and rewrite its pages. Nothing runs. Exit status 1 where a gate fails."""
@@ -73,11 +59,7 @@ def show(
     data = load_report_json(folder / "report.json") if as_json else None
     emit(data, as_json=as_json, text=report_text(report))
     say(f"wrote {folder}")
-    if report.ok:
-        say("every gate holds")
-        return
-    alert("a gate failed")
-    raise typer.Exit(1)
+    leave_with(ok=report.ok)
 
 
 @app.command("diff")

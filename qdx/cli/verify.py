@@ -13,6 +13,8 @@ from qdx.cli.options import (
     Bundle,
     Call,
     Device,
+    JudgeGates,
+    JudgePlan,
     Lora,
     NoCache,
     Variant,
@@ -20,9 +22,10 @@ from qdx.cli.options import (
     read_budget,
     read_call,
 )
-from qdx.cli.output import alert, emit, plain, say
+from qdx.cli.output import emit, leave_with, plain, say
 from qdx.cli.progress import progress_bars
-from qdx.exporter.errors import UsageError
+from qdx.verification.judge.drop import DROP_DB
+from qdx.verification.sources import check_sources
 
 __all__ = ["command"]
 
@@ -87,22 +90,8 @@ def command(
             "Default: all calls of small models, some of large ones.",
         ),
     ] = None,
-    plan: Annotated[
-        str | None,
-        typer.Option(
-            "--plan",
-            metavar="PLAN",
-            help="Judge by the gates of this preset or plan file, not by the bundle's own.",
-        ),
-    ] = None,
-    gates: Annotated[
-        Path | None,
-        typer.Option(
-            "--gates",
-            metavar="FILE",
-            help="Judge by the gates in this JSON file: what a plan has under `gates`.",
-        ),
-    ] = None,
+    plan: JudgePlan = None,
+    gates: JudgeGates = None,
     baseline: Annotated[
         Path | None,
         typer.Option(
@@ -118,7 +107,7 @@ def command(
             metavar="DB",
             help="How many decibels worse than the baseline is accepted.",
         ),
-    ] = 1.0,
+    ] = DROP_DB,
     call: Call = None,
     lora: Lora = None,
     device: Device = "cpu",
@@ -128,12 +117,7 @@ def command(
     """Verify a bundle against its gates. Exit status 1 where one fails."""
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
-    if model is None and reference is None:
-        raise UsageError(
-            "neither --model nor --reference is given",
-            hint="add --model and the diffusers pipeline folder that the bundle was exported from, or --reference and "
-            "what `qdx verify --save-reference` wrote",
-        )
+    check_sources(model, reference)
     _check_early(bundle, model, arguments or {}, report)
     from qdx.calibration.prompts import read_prompts
     from qdx.verification.verify import verify
@@ -169,13 +153,11 @@ def command(
             say(f"wrote {written}")
     # Not `if failed`: whatever is not plainly passed has failed.
     found = plain(result)
-    if found.get("ok") is True:
-        say("every gate holds")
-        return
-    alert("a gate failed")
-    if found.get("lockstep") and not localize and reference is None:
-        say("\nhint: --localize names the operations at which the error enters")
-    raise typer.Exit(1)
+    unlocalized = found.get("lockstep") and not localize and reference is None
+    leave_with(
+        ok=found.get("ok") is True,
+        hint="--localize names the operations at which the error enters" if unlocalized else None,
+    )
 
 
 def _check_early(
@@ -183,13 +165,8 @@ def _check_early(
 ) -> None:
     """Looks at the bundle and the model before anything heavy is imported; the report folder is told of a refusal."""
     from qdx.cli.early import check_bundle_and_model, check_call
+    from qdx.verification.report.refusal import refusals_told
 
-    def check(bundle: Path, *, report: Path | None) -> None:  # noqa: ARG001  # who is told reads it
+    with refusals_told(bundle, report):
         check_bundle_and_model(bundle, model)
         check_call(bundle, arguments)
-
-    if report is not None:
-        from qdx.verification.report.refusal import tells_refusals
-
-        check = tells_refusals(check)
-    check(bundle, report=report)

@@ -49,7 +49,7 @@ from qdx.exporter.plan.resolve.resolve import resolve
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.progress import SILENT
 from qdx.exporter.text.card import card
-from qdx.exporter.text.words import memory
+from qdx.exporter.text.words import size
 from qdx.source.adapted import with_adapters
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import PlannedGraphs, plan_graphs
@@ -96,7 +96,7 @@ class ExportResult:
 
     def _repr_html_(self) -> str:
         """What was made, for a notebook."""
-        rows = [("graphs", ", ".join(self.methods)), ("size", memory(self.size_bytes))]
+        rows = [("graphs", ", ".join(self.methods)), ("size", size(self.size_bytes))]
         rows += [("left out", name) for name in self.left_out]
         rows += [(f"without {name}", reason) for name, reason in self.omitted.items()]
         rows += [("note", note) for note in self.notes]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.cost.memory import give_back
 from qdx.exporter.devices import is_cpu
-from qdx.exporter.limits import MIB
+from qdx.exporter.text.words import size
 from qdx.runtime.tensor_folder import TensorFolder
 from qdx.verification.facts import facts_of
 from qdx.verification.measure.answers import KIND as ANSWERS
@@ -47,8 +47,9 @@ from qdx.verification.measure.ties import (
     misses_a_bound,
 )
 from qdx.verification.provenance import proof_of, versions_for
-from qdx.verification.report.images import RUNS_SHOWN, small_sheets
+from qdx.verification.report.images import small_sheets
 from qdx.verification.report.model import Report
+from qdx.verification.report.names import RUNS_SHOWN
 
 if TYPE_CHECKING:
     from qdx.exporter.formats.memory import Memory
@@ -215,7 +216,7 @@ class Comparison:
             None if model is None else model.resolved,
             versions_for(self.opened.bundle.manifest.target.runtime),
         )
-        self.opened.progress.say(f"stored the reference, {size_bytes / MIB:.1f} MiB")
+        self.opened.progress.say(f"stored the reference, {size(size_bytes)}")
 
     def _chosen(
         self,

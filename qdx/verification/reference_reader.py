@@ -18,6 +18,7 @@ from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.files import dump_json, load_json
 from qdx.exporter.graph.ir.site import Site
 from qdx.exporter.graph.ir.spec import TensorSpec
+from qdx.exporter.limits import REFERENCE_FILES_LIMIT
 from qdx.exporter.plan.resolve.resolution import Resolution
 from qdx.runtime.tensor_folder import StoredTensors, TensorFolder
 from qdx.verification.measure.recorded_run import RecordedRun
@@ -100,7 +101,7 @@ def read_reference(path: Path, bundle: Bundle, plan: Plan) -> StoredReference:
                 hint="store a reference of this bundle: qdx verify BUNDLE --model MODEL --save-reference DIR",
             )
     try:
-        check_entry(path, KIND, key_of(expected))
+        check_entry(path, KIND, key_of(expected), files_limit=REFERENCE_FILES_LIMIT)
     except InvalidInput as bad:
         raise InvalidInput(
             f"{bad.message}: the reference was altered", hint="store the reference again"

@@ -155,7 +155,7 @@ def identity_for(bundle: Bundle) -> dict[str, JsonValue]:
         "model": _digest(source),
         "call": _digest(call),
         "quantization": _digest({
-            "recipes": recipes, "resolved": manifest.content_sha256.get("resolved", "")
+            "recipes": recipes, "resolved": manifest.content_sha256["resolved"]
         }),
     }  # fmt: skip
 

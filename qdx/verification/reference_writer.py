@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,8 @@ from qdx.cache.keys import key_of
 from qdx.exporter.capture.recorded_call import record_call, restore_call
 from qdx.exporter.errors import StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json
-from qdx.exporter.limits import MIB
+from qdx.exporter.limits import MIB, REFERENCE_FILES_LIMIT
+from qdx.exporter.text.words import size
 from qdx.runtime.tensor_folder import StoredTensors, TensorFolder
 from qdx.verification.measure.recorded_run import INDEX_NAME, RecordedRun
 from qdx.verification.measure.samples import RunSpec
@@ -99,7 +100,7 @@ class ReferenceWriter:
 
         Raises:
             StorageError: The disk refused.
-            UsageError: A call holds pictures or tensors of the user, which are not stored.
+            UsageError: A call holds pictures or tensors of the user, which are not stored, or there are too many tensors.
         """
         identity = identity_for(self._bundle)
         contents = {
@@ -115,6 +116,7 @@ class ReferenceWriter:
             "versions": dict(versions),
         }
         try:
+            self._check_count([*recorded, *([] if other_shape is None else [other_shape])])
             staging, lock = create_staging(self._output)
             try:
                 for number, run in enumerate(recorded):
@@ -124,7 +126,7 @@ class ReferenceWriter:
                 if any(self._folder.path.iterdir()):
                     shutil.copytree(self._folder.path, staging / VALUES)
                 (staging / CONTENTS).write_bytes(dump_json(contents))
-                write_listing(staging, KIND, key_of(identity))
+                write_listing(staging, KIND, key_of(identity), files_limit=REFERENCE_FILES_LIMIT)
                 size_bytes = folder_size_bytes(staging)
                 self._publish(staging)
             finally:
@@ -136,6 +138,19 @@ class ReferenceWriter:
                 hint="choose a folder on a disk with room",
             ) from bad
         return size_bytes
+
+    def _check_count(self, runs: Sequence[RecordedRun]) -> None:
+        """Refuses more files than whoever reads the reference lists."""
+        count = sum(
+            1
+            for folder in (self._folder.path, *(run.path for run in runs))
+            for _ in folder.iterdir()
+        )
+        if count > REFERENCE_FILES_LIMIT:
+            raise UsageError(
+                f"--save-reference: {count} files of tensors, expected at most {REFERENCE_FILES_LIMIT}",
+                hint="take fewer --seeds, --prompts or --steps",
+            )
 
     def _publish(self, staging: Path) -> None:
         staging.chmod(0o755)
@@ -153,8 +168,8 @@ class ReferenceWriter:
         why = ""
         if left_out:
             why = (
-                f"what the quantizers are given in a call takes {max(left_out) / MIB:.0f} MiB, and a reference stores "
-                f"{self.lockstep.limit_bytes / MIB:g} MiB of it"
+                f"what the quantizers are given in a call takes {size(max(left_out))}, and a reference stores "
+                f"{size(self.lockstep.limit_bytes)} of it"
             )
         return {
             "where": graph.where,

@@ -150,11 +150,7 @@ def open_both(
         InvalidPlan: The plan in the bundle does not follow its schema.
         StorageError: Reading failed.
     """
-    opened = read_bundle(bundle)
-    plan = plan_from_json(opened.manifest.plan, source=f"{opened.path.name}: plan")
-    manifest = opened.manifest
-    own = Contract(manifest.resolved.gates)
-    contract = own if judge is None else judge.contract(plan, manifest.target.profile)
+    opened, plan, contract = _bundle_and_contract(bundle, judge)
     adapters = recorded_adapters(opened.manifest, lora)
     folder = read_source(opened.manifest, model, variant=variant)
     check_source(opened.manifest.source.files, folder, cache=cache, progress=progress)
@@ -173,13 +169,19 @@ def open_with_reference(
         InvalidPlan: The plan in the bundle does not follow its schema.
         StorageError: Reading failed.
     """
+    opened, plan, contract = _bundle_and_contract(bundle, judge)
+    stored = read_reference(Path(reference), opened, plan)
+    return Opened(opened, plan, contract, None, CPU, None, progress, stored)
+
+
+def _bundle_and_contract(bundle: Path | str, judge: Judge | None) -> tuple[Bundle, Plan, Contract]:
+    """A bundle, its plan, and what judges it: its own contract where nobody else does."""
     opened = read_bundle(bundle)
     manifest = opened.manifest
     plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
     own = Contract(manifest.resolved.gates)
     contract = own if judge is None else judge.contract(plan, manifest.target.profile)
-    stored = read_reference(Path(reference), opened, plan)
-    return Opened(opened, plan, contract, None, CPU, None, progress, stored)
+    return opened, plan, contract
 
 
 def stored_runs(

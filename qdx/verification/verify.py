@@ -17,14 +17,15 @@ from qdx.runtime.methods import WrongShape
 from qdx.runtime.sizes import in_the_users_words
 from qdx.verification.compare import Comparison
 from qdx.verification.held import Held
-from qdx.verification.judge.baseline import DROP_DB
 from qdx.verification.judge.contract import read_judge
+from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.measure.answers import KIND as ANSWERS
 from qdx.verification.measure.score import load_score
 from qdx.verification.reference_writer import ReferenceWriter, check_output
-from qdx.verification.report.folder import clear_report, write_report
+from qdx.verification.report.folder import write_report
 from qdx.verification.report.model import Report
-from qdx.verification.report.refusal import tells_refusals
+from qdx.verification.report.place import check_place, clear_report
+from qdx.verification.report.refusal import refusals_told
 from qdx.verification.run import (
     Request,
     open_both,
@@ -32,15 +33,16 @@ from qdx.verification.run import (
     run_reference,
     stored_runs,
 )
+from qdx.verification.sources import check_sources
 
 if TYPE_CHECKING:
     from qdx.cache.store import Store
     from qdx.exporter.capture.model import Model
+    from qdx.verification.measure.samples import RunSpec
 
 __all__ = ["verify"]
 
 
-@tells_refusals
 def verify(
     bundle: Path | str,
     *,
@@ -125,69 +127,78 @@ def verify(
         RuntimeMissing: The runtime is not installed, or there is no such device.
         StorageError: Reading or writing failed.
     """
+    began_s = time.monotonic()
     destination = None if report is None else Path(report)
     if destination is not None:
         _check_outside(destination, Path(bundle))
-    began_s = time.monotonic()
-    judge = read_judge(plan, gates)
-    held = None if baseline is None else Held.read(baseline, baseline_drop_db)
-    request = Request(seed, seeds, steps, prompts, call)
-    if reference is not None:
-        others = {
-            "--model": model is not None,
-            "--variant": variant is not None,
-            "--lora": bool(lora),
-            "--device": device != "cpu",
-            "--localize": localize,
-            "--save-reference": save_reference is not None,
-        }
-        _check_alone(request, others)
-        opened = open_with_reference(bundle, reference, judge=judge, progress=progress)
-    else:
-        if model is None:
-            raise UsageError(
-                "neither a model nor a reference is given, expected what the bundle is compared with",
-                hint="give --model MODEL, or --reference DIR that `qdx verify --save-reference` wrote",
+    check_sources(model, reference)
+    with refusals_told(bundle, report):
+        judge = read_judge(plan, gates)
+        held = None if baseline is None else Held.read(baseline, baseline_drop_db)
+        request = Request(seed, seeds, steps, prompts, call)
+        if reference is not None:
+            others = {
+                "--variant": variant is not None,
+                "--lora": bool(lora),
+                "--device": device != "cpu",
+                "--localize": localize,
+                "--save-reference": save_reference is not None,
+            }
+            _check_alone(request, others)
+            opened = open_with_reference(bundle, reference, judge=judge, progress=progress)
+        else:
+            assert model is not None, "there is neither a model nor a reference"
+            computing = choose_device(device, progress.say)
+            opened = open_both(
+                bundle, model, computing, variant=variant, lora=lora, judge=judge, cache=cache, progress=progress
+            )  # fmt: skip
+        scoring = None if score is None else load_score(score)
+        if held is not None:
+            held.check_target(opened.bundle.manifest.target.name)
+        if save_reference is not None:
+            check_output(Path(save_reference), opened.bundle)
+        if destination is not None:
+            check_place(destination)
+        methods = opened.methods()
+        with TemporaryDirectory(prefix="qdx-verify-") as folder:
+            work = Path(folder)
+            check = partial(_accept, held, opened.bundle.manifest.target.name, destination)
+            if opened.reference is not None:
+                runs = stored_runs(opened, check=check)
+            else:
+                # A budget says by itself how long comparing takes.
+                runs = run_reference(opened, request, work, told=budget_s is None, check=check)
+            writer = None
+            if save_reference is not None:
+                memory = None if cache is None else StoredNumbers(cache, ANSWERS)
+                writer = ReferenceWriter(Path(save_reference), opened.bundle, work, memory=memory)
+            comparison = Comparison(
+                opened, methods, runs, work, scoring, budget_s, writer, began_s=began_s
             )
-        computing = choose_device(device, progress.say)
-        opened = open_both(
-            bundle, model, computing, variant=variant, lora=lora, judge=judge, cache=cache, progress=progress
-        )  # fmt: skip
-    scoring = None if score is None else load_score(score)
+            try:
+                measured = comparison.report(localize=localize)
+            except WrongShape as error:
+                manifest = opened.bundle.manifest
+                raise in_the_users_words(error, manifest, runs.specs[0].call) from error
+        if held is not None:
+            measured = held.with_baseline(measured)
+        found = measured.judged()
+        if destination is not None:
+            write_report(found, destination)
+    return found
+
+
+def _accept(
+    held: Held | None, target: str, destination: Path | None, specs: Sequence[RunSpec]
+) -> None:
+    """Takes the runs that are to be made: from here on, no earlier report stands for this verification.
+
+    Not sooner: the earlier report may be the baseline, which an option of these runs may not fit.
+    """
     if held is not None:
-        held.check_target(opened.bundle.manifest.target.name)
-    if save_reference is not None:
-        check_output(Path(save_reference), opened.bundle)
+        held.check_runs(target, specs)
     if destination is not None:
         clear_report(destination)
-    methods = opened.methods()
-    with TemporaryDirectory(prefix="qdx-verify-") as folder:
-        work = Path(folder)
-        target = opened.bundle.manifest.target.name
-        check = None if held is None else partial(held.check_runs, target)
-        if opened.reference is not None:
-            runs = stored_runs(opened, check=check)
-        else:
-            # A budget says by itself how long comparing takes.
-            runs = run_reference(opened, request, work, told=budget_s is None, check=check)
-        writer = None
-        if save_reference is not None:
-            memory = None if cache is None else StoredNumbers(cache, ANSWERS)
-            writer = ReferenceWriter(Path(save_reference), opened.bundle, work, memory=memory)
-        comparison = Comparison(
-            opened, methods, runs, work, scoring, budget_s, writer, began_s=began_s
-        )
-        try:
-            measured = comparison.report(localize=localize)
-        except WrongShape as error:
-            manifest = opened.bundle.manifest
-            raise in_the_users_words(error, manifest, runs.specs[0].call) from error
-    if held is not None:
-        measured = held.with_baseline(measured)
-    found = measured.judged()
-    if destination is not None:
-        write_report(found, destination)
-    return found
 
 
 def _check_alone(request: Request, others: Mapping[str, bool]) -> None:

@@ -7,23 +7,18 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from qdx.exporter.errors import InvalidInput, InvalidPlan, quoted
+from qdx.exporter.errors import InvalidPlan, quoted
 from qdx.exporter.files import dump_json, parse_json, position_of, read_text
 from qdx.exporter.limits import PLAN_LIMIT_BYTES
 from qdx.exporter.model_faults import choices
 from qdx.exporter.plan.schema.consistency import contradictions
-from qdx.exporter.plan.schema.messages import KEYS_LIMIT, contradictory, document
+from qdx.exporter.plan.schema.messages import KEYS_LIMIT, contradictory, document, with_gates_hint
 from qdx.exporter.plan.schema.near_presets import near_preset
 from qdx.exporter.plan.schema.plan import RULES_LIMIT, SCHEMA, Plan
 from qdx.exporter.plan.schema.vocabulary import unknown_names
 
 __all__ = ["list_presets", "load_plan", "parse_plan", "plan_from_json", "preset_text"]
 
-_GATES_HINT: Final = (
-    'gates may be as short as `"gates": {"pipeline": {"ssim_min": 0.9}}`; what is left out has defaults, all of them with '
-    '`"gates": {}`'
-)
-_LEVEL: Final = len(("gates", "pipeline"))
 _PRESETS: Final = Path(__file__).parents[1] / "presets"
 
 
@@ -104,22 +99,12 @@ def _parsed(text: str, source: str) -> Plan:
         # JSON mode: in strict Python mode a list would not be accepted as a tuple.
         plan = Plan.model_validate_json(text)
     except ValidationError as bad:
-        raise _with_gates_hint(here.malformed(bad, value), bad) from None
+        raise with_gates_hint(here.malformed(bad, value), bad, key=("gates",)) from None
     plan._source, plan._text = source, text  # noqa: SLF001 - where it was read, for messages
     faults = contradictions(plan)
     if faults:
         raise contradictory(plan, faults)
     return plan
-
-
-def _with_gates_hint(error: InvalidInput, bad: ValidationError) -> InvalidInput:
-    """The error, with an example of gates where these are at fault and nothing else is proposed."""
-    places = [fault["loc"] for fault in bad.errors()]
-    if error.hint is None and any(
-        place[:1] == ("gates",) and len(place) <= _LEVEL for place in places
-    ):
-        return InvalidPlan(error.message, hint=_GATES_HINT)
-    return error
 
 
 def plan_from_json(value: dict[str, Any], *, source: str) -> Plan:

@@ -13,7 +13,7 @@ from qdx.exporter.files import parse_json, read_text
 from qdx.exporter.limits import PLAN_LIMIT_BYTES
 from qdx.exporter.model_faults import Document
 from qdx.exporter.plan.schema.gates import AskedGates
-from qdx.exporter.plan.schema.messages import KEYS_LIMIT
+from qdx.exporter.plan.schema.messages import KEYS_LIMIT, with_gates_hint
 from qdx.exporter.strict_json import positions_of
 
 __all__ = ["load_gates", "parse_gates"]
@@ -50,4 +50,4 @@ def parse_gates(text: str, *, source: str) -> AskedGates:
     try:
         return AskedGates.model_validate_json(text)
     except ValidationError as bad:
-        raise here.malformed(bad, value) from None
+        raise with_gates_hint(here.malformed(bad, value), bad) from None

@@ -26,12 +26,10 @@ from qdx.verification.stored.report import StoredReport
 from qdx.verification.stored.values import as_float
 
 __all__ = [
-    "DROP_DB", "RUNS_AT_LEAST", "baseline_gates", "baseline_of", "check_comparable", "check_target",
+    "RUNS_AT_LEAST", "baseline_gates", "baseline_of", "check_comparable", "check_target",
     "gates_between", "runs_of", "unlike",
 ]  # fmt: skip
 
-DROP_DB: Final = 1.0
-"""A quarter more error energy: less is what other kernels, thread counts and re-exports make of the same plan."""
 RUNS_AT_LEAST: Final = 5
 """From so many runs on, the mean says something of runs that were not made: other seeds may be compared then."""
 _STUDENT_99: Final = (

@@ -8,14 +8,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from pydantic import ValidationError
-
 from qdx.exporter.errors import InvalidPlan
 from qdx.exporter.measure.metrics import finite_or_none
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.text.clean import clean
-from qdx.verification.judge.baseline import DROP_DB, baseline_gates, baseline_of, runs_of, unlike
+from qdx.verification.judge.baseline import baseline_gates, baseline_of, runs_of, unlike
 from qdx.verification.judge.contract import differences
+from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.judge.gates import Gate
 from qdx.verification.judge.measures import Measure, measures_of
 from qdx.verification.report.format import figure, text_table
@@ -240,7 +239,7 @@ def _plans(before: StoredReport, after: StoredReport) -> list[str]:
     try:
         one = plan_from_json(before.bundle_plan, source="the first report")
         other = plan_from_json(after.bundle_plan, source="the second report")
-    except (InvalidPlan, ValidationError):
+    except InvalidPlan:
         return ["not readable by this version"] if before.bundle_plan != after.bundle_plan else []
     return differences(one, other)
 

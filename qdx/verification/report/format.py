@@ -14,7 +14,6 @@ __all__ = [
     "measure",
     "percent",
     "seconds",
-    "size",
     "text_table",
     "thousands",
 ]
@@ -23,7 +22,6 @@ NO_NUMBER: Final = "-"
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
 _NEAR_ONE: Final = frozenset({"cosine", "ssim"})
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def figure(value: float | None) -> str:
@@ -95,18 +93,6 @@ def against(name: str, value: float | None, bound: float, *, ok: bool) -> tuple[
             break
     number, _, unit = pair[1].partition(" ")
     return pair[0], f"{_trimmed(number) if ok or not digits else number} {unit}".rstrip()
-
-
-def size(count_bytes: float) -> str:
-    """Bytes in binary units, as file managers say them.
-
-    >>> size(10_485_760), size(900)
-    ('10.0 MiB', '900 B')
-    """
-    for unit, name in _UNITS:
-        if count_bytes >= unit:
-            return f"{_short(count_bytes / unit, 3)} {name}"
-    return f"{count_bytes:.0f} B"
 
 
 def seconds(value: float | None) -> str:

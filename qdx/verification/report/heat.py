@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from qdx.exporter.graph.ir.site import ROLES
 from qdx.verification.report.markup import Markup, escaped
 
 __all__ = ["Cell", "heat_map"]
 
+_LAST: Final = ("last", "other")
+_ROLES: Final = (*(role for role in ROLES if role not in _LAST), *_LAST)
 _OUTSIDE: Final = "outside"
 """What the map calls operations that stand in no stage."""
 
@@ -78,18 +81,5 @@ def _look(level: int | None) -> str:
 
 
 def _order(role: str) -> tuple[int, str]:
-    """As the picture passes: what enters, convolutions, attention, what leaves."""
-    known = (
-        "first",
-        "embedding",
-        "time_embed",
-        "conv",
-        "shortcut",
-        "norm",
-        "attn",
-        "ff",
-        "residual",
-    )
-    family = role.partition(".")[0]
-    place = known.index(family) if family in known else len(known)
-    return (place + (role in {"last", "other"}), role)
+    """As roles are listed everywhere, but what leaves at the end; behind it those of other versions."""
+    return _ROLES.index(role) if role in _ROLES else len(_ROLES), role

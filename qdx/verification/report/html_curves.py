@@ -28,6 +28,7 @@ _RUNGS: Final[Mapping[str, str]] = {
     ARTIFACT: "artifact",
 }
 _STYLES: Final[Mapping[str, int]] = {QUANTIZED: 1, UNOPTIMIZED: 2, ARTIFACT: 0}
+_OTHER_STYLE: Final = 4
 _DB: Final = "SQNR, dB"
 _STEPS_NOTE: Final = Markup(
     "Every call gets the inputs that PyTorch's call had, so that one step's error does not hide in the next. The quantized "
@@ -131,9 +132,9 @@ def _charts(report: StoredReport, where: str, one: StoredMethod) -> Iterator[Mar
     bound = _bound("at least", report.contract.component.sqnr_db_min)
     against_float = [
         Line(
-            _RUNGS[rung.name],
+            _word(rung),
             [(call.index, call.float_sqnr_db) for call in rung.calls],
-            _STYLES[rung.name],
+            _style(rung),
         )
         for rung in one.rungs
     ]
@@ -144,9 +145,9 @@ def _charts(report: StoredReport, where: str, one: StoredMethod) -> Iterator[Mar
         )  # fmt: skip
     against_graph = [
         Line(
-            _RUNGS[rung.name],
+            _word(rung),
             [(call.index, call.quantized_sqnr_db) for call in rung.calls],
-            _STYLES[rung.name],
+            _style(rung),
         )
         for rung in one.rungs
         if rung.name != QUANTIZED
@@ -154,6 +155,15 @@ def _charts(report: StoredReport, where: str, one: StoredMethod) -> Iterator[Mar
     if any(len(line.drawn) > 2 for line in against_graph):
         title = f"{where}: outputs {AGAINST_GRAPH}"
         yield curves(title, against_graph, across=across, up=_DB, unit="dB")
+
+
+def _word(rung: StoredRung) -> str:
+    """What a rung is called; one that another version named keeps its name."""
+    return _RUNGS.get(rung.name, rung.name)
+
+
+def _style(rung: StoredRung) -> int:
+    return _STYLES.get(rung.name, _OTHER_STYLE)
 
 
 def _worst_run(report: StoredReport, where: str) -> list[Line]:
@@ -176,7 +186,7 @@ def _rungs(where: str, rungs: Sequence[StoredRung]) -> Markup:
         )
         graph = [c.quantized_sqnr_db for c in rung.calls if c.quantized_sqnr_db is not None]
         rows.append((
-            _RUNGS[rung.name],
+            _word(rung),
             measure("sqnr_db", rung.float_sqnr_db_min),
             measure("sqnr_db", rung.previous_sqnr_db_min),
             measure("sqnr_db", min(graph, default=None)),

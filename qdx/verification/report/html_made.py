@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
+from qdx.exporter.strict_json import one_line_json
 from qdx.exporter.text.words import duration
 from qdx.verification.report.format import percent
 from qdx.verification.report.markup import Markup, escaped, joined, section
@@ -47,7 +47,7 @@ def made_section(report: StoredReport) -> Markup:
         ("contract", report.contract_source),
         ("seed", report.seed),
         ("denoising steps", "-" if report.steps is None else report.steps),
-        ("call", _code(json.dumps(report.call, ensure_ascii=False, sort_keys=True))),
+        ("call", _code(one_line_json(report.call))),
         ("proof", proof_sentences(report.proof)),
         ("reference", _lines(reference_words(report.reference))),
     ]

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from qdx.verification.report.format import TIMES, measure
-from qdx.verification.report.images import DIFFERENCE_GAIN, RUNS_SHOWN, SIDES, image_name
+from qdx.verification.report.images import DIFFERENCE_GAIN
 from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section, table
+from qdx.verification.report.names import RUNS_SHOWN, SIDES, image_name
 from qdx.verification.stored.measurements import StoredRun
 from qdx.verification.stored.report import StoredReport
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qdx.exporter.errors import InvalidPlan
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section
@@ -19,7 +20,12 @@ def plan_section(report: StoredReport) -> Markup:
     """The rules in order, later ones winning; nothing of a report that does not hold them."""
     if report.bundle_plan is None:
         return Markup("")
-    plan = plan_from_json(report.bundle_plan, source="bundle_plan")
+    title = f"The plan {report.plan} in words"
+    try:
+        plan = plan_from_json(report.bundle_plan, source="bundle_plan")
+    except InvalidPlan as error:
+        text = f"This version of qdx does not read the plan that the report holds: {error.message}"
+        return section("plan", title, paragraph(text))
     parts = [] if plan.description is None else [paragraph(plan.description)]
     parts.append(
         paragraph(
@@ -28,7 +34,7 @@ def plan_section(report: StoredReport) -> Markup:
     )
     parts.append(_rules(plan))
     parts += [paragraph(sentence) for sentence in option_sentences(plan)]
-    return section("plan", f"The plan {report.plan} in words", *parts)
+    return section("plan", title, *parts)
 
 
 def _rules(plan: Plan) -> Markup:

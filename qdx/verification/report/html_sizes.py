@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from qdx.exporter.text.words import size
 from qdx.verification.report.bars import stacked
-from qdx.verification.report.format import NO_NUMBER, percent, seconds, size, thousands
+from qdx.verification.report.format import NO_NUMBER, percent, seconds, thousands
 from qdx.verification.report.markup import Markup, paragraph, section, table
 from qdx.verification.stored.facts import StoredFacts
 from qdx.verification.stored.report import StoredReport

@@ -9,38 +9,18 @@ import numpy as np
 from PIL import Image
 
 from qdx.verification.measure.picture import PipelineResult, pictures_of
+from qdx.verification.report.names import image_name
 
 if TYPE_CHECKING:
     from qdx.verification.measure.samples import Samples
 
-__all__ = [
-    "DIFFERENCE_GAIN",
-    "IMAGES",
-    "RUNS_SHOWN",
-    "SIDES",
-    "image_name",
-    "run_sheets",
-    "sheets",
-    "small_sheets",
-]
+__all__ = ["DIFFERENCE_GAIN", "run_sheets", "sheets", "small_sheets"]
 
 # A difference that is seen at all is far too large, so it is shown this many times stronger.
 DIFFERENCE_GAIN: Final = 10
-RUNS_SHOWN: Final = 8
-"""Runs of which a report shows pictures: a page holds them all, and nobody looks at a hundred."""
-SIDES: Final = ("reference", "artifact", "difference")
 _PICTURES_SHOWN: Final = 4
 _SMALL_PIXELS: Final = 256
 """Longest side of the pictures of runs behind the first."""
-
-
-def image_name(side: str, run: int) -> str:
-    """`reference.png` of the first run, `reference-2.png` of the second."""
-    return f"{side}.png" if run == 0 else f"{side}-{run + 1}.png"
-
-
-IMAGES: Final = tuple(image_name(side, run) for run in range(RUNS_SHOWN) for side in SIDES)
-"""Names of all pictures that a report may have."""
 
 
 def sheets(result: PipelineResult) -> dict[str, bytes]:

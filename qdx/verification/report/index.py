@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 from qdx.exporter.errors import InvalidInput, QdxError, StorageError, UsageError, quoted
 from qdx.exporter.files import read_bytes, replace_file
-from qdx.exporter.limits import REPORT_LIMIT_BYTES
+from qdx.exporter.limits import MIB, REPORT_LIMIT_BYTES
+from qdx.exporter.text.words import size
 from qdx.verification.report.charts import Bound, Line, charts_of, curves
-from qdx.verification.report.format import NO_NUMBER, against, measure, size
+from qdx.verification.report.format import NO_NUMBER, against, measure
 from qdx.verification.report.html_made import date_words
 from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section, table
 from qdx.verification.report.page import page
@@ -26,7 +27,6 @@ _NAME: Final = "index.html"
 _GENERATOR: Final = "qdx report index"
 _MOST: Final = 10_000
 """Reports of one page: more are another folder by mistake."""
-_MIB: Final = 1 << 20
 _TREND_ENDS: Final = ("sqnr_db", "psnr_db", "ssim", "executed_share", "score_drop")
 _WORDS: Final = {"ssim": "SSIM", "score_drop": "loss of the score"}
 _UNITS: Final = {"db": "dB", "share": "share of 1"}
@@ -221,7 +221,7 @@ def _charts(reports: list[StoredReport]) -> Iterator[Markup]:
             places=places,
         )
     sizes = [
-        (number, report.facts.bundle_bytes / _MIB)
+        (number, report.facts.bundle_bytes / MIB)
         for number, report in enumerate(reports, 1)
         if report.facts is not None
     ]

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
-
-from qdx.exporter.errors import QdxError
-from qdx.exporter.text.clean import clean
+from qdx.exporter.text.clean import escaped_html
 from qdx.verification.judge.gates import Gate
+from qdx.verification.report.junit_suite import properties_xml, suite_xml
 from qdx.verification.report.text import proof_words
 from qdx.verification.stored.report import StoredReport
 
-__all__ = ["MARK", "junit_xml", "refusal_xml"]
-
-MARK: Final = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="qdx verify"'
-"""How every file begins that is written here."""
+__all__ = ["junit_xml"]
 
 
 def junit_xml(report: StoredReport) -> bytes:
@@ -31,7 +23,7 @@ def junit_xml(report: StoredReport) -> bytes:
     name = f"qdx.verify.{report.target}.{report.plan}"
     cases = [_case(gate, name, _time_s(report, gate.name)) for gate in gates]
     facts = report.facts
-    return _document(
+    return suite_xml(
         name,
         cases,
         failures=sum(not gate.ok for gate in gates),
@@ -48,43 +40,6 @@ def junit_xml(report: StoredReport) -> bytes:
     )
 
 
-def refusal_xml(bundle: Path, error: QdxError) -> bytes:
-    """A suite of one case that is an error: the bundle could not be verified, so that nothing is proved.
-
-    Args:
-        bundle: Its folder, absolute; what is said names no place above it.
-        error: Why.
-    """
-    told = error.message.replace(f"{bundle.parent}/", "")
-    head = _escaped(told)
-    text = _escaped(f"{told}\nhint: {error.hint}" if error.hint else told)
-    kind = _escaped(type(error).__name__)
-    case = (
-        f'    <testcase classname="qdx.verify" name="{_escaped(bundle.name)}">\n'
-        f'      <error message="{head}" type="{kind}">{text}</error>\n    </testcase>\n'
-    )
-    return _document("qdx.verify", [case], errors=1, properties={"bundle": bundle.name})
-
-
-def _document(
-    name: str,
-    cases: list[str],
-    *,
-    failures: int = 0,
-    errors: int = 0,
-    properties: Mapping[str, str],
-    marks: Mapping[str, str] | None = None,
-) -> bytes:
-    counts = f'tests="{len(cases)}" failures="{failures}" errors="{errors}" skipped="0"'
-    more = "".join(f' {key}="{_escaped(value)}"' for key, value in (marks or {}).items())
-    return (
-        f"{MARK} {counts}>\n"
-        f'  <testsuite name="{_escaped(name)}" {counts}{more}>\n'
-        f"{_properties(properties, '    ')}{''.join(cases)}  </testsuite>\n"
-        "</testsuites>\n"
-    ).encode()
-
-
 def _case(gate: Gate, suite: str, time_s: float | None) -> str:
     time = "" if time_s is None else f' time="{time_s:.3f}"'
     found = {
@@ -94,13 +49,13 @@ def _case(gate: Gate, suite: str, time_s: float | None) -> str:
         "calls": gate.rests_on,
         "note": gate.note,
     }
-    listed = _properties({key: value for key, value in found.items() if value}, "      ")
+    listed = properties_xml({key: value for key, value in found.items() if value}, "      ")
     failure = ""
     if not gate.ok:
-        text = _escaped(str(gate))
+        text = escaped_html(str(gate))
         failure = f'      <failure message="{text}" type="gate">{text}</failure>\n'
     return (
-        f'    <testcase classname="{_escaped(suite)}" name="{_escaped(gate.name)}"{time}>\n'
+        f'    <testcase classname="{escaped_html(suite)}" name="{escaped_html(gate.name)}"{time}>\n'
         f"{listed}{failure}    </testcase>\n"
     )
 
@@ -115,16 +70,3 @@ def _time_s(report: StoredReport, gate: str) -> float | None:
     own = {w: t for w, t in report.facts.times.items() if w.partition(".")[0] == component}
     found = [one.artifact_total_s for one in own.values() if one.artifact_total_s is not None]
     return sum(found) if found else None
-
-
-def _properties(values: Mapping[str, str], indent: str) -> str:
-    lines = "".join(
-        f'{indent}  <property name="{_escaped(name)}" value="{_escaped(value)}"/>\n'
-        for name, value in values.items()
-    )
-    return f"{indent}<properties>\n{lines}{indent}</properties>\n"
-
-
-def _escaped(text: str) -> str:
-    # XML has no way to write control characters, not even escaped.
-    return html.escape(clean(text), quote=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Collection, Iterable, Sequence
 
-from qdx.exporter.text.clean import clean
+from qdx.exporter.text.clean import escaped_html
 
 __all__ = ["Markup", "details", "escaped", "joined", "paragraph", "section", "table"]
 
@@ -20,7 +19,7 @@ def escaped(value: object) -> Markup:
     """Any value as text of a page; markup stays what it is."""
     if isinstance(value, Markup):
         return value
-    return Markup(html.escape(clean(str(value)), quote=True))
+    return Markup(escaped_html(str(value)))
 
 
 def joined(parts: Iterable[object], between: str = "") -> Markup:

@@ -24,8 +24,7 @@ from qdx.verification.measure.picture import PipelineResult
 from qdx.verification.measure.reference_runs import ReferenceUse
 from qdx.verification.measure.rungs import rungs_to_json
 from qdx.verification.measure.samples import Samples
-from qdx.verification.report.format import figure
-from qdx.verification.report.text import report_text
+from qdx.verification.report.text import gate_rows, report_text
 from qdx.verification.stored.baseline import StoredBaseline
 from qdx.verification.stored.facts import StoredFacts
 from qdx.verification.stored.report import SCHEMA, StoredReport, stored_report
@@ -155,19 +154,8 @@ class Report:
     def _repr_html_(self) -> str:
         """The verdict and the gates, for a notebook."""
         verdict = "passed" if self.ok else "failed"
-        rows = [
-            (
-                gate.name,
-                figure(gate.value),
-                f"{gate.sense} {gate.bound:g}",
-                gate.rests_on,
-                "ok" if gate.ok else "FAILED",
-                gate.note,
-            )
-            for gate in self.gates
-        ]
         title = f"{self.bundle}: {self.plan} on {self.target}: {verdict}"
-        return card(title, ("gate", "value", "expected", "calls", "", ""), rows)
+        return card(title, ("gate", "value", "expected", "calls", "", ""), gate_rows(self.stored))
 
 
 def _head(metric: Metric) -> dict[str, Any]:

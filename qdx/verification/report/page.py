@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from qdx.exporter.files import read_text
+from qdx.exporter.limits import MIB
 from qdx.verification.report.markup import Markup, escaped
 
 __all__ = ["page"]
 
-_STYLE_LIMIT_BYTES: Final = 1 << 20
+_STYLE_LIMIT_BYTES: Final = MIB
 
 
 @cache

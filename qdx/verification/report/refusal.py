@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-from qdx.exporter.errors import QdxError
-from qdx.verification.report.folder import write_refusal
+from qdx.exporter.errors import InvalidBundle, InvalidInput, QdxError, UsageError
+from qdx.verification.report.place import write_refusal
 
-__all__ = ["tells_refusals"]
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+__all__ = ["refusals_told"]
 
 
-def tells_refusals(verify: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The same function, which leaves its refusal in the report folder; it is raised as before.
+@contextlib.contextmanager
+def refusals_told(bundle: Path | str, report: Path | str | None) -> Iterator[None]:
+    """Leaves what keeps a bundle from being verified in its report folder; it is raised as before.
+
+    What an option gets wrong, a model, plan or baseline that is none among that, says nothing of the bundle: it takes no
+    earlier report's place.
 
     Args:
-        verify: Takes the bundle first, and the folder as `report`.
+        bundle: The bundle.
+        report: The folder; None is none.
     """
+    try:
+        yield
+    except QdxError as error:
+        of_an_option = isinstance(error, UsageError | InvalidInput)
+        if report is not None and (isinstance(error, InvalidBundle) or not of_an_option):
+            _tell(Path(bundle).resolve(), Path(report).resolve(), error)
+        raise
 
-    @functools.wraps(verify)
-    def told(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return verify(*args, **kwargs)
-        except QdxError as error:
-            bundle = Path(str(args[0] if args else kwargs.get("bundle", ""))).resolve()
-            report = kwargs.get("report")
-            folder = None if report is None else Path(str(report)).resolve()
-            if folder is not None and not folder.is_relative_to(bundle):
-                # A folder that takes no file, or is somebody else's, cannot tell: the error itself does.
-                with contextlib.suppress(QdxError):
-                    write_refusal(folder, bundle, error)
-            raise
 
-    return told
+def _tell(bundle: Path, folder: Path, error: QdxError) -> None:
+    if folder.is_relative_to(bundle):
+        return  # with one more file it is no bundle
+    # A folder that takes no file, or is somebody else's, cannot tell: the error itself does.
+    with contextlib.suppress(QdxError):
+        write_refusal(folder, bundle, error)

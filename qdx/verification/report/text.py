@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from qdx.backends.contract import Proof
@@ -11,7 +11,7 @@ from qdx.exporter.text.clean import clean
 from qdx.verification.judge.contract import OWN
 from qdx.verification.measure.answers import AnswersUse
 from qdx.verification.measure.reference_runs import ReferenceUse
-from qdx.verification.report.format import figure, percent
+from qdx.verification.report.format import against, figure, percent
 from qdx.verification.report.format import text_table as _table
 from qdx.verification.report.gate_words import AGAINST_FLOAT, AGAINST_PREVIOUS
 from qdx.verification.stored.measurements import (
@@ -24,7 +24,7 @@ from qdx.verification.stored.measurements import (
 from qdx.verification.stored.report import StoredProof, StoredReport, StoredUse
 from qdx.verification.stored.values import as_float
 
-__all__ = ["proof_words", "reference_words", "report_text", "samples_figures"]
+__all__ = ["gate_rows", "proof_words", "reference_words", "report_text", "samples_figures"]
 
 _SITES_SHOWN: Final = 5
 
@@ -46,6 +46,14 @@ def report_text(report: StoredReport) -> str:
         proof_words(report.proof),
     ]
     return clean("\n\n".join(part for part in parts if part))
+
+
+def gate_rows(report: StoredReport) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Of every gate its name, value, bound, calls, verdict and note; with as many digits as it takes to see the verdict."""
+    for gate in report.gates:
+        value, bound = against(gate.name, gate.value, gate.bound, ok=gate.ok)
+        verdict = "ok" if gate.ok else "FAILED"
+        yield gate.name, value, f"{gate.sense} {bound}", gate.rests_on, verdict, gate.note
 
 
 def proof_words(proof: StoredProof) -> str:
@@ -89,16 +97,7 @@ def _whose(report: StoredReport) -> str:
 
 
 def _gates(report: StoredReport) -> str:
-    rows = [
-        (
-            gate.name,
-            figure(gate.value),
-            f"{gate.sense} {gate.bound:g}",
-            gate.rests_on,
-            f"{'ok' if gate.ok else 'FAILED'}  {gate.note}".rstrip(),
-        )
-        for gate in report.gates
-    ]
+    rows = [(*cells, f"{verdict}  {note}".rstrip()) for *cells, verdict, note in gate_rows(report)]
     return _table(("gate", "value", "expected", "calls", ""), rows)
 
 

@@ -1,10 +1,10 @@
-"""Durations and memory in words."""
+"""Durations, sizes and memory in words."""
 
 from __future__ import annotations
 
 import pytest
 
-from qdx.exporter.text.words import about, duration, memory
+from qdx.exporter.text.words import about, duration, memory, size
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,18 @@ def test_expected_durations_are_no_more_precise_than_known(seconds, text):
 )
 def test_memory(size_bytes, text):
     assert memory(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (3 << 30, "3.0 GiB"),
+        (5 << 50, "5120.0 TiB"),
+    ],
+)
+def test_sizes_of_files(size_bytes, text):
+    assert size(size_bytes) == text

@@ -88,7 +88,7 @@ TRANSCRIPTS = [
     (["run", "b", "-o", "picture.png", "--step", "4"], "error: No such option: --step\n\nhint: did you mean --steps?\n"),
     (["run", "b", "-o", "picture.png", "--steps", "0"], "error: Invalid value for '--steps'"),
     (["run", "b", "-o", "picture.png", "--seed", "x"], "error: Invalid value for '--seed'"),
-    (["verify", "b"], "error: neither --model nor --reference is given\n\nhint: add --model and the diffusers pipeline folder"),
+    (["verify", "b"], "error: neither --model nor --reference is given, expected what the bundle is compared with\n\nhint: add --model and the diffusers pipeline folder"),
 ]  # fmt: skip
 
 

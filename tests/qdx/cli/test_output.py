@@ -1,4 +1,4 @@
-"""Tables, sizes and plain data."""
+"""Tables and plain data."""
 
 from __future__ import annotations
 
@@ -7,28 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from qdx.cli.output import emit, plain, say, size, table
+from qdx.cli.output import emit, plain, say, table
 
 
 @dataclass(frozen=True)
 class Pair:
     left: object
     right: object
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1536, "1.5 KiB"),
-        (3 << 30, "3.0 GiB"),
-        (5 << 50, "5120.0 TiB"),
-    ],
-)
-def test_sizes(size_bytes, text):
-    assert text == size(size_bytes)
 
 
 @pytest.mark.parametrize(

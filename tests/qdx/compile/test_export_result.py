@@ -21,7 +21,7 @@ def test_a_notebook_shows_what_was_made_and_what_is_missing():
     assert found.findtext("p/strong") == "out/bundle"
     assert [[cell.text for cell in row] for row in found.iter("tr")] == [
         ["graphs", "unet.forward, vae.decode"],
-        ["size", "81 MB"],
+        ["size", "77.6 MiB"],
         ["left out", "text_encoder"],
         ["without safety_checker", "the call <never> uses it"],
         ["note", "give a tokenizer"],

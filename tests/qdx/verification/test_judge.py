@@ -61,7 +61,7 @@ def test_a_bundle_that_was_weakened_does_not_open_and_forged_it_fails_the_judges
 
 
 def test_a_plan_of_other_rules_is_a_finding_at_the_top(bundle, smallest, tmp_path):
-    rule = {"id": "mine", "select": {"role": "mid*"}, "keep": "float32"}
+    rule = {"id": "mine", "select": {"role": "norm"}, "keep": "float32"}
     other = asked(25)
     other["rules"] = [*other["rules"], rule]
     report = verify(bundle, model=smallest, steps=1, plan=write_plan(tmp_path, other, "ci.json"))
@@ -85,11 +85,13 @@ def test_an_equal_run_holds_against_its_baseline_and_a_worse_bundle_does_not(
     assert "baseline.unet.sqnr_db" in {gate.name for gate in fallen.gates if not gate.ok}
 
 
-def test_another_call_than_the_baselines_is_refused_before_anything_runs(
-    bundle, baseline, smallest
+def test_another_call_than_the_baselines_is_refused_before_anything_runs_and_the_report_stays(
+    bundle, baseline, smallest, tmp_path
 ):
+    report = shutil.copytree(baseline, tmp_path / "report")
     for given, words in (({"steps": 2}, "num_inference_steps"), ({"steps": 1, "seed": 4}, "runs")):
         with pytest.raises(UsageError, match=words):
-            verify(bundle, model=smallest, baseline=baseline, **given)
+            verify(bundle, model=smallest, baseline=report, report=report, **given)
     with pytest.raises(UsageError, match="--baseline-drop-db"):
         verify(bundle, model=smallest, baseline=baseline, baseline_drop_db=float("nan"))
+    assert (report / "report.json").read_bytes() == (baseline / "report.json").read_bytes()

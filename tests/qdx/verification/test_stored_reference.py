@@ -138,13 +138,24 @@ def test_a_folder_that_is_no_reference_is_refused(stored, tmp_path):
             verify(stored[0], reference=path)
 
 
+def test_too_many_tensors_are_an_error_of_the_call_and_leave_nothing(
+    stored, smallest, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reference_writer, "REFERENCE_FILES_LIMIT", 5)
+    with pytest.raises(UsageError, match="expected at most 5") as caught:
+        verify(stored[0], model=smallest, save_reference=tmp_path / "reference", steps=1)
+
+    assert "fewer --seeds" in caught.value.hint
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_what_is_stored_is_not_asked_for_otherwise(stored, smallest):
     bundle, _, reference = stored
     for given in ({"model": smallest}, {"seeds": 3}, {"steps": 2}, {"localize": True}, {"device": "cuda"},
                   {"lora": ["x.safetensors"]}, {"seed": 1}):  # fmt: skip
         with pytest.raises(UsageError, match="--reference: does not go together"):
             verify(bundle, reference=reference, **given)
-    with pytest.raises(UsageError, match="neither a model nor a reference"):
+    with pytest.raises(UsageError, match="neither --model nor --reference"):
         verify(bundle)
 
 

@@ -41,6 +41,16 @@ def test_what_is_no_gates_is_refused_with_its_place(text, words):
     assert words in caught.value.message
 
 
+def test_malformed_gates_come_with_the_shortest_that_are_taken():
+    with pytest.raises(InvalidPlan) as caught:
+        parse_gates('{"pipeline": 0.9}', source="gates.json")
+
+    assert '`{"pipeline": {"ssim_min": 0.9}}`' in caught.value.hint
+    assert (
+        parse_gates('{"pipeline": {"ssim_min": 0.9}}', source="gates.json").pipeline.ssim_min == 0.9
+    )
+
+
 def test_a_whole_plan_is_told_apart():
     with pytest.raises(InvalidPlan, match="is a plan") as caught:
         parse_gates('{"schema": "qdx.plan/1", "rules": [], "gates": {}}', source="ci.json")

@@ -9,7 +9,9 @@ import pytest
 
 from qdx.verification.report.format import TIMES, measure
 from qdx.verification.report.html import html_page
-from qdx.verification.report.images import IMAGES, run_sheets, sheets
+from qdx.verification.report.images import run_sheets, sheets
+from qdx.verification.report.names import IMAGES
+from qdx.verification.stored.report import StoredReport
 from tests.support.full_report import full_report
 from tests.support.judging import report_of
 from tests.support.pages import read_page
@@ -154,6 +156,13 @@ def test_the_plan_stands_in_words():
     assert any("Weights: int8" in item.text for item in items)
 
 
+def test_a_plan_of_another_version_has_a_sentence_in_the_place_of_its_words():
+    page = read_page(page_of(full_report(bundle_plan={"schema": "qdx.plan/99", "rules": []})))
+
+    assert "does not read the plan" in page.named("plan").text
+    assert "qdx.plan/99" in page.named("plan").text
+
+
 def test_bytes_of_weights_and_artifacts_stand_side_by_side_and_unknown_ones_are_dashes():
     rows = {
         row.all("th")[0].text: row.text
@@ -161,7 +170,7 @@ def test_bytes_of_weights_and_artifacts_stand_side_by_side_and_unknown_ones_are_
     }
 
     assert "16.3 MiB" in rows["unet"]
-    assert "5.69 MiB" in rows["unet"]
+    assert "5.7 MiB" in rows["unet"]
     assert "34.9 %" in rows["unet"]
     assert rows["text_encoder"].count(" -") == 3
 
@@ -194,6 +203,13 @@ def test_whole_calls_are_drawn_against_pytorch_and_against_the_quantized_graph()
     ]
     assert {one.text for one in charts[1].all("text", "name")} == {"unoptimized", "artifact"}
     assert any(one.text == "artifact, denoising step 11: 37.8 dB" for one in charts[1].all("title"))
+
+
+def test_a_rung_of_another_name_is_drawn_under_that_name():
+    stored = PASSED.stored.model_dump_json(by_alias=True).replace('"unoptimized"', '"simulated"')
+    page = read_page(html_page(StoredReport.model_validate_json(stored), {}))
+
+    assert "simulated" in page.named("steps").text
 
 
 def test_lowering_is_the_measure_of_its_gate_and_no_other_curve_has_that_name():

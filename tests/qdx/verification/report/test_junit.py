@@ -9,7 +9,8 @@ import pytest
 
 from qdx.exporter.errors import InvalidBundle
 from qdx.verification.measure.components import MethodResult
-from qdx.verification.report.junit import junit_xml, refusal_xml
+from qdx.verification.report.junit import junit_xml
+from qdx.verification.report.junit_suite import refusal_xml
 from tests.support.full_report import full_report
 from tests.support.judging import call_result, report_of
 
@@ -100,7 +101,9 @@ def test_text_of_strangers_does_no_harm():
 
 
 def test_a_refusal_is_a_suite_with_one_error_and_names_no_folder_above_the_bundle():
-    refused = InvalidBundle("`/some/place/bundle/qdx.json`: is damaged & <b>", hint="export again")
+    refused = InvalidBundle(
+        "`/some/place/bundle/qdx.json`: is damaged & <b>", hint="export again: /some/place/bundle"
+    )
     suite = suite_of(refusal_xml(Path("/some/place/bundle"), refused))
     error = suite.find("testcase/error")
 
@@ -108,4 +111,5 @@ def test_a_refusal_is_a_suite_with_one_error_and_names_no_folder_above_the_bundl
     assert error is not None
     assert error.get("type") == "InvalidBundle"
     assert error.get("message") == "`bundle/qdx.json`: is damaged & <b>"
+    assert "/some/place" not in (error.text or "")
     assert "hint: export again" in (error.text or "")

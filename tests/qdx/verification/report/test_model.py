@@ -18,11 +18,13 @@ from qdx.exporter.files import load_json
 from qdx.verification.measure.components import MethodResult
 from qdx.verification.measure.picture import compare_products
 from qdx.verification.report import folder as report_folder
-from qdx.verification.report.folder import FILES, clear_report, write_report
+from qdx.verification.report.folder import write_report
 from qdx.verification.report.html import html_page
 from qdx.verification.report.images import sheets
 from qdx.verification.report.junit import junit_xml
 from qdx.verification.report.model import Report
+from qdx.verification.report.names import FILES
+from qdx.verification.report.place import clear_report
 from tests.support.judging import call_result, report_of
 from tests.support.tiny.families import picture
 
@@ -303,6 +305,16 @@ def test_a_notebook_shows_the_verdict_and_every_gate(report, verdict):
     assert found.findtext("p/strong").endswith(f": {verdict}")
     assert [row[0] for row in rows] == [gate.name for gate in report.gates]
     assert [row[4] == "ok" for row in rows] == [gate.ok for gate in report.gates]
+
+
+def test_a_value_that_misses_its_bound_never_looks_like_it():
+    missed = make_report(49.996, 70.0)
+    terminal = next(line for line in str(missed).splitlines() if line.startswith("unet.sqnr_db"))
+    notebook = ET.fromstring(f"<div>{missed._repr_html_()}</div>")
+    cells = [[cell.text or "" for cell in row] for row in notebook.iter("tr")]
+
+    assert terminal.split()[1:7] == ["49.996", "dB", "at", "least", "50.000", "dB"]
+    assert ["49.996 dB", "at least 50.000 dB"] in [row[1:3] for row in cells]
 
 
 def test_a_notebook_shows_no_markup_of_strangers():

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from qdx.exporter.errors import InvalidBundle
-from qdx.verification.report.folder import clear_report, write_report
-from qdx.verification.report.refusal import tells_refusals
+from qdx.exporter.errors import (
+    InvalidBundle,
+    InvalidInput,
+    InvalidModel,
+    InvalidPlan,
+    QdxError,
+    RuntimeMissing,
+    StorageError,
+    UsageError,
+)
+from qdx.verification.report.folder import write_report
+from qdx.verification.report.place import clear_report
+from qdx.verification.report.refusal import refusals_told
 from qdx.verification.verify import verify
 from tests.support.judging import report_of
 
@@ -60,24 +69,29 @@ def test_files_of_others_stay(broken, tmp_path):
 
 
 def test_nothing_is_written_into_the_bundle_or_without_a_folder(broken, tmp_path):
-    @tells_refusals
-    def fails(bundle, *, report=None):
-        raise InvalidBundle("no")
-
     for report in (None, broken, broken / "report"):
-        with pytest.raises(InvalidBundle):
-            fails(broken, report=report)
+        with pytest.raises(InvalidBundle), refusals_told(broken, report):
+            raise InvalidBundle("no")
     assert {path.name for path in tmp_path.rglob("*")} == {"broken", "qdx.json"}
 
 
-def test_the_function_keeps_its_signature_and_words():
-    assert list(inspect.signature(verify).parameters)[:4] == [
-        "bundle",
-        "model",
-        "variant",
-        "report",
-    ]
-    assert (verify.__doc__ or "").startswith("Holds a bundle against")
+@pytest.mark.parametrize("kind", [UsageError, InvalidModel, InvalidPlan, InvalidInput])
+def test_an_earlier_report_survives_a_wrong_option(kind, broken, tmp_path):
+    write_report(report_of(), tmp_path / "report")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+    with pytest.raises(kind), refusals_told(broken, tmp_path / "report"):
+        raise kind("no")
+
+    assert {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", [InvalidBundle, RuntimeMissing, StorageError])
+def test_what_keeps_the_bundle_from_running_takes_its_place(kind, broken, tmp_path):
+    write_report(report_of(), tmp_path / "report")
+    with pytest.raises(QdxError), refusals_told(broken, tmp_path / "report"):
+        raise kind("no")
+
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"junit.xml"}
 
 
 def test_a_refusal_is_cleared_like_a_report(broken, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from qdx.bundle.manifest import Manifest, SizesRecord
 from qdx.exporter.errors import UsageError
-from qdx.runtime.methods import WrongShape
 from qdx.runtime.call_check import check_size
+from qdx.runtime.methods import WrongShape
 from qdx.runtime.sizes import refuse_other_calls
 from tests.support.bundles import MANIFEST
 

@@ -34,7 +34,8 @@ from qdx.exporter.limits import MIB
 from qdx.exporter.plan.schema.load import plan_from_json, preset_text
 from qdx.runtime.graph_runner import GraphRunner
 from qdx.runtime.methods import TargetMethod
-from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from qdx.verification.measure.computed import quantizer_shapes
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep
 from qdx.verification.measure.quantized import as_method, quantized_model
 
 if TYPE_CHECKING:

@@ -50,7 +50,8 @@ from qdx.exporter.transforms.recipe import quantized_graph
 from qdx.source.pipeline import TracedPipeline, trace_pipeline
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets.profile import TargetProfile, load_target
-from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from qdx.verification.measure.computed import quantizer_shapes
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PLANS: Final = ("w8a8", "fp8", "w4", "float16")

@@ -12,7 +12,7 @@ from typing import Final
 
 from qdx.exporter.errors import quoted, visible
 
-__all__ = ["JsonFault", "excerpt", "fault_of", "line_column"]
+__all__ = ["JsonFault", "excerpt", "fault_of", "line_column", "skip_space"]
 
 _SPACE: Final = " \t\r\n"
 _WORD: Final = re.compile(r"[A-Za-z_$][\w.$-]*", re.ASCII)
@@ -68,7 +68,7 @@ def fault_of(text: str, offset: int, said: str) -> JsonFault:
         return JsonFault(offset, f"{quoted(text[offset])} inside of text", "write a line break as `\\n` and a tab as `\\t`")  # fmt: skip
     if said.startswith("Invalid \\"):
         return JsonFault(offset, "a backslash that begins no escape", "write a backslash as `\\\\`")
-    place = _skip_space(text, offset)
+    place = skip_space(text, offset)
     if place >= len(text):
         return _cut_short(text)
     return _comma(text, place) or _character(text, place, said)
@@ -102,7 +102,7 @@ def _comma(text: str, place: int) -> JsonFault | None:
     if text[place] in "}]" and text[:place].rstrip(_SPACE).endswith(","):
         comma = text.rindex(",", 0, place)
         return JsonFault(comma, f"a comma before `{text[place]}`, expected none", hint)
-    behind = _skip_space(text, place + 1)
+    behind = skip_space(text, place + 1)
     if text[place] == "," and behind < len(text) and text[behind] in "}]":
         return JsonFault(place, f"a comma before `{text[behind]}`, expected none", hint)
     return None
@@ -115,7 +115,7 @@ def _character(text: str, place: int, said: str) -> JsonFault:
     if two == '\\"':
         return JsonFault(place, "a backslash before a quote, expected the quote alone", 'write `"` for `\\"`')  # fmt: skip
     if (
-        place == _skip_space(text, 0)
+        place == skip_space(text, 0)
         and character == "'"
         and text[place + 1 :].lstrip()[:1] in _CLOSERS
     ):
@@ -126,7 +126,7 @@ def _character(text: str, place: int, said: str) -> JsonFault:
         return JsonFault(place, f"typographic quotes {quoted(character)}, expected plain double quotes", 'write "text"')  # fmt: skip
     if two in {"//", "/*"} or character == "#":
         return JsonFault(place, "a comment, which JSON does not have", "leave it out; a plan's `why` and `description` hold words")  # fmt: skip
-    if place == _skip_space(text, 0) and word:
+    if place == skip_space(text, 0) and word:
         return JsonFault(place, f"found {quoted(word[0])}, expected an object", 'write an object, such as `{"key": "value"}`')  # fmt: skip
     if said == "Extra data":
         return JsonFault(place, f"{quoted(text[place : place + 16])} behind the end, expected nothing", "give one object")  # fmt: skip
@@ -138,6 +138,13 @@ def _character(text: str, place: int, said: str) -> JsonFault:
     if said.startswith("Expecting ','"):
         return JsonFault(place, f"found {quoted(character)}, expected `,` or a closing bracket", "a comma stands between two values")  # fmt: skip
     return JsonFault(place, f"found {quoted(character)}, expected {wanted}", 'keys and text stand in double quotes: `{"key": "text"}`')  # fmt: skip
+
+
+def skip_space(text: str, offset: int) -> int:
+    """Returns where the white space of JSON that begins at an offset ends."""
+    while offset < len(text) and text[offset] in _SPACE:
+        offset += 1
+    return offset
 
 
 def _word(word: str, place: int, *, is_key: bool) -> JsonFault:
@@ -162,9 +169,3 @@ def _cut_short(text: str) -> JsonFault:
     if not closers:
         return JsonFault(end, "the text ends, expected a value", "complete it")
     return JsonFault(end, f"the text ends, expected `{quoted(closers)[1:-1]}`", "complete it")
-
-
-def _skip_space(text: str, offset: int) -> int:
-    while offset < len(text) and text[offset] in _SPACE:
-        offset += 1
-    return offset

@@ -160,7 +160,7 @@ def dotted(path: KeyPath) -> str:
 
 def choices(names: Sequence[str]) -> str:
     """Returns names as alternatives: `a`, `b` or `c`."""
-    quoted_names = [f"`{name}`" for name in names]
+    quoted_names = [quoted(name) for name in names]
     return " or ".join(filter(None, [", ".join(quoted_names[:-1]), quoted_names[-1]]))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.errors import InternalError, InvalidInput, InvalidModel, quoted
-from qdx.exporter.json_faults import excerpt, fault_of, line_column
+from qdx.exporter.json_faults import excerpt, fault_of, line_column, skip_space
 from qdx.exporter.limits import JSON_DEPTH, JSON_INT_DIGITS, JSON_INT_LIMIT
 
 if TYPE_CHECKING:
@@ -291,32 +291,26 @@ def _number_fault(piece: str, rules: JsonRules) -> str | None:
 def _places(text: str) -> Iterator[tuple[int, tuple[str | int, ...]]]:
     """Yields the offset and path of each value and key, in text order."""
     stack: list[str | int] = []
-    yield _skip_space(text, 0), ()
+    yield skip_space(text, 0), ()
     for match in _TOKEN.finditer(text):
         piece, offset = match.group(), match.start()
         if piece in "{[":
             stack.append("" if piece == "{" else 0)
             if piece == "[":
-                yield _skip_space(text, match.end()), tuple(stack)
+                yield skip_space(text, match.end()), tuple(stack)
         elif piece in "}]":
             stack.pop()
         elif piece == "," and isinstance(stack[-1], int):
             stack[-1] += 1
-            yield _skip_space(text, match.end()), tuple(stack)
+            yield skip_space(text, match.end()), tuple(stack)
         elif piece[0] == '"' and _is_key(text, match.end()):
             stack[-1] = json.loads(piece)  # noqa: TID251
             yield offset, tuple(stack)
 
 
 def _is_key(text: str, end: int) -> bool:
-    after = _skip_space(text, end)
+    after = skip_space(text, end)
     return after < len(text) and text[after] == ":"
-
-
-def _skip_space(text: str, offset: int) -> int:
-    while offset < len(text) and text[offset] in " \t\r\n":
-        offset += 1
-    return offset
 
 
 def _kind(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qdx.targets.installed import installed_version
 from qdx.targets.profile import (
     Port,
     TargetLayout,
@@ -16,6 +17,7 @@ __all__ = [
     "TargetLayout",
     "TargetProfile",
     "check_profile",
+    "installed_version",
     "list_targets",
     "load_target",
 ]

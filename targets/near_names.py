@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
 from typing import Final
+
+from qdx.exporter.text.near import meant
 
 __all__ = ["near_targets"]
 
@@ -50,14 +50,4 @@ def near_targets(name: str, names: Sequence[str]) -> tuple[str, ...]:
     >>> near_targets("OpenVino", ["openvino", "onnxruntime"])
     ('openvino',)
     """
-    bare = _bare(name)
-    known = {_bare(one): one for one in names}
-    meant = tuple(one for one in _MEANT.get(bare, ()) if one in names)
-    if meant:
-        return meant
-    near = difflib.get_close_matches(bare, list(known), n=1)
-    return tuple(known[one] for one in near)
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return meant(name, names, _MEANT)

@@ -152,10 +152,8 @@ def cut_words(cuts: Sequence[Cut], *, longer: bool) -> str:
     more = len(cuts) - len(shown)
     rest = f"; {more} more" if more > 0 else ""
     way = ", or raise `max_sequence_length` where the text encoder takes it" if longer else ""
-    noun = "a prompt is" if len(cuts) == 1 else "prompts are"
-    return (
-        f"{noun} cut, and what comes after is not read: {'; '.join(shown)}{rest}; shorten them{way}"
-    )
+    noun, them = ("a prompt is", "it") if len(cuts) == 1 else ("prompts are", "them")
+    return f"{noun} cut, and what comes after is not read: {'; '.join(shown)}{rest}; shorten {them}{way}"
 
 
 def prompt_words(text: str) -> str:

@@ -37,9 +37,9 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Build the engines of a bundle for a target such as `tensorrt`, on the machine that runs them."""
-    from qdx.cli.early import check_bundle
+    from qdx.bundle.no_bundle import check_is_bundle
 
-    check_bundle(bundle)
+    check_is_bundle(bundle)
     from qdx.engines.build import build
 
     with progress_bars() as progress:

@@ -14,7 +14,7 @@ from qdx.exporter.files import read_bytes
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 from qdx.runtime import call_check
 
-__all__ = ["check_bundle", "check_bundle_and_model", "check_call", "check_model"]
+__all__ = ["check_bundle_and_model", "check_call", "check_model"]
 
 
 def check_model(model: Path | None) -> None:
@@ -25,15 +25,6 @@ def check_model(model: Path | None) -> None:
     """
     if model is not None:
         check_is_pipeline(model)
-
-
-def check_bundle(bundle: Path) -> None:
-    """Refuses a path that cannot be a bundle.
-
-    Raises:
-        InvalidBundle: With what it is instead.
-    """
-    check_is_bundle(bundle)
 
 
 def check_bundle_and_model(bundle: Path, model: Path | None) -> None:

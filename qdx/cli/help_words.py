@@ -43,7 +43,7 @@ OPTION_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "--variant",
     ),
     "What is computed": (),
-    "Output": ("--force", "--halves", "--json", "--layout", "--output", "--report", "--schema", "--timing-cache", "--toml"),
+    "Output": ("--force", "--halves", "--json", "--layout", "--output", "--report", "--save-reference", "--schema", "--timing-cache", "--toml"),
     "General": ("--debug", "--fresh", "--help", "--no-cache", "--quiet", "--verbose", "--version"),
 }  # fmt: skip
 DEFAULT_OPTION_GROUP: Final = "What is computed"

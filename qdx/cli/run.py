@@ -176,7 +176,7 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
     )
     if needed and arguments.get("prompt") is None and arguments.get("prompt_embeds") is None:
         raise UsageError(
-            f"{type(pipeline).__name__} needs --prompt", hint="add --prompt 'what to draw'"
+            f"{type(pipeline).__name__} needs --prompt", hint="add --prompt 'a red circle'"
         )
 
 

@@ -26,7 +26,7 @@ def chosen_sites(
     for name, asked, known in (("--component", component, components), ("--role", role, roles)):
         if asked is not None and not any(matches(one, (asked,)) for one in known):
             raise UsageError(
-                f"{name}: {quoted(asked)} is none of this pipeline's, expected one of "
+                f"{name}: {quoted(asked)} is not a {name[2:]} of this pipeline, expected one of "
                 f"{', '.join(sorted(known))}"
             )
     found = []

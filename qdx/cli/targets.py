@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -84,23 +83,15 @@ def _to_start_from(name: str | None, *, schema: bool) -> str:
 
 def _described(profile: TargetProfile) -> dict[str, Any]:
     """The profile as data, with the runtime's version here, how to install it, and whether engines are built for it."""
+    from qdx.targets import installed_version
+
     return {
         **profile.model_dump(mode="json", by_alias=True),
-        "installed": _installed(profile.distributions),
+        "installed": installed_version(profile.distributions),
         "install": f'pip install "qdx[{profile.extra}]"',
         # Told by the profile: asking its backend would import the runtime.
         "builds": not profile.opens_others,
     }
-
-
-def _installed(distributions: tuple[str, ...]) -> str | None:
-    """The version of the first of these packages that is installed; none is imported."""
-    for distribution in distributions:
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def _as_text(data: dict[str, Any]) -> str:

@@ -68,14 +68,22 @@ def _imports(runtime: str | None, names: Sequence[str], seconds: float) -> Itera
             stdout=subprocess.PIPE,
             stderr=words,
         )
-        timer = threading.Timer(seconds, process.kill)
+        is_late = threading.Event()
+
+        def give_up() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, give_up)
         timer.start()
         try:
             assert process.stdout is not None
             for _ in names:
                 answer = read_message(process.stdout)
                 if answer is None:
-                    yield Import(_ending(process, words))
+                    status = process.wait()
+                    how = f"did not end within {seconds:g} s" if is_late.is_set() else _how(status)
+                    yield Import(f"the process that imports it {how}{_last_words(words)}")
                     return
                 yield Import(str(answer["fault"]), answer["facts"])
         finally:
@@ -86,11 +94,13 @@ def _imports(runtime: str | None, names: Sequence[str], seconds: float) -> Itera
                 process.stdout.close()
 
 
-def _ending(process: subprocess.Popen[bytes], words: IO[bytes]) -> str:
-    """How the process ended, and its last words."""
-    status = process.wait()
-    how = f"was ended by signal {-status}" if status < 0 else f"left with status {status}"
+def _how(status: int) -> str:
+    return f"was ended by signal {-status}" if status < 0 else f"left with status {status}"
+
+
+def _last_words(words: IO[bytes]) -> str:
+    """The last line that a process wrote, behind a colon; empty where it wrote none."""
     words.seek(0)
     lines = words.read()[-_TAIL_BYTES:].decode("utf-8", "replace").splitlines()
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"the process that imports it {how}{f': {last}' if last else ''}"
+    return f": {last}" if last else ""

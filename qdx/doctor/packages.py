@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import Requirement
 
 from qdx.doctor.imports import Import, import_all
-from qdx.targets import list_targets, load_target
+from qdx.targets import installed_version, list_targets, load_target
 
 if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
@@ -80,7 +80,7 @@ def examine_packages(progress: Progress) -> tuple[Package, ...]:
     needed = requirements()
     providers = {one.distributions[0]: one.distributions for one in _profiles()}
     versions = {
-        one.name: next(_versions(providers.get(one.name, (one.name,))), None) for _, one in needed
+        one.name: installed_version(providers.get(one.name, (one.name,))) for _, one in needed
     }
     groups: dict[str | None, list[str]] = {}
     for extra, one in needed:
@@ -131,15 +131,6 @@ def _package(
         install=f'pip install {again}"{name}{supported}"' if again else f'pip install "{what}"',
         facts={} if imported is None else imported.facts,
     )
-
-
-def _versions(names: Iterable[str]) -> Iterator[str]:
-    """Of the packages that are installed."""
-    for one in names:
-        try:
-            yield importlib.metadata.version(one)
-        except importlib.metadata.PackageNotFoundError:
-            continue
 
 
 def _profiles() -> list[TargetProfile]:

@@ -35,7 +35,7 @@ from qdx.runtime.methods import TargetMethod
 from qdx.runtime.obedience import check_state
 from qdx.runtime.opened import refuse_without_effect
 from qdx.runtime.placed_modules import ModulePlacer
-from qdx.runtime.sizes import refuse_other_sizes
+from qdx.runtime.sizes import refuse_other_calls
 from qdx.runtime.unchanged import Unchanged
 from qdx.runtime.unusual_calls import tell_unusual_calls
 from qdx.runtime.values import load_values, value_folders
@@ -102,7 +102,7 @@ def open_pipeline(
     unusual = tell_unusual_calls(skeleton.pipeline, bundle.manifest)
     adapters = offer_adapters(skeleton, bundle.manifest, methods)
     attach(skeleton, methods, adapters=adapters, observe=unusual.observe)
-    refuse_other_sizes(skeleton.pipeline, bundle.manifest)
+    refuse_other_calls(skeleton.pipeline, bundle.manifest)
     return skeleton.pipeline
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.errors import UsageError
-from qdx.runtime.call_check import OTHERWISE, batch_words, check_call, check_size
+from qdx.runtime.call_check import OTHERWISE, batch_words, check_call
 from qdx.runtime.methods import WrongShape
+from qdx.runtime.wrapped_call import default_arguments, wrap_call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,40 +17,26 @@ if TYPE_CHECKING:
 
     from qdx.bundle.manifest import Manifest
 
-__all__ = ["check_size", "in_the_users_words", "refuse_other_sizes"]
+__all__ = ["in_the_users_words", "refuse_other_calls"]
 
 
-def refuse_other_sizes(pipeline: DiffusionPipeline, manifest: Manifest) -> None:
+def refuse_other_calls(pipeline: DiffusionPipeline, manifest: Manifest) -> None:
     """Makes a pipeline refuse sizes, counts and guidance that its bundle does not generate.
-
-    The pipeline stays what it is for all who ask: its class gets a subclass of the same name.
 
     Args:
         pipeline: Opened from the bundle.
         manifest: Of the bundle.
     """
-    kind = type(pipeline)
-    original = kind.__call__
-    parameters = call_parameters(pipeline)
-    names = list(parameters)
-    defaults = {
-        name: one.default
-        for name, one in parameters.items()
-        if one.default is not inspect.Parameter.empty
-    }
+    defaults = default_arguments(pipeline)
 
-    @functools.wraps(original)
-    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+    def checked(_: Any, given: dict[str, Any], call: Callable[[], Any]) -> Any:
         check_call(manifest, given)
         try:
-            return original(self, *args, **kwargs)
+            return call()
         except WrongShape as error:
             raise in_the_users_words(error, manifest, {**defaults, **given}) from error
 
-    pipeline.__class__ = type(
-        kind.__name__, (kind,), {"__call__": checked, "__module__": kind.__module__}
-    )
+    wrap_call(pipeline, checked)
 
 
 def in_the_users_words(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.calibrate.timesteps import timestep_of
@@ -11,6 +10,7 @@ from qdx.exporter.capture.cut_prompts import Tokenizing, cut_words, tokenizing
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.cautions import caution
 from qdx.exporter.errors import quoted
+from qdx.runtime.wrapped_call import default_arguments, wrap_call
 
 if TYPE_CHECKING:
     import torch
@@ -103,8 +103,6 @@ class UnusualCalls:
 def tell_unusual_calls(pipeline: DiffusionPipeline, manifest: Manifest) -> UnusualCalls:
     """Makes a pipeline tell of calls that its bundle was not calibrated for, and of prompts that are cut.
 
-    The pipeline stays what it is for all who ask: its class gets a subclass of the same name.
-
     Args:
         pipeline: Opened from the bundle.
         manifest: Of the bundle.
@@ -113,25 +111,17 @@ def tell_unusual_calls(pipeline: DiffusionPipeline, manifest: Manifest) -> Unusu
         What is to be told of the calls of its components.
     """
     unusual = UnusualCalls(manifest.calibration)
-    kind = type(pipeline)
-    original = kind.__call__
-    parameters = call_parameters(pipeline)
-    defaults = {
-        name: one.default for name, one in parameters.items() if one.default is not one.empty
-    }
+    longer = "max_sequence_length" in call_parameters(pipeline)
+    defaults = default_arguments(pipeline)
 
-    @functools.wraps(original)
-    def told(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = {**defaults, **dict(zip(parameters, args, strict=False)), **kwargs}
-        with tokenizing(self) as seen:
-            unusual.begin(given, seen, longer="max_sequence_length" in parameters)
-            answer = original(self, *args, **kwargs)
+    def told(called: Any, given: dict[str, Any], call: Callable[[], Any]) -> Any:
+        with tokenizing(called) as seen:
+            unusual.begin({**defaults, **given}, seen, longer=longer)
+            answer = call()
             unusual.tell_cuts()
         return answer
 
-    pipeline.__class__ = type(
-        kind.__name__, (kind,), {"__call__": told, "__module__": kind.__module__}
-    )
+    wrap_call(pipeline, told)
     return unusual
 
 

@@ -31,11 +31,10 @@ from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.transforms.insert import insert
 from qdx.exporter.transforms.placement import Placement, SitePlacement
 from qdx.targets.profile import load_target
+from qdx.verification.measure.computed import quantizer_shapes, value_bytes
 from qdx.verification.measure.lockstep_runs import (
     LockstepResult,
     compare_in_lockstep,
-    quantizer_shapes,
-    value_bytes,
 )
 from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import A8, W8, FixedRanges, resolved, weighted

@@ -14,7 +14,8 @@ from qdx.backends.tensorrt.lint import DeviceFacts
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.graph.ir.graph import Graph
 from qdx.exporter.measure.metrics import sqnr_db
-from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from qdx.verification.measure.computed import quantizer_shapes
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep
 
 BACKEND = get_backend("tensorrt")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from qdx.exporter.errors import InvalidPlan, UsageError, quoted
 from qdx.exporter.graph.ir.kind import Kind
 from qdx.exporter.graph.ir.site import ATTENTION_PRODUCTS, Site
+from qdx.exporter.model_faults import choices
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import SITE_KEYS, Rule, matches
 from qdx.exporter.plan.schema.selection import has_inputs, name_of, selects
@@ -79,10 +80,10 @@ def _refuse_without_component(
     plan: Plan, index: int, components: Mapping[str, Kind | None]
 ) -> None:
     select = plan.rules[index].select
-    words = f"{_shown(select.component)} matches no component of the pipeline"
+    words = f"{choices(select.component)} matches no component of the pipeline"
     hint = f"its components with weights are {', '.join(components) or 'none'}"
     if select.kind is not None and any(matches(name, select.component) for name in components):
-        words = f"{_shown(select.kind)} is the kind of no component that {_shown(select.component)} matches"
+        words = f"{choices(select.kind)} is the kind of no component that {choices(select.component)} matches"
         known = [f"{name} ({kind or 'not called'})" for name, kind in components.items()]
         hint = f"its components are {', '.join(known)}"
     raise InvalidPlan(f"{_place(plan, index)}: {words}", hint=hint)
@@ -99,7 +100,7 @@ def _refuse_unreached_components(
     later = sorted({storage[name] or 0 for name in taken})
     raise InvalidPlan(
         f"{_place(plan, index)}: unreachable: later rules decide everything that "
-        f"{_shown(plan.rules[index].select.component)} matches ({', '.join(taken)}): "
+        f"{choices(plan.rules[index].select.component)} matches ({', '.join(taken)}): "
         f"{', '.join(f'rules[{n}]' for n in later)}",
         hint=_LATER,
     )
@@ -165,7 +166,7 @@ def _refuse_unmatched(plan: Plan, index: int, sites: Sequence[Site]) -> None:
         globs = getattr(select, key)
         if globs is not None and not any(matches(value, globs) for value in values[key]):
             raise InvalidPlan(
-                f"{_place(plan, index, 'select', key)}: {_shown(globs)} matches the {key} of no "
+                f"{_place(plan, index, 'select', key)}: {choices(globs)} matches the {key} of no "
                 "operation",
                 hint=_near(globs, values[key]),
             )
@@ -189,10 +190,6 @@ def _listed(names: set[str] | Mapping[str, None]) -> str:
     every = sorted(names) if isinstance(names, set) else list(names)
     more = f" and {len(every) - _NAMES_SHOWN} more" if len(every) > _NAMES_SHOWN else ""
     return ", ".join(quoted(name) for name in every[:_NAMES_SHOWN]) + more
-
-
-def _shown(globs: Sequence[str]) -> str:
-    return " or ".join(quoted(glob) for glob in globs)
 
 
 def _place(plan: Plan, index: int, *path: str | int) -> str:

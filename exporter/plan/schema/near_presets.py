@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
 from typing import Final
 
 from qdx.exporter.model_faults import choices
+from qdx.exporter.text.near import meant
 
 __all__ = ["near_preset"]
 
@@ -53,10 +52,5 @@ def near_preset(name: str, presets: Sequence[str]) -> str | None:
     >>> near_preset("W8A8", ["w8", "w8a8"])
     'did you mean `w8a8`?'
     """
-    bare = re.sub(r"[^a-z0-9]", "", name.lower().removesuffix(".json"))
-    if bare in presets:
-        return f"did you mean `{bare}`?"
-    meant = tuple(one for one in _MEANT.get(bare, ()) if one in presets)
-    if not meant:
-        meant = tuple(difflib.get_close_matches(bare, presets, n=1))
-    return f"did you mean {_WORDS.get(meant) or choices(meant)}?" if meant else None
+    found = meant(name.removesuffix(".json"), presets, _MEANT)
+    return f"did you mean {_WORDS.get(found) or choices(found)}?" if found else None

@@ -26,13 +26,12 @@ from qdx.exporter.limits import MIB
 from qdx.exporter.measure.metrics import finite_or_none, metrics_of, worst_of
 from qdx.exporter.progress import SILENT, tell_nobody
 from qdx.runtime.adapted_runner import AdaptedRunner
-from qdx.verification.measure.computed import ComputedGraph
+from qdx.verification.measure.computed import ComputedGraph, quantizer_shapes
 from qdx.verification.measure.lockstep_runs import (
     LockstepInputs,
     LockstepResult,
     compare_computed,
     compare_together,
-    quantizer_shapes,
 )
 from qdx.verification.measure.quantized import as_method
 from qdx.verification.measure.selection import few

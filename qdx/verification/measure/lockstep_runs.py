@@ -19,7 +19,7 @@ from qdx.backends.lockstep_chunks import CHUNK_LIMIT_BYTES
 from qdx.exporter.errors import InternalError
 from qdx.exporter.measure.metrics import measure, metrics_of
 from qdx.exporter.progress import tell_nobody
-from qdx.verification.measure.computed import ComputedGraph, quantizer_shapes, value_bytes
+from qdx.verification.measure.computed import ComputedGraph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +35,6 @@ __all__ = [
     "compare_computed",
     "compare_in_lockstep",
     "compare_together",
-    "quantizer_shapes",
-    "value_bytes",
 ]
 
 

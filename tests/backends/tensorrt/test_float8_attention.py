@@ -23,7 +23,8 @@ from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
-from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from qdx.verification.measure.computed import quantizer_shapes
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep
 from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges, resolved
 from tests.support.tracing import graph_of

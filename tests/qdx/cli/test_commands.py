@@ -695,7 +695,7 @@ def test_a_missing_prompt_is_named(qdx, painter, tmp_path, monkeypatch):
 
     assert (
         qdx("run", "b", "-o", tmp_path / "x.png").err
-        == "error: Painter needs --prompt\n\nhint: add --prompt 'what to draw'\n"
+        == "error: Painter needs --prompt\n\nhint: add --prompt 'a red circle'\n"
     )
 
 
@@ -710,7 +710,7 @@ def test_a_prompt_is_needed_where_an_embedding_could_stand_for_it(
 
     assert (done.status, done.err) == (
         2,
-        "error: Painter needs --prompt\n\nhint: add --prompt 'what to draw'\n",
+        "error: Painter needs --prompt\n\nhint: add --prompt 'a red circle'\n",
     )
 
 

@@ -66,8 +66,8 @@ def test_sites_of_a_component_and_of_a_role(component, role, expected):
 @pytest.mark.parametrize(
     ("component", "role", "words"),
     [
-        (None, "attention", "--role: `attention` is none of this pipeline's, expected one of attn.out, attn.q, first"),
-        ("text_encoder", None, "--component: `text_encoder` is none of this pipeline's, expected one of unet, vae"),
+        (None, "attention", "--role: `attention` is not a role of this pipeline, expected one of attn.out, attn.q, first"),
+        ("text_encoder", None, "--component: `text_encoder` is not a component of this pipeline, expected one of unet, vae"),
         ("vae", "attn.q", "no operation of `vae` has the role `attn.q`"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from qdx.exporter.errors import UsageError
 from qdx.runtime.call_check import batch_words, check_batch, check_call
 from qdx.runtime.methods import WrongShape
-from qdx.runtime.sizes import refuse_other_sizes
+from qdx.runtime.sizes import refuse_other_calls
 
 
 def port(argument: str, *shape: int | str) -> Any:
@@ -107,7 +107,7 @@ class Pipeline:
 
 def test_guidance_of_the_pipelines_own_is_told_when_the_first_step_begins():
     pipeline = Pipeline()
-    refuse_other_sizes(pipeline, manifest(1, guidance_scale=1))  # type: ignore[arg-type]
+    refuse_other_calls(pipeline, manifest(1, guidance_scale=1))  # type: ignore[arg-type]
 
     with pytest.raises(UsageError, match=r"guidance 7.5 computes a batch of 2") as raised:
         pipeline("a cat")

@@ -9,8 +9,9 @@ import pytest
 
 from qdx.bundle.manifest import Manifest, SizesRecord
 from qdx.exporter.errors import UsageError
+from qdx.runtime.call_check import check_size
 from qdx.runtime.methods import WrongShape
-from qdx.runtime.sizes import check_size, refuse_other_sizes
+from qdx.runtime.sizes import refuse_other_calls
 from tests.support.bundles import MANIFEST
 
 
@@ -69,7 +70,7 @@ class Pipeline:
 
 def test_a_pipeline_refuses_before_it_computes_and_stays_what_it_is() -> None:
     pipeline = Pipeline()
-    refuse_other_sizes(pipeline, manifest(height=64, width=96))  # type: ignore[arg-type]
+    refuse_other_calls(pipeline, manifest(height=64, width=96))  # type: ignore[arg-type]
 
     assert pipeline("fox", 64, width=96) == "fox 64 96"
     assert isinstance(pipeline, Pipeline)
@@ -81,7 +82,7 @@ def test_a_pipeline_refuses_before_it_computes_and_stays_what_it_is() -> None:
 
 def test_a_size_that_an_artifact_does_not_take_is_said_in_pixels() -> None:
     pipeline = Pipeline()
-    refuse_other_sizes(pipeline, manifest(height=64, width=96))  # type: ignore[arg-type]
+    refuse_other_calls(pipeline, manifest(height=64, width=96))  # type: ignore[arg-type]
 
     with pytest.raises(UsageError, match="generates 96x64 pixels: `unet") as raised:
         pipeline("large")

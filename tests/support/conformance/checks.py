@@ -22,7 +22,8 @@ from qdx.backends.lockstep import quantizers
 from qdx.exporter.errors import InvalidBundle, TargetRefusal, UsageError
 from qdx.exporter.graph.ir.graph import TensorSpec
 from qdx.exporter.plan.resolve.resolution import FloatTypes
-from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from qdx.verification.measure.computed import quantizer_shapes
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep
 from tests.support.conformance.cases import case_of, dynamic_block
 from tests.support.conformance.subject import Subject
 from tests.support.lowering import lower

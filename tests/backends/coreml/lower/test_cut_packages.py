@@ -18,7 +18,8 @@ from qdx.exporter.plan import plan_from_json, resolve
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.exporter.transforms.insert import insert
 from qdx.targets import load_target
-from qdx.verification.measure.lockstep_runs import compare_in_lockstep, quantizer_shapes
+from qdx.verification.measure.computed import quantizer_shapes
+from qdx.verification.measure.lockstep_runs import compare_in_lockstep
 from tests.support.lowering import lower
 from tests.support.onnxruntime_quantized import FixedRanges
 from tests.support.tracing import graph_of

@@ -87,5 +87,6 @@ def test_the_first_cuts_in_words():
     assert "has 90 tokens, and `tokenizer` reads 77" in words
     assert "; 3 more; shorten them" in words
     assert cut_words(cuts[:1], longer=True).startswith("a prompt is cut")
+    assert "; shorten it, or raise" in cut_words(cuts[:1], longer=True)
     assert "max_sequence_length" in cut_words(cuts, longer=True)
     assert prompt_words("a\x1b[2J") == r"`a\x1b[2J`"

@@ -114,6 +114,8 @@ LIGHT = [
     ("export", "model", "--target", "openvino", "-o", "out", "--setup", "[{'enable_vae_tiling': {}}]"),
     ("calibrate", "model", "--plan", "w8", "-o", "ranges"),
     ("verify", "model", "--model", "bundle"),
+    ("verify", "model", "--model", "bundle", "--report", "report"),
+    ("verify", "bundle", "--model", "nosuch", "--report", "report"),
     ("run", "model", "-o", "a.png", "--prompt", "a cat"),
     ("run", "bundle", "-o", "a.gif", "--prompt", "a cat"),
     ("build", "model"),

@@ -85,7 +85,7 @@ CHANGES = {
     "other words": (lambda p: (p.update(name="ci", description="x"), rule(p, "w8a8").update(why="x")), []),
     "a dtype": (lambda p: rule(p, "w8a8")["weights"].update(dtype="int4"), ["w8a8"]),
     "a rule less": (lambda p: p["rules"].pop(1), ["attention"]),
-    "a rule more": (lambda p: p["rules"].append({"select": {"role": "mid"}, "keep": "float"}), ["rules[4]"]),
+    "a rule more": (lambda p: p["rules"].append({"select": {"role": "norm"}, "keep": "float"}), ["rules[4]"]),
     "another order": (lambda p: p["rules"].append(p["rules"].pop(0)), ["the order of the rules"]),
     "calibration": (lambda p: p.update(calibration={"samples": 9}), ["calibration"]),
     "options": (lambda p: p.update(options={"bias_correction": True}), ["options"]),

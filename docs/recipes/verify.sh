@@ -17,4 +17,4 @@ if [ -z "$BUNDLE" ]; then
     BUNDLE=$OUT/bundle
     qdx export "$MODEL" --target "$TARGET" --plan "$PLAN" --call "$CALL" --output "$BUNDLE" --force
 fi
-qdx verify "$BUNDLE" --model "$MODEL" --plan "$PLAN" --report "$OUT/report"
+qdx verify "$BUNDLE" --model "$MODEL" --plan "$PLAN" --call "$CALL" --report "$OUT/report"

@@ -101,13 +101,13 @@ def command(
         ),
     ] = None,
     baseline_drop_db: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--baseline-drop-db",
             metavar="DB",
-            help="How many decibels worse than the baseline is accepted.",
+            help=f"How many decibels worse than the baseline is accepted; {DROP_DB:g} by default.",
         ),
-    ] = DROP_DB,
+    ] = None,
     call: Call = None,
     lora: Lora = None,
     device: Device = "cpu",

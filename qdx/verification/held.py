@@ -15,6 +15,7 @@ from qdx.verification.judge.baseline import (
     check_target,
     runs_of,
 )
+from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.report.model import plain_call
 from qdx.verification.report.read import read_report, report_file
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from qdx.verification.report.model import Report
     from qdx.verification.stored.report import StoredReport
 
-__all__ = ["Held"]
+__all__ = ["Held", "held_against"]
 
 _DROP_LIMIT_DB = 100.0
 
@@ -76,3 +77,23 @@ class Held:
         runs = runs_of(report.stored)
         kept = baseline_of(self.earlier, self.source, report.contract, runs, self.drop_db)
         return replace(report, baseline=kept)
+
+
+def held_against(baseline: str | Path | None, drop_db: float | None) -> Held | None:
+    """Reads the earlier report that a verification is held against; None without one.
+
+    Args:
+        baseline: Its `report.json`, or the folder of that; None without one.
+        drop_db: Decibels that a measure may lose; None for `DROP_DB`.
+
+    Raises:
+        UsageError: Decibels are given without a baseline, besides what `Held.read` raises.
+    """
+    if baseline is None:
+        if drop_db is not None:
+            raise UsageError(
+                "--baseline-drop-db is given without --baseline: nothing is compared",
+                hint="add --baseline and an earlier report, or leave the decibels out",
+            )
+        return None
+    return Held.read(baseline, DROP_DB if drop_db is None else drop_db)

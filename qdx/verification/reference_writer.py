@@ -210,14 +210,15 @@ def check_output(output: Path, bundle: Bundle) -> None:
             "can stand for it",
             hint="verify it with --model wherever it is verified",
         )
-    if output.resolve().is_relative_to(bundle.path.resolve()):
-        raise UsageError(
-            f"--save-reference: {quoted(output)} lies in the bundle, expected a folder elsewhere"
-        )
     if not output.parent.is_dir():
         raise UsageError(
             f"--save-reference: {quoted(output.parent)} is no folder, expected the parent of the output",
             hint=f"make it first: mkdir -p {output.parent}",
+        )
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"--save-reference: {quoted(output.parent)}: no permission to write there",
+            hint="choose a folder that you may write to",
         )
     if os.path.lexists(output) and kind_of(output) != KIND:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.recorded_call import restore_call
 from qdx.exporter.cost.memory import give_back
 from qdx.exporter.devices import CPU, is_cpu
+from qdx.exporter.errors import quoted
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import Progress
 from qdx.runtime.call_check import check_call
 from qdx.runtime.pipeline import open_methods
 from qdx.source.adapted import recorded_adapters, with_adapters
 from qdx.source.same_model import check_source, read_source
+from qdx.targets import list_targets, load_target
 from qdx.verification.forecast import outlook_of
 from qdx.verification.judge.contract import Contract, Judge
 from qdx.verification.measure.audit import asked_of, audit_bundle
@@ -180,8 +182,15 @@ def _bundle_and_contract(bundle: Path | str, judge: Judge | None) -> tuple[Bundl
     manifest = opened.manifest
     plan = plan_from_json(manifest.plan, source=f"{opened.path.name}: plan")
     own = Contract(manifest.resolved.gates)
-    contract = own if judge is None else judge.contract(plan, manifest.target.profile)
-    return opened, plan, contract
+    if judge is None:
+        return opened, plan, own
+    name = manifest.target.name
+    if name not in list_targets():
+        stored = f"{quoted(name)} is a target of your own: bounds that are left to the target are those of its file in the bundle"
+        contract = judge.contract(plan, manifest.target.profile)
+        return opened, plan, replace(contract, findings=(*contract.findings, stored))
+    # Not the profile in the bundle: whoever made it could have asked for less there.
+    return opened, plan, judge.contract(plan, load_target(name))
 
 
 def stored_runs(

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.devices import choose_device
-from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.errors import UsageError
 from qdx.exporter.progress import SILENT, Progress
 from qdx.runtime.methods import WrongShape
 from qdx.runtime.sizes import in_the_users_words
 from qdx.verification.compare import Comparison
-from qdx.verification.held import Held
+from qdx.verification.held import Held, held_against
 from qdx.verification.judge.contract import read_judge
-from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.measure.answers import KIND as ANSWERS
 from qdx.verification.measure.score import load_score
+from qdx.verification.places import check_places
 from qdx.verification.reference_writer import ReferenceWriter, check_output
 from qdx.verification.report.folder import write_report
 from qdx.verification.report.model import Report
@@ -61,7 +61,7 @@ def verify(
     plan: str | Path | None = None,
     gates: str | Path | None = None,
     baseline: str | Path | None = None,
-    baseline_drop_db: float = DROP_DB,
+    baseline_drop_db: float | None = None,
     reference: str | Path | None = None,
     save_reference: str | Path | None = None,
     device: str = "cpu",
@@ -103,7 +103,7 @@ def verify(
         gates: A JSON file with what a plan has under `gates`, which judges instead; not with `plan`.
         baseline: An earlier report of the same target, call and runs, its `report.json` or the folder of that. What is
             worse than there is a gate that fails.
-        baseline_drop_db: How much worse a measure in decibels may be than in the baseline.
+        baseline_drop_db: How much worse a measure in decibels may be than in the baseline; None for 1 dB.
         reference: A folder that `save_reference` wrote for this bundle, or one that is quantized likewise: it stands for
             the model, and its runs are those that are compared.
         save_reference: Folder for what PyTorch does, so that others verify the bundle without the model; see
@@ -122,19 +122,18 @@ def verify(
         InvalidInput: The baseline is no report, or was altered.
         InvalidPlan: The plan in the bundle, or what judges instead, does not follow its schema.
         UsageError: The pipeline or the artifact does not take this call, the score function is invalid, the
-            report folder lies in the bundle or holds files of others, plan and gates are both given, or the baseline is
+            report folder lies in the bundle or the model, or holds files of others, plan and gates are both given, or the baseline is
             a report of another target, call or other runs.
         RuntimeMissing: The runtime is not installed, or there is no such device.
         StorageError: Reading or writing failed.
     """
     began_s = time.monotonic()
     destination = None if report is None else Path(report)
-    if destination is not None:
-        _check_outside(destination, Path(bundle))
+    check_places(bundle, model, report=report, save_reference=save_reference)
     check_sources(model, reference)
     with refusals_told(bundle, report):
         judge = read_judge(plan, gates)
-        held = None if baseline is None else Held.read(baseline, baseline_drop_db)
+        held = held_against(baseline, baseline_drop_db)
         request = Request(seed, seeds, steps, prompts, call)
         if reference is not None:
             others = {
@@ -221,12 +220,4 @@ def _check_alone(request: Request, others: Mapping[str, bool]) -> None:
         raise UsageError(
             f"--reference: does not go together with {', '.join(given)}: what PyTorch did is stored, and the model is not there",
             hint="leave them out, or give --model instead of --reference",
-        )
-
-
-def _check_outside(report: Path, bundle: Path) -> None:
-    """Refuses a report inside the bundle: with one more file it is no bundle."""
-    if report.resolve().is_relative_to(bundle.resolve()):
-        raise UsageError(
-            f"--report: {quoted(report)} lies in {quoted(bundle)}, expected a folder elsewhere"
         )

@@ -86,7 +86,7 @@ def build_smallest_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
     )
 
     from tests.support.tiny.parts import clip_text
-    from tests.support.tiny.vocabularies import clip_tokenizer
+    from tests.support.tiny.vocabularies import clip_tokenizer, save_for_older_readers
     from tests.support.tiny.weights import randomise
 
     tokenizer = clip_tokenizer()
@@ -125,4 +125,5 @@ def build_smallest_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
         }
     randomise(components, seed)
     StableDiffusionPipeline(**components).save_pretrained(folder)
+    save_for_older_readers(tokenizer, folder / "tokenizer")
     return folder

@@ -64,16 +64,16 @@ def unlike(
     """
     found = []
     if earlier.target != target:
-        found.append(f"target {quoted(target)}, the baseline's is {quoted(earlier.target)}")
+        found.append(f"target {quoted(target)}, the earlier report's is {quoted(earlier.target)}")
     for name in sorted((earlier.call.keys() | call.keys()) - {"prompt"}):
         one, other = call.get(name), earlier.call.get(name)
         if one != other:
             found.append(
-                f"call: {quoted(name)} is {quoted(one)}, the baseline's is {quoted(other)}"
+                f"call: {quoted(name)} is {quoted(one)}, the earlier report's is {quoted(other)}"
             )
     before = runs_of(earlier)
     if tuple(runs) != before and not _enough(runs, before):
-        found.append(f"runs: {_named(runs)}, the baseline's are {_named(before)}")
+        found.append(f"runs: {_named(runs)}, the earlier report's are {_named(before)}")
     return found
 
 

@@ -23,6 +23,8 @@ OWN: Final = "bundle"
 """The source of a contract that the bundle itself carries."""
 
 _NAMED: Final = 5
+_LEVELS: Final = ("lowering", "conditioning", "audit", "coverage")
+"""Of gates that a contract may leave out altogether; the others have defaults."""
 _PARTS: Final = ("quantizer", "nncf", "options", "calibration")
 
 
@@ -64,19 +66,24 @@ class Judge:
         """
         plan = own.model_copy(update={"gates": self.gates}) if self.plan is None else self.plan
         gates, _ = settled_gates(plan, target)
-        return Contract(gates, self.source, self._findings(own))
+        return Contract(gates, self.source, tuple(self._findings(own)))
 
-    def _findings(self, own: Plan) -> tuple[str, ...]:
+    def _findings(self, own: Plan) -> Iterator[str]:
         differing = [] if self.plan is None else differences(own, self.plan)
-        if not differing:
-            return ()
-        shown = [quoted(name) for name in differing[:_NAMED]]
-        beyond = len(differing) - len(shown)
-        more = [f"{beyond} more"] if beyond else []
-        return (
-            f"the bundle was exported with another plan than {quoted(self.source)}, which judges it: they differ in "
-            + ", ".join([*shown, *more]),
-        )
+        if differing:
+            shown = [quoted(name) for name in differing[:_NAMED]]
+            beyond = len(differing) - len(shown)
+            more = [f"{beyond} more"] if beyond else []
+            yield (
+                f"the bundle was exported with another plan than {quoted(self.source)}, which judges it: they differ in "
+                + ", ".join([*shown, *more])
+            )
+        levels = ((name, getattr(own.gates, name), getattr(self.gates, name)) for name in _LEVELS)
+        unjudged = [name for name, owned, asked in levels if owned is not None and asked is None]
+        if unjudged:
+            yield (
+                f"the bundle's own plan has gates of {', '.join(unjudged)} too, of which {quoted(self.source)} has none"
+            )
 
 
 def read_judge(plan: str | Path | None, gates: str | Path | None) -> Judge | None:

@@ -23,6 +23,8 @@ from qdx.verification.stored.report import StoredReport
 __all__ = ["Difference", "Moved", "compare_reports"]
 
 _SCHEMA: Final = "qdx.report-diff/1"
+_TOLD_DB: Final = 0.05
+"""Less than figures in tables show."""
 Way = Literal["worse", "better", "same"]
 _ORDER: Final[Mapping[Way, int]] = {"worse": 0, "better": 1, "same": 2}
 
@@ -130,7 +132,10 @@ class Difference:
         ]
         left = len(self.measures) - len(moved)
         text = text_table(("measure", "before", "after", "change", "", "gate"), rows)
-        return f"{text}\n{left} more did not move" if left else text
+        notes = [f"{left} more did not move"] if left else []
+        if any(map(_counts_in_part, moved)):
+            notes.append("changes count decibels only up to where rounding begins")
+        return "\n".join([text, *notes])
 
     def _rest(self) -> str:
         rows = [
@@ -279,6 +284,13 @@ def _apart(
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     }
+
+
+def _counts_in_part(one: Moved) -> bool:
+    """Whether a change in decibels is less than its columns say, because one of them is beyond what is compared."""
+    if one.before is None or one.after is None or one.change is None:
+        return False
+    return one.name.endswith("_db") and abs(one.after - one.before - one.change) > _TOLD_DB
 
 
 def _change(one: Moved) -> str:

@@ -459,7 +459,7 @@ def test_verify_says_whether_the_gates_hold(qdx, monkeypatch, tmp_path, ok, stat
         "plan": None,
         "gates": None,
         "baseline": None,
-        "baseline_drop_db": 1.0,
+        "baseline_drop_db": None,
         "reference": None,
         "save_reference": None,
         "progress": PROGRESS,

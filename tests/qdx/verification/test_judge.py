@@ -60,6 +60,23 @@ def test_a_bundle_that_was_weakened_does_not_open_and_forged_it_fails_the_judges
     assert str(report).startswith("judged by plan ci.json, not by the contract in the bundle")
 
 
+def test_bounds_that_a_judge_leaves_to_the_target_are_not_those_of_the_bundles_copy_of_it(
+    bundle, smallest, tmp_path
+):
+    def change(manifest):
+        for row in manifest["target"]["profile"]["choices"]["gates"]:
+            row.update({name: 0.0 for name, bound in row.items() if isinstance(bound, float)})
+
+    forged = edited(shutil.copytree(bundle, tmp_path / "forged"), change, seal=True)
+    unsaid = asked(25)
+    unsaid["gates"] = {"component": {}, "lowering": {}}
+    judging = write_plan(tmp_path, unsaid, "ci.json")
+
+    found = [verify(one, model=smallest, steps=1, plan=judging) for one in (bundle, forged)]
+    assert found[0].contract == found[1].contract
+    assert found[0].contract.lowering.sqnr_db_min > 0
+
+
 def test_a_plan_of_other_rules_is_a_finding_at_the_top(bundle, smallest, tmp_path):
     rule = {"id": "mine", "select": {"role": "norm"}, "keep": "float32"}
     other = asked(25)

@@ -51,7 +51,17 @@ def test_a_file_of_gates_judges_and_what_it_leaves_unsaid_is_settled_by_the_bund
 
     assert (of_int8.gates.component.sqnr_db_min, of_float.gates.component.sqnr_db_min) == (25, 80)
     assert of_int8.gates.pipeline.ssim_min == 0.95
-    assert (of_int8.source, of_int8.findings) == ("gates gates.json", ())
+    assert of_int8.source == "gates gates.json"
+
+
+def test_levels_that_the_judge_has_no_gates_of_and_the_bundle_has_are_found(tmp_path):
+    judge = read_judge(None, write(tmp_path / "gates.json", {**GATES, "audit": {}}))
+    assert judge is not None
+
+    assert judge.contract(load_plan("w8a8"), TARGET).findings == (
+        "the bundle's own plan has gates of lowering, conditioning, coverage too, of which `gates gates.json` has none",
+    )
+    assert judge.contract(load_plan("float32"), TARGET).findings == ()
 
 
 def test_only_the_name_of_a_file_is_told(tmp_path):

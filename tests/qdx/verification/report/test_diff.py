@@ -46,6 +46,13 @@ def test_a_gate_that_now_fails_comes_first_then_what_fell_most():
     ]
 
 
+def test_changes_beyond_what_is_compared_are_told_as_such():
+    one, other = report(unet_db=128.6), report(unet_db=58.6)
+
+    assert "only up to where rounding begins" in str(moved(one, other))
+    assert "only up to" not in str(moved(other, report(unet_db=50.2)))
+
+
 def test_an_improvement_is_told_and_is_no_regression():
     found = moved(report(), report(unet_db=70, psnr_db=50))
     ways = {one.name: one.way for one in found.measures}

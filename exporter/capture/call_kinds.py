@@ -61,7 +61,7 @@ def _check_count(name: str, value: float, call: Mapping[str, Any]) -> None:
     found = str(value).lower() if isinstance(value, bool) else f"{value}"
     raise UsageError(
         f"--call: `{name}` is {found}, expected a whole number of at least {least}",
-        hint=f"give such a number, or leave `{name}` out for the pipeline's own",
+        hint=f"give such a number, or leave `{name}` out",
     )
 
 
@@ -93,4 +93,4 @@ def _text_hint(name: str, value: str) -> str:
     number = value.strip()
     if _WRITTEN.fullmatch(number):
         return f'write the number without quotation marks: "{name}": {number}'
-    return f"give a number without quotation marks, or leave `{name}` out for the pipeline's own"
+    return f"give a number without quotation marks, or leave `{name}` out"

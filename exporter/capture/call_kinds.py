@@ -77,16 +77,16 @@ def _expected(name: str, parameters: Parameters | None) -> str | None:
         return "a number"
     if parameters is None or name not in parameters:
         return None
-    kinds = _kinds(parameters[name].annotation) - {NoneType}
-    if not kinds or not kinds <= {int, float}:
+    kinds = [kind for kind in _kinds(parameters[name].annotation) if kind is not NoneType]
+    if not kinds or any(kind not in (int, float) for kind in kinds):
         return None
-    return "a whole number" if kinds == {int} else "a number"
+    return "a number" if float in kinds else "a whole number"
 
 
-def _kinds(annotation: Any) -> set[Any]:
-    """The types of an annotation, those of a union each."""
+def _kinds(annotation: Any) -> list[Any]:
+    """The types of an annotation, those of a union each; what else it has, such as the arguments of a callable, is kept."""
     parts = get_args(annotation)
-    return {annotation} if not parts else {kind for part in parts for kind in _kinds(part)}
+    return [kind for part in parts for kind in _kinds(part)] if parts else [annotation]
 
 
 def _text_hint(name: str, value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,7 +59,13 @@ def test_a_number_in_quotation_marks_comes_with_what_to_write():
     assert raised.value.hint == 'write the number without quotation marks: "guidance_scale": 7.5'
 
 
-KINDS = {"weight": float | None, "layers": int | None, "mode": str | int, "loose": Any}
+KINDS = {
+    "weight": float | None,
+    "layers": int | None,
+    "mode": str | int,
+    "loose": Any,
+    "watch": Callable[[int], None],
+}
 PARAMETERS = {
     name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
     for name, kind in KINDS.items()
@@ -73,4 +80,6 @@ def test_annotations_tell_of_names_that_are_not_known(name, kind):
 
 
 def test_what_annotations_leave_open_is_taken():
-    check_kinds({"mode": "b", "loose": "b", "unknown": "c", "weight": [1, 2]}, PARAMETERS)
+    check_kinds(
+        {"mode": "b", "loose": "b", "watch": "b", "unknown": "c", "weight": [1, 2]}, PARAMETERS
+    )

@@ -26,6 +26,7 @@ _NUMBER: Final = re.compile(r"(?:\w+_)?guidance_scale|guidance_rescale|\w+_condi
 _SCHEDULES: Final = ("timesteps", "sigmas")
 """Where one of these is given, the number of steps is not read."""
 _STEPS: Final = "num_inference_steps"
+_TENSORS: Final = ".safetensors"
 _WRITTEN: Final = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 
 
@@ -35,14 +36,14 @@ def check_kinds(call: Mapping[str, Any], parameters: Parameters | None = None) -
     >>> check_kinds({"num_inference_steps": 20, "guidance_scale": 7.5, "sigmas": [1.0, 0.5]})
 
     Args:
-        call: Arguments of a pipeline call. None, lists and objects are not judged.
-        parameters: Of the pipeline, where it is at hand.
+        call: Arguments of a pipeline call. None, lists and objects are not judged, nor names of files of tensors.
+        parameters: Of the pipeline, where it is at hand; then the files of the call are opened.
 
     Raises:
         UsageError: With the argument, what it is and what it may be.
     """
     for name, value in call.items():
-        if isinstance(value, str):
+        if isinstance(value, str) and not value.lower().endswith(_TENSORS):
             expected = _expected(name, parameters)
             if expected is not None:
                 raise UsageError(

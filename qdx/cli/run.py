@@ -117,6 +117,7 @@ def command(
         )
     _check_arguments(pipeline, arguments)
     arguments = load_files(arguments, call_parameters(pipeline))
+    check_kinds(arguments, call_parameters(pipeline))
     exported = _as_exported(pipeline, opened.manifest.call, arguments)
     arguments |= exported
     check_names(output, expected_count(arguments), force=force)
@@ -172,7 +173,6 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
         raise UsageError(
             f"{name} has no argument {quoted(unknown[0])}", hint=f"it takes {', '.join(parameters)}"
         )
-    check_kinds(arguments, parameters)
     if "generator" in arguments:
         raise UsageError("--call: `generator` cannot be written as JSON", hint="give --seed")
     if "prompt" not in parameters:

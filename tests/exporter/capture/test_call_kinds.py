@@ -19,6 +19,7 @@ TAKEN = [
     {"num_inference_steps": None, "sigmas": [1.0, 0.5], "height": None},
     {"num_hidden_layers_to_skip": 0, "clip_skip": 0, "strength": 0.5, "guidance_scale": -1.5},
     {"height": [64, 128], "num_inference_steps": {"a": 1}, "controlnet_conditioning_scale": [1.0, 0.5]},
+    {"strength": "s.safetensors", "num_frames": {"file": "s.safetensors"}},
     {"image": "a.png", "latents": "noise.safetensors", "class_labels": "3", "generator": "x"},
 ]  # fmt: skip
 
@@ -81,5 +82,5 @@ def test_annotations_tell_of_names_that_are_not_known(name, kind):
 
 def test_what_annotations_leave_open_is_taken():
     check_kinds(
-        {"mode": "b", "loose": "b", "watch": "b", "unknown": "c", "weight": [1, 2]}, PARAMETERS
+        {"mode": "b", "loose": "b", "watch": "b", "unknown": "c", "weight": [1, 2], "layers": None}, PARAMETERS
     )

@@ -99,6 +99,9 @@ STEPS = (
     # The command line itself.
     Step(("--help",), 0, "export"),
     Step(("exprot", "shapes"), 2, "did you mean `qdx export`?"),
+    Step(("version",), 2, "did you mean `qdx --version`?"),
+    Step(("help", "export"), 2, "did you mean `qdx export --help`?"),
+    Step(("completion",), 2, "expected one of bash, zsh, fish"),
     Step(("targets",), 0, "openvino"),
     Step(("targets", "OpenVino"), 2, "did you mean `openvino`?"),
     Step(("targets", "trt"), 2, "did you mean `tensorrt`?"),
@@ -130,6 +133,14 @@ STEPS = (
     Step(_export("--call", "a red circle"), 2, """give --call '{"prompt": "a red circle"}'"""),
     Step(_export("--call", '{"prompt": "a red circle", "eta": None}'), 2, "found `None`, expected `null`"),
     Step(_export("--setup", "[{'enable_vae_tiling': {}}]"), 2, "`--setup:1:3`: single quotes"),
+    # Values of the wrong kind, and files that are none.
+    Step(_export("--call", '{"prompt": "a red circle", "height": -64, "width": 64}'), 2, "`height` is -64"),
+    Step(_export("--call", '{"prompt": "a red circle", "num_inference_steps": "4"}'), 2, '"num_inference_steps": 4'),
+    Step(_export("--call", '{"prompt": "a red circle", "num_inference_steps": 0}'), 2, "a whole number of at least 1"),
+    Step(_export("--call", ""), 2, "--call: is empty"),
+    Step(_export("--calib", "nope.txt"), 2, "one on each line"),
+    Step(_export("--ranges", "nope"), 2, "`nope`: not found"),
+    Step(("bench", "shapes"), 2, "qdx export shapes --target TARGET"),
     # Outputs.
     Step(("export", "shapes", "--target", "openvino", "-o", "not/there/bundle"), 5, "mkdir -p"),
     # What the model says.
@@ -140,6 +151,8 @@ STEPS = (
     # The bundle.
     Step(("inspect", "bundle"), 0, "unet"),
     Step(("verify", "bundle"), 2, "add --model"),
+    Step(("verify", "bundle", "shapes"), 2, "did you mean --model shapes?"),
+    Step(("verify", "bundle", "--model", "shapes", "--prompts", "a red circle"), 2, "one on each line", "bundle"),
     Step(("verify", "bundle", "--model", "nosuch", "--report", "report"), 2, "nosuch"),
     Step(("verify", "nosuch", "--model", "shapes", "--report", "report"), 2, "nosuch"),
     Step(("verify", "bundle", "--model", "shapes", "--reference", "stored"), 2, "one of the two"),

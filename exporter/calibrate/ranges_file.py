@@ -6,8 +6,7 @@ kept of channels as [groups, channels of all activations in a row].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +16,13 @@ import torch
 from qdx.exporter.calibrate.histogram import BINS, EXPONENTS
 from qdx.exporter.calibrate.provenance import SCHEMA, Contents, GraphRecord
 from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
+from qdx.exporter.calibrate.ranges_header import opened_ranges
 from qdx.exporter.calibrate.statistics import TensorStatistics
 from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.files import replace_file
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 
-__all__ = ["check_ranges_file", "dump_ranges", "load_ranges", "save_ranges"]
+__all__ = ["dump_ranges", "load_ranges", "save_ranges"]
 
 _SCALARS: Final = {
     "count": torch.int64,
@@ -37,7 +37,6 @@ _CHANNELS: Final = {
 }
 _FACTORS: Final = "smoothing"
 _COUNTS: Final = (torch.int32, torch.int64)
-_NO_RANGES: Final = "give a file that qdx wrote when it calibrated"
 _HINT: Final = "the file is damaged or was altered; calibrate again"
 
 
@@ -75,17 +74,6 @@ def save_ranges(ranges: Ranges, path: Path | str) -> None:
     replace_file(Path(path), dump_ranges(ranges))
 
 
-def check_ranges_file(path: Path | str) -> None:
-    """Refuses what is no file of ranges by its header alone.
-
-    Raises:
-        InvalidInput: The file is missing, or its header is damaged, another's or of another version.
-        StorageError: Reading failed.
-    """
-    with _opened(Path(path)):
-        pass
-
-
 def load_ranges(path: Path | str) -> Ranges:
     """Reads a file that `save_ranges` wrote, or refuses it.
 
@@ -94,7 +82,7 @@ def load_ranges(path: Path | str) -> Ranges:
         StorageError: Reading failed.
     """
     path = Path(path)
-    with _opened(path) as (file, contents):
+    with opened_ranges(path) as (file, contents):
         graphs = {where: _graph(file, where, record) for where, record in contents.graphs.items()}
         expected = {f"{where}.{name}" for where in graphs for name in (*_SCALARS, *_CHANNELS, "histogram")}  # fmt: skip
         expected |= {f"{where}.{_FACTORS}" for where, graph in graphs.items() if graph.factors}
@@ -103,25 +91,6 @@ def load_ranges(path: Path | str) -> Ranges:
                 f"{quoted(path)}: tensor {quoted(extra[0])} is not expected", hint=_HINT
             )
         return Ranges(graphs, contents.provenance)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[SafetensorsFile, Contents]]:
-    """The open file and what its header says."""
-    try:
-        file = SafetensorsFile(path)
-    except InvalidInput as error:
-        raise InvalidInput(error.message, hint=error.hint or _NO_RANGES) from error
-    try:
-        text = file.metadata.get(SCHEMA)
-        if text is None or len(file.metadata) != 1:
-            raise InvalidInput(
-                f"{quoted(path)}: not a file of ranges, expected one with {SCHEMA} in its metadata",
-                hint=_NO_RANGES,
-            )
-        yield file, Contents.parse(text, str(path))
-    finally:
-        file.close()
 
 
 def _stacked(graph: GraphRanges) -> dict[str, torch.Tensor]:

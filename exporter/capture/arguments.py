@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
+from qdx.exporter.capture.call_kinds import check_kinds
 from qdx.exporter.capture.media import call_parameters, media_arguments
 from qdx.exporter.errors import UsageError, quoted
 
@@ -36,7 +37,7 @@ def complete_call(pipeline: Any, call: dict[str, Any]) -> dict[str, Any]:
         call: Arguments that the user chose, files opened; None stays None.
 
     Raises:
-        UsageError: An argument is unknown to the pipeline, or the name of a file stands where a picture should.
+        UsageError: An argument is unknown to the pipeline or of a wrong kind, or the name of a file stands where a picture should.
     """
     parameters = call_parameters(pipeline)
     unknown = sorted(call.keys() - parameters.keys())
@@ -45,6 +46,7 @@ def complete_call(pipeline: Any, call: dict[str, Any]) -> dict[str, Any]:
             f"--call: {type(pipeline).__name__} has no argument `{unknown[0]}`",
             hint=f"it takes: {', '.join(parameters)}",
         )
+    check_kinds(call, parameters)
     for name in media_arguments(parameters):
         _check_opened(name, call.get(name))
     full = dict(call)

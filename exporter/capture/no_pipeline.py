@@ -107,6 +107,11 @@ def _other_folder(folder: Path) -> InvalidModel:
     if files and not (folder / "config.json").exists():
         return InvalidModel(f"{message}; {quoted(files[0].name)} is a single file",
                             hint=_from_single_file(files[0]))  # fmt: skip
+    if folder == Path():
+        return InvalidModel(
+            message,
+            hint="an empty name and `.` are the working folder: give the folder that holds model_index.json",
+        )
     return InvalidModel(
         message,
         hint="save the pipeline with `pipeline.save_pretrained(folder)` and give that folder",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from PIL import Image
 
 from qdx.exporter.capture.arguments import complete_call
+from qdx.exporter.capture.call_kinds import check_kinds
 from qdx.exporter.capture.dry_run import dry_run
 from qdx.exporter.capture.media import Medium, Parameters, call_parameters, media_arguments
 from qdx.exporter.capture.noise import noise_image
@@ -53,6 +54,7 @@ def run_with_stand_ins(
         UsageError, InvalidModel: As `dry_run`; what the pipeline said when no more stood in than it asked for.
     """
     parameters = call_parameters(skeleton.pipeline)
+    check_kinds(call, parameters)  # before a stand-in takes its size from it
     media = media_arguments(parameters)
     missing = [n for n in parameters if (n in media or n in _TEXTS) and n not in call]
     filled = {

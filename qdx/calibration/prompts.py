@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qdx.exporter.calibrate.provenance import Prompts
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
@@ -13,6 +13,9 @@ from qdx.exporter.files import dump_json, read_text
 from qdx.exporter.limits import PROMPT_LIMIT, PROMPTS_FILE_LIMIT_BYTES, PROMPTS_LIMIT
 
 __all__ = ["prompts_record", "read_prompts", "sample_calls"]
+
+_ONE_EACH: Final = "write one prompt on each line"
+_NO_FILE: Final = "write the prompts to a text file, one on each line, and give its name"
 
 
 def read_prompts(path: Path | str) -> list[str]:
@@ -25,7 +28,10 @@ def read_prompts(path: Path | str) -> list[str]:
         InvalidInput: The file is missing, too large, not UTF-8, holds no prompt or one that is no plain text.
         StorageError: Reading failed.
     """
-    text = read_text(path, PROMPTS_FILE_LIMIT_BYTES, error=InvalidInput, allow_hard_links=True)
+    try:
+        text = read_text(path, PROMPTS_FILE_LIMIT_BYTES, error=InvalidInput, allow_hard_links=True)
+    except InvalidInput as bad:
+        raise InvalidInput(bad.message, hint=bad.hint or _NO_FILE) from None
     prompts: list[str] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         prompt = line.strip()
@@ -33,13 +39,14 @@ def read_prompts(path: Path | str) -> list[str]:
             continue
         if len(prompt) > PROMPT_LIMIT or not prompt.isprintable():
             raise InvalidInput(
-                f"{quoted(f'{path}:{number}')}: not a prompt, expected up to {PROMPT_LIMIT} printable characters"
+                f"{quoted(f'{path}:{number}')}: not a prompt, expected up to {PROMPT_LIMIT} printable characters",
+                hint=_ONE_EACH,
             )
         prompts.append(prompt)
     if not 1 <= len(prompts) <= PROMPTS_LIMIT:
         raise InvalidInput(
             f"{quoted(path)}: {len(prompts)} prompts, expected 1 to {PROMPTS_LIMIT}",
-            hint="write one prompt on each line",
+            hint=_ONE_EACH,
         )
     return prompts
 

@@ -16,7 +16,8 @@ from qdx.calibration.kept import Kept, kept_ranges
 from qdx.calibration.run import calibrate as calibrate_graphs
 from qdx.calibration.unasked import tell_prompts
 from qdx.exporter.calibrate.ranges import Ranges
-from qdx.exporter.calibrate.ranges_file import check_ranges_file, load_ranges, save_ranges
+from qdx.exporter.calibrate.ranges_file import load_ranges, save_ranges
+from qdx.exporter.calibrate.ranges_header import check_ranges_file
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.setup import check_setup

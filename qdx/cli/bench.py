@@ -61,6 +61,10 @@ def command(
         raise UsageError(
             "--call is given without --model", hint="give the model, which takes the call"
         )
+    # The first bundle is looked at before anything heavy is imported.
+    from qdx.cli.early import check_first_bundle
+
+    check_first_bundle(bundles[0])
     from qdx.bench.bench import bench
 
     with progress_bars() as progress:

@@ -50,14 +50,15 @@ def command(
     """Record the ranges that a plan needs, once for all targets."""
     arguments, methods = read_call(call), read_setup(setup)
     # All of this is checked before anything heavy is imported.
+    from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.exporter.plan.schema.ranges_needed import check_ranges_needed
 
     check_ranges_needed(load_plan(plan))
     check_model(model)
+    texts = None if prompts is None else read_prompts(prompts)
 
-    from qdx.calibration.prompts import read_prompts
     from qdx.calibration.record import calibrate
     from qdx.compile.notes import size_notes
 
@@ -69,7 +70,7 @@ def command(
             call=arguments,
             setup=methods,
             variant=variant,
-            prompts=None if prompts is None else read_prompts(prompts),
+            prompts=texts,
             workers=workers,
             device=device,
             cache=open_cache(no_cache=no_cache),

@@ -8,13 +8,20 @@ from typing import Any
 
 from qdx.bundle.manifest import MANIFEST_NAME, parse_manifest
 from qdx.bundle.no_bundle import check_is_bundle
+from qdx.exporter.calibrate.ranges_header import check_ranges_file
 from qdx.exporter.capture.no_pipeline import check_is_pipeline
 from qdx.exporter.errors import InvalidBundle
 from qdx.exporter.files import read_bytes
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 from qdx.runtime import call_check
 
-__all__ = ["check_bundle_and_model", "check_call", "check_model"]
+__all__ = [
+    "check_bundle_and_model",
+    "check_call",
+    "check_first_bundle",
+    "check_model",
+    "check_ranges",
+]
 
 
 def check_model(model: Path | None) -> None:
@@ -44,6 +51,27 @@ def check_bundle_and_model(bundle: Path, model: Path | None) -> None:
             ) from None
         raise
     check_model(model)
+
+
+def check_first_bundle(contender: str) -> None:
+    """Refuses what a benchmark names first where that is no bundle; one with a name or a runtime is looked at later.
+
+    Raises:
+        InvalidBundle: With what it is instead.
+    """
+    if Path(contender).is_dir() or not {"=", ":"} & set(contender):
+        check_is_bundle(contender)
+
+
+def check_ranges(file: Path | None) -> None:
+    """Refuses what is no file of ranges, as its header tells; None is none.
+
+    Raises:
+        InvalidInput: With what is wrong.
+        StorageError: Reading failed.
+    """
+    if file is not None:
+        check_ranges_file(file)
 
 
 def check_call(bundle: Path, arguments: Mapping[str, Any]) -> None:

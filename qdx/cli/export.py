@@ -86,7 +86,8 @@ def command(
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
     # All of this is checked before anything heavy is imported.
     from qdx.bundle.writer import BundleWriter
-    from qdx.cli.early import check_model
+    from qdx.calibration.prompts import read_prompts
+    from qdx.cli.early import check_model, check_ranges
     from qdx.exporter.plan import load_plan
     from qdx.targets import load_target
     from qdx.targets.layouts import load_layout
@@ -98,8 +99,9 @@ def command(
         load_layout(layout, profile)
     check_model(model)
     BundleWriter.check(output, force=force)
+    texts = None if prompts is None else read_prompts(prompts)
+    check_ranges(ranges)
 
-    from qdx.calibration.prompts import read_prompts
     from qdx.compile.export import export
 
     with progress_bars() as progress:
@@ -114,7 +116,7 @@ def command(
             setup=methods,
             variant=variant,
             ranges=ranges,
-            prompts=None if prompts is None else read_prompts(prompts),
+            prompts=texts,
             layout=layout,
             halves=halves,
             lora=lora or [],

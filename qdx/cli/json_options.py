@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Final
 
+from qdx.exporter.capture.call_kinds import check_kinds
 from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.files import load_json, near_path, parse_json, read_text
 from qdx.exporter.limits import JSON_LIMIT_BYTES
@@ -33,9 +34,16 @@ def read_call(text: str | None) -> dict[str, Any] | None:
 
     Raises:
         InvalidInput: Neither a JSON object nor a file that holds one.
+        UsageError: An argument is of a kind that no pipeline takes.
     """
     if text is None:
         return None
+    call = _call(text)
+    check_kinds(call)
+    return call
+
+
+def _call(text: str) -> dict[str, Any]:
     if _is_file(text, _CALL):
         return load_json(Path(text), error=InvalidInput)
     try:
@@ -92,7 +100,17 @@ def _is_file(text: str, option: str) -> bool:
     bare = text.strip()
     if bare[:1] in {"{", "["} or (bare[:1] in set("'\"") and bare[1:].lstrip()[:1] in {"{", "["}):
         return False
+    if not bare:
+        raise InvalidInput(
+            f"{option}: is empty, expected {_NOUNS[option]} or a file",
+            hint=f"for example {option} {_shell(_EXAMPLES[option])}; or leave it out",
+        )
     if _exists(text):
+        if Path(text).is_dir():
+            raise InvalidInput(
+                f"{option}: {quoted(text)} is a folder, expected {_NOUNS[option]} or a file",
+                hint=f"give a file in it, or for example {option} {_shell(_EXAMPLES[option])}",
+            )
         return True
     if _FILE_NAME.fullmatch(bare):
         raise InvalidInput(

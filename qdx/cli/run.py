@@ -22,6 +22,7 @@ from qdx.cli.pictures import (
 )
 from qdx.cli.progress import progress_bars
 from qdx.cli.verbosity import Verbosity, current
+from qdx.exporter.capture.call_kinds import check_kinds
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.size_hints import size_hint
 from qdx.exporter.errors import UsageError, first_line, quoted
@@ -90,7 +91,7 @@ def command(
     }
     options = {name: value for name, value in given.items() if value is not None}
     arguments = (read_call(call) or {}) | options
-    _check_size(arguments)
+    _check_size(arguments, options)
     check_names(output, expected_count(arguments), force=force)
     # The bundle is looked at before anything heavy is imported.
     from qdx.cli.early import check_bundle_and_model, check_call
@@ -116,6 +117,7 @@ def command(
         )
     _check_arguments(pipeline, arguments)
     arguments = load_files(arguments, call_parameters(pipeline))
+    check_kinds(arguments, call_parameters(pipeline))
     exported = _as_exported(pipeline, opened.manifest.call, arguments)
     arguments |= exported
     check_names(output, expected_count(arguments), force=force)
@@ -130,12 +132,17 @@ def command(
     emit(data, as_json=as_json, text="\n".join(map(str, paths)))
 
 
-def _check_size(arguments: dict[str, Any]) -> None:
+def _check_size(arguments: Mapping[str, Any], options: Collection[str]) -> None:
     """Refuses half a size: the other half would be the pipeline's own, which few would expect."""
     given = [name for name in ("height", "width") if arguments.get(name) is not None]
     if len(given) == 1:
         other = "width" if given == ["height"] else "height"
-        raise UsageError(f"--{given[0]} is given without --{other}", hint="give both, in pixels")
+        words = (
+            f"--{given[0]} is given without --{other}"
+            if given[0] in options
+            else f"--call: `{given[0]}` is given without `{other}`"
+        )
+        raise UsageError(words, hint="give both, in pixels")
 
 
 def _as_exported(pipeline: Any, call: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from qdx.cli.json_options import pasteable
@@ -31,8 +32,12 @@ _MISSING: Final = {
     "--model": "add --model and the diffusers pipeline folder, such as that from which a bundle was exported",
     "MODEL": "give the diffusers pipeline folder first, the one that holds model_index.json",
     "BUNDLE": "give the folder first that `qdx export` wrote",
+    "REPORT": "give two reports, the earlier one first: `qdx report diff BEFORE AFTER`",
+    "SHELL": "name the shell, such as `qdx completion bash`",
     "PLAN": "give a preset, such as w8a8, or a plan file; `qdx plan new -o FILE` writes one to start from",
 }
+_CHOICES: Final = re.compile(r"\. Choose from:\s+")
+"""How the parser begins a list of values, of which it writes one on each line."""
 _STEPS_OF_PLANS: Final = ("check", "show")
 
 
@@ -46,6 +51,7 @@ def usage_words(message: str, arguments: Sequence[str], context: Any) -> tuple[s
     """
     command = context.command_path if context is not None else "qdx"
     hint = _hint(message, arguments, context, command)
+    message = re.sub(r",?\s*\n\s*", ", ", _CHOICES.sub(", expected one of ", message))
     message = message.replace("Input should be", "expected").replace("Value error, ", "")
     if hint is None:
         return message, f"try `{command} --help`"
@@ -53,12 +59,14 @@ def usage_words(message: str, arguments: Sequence[str], context: Any) -> tuple[s
 
 
 def _hint(message: str, arguments: Sequence[str], context: Any, command: str) -> str | None:
-    named = _NAMED.search(message.partition(":")[2] or message.partition(" '")[2])
+    is_missing = message.startswith("Missing ")
+    behind = "" if is_missing else message.partition(":")[2]
+    named = _NAMED.search(behind or message.partition(" '")[2])
     name = named[1] if named else ""
     if message.startswith("Got unexpected extra argument"):
         return _extra(arguments, command, message)
-    if message.startswith("Missing "):
-        return _missing(name, arguments)
+    if is_missing:
+        return _with_folder(_missing(name, arguments), command)
     if message.startswith("No such command"):
         return _no_command(message, arguments, context, command)
     if message.startswith("No such option"):
@@ -76,6 +84,9 @@ def _extra(arguments: Sequence[str], command: str, message: str) -> str | None:
     extra = message.partition("(s) (")[2].rstrip(")")
     if command.endswith(" run") and "--prompt" not in arguments and extra:
         return f"give it with --prompt {shlex.quote(extra)}"
+    if command.endswith(" verify") and not {"--model", "--reference"} & set(arguments):
+        first = next((one for one in arguments if f"{extra} ".startswith(f"{one} ")), extra)
+        return f"did you mean --model {shlex.quote(first)}?"
     return _place_of(extra)
 
 
@@ -109,9 +120,22 @@ def _missing(name: str, arguments: Sequence[str]) -> str | None:
     return _MISSING.get(name)
 
 
+def _with_folder(hint: str | None, command: str) -> str | None:
+    """A hint, and how to name a folder that is called like the command of reports that was taken instead."""
+    name = command.rpartition(" ")[2]
+    if " report " not in command or not Path(name).is_dir():
+        return hint
+    place = f"the folder {name} is meant with `qdx report ./{name}`"
+    return place if hint is None else f"{hint}; {place}"
+
+
 def _no_command(message: str, arguments: Sequence[str], context: Any, command: str) -> str | None:
     wrong = message.partition("'")[2].partition("'")[0]
     names = sorted(getattr(getattr(context, "command", None), "commands", {}))
+    if wrong == "help":
+        return f"did you mean `{' '.join([command, *_named(arguments, context)])} --help`?"
+    if wrong == "version" and command == "qdx":
+        return "did you mean `qdx --version`?"
     near = difflib.get_close_matches(wrong, names, n=1)
     if near:
         return f"did you mean `{command} {near[0]}`?"
@@ -119,6 +143,18 @@ def _no_command(message: str, arguments: Sequence[str], context: Any, command: s
         lines = " or ".join(f"`{command} {step} {wrong}`" for step in _STEPS_OF_PLANS)
         return f"did you mean {lines}?"
     return f"the commands are {', '.join(names)}" if names and arguments else None
+
+
+def _named(arguments: Sequence[str], context: Any) -> list[str]:
+    """The command that stands behind the word `help`, and the one inside it."""
+    found: list[str] = []
+    group = getattr(context, "command", None)
+    for word in arguments[list(arguments).index("help") + 1 :]:
+        group = getattr(group, "commands", {}).get(word)
+        if group is None:
+            break
+        found.append(word)
+    return found
 
 
 def _no_option(name: str, context: Any) -> str | None:

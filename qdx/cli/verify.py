@@ -120,6 +120,8 @@ def command(
     check_sources(model, reference)
     _check_early(bundle, model, arguments or {}, report)
     from qdx.calibration.prompts import read_prompts
+
+    texts = None if prompts is None else read_prompts(prompts)
     from qdx.verification.verify import verify
 
     with progress_bars() as progress:
@@ -133,7 +135,7 @@ def command(
             seed=seed,
             seeds=seeds,
             steps=steps,
-            prompts=None if prompts is None else read_prompts(prompts),
+            prompts=texts,
             call=arguments,
             score=score,
             localize=localize,

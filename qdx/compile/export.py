@@ -36,7 +36,7 @@ from qdx.compile.notes import (
 from qdx.compile.unused import write_unused
 from qdx.exporter.calibrate.coverage import calibrated_timesteps, coverage
 from qdx.exporter.calibrate.ranges import Ranges
-from qdx.exporter.calibrate.ranges_file import check_ranges_file
+from qdx.exporter.calibrate.ranges_header import check_ranges_file
 from qdx.exporter.capture.adapters import parse_lora
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call

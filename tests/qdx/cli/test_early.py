@@ -108,6 +108,39 @@ def test_a_plan_that_needs_no_ranges_says_so_whatever_the_model(qdx, place):
         assert "hint: leave `qdx calibrate` out, and export with the plan as it is" in done.err
 
 
+WRONG_FILES = {
+    ("--calib", "no.txt"): "`no.txt`: not found, expected a file\n\nhint: write the prompts to a text file, one on each line",
+    ("--calib", "empty"): "`empty`: is a folder, expected a file\n\nhint: write the prompts to a text file, one on each line",
+    ("--calib", "blank.txt"): "0 prompts, expected 1 to 10000\n\nhint: write one prompt on each line",
+    ("--ranges", "no.ranges"): "`no.ranges`: not found, expected a file\n\nhint: give a file that qdx wrote when it calibrated",
+    ("--ranges", "empty"): "`empty`: is a folder, expected a file\n\nhint: give a file that qdx wrote when it calibrated",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WRONG_FILES, ids=" ".join)
+def test_files_of_an_export_are_told_for_what_they_are_with_the_next_step(qdx, place, words):
+    (place / "blank.txt").write_text(" \n")
+    done = qdx("export", "model", "--target", "openvino", "-o", "out", *words)
+
+    assert (done.status, done.out) == (2, "")
+    assert WRONG_FILES[words] in done.err
+
+
+def test_prompts_in_the_place_of_their_file_are_told_where_they_go(qdx, place):
+    done = qdx("verify", "bundle", "--model", "model", "--prompts", "a red circle")
+
+    assert done.status == 2
+    assert "`a red circle`: not found" in done.err
+    assert "hint: write the prompts to a text file, one on each line, and give its name" in done.err
+
+
+def test_a_benchmark_of_a_pipeline_folder_is_told_to_export_it(qdx, place):
+    done = qdx("bench", "model")
+
+    assert done.status == 2
+    assert "hint: qdx export model --target TARGET -o BUNDLE, then give BUNDLE" in done.err
+
+
 LIGHT = [
     ("export", HUB, "--target", "openvino", "-o", "out"),
     ("export", "model", "--target", "openvino", "-o", "bundle"),
@@ -119,6 +152,15 @@ LIGHT = [
     ("run", "model", "-o", "a.png", "--prompt", "a cat"),
     ("run", "bundle", "-o", "a.gif", "--prompt", "a cat"),
     ("build", "model"),
+    ("export", "model", "--target", "openvino", "-o", "out", "--calib", "no.txt"),
+    ("export", "model", "--target", "openvino", "-o", "out", "--calib", "empty"),
+    ("export", "model", "--target", "openvino", "-o", "out", "--ranges", "no.ranges"),
+    ("export", "model", "--target", "openvino", "-o", "out", "--ranges", "one.ckpt"),
+    ("export", "model", "--target", "openvino", "-o", "out", "--call", '{"height": -64, "width": 64}'),
+    ("calibrate", "model", "--plan", "w8a8", "-o", "ranges", "--calib", "no.txt"),
+    ("verify", "bundle", "--model", "model", "--prompts", "a red circle"),
+    ("bench", "model"),
+    ("bench", "nosuch"),
     ("plan", "show", "w8", "--target", "openvino", "--model", HUB),
 ]  # fmt: skip
 

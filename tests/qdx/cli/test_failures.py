@@ -28,6 +28,19 @@ TARGETS = f"there are {', '.join(list_targets())}"
 TRANSCRIPTS = [
     (["exprot"], "error: No such command 'exprot'\n\nhint: did you mean `qdx export`?\n"),
     (["frob"], "error: No such command 'frob'\n\nhint: the commands are bench, build, cache"),
+    (["version"], "error: No such command 'version'\n\nhint: did you mean `qdx --version`?\n"),
+    (["help"], "error: No such command 'help'\n\nhint: did you mean `qdx --help`?\n"),
+    (["help", "export"], "error: No such command 'help'\n\nhint: did you mean `qdx export --help`?\n"),
+    (["help", "plan", "check", "w8"], "error: No such command 'help'\n\nhint: did you mean `qdx plan check --help`?\n"),
+    (["plan", "help", "show"], "error: No such command 'help'\n\nhint: did you mean `qdx plan show --help`?\n"),
+    (["completion"],
+     "error: Missing argument 'SHELL', expected one of bash, zsh, fish\n\nhint: name the shell, such as `qdx completion bash`\n"),
+    (["report", "diff"], "error: Missing argument 'REPORT'\n\nhint: give two reports, the earlier one first: `qdx report diff BEFORE AFTER`\n"),
+    (["verify", "bundle", "my shapes"], "error: Got unexpected extra argument(s) (my shapes)\n\nhint: did you mean --model 'my shapes'?\n"),
+    (["verify", "bundle", "shapes", "more"], "error: Got unexpected extra argument(s) (shapes more)\n\nhint: did you mean --model shapes?\n"),
+    (["run", "b", "-o", "picture.png", "--call", '{"height": 64}'],
+     "error: --call: `height` is given without `width`\n\nhint: give both, in pixels\n"),
+    (["run", "b", "-o", "picture.png", "--height", "64"], "error: --height is given without --width\n\nhint: give both, in pixels\n"),
     (["plan", "w8"], "error: No such command 'w8'\n\nhint: did you mean `qdx plan check w8` or `qdx plan show w8`?\n"),
     (["targets", "openvion"],
      f"error: --target: `openvion` is not a target; {TARGETS}\n\nhint: did you mean `openvino`?\n"),
@@ -104,6 +117,26 @@ def test_wrong_usage(qdx, tmp_path, monkeypatch, arguments, message):
     assert (done.status, done.out) == (2, "")
     assert message == done.err if message.endswith("\n") else done.err.startswith(message)
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("folder", ["", "."])
+def test_the_working_folder_is_told_for_what_it_is(qdx, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    done = qdx("export", folder, "--target", "openvino", "-o", "bundle")
+
+    assert done.status == 2
+    assert "hint: an empty name and `.` are the working folder" in done.err
+
+
+def test_a_folder_called_like_a_command_of_reports_is_told_how_to_be_named(
+    qdx, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "diff").mkdir()
+    done = qdx("report", "diff")
+
+    assert done.status == 2
+    assert "; the folder diff is meant with `qdx report ./diff`\n" in done.err
 
 
 @pytest.fixture

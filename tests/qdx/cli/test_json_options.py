@@ -95,3 +95,23 @@ def test_a_file_in_a_folder_that_cannot_be_looked_into_is_not_found(tmp_path, mo
         read_call("closed/call.json")
 
     assert "JSON text goes here too" in raised.value.hint
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_nothing_in_the_place_of_a_call_is_told_what_goes_there(text):
+    with pytest.raises(QdxError, match="--call: is empty, expected a JSON object or a file") as bad:
+        read_call(text)
+
+    assert "for example --call '{" in bad.value.hint
+
+
+def test_a_folder_in_the_place_of_a_call_is_told_what_goes_there(tmp_path):
+    with pytest.raises(QdxError, match="is a folder, expected a JSON object or a file") as bad:
+        read_call(str(tmp_path))
+
+    assert "for example --call '{" in bad.value.hint
+
+
+def test_an_argument_of_a_wrong_kind_is_refused_with_the_call():
+    with pytest.raises(QdxError, match="`height` is -64, expected a whole number of at least 1"):
+        read_call('{"prompt": "a cat", "height": -64, "width": 64}')

@@ -157,14 +157,14 @@ STEPS = (
     Step(("verify", "nosuch", "--model", "shapes", "--report", "report"), 2, "nosuch"),
     Step(("verify", "bundle", "--model", "shapes", "--reference", "stored"), 2, "one of the two"),
     Step(("verify", "shapes", "--model", "bundle"), 2, "in each other's place"),
-    Step(("verify", "bundle", "--model", "shapes", "--call", '{"guidance_scale": 1}'), 2, "exported with guidance", "bundle"),
+    Step(("verify", "bundle", "--model", "shapes", "--call", '{"guidance_scale": 1}'), 2, "exported with guidance", "model"),
     Step(("run", "bundle", "-o", "image.gif", "--prompt", "a red circle"), 2, "give -o image.png"),
     Step(("run", "bundle", "-o", "image.png", "a red circle"), 2, "--prompt 'a red circle'"),
     Step(("run", "bundle", "-o", "image.png", "--prompt", "a cat", "--seed", "-1"), 2, "--seed"),
     Step(("run", "bundle", "-o", "image.png", "--prompt", "a cat", "--height", "64"), 2, "give both"),
     Step(("run", "bundle", "-o", "image.png", "--prompt", "a cat", "--height", "65", "--width", "65"), 2, "generates 64x64 pixels, 65x65", "bundle"),
-    Step(("run", "bundle", "-o", "image.png", "--prompt", "a cat", "--guidance", "1"), 2, "give --guidance above 1", "bundle"),
-    Step(("run", "bundle", "-o", "image.png", "--call", '{"prompt": ["a cat", "a fox"]}'), 2, "1 picture at a time, 2 pictures", "bundle"),
+    Step(("run", "bundle", "-o", "image.png", "--prompt", "a cat", "--guidance", "1"), 2, "give --guidance above 1", "model"),
+    Step(("run", "bundle", "-o", "image.png", "--call", '{"prompt": ["a cat", "a fox"]}'), 2, "1 image at a time, 2 images", "bundle"),
     Step(("run", "bundle", "-o", "image.png", "--prompt", "a red circle"), 0, "wrote image.png", "model"),
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
-from qdx.exporter.capture.call_kinds import check_kinds
+from qdx.exporter.capture.call_kinds import check_kinds, unknown_hint
 from qdx.exporter.capture.media import call_parameters, media_arguments
 from qdx.exporter.errors import UsageError, quoted
 
@@ -44,7 +44,7 @@ def complete_call(pipeline: Any, call: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise UsageError(
             f"--call: {type(pipeline).__name__} has no argument `{unknown[0]}`",
-            hint=f"it takes: {', '.join(parameters)}",
+            hint=unknown_hint(unknown[0], parameters),
         )
     check_kinds(call, parameters)
     for name in media_arguments(parameters):

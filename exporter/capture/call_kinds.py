@@ -1,4 +1,4 @@
-"""Arguments of a call whose kind cannot be right, refused by name before a pipeline is loaded. Imports no torch.
+"""Arguments of a call that cannot be right, by name or by kind, mostly before a pipeline is loaded. Imports no torch.
 
 Names tell what pipelines agree on: sizes, steps and counts are whole numbers, strengths are numbers. Where the pipeline's
 parameters are at hand, their annotations tell the rest. What neither tells is left to the pipeline.
@@ -7,22 +7,30 @@ parameters are at hand, their annotations tell the rest. What neither tells is l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.text.near import meant
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.media import Parameters
 
-__all__ = ["check_kinds"]
+__all__ = ["check_kinds", "unknown_hint"]
 
 _POSITIVE: Final = re.compile(
     r"height|width|batch_size|num_frames|num_inference_steps|num_\w+_per_prompt"
 )
 _COUNT: Final = re.compile(r"num_\w+")
 _NUMBER: Final = re.compile(r"(?:\w+_)?guidance_scale|guidance_rescale|\w+_conditioning_scale|eta|strength|max_sequence_length|clip_skip|fps")  # fmt: skip
+_ALIASES: Final = {
+    "steps": ("num_inference_steps",),
+    "guidance": ("guidance_scale",),
+    "cfg": ("guidance_scale",),
+    "cfgscale": ("guidance_scale",),
+}
+"""Usual names of other tools for arguments of diffusers, as `meant` takes them."""
 _SCHEDULES: Final = ("timesteps", "sigmas")
 """Where one of these is given, the number of steps is not read."""
 _STEPS: Final = "num_inference_steps"
@@ -52,6 +60,17 @@ def check_kinds(call: Mapping[str, Any], parameters: Parameters | None = None) -
                 )
         elif isinstance(value, int | float) and (_is_positive(name) or _COUNT.fullmatch(name)):
             _check_count(name, value, call)
+
+
+def unknown_hint(name: str, parameters: Collection[str]) -> str:
+    """Returns what the name of an argument that a pipeline lacks may have meant, and the names that it has.
+
+    >>> unknown_hint("promt", ["prompt", "height"])
+    'did you mean `prompt`? It takes: prompt, height'
+    """
+    names = ", ".join(parameters)
+    near = meant(name, [*parameters], _ALIASES)
+    return f"did you mean `{near[0]}`? It takes: {names}" if near else f"it takes: {names}"
 
 
 def _check_count(name: str, value: float, call: Mapping[str, Any]) -> None:

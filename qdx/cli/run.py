@@ -22,7 +22,7 @@ from qdx.cli.pictures import (
 )
 from qdx.cli.progress import progress_bars
 from qdx.cli.verbosity import Verbosity, current
-from qdx.exporter.capture.call_kinds import check_kinds
+from qdx.exporter.capture.call_kinds import check_kinds, unknown_hint
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.size_hints import size_hint
 from qdx.exporter.errors import UsageError, first_line, quoted
@@ -171,7 +171,8 @@ def _check_arguments(pipeline: Any, arguments: dict[str, Any]) -> None:
     if unknown:
         name = type(pipeline).__name__
         raise UsageError(
-            f"{name} has no argument {quoted(unknown[0])}", hint=f"it takes {', '.join(parameters)}"
+            f"{name} has no argument {quoted(unknown[0])}",
+            hint=unknown_hint(unknown[0], parameters),
         )
     if "generator" in arguments:
         raise UsageError("--call: `generator` cannot be written as JSON", hint="give --seed")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qdx.exporter.capture.call_kinds import check_kinds
+from qdx.exporter.capture.call_kinds import check_kinds, unknown_hint
 from qdx.exporter.errors import UsageError
 
 TAKEN = [
@@ -82,5 +82,16 @@ def test_annotations_tell_of_names_that_are_not_known(name, kind):
 
 def test_what_annotations_leave_open_is_taken():
     check_kinds(
-        {"mode": "b", "loose": "b", "watch": "b", "unknown": "c", "weight": [1, 2], "layers": None}, PARAMETERS
+        {"mode": "b", "loose": "b", "watch": "b", "unknown": "c", "weight": [1, 2], "layers": None},
+        PARAMETERS,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("promt", "prompt"), ("steps", "num_inference_steps"), ("xyz", None)]
+)
+def test_an_argument_that_a_pipeline_lacks_comes_with_what_it_may_have_meant(name, near):
+    hint = unknown_hint(name, ["prompt", "num_inference_steps"])
+
+    assert hint.lower().endswith("it takes: prompt, num_inference_steps")
+    assert hint.startswith(f"did you mean `{near}`?" if near else "it takes: ")

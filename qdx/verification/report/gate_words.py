@@ -61,7 +61,10 @@ def _measure_words(name: str, metrics: dict[str, MetricHead]) -> str:
     if last in _LAST:
         return f"{where}: {_LAST[last][0]}" if where else _LAST[last][0]
     *_, metric = last.split(".")
-    label = metrics[metric].label if metric in metrics else metric
+    label = metric
+    if metric in metrics:
+        unit = metrics[metric].own_unit
+        label = f"{metrics[metric].label} in {unit}" if unit else metrics[metric].label
     if ".lowering." in f".{name}" and where:
         words = f"{label} of lowering, quantizer by quantizer, worst place of the worst call"
     elif where == "pipeline":

@@ -61,7 +61,7 @@ def _components(
     report: StoredReport, methods: Iterable[tuple[str, StoredMethod]]
 ) -> Iterator[Markup]:
     metrics = report.metrics_of("component")
-    heads = (f"{metric.label}: {metric.extreme}" for metric in metrics.values())
+    heads = (f"{metric.title}: {metric.extreme}" for metric in metrics.values())
     columns = ("component", *heads, "calls compared")
     rows, more = [], []
     for where, one in methods:
@@ -96,7 +96,7 @@ def _calls(report: StoredReport, where: str, calls: Iterable[ReplayedCall]) -> M
     ]
     columns = (
         "call",
-        *(metric.label for metric in metrics.values()),
+        *(metric.title for metric in metrics.values()),
         *(["error"] if failed else []),
     )
     if not rows:

@@ -54,7 +54,7 @@ def pictures_section(report: StoredReport, pictures: Mapping[str, bytes]) -> Mar
         (name, output.kind, *(measure(metric, output.value(metric)) for metric in metrics))
         for name, output in pipeline.outputs.items()
     ]
-    columns = ("output", "kind", *(metric.label for metric in metrics.values()))
+    columns = ("output", "kind", *(metric.title for metric in metrics.values()))
     parts.append(
         table(columns, measured, caption="The first run's outputs", numbers=range(2, len(columns)))
     )
@@ -86,7 +86,7 @@ def _figures_of(report: StoredReport, run: StoredRun | None) -> Markup:
     if run is None:
         return Markup("")
     found = [
-        f"{metric.label} {measure(name, run.value(name))}"
+        f"{metric.label} {measure(name, run.value(name))} {metric.own_unit}".rstrip()
         for name, metric in report.metrics_of("pipeline").items()
         if run.value(name) is not None
     ]

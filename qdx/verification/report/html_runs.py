@@ -43,7 +43,7 @@ def runs_section(report: StoredReport) -> Markup:
         "run",
         "least SQNR of a call",
         "SQNR of the final latents",
-        *(metric.label for metric in metrics.values()),
+        *(metric.title for metric in metrics.values()),
         "score, reference",
         "score, artifact",
     )

@@ -46,6 +46,16 @@ class MetricHead(Stored):
     levels: tuple[Level, ...]
 
     @property
+    def own_unit(self) -> str:
+        """Its unit where figures on pages do not bear it: they bear decibels."""
+        return "" if self.unit == "dB" else self.unit
+
+    @property
+    def title(self) -> str:
+        """Its name above figures on pages: with the unit that they do not bear."""
+        return f"{self.label}, {self.own_unit}" if self.own_unit else self.label
+
+    @property
     def heading(self) -> str:
         """`SQNR, dB`."""
         return f"{self.label}, {self.unit}" if self.unit else self.label

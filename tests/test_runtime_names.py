@@ -16,6 +16,7 @@ ALLOWED = {
     "qdx/cli/export.py": "`swift`: Core ML packages",
     "qdx/cli/help_words.py": "qdx ",
     "qdx/cli/inspect.py": "a target such as `tensorrt`",
+    "qdx/cli/usage.py": "such as --target openvino",
     "qdx/compile/export.py": "such as `openvino`",
 }
 # A plan names its quantizer, and has the settings of the one that is not ours.

@@ -197,12 +197,10 @@ def _precision(
     component: str, operations: Operations, plan: dict[str, Any], floats: dict[str, str]
 ) -> str:
     """A component's precisions in words; what another quantizer makes of it is in its artifact alone."""
-    from qdx.exporter.plan.schema.rule import matches
+    from qdx.exporter.plan.sentences import afterwards
 
     words = precision_words(operations, floats["becomes"], floats["computes"])
-    settings = plan.get("nncf")
-    quantized = settings is not None and matches(component, (settings["components"],))
-    return f"{words}, then quantized by NNCF" if quantized else words
+    return ", ".join(filter(None, (words, afterwards(plan, component))))
 
 
 def _folders(bundle: Any, method: dict[str, Any], backend: object) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.plan.differences import differences
 from qdx.exporter.plan.resolve.settle import settled_gates
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.plan.schema.load_gates import load_gates
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.schema.gates import AskedGates, Gates
     from qdx.exporter.plan.schema.plan import Plan
 
-__all__ = ["OWN", "Contract", "Judge", "differences", "read_judge"]
+__all__ = ["OWN", "Contract", "Judge", "read_judge"]
 
 OWN: Final = "bundle"
 """The source of a contract that the bundle itself carries."""
@@ -25,7 +26,6 @@ OWN: Final = "bundle"
 _NAMED: Final = 5
 _LEVELS: Final = ("lowering", "conditioning", "audit", "coverage")
 """Of gates that a contract may leave out altogether; the others have defaults."""
-_PARTS: Final = ("quantizer", "nncf", "options", "calibration")
 
 
 @dataclass(frozen=True)
@@ -109,31 +109,3 @@ def read_judge(plan: str | Path | None, gates: str | Path | None) -> Judge | Non
     if gates is not None:
         return Judge(f"gates {Path(gates).name}", load_gates(gates))
     return None
-
-
-def differences(one: Plan, other: Plan) -> list[str]:
-    """What two plans ask differently beside their gates: rules by their ids, or places, and other keys."""
-    return [*_rules(one, other), *_other_parts(one, other)]
-
-
-def _rules(one: Plan, other: Plan) -> Iterator[str]:
-    rules, others = _by_name(one), _by_name(other)
-    for name in dict.fromkeys((*rules, *others)):
-        if rules.get(name) != others.get(name):
-            yield name
-    if list(rules) != list(others) and set(rules) == set(others):
-        yield "the order of the rules"
-
-
-def _by_name(plan: Plan) -> dict[str, object]:
-    """What each rule asks; its words for the reader ask nothing."""
-    return {
-        rule.id or f"rules[{place}]": rule.model_dump(exclude={"why", "id"})
-        for place, rule in enumerate(plan.rules)
-    }
-
-
-def _other_parts(one: Plan, other: Plan) -> Iterator[str]:
-    for name in _PARTS:
-        if getattr(one, name) != getattr(other, name):
-            yield name

@@ -10,10 +10,10 @@ from typing import Any, Final, Literal
 
 from qdx.exporter.errors import InvalidPlan
 from qdx.exporter.measure.metrics import finite_or_none
+from qdx.exporter.plan.differences import differences
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.text.clean import clean
 from qdx.verification.judge.baseline import baseline_gates, baseline_of, runs_of, unlike
-from qdx.verification.judge.contract import differences
 from qdx.verification.judge.drop import DROP_DB
 from qdx.verification.judge.gates import Gate
 from qdx.verification.judge.measures import Measure, measures_of

@@ -5,12 +5,12 @@ from __future__ import annotations
 from qdx.exporter.errors import InvalidPlan
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.plan.schema.plan import Plan
-from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section
-from qdx.verification.report.plan_sentences import (
+from qdx.exporter.plan.sentences import (
     asked_sentences,
     option_sentences,
     selected_sentence,
 )
+from qdx.verification.report.markup import Markup, escaped, joined, paragraph, section
 from qdx.verification.stored.report import StoredReport
 
 __all__ = ["plan_section"]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from qdx.exporter.plan.schema.plan import Plan
-from qdx.exporter.plan.schema.rule import Rule, Select
+from qdx.exporter.plan.schema.rule import Rule, Select, matches
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 from qdx.exporter.plan.schema.settings import Options
 
-__all__ = ["asked_sentences", "option_sentences", "selected_sentence"]
+__all__ = ["afterwards", "asked_sentences", "option_sentences", "selected_sentence"]
 
 _KEYS: Final = (
     ("op", "of kind"),
@@ -76,6 +76,18 @@ def option_sentences(plan: Plan) -> Iterator[str]:
         yield f"The spread of activations moves into weights (smoothing, alpha {options.smoothing.alpha:g})."
     if plan.nncf is not None:
         yield f"NNCF quantizes {plan.nncf.components} in mode {plan.nncf.mode}."
+
+
+def afterwards(plan: Mapping[str, Any], component: str) -> str:
+    """What another quantizer than qdx does with a component's artifact, in words; empty for nothing.
+
+    Args:
+        plan: As JSON data, such as that of a manifest.
+        component: Its name.
+    """
+    settings = plan.get("nncf")
+    touched = settings is not None and matches(component, (settings["components"],))
+    return "then quantized by NNCF" if touched else ""
 
 
 def _weights(asked: AskedWeights) -> str:

@@ -5,7 +5,7 @@ import pytest
 from qdx.exporter.plan import load_plan
 from qdx.exporter.plan.schema.rule import Rule
 from qdx.exporter.plan.schema.settings import Options
-from qdx.verification.report.plan_sentences import (
+from qdx.exporter.plan.sentences import (
     asked_sentences,
     option_sentences,
     selected_sentence,

@@ -47,7 +47,7 @@ def check_opens(
     """
     try:
         if isinstance(backend, Tries):
-            _process().try_open(profile.runtime, artifact, profile.options, usual_shapes(graph))
+            _try_open(profile, artifact, usual_shapes(graph))
         else:
             backend.open(artifact, dict(profile.options))
     except TargetRefusal as error:  # of what takes the runtime's place on this machine
@@ -59,6 +59,23 @@ def check_opens(
         words = f"{profile.runtime} {error} while it opened what was written"
         raise _refusal(graph, words) from error
     return ()
+
+
+def _try_open(
+    profile: TargetProfile, artifact: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Opens an artifact in the process that is kept for it, and again in a fresh one where that ends.
+
+    A process that has opened others may end of what they left behind: only a fresh one tells of this artifact.
+    """
+    opener = _process()
+    is_fresh = opener.answered == 0
+    try:
+        opener.try_open(profile.runtime, artifact, profile.options, shapes)
+    except _Ended:
+        if is_fresh:
+            raise
+        _process().try_open(profile.runtime, artifact, profile.options, shapes)
 
 
 def usual_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
@@ -92,9 +109,13 @@ class _Opener:
     """A process that opens one artifact after the other.
 
     It ends with its input, so that it cannot outlive this process.
+
+    Attributes:
+        answered: How many it has opened or refused.
     """
 
     def __init__(self) -> None:
+        self.answered = 0
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
             _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words
@@ -135,6 +156,7 @@ class _Opener:
             raise
         if answer is None:
             raise _Ended(self._last_words())
+        self.answered += 1
         error: QdxError | None = error_of(answer)
         if error is not None:
             raise error

@@ -65,6 +65,30 @@ def test_a_crash_of_the_runtime_is_a_refusal(tmp_path, monkeypatch):
     assert check_opens(*made) == ()
 
 
+ONCE = """
+import os, sys
+from qdx.exporter.messages import read_message, write_message
+read_message(sys.stdin.buffer)
+write_message(sys.stdout.buffer, {"opened": True})
+read_message(sys.stdin.buffer)
+os.kill(os.getpid(), 11)
+"""
+
+
+def test_a_process_that_ends_of_what_it_opened_before_says_nothing_of_the_next(
+    tmp_path, monkeypatch
+):
+    made = lowered("onnxruntime", tmp_path)
+    opening._close()
+    monkeypatch.setattr(opening, "_COMMAND", (sys.executable, "-c", ONCE))
+    check_opens(*made)
+    worn = opening._kept[-1]
+    monkeypatch.undo()
+
+    assert check_opens(*made) == ()
+    assert opening._kept[-1] is not worn
+
+
 def test_open_sizes_are_those_of_a_usual_call(tmp_path):
     from dataclasses import replace
 

@@ -10,15 +10,19 @@ from qdx.bundle.manifest import MANIFEST_NAME, parse_manifest
 from qdx.bundle.no_bundle import check_is_bundle
 from qdx.exporter.calibrate.ranges_header import check_ranges_file
 from qdx.exporter.capture.no_pipeline import check_is_pipeline
-from qdx.exporter.errors import InvalidBundle
+from qdx.exporter.errors import InvalidBundle, InvalidInput, quoted
 from qdx.exporter.files import read_bytes
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 from qdx.runtime import call_check
+from qdx.verification.judge.contract import read_judge
+from qdx.verification.judge.drop import accepted_drop_db
+from qdx.verification.report.find import report_file
 
 __all__ = [
     "check_bundle_and_model",
     "check_call",
     "check_first_bundle",
+    "check_judge",
     "check_model",
     "check_ranges",
 ]
@@ -51,6 +55,31 @@ def check_bundle_and_model(bundle: Path, model: Path | None) -> None:
             ) from None
         raise
     check_model(model)
+
+
+def check_judge(
+    plan: str | None,
+    gates: Path | None,
+    baseline: Path | None,
+    drop_db: float | None,
+    reference: Path | None,
+) -> None:
+    """Refuses what should judge a bundle, or stand for its model, where it is something else or not there.
+
+    Raises:
+        InvalidInput: There is no such report, or no such reference.
+        InvalidPlan: The plan or the gates are malformed, or there are none.
+        UsageError: A plan and gates are given, or decibels that are none.
+    """
+    read_judge(plan, gates)
+    accepted_drop_db(drop_db, is_held=baseline is not None)
+    if baseline is not None:
+        report_file(baseline)
+    if reference is not None and not reference.is_dir():
+        raise InvalidInput(
+            f"--reference: {quoted(reference)}: no such folder, expected one that `qdx verify --save-reference` wrote",
+            hint="store one where the model is: qdx verify BUNDLE --model MODEL --save-reference DIR",
+        )
 
 
 def check_first_bundle(contender: str) -> None:

@@ -76,10 +76,12 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Say what moved between two reports: measures and gates, the worst first, then plan, bytes and versions."""
-    from qdx.verification.report.diff import compare_reports
-    from qdx.verification.report.read import read_report, report_file
+    from qdx.verification.report.find import report_file
 
-    files = [report_file(one) for one in (before, after)]
+    files = [report_file(one) for one in (before, after)]  # before anything heavy is imported
+    from qdx.verification.report.diff import compare_reports
+    from qdx.verification.report.read import read_report
+
     one, other = (read_report(file) for file in files)
     found = compare_reports(one, other, (str(before), str(after)))
     emit(found, as_json=as_json, text=str(found))

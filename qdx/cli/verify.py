@@ -115,9 +115,12 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle against its gates. Exit status 1 where one fails."""
+    from qdx.cli.early import check_judge
+
     arguments = read_call(call)
     budget_s = None if budget is None else read_budget(budget)
     check_sources(model, reference)
+    check_judge(plan, gates, baseline, baseline_drop_db, reference)
     _check_early(bundle, model, arguments or {}, report)
     from qdx.calibration.prompts import read_prompts
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdx.exporter.errors import UsageError
 from qdx.verification.judge.baseline import (
     baseline_of,
     check_comparable,
     check_target,
     runs_of,
 )
-from qdx.verification.judge.drop import DROP_DB
+from qdx.verification.judge.drop import accepted_drop_db
+from qdx.verification.report.find import report_file
 from qdx.verification.report.model import plain_call
-from qdx.verification.report.read import read_report, report_file
+from qdx.verification.report.read import read_report
 
 if TYPE_CHECKING:
     from qdx.verification.measure.samples import RunSpec
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from qdx.verification.stored.report import StoredReport
 
 __all__ = ["Held", "held_against"]
-
-_DROP_LIMIT_DB = 100.0
 
 
 @dataclass(frozen=True)
@@ -54,12 +51,7 @@ class Held:
         Raises:
             InvalidInput: It is no report, or was altered.
             StorageError: Reading failed.
-            UsageError: The decibels are none, or not more than zero.
         """
-        if not math.isfinite(drop_db) or not 0 < drop_db <= _DROP_LIMIT_DB:
-            raise UsageError(
-                f"--baseline-drop-db: {drop_db:g}, expected more than 0 and at most {_DROP_LIMIT_DB:g}"
-            )
         file = report_file(path)
         return cls(read_report(file), f"{file.parent.name}/{file.name}".lstrip("/"), drop_db)
 
@@ -87,13 +79,7 @@ def held_against(baseline: str | Path | None, drop_db: float | None) -> Held | N
         drop_db: Decibels that a measure may lose; None for `DROP_DB`.
 
     Raises:
-        UsageError: Decibels are given without a baseline, besides what `Held.read` raises.
+        UsageError: Decibels are given without a baseline, or are none; besides what `Held.read` raises.
     """
-    if baseline is None:
-        if drop_db is not None:
-            raise UsageError(
-                "--baseline-drop-db is given without --baseline: nothing is compared",
-                hint="add --baseline and an earlier report, or leave the decibels out",
-            )
-        return None
-    return Held.read(baseline, DROP_DB if drop_db is None else drop_db)
+    accepted_db = accepted_drop_db(drop_db, is_held=baseline is not None)
+    return None if baseline is None else Held.read(baseline, accepted_db)

@@ -90,7 +90,8 @@ def read_reference(path: Path, bundle: Bundle, plan: Plan) -> StoredReference:
     """
     if not path.is_dir() or kind_of(path) != KIND:
         raise InvalidInput(
-            f"{quoted(path)}: not a stored reference, expected a folder that `qdx verify --save-reference` wrote"
+            f"{quoted(path)}: not a stored reference, expected a folder that `qdx verify --save-reference` wrote",
+            hint="store one where the model is: qdx verify BUNDLE --model MODEL --save-reference DIR",
         )
     contents = _contents(path)
     expected = identity_for(bundle)

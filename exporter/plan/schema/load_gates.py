@@ -32,7 +32,16 @@ def load_gates(path: str | Path) -> AskedGates:
         InvalidPlan: There is no such file, or its content is no such object; with line and column.
         StorageError: Reading failed.
     """
-    return parse_gates(read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan), source=str(path))
+    try:
+        text = read_text(path, PLAN_LIMIT_BYTES, error=InvalidPlan)
+    except InvalidPlan as bad:
+        if bad.hint is not None:
+            raise
+        raise InvalidPlan(
+            bad.message,
+            hint='give a JSON file with what a plan has under `gates`, such as `{"pipeline": {"ssim_min": 0.9}}`',
+        ) from bad
+    return parse_gates(text, source=str(path))
 
 
 def parse_gates(text: str, *, source: str) -> AskedGates:

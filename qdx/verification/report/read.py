@@ -10,15 +10,9 @@ from qdx.verification.judge.gates import Gate
 from qdx.verification.judge.verdict import verdict_of
 from qdx.verification.stored.report import StoredReport, load_report_json, stored_report
 
-__all__ = ["read_report", "report_file"]
+__all__ = ["read_report"]
 
 _NAME: Final = "report.json"
-
-
-def report_file(path: Path | str) -> Path:
-    """The file that a user means by a report: itself, or `report.json` in a folder."""
-    source = Path(path)
-    return source / _NAME if source.is_dir() else source
 
 
 def read_report(path: Path | str) -> StoredReport:

@@ -117,8 +117,13 @@ class _Opener:
     def __init__(self) -> None:
         self.answered = 0
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
+        # In a folder that stays: in one that is removed meanwhile, libraries load no more of their parts.
         self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words
+            _COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            cwd=sys.prefix,
         )
 
     @property

@@ -89,6 +89,21 @@ def test_a_process_that_ends_of_what_it_opened_before_says_nothing_of_the_next(
     assert opening._kept[-1] is not worn
 
 
+def test_the_folder_in_which_the_process_began_may_go(tmp_path, monkeypatch):
+    opening._close()
+    place, one, other = (tmp_path / name for name in ("place", "one", "other"))
+    for folder in (place, one, other):
+        folder.mkdir()
+    monkeypatch.chdir(place)
+    check_opens(*lowered("onnxruntime", one))
+    process = opening._kept[-1]
+    monkeypatch.undo()
+    place.rmdir()
+
+    assert check_opens(*lowered("tensorrt", other)) == ()
+    assert opening._kept[-1] is process
+
+
 def test_open_sizes_are_those_of_a_usual_call(tmp_path):
     from dataclasses import replace
 

@@ -24,9 +24,10 @@ _OURS: Final[Mapping[str, str]] = {
     "onnxruntime": "qdx.backends.onnxruntime.backend:OnnxRuntimeBackend",
     "openvino": "qdx.backends.openvino.backend:OpenVinoBackend",
     "tensorrt": "qdx.backends.tensorrt.backend:TensorRtBackend",
+    "tensorrt-rtx": "qdx.backends.tensorrt.backend:rtx_backend",
 }
 
-_PACKAGES: Final = frozenset({"coremltools", "onnxruntime", "openvino", "tensorrt"})
+_PACKAGES: Final = frozenset({"coremltools", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"})
 """What the backends of qdx import; asked at the end of every command, so it reads no file."""
 
 

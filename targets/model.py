@@ -172,6 +172,8 @@ class TargetProfile(StrictModel):
         runtime_versions: Versions of the runtime that the artifacts are for, such as `>=10.12,<12`, where they
             decide what these hold.
         compute_capability: Of an NVIDIA device, the least that it may have; None for any.
+        compile_for: Compute capabilities for which an engine is compiled ahead of time, such as `8.9`; empty where
+            engines are built on their device, and for the least one that has a model's types and those after it.
         refused: For types that cannot be stored, the reason.
         refused_options: For options of a plan that it cannot carry out, the reason.
         quantizers: Quantizers that can make its artifacts.
@@ -186,7 +188,7 @@ class TargetProfile(StrictModel):
 
     schema_: Literal["qdx.target/1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    runtime: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    runtime: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     device: str
     proved_on: str | None = None
     extra: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
@@ -200,6 +202,9 @@ class TargetProfile(StrictModel):
     deployment_target: Annotated[str, Field(pattern=r"^[a-zA-Z]+[0-9]+$")] | None = None
     runtime_versions: Annotated[str, Field(pattern=r"^>=[0-9.]+(,<[0-9.]+)?$")] | None = None
     compute_capability: Annotated[tuple[int, int], Strict(strict=False)] | None = None
+    compile_for: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")], ...], Strict(strict=False)
+    ] = ()
     refused: Mapping[str, str] = {}
     refused_options: Mapping[Annotated[str, Field(pattern=r"^mixed_precision$")], str] = {}
     quantizers: Quantizers = ("qdx",)

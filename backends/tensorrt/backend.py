@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
-from qdx.backends.tensorrt.engine.record import ENGINE_NAME, RECORD_NAME, has_engine, read_record
+from qdx.backends.tensorrt.engine.record import (
+    ENGINE_NAME,
+    LAYERS_NAME,
+    RECORD_NAME,
+    has_engine,
+    read_record,
+)
+from qdx.backends.tensorrt.flavour import ENTERPRISE, RTX, Flavour
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 
 if TYPE_CHECKING:
@@ -40,10 +47,21 @@ class TensorRtBackend:
     A folder with an engine runs in TensorRT alone: where that cannot be, it is an error. Where no engine was built,
     or the option `engine` is off, the files run in ONNX Runtime, which computes what they say: all that it leaves
     unproved is NVIDIA's compiler.
+
+    Attributes:
+        flavour: TensorRT or TensorRT-RTX.
+        name: The flavour's.
+        engine_files: What a build adds to an artifact's folder.
     """
 
-    name = "tensorrt"
-    engine_files = (ENGINE_NAME, RECORD_NAME)
+    def __init__(self, flavour: Flavour = ENTERPRISE) -> None:
+        self.flavour = flavour
+        self.name = flavour.name
+        self.engine_files = (
+            ENGINE_NAME,
+            RECORD_NAME,
+            *((LAYERS_NAME,) if flavour.builds_anywhere else ()),
+        )
 
     def place(
         self,
@@ -64,7 +82,7 @@ class TensorRtBackend:
         from qdx.backends.tensorrt.lower.lower import lower
 
         assert not float_types.mixed, "its profiles refuse mixed precision"
-        return lower(graph, float_types.storage, profile, folder)
+        return lower(graph, float_types.storage, profile, folder, self.flavour)
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
@@ -148,7 +166,9 @@ class TensorRtBackend:
         from qdx.backends.tensorrt.lint import DeviceFacts
 
         recipe = read_recipe(folder)
-        facts = DeviceFacts(recipe.version_range, profile.compute_capability, recipe.refit == "any")
+        facts = DeviceFacts(
+            recipe.version_range, profile.compute_capability, recipe.refit == "any", self.flavour
+        )
         return lint_file(folder / recipe.model, facts)
 
     def check_build(self, folders: Sequence[Path], device: int) -> dict[str, str]:
@@ -157,7 +177,7 @@ class TensorRtBackend:
         from qdx.backends.tensorrt.engine.produce import check_model, read_recipe
 
         recipes = {folder: read_recipe(folder) for folder in folders}
-        full, version = installed_version()
+        full, version = installed_version(self.flavour)
         capability = compute_capability(device)
         for folder, recipe in recipes.items():
             check_model(folder / recipe.model, recipe, version, capability)
@@ -184,7 +204,7 @@ class TensorRtBackend:
 
             return Proof(
                 "device-verified",
-                f"TensorRT {installed_version()[0]} on {device_name()}",
+                f"{self.flavour.title} {installed_version(self.flavour)[0]} on {device_name()}",
                 compute_capability=compute_capability(),
             )
         from qdx.backends.tensorrt.emulate.executable import has_own_operators
@@ -200,7 +220,7 @@ class TensorRtBackend:
         return Proof(
             "artifact-verified",
             f"ONNX Runtime {version('onnxruntime')}, {literal}",
-            "what TensorRT's compiler makes of the file",
+            f"what {self.flavour.title}'s compiler makes of the file",
         )
 
     def versions(self) -> dict[str, str]:
@@ -209,6 +229,11 @@ class TensorRtBackend:
             package: version(package)
             for package in ("torch", "onnx-ir", "onnxscript", "onnxruntime")
         }
+
+
+def rtx_backend() -> TensorRtBackend:
+    """The backend of TensorRT-RTX, for the registry."""
+    return TensorRtBackend(RTX)
 
 
 def _rewrite(model: Path) -> Rewrite | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from qdx.backends.tensorrt.capabilities import list_faults
+from qdx.backends.tensorrt.flavour import ENTERPRISE, RTX, Flavour, FlavourName, flavour_of
 from qdx.backends.tensorrt.versions import SUPPORTED, VersionRange
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
@@ -30,6 +32,17 @@ SCHEMA: Final = "qdx.tensorrt.build/1"
 Size = Annotated[int, Field(ge=0, lt=2**31)]
 Shape = Annotated[tuple[Size, ...], Field(max_length=8)]
 Record = TypeVar("Record", bound=BaseModel)
+
+_NOT_OF_RTX: Final = {
+    "optimization_level": "it has no effect there: every level gives the same engine",
+    "workspace_bytes": "it is for the device, which chooses the kernels later",
+    "hardware_compatibility": "it is not supported there; an engine is for its `compute_capabilities`",
+    "version_compatible": "an engine is for the very version that built it",
+    "exclude_lean_runtime": "an engine is for the very version that built it",
+    "refit": "building such an engine fails without a driver",
+    "strip_weights": "building such an engine fails without a driver",
+}
+"""Options that TensorRT-RTX ignores, or cannot do on a machine without a device, with the reason."""
 
 
 class _Record(BaseModel):
@@ -69,7 +82,10 @@ class BuildRecipe(_Record):
 
     Attributes:
         model: The ONNX file beside the recipe.
-        versions: TensorRT's versions that the model was checked for, such as `>=10.12,<12`.
+        flavour: TensorRT, or TensorRT-RTX, which takes fewer of these options.
+        versions: The flavour's versions that the model was checked for, such as `>=10.12,<12`.
+        compute_capabilities: Of devices for which TensorRT-RTX compiles the engine, such as `8.9`; empty for the least
+            that holds the model's types, and those after it. TensorRT builds for the device at hand.
         profiles: Shapes by input, one table for each way of calling; empty where all sizes are fixed.
         optimization_level: How long the builder searches, 0 to 5.
         workspace_bytes: Most device memory that a kernel may use for itself; None for all of it.
@@ -84,7 +100,9 @@ class BuildRecipe(_Record):
 
     schema_version: Literal["qdx.tensorrt.build/1"] = Field(alias="schema", default=SCHEMA)
     model: str = "model.onnx"
+    flavour: FlavourName = "tensorrt"
     versions: str = str(SUPPORTED)
+    compute_capabilities: Annotated[tuple[str, ...], Field(max_length=8)] = ()
     profiles: tuple[dict[str, InputShapes], ...] = ()
     optimization_level: Annotated[int, Field(ge=0, le=5)] = 3
     workspace_bytes: Annotated[int, Field(ge=1)] | None = None
@@ -112,7 +130,28 @@ class BuildRecipe(_Record):
         names = {frozenset(profile) for profile in self.profiles}
         if len(names) > 1 or frozenset() in names:
             raise ValueError("`profiles` name different inputs, expected the same in each")
+        self._check_flavour()
         return self
+
+    def _check_flavour(self) -> None:
+        """Each flavour has options of its own: one that it does not follow would be a promise that nobody keeps."""
+        if self.flavour == ENTERPRISE.name:
+            if self.compute_capabilities:
+                raise ValueError(
+                    f"`compute_capabilities` for {ENTERPRISE.title}, which builds for the device at hand"
+                )
+            return
+        for name, why in _NOT_OF_RTX.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` for {RTX.title}: {why}; leave it out")
+        fault = list_faults(self.compute_capabilities)
+        if fault:
+            raise ValueError(f"`compute_capabilities`: {fault}")
+
+    @property
+    def builder(self) -> Flavour:
+        """What builds the engine."""
+        return flavour_of(self.flavour)
 
     @property
     def version_range(self) -> VersionRange:

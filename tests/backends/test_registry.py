@@ -54,7 +54,7 @@ def test_a_backend_of_another_package_takes_the_place_of_none_of_ours(
     )
     monkeypatch.syspath_prepend(tmp_path)
 
-    assert runtimes() == ("coreml", "onnxruntime", "openvino", "other", "tensorrt")
+    assert runtimes() == ("coreml", "onnxruntime", "openvino", "other", "tensorrt", "tensorrt-rtx")
     assert find_backend("openvino").name == "openvino"
     assert isinstance(get_backend("other"), SimpleNamespace)
 

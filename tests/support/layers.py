@@ -8,7 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("exporter", "targets", "backends", "qdx")
-RUNTIMES = frozenset({"coremltools", "nncf", "onnxruntime", "openvino", "tensorrt", "polygraphy"})
+RUNTIMES = frozenset(
+    {"coremltools", "nncf", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "polygraphy"}
+)
 # What each part may import of qdx; the front door may import everything.
 _ALLOWED = {
     "exporter": ("exporter",),

@@ -201,7 +201,7 @@ FAULTS = {
     "base of an application": (SMALL + 'layout.base = "swift"\n', "`layout.base` is `swift`", ""),
     "runtime": (
         SMALL + 'runtime = "toaster"\n',
-        "`x.toml:4:1`: `runtime` is `toaster`, expected `coreml`, `onnxruntime`, `openvino` or `tensorrt`",
+        "`x.toml:4:1`: `runtime` is `toaster`, expected `coreml`, `onnxruntime`, `openvino`, `tensorrt` or `tensorrt-rtx`",
         "",
     ),
     "device": (SMALL + 'device = "GPU"\n', "`x.toml:4:1`: `device` is `GPU`, expected `CPU`", ""),

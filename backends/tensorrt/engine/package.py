@@ -1,4 +1,4 @@
-"""The package `tensorrt` as types say it is, and the device it runs on."""
+"""The packages `tensorrt` and `tensorrt_rtx` as types say they are, and the device they run on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from qdx.backends.tensorrt.engine import api, build_api
-from qdx.backends.tensorrt.versions import SUPPORTED, Version, version_of
+from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
+from qdx.backends.tensorrt.versions import Version, version_of
 from qdx.exporter.errors import RuntimeMissing, first_line
 
 __all__ = ["TensorRt", "compute_capability", "device_name", "installed_version", "tensorrt"]
 
-_INSTALL: Final = 'pip install "qdx[tensorrt]"'
 _DEVICE_HINT: Final = "engines are built and run on the NVIDIA device that they are for"
 
 
@@ -39,30 +39,32 @@ class TensorRt(Protocol):
     init_libnvinfer_plugins: Callable[[api.ILogger, str], bool]
 
 
-def tensorrt() -> TensorRt:
-    """Imports the package.
+def tensorrt(flavour: Flavour = ENTERPRISE) -> TensorRt:
+    """Imports the package of a flavour.
 
     Raises:
         RuntimeMissing: It, or a library that it needs, is not installed, or its version is not supported.
     """
     try:
-        package = cast("TensorRt", importlib.import_module("tensorrt"))
+        package = cast("TensorRt", importlib.import_module(flavour.module))
     except ImportError as error:
         raise RuntimeMissing(
-            f"target `tensorrt` needs the package tensorrt: {first_line(error)}", hint=_INSTALL
+            f"target `{flavour.name}` needs the package {flavour.module}: {first_line(error)}",
+            hint=f'pip install "qdx[{flavour.extra}]"',
         ) from error
     found = version_of(package.__version__)
-    if found not in SUPPORTED:
+    if found not in flavour.supported:
         raise RuntimeMissing(
-            f"the package tensorrt has version {package.__version__}, expected {SUPPORTED}",
-            hint=f'pip install "tensorrt{SUPPORTED}"',
+            f"the package {flavour.module} has version {package.__version__}, expected "
+            f"{flavour.supported}: {flavour.supported_why}",
+            hint=f'pip install "{flavour.distribution}{flavour.supported}"',
         )
     return package
 
 
-def installed_version() -> tuple[str, Version]:
+def installed_version(flavour: Flavour = ENTERPRISE) -> tuple[str, Version]:
     """Returns the package's version, in full and in short; raises like `tensorrt`."""
-    full = tensorrt().__version__
+    full = tensorrt(flavour).__version__
     return full, version_of(full)
 
 

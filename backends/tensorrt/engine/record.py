@@ -16,6 +16,7 @@ from qdx.exporter.limits import JSON_LIMIT_BYTES
 
 __all__ = [
     "ENGINE_NAME",
+    "LAYERS_NAME",
     "RECORD_NAME",
     "EngineRecord",
     "check_runs_here",
@@ -28,6 +29,8 @@ __all__ = [
 
 ENGINE_NAME: Final = "model.engine"
 RECORD_NAME: Final = "engine.json"
+LAYERS_NAME: Final = "engine.layers.txt"
+"""What the builder of TensorRT-RTX logged of the layers of the engine and of its memory."""
 SCHEMA: Final = "qdx.tensorrt.engine/1"
 _AMPERE: Final = (8, 0)
 

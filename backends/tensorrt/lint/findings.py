@@ -8,8 +8,9 @@ from enum import StrEnum
 
 import onnx_ir as ir
 
+from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
 from qdx.backends.tensorrt.lint.subject import Subject
-from qdx.backends.tensorrt.versions import SUPPORTED, VersionRange
+from qdx.backends.tensorrt.versions import SUPPORTED, Version, VersionRange
 
 __all__ = ["Check", "DeviceFacts", "Fault", "Finding", "Rule", "Severity", "name_of"]
 
@@ -31,11 +32,23 @@ class DeviceFacts:
         versions: Versions of TensorRT; an error on the oldest is an error.
         compute_capability: Of the device, such as (8, 9); None where it is any.
         refit: Whether weights will be exchanged in a built engine.
+        flavour: TensorRT or TensorRT-RTX; the versions are its own.
     """
 
     versions: VersionRange = SUPPORTED
     compute_capability: tuple[int, int] | None = None
     refit: bool = False
+    flavour: Flavour = ENTERPRISE
+
+    @property
+    def oldest(self) -> Version:
+        """The oldest of the versions, as the tables of features and operators count them."""
+        return self.flavour.table_version(self.versions.lowest)
+
+    @property
+    def runtime(self) -> str:
+        """The oldest of the versions in words, such as `TensorRT 10.12`."""
+        return f"{self.flavour.title} {self.versions.lowest}"
 
 
 @dataclass(frozen=True)

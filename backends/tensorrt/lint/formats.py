@@ -57,11 +57,11 @@ def format_version(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
     """Every version in the range has the quantized types that the model uses."""
     for each in subject.quantizers:
         for kind in _types(each.node):
-            first = FEATURES[_FEATURES[kind]] if kind in _FEATURES else facts.versions.lowest
-            if facts.versions.lowest < first:
+            first = FEATURES[_FEATURES[kind]] if kind in _FEATURES else facts.oldest
+            if facts.oldest < first:
                 yield Fault(
                     name_of(each.node),
-                    f"{kind.name} in TensorRT {facts.versions.lowest}, expected {first} or later",
+                    f"{kind.name} in {facts.runtime}, expected {first} or later",
                 )
 
 

@@ -57,29 +57,30 @@ def operator_version(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
         table = OPERATORS if is_standard(node) else _DOMAINS.get(node.domain, {})
         first = table.get(node.op_type)
         shown = f"{node.domain}::{node.op_type}".removeprefix("::")
-        if first is None:
+        lacking = is_standard(node) and node.op_type in facts.flavour.lacks
+        if first is None or lacking:
             yield Fault(
                 name_of(node),
-                f"{shown} is not an operator that TensorRT's parser reads",
+                f"{shown} is not an operator that {facts.flavour.title}'s parser reads",
                 "write it with operators that it reads, or leave the component to PyTorch",
             )
-        elif first > facts.versions.lowest:
+        elif first > facts.oldest:
             yield Fault(
                 name_of(node),
-                f"{shown} in TensorRT {facts.versions.lowest}, expected {first} or later",
+                f"{shown} in {facts.runtime}, expected {first} or later",
                 _FORMS.get(node.op_type),
             )
 
 
 def opset(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
     """The oldest version in the range reads the operator set."""
-    largest = largest_opset(facts.versions.lowest)
+    largest = largest_opset(facts.oldest)
     found = subject.opset
     if found < _OLDEST_OPSET or (largest is not None and found > largest):
         expected = f"{_OLDEST_OPSET} to {largest}" if largest else f"{_OLDEST_OPSET} or later"
         yield Fault(
             str(subject.model.graph.name),
-            f"operator set {found} in TensorRT {facts.versions.lowest}, expected {expected}",
+            f"operator set {found} in {facts.runtime}, expected {expected}",
         )
 
 

@@ -14,6 +14,7 @@ from qdx.backends.onnx.carried_types import carry_types
 from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
+from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.lower.narrow_doubles import narrow_doubles
 from qdx.backends.tensorrt.lower.profiles import profiles
@@ -43,7 +44,13 @@ _BFLOAT16_OPSET: Final = 22
 _HALVES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
 
-def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path) -> LoweredFiles:
+def lower(
+    graph: Graph,
+    compute_dtype: str,
+    profile: TargetProfile,
+    folder: Path,
+    flavour: Flavour = ENTERPRISE,
+) -> LoweredFiles:
     """Writes the component into `folder`, with the recipe by which its engine is built, and checks what it wrote.
 
     Args:
@@ -51,6 +58,7 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
         compute_dtype: Type of what is not quantized: float32, float16 or bfloat16.
         profile: The target.
         folder: Exists.
+        flavour: What builds the engine.
 
     Raises:
         StorageError: The disk refused.
@@ -59,9 +67,13 @@ def lower(graph: Graph, compute_dtype: str, profile: TargetProfile, folder: Path
     """
     model = typed_model(graph, compute_dtype)
     recipe = BuildRecipe(
-        model=MODEL_FILE, versions=str(profile.runtime_versions), profiles=profiles(graph)
+        model=MODEL_FILE,
+        flavour=flavour.name,
+        versions=str(profile.runtime_versions),
+        compute_capabilities=profile.compile_for,
+        profiles=profiles(graph),
     )
-    facts = DeviceFacts(recipe.version_range, profile.compute_capability)
+    facts = DeviceFacts(recipe.version_range, profile.compute_capability, flavour=flavour)
     write_model(model, folder / MODEL_FILE, external_data=DATA_FILE)
     # What was written is checked: its scales are read from the file, where the model would quantize each weight again.
     notes = _notes(_checked(ir.load(folder / MODEL_FILE), graph.where, facts), graph.where)
@@ -95,7 +107,7 @@ def _checked(model: ir.Model, where: str, facts: DeviceFacts) -> tuple[Finding, 
     broken = [one for one in found if one.severity is Severity.ERROR]
     if broken:
         raise TargetRefusal(
-            f"`{where}`: breaks {len(broken)} rules of TensorRT {facts.versions}",
+            f"`{where}`: breaks {len(broken)} rules of {facts.flavour.title} {facts.versions}",
             refusals=tuple(
                 Refusal(f"{where}: {one.node}", f"{one.rule}: {one.message}", one.hint)
                 for one in broken

@@ -113,7 +113,7 @@ def test_only_one_module_imports_the_package_and_none_asks_what_it_has():
         source = path.read_text()
         assert "tensorrt" not in imports(source)
         assert ("hasattr(" in source, path.name) == (False, path.name)
-        assert ('import_module("tensorrt")' in source) == (path.name == "package.py")
+        assert ("import_module(" in source) == (path.name == "package.py")
 
 
 @pytest.mark.parametrize("kind", GONE_IN_11)
@@ -172,5 +172,5 @@ except RuntimeMissing as error:
     print(error.message)
 """
 
-    expected = "the package tensorrt has version 10.9.0.34, expected >=10.12,<12.0\n"
+    expected = "the package tensorrt has version 10.9.0.34, expected >=10.12,<12.0: strong typing is complete from 10.12 on\n"
     assert run_with(folder, script) == expected

@@ -42,6 +42,8 @@ def test_nothing_is_left_to_defaults_of_tensorrt():
 
     assert found.pop("schema") == "qdx.tensorrt.build/1"
     assert found == {
+        "compute_capabilities": [],
+        "flavour": "tensorrt",
         "exclude_lean_runtime": False,
         "hardware_compatibility": "none",
         "model": "model.onnx",
@@ -74,11 +76,52 @@ def test_nothing_is_left_to_defaults_of_tensorrt():
         ({"profiles": [{"x": {**SHAPES, "opt": [1, 4, 8, 32]}}]}, "not between those of"),
         ({"profiles": [{"x": {**SHAPES, "opt": [1, 4, 8]}}]}, "differ in the number of sizes"),
         ({"profiles": [{"x": {**SHAPES, "min": [-1, 4, 8, 8]}}]}, "greater than or equal to 0"),
+        ({"flavour": "tensorrt-lean"}, "`flavour`: Input should be 'tensorrt' or 'tensorrt-rtx'"),
+        ({"compute_capabilities": ["8.9"]}, "TensorRT, which builds for the device at hand"),
     ],
 )  # fmt: skip
 def test_what_is_no_recipe_is_refused(changes, message):
     with pytest.raises(InvalidBundle, match=message):
         parsed(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"optimization_level": 5}, "every level gives the same engine"),
+        ({"workspace_bytes": 1 << 20}, "which chooses the kernels later"),
+        ({"hardware_compatibility": "ampere_plus"}, "it is not supported there"),
+        ({"version_compatible": True}, "for the very version that built it"),
+        ({"refit": "any"}, "fails without a driver"),
+        ({"refit": "any", "strip_weights": True}, "fails without a driver"),
+    ],
+)
+def test_what_rtx_does_not_do_is_refused_with_the_reason(changes, why):
+    with pytest.raises(InvalidBundle, match=rf"` for TensorRT-RTX: .*{why}.*; leave it out"):
+        parsed(flavour="tensorrt-rtx", **changes)
+
+
+@pytest.mark.parametrize("capabilities", [[], ["7.5"], ["8.0", "8.6"], ["8.9"], ["12.0", "12.1"]])
+def test_an_engine_is_for_the_devices_of_one_generation(capabilities):
+    found = parsed(flavour="tensorrt-rtx", compute_capabilities=capabilities, weight_streaming=True)
+
+    assert found.compute_capabilities == tuple(capabilities)
+    assert found.builder.module == "tensorrt_rtx"
+    assert parse_recipe(found.to_json(), source="build.json") == found
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "why"),
+    [
+        (["7.5", "8.9", "12.0"], "Turing and Ada and Blackwell: .* without the INT8 convolutions"),
+        (["8.6", "8.9"], "Ampere and Ada: .* without the types of the newer ones"),
+        (["9.0"], "'9.0' is not one that engines are compiled for, expected 7.5, 8.0, 8.6"),
+        (["8.9", "8.9"], "names one twice"),
+    ],
+)
+def test_an_engine_for_several_generations_is_refused(capabilities, why):
+    with pytest.raises(InvalidBundle, match=f"`compute_capabilities`: .*{why}"):
+        parsed(flavour="tensorrt-rtx", compute_capabilities=capabilities)
 
 
 def test_faults_have_a_place():

@@ -19,6 +19,7 @@ PRESETS = list_presets()
 TARGETS = list_targets()
 COREML = [name for name in TARGETS if load_target(name).runtime == "coreml"]
 CPUS = ["onnxruntime", "openvino"]
+NVIDIA = [name for name in TARGETS if load_target(name).runtime.startswith("tensorrt")]
 EIGHT_BITS = [name for name in TARGETS if name not in {"coreml-ios16", "mac-gpu"}]
 BLOCKS = {"coreml": 32, "mac-gpu": 32, "onnxruntime": 32, "openvino": 32, "tensorrt": 64}
 TRANSFORMER = {
@@ -97,7 +98,7 @@ GATES = {
 OTHER_GATES = {
     **{(target, name): (*GATES[name][:3], 60) for target in CPUS for name in ("w8", "w4")},
     **{(target, "w8a8"): (25, 20, 0.7, 35) for target in COREML},
-    **{(target, "w8a8"): (20, 20, 0.7, 45) for target in TARGETS if load_target(target).runtime == "tensorrt"},
+    **{(target, "w8a8"): (20, 20, 0.7, 45) for target in NVIDIA},
     ("mac-gpu", "float16"): (55, 40, 0.98, None),
 }  # fmt: skip
 """Bounds that targets choose otherwise, by target and preset."""
@@ -130,17 +131,22 @@ REFUSED = {
     ("coreml", "bfloat16"): "no bfloat16",
     **{(target, "w4"): "from iOS 18" for target in ("coreml-ios16", "coreml-ios17", "iphone-a16")},
     ("coreml-ios16", "w8a8"): "from iOS 17",
-    ("tensorrt", "bfloat16"): "compute capability 8.0",
-    **{(target, "fp8"): "compute capability 8.9" for target in ("tensorrt-ampere", "jetson-orin")},
+    **{(target, "bfloat16"): "compute capability 8.0" for target in ("tensorrt", "rtx-turing")},
+    **{(target, "fp8"): "compute capability 8.9" for target in ("tensorrt-ampere", "jetson-orin", "tensorrt-rtx", "rtx-turing", "rtx-ampere")},
+    ("rtx-turing", "w4"): "compute capability 8.0",
+    ("rtx-blackwell", "mxfp8"): "no kernel for mxfp8",
     **{(runtime, "fp8"): "no kernel|needs|float8" for runtime in ("onnxruntime", "openvino", "coreml")},
     **{(runtime, name): "tensorrt-blackwell" for runtime in ("onnxruntime", "openvino", "coreml") for name in ("mxfp8", "nvfp4")},
-    **{(target, name): "blackwell|8.9" for target in TARGETS for name in ("mxfp8", "nvfp4") if load_target(target).runtime == "tensorrt" and target != "tensorrt-blackwell"},
-    **{(runtime, f"palette{bits}"): "as indices into a table" for runtime in ("onnxruntime", "openvino", "tensorrt") for bits in (4, 6)},
+    **{(target, name): "blackwell|8.9" for target in NVIDIA for name in ("mxfp8", "nvfp4") if target not in {"tensorrt-blackwell", "rtx-blackwell"}},
+    **{(runtime, f"palette{bits}"): "as indices into a table" for runtime in ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx") for bits in (4, 6)},
 }  # fmt: skip
 """By runtime or target and preset, with the reason."""
 HAD = {
     *((name, "bfloat16") for name in TARGETS if "bfloat16" in load_target(name).storage_dtypes),
     *(("tensorrt-blackwell", name) for name in ("mxfp8", "nvfp4")),
+    ("rtx-ada", "fp8"),
+    ("rtx-blackwell", "fp8"),
+    ("rtx-blackwell", "nvfp4"),
 }
 """What a target has though others of its runtime have not."""
 
@@ -205,7 +211,7 @@ def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
     float_roles = {r.site.role for r in weighted if r.form == "float"}
     assert float_roles == {"first", "last", "norm"}
     inputs = next(r.inputs for r in weighted if r.inputs is not None)
-    symmetric = load_target(target).runtime == "tensorrt"
+    symmetric = target in NVIDIA
     assert (inputs.dtype, inputs.symmetric, inputs.observer) == ("int8", symmetric, "mse")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from qdx.exporter import errors
-from qdx.exporter.errors import InternalError, InvalidInput, QdxError
+from qdx.exporter.errors import InternalError, InvalidInput, QdxError, Refusal, TargetRefusal
 from qdx.exporter.strict_json import dump_json, parse_json
 
 __all__ = ["error_message", "error_of", "read_message", "write_message"]
@@ -33,8 +33,17 @@ def read_message(stream: IO[bytes]) -> dict[str, Any] | None:
 
 def error_message(error: QdxError) -> dict[str, Any]:
     """An error as a message."""
-    hint = None if error.hint is None else _readable(error.hint)
-    return {"error": type(error).__name__, "message": _readable(error.message), "hint": hint}
+    found: dict[str, Any] = {
+        "error": type(error).__name__,
+        "message": _readable(error.message),
+        "hint": _readable_or_none(error.hint),
+    }
+    if isinstance(error, TargetRefusal) and error.refusals:
+        found["refusals"] = [
+            [_readable(one.site), _readable(one.reason), _readable_or_none(one.hint)]
+            for one in error.refusals
+        ]
+    return found
 
 
 def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
@@ -48,7 +57,15 @@ def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
         return None
     kind = getattr(errors, str(message["error"]), InternalError)
     assert issubclass(kind, QdxError)
-    return kind(f"{place}{message['message']}", hint=message["hint"])
+    words = f"{place}{message['message']}"
+    if kind is TargetRefusal:
+        refusals = tuple(Refusal(*one) for one in message.get("refusals", ()))
+        return TargetRefusal(words, refusals=refusals, hint=message["hint"])
+    return kind(words, hint=message["hint"])
+
+
+def _readable_or_none(text: str | None) -> str | None:
+    return None if text is None else _readable(text)
 
 
 def _readable(text: str) -> str:

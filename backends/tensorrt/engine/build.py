@@ -90,7 +90,11 @@ def build_engine(model: Path, recipe: BuildRecipe, *, timing_cache: bytes = b"")
 
 
 def parsed(
-    trt: TensorRt, network: build_api.INetworkDefinition, logger: api.ILogger, model: Path
+    trt: TensorRt,
+    network: build_api.INetworkDefinition,
+    logger: api.ILogger,
+    model: Path,
+    title: str = "TensorRT",
 ) -> build_api.OnnxParser:
     """Reads a file into a network; the parser returned owns the weights.
 
@@ -102,7 +106,7 @@ def parsed(
         return parser
     refusals = parser_refusals(parser, model.name)
     raise TargetRefusal(
-        f"{quoted(model.name)}: TensorRT's parser refuses {len(refusals)} nodes",
+        f"{quoted(model.name)}: {title}'s parser refuses {len(refusals)} nodes",
         refusals=refusals,
         hint=_LINT,
     )

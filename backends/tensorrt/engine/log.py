@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from qdx.backends.tensorrt.engine import api
 from qdx.backends.tensorrt.engine.package import TensorRt
 from qdx.exporter.errors import RuntimeMissing, quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Log", "LogLine", "started"]
 
@@ -40,16 +38,22 @@ class Log:
     """Messages of one build or one run, in order; those below warnings are dropped.
 
     Attributes:
+        title: What speaks, for messages.
         lines: The messages.
+        listener: Told the text of every message, of those that are dropped too.
     """
 
+    title: str = "TensorRT"
     lines: list[LogLine] = field(default_factory=list)
+    listener: Callable[[str], None] | None = None
 
     def logger(self, trt: TensorRt) -> api.ILogger:
         """Returns a logger for TensorRT; it must live as long as what was made with it."""
 
         def log(own: Any, severity: api.Member, msg: str) -> None:
             del own
+            if self.listener is not None:
+                self.listener(msg)
             if severity.name in _KEPT and len(self.lines) < _LINES_LIMIT:
                 self.lines.append(LogLine(severity.name, msg))
 
@@ -65,7 +69,7 @@ class Log:
     def reason(self) -> str:
         """The last errors in one line, for a message."""
         shown = [quoted(text) for text in self.errors[-_SHOWN:]]
-        return "; ".join(shown) if shown else "TensorRT gives no reason"
+        return "; ".join(shown) if shown else f"{self.title} gives no reason"
 
 
 def started(kind: Callable[[api.ILogger], Started], logger: api.ILogger, log: Log) -> Started:
@@ -78,6 +82,6 @@ def started(kind: Callable[[api.ILogger], Started], logger: api.ILogger, log: Lo
         return kind(logger)
     except TypeError as error:  # what the bindings raise where the library gives nothing
         raise RuntimeMissing(
-            f"TensorRT does not start: {log.reason()}",
+            f"{log.title} does not start: {log.reason()}",
             hint="it needs an NVIDIA device and a driver for its version of CUDA",
         ) from error

@@ -15,7 +15,7 @@ from qdx.backends.tensorrt.engine.package import (
     device_name,
     installed_version,
 )
-from qdx.backends.tensorrt.engine.record import ENGINE_NAME, RECORD_NAME, EngineRecord
+from qdx.backends.tensorrt.engine.record import ENGINE_NAME, LAYERS_NAME, RECORD_NAME, EngineRecord
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.model_file import read_model
 from qdx.backends.tensorrt.recipe import RECIPE_NAME, BuildRecipe, parse_recipe, shape_faults
@@ -31,7 +31,7 @@ from qdx.exporter.files import read_bytes, safe_child, sha256_file
 from qdx.exporter.graph.ir.graph import TensorSpec
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["check_model", "lint_file", "produce_engine", "read_recipe"]
+__all__ = ["check_model", "digests", "lint_file", "produce_engine", "read_recipe", "write_record"]
 
 _CHUNK_BYTES: Final = 1 << 24
 
@@ -77,7 +77,7 @@ def produce_engine(
     capability, name = compute_capability(device), device_name(device)
     model = safe_child(folder, recipe.model, error=InvalidBundle)
     check_model(model, recipe, version, capability)
-    sources = _digests(folder)
+    sources = digests(folder)
     with torch.cuda.device(device):
         built = build_engine(model, recipe, timing_cache=timing_cache)
     size_bytes, digest = _write_plan(built, output / ENGINE_NAME)
@@ -92,7 +92,7 @@ def produce_engine(
         timing_cache_sha256=hashlib.sha256(timing_cache).hexdigest() if timing_cache else None,
         build_s=round(built.build_s, 3),
     )
-    _write(output / RECORD_NAME, record.to_json())
+    write_record(output / RECORD_NAME, record)
     return Built(record, built.timing_cache, tuple(line.text for line in built.log))
 
 
@@ -105,7 +105,7 @@ def check_model(
         InvalidBundle: A profile of the recipe does not fit the model's inputs, or the file is no ONNX model.
         TargetRefusal: With each rule that is broken; warnings are none.
     """
-    facts = DeviceFacts(VersionRange(version), capability, recipe.refit == "any")
+    facts = DeviceFacts(VersionRange(version), capability, recipe.refit == "any", recipe.builder)
     loaded = read_model(model)
     faults = shape_faults(recipe, [_spec(value) for value in loaded.graph.inputs])
     if faults:
@@ -116,7 +116,7 @@ def check_model(
     broken = [f for f in lint(loaded, facts) if f.severity is Severity.ERROR]
     if broken:
         raise TargetRefusal(
-            f"{quoted(model.name)}: breaks {len(broken)} rules of TensorRT {version}",
+            f"{quoted(model.name)}: breaks {len(broken)} rules of {recipe.builder.title} {version}",
             refusals=tuple(Refusal(f.node, f"{f.rule}: {f.message}", f.hint) for f in broken),
             hint="export again for this version and device",
         )
@@ -142,13 +142,13 @@ def _spec(value: ir.Value) -> TensorSpec:
     return TensorSpec(value.name or "", value.dtype.numpy().name, tuple(sizes))
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path) -> dict[str, str]:
     """Digests of all that lies beside the recipe, but of engines."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     return {
         name: sha256_file(safe_child(folder, name, error=InvalidBundle), error=InvalidBundle)
         for name in names
-        if name not in {ENGINE_NAME, RECORD_NAME}
+        if name not in {ENGINE_NAME, LAYERS_NAME, RECORD_NAME}
     }
 
 
@@ -167,9 +167,14 @@ def _write_plan(built: BuiltEngine, path: Path) -> tuple[int, str]:
     return len(plan), digest.hexdigest()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_record(path: Path, record: EngineRecord) -> None:
+    """Writes the record of an engine.
+
+    Raises:
+        StorageError: The disk refused.
+    """
     try:
-        path.write_bytes(data)
+        path.write_bytes(record.to_json())
     except OSError as bad:
         raise _refused(path, bad) from bad
 

@@ -52,9 +52,9 @@ def test_what_cannot_be_opened_is_refused_by_its_component(target, ending, tmp_p
 
 def test_a_crash_of_the_runtime_is_a_refusal(tmp_path, monkeypatch):
     made = lowered("onnxruntime", tmp_path)
-    opening._close()
+    opening._OPENER.close()
     crash = "import os, sys; sys.stdin.readline(); print('my last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)"
-    monkeypatch.setattr(opening, "_COMMAND", (sys.executable, "-c", crash))
+    monkeypatch.setattr(opening._OPENER, "command", (sys.executable, "-c", crash))
 
     with pytest.raises(
         TargetRefusal, match=r"`part.forward`: onnxruntime ended by signal 11 \(my last words\)"
@@ -79,29 +79,29 @@ def test_a_process_that_ends_of_what_it_opened_before_says_nothing_of_the_next(
     tmp_path, monkeypatch
 ):
     made = lowered("onnxruntime", tmp_path)
-    opening._close()
-    monkeypatch.setattr(opening, "_COMMAND", (sys.executable, "-c", ONCE))
+    opening._OPENER.close()
+    monkeypatch.setattr(opening._OPENER, "command", (sys.executable, "-c", ONCE))
     check_opens(*made)
-    worn = opening._kept[-1]
+    worn = opening._OPENER.process
     monkeypatch.undo()
 
     assert check_opens(*made) == ()
-    assert opening._kept[-1] is not worn
+    assert opening._OPENER.process is not worn
 
 
 def test_the_folder_in_which_the_process_began_may_go(tmp_path, monkeypatch):
-    opening._close()
+    opening._OPENER.close()
     place, one, other = (tmp_path / name for name in ("place", "one", "other"))
     for folder in (place, one, other):
         folder.mkdir()
     monkeypatch.chdir(place)
     check_opens(*lowered("onnxruntime", one))
-    process = opening._kept[-1]
+    process = opening._OPENER.process
     monkeypatch.undo()
     place.rmdir()
 
     assert check_opens(*lowered("tensorrt", other)) == ()
-    assert opening._kept[-1] is process
+    assert opening._OPENER.process is process
 
 
 def test_open_sizes_are_those_of_a_usual_call(tmp_path):
@@ -118,12 +118,12 @@ def test_open_sizes_are_those_of_a_usual_call(tmp_path):
 def test_a_fork_opens_in_a_process_of_its_own(tmp_path):
     made = lowered("onnxruntime", tmp_path)
     check_opens(*made)
-    own = opening._kept[-1]
+    own = opening._OPENER.process
 
     pid = os.fork()
     if pid == 0:
-        right = opening._kept == [] and check_opens(*made) == ()
-        opening._close()
+        right = opening._OPENER.process is None and check_opens(*made) == ()
+        opening._OPENER.close()
         os._exit(0 if right else 1)
 
     assert os.waitpid(pid, 0)[1] == 0

@@ -253,19 +253,22 @@ class Built:
 
 @runtime_checkable
 class Builds(Protocol):
-    """Builds engines from artifacts, on the machine that runs them.
+    """Builds engines from artifacts.
 
     Attributes:
         engine_files: Names of the files that a build adds to an artifact's folder.
+        builds_anywhere: Whether any machine builds them, which is then done at export; otherwise it is the machine that
+            runs them. Such engines are for no device at hand, and no times of its kernels are measured.
     """
 
     engine_files: tuple[str, ...]
+    builds_anywhere: bool
 
     def check_build(self, folders: Sequence[Path], device: int) -> dict[str, str]:
         """Checks everything that a build needs, before the first spends minutes.
 
         Args:
-            folders: Folders that `lower` wrote.
+            folders: Folders that `lower` wrote; none to ask for the packages alone.
             device: Number of the device.
 
         Returns:
@@ -290,6 +293,9 @@ class Builds(Protocol):
             StorageError: The disk refused.
             UsageError: The timing cache is for another version or device.
         """
+
+    def end_builds(self) -> None:
+        """Gives back what building engines has taken and keeps, such as memory."""
 
     def engine_record(self, folder: Path) -> EngineRecord | None:
         """What is on record of the folder's engine; None where none is built.

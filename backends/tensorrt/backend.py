@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
+from qdx.backends.tensorrt.capabilities import least_of
 from qdx.backends.tensorrt.engine.record import (
     ENGINE_NAME,
     LAYERS_NAME,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from qdx.backends.lockstep import Lockstep
     from qdx.backends.onnx.session import Rewrite
     from qdx.backends.tensorrt.engine.record import EngineRecord
+    from qdx.backends.tensorrt.recipe import BuildRecipe
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
@@ -46,17 +48,20 @@ class TensorRtBackend:
 
     A folder with an engine runs in TensorRT alone: where that cannot be, it is an error. Where no engine was built,
     or the option `engine` is off, the files run in ONNX Runtime, which computes what they say: all that it leaves
-    unproved is NVIDIA's compiler.
+    unproved is NVIDIA's compiler. Engines of TensorRT-RTX are built where no device is, too: there the files run in
+    ONNX Runtime as well, unless the option `engine` is on.
 
     Attributes:
         flavour: TensorRT or TensorRT-RTX.
         name: The flavour's.
+        builds_anywhere: Likewise.
         engine_files: What a build adds to an artifact's folder.
     """
 
     def __init__(self, flavour: Flavour = ENTERPRISE) -> None:
         self.flavour = flavour
         self.name = flavour.name
+        self.builds_anywhere = flavour.builds_anywhere
         self.engine_files = (
             ENGINE_NAME,
             RECORD_NAME,
@@ -88,7 +93,7 @@ class TensorRtBackend:
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> Runner:
         """Opens the engine; where none was built, `model.onnx` in ONNX Runtime, every quantizer executed literally."""
-        own = _run_options(folder, options)
+        own = self._run_options(folder, options)
         if own is not None:
             from qdx.backends.tensorrt.engine.run import TensorRtRunner
 
@@ -107,7 +112,7 @@ class TensorRtBackend:
         from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         del shapes
-        _run_options(folder, options)
+        self._run_options(folder, options)
         model = folder / MODEL_FILE
         OnnxRuntimeRunner(model, {**_LITERALLY, _NO_COPIES: "1"}, rewrite=_rewrite(model))
 
@@ -115,7 +120,7 @@ class TensorRtBackend:
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> tuple[KernelExecution, ...]:
         """The kernels of the engine; where none was built, the precisions that `model.onnx` asks for."""
-        own = _run_options(folder, options)
+        own = self._run_options(folder, options)
         if own is not None:
             from qdx.backends.tensorrt.engine.audit import audit_engine
 
@@ -152,8 +157,10 @@ class TensorRtBackend:
     def notes(
         self, resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
     ) -> tuple[str, ...]:
-        """A bundle is finished on another machine."""
+        """A bundle is finished on another machine, or runs on one."""
         del resolved, profile, exported
+        if self.builds_anywhere:
+            return ()
         note = (
             "`qdx build` finishes the bundle on the machine with the GPU; without engines, ONNX Runtime computes what "
             "its files say"
@@ -162,10 +169,10 @@ class TensorRtBackend:
 
     def check(self, folder: Path, profile: TargetProfile) -> tuple[Finding, ...]:
         """Every rule, for the versions of the recipe and the devices of the target."""
-        from qdx.backends.tensorrt.engine.produce import lint_file, read_recipe
+        from qdx.backends.tensorrt.engine.produce import lint_file
         from qdx.backends.tensorrt.lint import DeviceFacts
 
-        recipe = read_recipe(folder)
+        recipe = self._recipe(folder)
         facts = DeviceFacts(
             recipe.version_range, profile.compute_capability, recipe.refit == "any", self.flavour
         )
@@ -174,20 +181,42 @@ class TensorRtBackend:
     def check_build(self, folders: Sequence[Path], device: int) -> dict[str, str]:
         """The recipes first, which need nothing, then the installed version, the device, and every model's rules."""
         from qdx.backends.tensorrt.engine.package import compute_capability, installed_version
-        from qdx.backends.tensorrt.engine.produce import check_model, read_recipe
+        from qdx.backends.tensorrt.engine.produce import check_model
+        from qdx.backends.tensorrt.engine.produce_ahead import builder_version
 
-        recipes = {folder: read_recipe(folder) for folder in folders}
-        full, version = installed_version(self.flavour)
-        capability = compute_capability(device)
+        recipes = {folder: self._recipe(folder) for folder in folders}
+        if self.builds_anywhere:
+            full, version = builder_version(self.flavour)
+        else:
+            full, version = installed_version(self.flavour)
+            capability = compute_capability(device)
         for folder, recipe in recipes.items():
-            check_model(folder / recipe.model, recipe, version, capability)
+            least = least_of(recipe.compute_capabilities) if self.builds_anywhere else capability
+            check_model(folder / recipe.model, recipe, version, least)
         return {self.name: full}
 
     def build_engine(self, folder: Path, *, timing_cache: bytes, device: int) -> Built:
         """By the recipe in the folder."""
         from qdx.backends.tensorrt.engine.produce import produce_engine
+        from qdx.backends.tensorrt.engine.produce_ahead import produce_ahead
 
+        self._recipe(folder)
+        if self.builds_anywhere:
+            return produce_ahead(folder)
         return produce_engine(folder, folder, timing_cache=timing_cache, device=device)
+
+    def end_builds(self) -> None:
+        """Ends the process that builds."""
+        from qdx.backends.tensorrt.engine.produce_ahead import BUILDER
+
+        BUILDER.close()
+
+    def import_package(self, distribution: str) -> None:
+        """Imports the flavour's own by its module, which has another name."""
+        from importlib import import_module
+
+        own = distribution == self.flavour.distribution
+        import_module(self.flavour.module if own else distribution.replace("-", "_"))
 
     def engine_record(self, folder: Path) -> EngineRecord | None:
         """What `engine.json` holds."""
@@ -195,7 +224,7 @@ class TensorRtBackend:
 
     def proof(self, folders: Sequence[Path]) -> Proof:
         """TensorRT executes engines; where one is missing, ONNX Runtime executes the file."""
-        if folders and all(has_engine(folder) for folder in folders):
+        if folders and all(has_engine(folder) for folder in folders) and self._runs_engines():
             from qdx.backends.tensorrt.engine.package import (
                 compute_capability,
                 device_name,
@@ -222,6 +251,47 @@ class TensorRtBackend:
             f"ONNX Runtime {version('onnxruntime')}, {literal}",
             f"what {self.flavour.title}'s compiler makes of the file",
         )
+
+    def _recipe(self, folder: Path) -> BuildRecipe:
+        """The recipe in a folder.
+
+        Raises:
+            InvalidBundle: It is missing or malformed, or for the other flavour.
+        """
+        from qdx.backends.tensorrt.engine.produce import read_recipe
+
+        recipe = read_recipe(folder)
+        if recipe.builder is not self.flavour:
+            raise InvalidBundle(
+                f"{quoted(folder.name)}: its recipe is for {recipe.builder.title}, the bundle's target for "
+                f"{self.flavour.title}",
+                hint="export again",
+            )
+        return recipe
+
+    def _runs_engines(self) -> bool:
+        """Whether engines are run here, or an error says why not; otherwise ONNX Runtime computes what the files say."""
+        from qdx.backends.tensorrt.engine.package import has_device
+
+        return not self.builds_anywhere or has_device()
+
+    def _run_options(self, folder: Path, options: Mapping[str, str]) -> dict[str, str] | None:
+        """Options of running the folder's engine; None where ONNX Runtime takes its place.
+
+        Raises:
+            InvalidBundle: The engine is there without its record, or the other way round.
+            UsageError: An option is unknown, or has no such value.
+        """
+        from qdx.backends.tensorrt.engine.load import run_options
+
+        wanted = options.get(_ENGINE)
+        if wanted not in {None, "on", "off"}:
+            raise UsageError(f"`{_ENGINE}`: got {quoted(wanted)}, expected on or off")
+        own = {name: value for name, value in options.items() if name != _ENGINE}
+        run_options(own)  # an option that no engine has is one of nothing else either
+        if wanted == "off" or not has_engine(folder):
+            return None
+        return own if wanted == "on" or self._runs_engines() else None
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and onnxruntime."""
@@ -276,20 +346,3 @@ def _read(model: Path) -> ModelProto:
         raise InvalidBundle(
             f"{quoted(model)}: not an ONNX model: {first_line(error)}", hint="export again"
         ) from error
-
-
-def _run_options(folder: Path, options: Mapping[str, str]) -> dict[str, str] | None:
-    """Options of running the folder's engine; None where ONNX Runtime takes its place.
-
-    Raises:
-        InvalidBundle: The engine is there without its record, or the other way round.
-        UsageError: An option is unknown, or has no such value.
-    """
-    from qdx.backends.tensorrt.engine.load import run_options
-
-    wanted = options.get(_ENGINE, "on")
-    if wanted not in {"on", "off"}:
-        raise UsageError(f"`{_ENGINE}`: got {quoted(wanted)}, expected on or off")
-    own = {name: value for name, value in options.items() if name != _ENGINE}
-    run_options(own)  # an option that no engine has is one of nothing else either
-    return None if wanted == "off" or not has_engine(folder) else own

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["CLASSES", "list_faults"]
+__all__ = ["CLASSES", "least_of", "list_faults"]
 
 CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -19,6 +19,12 @@ CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Generation by compute capability; those of one generation share their kernels."""
+
+
+def least_of(capabilities: Sequence[str]) -> tuple[int, int] | None:
+    """The least of some compute capabilities; None where there are none."""
+    numbers = [tuple(map(int, one.split("."))) for one in capabilities]
+    return min(((major, minor) for major, minor in numbers), default=None)
 
 
 def list_faults(capabilities: Sequence[str]) -> str:

@@ -21,8 +21,11 @@ __all__ = ["command"]
 def command(
     bundle: Bundle,
     device: Annotated[
-        int, typer.Option("--device", metavar="N", min=0, help="Number of the NVIDIA device.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--device", metavar="N", min=0, help="Number of the NVIDIA device, 0 if left out."
+        ),
+    ] = None,
     timing_cache: Annotated[
         Path | None,
         typer.Option(
@@ -36,7 +39,7 @@ def command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build the engines of a bundle for a target such as `tensorrt`, on the machine that runs them."""
+    """Build the engines of a bundle: for `tensorrt` targets on the machine that runs them, for RTX ones on any."""
     from qdx.bundle.no_bundle import check_is_bundle
 
     check_is_bundle(bundle)

@@ -35,11 +35,17 @@ def describe_engines(backend: Builds, bundle: Path, folders: Sequence[str]) -> l
     ]
 
 
-def engines_text(rows: Sequence[dict[str, Any]]) -> str:
-    """A table of the engines, or what to do where none is built."""
+def engines_text(rows: Sequence[dict[str, Any]], *, anywhere: bool = False) -> str:
+    """A table of the engines, or what to do where none is built.
+
+    Args:
+        rows: What `describe_engines` returns.
+        anywhere: Whether any machine builds them.
+    """
     facts = next((row["engine"] for row in rows if row["engine"]), None)
     if facts is None:
-        return "no engines yet: `qdx build` makes them on the machine that runs them"
+        where = "any machine" if anywhere else "the machine that runs them"
+        return f"no engines yet: `qdx build` makes them on {where}"
     lines = [
         (row["folder"], *(engine_cells(row["engine"]) if row["engine"] else [None] * len(facts)))
         for row in rows

@@ -77,6 +77,12 @@ def command(
     device: Device = "cpu",
     fresh: Fresh = False,
     no_cache: NoCache = False,
+    no_build: Annotated[
+        bool,
+        typer.Option(
+            "--no-build", help="Leave engines to `qdx build`, for targets such as `rtx-ada`."
+        ),
+    ] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,6 +132,7 @@ def command(
             cache=cache,
             fresh=fresh,
             force=force,
+            build=False if no_build else None,
             progress=progress,
         )
     emit(result, as_json=as_json, text="\n".join(result.methods))
@@ -136,6 +143,8 @@ def command(
     for note in result.notes:
         if not is_shown(note):
             say(f"note: {note}")
+    if result.engines:
+        say(f"built engines for {', '.join(result.engines)}")
     say(f"wrote {result.bundle}, {size(result.size_bytes)}")
 
 

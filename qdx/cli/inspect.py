@@ -84,6 +84,7 @@ def command(
         if isinstance(backend, Builds):
             folders = [folder for one in data["components"] for folder in one["folders"]]
             data["engines"] = describe_engines(backend, path, folders)
+            data["engines_anywhere"] = backend.builds_anywhere
         emit(data, as_json=as_json, text=_bundle_text(data))
         return
     from qdx.exporter.capture.folder import read_pipeline_folder
@@ -232,7 +233,7 @@ def _bundle_text(data: dict[str, Any]) -> str:
     )
     parts = [head, table(("component", "class", "folders", "size", "precision"), rows)]
     if "engines" in data:
-        parts.append(engines_text(data["engines"]))
+        parts.append(engines_text(data["engines"], anywhere=data["engines_anywhere"]))
     return "\n\n".join(parts)
 
 

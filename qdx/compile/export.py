@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from qdx.calibration.kept import Kept
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.alone import alone_notes, why_not_alone
 from qdx.compile.application import check_layout, open_layout, write_resources
+from qdx.compile.engines import built_engines, check_engines, engine_notes
 from qdx.compile.lora_ready import check_lora_ready, lora_ready_components
 from qdx.compile.lowering import Job, lower_all
 from qdx.compile.notes import (
@@ -60,7 +61,7 @@ from qdx.targets.profile import load_target
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from qdx.backends.capabilities import ArtifactQuantizer
+    from qdx.backends.capabilities import ArtifactQuantizer, EngineRecord
     from qdx.backends.contract import Backend
     from qdx.cache.store import Store
     from qdx.calibration.calls import Arrays, RecordedCalls
@@ -84,6 +85,7 @@ class ExportResult:
         size_bytes: All files together.
         omitted: Components that no bundle carries, each with the reason.
         left_out: Components that the user left out.
+        engines: What is on record of each engine that was built, by its folder in the bundle.
         notes: What was done unasked, and what the bundle lacks that some of the target's readers want, with the way out.
     """
 
@@ -93,10 +95,12 @@ class ExportResult:
     omitted: dict[str, str]
     left_out: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """What was made, for a notebook."""
         rows = [("graphs", ", ".join(self.methods)), ("size", size(self.size_bytes))]
+        rows += [("engine", folder) for folder in self.engines]
         rows += [("left out", name) for name in self.left_out]
         rows += [(f"without {name}", reason) for name, reason in self.omitted.items()]
         rows += [("note", note) for note in self.notes]
@@ -125,6 +129,7 @@ def export(
     cache: Store | None = None,
     fresh: bool = False,
     force: bool = False,
+    build: bool | None = None,
     progress: Progress = SILENT,
 ) -> ExportResult:
     """Traces a pipeline and lowers it to a target, all or nothing.
@@ -162,6 +167,8 @@ def export(
             `qdx.cache.user_store()`; the bundle is the same without. None keeps nothing.
         fresh: Calibrate anew, whatever is kept of an earlier run.
         force: Replace an existing bundle, atomically.
+        build: Whether engines are built, for a target whose engines any machine builds; False leaves that to
+            `qdx.build`. None builds them where the target has such.
         progress: Shows the steps.
 
     Raises:
@@ -173,6 +180,7 @@ def export(
     check_workers(workers, chosen)
     profile = load_target(target)
     backend = get_backend(profile.runtime)
+    builder, builder_versions = check_engines(backend, profile, build=build)
     intent = load_plan(plan)
     quantizer = _artifact_quantizer(intent, profile, backend, ranges)
     check_layout(layout, profile, shapes, halved=halves)
@@ -233,6 +241,7 @@ def export(
             helper_notes = backend.add_helpers(tokenizers, writer.staging)
         if packages is not None:
             write_resources(packages, writer.staging)
+        engines = built_engines(builder, entries, writer.staging, progress)
         with progress.task("writing the bundle"):
             writer.commit({
                 "schema": "qdx.bundle/1",
@@ -257,6 +266,7 @@ def export(
                 "versions": {
                     **backend.versions(),
                     **({} if quantizer is None else quantizer.versions()),
+                    **builder_versions,
                     "torch": torch.__version__,
                 },
                 **({} if packages is None else {"layout": packages.layout.name}),
@@ -287,7 +297,9 @@ def export(
                 if isinstance(backend, Notes)
                 else ()
             ),
+            *engine_notes(backend, engines),
         ),
+        {} if engines is None else engines.records,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from qdx.backends.capabilities import Builds
 from qdx.backends.registry import find_backend
 from qdx.doctor.packages import Package, State
 from qdx.targets import list_targets, load_target
@@ -63,8 +64,12 @@ def _of(
     needed = packages.get(profile.needs or "")
     if needed is not None and needed.state is not State.OK:
         return _unmet(profile, needed)
-    proof = find_backend(profile.runtime).proof(())
+    backend = find_backend(profile.runtime)
+    proof = backend.proof(())
     if not profile.opens_others:  # it runs engines, which are built for a device
+        package = packages.get(profile.distributions[0])
+        if isinstance(backend, Builds) and backend.builds_anywhere:
+            return _engines_ahead(profile, package, devices, proof)
         return _engines(profile, packages[profile.distributions[0]], devices, proof)
     if proof.status == "device-verified" and profile.proved_on is None:
         return TargetReadiness(profile.name, Readiness.READY, "exports, verifies and runs")
@@ -107,9 +112,37 @@ def _engines(
     return TargetReadiness(profile.name, Readiness.READY, words)
 
 
+def _engines_ahead(
+    profile: TargetProfile,
+    package: Package | None,
+    devices: Sequence[Mapping[str, Any]],
+    proof: Proof,
+) -> TargetReadiness:
+    """A target whose engines its package builds on any machine that it is made for, and runs on a device."""
+    verifies = f"verifies with {proof.executed_by}"
+    if package is None:
+        words = f"exports, {verifies}; there is no {profile.distributions[0]} for this system, which builds engines"
+        return TargetReadiness(profile.name, Readiness.WRITES, words)
+    if package.state is State.MISSING:
+        words = f"exports, {verifies}; engines need {package.name}"
+        return TargetReadiness(profile.name, Readiness.WRITES, words, package.install)
+    if package.state is not State.OK:
+        return _unmet(profile, package)
+    fits = [one for one in devices if _suits(profile, tuple(one["compute_capability"]))]
+    if fits:
+        words = f"exports, verifies, builds engines and runs them on {fits[0]['name']}"
+        return TargetReadiness(profile.name, Readiness.READY, words)
+    least = ".".join(map(str, profile.compute_capability or ()))
+    where = " or ".join(profile.compile_for) or f"{least} or later"
+    words = f"exports and builds engines, {verifies}; engines run on a GPU of compute capability {where}"
+    return TargetReadiness(profile.name, Readiness.WRITES, words)
+
+
 def _suits(profile: TargetProfile, capability: tuple[int, ...]) -> bool:
     """Whether a device is one that engines for the target run on: exactly its own where the target names a device."""
     least = profile.compute_capability
+    if profile.compile_for:
+        return ".".join(map(str, capability)) in profile.compile_for
     if least is None:
         return True
     return capability == least if profile.proved_on is not None else capability >= least

@@ -1,4 +1,4 @@
-"""Finishing a bundle on the machine that runs it: an engine for each artifact, listed in the manifest."""
+"""Finishing a bundle, on the machine that runs it where engines are for that: one for each artifact, listed in the manifest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from qdx.backends.capabilities import Builds, lacks
 from qdx.backends.registry import find_backend
 from qdx.bundle.amend import amend
 from qdx.bundle.reader import read_bundle
+from qdx.compile.engines import build_all
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.files import read_bytes, replace_file
 from qdx.exporter.progress import SILENT
@@ -43,12 +44,12 @@ class BuildResult:
 def build(
     bundle: Path | str,
     *,
-    device: int = 0,
+    device: int | None = None,
     timing_cache: Path | str | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> BuildResult:
-    """Builds the engines of a bundle for a device at hand, all or nothing.
+    """Builds the engines of a bundle, all or nothing: for a device at hand, or for those that its target names.
 
     Example:
         On the machine that runs the bundle::
@@ -60,10 +61,10 @@ def build(
     in one step when all engines are made; until then it stays as it was.
 
     Args:
-        bundle: What `qdx export` wrote for a target whose engines are built where they run.
-        device: Number of the device.
+        bundle: What `qdx export` wrote for a target that has engines.
+        device: Number of the device, where engines are built for one; None for the first.
         timing_cache: Times of kernels for builds on this version and device: read where the file exists, and
-            written when the engines are in the bundle.
+            written when the engines are in the bundle. Engines for no device at hand have none.
         force: Build again where the bundle holds engines.
         progress: Told of every engine.
 
@@ -75,10 +76,12 @@ def build(
         RuntimeMissing: The runtime or the device is missing.
         StorageError: The disk refused.
         TargetRefusal: A model breaks a rule of this version or device, or the runtime refuses it.
-        UsageError: The bundle's backend builds no engines, or it holds some; the timing cache is for another version.
+        UsageError: The bundle's backend builds no engines, or it holds some; the timing cache is for another version,
+            or a device or a timing cache was given where engines are for no device at hand.
     """
     opened = read_bundle(bundle)
     backend = _builder(opened)
+    _check_device(backend, opened, device, timing_cache)
     folders = method_folders(opened)
     old = _engine_paths(opened, backend, folders)
     if old and not force:
@@ -87,24 +90,35 @@ def build(
             hint="build them again with --force",
         )
     cache_file = None if timing_cache is None else _cache_file(Path(timing_cache), opened)
-    versions = backend.check_build([opened.path / folder for folder in folders], device)
+    number = device or 0
+    versions = backend.check_build([opened.path / folder for folder in folders], number)
     cache = _read_cache(cache_file)
-    engines: dict[str, EngineRecord] = {}
-    warnings: dict[str, tuple[str, ...]] = {}
     with amend(opened, without=old) as amendment:
         amendment.versions.update(versions)
-        with progress.task("building engines", len(folders)) as task:
-            for folder in folders:
-                made = backend.build_engine(
-                    amendment.root / folder, timing_cache=cache, device=device
-                )
-                engines[folder], cache = made.record, made.timing_cache
-                if made.warnings:
-                    warnings[folder] = made.warnings
-                task.advance()
+        built = build_all(
+            backend, amendment.root, folders, progress, timing_cache=cache, device=number
+        )
     if cache_file is not None:
-        _write_cache(cache_file, cache)
-    return BuildResult(opened.path, engines, warnings)
+        _write_cache(cache_file, built.timing_cache)
+    return BuildResult(opened.path, built.records, built.warnings)
+
+
+def _check_device(
+    backend: Builds, bundle: Bundle, device: int | None, timing_cache: Path | str | None
+) -> None:
+    """Refuses what only engines for a device at hand have.
+
+    Raises:
+        UsageError: It was given for others.
+    """
+    given = {"--device": device, "--timing-cache": timing_cache}
+    asked = [option for option, value in given.items() if value is not None]
+    if backend.builds_anywhere and asked:
+        raise UsageError(
+            f"{asked[0]}: engines of {quoted(bundle.path)} are compiled for the devices of target "
+            f"`{bundle.manifest.target.name}`, and none here is asked",
+            hint="leave it out; any machine builds them",
+        )
 
 
 def method_folders(bundle: Bundle) -> tuple[str, ...]:

@@ -11,7 +11,14 @@ from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
 from qdx.backends.tensorrt.versions import Version, version_of
 from qdx.exporter.errors import RuntimeMissing, first_line
 
-__all__ = ["TensorRt", "compute_capability", "device_name", "installed_version", "tensorrt"]
+__all__ = [
+    "TensorRt",
+    "compute_capability",
+    "device_name",
+    "has_device",
+    "installed_version",
+    "tensorrt",
+]
 
 _DEVICE_HINT: Final = "engines are built and run on the NVIDIA device that they are for"
 
@@ -79,6 +86,13 @@ def compute_capability(device: int = 0) -> tuple[int, int]:
     _check_device(device)
     major, minor = torch.cuda.get_device_capability(device)
     return major, minor
+
+
+def has_device() -> bool:
+    """Whether PyTorch sees an NVIDIA device."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def device_name(device: int = 0) -> str:

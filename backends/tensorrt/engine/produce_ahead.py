@@ -77,12 +77,13 @@ def produce_ahead(folder: Path) -> Built:
             layers_sha256=made["layers_sha256"],
             sources=sources,
             recipe=recipe,
-            build_s=round(made["build_s"], 3),
         )
+        # Without the time, so that the same model gives the same files.
         write_record(folder / RECORD_NAME, record)
     if record.size_bytes > _LARGE_BYTES:
         BUILDER.close()
-    return Built(record, b"", tuple(made["warnings"]))
+    timed = record.model_copy(update={"build_s": round(made["build_s"], 3)})
+    return Built(timed, b"", tuple(made["warnings"]))
 
 
 def _compiled(folder: Path, model: Path, recipe: BuildRecipe) -> dict[str, Any]:

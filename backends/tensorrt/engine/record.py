@@ -63,7 +63,7 @@ class EngineRecord(BaseModel):
         sources: Digests of the files that it was built from: the model, its weights, the recipe.
         recipe: How it was built.
         timing_cache_sha256: Digest of the timing cache that the build began with; None without one.
-        build_s: How long the build took, in seconds.
+        build_s: How long the build took, in seconds; 0 in files of TensorRT-RTX, which are the same in every build.
     """
 
     model_config = ConfigDict(

@@ -17,7 +17,13 @@ def package(name, state=State.OK, fault="", extra="onnxruntime"):
     return Package(name, extra, "1.0", ">=1", state, fault, f"pip install {name}")
 
 
-ALL = (package("onnxruntime"), package("openvino"), package("coremltools"), package("tensorrt"))
+ALL = (
+    package("onnxruntime"),
+    package("openvino"),
+    package("coremltools"),
+    package("tensorrt"),
+    package("tensorrt-rtx-cu13"),
+)
 
 
 def found(target, packages=ALL, devices=()):
@@ -100,3 +106,34 @@ def test_engines_need_tensorrt_beside_the_device():
     assert one.state is Readiness.WRITES
     assert one.todo == "pip install tensorrt"
     assert found("tensorrt", but("tensorrt", State.BROKEN), [ADA]).state is Readiness.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("target", "devices", "state", "words"),
+    [
+        ("rtx-ada", [], Readiness.WRITES, "engines run on a GPU of compute capability 8.9"),
+        ("rtx-ada", [ADA], Readiness.READY, "builds engines and runs them on L40S"),
+        ("rtx-ampere", [ADA], Readiness.WRITES, "engines run on a GPU of compute capability 8.6"),
+        ("tensorrt-rtx", [ADA], Readiness.READY, "builds engines and runs them on L40S"),
+        ("tensorrt-rtx", [], Readiness.WRITES, "of compute capability 8.0 or later"),
+    ],
+)
+def test_engines_that_any_machine_builds_run_on_devices_of_their_own(target, devices, state, words):
+    one = found(target, devices=devices)
+
+    assert one.state is state
+    assert words in one.words
+
+
+def test_engines_that_any_machine_builds_need_their_package():
+    one = found("rtx-ada", but("tensorrt-rtx-cu13", State.MISSING))
+
+    assert (one.state, one.todo) == (Readiness.WRITES, "pip install tensorrt-rtx-cu13")
+    assert found("rtx-ada", but("tensorrt-rtx-cu13", State.BROKEN)).state is Readiness.BROKEN
+
+
+def test_a_system_without_a_package_that_builds_is_told_of():
+    one = found("rtx-ada", [package for package in ALL if package.name != "tensorrt-rtx-cu13"])
+
+    assert one.state is Readiness.WRITES
+    assert "there is no tensorrt-rtx-cu13 for this system" in one.words

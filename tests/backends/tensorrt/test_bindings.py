@@ -15,10 +15,10 @@ CONSTRUCTED = {"Builder": 1, "OnnxParser": 2, "OnnxParserRefitter": 2, "Refitter
 """Classes that qdx makes, and with how many arguments."""
 
 
-def declared():
+def declared(modules=("api.py", "build_api.py")):
     """Classes of the two modules of types, by name: members, and parameters of methods."""
     found = {}
-    for module in ("api.py", "build_api.py"):
+    for module in modules:
         for node in ast.parse((FOLDER / module).read_text()).body:
             if isinstance(node, ast.ClassDef) and node.name != "Member":
                 found[node.name] = dict(map(member, node.body[1:]))
@@ -33,10 +33,10 @@ def member(node):
     return node.name, None if is_property else [each.arg for each in node.args.args[1:]]
 
 
-def exported():
+def exported(module="package.py", protocol="TensorRt"):
     """Names of the package that qdx declares."""
-    tree = ast.parse((FOLDER / "package.py").read_text())
-    (kind,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TensorRt"]
+    tree = ast.parse((FOLDER / module).read_text())
+    (kind,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == protocol]
     return {node.target.id for node in kind.body if isinstance(node, ast.AnnAssign)}
 
 
@@ -94,10 +94,13 @@ def test_enumerations_are_enumerations(real):
     }
 
 
-def test_every_use_of_the_package_is_declared():
+@pytest.mark.parametrize("ahead", [False, True])
+def test_every_use_of_the_package_is_declared(ahead):
+    """Modules of what only TensorRT-RTX does have its names beside."""
     used = {
         node.attr
         for path in FOLDER.glob("*.py")
+        if path.name.startswith("ahead") == ahead
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
@@ -105,7 +108,8 @@ def test_every_use_of_the_package_is_declared():
     }
 
     assert used
-    assert used - exported() == set()
+    own = exported("ahead_api.py", "TensorRtRtx") if ahead else set()
+    assert used - exported() - own == set()
 
 
 def test_only_one_module_imports_the_package_and_none_asks_what_it_has():

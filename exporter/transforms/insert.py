@@ -32,6 +32,8 @@ aten, ops = torch.ops.aten, torch.ops.qdx
 
 _TOKEN_MAXIMUM: Final = 127.0
 _TOKEN_FLOOR: Final = 1e-12
+_PEAK_FLOOR: Final = 2.0**-14
+"""float16's least normal number, which no kernel takes for zero."""
 _BIAS: Final = 2
 """Argument index of the bias of linear operations and convolutions."""
 
@@ -119,7 +121,7 @@ class _Insertion:
             factor = chain.call(aten.index_select.default, self._table(quantization.groups.ratios), 0, group)  # fmt: skip
             value = chain.call(aten.div.Tensor, value, factor)
         elif quantization.token:
-            factor = _token_scale(chain, value)
+            factor = _token_factor(chain, value, peak=quantization.peak)
             value = chain.call(aten.div.Tensor, value, factor)
         value = self._bounded(chain, value, quantization, group)
         numbers = (quantization.scale, quantization.zero_point)
@@ -250,9 +252,11 @@ class _Chain:
         return self._after
 
 
-def _token_scale(chain: _Chain, value: Node) -> Node:
-    """Each token's largest magnitude over 127; at least a floor, so that zeros stay zeros."""
+def _token_factor(chain: _Chain, value: Node, *, peak: bool) -> Node:
+    """Each token's largest magnitude, or that over 127; at least a floor, so that zeros stay zeros."""
     magnitude = chain.call(aten.abs.default, value)
-    peak = chain.call(aten.amax.default, magnitude, [-1], True)
-    scale = chain.call(aten.div.Tensor, peak, _TOKEN_MAXIMUM)
+    largest = chain.call(aten.amax.default, magnitude, [-1], True)
+    if peak:
+        return chain.call(aten.clamp_min.default, largest, _PEAK_FLOOR)
+    scale = chain.call(aten.div.Tensor, largest, _TOKEN_MAXIMUM)
     return chain.call(aten.clamp_min.default, scale, _TOKEN_FLOOR)

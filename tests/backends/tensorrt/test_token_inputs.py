@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -12,30 +9,11 @@ import torch
 from torch import nn
 
 from benchmarks.tensorrt_raw_sums import largest_sums
-from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.measure.metrics import sqnr_db
-from qdx.exporter.plan.resolve.resolution import FloatTypes
-from qdx.exporter.plan.schema.scheme import Inputs, Weights
-from qdx.exporter.transforms.insert import insert
-from qdx.targets import load_target
-from tests.support.lowering import lower
-from tests.support.onnxruntime_quantized import resolved
-from tests.support.tensorrt_lowered import BACKEND, Lowered
-from tests.support.tracing import graph_of
+from tests.support.tensorrt_linear import TOKENS, Projections, lowered
+from tests.support.tensorrt_lowered import BACKEND
 
-PROFILE = load_target("tensorrt")
-SCHEMES = Weights(dtype="int8"), Inputs(dtype="int8", granularity="token", mode="dynamic")
 LOCKSTEP_DB = 45
-
-
-class Projections(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.to_q, self.to_k, self.to_v = (nn.Linear(160, 160) for _ in range(3))
-        self.to_out = nn.Linear(160, 160)
-
-    def forward(self, x):
-        return self.to_out(torch.tanh(self.to_q(x) + self.to_k(x) * self.to_v(x)))
 
 
 class Single(nn.Module):
@@ -47,18 +25,13 @@ class Single(nn.Module):
         return self.one(x)
 
 
-def lowered(folder, stored="float16", make=Projections):
-    graph, module = graph_of(make, {"x": torch.randn(1, 8, 160)})
-    plan = resolved(graph, lambda site: SCHEMES if site.op == "linear" else (None, None))
-    plan = replace(plan, components=(SimpleNamespace(component="block", becomes=stored),))
-    made = insert(graph, sites(graph), BACKEND.place(graph, sites(graph), plan, None))
-    lower(made, FloatTypes(stored), PROFILE, folder)
-    return Lowered(made, folder), module
+def token_layers(folder, stored="float16", make=Projections):
+    return lowered(make, folder, torch.randn(1, 8, 160), TOKENS, stored)
 
 
 @pytest.fixture(scope="module", params=["float16", "float32"])
 def made(request, tmp_path_factory):
-    return lowered(tmp_path_factory.mktemp("lowered"), request.param)
+    return token_layers(tmp_path_factory.mktemp("lowered"), request.param)
 
 
 def uneven(low=-3, high=4):
@@ -88,7 +61,7 @@ def test_a_token_of_zeros_and_one_next_to_the_end_of_float16_are_right(made):
 def test_tokens_are_quantized_each_by_its_own_magnitude(tmp_path):
     """A constant scale for all would round all but the largest tokens to zero."""
     x = uneven(-2, 4)
-    artifact, module = lowered(tmp_path, make=Single)
+    artifact, module = token_layers(tmp_path, make=Single)
     with torch.no_grad():
         wanted = module(x)
     found = torch.from_numpy(BACKEND.open(artifact.folder, {}, threads=1)({"x": x.numpy()})["y"])
@@ -116,7 +89,7 @@ def test_no_rule_is_broken_and_all_products_ask_for_8_bits(made):
 
 
 def test_sums_stay_in_float16(tmp_path):
-    artifact, _ = lowered(tmp_path)
+    artifact, _ = token_layers(tmp_path)
 
     assert not any(one.beyond for one in largest_sums(artifact.folder / "model.onnx"))
 
@@ -125,7 +98,7 @@ def test_sums_stay_in_float16(tmp_path):
 
 
 def test_without_the_floor_a_token_of_zeros_is_no_number(tmp_path):
-    artifact, _ = lowered(tmp_path)
+    artifact, _ = token_layers(tmp_path)
     model = artifact.model
     floors = [node for node in model.graph if node.op_type == "Max"]
     assert len(floors) == 2
@@ -138,7 +111,7 @@ def test_without_the_floor_a_token_of_zeros_is_no_number(tmp_path):
 
 
 def test_a_result_that_is_not_multiplied_again_is_found(tmp_path):
-    artifact, _ = lowered(tmp_path)
+    artifact, _ = token_layers(tmp_path)
     model = artifact.model
     product = next(node for node in model.graph if node.name == "to_q/MatMul")
     (ratios,) = product.outputs[0].uses()

@@ -3,12 +3,12 @@
 Before: `y = MatMul(DequantizeLinear(x), DequantizeLinear(w, scales))`, with a scale for each output channel.
 After: `y = Mul(MatMul(DequantizeLinear(x), DequantizeLinear(w, shared)), ratios)`, where shared * ratios = scales.
 
-Scales of channels differ from one element of the result to the next. In the log of TensorRT-RTX's builder (1.5 to 1.7)
-the product of such a weight gives float16, and the weight's DequantizeLinear stands in the kernel behind it: sums of
-products of whole numbers then pass through float16, which ends at 65504, or five products of 127 * 127. One scale is a
-number of the product's own kernel, and the log has it nowhere else. Weights that read one tensor share theirs, so that
-the builder makes one product of query, key and value as before. The log of TensorRT itself needs a device and has not
-been read: there the same file means the same numbers, and multiplying by channel is the work of the same pointwise kernel.
+In the log of TensorRT-RTX's builder (1.7) the product of a weight with scales of channels gives float16, and the weight's
+DequantizeLinear stands again in the kernel behind it, which multiplies by them: what passes between the two is sums of
+products of whole numbers in a type that ends at 65504, where five products of 127 * 127 are beyond. One scale is applied
+by the product itself: the log has its DequantizeLinear nowhere else. Weights that read one tensor share theirs, so that
+the builder makes one product of query, key and value as before, and as many kernels. TensorRT itself builds on a device
+alone: what it makes of either form has not been seen, and the numbers that the file stands for are the same there.
 
 Products in bfloat16 and float32 keep their scales: both hold any such sum, in their own precision. Convolutions do too:
 the builder gives them results in float32, and says so.

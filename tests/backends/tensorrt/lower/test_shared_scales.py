@@ -158,6 +158,50 @@ def test_weights_with_one_scale_keep_it(tmp_path):
     assert [use.node.op_type for use in found["to_q"].outputs[0].uses()] == ["Add"]
 
 
+def test_a_layer_that_reads_two_inputs_has_one_scale_with_all_that_read_them(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(160, 160), nn.Linear(160, 160)
+            with torch.no_grad():
+                self.two.weight *= 9
+
+        def forward(self, x):
+            return self.one(x) * self.one(torch.tanh(x)) + self.two(torch.tanh(x))
+
+    x = torch.randn(1, 8, 160)
+    artifact, _ = lowered(Twice, tmp_path, x)
+    found = [one for one in artifact.model.graph if one.op_type == "MatMul"]
+    weights = {one.inputs[1].producer().inputs[0].name for one in found}
+
+    assert (len(found), weights) == (3, {"one.weight", "two.weight"})
+    assert len({one.inputs[1].producer().inputs[1].name for one in found}) == 1
+    assert artifact.lockstep({"x": x})[0].worst[1] >= 45
+
+
+def test_a_weight_that_another_layer_reads_in_float_keeps_its_scales_there(tmp_path):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(160, 160, bias=False)
+
+        def forward(self, x):
+            return self.one(x) + self.one(torch.tanh(x))
+
+    graph, _ = graph_of(Half, {"x": torch.randn(1, 8, 160)})
+    first, second = (site.key for site in sites(graph))
+    plan = resolved(graph, lambda site: INT8S if site.key == first else (INT8S[0], None))
+    plan = replace(plan, components=(SimpleNamespace(component="block", becomes="float16"),))
+    made = insert(graph, sites(graph), BACKEND.place(graph, sites(graph), plan, FixedRanges()))
+    lower(made, FloatTypes("float16"), PROFILE, tmp_path)
+    artifact = Lowered(made, tmp_path)
+    found = [one for one in artifact.model.graph if one.op_type == "MatMul"]
+
+    assert first != second
+    assert sorted(len(scale_of(one).shape) for one in found) == [0, 1]
+    assert artifact.lockstep({"x": torch.randn(1, 8, 160)})[0].worst[1] >= 45
+
+
 def test_a_channel_of_zeros_does_not_count_and_a_small_one_keeps_its_value(tmp_path):
     class Uneven(nn.Module):
         def __init__(self):

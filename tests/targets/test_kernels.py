@@ -85,6 +85,16 @@ def test_forms_that_differ(op, weights, inputs, onnxruntime, openvino):
     assert form("openvino", op, weights, inputs) == openvino
 
 
+def test_tensorrt_has_scales_of_tokens_in_front_of_linear_layers_alone():
+    for target in (
+        one for one in list_targets() if load_target(one).runtime.startswith("tensorrt")
+    ):
+        assert form(target, "linear", W8, TOKEN) == "decomposed", target
+        assert form(target, "linear", W4, TOKEN) == "refused", target
+        assert form(target, "conv2d", W8, TOKEN) == "refused", target
+        assert form(target, "qk", None, TOKEN) == "refused", target
+
+
 @pytest.mark.parametrize("target", CPUS)
 @pytest.mark.parametrize("op", ["conv2d", "linear", "qk"])
 def test_groups_of_timesteps_are_decomposed(target, op):
@@ -112,7 +122,7 @@ def test_blocks_that_do_not_divide():
         ("linear", U8, None, "weights are symmetric"),
         ("linear", Weights(dtype="int8", granularity="block", block=32), None, "those of channels"),
         ("linear", W8, ASYMMETRIC, "inputs are symmetric"),
-        ("linear", W8, TOKEN, "one for each tensor"),
+        ("conv2d", W8, TOKEN, "one for each tensor"),
         ("pv", None, Inputs(dtype="float8_e4m3fn"), "in a component of sixteen bits"),
         ("add", None, ASYMMETRIC, "inputs are symmetric"),
         ("linear", Weights(dtype="palette4", granularity="tensor"), None, "table"),

@@ -178,11 +178,12 @@ def _comes_from_convolution(each: Quantizer) -> bool:
 
 
 def _quantized_product(value: ir.Value | None) -> bool:
-    """Whether a value is made by a quantized product, its bias added or not."""
+    """Whether a value is made by a quantized product, multiplied by channel and its bias added or not."""
     node = None if value is None else value.producer()
-    if node is not None and node.op_type == "Add":
-        inner = [each for each in node.inputs if constant_of(each) is None]
-        node = inner[0].producer() if len(inner) == 1 and inner[0] is not None else None
+    for kind in ("Add", "Mul"):
+        if node is not None and node.op_type == kind:
+            inner = [each for each in node.inputs if constant_of(each) is None]
+            node = inner[0].producer() if len(inner) == 1 and inner[0] is not None else None
     if node is None or node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
         return False
     return all(operand(each).dequantizer is not None for each in node.inputs[:2])

@@ -113,3 +113,22 @@ def test_older_versions_do_not_read_blocks_of_floats(model, versions, rules):
     facts = DeviceFacts(VersionRange.parse(versions), block_cases.BLACKWELL.compute_capability)
 
     assert set(broken(model, facts)) == rules
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        placement_cases.half_product(scales=(32,), data="bfloat16"),
+        placement_cases.half_product(scales=(32,), data="float"),
+        placement_cases.half_product("int4", scales=(32,), node="MatMul(x, k)"),
+    ],
+    ids=["bfloat16", "float32", "weights alone"],
+)
+def test_scales_of_channels_are_right_where_no_half_holds_sums_of_integers(model):
+    assert faults(model, "raw-sum") == []
+
+
+def test_a_product_by_channel_and_its_bias_are_seen_through_to_the_skip_connection():
+    model = placement_cases.skip(quantizes_skip=False, ratios=True)
+
+    assert broken(model) == ["residual"]

@@ -214,6 +214,8 @@ class Negotiation:
                 self.macs,
                 self.site.head,
                 self.storage,
+                self.site.keys,
+                self.site.kernel,
             )
             for _, scheme in schemes
         ]

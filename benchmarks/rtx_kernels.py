@@ -27,6 +27,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import ml_dtypes
@@ -176,9 +177,7 @@ def linear_of_tokens(weights: str) -> bytes:
     """A linear operation whose input is divided by the largest value of each row before one constant scale."""
     model = Model()
     value = model.input(128, 256)
-    largest = model.node(
-        "ReduceMax", model.node("Abs", value), model.sizes(-1), keepdims=1
-    )
+    largest = model.node("ReduceMax", model.node("Abs", value), model.sizes(-1), keepdims=1)
     largest = model.node("Max", largest, model.constant(1e-4))
     value = model.rounded(model.node("Div", value, largest), "int8", scale=1 / 127)
     weight = model.weight(weights, (256, 192), axis=None)
@@ -194,9 +193,7 @@ def linear_nvfp4(*, inputs: bool = True) -> bytes:
 
     def dequantized(elements: str, scales: str, axis: int, name: str) -> str:
         narrow = model.node("DequantizeLinear", scales, scale)
-        wide = model.node(
-            "DequantizeLinear", elements, narrow, name=name, axis=axis, block_size=16
-        )
+        wide = model.node("DequantizeLinear", elements, narrow, name=name, axis=axis, block_size=16)
         return model.node("Cast", wide, to=_CODES[model.floats])
 
     if inputs:
@@ -324,9 +321,7 @@ def attention(
     if masked:
         scores = model.node("Add", scores, model.input(1, 1, queries, keys))
     weights = model.node("Softmax", scores, name="softmax", axis=-1)
-    mixed = product(
-        operand(weights, 1 / _RANGE.get(kind, 1)), operand(value, 0.02), "product"
-    )
+    mixed = product(operand(weights, 1 / _RANGE.get(kind, 1)), operand(value, 0.02), "product")
     joined = model.node("Transpose", mixed, perm=[0, 2, 1, 3])
     result = model.node("Reshape", joined, model.sizes(1, queries, heads * head))
     return model.made(model.rounded(result, kind) if kind and quantizes_result else result)
@@ -585,7 +580,7 @@ def main() -> int:
     parser.add_argument("subjects", nargs="*", help=f"of {', '.join(subjects)}; all without")
     parser.add_argument("--only", default="", help="rows whose words hold this")
     parser.add_argument("--capabilities", nargs="+", default=CAPABILITIES, choices=CAPABILITIES)
-    parser.add_argument("--json", help="a file for the cells and the reasons")
+    parser.add_argument("--json", type=Path, help="a file for the cells and the reasons")
     parser.add_argument("--lines", action="store_true", help="print the layers too")
     chosen = parser.parse_args()
     found: dict[str, dict[str, dict[str, str]]] = {}
@@ -608,8 +603,7 @@ def main() -> int:
     for reason, number in reasons.items():
         print(f"{number}. {reason}")
     if chosen.json:
-        with open(chosen.json, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
+        chosen.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
     return 0
 
 

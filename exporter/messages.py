@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import IO, Any
 
 from qdx.exporter import errors
-from qdx.exporter.errors import InternalError, InvalidInput, QdxError
+from qdx.exporter.errors import InternalError, InvalidInput, QdxError, Refusal, TargetRefusal
 from qdx.exporter.strict_json import dump_json, parse_json
 
 __all__ = ["error_message", "error_of", "read_message", "write_message"]
@@ -34,7 +35,17 @@ def read_message(stream: IO[bytes]) -> dict[str, Any] | None:
 def error_message(error: QdxError) -> dict[str, Any]:
     """An error as a message."""
     hint = None if error.hint is None else _readable(error.hint)
-    return {"error": type(error).__name__, "message": _readable(error.message), "hint": hint}
+    message: dict[str, Any] = {
+        "error": type(error).__name__,
+        "message": _readable(error.message),
+        "hint": hint,
+    }
+    if isinstance(error, TargetRefusal):
+        message["refusals"] = [
+            {key: _readable(value) for key, value in asdict(refusal).items() if value is not None}
+            for refusal in error.refusals
+        ]
+    return message
 
 
 def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
@@ -46,9 +57,13 @@ def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
     """
     if "error" not in message:
         return None
-    kind = getattr(errors, str(message["error"]), InternalError)
+    kind: type[QdxError] = getattr(errors, str(message["error"]), InternalError)
     assert issubclass(kind, QdxError)
-    return kind(f"{place}{message['message']}", hint=message["hint"])
+    words = f"{place}{message['message']}"
+    if kind is TargetRefusal:
+        refusals = tuple(Refusal(**refusal) for refusal in message.get("refusals", ()))
+        return TargetRefusal(words, refusals=refusals, hint=message["hint"])
+    return kind(words, hint=message["hint"])
 
 
 def _readable(text: str) -> str:

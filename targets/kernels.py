@@ -82,7 +82,9 @@ class Kernel(StrictModel):
     input_symmetric: bool | None = None
     head_multiple: Annotated[int, Field(ge=1)] = 1
     head_limit: Annotated[int, Field(ge=1)] | None = None
-    heads: Annotated[tuple[Annotated[int, Field(ge=1)], ...], _Loose, Field(min_length=1)] | None = None
+    heads: (
+        Annotated[tuple[Annotated[int, Field(ge=1)], ...], _Loose, Field(min_length=1)] | None
+    ) = None
     keys_least: Annotated[int, Field(ge=0)] = 0
     keys_limit: Annotated[int, Field(ge=1)] | None = None
     storage: Annotated[tuple[FloatDtype, ...], _Loose, Field(min_length=1)] | None = None

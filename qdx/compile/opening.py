@@ -43,27 +43,38 @@ def check_opens(
         What could not be checked, a line each.
 
     Raises:
-        TargetRefusal: The runtime cannot open it, or ended while it tried.
+        TargetRefusal: The runtime cannot open it, refuses operations of it, or ended while it tried.
     """
     try:
         if isinstance(backend, Tries):
-            _try_open(profile, artifact, usual_shapes(graph))
-        else:
-            backend.open(artifact, dict(profile.options))
-    except TargetRefusal as error:  # of what takes the runtime's place on this machine
-        return (f"`{graph.where}`: was not opened here: {error.message}",)
+            unchecked = _try_open(profile, artifact, usual_shapes(graph))
+            return tuple(f"`{graph.where}`: {line}" for line in unchecked)
+        return _opened(graph, artifact, backend, profile)
+    except TargetRefusal as error:
+        words = f"`{graph.where}`: {error.message}"
+        raise TargetRefusal(words, refusals=error.refusals, hint=error.hint) from error
     except InvalidBundle as error:
         words = f"{profile.runtime} cannot open what was written: {_in_one_line(error.message)}"
         raise _refusal(graph, words) from error
     except _Ended as error:
         words = f"{profile.runtime} {error} while it opened what was written"
         raise _refusal(graph, words) from error
+
+
+def _opened(
+    graph: Graph, artifact: Path, backend: Backend, profile: TargetProfile
+) -> tuple[str, ...]:
+    """Opens an artifact as it is opened to run it."""
+    try:
+        backend.open(artifact, dict(profile.options))
+    except TargetRefusal as error:  # of what takes the runtime's place on this machine
+        return (f"`{graph.where}`: was not opened here: {error.message}",)
     return ()
 
 
 def _try_open(
     profile: TargetProfile, artifact: Path, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+) -> tuple[str, ...]:
     """Opens an artifact in the process that is kept for it, and again in a fresh one where that ends.
 
     A process that has opened others may end of what they left behind: only a fresh one tells of this artifact.
@@ -71,11 +82,11 @@ def _try_open(
     opener = _process()
     is_fresh = opener.answered == 0
     try:
-        opener.try_open(profile.runtime, artifact, profile.options, shapes)
+        return opener.try_open(profile.runtime, artifact, profile.options, shapes)
     except _Ended:
         if is_fresh:
             raise
-        _process().try_open(profile.runtime, artifact, profile.options, shapes)
+        return _process().try_open(profile.runtime, artifact, profile.options, shapes)
 
 
 def usual_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
@@ -137,8 +148,8 @@ class _Opener:
         artifact: Path,
         options: Mapping[str, str],
         shapes: Mapping[str, tuple[int, ...]],
-    ) -> None:
-        """Opens an artifact there.
+    ) -> tuple[str, ...]:
+        """Opens an artifact there; returns what could not be checked, a line each.
 
         Raises:
             QdxError: As it was raised there.
@@ -165,6 +176,7 @@ class _Opener:
         error: QdxError | None = error_of(answer)
         if error is not None:
             raise error
+        return tuple(answer["unchecked"])
 
     def forget(self) -> None:
         """Leaves it to the process that this one is a fork of."""

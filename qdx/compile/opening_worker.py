@@ -35,12 +35,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(backend, Tries):
             raise InternalError(f"`{request['runtime']}` tries nothing")
         shapes = {name: tuple(sizes) for name, sizes in request["shapes"].items()}
-        backend.try_open(Path(request["artifact"]), request["options"], shapes)
+        unchecked = backend.try_open(Path(request["artifact"]), request["options"], shapes)
     except QdxError as error:
         return error_message(error)
     except Exception as error:  # noqa: BLE001 - a runtime may raise anything
         return error_message(InvalidBundle(f"{type(error).__name__}: {first_line(error)}"))
-    return {"opened": True}
+    return {"opened": True, "unchecked": list(unchecked)}
 
 
 if __name__ == "__main__":

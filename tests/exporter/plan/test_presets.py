@@ -223,8 +223,14 @@ def test_w8a8_rounds_no_inputs_of_convolutions_for_turing_which_has_no_8_bit_con
     convolution = whole.site("unet.forward", "down_blocks.0.conv")
     linear = whole.site("unet.forward", "mid_block.ff")
 
-    assert (convolution.form, convolution.inputs, convolution.weights.dtype) == ("stored", None, "int8")
-    assert "there is no 8-bit convolution for Turing" in {c.why.partition(",")[0] for c in convolution.chosen}
+    assert (convolution.form, convolution.inputs, convolution.weights.dtype) == (
+        "stored",
+        None,
+        "int8",
+    )
+    assert "there is no 8-bit convolution for Turing" in {
+        c.why.partition(",")[0] for c in convolution.chosen
+    }
     assert (linear.form, linear.inputs.dtype) == ("native", "int8")
 
 

@@ -195,7 +195,9 @@ class _Crossing(nn.Module):
         return nn.functional.scaled_dot_product_attention(query, y, y)
 
 
-def test_attention_has_its_keys_and_a_convolution_its_kernel_before_and_after_it_is_opened() -> None:
+def test_attention_has_its_keys_and_a_convolution_its_kernel_before_and_after_it_is_opened() -> (
+    None
+):
     graph, _ = graph_of(_Crossing, {"x": torch.ones(2, 8, 4, 4), "y": torch.ones(2, 1, 7, 8)})
     opened = open_attention(graph, [s.key for s in sites(graph) if s.is_attention_product])
 

@@ -544,8 +544,8 @@ def _rows(
         yield Case(subject, what, model, classify)
 
 
-def compiled(model: bytes, capability: str) -> tuple[list[Layer], str]:
-    """The layers that a model becomes, or why there are none."""
+def compiled(model: bytes | Path, capability: str) -> tuple[list[Layer], str]:
+    """The layers that a model, or a file, becomes, or why there are none."""
     import tensorrt_rtx as trt
 
     lines: list[tuple[str, str]] = []
@@ -558,7 +558,8 @@ def compiled(model: bytes, capability: str) -> tuple[list[Layer], str]:
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model):
+    read = parser.parse_from_file(str(model)) if isinstance(model, Path) else parser.parse(model)
+    if not read:
         return [], f"parser: {parser.get_error(0).desc()}"
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -113,3 +113,20 @@ def test_older_versions_do_not_read_blocks_of_floats(model, versions, rules):
     facts = DeviceFacts(VersionRange.parse(versions), block_cases.BLACKWELL.compute_capability)
 
     assert set(broken(model, facts)) == rules
+
+
+@pytest.mark.parametrize(
+    ("rule", "model"),
+    [
+        ("int4-block", quantizer_cases.blocks(sizes=(4, 64), block=32)),
+        ("small-product", linear(sizes=(8, 64))),
+        ("residual", placement_cases.skip(quantizes_skip=False)),
+        ("float8-convolution", placement_cases.convolution(sizes=(64, 32, 3, 3), group=2)),
+        ("float8-convolution", placement_cases.convolution(sizes=(32, 16, 3, 3))),
+        ("float8-attention", placement_cases.attention("fp8", head=40)),
+        ("float8-attention", placement_cases.attention("fp8", number="float16")),
+    ],
+)
+def test_tensorrt_rtx_has_kernels_that_tensorrt_does_not_document(rule, model):
+    assert faults(model, rule)
+    assert faults(model, rule, placement_cases.ON_ADA) == []

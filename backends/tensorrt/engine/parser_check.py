@@ -37,7 +37,7 @@ def parser_note(flavour: Flavour) -> str:
         )
     return (
         f"NVIDIA's parser, that of TensorRT-RTX {version}, checks every file; which kernels "
-        f"{flavour.title} finds shows the build"
+        f"{flavour.title} finds for it, a build alone shows"
     )
 
 

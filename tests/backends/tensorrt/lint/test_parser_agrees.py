@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from qdx.backends.tensorrt.lint import RULES, Severity
-from tests.backends.tensorrt.lint.test_rules import CASES
 from tests.support.layers import ROOT
+from tests.support.lint_cases import CASES
 from tests.support.lint_parser_verdicts import DIFFERS, differs
 from tests.support.tensorrt_rtx import needs_rtx
 

@@ -10,17 +10,10 @@ import pytest
 from qdx.backends.tensorrt.lint import RULES, DeviceFacts, Severity, lint
 from qdx.backends.tensorrt.versions import VersionRange
 from tests.support import lint_block_cases as block_cases
-from tests.support import lint_operator_cases as operator_cases
 from tests.support import lint_placement_cases as placement_cases
 from tests.support import lint_quantizer_cases as quantizer_cases
+from tests.support.lint_cases import CASES
 from tests.support.lint_models import broken, faults, linear
-
-CASES = {
-    **quantizer_cases.CASES,
-    **operator_cases.CASES,
-    **placement_cases.CASES,
-    **block_cases.CASES,
-}
 
 
 def test_every_rule_has_cases():

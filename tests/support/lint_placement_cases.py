@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from qdx.backends.tensorrt.flavour import RTX
 from qdx.backends.tensorrt.lint import DeviceFacts
 from tests.support.lint_models import constant, linear, model_of, quantized
 
+ON_ADA = DeviceFacts(RTX.supported, (8, 9), flavour=RTX)
+"""TensorRT-RTX."""
 ROUND_TRIP = "{1} = QuantizeLinear({0}, s, z)\n{2} = DequantizeLinear({1}, s, z)\n"
 
 
@@ -180,6 +183,7 @@ CASES = {
             (convolution(sizes=(32, 32, 7, 7)), "a kernel of 49 numbers"),
             (convolution(sizes=(32, 16, 3, 3)), "16 channels, expected more than 16"),
             (convolution(sizes=(64, 32, 3, 3), group=2), "in groups"),
+            (convolution(sizes=(32, 32, 7, 7)), "a kernel of 49 numbers", ON_ADA),
         ],
     ),
     "int8-attention": (
@@ -187,6 +191,8 @@ CASES = {
         [
             (attention(tokens="4096"), "attention over 4096 tokens"),
             (attention(tokens="n"), "an open number of tokens"),
+            (attention(head=40), "heads of 40 in int8, expected 16, 32, 64"),
+            (attention(tokens="513"), "attention over 513 tokens", ON_ADA),
         ],
     ),
     "float8-attention": (
@@ -195,6 +201,8 @@ CASES = {
             (attention("fp8", head=40), "heads of 40 in FP8"),
             (attention("fp8", factor="b = Mul(a, f)"), "scaled behind the product"),
             (attention("fp8", number="float16"), "adds up in FLOAT16, expected FLOAT"),
+            (attention("fp8", head=272), "heads of 272 in FP8, expected at most 256", ON_ADA),
+            (attention("fp8", tokens="31"), "attention over 31 keys in FP8, expected at least 32", ON_ADA),
         ],
     ),
     "softmax-scale": (

@@ -125,6 +125,9 @@ def test_a_product_by_channel_and_its_bias_are_seen_through_to_the_skip_connecti
     model = placement_cases.skip(quantizes_skip=False, ratios=True)
 
     assert broken(model) == ["residual"]
+
+
+@pytest.mark.parametrize(
     ("rule", "model"),
     [
         ("int4-block", quantizer_cases.blocks(sizes=(4, 64), block=32)),

@@ -91,14 +91,18 @@ def command(
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
     # All of this is checked before anything heavy is imported.
+    from qdx.backends.registry import find_backend
     from qdx.bundle.writer import BundleWriter
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model, check_ranges
+    from qdx.compile.engines import check_build_option
     from qdx.exporter.plan import load_plan
     from qdx.targets import load_target
     from qdx.targets.layouts import load_layout
 
     profile = load_target(target)
+    build = False if no_build else None
+    check_build_option(find_backend(profile.runtime), profile, build=build)
     load_plan(plan)
     cache = open_cache(no_cache=no_cache)
     if layout is not None:
@@ -132,7 +136,7 @@ def command(
             cache=cache,
             fresh=fresh,
             force=force,
-            build=False if no_build else None,
+            build=build,
             progress=progress,
         )
     emit(result, as_json=as_json, text="\n".join(result.methods))

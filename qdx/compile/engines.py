@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["Engines", "build_all", "built_engines", "check_engines", "engine_notes"]
+__all__ = [
+    "Engines",
+    "build_all",
+    "built_engines",
+    "check_build_option",
+    "check_engines",
+    "engine_notes",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,27 @@ def build_all(
     return Engines(records, warnings, timing_cache)
 
 
+def check_build_option(backend: Backend, profile: TargetProfile, *, build: bool | None) -> None:
+    """Refuses a word about engines for a target whose exports build none.
+
+    Args:
+        backend: The target's, which need not be installed.
+        profile: The target.
+        build: What was asked for; None for what the target does.
+
+    Raises:
+        UsageError: Engines were asked for, or forbidden.
+    """
+    if build is None or (isinstance(backend, Builds) and backend.builds_anywhere):
+        return
+    option = "--build" if build else "--no-build"
+    later = "; `qdx build` builds them" if isinstance(backend, Builds) else ""
+    raise UsageError(
+        f"{option}: an export for target `{profile.name}` builds no engines",
+        hint=f"leave it out{later}",
+    )
+
+
 def check_engines(
     backend: Backend, profile: TargetProfile, *, build: bool | None
 ) -> tuple[Builds | None, dict[str, str]]:
@@ -87,18 +115,10 @@ def check_engines(
 
     Raises:
         RuntimeMissing: The builder is not installed.
-        UsageError: It was asked for, or forbidden, for a target whose exports build none.
+        UsageError: As `check_build_option` raises it.
     """
-    if not isinstance(backend, Builds) or not backend.builds_anywhere:
-        if build is None:
-            return None, {}
-        option = "--build" if build else "--no-build"
-        raise UsageError(
-            f"{option}: an export for target `{profile.name}` builds no engines",
-            hint="leave it out"
-            + ("; `qdx build` builds them" if isinstance(backend, Builds) else ""),
-        )
-    if build is False:
+    check_build_option(backend, profile, build=build)
+    if build is False or not isinstance(backend, Builds) or not backend.builds_anywhere:
         return None, {}
     try:
         versions = backend.check_build((), 0)

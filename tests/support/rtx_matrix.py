@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from qdx.backends.tensorrt.engine.produce import digests, read_recipe
 from qdx.backends.tensorrt.engine.record import EngineRecord
 from qdx.bundle.resolution import record_of
 from qdx.calibration.record import needs_ranges, record_ranges
+from qdx.compile.export import _planned
 from qdx.compile.lowering import Job, lower_all
 from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.plan import load_plan
 from qdx.exporter.progress import SILENT
 from qdx.source.pipeline import TracedPipeline, trace_pipeline
-from qdx.source.planned import PlannedGraphs, plan_graphs
+from qdx.source.planned import PlannedGraphs
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets import TargetProfile, list_targets, load_target
 
@@ -44,7 +45,7 @@ class Cell:
 
 
 def cells(
-    model: Path, call: dict[str, Any], folder: Path, plans: Sequence[str] = PLANS
+    model: Path, call: dict[str, Any], folder: Path, wanted: Collection[tuple[str, str]]
 ) -> Iterator[Cell]:
     """Builds the engines of a model for each plan and target.
 
@@ -52,16 +53,16 @@ def cells(
         model: The pipeline's folder.
         call: Of the pipeline.
         folder: Takes the files.
-        plans: Presets.
+        wanted: Targets, each with a plan.
     """
     source = trace_pipeline(model, call)
     done: dict[tuple[str, ...], EngineRecord] = {}
-    for plan in plans:
+    for plan in dict.fromkeys(plan for _, plan in wanted):
         groups: dict[str, list[tuple[TargetProfile, PlannedGraphs]]] = {}
-        for name in TARGETS:
+        for name in (target for target, own in wanted if own == plan):
             profile = with_exact_timesteps(load_target(name), source.skeleton, source.captured)[0]
             try:
-                planned = plan_graphs(source, load_plan(plan), profile)
+                planned = _planned(source, load_plan(plan), profile)
             except TargetRefusal as refused:
                 yield Cell(plan, name, str(refused))
                 continue

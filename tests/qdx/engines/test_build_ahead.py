@@ -17,6 +17,7 @@ from qdx.backends.tensorrt.engine.produce_ahead import BUILDER
 from qdx.bundle.reader import read_bundle
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, TargetRefusal, UsageError
 from tests.support.bundles import write
+from tests.support.layers import ROOT
 from tests.support.quantizing import files, run_command
 
 pytest.importorskip("tensorrt_rtx")
@@ -115,6 +116,23 @@ def test_where_exports_build_nothing_it_is_not_left_out_either(
     with pytest.raises(UsageError, match=f"{option}: an export for target `{target}`") as refused:
         qdx.export(smallest, target=target, plan="float16", output=tmp_path / "x", build=build)
     assert refused.value.hint == hint
+
+
+def test_the_command_says_so_before_it_imports_anything_heavy(tmp_path):
+    script = "import sys; from qdx.cli.main import run_command; status = run_command(sys.argv[1:]); print(status, 'torch' in sys.modules)"
+    command = [
+        "export",
+        "samples/shapes",
+        "--target",
+        "openvino",
+        "--no-build",
+        "-o",
+        tmp_path / "x",
+    ]
+    done = subprocess.run([sys.executable, "-c", script, *map(str, command)], capture_output=True, text=True, check=True, cwd=ROOT)  # fmt: skip
+
+    assert done.stdout == "2 False\n"
+    assert "--no-build: an export for target `openvino` builds no engines" in done.stderr
 
 
 def test_a_missing_builder_is_told_before_any_work(smallest, tmp_path, monkeypatch):

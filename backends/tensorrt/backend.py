@@ -313,13 +313,13 @@ class TensorRtBackend:
             InvalidBundle: The engine is there without its record, or the other way round.
             UsageError: An option is unknown, or has no such value.
         """
-        from qdx.backends.tensorrt.engine.load import run_options
+        from qdx.backends.tensorrt.engine.options import run_options
 
         wanted = options.get(_ENGINE)
         if wanted not in {None, "on", "off"}:
             raise UsageError(f"`{_ENGINE}`: got {quoted(wanted)}, expected on or off")
         own = {name: value for name, value in options.items() if name != _ENGINE}
-        run_options(own)  # an option that no engine has is one of nothing else either
+        run_options(own, self.flavour)  # an option that no engine has is one of nothing else either
         if wanted == "off" or not has_engine(folder):
             return None
         return own if wanted == "on" or self.runs_here() else None

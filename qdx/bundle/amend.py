@@ -58,7 +58,9 @@ def amend(bundle: Bundle, *, without: Collection[str] = ()) -> Iterator[Amendmen
                 _copy(bundle.path, record, writer.staging)
         amendment = Amendment(writer.staging)
         yield amendment
-        kept = bundle.manifest.model_dump(mode="json", by_alias=True, exclude={"files", SEAL})
+        kept = bundle.manifest.model_dump(
+            mode="json", by_alias=True, exclude_unset=True, exclude={"files", SEAL}
+        )
         writer.commit({**kept, "versions": _merged(kept["versions"], amendment.versions)})
 
 

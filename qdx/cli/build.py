@@ -39,7 +39,7 @@ def command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build the engines of a bundle: for `tensorrt` targets on the machine that runs them, for RTX ones on any."""
+    """Build the engines of a bundle for a target such as `tensorrt`, where it runs; or `rtx-ada`, anywhere."""
     from qdx.bundle.no_bundle import check_is_bundle
 
     check_is_bundle(bundle)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from qdx.backends.capabilities import Built
-from qdx.backends.tensorrt.engine.blame import blame
 from qdx.backends.tensorrt.engine.produce import digests, read_recipe, write_record
 from qdx.backends.tensorrt.engine.record import ENGINE_NAME, LAYERS_NAME, RECORD_NAME, EngineRecord
 from qdx.backends.tensorrt.flavour import Flavour
@@ -109,6 +108,8 @@ def _compiled(folder: Path, model: Path, recipe: BuildRecipe) -> dict[str, Any]:
             else "leave the component out: name the others with --components, it then runs in PyTorch",
         ) from ended
     except TargetRefusal as refused:
+        from qdx.backends.tensorrt.engine.blame import blame
+
         found = blame(refused.refusals, read_model(model), folder.name, recipe.builder)
         raise TargetRefusal(
             f"{quoted(folder.name)}: {refused.message}",

@@ -349,6 +349,7 @@ class Exported:
     omitted: dict[str, str] = field(default_factory=lambda: {"safety_checker": "runs on pictures"})
     left_out: tuple[str, ...] = ("text_encoder",)
     notes: tuple = ("no openvino_tokenizer.xml",)
+    engines: dict[str, object] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -390,6 +391,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "lora": [],
                 "lora_ready": None,
                 "force": True,
+                "build": None,
                 "progress": PROGRESS,
                 "cache": None,
                 "fresh": False,

@@ -1,0 +1,115 @@
+"""Every plan on every target of TensorRT-RTX for one model: traced once, lowered once for all targets that get the same files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qdx.backends.registry import find_backend
+from qdx.backends.tensorrt.engine.produce import digests, read_recipe
+from qdx.backends.tensorrt.engine.record import EngineRecord
+from qdx.bundle.resolution import record_of
+from qdx.calibration.record import needs_ranges, record_ranges
+from qdx.compile.lowering import Job, lower_all
+from qdx.exporter.errors import TargetRefusal
+from qdx.exporter.plan import load_plan
+from qdx.exporter.progress import SILENT
+from qdx.source.pipeline import TracedPipeline, trace_pipeline
+from qdx.source.planned import PlannedGraphs, plan_graphs
+from qdx.source.timesteps import with_exact_timesteps
+from qdx.targets import TargetProfile, list_targets, load_target
+
+TARGETS = tuple(name for name in list_targets() if load_target(name).runtime == "tensorrt-rtx")
+PLANS = ("float16", "w8", "w4", "w8a8", "fp8", "nvfp4")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A plan on a target.
+
+    Attributes:
+        plan: The preset.
+        target: The target.
+        refused: Why the plan cannot be had; empty where it can.
+        engines: What is on record of each engine, by its folder.
+    """
+
+    plan: str
+    target: str
+    refused: str = ""
+    engines: Mapping[str, EngineRecord] | None = None
+
+
+def cells(
+    model: Path, call: dict[str, Any], folder: Path, plans: Sequence[str] = PLANS
+) -> Iterator[Cell]:
+    """Builds the engines of a model for each plan and target.
+
+    Args:
+        model: The pipeline's folder.
+        call: Of the pipeline.
+        folder: Takes the files.
+        plans: Presets.
+    """
+    source = trace_pipeline(model, call)
+    done: dict[tuple[str, ...], EngineRecord] = {}
+    for plan in plans:
+        groups: dict[str, list[tuple[TargetProfile, PlannedGraphs]]] = {}
+        for name in TARGETS:
+            profile = with_exact_timesteps(load_target(name), source.skeleton, source.captured)[0]
+            try:
+                planned = plan_graphs(source, load_plan(plan), profile)
+            except TargetRefusal as refused:
+                yield Cell(plan, name, str(refused))
+                continue
+            same = json.dumps(record_of(planned.resolved)).replace(name, "TARGET")
+            groups.setdefault(same, []).append((profile, planned))
+        for number, group in enumerate(groups.values()):
+            place = folder / f"{plan}-{number}"
+            yield from _built(source, plan, group, call, place, done)
+
+
+def _built(
+    source: TracedPipeline,
+    plan: str,
+    group: Sequence[tuple[TargetProfile, PlannedGraphs]],
+    call: dict[str, Any],
+    folder: Path,
+    done: dict[tuple[str, ...], EngineRecord],
+) -> Iterator[Cell]:
+    """Lowers for the first target of a group and builds for each; engines of the same files for the same devices once."""
+    profile, planned = group[0]
+    backend = find_backend(profile.runtime)
+    folder.mkdir()
+    ranges = None
+    if needs_ranges(planned.resolved):
+        ranges = record_ranges(source, load_plan(plan), call, planned=planned, choices=profile.choices, workers=1)  # fmt: skip
+    entries, _ = lower_all(Job(source, planned, ranges, {}, profile, backend), folder, SILENT)
+    folders = [one["folder"] for entry in entries.values() for one in entry["methods"].values()]
+    for other, _ in group:
+        engines = {}
+        for name in folders:
+            part = folder / name
+            recipe = read_recipe(part).model_copy(
+                update={"compute_capabilities": other.compile_for}
+            )
+            (part / "build.json").write_bytes(recipe.to_json())
+            found = {path: digest for path, digest in digests(part).items() if path.startswith(("model", "build"))}  # fmt: skip
+            key = tuple(f"{path} {digest}" for path, digest in sorted(found.items()))
+            if key not in done:
+                done[key] = backend.build_engine(part, timing_cache=b"", device=0).record
+                for file in backend.engine_files:
+                    (part / file).unlink()
+            engines[name] = done[key]
+        yield Cell(plan, other.name, "", engines)
+
+
+def smaller(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of two steps."""
+    return {**call, "num_inference_steps": 2}
+
+
+__all__ = ["PLANS", "TARGETS", "Cell", "cells", "smaller"]

@@ -147,7 +147,7 @@ class Tries(Protocol):
         folder: Path,
         options: Mapping[str, str],
         shapes: Mapping[str, tuple[int, ...]],
-    ) -> None:
+    ) -> tuple[str, ...]:
         """Opens a folder that `lower` wrote, as far as the runtime can refuse it.
 
         Args:
@@ -155,8 +155,12 @@ class Tries(Protocol):
             options: The runtime's own option names.
             shapes: Sizes of a usual call, by the artifact's inputs; empty where all are fixed, or are not known.
 
+        Returns:
+            What could not be checked here, a line each.
+
         Raises:
             InvalidBundle: The runtime cannot open it.
+            TargetRefusal: It refuses operations of it, each by its node.
             UsageError: An option is unknown to the runtime.
         """
 

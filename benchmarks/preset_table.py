@@ -29,8 +29,8 @@ from qdx.targets import TargetProfile, list_targets, load_target
 MODELS: Final = (*SAMPLES, *TINY)
 _HEAD: Final = """# Presets and targets
 
-What becomes of every preset on every target, for the samples and tiny pipelines of six families: `yes` where the plan
-resolves and can be exported, else the number of the reason below. `python -m benchmarks.preset_table -o docs/presets.md`
+What becomes of every preset on every target, for the samples and tiny pipelines of six families: a target is a row, a preset
+a column; `yes` where the plan resolves and can be exported, else the number of the reason below. `python -m benchmarks.preset_table -o docs/presets.md`
 makes this page; `qdx plan show PRESET --model MODEL --target TARGET` tells the same of one, operation by operation.
 """
 Sites = Mapping[str, Sequence[Site]]
@@ -46,18 +46,18 @@ def section(name: str, model: Path, call: dict[str, Any]) -> str:
         with_exact_timesteps(load_target(one), source.skeleton, source.captured)[0]
         for one in targets
     ]
-    found = [_sites(source, profile, traced) for profile in profiles]
     rows = []
-    for preset in list_presets():
+    for profile in profiles:
+        sites = _sites(source, profile, traced)
         cells = []
-        for profile, sites in zip(profiles, found, strict=True):
+        for preset in list_presets():
             reason = refusal(preset, source, profile, sites)
             cells.append(str(reasons.setdefault(reason, len(reasons) + 1)) if reason else "yes")
-        rows.append([f"`{preset}`", *cells])
+        rows.append([f"`{profile.name}`", *cells])
     return "\n".join([
         f"\n## {name}\n",
-        _row(["Preset", *(f"`{one}`" for one in targets)]),
-        _row(["---"] * (len(targets) + 1)),
+        _row(["Target", *(f"`{one}`" for one in list_presets())]),
+        _row(["---"] * (len(list_presets()) + 1)),
         *map(_row, rows),
         "",
         *(f"{number}. {reason}" for reason, number in reasons.items()),

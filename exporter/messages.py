@@ -55,7 +55,7 @@ def error_of(message: Mapping[str, Any], *, place: str = "") -> QdxError | None:
     """
     if "error" not in message:
         return None
-    kind = getattr(errors, str(message["error"]), InternalError)
+    kind: type[QdxError] = getattr(errors, str(message["error"]), InternalError)
     assert issubclass(kind, QdxError)
     words = f"{place}{message['message']}"
     if kind is TargetRefusal:

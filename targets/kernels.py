@@ -52,8 +52,13 @@ class Kernel(StrictModel):
         inputs: Types of the inputs; `float32` where they are not quantized.
         input_granularity: What shares a scale of the inputs; `timestep` for groups of timesteps.
         input_symmetric: Whether the inputs are symmetric.
+        whole_channels: Blocks are as long as a channel of the weight, so that there is one scale for each.
+        kernel_limit: The most numbers that a convolution reads of each channel.
         head_multiple: What must divide the channels of attention's heads.
         head_limit: The most channels of a head.
+        heads: Channels of a head, one by one.
+        keys_least: The fewest keys that each query meets.
+        keys_limit: The most keys.
         storage: Types of the component's float weights.
         stored: Type that holds the weight, where it is wider than the asked one.
         scales: Type that holds scales of weights: `float32`, or `storage` for that of the component's float
@@ -70,11 +75,18 @@ class Kernel(StrictModel):
     weight_symmetric: bool | None = None
     weight_tables: TableDtypes | None = None
     whole_blocks: bool = False
+    whole_channels: bool = False
+    kernel_limit: Annotated[int, Field(ge=1)] | None = None
     inputs: InputsDtypes | None = None
     input_granularity: InputsGranularities | None = None
     input_symmetric: bool | None = None
     head_multiple: Annotated[int, Field(ge=1)] = 1
     head_limit: Annotated[int, Field(ge=1)] | None = None
+    heads: (
+        Annotated[tuple[Annotated[int, Field(ge=1)], ...], _Loose, Field(min_length=1)] | None
+    ) = None
+    keys_least: Annotated[int, Field(ge=0)] = 0
+    keys_limit: Annotated[int, Field(ge=1)] | None = None
     storage: Annotated[tuple[FloatDtype, ...], _Loose, Field(min_length=1)] | None = None
     stored: Literal["int8", "uint8"] | None = None
     scales: Literal["float32", "storage"] = "float32"
@@ -99,8 +111,8 @@ class Kernel(StrictModel):
         """Whether the row speaks of a request."""
         return (
             request.op in self.op
-            and request.head % self.head_multiple == 0
-            and (self.head_limit is None or request.head <= self.head_limit)
+            and self._carries_attention(request)
+            and _within(request.kernel, self.kernel_limit)
             and _holds(self.storage, request.storage)
             and self._carries_weights(request)
             and self._carries_inputs(request)
@@ -111,11 +123,25 @@ class Kernel(StrictModel):
         return (
             set(other.op) <= set(self.op)
             and other.head_multiple % self.head_multiple == 0
-            and (self.head_limit is None or self.head_limit >= (other.head_limit or math.inf))
+            and _reaches(self.head_limit, other.head_limit)
+            and (self.heads is None or set(other.heads or (0,)) <= set(self.heads))
+            and other.keys_least >= self.keys_least
+            and _reaches(self.keys_limit, other.keys_limit)
+            and _reaches(self.kernel_limit, other.kernel_limit)
             and (not self.whole_blocks or other.whole_blocks)
+            and (not self.whole_channels or other.whole_channels)
             and self.weight_symmetric in {None, other.weight_symmetric}
             and self.input_symmetric in {None, other.input_symmetric}
             and all(_includes(getattr(self, column), getattr(other, column)) for column in _COLUMNS)
+        )
+
+    def _carries_attention(self, request: Request) -> bool:
+        return (
+            request.head % self.head_multiple == 0
+            and _within(request.head, self.head_limit)
+            and (self.heads is None or request.head in self.heads)
+            and request.keys >= self.keys_least
+            and _within(request.keys, self.keys_limit)
         )
 
     def _carries_weights(self, request: Request) -> bool:
@@ -126,6 +152,8 @@ class Kernel(StrictModel):
             unscaled = self.weight_granularity is None and self.weight_tables is None
             return _holds(self.weights, dtype) and unscaled
         if self.whole_blocks and scheme.block and request.reduced % scheme.block:
+            return False
+        if self.whole_channels and not request.has_whole_channels:
             return False
         return (
             _holds(self.weights, scheme.dtype)
@@ -187,6 +215,15 @@ _COLUMNS: Final = (
 
 def _includes(column: tuple[str, ...] | None, other: tuple[str, ...] | None) -> bool:
     return column is None or (other is not None and set(other) <= set(column))
+
+
+def _within(value: int, limit: int | None) -> bool:
+    return limit is None or value <= limit
+
+
+def _reaches(limit: int | None, other: int | None) -> bool:
+    """Whether all that is within another limit is within this one."""
+    return limit is None or limit >= (other or math.inf)
 
 
 def _holds(column: tuple[str, ...] | None, value: str) -> bool:

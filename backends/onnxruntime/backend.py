@@ -61,13 +61,14 @@ class OnnxRuntimeBackend:
 
     def try_open(
         self, folder: Path, options: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    ) -> tuple[str, ...]:
         """Opens `model.onnx` as it stands: every operation then wants a kernel, and no weight is copied."""
         from qdx.backends.onnx.session import OnnxRuntimeRunner
 
         del shapes
         unchanged = {**options, **self.unoptimized_options(folder), _NO_COPIES: "1"}
         OnnxRuntimeRunner(folder / "model.onnx", unchanged)
+        return ()
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

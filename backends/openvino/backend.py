@@ -72,11 +72,12 @@ class OpenVinoBackend:
 
     def try_open(
         self, folder: Path, options: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    ) -> tuple[str, ...]:
         """Compiles `openvino_model.xml`; weights are laid out for its kernels at the first call alone."""
         from qdx.backends.openvino.run import OpenVinoRunner
 
         OpenVinoRunner(folder / "openvino_model.xml", options).compile(shapes)
+        return ()
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

@@ -104,14 +104,17 @@ class TensorRtBackend:
 
     def try_open(
         self, folder: Path, options: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
-        """Opens `model.onnx` in ONNX Runtime, for there is no engine yet; the rules of TensorRT are checked beside."""
+    ) -> tuple[str, ...]:
+        """Has NVIDIA's parser read `model.onnx`, and opens it in ONNX Runtime; its rules are checked as it is written."""
         from qdx.backends.onnx.session import OnnxRuntimeRunner
+        from qdx.backends.tensorrt.engine.parser_check import check_parsed
 
         del shapes
         self._run_options(folder, options)
         model = self._model(folder)
+        unchecked = check_parsed(model, self.flavour)
         OnnxRuntimeRunner(model, {**_LITERALLY, _NO_COPIES: "1"}, rewrite=_rewrite(model))
+        return unchecked
 
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
@@ -158,6 +161,8 @@ class TensorRtBackend:
         self, resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
     ) -> tuple[str, ...]:
         """A bundle is finished on another machine, or runs on one; and what is known of models that stand for engines."""
+        from qdx.backends.tensorrt.engine.parser_check import parser_note
+
         del resolved, exported
         if profile.layout.context_file is not None:
             from qdx.backends.tensorrt.engine.ep_context import context_note
@@ -169,7 +174,7 @@ class TensorRtBackend:
             "`qdx build` finishes the bundle on the machine with the GPU; without engines, ONNX Runtime computes what "
             "its files say"
         )
-        return (note,)
+        return tuple(filter(None, (note, parser_note(self.flavour))))
 
     def check(self, folder: Path, profile: TargetProfile) -> tuple[Finding, ...]:
         """Every rule, for the versions of the recipe and the devices of the target; and what a builder's log shows."""

@@ -2,7 +2,9 @@
 
 Inputs of weighted operations are quantized, right before them; TensorRT moves quantizers back over what commutes with
 them, and fuses one behind an operation into it. Everything is symmetric: activations by tensor, weights by channel or
-block, and both by block in blocks of floats. Operations with the same input share its quantizer, so q, k and v have one
+block, and both by block in blocks of floats. Where each token has a scale, it is divided by its largest magnitude first
+and the result multiplied by it, so that the quantizer between has one constant scale, as its kernel wants; the largest
+magnitude is one of the token's own numbers, and no type rounds it. Operations with the same input share its quantizer, so q, k and v have one
 scale. Nothing stands around norms, activation functions and softmax. Scales are numbers of the type that the component
 computes in, because a strongly typed network converts none.
 
@@ -41,6 +43,9 @@ def place(
 
 
 def _input(placed: PlacedInput) -> ActivationQuantization:
+    if placed.scheme.granularity == "token":
+        scale = choose_qparams(-1, 1, "int8", symmetric=True).scale
+        return ActivationQuantization("int8", scale, 0, token=True, peak=True)
     if not placed.scheme.calibrated:
         return activation_quantization(placed.segments, None, (), signed=True, symmetric=True)
     if placed.is_probabilities and placed.scheme.dtype == _FLOAT8:

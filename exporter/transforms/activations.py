@@ -107,7 +107,7 @@ def in_sixteen_bits(
     Raises:
         InvalidInput: The scale is too small or too large.
     """
-    if quantization.token or quantization.block_floats:
+    if (quantization.token and not quantization.peak) or quantization.block_floats:
         return quantization  # scales at run time, and one in float32
     scale = torch.tensor(quantization.scale, dtype=torch.float32).to(dtype).item()  # ties to even
     if not 0 < scale < math.inf:

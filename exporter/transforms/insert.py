@@ -32,6 +32,8 @@ aten, ops = torch.ops.aten, torch.ops.qdx
 
 _TOKEN_MAXIMUM: Final = 127.0
 _TOKEN_FLOOR: Final = 1e-12
+_PEAK_FLOOR: Final = 2.0**-14
+"""float16's least normal number, which no kernel takes for zero."""
 _BIAS: Final = 2
 """Argument index of the bias of linear operations and convolutions."""
 
@@ -119,7 +121,7 @@ class _Insertion:
             factor = chain.call(aten.index_select.default, self._table(quantization.groups.ratios), 0, group)  # fmt: skip
             value = chain.call(aten.div.Tensor, value, factor)
         elif quantization.token:
-            factor = _token_scale(chain, value)
+            factor = self._token_factor(chain, value, peak=quantization.peak)
             value = chain.call(aten.div.Tensor, value, factor)
         value = self._bounded(chain, value, quantization, group)
         numbers = (quantization.scale, quantization.zero_point)
@@ -159,6 +161,19 @@ class _Insertion:
             low, high = ((bound - zero) * scale for bound in quantization.bounds)
             value = chain.call(aten.clamp.default, value, low, high)
         return value
+
+    def _token_factor(self, chain: _Chain, value: Node, *, peak: bool) -> Node:
+        """Each token's largest magnitude, or that over 127; at least a floor, so that zeros stay zeros."""
+        magnitude = chain.call(aten.abs.default, value)
+        largest = chain.call(aten.amax.default, magnitude, [-1], True)
+        if peak:
+            self._constants += 1
+            name = f"qdx_least_magnitude_{self._constants}"
+            # No clip, whose other bound would be one that sixteen bits do not hold.
+            floor = self._editor.add_constant(name, torch.tensor(_PEAK_FLOOR))
+            return chain.call(aten.maximum.default, largest, floor)
+        scale = chain.call(aten.div.Tensor, largest, _TOKEN_MAXIMUM)
+        return chain.call(aten.clamp_min.default, scale, _TOKEN_FLOOR)
 
     def _chain(self, after: Node, like: Node | None) -> _Chain:
         return _Chain(self._editor, self._prologue, after, like)
@@ -248,11 +263,3 @@ class _Chain:
         self._after = self._editor.call(op, args, kwargs, after=self._after, like=self._like)
         self._prologue.last = self._after
         return self._after
-
-
-def _token_scale(chain: _Chain, value: Node) -> Node:
-    """Each token's largest magnitude over 127; at least a floor, so that zeros stay zeros."""
-    magnitude = chain.call(aten.abs.default, value)
-    peak = chain.call(aten.amax.default, magnitude, [-1], True)
-    scale = chain.call(aten.div.Tensor, peak, _TOKEN_MAXIMUM)
-    return chain.call(aten.clamp_min.default, scale, _TOKEN_FLOOR)

@@ -53,6 +53,8 @@ class ActivationQuantization:
             for the dtype's own.
         groups: Scales by timestep; None for one scale.
         token: The scale is computed at run time for each token, max|x| / 127; `scale` is then 1.
+        peak: With `token`: a token is divided by max|x| alone, and `scale` is 1 / 127. Sixteen bits hold max|x| exactly,
+            and its 127th part not at all where it is small.
     """
 
     dtype: str
@@ -61,6 +63,7 @@ class ActivationQuantization:
     bounds: tuple[int, int] | None = None
     groups: TimestepGroups | None = None
     token: bool = False
+    peak: bool = False
 
     @property
     def block_floats(self) -> bool:
@@ -151,6 +154,7 @@ def _activation(data: Mapping[str, Any]) -> ActivationQuantization:
         bounds=None if bounds is None else (int(bounds[0]), int(bounds[1])),
         groups=None if groups is None else _groups(groups),
         token=bool(data.get("token", False)),
+        peak=bool(data.get("peak", False)),
     )
 
 

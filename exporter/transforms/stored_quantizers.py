@@ -49,6 +49,7 @@ class StoredActivation(StoredRecord):
     bounds: Bounds | None = None
     groups: StoredGroups | None = None
     token: bool = False
+    peak: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> StoredActivation:
@@ -63,8 +64,12 @@ class StoredActivation(StoredRecord):
             raise ValueError(f"a scale alone for {self.dtype}")
         if self.dtype == "mxfp8" and self.scale != 1:
             raise ValueError("scale 1 where scales come from blocks alone")
-        if self.token and (self.scale != 1 or self.groups is not None):
+        if self.token and ((self.scale != 1 and not self.peak) or self.groups is not None):
             raise ValueError("scale 1 and no groups where scales come from tokens")
+        if self.peak and (not self.token or self.scale >= 1):
+            raise ValueError(
+                "a scale below 1 for tokens that are divided by their largest magnitude"
+            )
         return self
 
 

@@ -67,14 +67,24 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _operations(kernel: Kernel) -> str:
-    conditions = []
+    return "; ".join([", ".join(kernel.op), *_conditions(kernel)])
+
+
+def _conditions(kernel: Kernel) -> Iterator[str]:
     if kernel.head_multiple > 1:
-        conditions.append(f"heads of a multiple of {kernel.head_multiple} channels")
+        yield f"heads of a multiple of {kernel.head_multiple} channels"
     if kernel.head_limit is not None:
-        conditions.append(f"heads of at most {kernel.head_limit} channels")
+        yield f"heads of at most {kernel.head_limit} channels"
+    if kernel.heads is not None:
+        yield f"heads of {', '.join(map(str, kernel.heads))} channels"
+    if kernel.keys_least:
+        yield f"at least {kernel.keys_least} keys"
+    if kernel.keys_limit is not None:
+        yield f"at most {kernel.keys_limit} keys"
+    if kernel.kernel_limit is not None and any(op.startswith("conv") for op in kernel.op):
+        yield f"kernels of at most {kernel.kernel_limit} numbers"
     if kernel.storage is not None:
-        conditions.append(f"in a component of {' or '.join(kernel.storage)}")
-    return "; ".join([", ".join(kernel.op), *conditions])
+        yield f"in a component of {' or '.join(kernel.storage)}"
 
 
 def _weights(kernel: Kernel) -> str:
@@ -85,6 +95,7 @@ def _weights(kernel: Kernel) -> str:
         _symmetry(kernel.weight_symmetric),
         f"values in {' or '.join(kernel.weight_tables)}" if kernel.weight_tables else "",
         "blocks that divide the inputs" if kernel.whole_blocks else "",
+        "blocks as long as a channel" if kernel.whole_channels else "",
     ]
     return "; ".join([_types(kernel.weights), *filter(None, scaled)])
 

@@ -37,29 +37,44 @@ def check_opens(
         What could not be checked, a line each.
 
     Raises:
-        TargetRefusal: The runtime cannot open it, or ended while it tried.
+        TargetRefusal: The runtime cannot open it, refuses operations of it, or ended while it tried.
     """
     try:
         if isinstance(backend, Tries):
-            _try_open(profile, artifact, usual_shapes(graph))
-        else:
-            backend.open(artifact, dict(profile.options))
-    except TargetRefusal as error:  # of what takes the runtime's place on this machine
-        return (f"`{graph.where}`: was not opened here: {error.message}",)
+            unchecked = _try_open(profile, artifact, usual_shapes(graph))
+            return tuple(f"`{graph.where}`: {line}" for line in unchecked)
+        return _opened(graph, artifact, backend, profile)
+    except TargetRefusal as error:
+        words = f"`{graph.where}`: {error.message}"
+        raise TargetRefusal(words, refusals=error.refusals, hint=error.hint) from error
     except InvalidBundle as error:
         words = f"{profile.runtime} cannot open what was written: {_in_one_line(error.message)}"
         raise _refusal(graph, words) from error
     except ChildEnded as error:
         words = f"{profile.runtime} {error} while it opened what was written"
         raise _refusal(graph, words) from error
+
+
+def _opened(
+    graph: Graph, artifact: Path, backend: Backend, profile: TargetProfile
+) -> tuple[str, ...]:
+    """Opens an artifact as it is opened to run it."""
+    try:
+        backend.open(artifact, dict(profile.options))
+    except TargetRefusal as error:  # of what takes the runtime's place on this machine
+        return (f"`{graph.where}`: was not opened here: {error.message}",)
     return ()
 
 
 def _try_open(
     profile: TargetProfile, artifact: Path, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Opens an artifact in the process that is kept for it; raises as that does."""
-    _OPENER.ask(
+) -> tuple[str, ...]:
+    """Opens an artifact in the process that is kept for it; raises as that does.
+
+    Returns:
+        What could not be checked, a line each.
+    """
+    answer = _OPENER.ask(
         {
             "runtime": profile.runtime,
             "artifact": str(artifact.resolve()),
@@ -67,6 +82,7 @@ def _try_open(
             "shapes": {name: list(sizes) for name, sizes in shapes.items()},
         }
     )
+    return tuple(answer["unchecked"])
 
 
 def usual_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:

@@ -25,12 +25,12 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(backend, Tries):
             raise InternalError(f"`{request['runtime']}` tries nothing")
         shapes = {name: tuple(sizes) for name, sizes in request["shapes"].items()}
-        backend.try_open(Path(request["artifact"]), request["options"], shapes)
+        unchecked = backend.try_open(Path(request["artifact"]), request["options"], shapes)
     except QdxError:
         raise
     except Exception as error:  # a runtime may raise anything
         raise InvalidBundle(f"{type(error).__name__}: {first_line(error)}") from error
-    return {"opened": True}
+    return {"opened": True, "unchecked": list(unchecked)}
 
 
 if __name__ == "__main__":

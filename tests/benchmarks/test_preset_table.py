@@ -12,20 +12,31 @@ from qdx.targets import list_targets, load_target
 from tests.support.layers import ROOT
 
 PAGE = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
-EVERYWHERE = ("float16", "float32", "w8")
+EVERYWHERE = ("float16", "w8")
 
 
 def cells(preset):
     """By target, what the page says of a preset for each model."""
-    names = [f"`{name}`" for name in list_targets()]
-    rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{preset}` |")]
-    return [dict(zip(names, row.strip("| ").split(" | ")[1:], strict=True)) for row in rows]
+    column = 1 + list_presets().index(preset)
+    return [{row[0].strip("`"): row[column] for row in table(section)} for section in sections()]
+
+
+def sections():
+    """The parts of the page, one for each model."""
+    return PAGE.split("\n## ")[1:]
+
+
+def table(section):
+    """The cells of the rows of targets."""
+    return [
+        line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")
+    ]
 
 
 def test_it_has_every_model_and_preset():
     assert [line[3:] for line in PAGE.splitlines() if line.startswith("## ")] == list(MODELS)
     for preset in list_presets():
-        assert len(cells(preset)) == len(MODELS)
+        assert [list(row) for row in cells(preset)] == [list(list_targets())] * len(MODELS)
 
 
 @pytest.mark.parametrize("preset", EVERYWHERE)
@@ -34,20 +45,25 @@ def test_what_every_target_has(preset):
         assert set(row.values()) == {"yes"}
 
 
+def test_float32_is_refused_for_turing_alone():
+    for row in cells("float32"):
+        assert {name for name, cell in row.items() if cell != "yes"} == {"rtx-turing"}
+
+
 @pytest.mark.parametrize(
     ("preset", "without"),
     [("w4", {"coreml-ios16", "coreml-ios17", "iphone-a16"}), ("w8a8", {"coreml-ios16"})],
 )
 def test_what_every_target_has_that_has_a_kernel_for_it(preset, without):
     for row in cells(preset):
-        refused = {name.strip("`") for name, cell in row.items() if cell != "yes"}
-        assert {name for name in refused if load_target(name).runtime != "tensorrt"} == without
+        refused = {name for name, cell in row.items() if cell != "yes"}
+        others = {name for name in refused if not load_target(name).runtime.startswith("tensorrt")}
+        assert others == without
 
 
 def test_4_bits_are_refused_for_tensorrt_only_where_no_block_divides_the_inputs():
-    for section in PAGE.split("\n## ")[1:]:
-        row = next(line for line in section.splitlines() if line.startswith("| `w4` |"))
-        cell = dict(zip(list_targets(), row.strip("| ").split(" | ")[1:], strict=True))["tensorrt"]
+    for section, row in zip(sections(), cells("w4"), strict=True):
+        cell = row["tensorrt"]
         reason = next((x for x in section.splitlines() if x.startswith(f"{cell}. ")), "")
         assert cell == "yes" or reason.endswith("inputs"), section
 
@@ -70,8 +86,7 @@ def exported_cells():
     """Every `yes` of the smallest sample; one is exported by default."""
     row = list(MODELS).index("digits")
     for preset in list_presets():
-        for name, cell in cells(preset)[row].items():
-            target = name.strip("`")
+        for target, cell in cells(preset)[row].items():
             marks = () if FAST.get(target) == preset else pytest.mark.slow
             if cell == "yes":
                 yield pytest.param(preset, target, marks=marks)

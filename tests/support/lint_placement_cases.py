@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from qdx.backends.tensorrt.flavour import RTX
 from qdx.backends.tensorrt.lint import DeviceFacts
 from tests.support.lint_models import constant, linear, model_of, quantized
 
+ON_ADA = DeviceFacts(RTX.supported, (8, 9), flavour=RTX)
+"""TensorRT-RTX."""
 ROUND_TRIP = "{1} = QuantizeLinear({0}, s, z)\n{2} = DequantizeLinear({1}, s, z)\n"
 
 
@@ -28,19 +31,32 @@ def before(operator):
     return quantized(body=f"y = {operator}", b=constant("float", 1, (32,)))
 
 
-def skip(*, quantizes_skip, follows=True):
+def skip(*, quantizes_skip, follows=True, ratios=False):
     """A quantized product and a skip connection, whose sum is quantized."""
     body = (
         ROUND_TRIP.format("x", "q", "d")
         + "k = DequantizeLinear<axis = 1>(w, ws, wz)\np = MatMul(d, k)\nh = Relu(x)\n"
     )
     body += ROUND_TRIP.format("h", "hq", "hd") if quantizes_skip else "hd = Identity(h)\n"
-    body += "a = Add(p, hd)\n"
+    body += "m = Mul(p, r)\nb = Add(m, r)\na = Add(b, hd)\n" if ratios else "a = Add(p, hd)\n"
     body += ROUND_TRIP.format("a", "aq", "y") if follows else "y = Neg(a)"
     return model_of(
         "float[4,32] x", "float[4,32] y", body,
         s=constant("float", 0.1), z=constant("int8", 0),
         w=constant("int8", 1, (32, 32)), ws=constant("float", 0.1, (32,)), wz=constant("int8", 0, (32,)),
+        r=constant("float", 0.5, (32,)),
+    )  # fmt: skip
+
+
+def half_product(kind="int8", *, node="MatMul(d, k)", scales=(), data="float16", inputs="int8"):
+    """A product in sixteen bits of an input and a weight, both quantized."""
+    body = (
+        ROUND_TRIP.format("x", "q", "d") + f"k = DequantizeLinear<axis = 1>(w, ws, wz)\ny = {node}"
+    )
+    return model_of(
+        f"{data}[4,32] x", f"{data}[4,32] y", body,
+        s=constant(data, 0.1), z=constant(inputs, 0),
+        w=constant(kind, 1, (32, 32)), ws=constant(data, 0.1, scales), wz=constant(kind, 0, scales),
     )  # fmt: skip
 
 
@@ -100,6 +116,14 @@ def attention(
 
 
 CASES = {
+    "raw-sum": (
+        half_product(),
+        [
+            (half_product(scales=(32,)), "its weight has 32 scales, which multiply sums of INT8 products"),
+            (half_product("fp8", scales=(32,), inputs="fp8"), "sums of FLOAT8E4M3FN products that float16 holds up to 65504"),
+            (half_product(scales=(32,), node="Gemm(d, k)"), "32 scales"),
+        ],
+    ),
     "one-operand": (
         one_sided("int4"),
         [
@@ -159,6 +183,7 @@ CASES = {
             (convolution(sizes=(32, 32, 7, 7)), "a kernel of 49 numbers"),
             (convolution(sizes=(32, 16, 3, 3)), "16 channels, expected more than 16"),
             (convolution(sizes=(64, 32, 3, 3), group=2), "in groups"),
+            (convolution(sizes=(32, 32, 7, 7)), "a kernel of 49 numbers", ON_ADA),
         ],
     ),
     "int8-attention": (
@@ -166,6 +191,8 @@ CASES = {
         [
             (attention(tokens="4096"), "attention over 4096 tokens"),
             (attention(tokens="n"), "an open number of tokens"),
+            (attention(head=40), "heads of 40 in int8, expected 16, 32, 64"),
+            (attention(tokens="513"), "attention over 513 tokens", ON_ADA),
         ],
     ),
     "float8-attention": (
@@ -174,6 +201,8 @@ CASES = {
             (attention("fp8", head=40), "heads of 40 in FP8"),
             (attention("fp8", factor="b = Mul(a, f)"), "scaled behind the product"),
             (attention("fp8", number="float16"), "adds up in FLOAT16, expected FLOAT"),
+            (attention("fp8", head=272), "heads of 272 in FP8, expected at most 256", ON_ADA),
+            (attention("fp8", tokens="31"), "attention over 31 keys in FP8, expected at least 32", ON_ADA),
         ],
     ),
     "softmax-scale": (

@@ -25,6 +25,7 @@ ASYMMETRIC = Inputs(dtype="uint8", symmetric=False)
 U8 = Weights(dtype="uint8", symmetric=False)
 F8 = Weights(dtype="float8_e4m3fn")
 F32 = Weights(dtype="float32")
+A_F8 = Inputs(dtype="float8_e4m3fn")
 BLOCK_FLOATS = ("nvfp4", "mxfp8")
 
 
@@ -85,6 +86,16 @@ def test_forms_that_differ(op, weights, inputs, onnxruntime, openvino):
     assert form("openvino", op, weights, inputs) == openvino
 
 
+def test_tensorrt_has_scales_of_tokens_in_front_of_linear_layers_alone():
+    for target in (
+        one for one in list_targets() if load_target(one).runtime.startswith("tensorrt")
+    ):
+        assert form(target, "linear", W8, TOKEN) == "decomposed", target
+        assert form(target, "linear", W4, TOKEN) == "refused", target
+        assert form(target, "conv2d", W8, TOKEN) == "refused", target
+        assert form(target, "qk", None, TOKEN) == "refused", target
+
+
 @pytest.mark.parametrize("target", CPUS)
 @pytest.mark.parametrize("op", ["conv2d", "linear", "qk"])
 def test_groups_of_timesteps_are_decomposed(target, op):
@@ -112,7 +123,7 @@ def test_blocks_that_do_not_divide():
         ("linear", U8, None, "weights are symmetric"),
         ("linear", Weights(dtype="int8", granularity="block", block=32), None, "those of channels"),
         ("linear", W8, ASYMMETRIC, "inputs are symmetric"),
-        ("linear", W8, TOKEN, "one for each tensor"),
+        ("conv2d", W8, TOKEN, "one for each tensor"),
         ("pv", None, Inputs(dtype="float8_e4m3fn"), "in a component of sixteen bits"),
         ("add", None, ASYMMETRIC, "inputs are symmetric"),
         ("linear", Weights(dtype="palette4", granularity="tensor"), None, "table"),
@@ -142,6 +153,85 @@ def test_fused_attention_in_8_bit_floats_has_wide_heads_and_sixteen_bits(head, s
     assert load_target("tensorrt-ampere").offer(request).form == "refused"
 
 
+RTX = ("tensorrt-rtx", "rtx-turing", "rtx-ampere", "rtx-ada", "rtx-blackwell")
+K_BLOCK = Weights(dtype="int4", granularity="block", block=64)
+
+
+@pytest.mark.parametrize(
+    ("op", "weights", "inputs", "more", "forms"),
+    [
+        # in the order of RTX; `slower` where the offer says why it is no faster
+        ("conv2d", W8, A8, {}, ("native", "simulated, slower", "native", "native", "native")),
+        ("conv1d", W8, A8, {}, ("native", "simulated, slower", "native", "native", "native")),
+        ("conv3d", W8, A8, {}, ("native", "simulated, slower", "native", "native", "native")),
+        ("conv2d", W8, ASYMMETRIC, {}, ("refused",) * 5),
+        ("conv3d", W8, TOKEN, {}, ("refused",) * 5),
+        ("conv2d", W8, None, {}, ("stored, slower",) * 5),
+        ("linear", W8, A8, {}, ("native",) * 5),
+        ("linear", W8, None, {"storage": "float16"}, ("native", "stored, slower", "native", "native", "native")),
+        ("linear", W8, None, {}, ("stored, slower", "stored, slower", "native", "native", "native")),
+        ("linear", BLOCKS, None, {}, ("native", "refused", "native", "native", "native")),
+        ("linear", K_BLOCK, None, {}, ("stored, slower", "refused", *["stored, slower"] * 3)),
+        ("linear", F8, A_F8, {}, ("refused", "refused", "refused", "native", "native")),
+        ("linear", F8, None, {}, ("refused", "refused", "refused", "native", "native")),
+        ("conv1d", F8, A_F8, {"kernel": 32}, ("refused", "refused", "refused", "native", "native")),
+        ("conv2d", F8, A_F8, {"kernel": 49}, ("refused", "refused", "refused", *["simulated, slower"] * 2)),
+        ("conv2d", F8, None, {}, ("refused", "refused", "refused", *["stored, slower"] * 2)),
+        ("add", None, A8, {}, ("simulated, slower",) * 5),
+        ("qk", None, A8, {"head": 64, "keys": 384}, ("native",) * 5),
+        ("qk", None, A8, {"head": 64, "keys": 385}, ("native", "native, slower", *["native"] * 3)),
+        ("qk", None, A8, {"head": 32, "keys": 512}, ("native",) * 5),
+        ("pv", None, A8, {"head": 32, "keys": 513}, ("native, slower",) * 5),
+        ("pv", None, A8, {"head": 40, "keys": 77}, ("native, slower",) * 5),
+        ("qk", None, A_F8, {"head": 40, "keys": 32}, ("refused", "refused", "refused", "native", "native")),
+        ("qk", None, A_F8, {"head": 40, "keys": 31}, ("refused", "refused", "refused", *["native, slower"] * 2)),
+        ("qk", None, A_F8, {"head": 264, "keys": 64}, ("refused", "refused", "refused", *["native, slower"] * 2)),
+    ],
+)  # fmt: skip
+def test_what_tensorrt_rtx_compiles_operations_to(op, weights, inputs, more, forms):
+    """As `benchmarks.rtx_kernels` shows it."""
+    request = Request(op, weights, inputs, reduced=64, **more)
+    offers = [load_target(target).offer(request) for target in RTX]
+
+    assert forms == tuple(f"{o.form}{', slower' if o.slower else ''}" for o in offers)
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "both", "alone"),
+    [
+        ("rtx-blackwell", "nvfp4", "native", "stored"),
+        ("rtx-blackwell", "mxfp8", "refused", "refused"),
+        ("rtx-ada", "nvfp4", "refused", "refused"),
+        ("rtx-ada", "mxfp8", "refused", "refused"),
+    ],
+)
+def test_which_floats_in_blocks_tensorrt_rtx_multiplies(target, dtype, both, alone):
+    weights = Weights(dtype=dtype, granularity="block", block=number_type(dtype).block)
+    inputs = Inputs(dtype=dtype, granularity="block", mode="dynamic")
+
+    assert form(target, "linear", weights, inputs) == both
+    assert form(target, "linear", weights) == alone
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-ada", "jetson-orin"])
+@pytest.mark.parametrize(
+    ("head", "keys", "slow"),
+    [(16, 512, False), (64, 1, False), (64, 513, True), (40, 77, True), (128, 77, True)],
+)
+def test_attention_in_8_bits_gains_nothing_where_no_kernel_is_fused(target, head, keys, slow):
+    offer = load_target(target).offer(Request("qk", None, A8, head=head, keys=keys))
+
+    assert (offer.form, offer.slower is not None) == ("native", slow)
+
+
+@pytest.mark.parametrize(("kernel", "expected"), [(9, "native"), (32, "native"), (33, "simulated")])
+def test_convolutions_in_8_bit_floats_have_small_kernels(kernel, expected):
+    offer = load_target("tensorrt-ada").offer(Request("conv2d", F8, A_F8, kernel=kernel))
+
+    assert offer.form == expected
+    assert (offer.slower is None) == (expected == "native")
+
+
 @pytest.mark.parametrize("target", list_targets())
 def test_every_row_decides_something(target):
     """A row that an earlier one covers would be a rule that nobody reads."""
@@ -163,6 +253,8 @@ def requests():
         for granularity in ("tensor", "channel", "block")
         for symmetric in (True, False)
     ] + [
+        Weights(dtype="int4", granularity="block", block=64)
+    ] + [
         Weights(dtype=f"palette{bits}", granularity="grouped_channel" if group else "tensor", group=group, lut_dtype=table)
         for bits in (3, 4)
         for group in (None, 16)
@@ -180,8 +272,13 @@ def requests():
         for weights in floats + quantized:
             for scheme in inputs:
                 for by_timestep in (False, True):
-                    yield Request(op, weights, scheme, by_timestep, 64)
-    yield Request("qk", None, Inputs(dtype="float8_e4m3fn"), head=64, storage="float16")
+                    kernel = 9 if op.startswith("conv") else 0
+                    yield Request(op, weights, scheme, by_timestep, 64, kernel=kernel)
+    yield Request("linear", W8, None, storage="float16")
+    yield Request("conv2d", F8, A_F8, kernel=49)
+    for head, keys in ((40, 64), (64, 16), (64, 64), (64, 400)):
+        for scheme in (A8, A_F8):
+            yield Request("qk", None, scheme, head=head, storage="float16", keys=keys)
 
 
 ROW = {"op": ["linear"], "form": "native", "why": "x"}
@@ -303,6 +400,16 @@ def test_a_limit_without_a_reason_is_no_row():
         ({"head_limit": 256}, {"head_limit": 64}, True),
         ({"head_multiple": 8}, {"head_multiple": 16}, True),
         ({"head_multiple": 16}, {"head_multiple": 8}, False),
+        ({"heads": (16, 32)}, {"heads": (32,)}, True),
+        ({"heads": (16, 32)}, {"heads": (64,)}, False),
+        ({"heads": (16, 32)}, {}, False),
+        ({"keys_limit": 512}, {"keys_limit": 256}, True),
+        ({"keys_limit": 512}, {}, False),
+        ({"keys_least": 32}, {"keys_least": 64}, True),
+        ({"keys_least": 32}, {}, False),
+        ({"kernel_limit": 32}, {}, False),
+        ({"whole_channels": True}, {}, False),
+        ({}, {"whole_channels": True, "kernel_limit": 32, "heads": (16,), "keys_least": 2}, True),
     ],
 )
 def test_a_row_decides_nothing_after_one_that_speaks_of_all_that_it_does(first, then, covered):

@@ -120,10 +120,10 @@ def parser_refusals(
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         name = "/".join([*error.local_function_stack(), error.node_name() or where])
-        operator = error.node_operator()
-        what = f"{operator}: {error.desc()}" if operator else error.desc()
+        operator, words = error.node_operator(), " ".join(error.desc().split())
+        what = f"{operator}: {words}" if operator else words
         found.append(Refusal(name, f"{what} ({error.code().name})"))
-    return tuple(found) or (Refusal(where, "the parser gives no reason"),)
+    return tuple(dict.fromkeys(found)) or (Refusal(where, "the parser gives no reason"),)
 
 
 def configure(trt: TensorRt, config: build_api.IBuilderConfig, recipe: BuildRecipe) -> None:

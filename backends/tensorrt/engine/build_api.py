@@ -96,6 +96,9 @@ class OnnxParser(Protocol):
     def get_error(self, index: int) -> ParserError:
         """Returns an error."""
 
+    def supports_operator(self, op_name: str) -> bool:
+        """Whether it reads an operator."""
+
 
 class IOptimizationProfile(Protocol):
     """The shapes that an engine is optimized for."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from qdx.backends.tensorrt.flavour import RTX
 from qdx.backends.tensorrt.lint.findings import DeviceFacts, Fault, name_of
 from qdx.backends.tensorrt.lint.subject import Quantizer, Subject, attribute, sizes_of
 
@@ -92,8 +93,9 @@ def block_shape(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
 
 
 def int4_block(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
-    """Integers of 4 bits have blocks of 64 or 128 numbers; others are not documented."""
-    del facts
+    """Integers of 4 bits have blocks of 64 or 128 numbers, others are not documented; for TensorRT-RTX any."""
+    if facts.flavour is RTX:
+        return
     for each in subject.quantizers:
         block = attribute(each.node, "block_size", 0)
         if each.narrow_type == ir.DataType.INT4 and block and block not in _INT4_BLOCKS:

@@ -7,6 +7,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from qdx.backends.tensorrt.flavour import RTX
 from qdx.backends.tensorrt.lint.findings import DeviceFacts, Fault, name_of
 from qdx.backends.tensorrt.lint.products import EIGHT_BITS, Operand, Product, operand, products
 from qdx.backends.tensorrt.lint.subject import Quantizer, Subject, constant_of
@@ -110,9 +111,10 @@ def lonely_quantizer(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
 def residual(subject: Subject, facts: DeviceFacts) -> Iterator[Fault]:
     """Where a quantizer follows the sum of a product and a skip connection, the skip is quantized.
 
-    Otherwise the product cannot give integers itself: its output stays in float.
+    Otherwise the product cannot give integers itself: its output stays in float. Products of TensorRT-RTX add nothing.
     """
-    del facts
+    if facts.flavour is RTX:
+        return
     for node in subject.standard("Add"):
         if len(node.inputs) != 2 or any(constant_of(value) is not None for value in node.inputs):
             continue
@@ -178,11 +180,12 @@ def _comes_from_convolution(each: Quantizer) -> bool:
 
 
 def _quantized_product(value: ir.Value | None) -> bool:
-    """Whether a value is made by a quantized product, its bias added or not."""
+    """Whether a value is made by a quantized product, multiplied by channel and its bias added or not."""
     node = None if value is None else value.producer()
-    if node is not None and node.op_type == "Add":
-        inner = [each for each in node.inputs if constant_of(each) is None]
-        node = inner[0].producer() if len(inner) == 1 and inner[0] is not None else None
+    for kind in ("Add", "Mul"):
+        if node is not None and node.op_type == kind:
+            inner = [each for each in node.inputs if constant_of(each) is None]
+            node = inner[0].producer() if len(inner) == 1 and inner[0] is not None else None
     if node is None or node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
         return False
     return all(operand(each).dequantizer is not None for each in node.inputs[:2])

@@ -14,6 +14,7 @@ from qdx.backends.tensorrt.lint import (
     kernels,
     operators,
     placement,
+    raw_sums,
     scales,
     sharing,
     stored,
@@ -52,6 +53,7 @@ _ERRORS: Final[tuple[tuple[str, Check], ...]] = (
     ("mixed-types", element_types.mixed_types),
     ("cast-float8", element_types.cast_float8),
     ("integer-bias", element_types.integer_bias),
+    ("raw-sum", raw_sums.raw_sum),
     ("double", element_types.double),
     ("external-data", stored.external_data),
 )

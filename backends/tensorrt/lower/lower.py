@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.lower.narrow_doubles import narrow_doubles
 from qdx.backends.tensorrt.lower.profiles import profiles
+from qdx.backends.tensorrt.lower.shared_scales import share_scales, write_ratios_last
 from qdx.backends.tensorrt.lower.sixteen_bit_casts import type_model
 from qdx.backends.tensorrt.lower.zero_points import write_zero_points
 from qdx.backends.tensorrt.operators import TRANSLATIONS, complete_types, has_float4
@@ -90,16 +92,25 @@ def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:
     """The model before it is checked and written, its weights lazy."""
     opset = _BFLOAT16_OPSET if compute_dtype == "bfloat16" else FORMS.opset
     forms = replace(FORMS, opset=_FLOAT4_OPSET if has_float4(graph.program) else opset)
-    passes = (complete_types, widen_four_bits, write_zero_points)
+    if compute_dtype not in {"float32", *_HALVES}:
+        raise InternalError(f"`{graph.where}`: no form in {compute_dtype}")
+    kept: AbstractSet[str] = frozenset()
+    if compute_dtype in _HALVES:
+        kept = float32_nodes(graph, sites(graph), time_table=has_time_table(graph)).keys()
+
+    def share(model: ir.Model) -> None:
+        if compute_dtype == "float16":
+            share_scales(model, kept)
+
+    # Scales that are shared have one zero point, and four bits meet quantized inputs in eight.
+    passes = (complete_types, widen_four_bits, share, write_zero_points)
     model = model_from_graph(
         graph, forms, passes=(carry_types,), bound_passes=passes, listed=lambda _: True
     )
+    write_ratios_last(model)
     narrow_doubles(model)
     if compute_dtype in _HALVES:
-        kept = float32_nodes(graph, sites(graph), time_table=has_time_table(graph))
-        type_model(model, _HALVES[compute_dtype], kept.keys())
-    elif compute_dtype != "float32":
-        raise InternalError(f"`{graph.where}`: no form in {compute_dtype}")
+        type_model(model, _HALVES[compute_dtype], kept)
     return model
 
 

@@ -98,6 +98,7 @@ def sites(graph: Graph) -> tuple[Site, ...]:
                 ports=MappingProxyType(dict(draft.ports)),
                 channel_axis=draft.channel_axis,
                 head=draft.head,
+                keys=draft.keys,
                 product=draft.product,
             )
         )
@@ -119,6 +120,7 @@ class _Draft:
     weight_shape: tuple[int, ...] = ()
     channel_axis: int = -1
     head: int = 0
+    keys: int = 0
     product: str = ""
 
 
@@ -217,6 +219,7 @@ def _attention_drafts(found: Attention) -> tuple[_Draft, _Draft]:
             scores_ports,
             "attn.qk",
             head=query[-1],
+            keys=columns,
         ),
         _Draft(
             found.result,
@@ -227,5 +230,6 @@ def _attention_drafts(found: Attention) -> tuple[_Draft, _Draft]:
             result_ports,
             "attn.pv",
             head=value[-1],
+            keys=columns,
         ),
     )

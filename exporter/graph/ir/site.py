@@ -91,6 +91,7 @@ class Site:
         channel_axis: Dimension of the first port along which the operation reduces: 1 for a
             convolution, -1 for a linear operation.
         head: Channels of a head of attention, for its two products; 0 for other operations.
+        keys: Keys that each of its queries meets, in the traced call; 0 for other operations.
         product: For residual additions, `node` of the weighted operation that its skip meets; empty for others.
     """
 
@@ -106,12 +107,18 @@ class Site:
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     channel_axis: int = -1
     head: int = 0
+    keys: int = 0
     product: str = ""
 
     @property
     def weight_elements(self) -> int:
         """Number of weight elements, biases not counted."""
         return prod(self.weight_shape) if self.weight is not None else 0
+
+    @property
+    def kernel(self) -> int:
+        """How many numbers a convolution reads of each channel; 0 for other operations."""
+        return prod(self.weight_shape[2:]) if self.op.startswith("conv") and self.weight else 0
 
     @property
     def output_axis(self) -> int:

@@ -35,6 +35,8 @@ class Request:
         macs: Multiply-accumulates of one call, the same for both products of an attention.
         head: Channels of a head of attention; 0 for other operations.
         storage: Type of the component's float weights.
+        keys: Keys that each query of an attention meets; 0 for other operations.
+        kernel: Numbers that a convolution reads of each channel; 0 for other operations.
     """
 
     op: str
@@ -45,6 +47,17 @@ class Request:
     macs: int = 0
     head: int = 0
     storage: str = "float32"
+    keys: int = 0
+    kernel: int = 0
+
+    @property
+    def has_whole_channels(self) -> bool:
+        """Whether a block of its weight holds all that an output channel reads."""
+        return (
+            self.weights is not None
+            and self.weights.block is not None
+            and self.weights.block == self.reduced
+        )
 
     def __str__(self) -> str:
         """`linear with int4 weights (block 32) and int8 inputs (token)`."""

@@ -133,7 +133,8 @@ class Negotiation:
 
         A block as long as a channel is a channel, unless the target has blocks alone. Where a target wants whole
         blocks and they do not divide a channel, they are halved until they do: shorter blocks are never less exact. Where
-        none does, blocks that no plan asked for give way to channels.
+        none does, blocks that no plan asked for give way to channels. A block that is as long as a channel, and for that
+        reason no faster, is halved too.
         Formats of floats in blocks have one size.
         """
         asked, reduced = wish.weights, self._reduced
@@ -151,7 +152,10 @@ class Negotiation:
         first = offer = self._offer(asked, wish)
         weights = asked
         block: int = asked.block
-        while offer.form == "refused" and reduced % block and block > _LEAST_BLOCK:
+        while block > _LEAST_BLOCK and (
+            (offer.form == "refused" and reduced % block)
+            or (offer.slower is not None and reduced == block)
+        ):
             block //= 2
             weights = asked.model_copy(update={"block": block})
             offer = self._offer(weights, wish)
@@ -161,9 +165,14 @@ class Negotiation:
             if offer.form != "refused":
                 reason = f"a scale for each channel, because no block divides its {reduced} inputs"
                 return weights, _because(offer, reason)
-        if offer is first or offer.form == "refused":
+        gains = offer.form != "refused" and (offer.slower is None or first.form == "refused")
+        if offer is first or not gains:
             return asked, first
-        reason = f"blocks of {block}, because {asked.block} does not divide its {reduced} inputs"
+        reason = (
+            f"blocks of {block}, because {asked.block} does not divide its {reduced} inputs"
+            if reduced % asked.block
+            else f"blocks of {block}, because one of {asked.block} holds a channel"
+        )
         return weights, _because(offer, reason)
 
     def _grouped(self, asked: Weights, group: int, wish: Wish) -> tuple[Weights, Offer]:
@@ -214,6 +223,8 @@ class Negotiation:
                 self.macs,
                 self.site.head,
                 self.storage,
+                self.site.keys,
+                self.site.kernel,
             )
             for _, scheme in schemes
         ]

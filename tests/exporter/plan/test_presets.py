@@ -20,6 +20,8 @@ TARGETS = list_targets()
 COREML = [name for name in TARGETS if load_target(name).runtime == "coreml"]
 CPUS = ["onnxruntime", "openvino"]
 NVIDIA = [name for name in TARGETS if load_target(name).runtime.startswith("tensorrt")]
+DEQUANTIZE_INSIDE = (*CPUS, "tensorrt-rtx", "rtx-ampere", "rtx-ada", "rtx-blackwell")
+"""Targets whose linear operations read 8-bit weights by themselves."""
 EIGHT_BITS = [name for name in TARGETS if name not in {"coreml-ios16", "mac-gpu"}]
 BLOCKS = {"coreml": 32, "mac-gpu": 32, "onnxruntime": 32, "openvino": 32, "tensorrt": 64}
 TRANSFORMER = {
@@ -134,6 +136,7 @@ REFUSED = {
     **{(target, "bfloat16"): "compute capability 8.0" for target in ("tensorrt", "rtx-turing")},
     **{(target, "fp8"): "compute capability 8.9" for target in ("tensorrt-ampere", "jetson-orin", "tensorrt-rtx", "rtx-turing", "rtx-ampere")},
     ("rtx-turing", "w4"): "compute capability 8.0",
+    ("rtx-turing", "float32"): "no matrix product in float32 for Turing",
     ("rtx-blackwell", "mxfp8"): "no kernel for mxfp8",
     **{(runtime, "fp8"): "no kernel|needs|float8" for runtime in ("onnxruntime", "openvino", "coreml")},
     **{(runtime, name): "tensorrt-blackwell" for runtime in ("onnxruntime", "openvino", "coreml") for name in ("mxfp8", "nvfp4")},
@@ -201,7 +204,7 @@ def test_palette4_takes_four_bits_but_for_the_ends(target):
     }
 
 
-@pytest.mark.parametrize("target", EIGHT_BITS)
+@pytest.mark.parametrize("target", [name for name in EIGHT_BITS if name != "rtx-turing"])
 def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
     sites = resolved("w8a8", target, SITES).sites["unet.forward"]
     weighted = [r for r in sites if r.site.weight]
@@ -213,6 +216,22 @@ def test_w8a8_computes_nearly_all_of_the_denoiser_in_low_precision(target):
     inputs = next(r.inputs for r in weighted if r.inputs is not None)
     symmetric = target in NVIDIA
     assert (inputs.dtype, inputs.symmetric, inputs.observer) == ("int8", symmetric, "mse")
+
+
+def test_w8a8_rounds_no_inputs_of_convolutions_for_turing_which_has_no_8_bit_convolution():
+    whole = resolved("w8a8", "rtx-turing", SITES)
+    convolution = whole.site("unet.forward", "down_blocks.0.conv")
+    linear = whole.site("unet.forward", "mid_block.ff")
+
+    assert (convolution.form, convolution.inputs, convolution.weights.dtype) == (
+        "stored",
+        None,
+        "int8",
+    )
+    assert "there is no 8-bit convolution for Turing" in {
+        c.why.partition(",")[0] for c in convolution.chosen
+    }
+    assert (linear.form, linear.inputs.dtype) == ("native", "int8")
 
 
 @pytest.mark.parametrize("target", EIGHT_BITS)
@@ -227,7 +246,7 @@ def test_w8a8_keeps_the_inputs_of_shortcuts_and_of_the_timestep_float(target):
 
     assert (found["up.conv_shortcut"].form, found["up.conv_shortcut"].inputs) == ("float", None)
     time = found["time_embedding.linear_1"]
-    stored = "native" if target in CPUS else "stored"
+    stored = "native" if target in DEQUANTIZE_INSIDE else "stored"
     assert (time.form, time.inputs, time.weights.dtype) == (stored, None, "int8")
 
 

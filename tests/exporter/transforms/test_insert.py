@@ -155,9 +155,12 @@ def test_the_largest_timestep_of_a_batch_tells_the_group_whatever_its_input_is_c
         insert(graph, sites(graph), placement, "timestep")
 
 
-def test_each_token_has_its_scale(traced: tuple[Graph, Layers]) -> None:
+@pytest.mark.parametrize(("scale", "peak"), [(1.0, False), (1 / 127, True)])
+def test_each_token_has_its_scale(
+    traced: tuple[Graph, Layers], scale: float, *, peak: bool
+) -> None:
     graph, module = traced
-    token = ActivationQuantization("int8", 1.0, 0, token=True)
+    token = ActivationQuantization("int8", scale, 0, token=True, peak=peak)
     found = quantized(graph, SitePlacement("a", {0: token}))
 
     given = inputs()
@@ -165,6 +168,17 @@ def test_each_token_has_its_scale(traced: tuple[Graph, Layers]) -> None:
     x = (given["x"] / scale).round() * scale
     expected = (module.a(x) * module.b(given["x"])).sum() + module.conv(given["image"])
     torch.testing.assert_close(result(found, given), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_token_of_zeros_stays_one(traced: tuple[Graph, Layers]) -> None:
+    graph, module = traced
+    token = ActivationQuantization("int8", 1 / 127, 0, token=True, peak=True)
+    given = inputs()
+    given["x"] = torch.zeros_like(given["x"])
+
+    found = result(quantized(graph, SitePlacement("a", {0: token})), given)
+    expected = (module.a(given["x"]) * module.b(given["x"])).sum() + module.conv(given["image"])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_result_is_rounded_for_everything_behind(traced: tuple[Graph, Layers]) -> None:

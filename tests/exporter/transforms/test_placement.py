@@ -23,6 +23,7 @@ PLACEMENT = Placement(
                     "int8", 0.25, 0, (-8, 7), TimestepGroups((600.5,), (1.0, 0.5), ((-8, 7), (-3, 12)))
                 ),
                 1: ActivationQuantization("int8", 1.0, 0, token=True),
+                2: ActivationQuantization("int8", 1 / 127, 0, token=True, peak=True),
             },
             WeightQuantization("int4", "block", 1, 32, observer="mse", reduce_range=True),
             ActivationQuantization("uint8", 0.125, 128),

@@ -95,6 +95,27 @@ def test_activations_in_blocks_of_floats_have_one_scale_or_none(activation, word
         Recipe.from_json(stored, {})
 
 
+@pytest.mark.parametrize(
+    ("activation", "words"),
+    [
+        ({"scale": 1.0, "token": True}, None),
+        ({"scale": 1 / 127, "token": True, "peak": True}, None),
+        ({"scale": 1 / 127, "token": True}, "scale 1 and no groups"),
+        ({"scale": 1.0, "token": True, "peak": True}, "a scale below 1"),
+        ({"scale": 1 / 127, "peak": True}, "a scale below 1"),
+    ],
+)
+def test_tokens_are_divided_by_their_scale_or_by_their_largest_magnitude(activation, words) -> None:
+    stored = recipe(dtype="int8")
+    given = {"dtype": "int8", "zero_point": 0, **activation}
+    stored["transforms"][0]["sites"][0]["inputs"] = {"0": given}
+    if words is None:
+        Recipe.from_json(stored, {})
+        return
+    with pytest.raises(ValueError, match=words):
+        Recipe.from_json(stored, {})
+
+
 def test_every_transform_survives_being_stored(tmp_path) -> None:
     weight = WeightQuantization("int4", "block", 1, 32)
     grouped = ActivationQuantization("int8", 0.5, 0, groups=TimestepGroups((5.0,), (1.0, 0.5)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from qdx.exporter.graph.ir.graph import OpenSize
 from qdx.exporter.plan.resolve.resolution import FloatTypes
 from qdx.targets.profile import load_target
 from tests.support.opened import TARGETS
+from tests.support.tensorrt_rtx import needs_rtx
 from tests.support.traced_modules import graph_of_module
 
 
@@ -50,6 +53,41 @@ def test_what_cannot_be_opened_is_refused_by_its_component(target, ending, tmp_p
         check_opens(*made)
 
 
+@needs_rtx
+@pytest.mark.parametrize("target", ["tensorrt", "rtx-ada"])
+def test_what_nvidia_s_parser_refuses_is_refused_by_its_node(target, tmp_path):
+    made = lowered(target, tmp_path)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(model.read_bytes().replace(b"\x22\x03Sin", b"\x22\x03Sim"))
+
+    with pytest.raises(TargetRefusal, match=r"`part.forward`: .*parser refuses") as refused:
+        check_opens(*made)
+    (one,) = refused.value.refusals
+    assert one.site.endswith("Sin")
+    assert one.reason.startswith("Sim: ")
+    assert "INVALID_NODE" in one.reason
+
+
+@needs_rtx
+def test_what_the_parser_cannot_check_is_said(tmp_path):
+    made = lowered("tensorrt", tmp_path)
+    inputs = [
+        onnx.helper.make_tensor_value_info(n, 1, s)
+        for n, s in (("sample", [1, 2, 4, 4]), ("o", [1, 2, 4, 4]))
+    ]
+    node = onnx.helper.make_node("DeformConv", ["sample", "w", "o"], ["y"])
+    weight = onnx.numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), "w")
+    output = onnx.helper.make_tensor_value_info("y", 1, [1, 2, 4, 4])
+    graph = onnx.helper.make_graph([node], "g", inputs, [output], [weight])
+    imports = [onnx.helper.make_opsetid("", 19)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), tmp_path / "model.onnx"
+    )
+
+    (line,) = check_opens(*made)
+    assert line.startswith("`part.forward`: NVIDIA's parser did not check it: ")
+
+
 def test_a_crash_of_the_runtime_is_a_refusal(tmp_path, monkeypatch):
     made = lowered("onnxruntime", tmp_path)
     opening._OPENER.close()
@@ -69,7 +107,7 @@ ONCE = """
 import os, sys
 from qdx.exporter.messages import read_message, write_message
 read_message(sys.stdin.buffer)
-write_message(sys.stdout.buffer, {"opened": True})
+write_message(sys.stdout.buffer, {"opened": True, "unchecked": []})
 read_message(sys.stdin.buffer)
 os.kill(os.getpid(), 11)
 """

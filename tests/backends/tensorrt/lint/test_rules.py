@@ -10,17 +10,10 @@ import pytest
 from qdx.backends.tensorrt.lint import RULES, DeviceFacts, Severity, lint
 from qdx.backends.tensorrt.versions import VersionRange
 from tests.support import lint_block_cases as block_cases
-from tests.support import lint_operator_cases as operator_cases
 from tests.support import lint_placement_cases as placement_cases
 from tests.support import lint_quantizer_cases as quantizer_cases
+from tests.support.lint_cases import CASES
 from tests.support.lint_models import broken, faults, linear
-
-CASES = {
-    **quantizer_cases.CASES,
-    **operator_cases.CASES,
-    **placement_cases.CASES,
-    **block_cases.CASES,
-}
 
 
 def test_every_rule_has_cases():
@@ -113,3 +106,36 @@ def test_older_versions_do_not_read_blocks_of_floats(model, versions, rules):
     facts = DeviceFacts(VersionRange.parse(versions), block_cases.BLACKWELL.compute_capability)
 
     assert set(broken(model, facts)) == rules
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        placement_cases.half_product(scales=(32,), data="bfloat16"),
+        placement_cases.half_product(scales=(32,), data="float"),
+        placement_cases.half_product("int4", scales=(32,), node="MatMul(x, k)"),
+    ],
+    ids=["bfloat16", "float32", "weights alone"],
+)
+def test_scales_of_channels_are_right_where_no_half_holds_sums_of_integers(model):
+    assert faults(model, "raw-sum") == []
+
+
+def test_a_product_by_channel_and_its_bias_are_seen_through_to_the_skip_connection():
+    model = placement_cases.skip(quantizes_skip=False, ratios=True)
+
+    assert broken(model) == ["residual"]
+    ("rule", "model"),
+    [
+        ("int4-block", quantizer_cases.blocks(sizes=(4, 64), block=32)),
+        ("small-product", linear(sizes=(8, 64))),
+        ("residual", placement_cases.skip(quantizes_skip=False)),
+        ("float8-convolution", placement_cases.convolution(sizes=(64, 32, 3, 3), group=2)),
+        ("float8-convolution", placement_cases.convolution(sizes=(32, 16, 3, 3))),
+        ("float8-attention", placement_cases.attention("fp8", head=40)),
+        ("float8-attention", placement_cases.attention("fp8", number="float16")),
+    ],
+)
+def test_tensorrt_rtx_has_kernels_that_tensorrt_does_not_document(rule, model):
+    assert faults(model, rule)
+    assert faults(model, rule, placement_cases.ON_ADA) == []

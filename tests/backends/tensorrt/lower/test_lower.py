@@ -37,6 +37,17 @@ class Small(nn.Module):
         return self.two(nn.functional.silu(self.one(x)))
 
 
+class Projections(nn.Module):
+    """Query, key and value, whose scale is known once all three are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = (nn.Linear(256, 256) for _ in range(3))
+
+    def forward(self, x):
+        return self.to_q(x) + self.to_k(x) * self.to_v(x)
+
+
 def counted(graph, reads):
     """The graph whose weights count how often they are read."""
 
@@ -51,11 +62,14 @@ def counted(graph, reads):
     return replace(graph, weights=LazyWeights(weights, aliases=graph.weights.aliases))
 
 
+@pytest.mark.parametrize("make", [Small, Projections])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_weight_is_read_once(tmp_path, scheme):
+def test_every_weight_is_read_once(tmp_path, scheme, make):
     """Quantizing a weight is what lowering costs; the scales that are checked are those that were written."""
     reads = Counter()
-    graph = counted(graph_of(Small, {"x": torch.randn(2, 8, 32)})[0], reads)
+    graph = counted(
+        graph_of(make, {"x": torch.randn(2, 8, 32 if make is Small else 256)})[0], reads
+    )
     found = sites(graph)
     plan = resolved(graph, lambda _: SCHEMES[scheme])
     made = insert(graph, found, BACKEND.place(graph, found, plan, FixedRanges()))

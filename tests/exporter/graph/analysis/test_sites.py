@@ -181,3 +181,28 @@ def test_calls_are_numbered_and_weights_found_where_they_are() -> None:
     assert found["attention.out_proj"].weight == "attention.out_proj.weight"
     assert dict(found["matmul#2"].ports if "matmul#2" in found else found["matmul"].ports)
     assert not any("unused" in key for key in found)
+
+
+class _Crossing(nn.Module):
+    """A convolution of 3x5 whose 16 places ask 7 keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, (3, 5), padding=(1, 2), groups=2)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        query = self.conv(x).flatten(2).transpose(1, 2)[:, None]
+        return nn.functional.scaled_dot_product_attention(query, y, y)
+
+
+def test_attention_has_its_keys_and_a_convolution_its_kernel_before_and_after_it_is_opened() -> (
+    None
+):
+    graph, _ = graph_of(_Crossing, {"x": torch.ones(2, 8, 4, 4), "y": torch.ones(2, 1, 7, 8)})
+    opened = open_attention(graph, [s.key for s in sites(graph) if s.is_attention_product])
+
+    for each in (graph, opened):
+        found = {site.op: site for site in sites(each)}
+        assert (found["conv2d"].kernel, found["conv2d"].keys) == (15, 0)
+        for product in ("qk", "pv"):
+            assert (found[product].keys, found[product].head, found[product].kernel) == (7, 8, 0)

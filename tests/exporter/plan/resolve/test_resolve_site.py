@@ -302,6 +302,25 @@ def test_blocks_stay_blocks_where_the_target_has_no_channels_of_four_bits():
     assert found == {32: 32, 96: 32, 128: 128}
 
 
+@pytest.mark.parametrize(
+    ("inputs", "block", "form", "why"),
+    [
+        (128, 64, "native", ""),
+        (64, 32, "native", "; blocks of 32, because one of 64 holds a channel"),
+        (32, 16, "native", "; blocks of 16, because 64 does not divide its 32 inputs"),
+        (16, 16, "stored", "; blocks of 16, because 64 does not divide its 16 inputs"),
+    ],
+)
+def test_a_block_that_holds_a_channel_is_halved_where_only_shorter_ones_are_faster(inputs, block, form, why):  # fmt: skip
+    sites = {"unet.forward": (site("a", shape=(64, inputs)),)}
+    rule = {"select": {"op": "linear"}, "weights": {"dtype": "int4", "block": 64}}
+    found = unet(rule, sites=sites, target=load_target("rtx-ada"))["a"]
+
+    assert (found.form, found.weights.block) == (form, block)
+    assert found.why.endswith(why)
+    assert ("; blocks" in found.why) == bool(why)
+
+
 def test_blocks_that_never_divide_are_refused():
     scheme = {"dtype": "int4", "granularity": "block", "block": 32}
     rule = {"select": {"op": "linear"}, "weights": scheme}

@@ -260,13 +260,18 @@ class Builds(Protocol):
     """Builds engines from artifacts.
 
     Attributes:
-        engine_files: Names of the files that a build adds to an artifact's folder.
         builds_anywhere: Whether any machine builds them, which is then done at export; otherwise it is the machine that
             runs them. Such engines are for no device at hand, and no times of its kernels are measured.
     """
 
-    engine_files: tuple[str, ...]
     builds_anywhere: bool
+
+    def engine_files(self, folder: Path) -> tuple[str, ...]:
+        """Names of the files that a build adds to a folder that `lower` wrote.
+
+        Raises:
+            InvalidBundle: The files are malformed.
+        """
 
     def check_build(self, folders: Sequence[Path], device: int) -> dict[str, str]:
         """Checks everything that a build needs, before the first spends minutes.

@@ -1,7 +1,8 @@
 """Layouts beside a target's own: what the loaders of one application look for, as data.
 
-A layout is a TOML file in the folder `layouts`. It knows families of pipelines, and for each the packages
-that its application loads: their names, and the names, types and shapes of what goes in and comes out.
+A layout is a TOML file in the folder `layouts`. One of an application knows families of pipelines, and for each the
+packages that it loads: their names, and the names, types and shapes of what goes in and comes out. Others change the
+names of files alone, see `qdx.targets.file_layouts`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,19 @@ from qdx.exporter.errors import InternalError, Refusal, TargetRefusal, UsageErro
 from qdx.exporter.files import read_text
 from qdx.exporter.form import Form
 from qdx.exporter.strict_model import StrictModel
+from qdx.targets.file_layouts import FileLayout, file_layouts
 from qdx.targets.model import Dtype, Names, TargetProfile
 from qdx.targets.profile import list_base_layouts
 
-__all__ = ["ApplicationLayout", "Family", "Package", "PackagePort", "list_layouts", "load_layout"]
+__all__ = [
+    "ApplicationLayout",
+    "Family",
+    "FileLayout",
+    "Package",
+    "PackagePort",
+    "list_layouts",
+    "load_layout",
+]
 
 _FOLDER: Final = Path(__file__).parent / "layouts"
 
@@ -127,7 +137,7 @@ def list_layouts() -> tuple[str, ...]:
     return tuple(sorted(names.difference(list_base_layouts())))
 
 
-def load_layout(name: str, profile: TargetProfile) -> ApplicationLayout:
+def load_layout(name: str, profile: TargetProfile) -> ApplicationLayout | FileLayout:
     """Reads a layout for a target.
 
     Raises:
@@ -139,11 +149,7 @@ def load_layout(name: str, profile: TargetProfile) -> ApplicationLayout:
             f"--layout: {quoted(name)} is not a layout; there are {', '.join(names)}",
             hint="leave the option out for one artifact for each component, in diffusers' order",
         )
-    try:
-        text = read_text(_FOLDER / f"{name}.toml", allow_hard_links=True)
-        layout = ApplicationLayout.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as bad:
-        raise InternalError(f"{quoted(f'{name}.toml')}: not a layout: {bad}") from bad
+    layout = file_layouts().get(name) or _application(name)
     if layout.runtime != profile.runtime:
         raise UsageError(
             f"--layout {name}: is for targets of {quoted(layout.runtime)}, "
@@ -151,3 +157,11 @@ def load_layout(name: str, profile: TargetProfile) -> ApplicationLayout:
             hint=f"choose a target such as `{layout.runtime}`, or leave --layout out",
         )
     return layout
+
+
+def _application(name: str) -> ApplicationLayout:
+    try:
+        text = read_text(_FOLDER / f"{name}.toml", allow_hard_links=True)
+        return ApplicationLayout.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as bad:
+        raise InternalError(f"{quoted(f'{name}.toml')}: not a layout: {bad}") from bad

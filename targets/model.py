@@ -16,7 +16,16 @@ from qdx.exporter.plan.schema.scheme import FloatDtype
 from qdx.exporter.strict_model import StrictModel
 from qdx.targets.kernels import Kernel, offer_of
 
-__all__ = ["Dtype", "Limits", "Names", "Port", "PortChange", "TargetLayout", "TargetProfile"]
+__all__ = [
+    "Dtype",
+    "FileName",
+    "Limits",
+    "Names",
+    "Port",
+    "PortChange",
+    "TargetLayout",
+    "TargetProfile",
+]
 
 _KEY: Final = re.compile(r"[a-z0-9_*?]+\.[a-z0-9_*?]+\.[A-Za-z0-9_*?.]+")
 
@@ -27,6 +36,7 @@ Distributions = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], Strict(strict=False)
 ]
 Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Kernels = Annotated[tuple[Kernel, ...], Strict(strict=False)]
 Quantizers = Annotated[tuple[Literal["qdx", "nncf"], ...], Strict(strict=False)]
 
@@ -70,6 +80,7 @@ class TargetLayout(StrictModel):
     Attributes:
         model_file: File name of the model in a component's folder.
         external_data_file: File name of the weights beside it.
+        context_file: File name of a model that stands for the engine, which whoever builds that writes; None for none.
         exact_readers: Programs that load the artifacts and take no other dtypes than these, for messages.
         halves: File names of the two models that a model is cut into; empty for one.
         dot: What stands for the dots of nested tensors' names, where those may not be.
@@ -82,6 +93,7 @@ class TargetLayout(StrictModel):
 
     model_file: str
     external_data_file: str | None = None
+    context_file: FileName | None = None
     exact_readers: Names = ()
     halves: Names = ()
     dot: Annotated[str, Field(pattern=r"^[._]$")] = "."

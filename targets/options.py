@@ -44,7 +44,9 @@ SAFE_OPTIONS: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
     "tensorrt": frozenset({"cuda_graph", "weight_streaming_budget_bytes"}),
-    "tensorrt-rtx": frozenset({"cuda_graph", "weight_streaming_budget_bytes"}),
+    "tensorrt-rtx": frozenset(
+        {"cuda_graph", "kernel_specialization", "weight_streaming_budget_bytes"}
+    ),
 }
 """By runtime, those that change numbers, speed or memory and nothing else.
 

@@ -23,6 +23,7 @@ from qdx.exporter.files import read_text
 from qdx.exporter.limits import TARGET_KERNELS_LIMIT, TARGET_KEYS_LIMIT, TARGET_LIMIT_BYTES
 from qdx.exporter.model_faults import Document, KeyPath, choices
 from qdx.exporter.strict_toml import parse_toml, plain_faults, toml_positions
+from qdx.targets.file_layouts import file_layouts
 from qdx.targets.model import Limits, Port, PortChange, TargetLayout, TargetProfile
 from qdx.targets.near_names import near_targets
 from qdx.targets.options import SAFE_OPTIONS
@@ -48,6 +49,8 @@ _BASE_SCHEMA: Final = "qdx.target-layout/1"
 _ENDING: Final = ".toml"
 _MERGED_DEPTH: Final = 3
 """Tables within tables that are merged key by key: those of a layout. An input or output is one value."""
+_FILES: Final = ("model_file", "external_data_file", "context_file", "halves")
+"""Keys of a layout that name what a runtime writes."""
 _VALUE: Final = "value"
 """A key of tables that are one value with its reason, which is not that of another value."""
 
@@ -209,16 +212,25 @@ def _runtime_faults(profile: TargetProfile) -> Iterator[tuple[KeyPath, str]]:
         if (getattr(profile, key) is None) != (getattr(own, key) is None):
             needs = "needs one" if getattr(profile, key) is None else "has none"
             yield (key,), f"`{key}`: {own.runtime} {needs}"
-    for key in ("model_file", "external_data_file", "halves"):
-        found, expected = getattr(profile.layout, key), getattr(own.layout, key)
-        if found != expected:
-            words = f"`layout.{key}` is {quoted(found)}, {own.runtime} writes {quoted(expected)}"
-            yield ("layout", key), words
+    yield from _file_faults(profile.layout, own)
     allowed = SAFE_OPTIONS.get(own.runtime, frozenset()).union(*(one.options for one in same))
     for name in profile.options:
         if name not in allowed:
             words = f"{quoted(name)} is not an option that a file may set for {own.runtime}"
             yield ("options", name), f"{words}, expected {choices(sorted(allowed))}"
+
+
+def _file_faults(layout: TargetLayout, own: TargetProfile) -> Iterator[tuple[KeyPath, str]]:
+    """Names of files that the runtime does not write, in its own layout or in one of those that change names alone."""
+    known = [own.layout]
+    known += [one.upon(own.layout) for one in file_layouts().values() if one.runtime == own.runtime]
+    if any(all(getattr(layout, key) == getattr(one, key) for key in _FILES) for one in known):
+        return
+    for key in _FILES:
+        found, expected = getattr(layout, key), getattr(own.layout, key)
+        if found != expected:
+            words = f"`layout.{key}` is {quoted(found)}, {own.runtime} writes {quoted(expected)}"
+            yield ("layout", key), words
 
 
 def _shipped(name: str) -> TargetProfile:

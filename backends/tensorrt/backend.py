@@ -18,6 +18,7 @@ from qdx.backends.tensorrt.engine.record import (
 )
 from qdx.backends.tensorrt.flavour import ENTERPRISE, RTX, Flavour
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
+from qdx.exporter.files import safe_child
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -56,18 +57,12 @@ class TensorRtBackend:
         flavour: TensorRT or TensorRT-RTX.
         name: The flavour's.
         builds_anywhere: Likewise.
-        engine_files: What a build adds to an artifact's folder.
     """
 
     def __init__(self, flavour: Flavour = ENTERPRISE) -> None:
         self.flavour = flavour
         self.name = flavour.name
         self.builds_anywhere = flavour.builds_anywhere
-        self.engine_files = (
-            ENGINE_NAME,
-            RECORD_NAME,
-            *((LAYERS_NAME,) if flavour.builds_anywhere else ()),
-        )
 
     def place(
         self,
@@ -84,7 +79,7 @@ class TensorRtBackend:
     def lower(
         self, graph: Graph, float_types: FloatTypes, profile: TargetProfile, folder: Path
     ) -> LoweredFiles:
-        """Writes `model.onnx` and `model.onnx_data`."""
+        """Writes the model, its weights and the recipe, under the names of the layout."""
         from qdx.backends.tensorrt.lower.lower import lower
 
         assert not float_types.mixed, "its profiles refuse mixed precision"
@@ -103,9 +98,8 @@ class TensorRtBackend:
 
             return TensorRtRunner(folder, own)
         from qdx.backends.onnx.session import OnnxRuntimeRunner
-        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
-        model = folder / MODEL_FILE
+        model = self._model(folder)
         return OnnxRuntimeRunner(model, _LITERALLY, threads=threads, rewrite=_rewrite(model))
 
     def try_open(
@@ -114,11 +108,10 @@ class TensorRtBackend:
         """Has NVIDIA's parser read `model.onnx`, and opens it in ONNX Runtime; its rules are checked as it is written."""
         from qdx.backends.onnx.session import OnnxRuntimeRunner
         from qdx.backends.tensorrt.engine.parser_check import check_parsed
-        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         del shapes
         self._run_options(folder, options)
-        model = folder / MODEL_FILE
+        model = self._model(folder)
         unchecked = check_parsed(model, self.flavour)
         OnnxRuntimeRunner(model, {**_LITERALLY, _NO_COPIES: "1"}, rewrite=_rewrite(model))
         return unchecked
@@ -138,10 +131,9 @@ class TensorRtBackend:
 
             return audit_engine(folder, own)
         from qdx.backends.tensorrt.emulate.audit import audit_model
-        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         del threads
-        return audit_model(folder / MODEL_FILE)
+        return audit_model(self._model(folder))
 
     def open_lockstep(
         self,
@@ -154,10 +146,9 @@ class TensorRtBackend:
         """Opens the model in segments, in ONNX Runtime; an engine cannot be cut."""
         from qdx.backends.lockstep import Lockstep
         from qdx.backends.onnx.lockstep import OnnxRuntimeChunks
-        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
         del options
-        model = folder / MODEL_FILE
+        model = self._model(folder)
         return Lockstep(
             OnnxRuntimeChunks(model, _LITERALLY, shapes, threads=threads, rewrite=_rewrite(model))
         )
@@ -169,10 +160,14 @@ class TensorRtBackend:
     def notes(
         self, resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
     ) -> tuple[str, ...]:
-        """A bundle is finished on another machine, or runs on one."""
+        """A bundle is finished on another machine, or runs on one; and what is known of models that stand for engines."""
         from qdx.backends.tensorrt.engine.parser_check import parser_note
 
-        del resolved, profile, exported
+        del resolved, exported
+        if profile.layout.context_file is not None:
+            from qdx.backends.tensorrt.engine.ep_context import context_note
+
+            return (context_note(profile.layout.context_file),)
         if self.builds_anywhere:
             return ()
         note = (
@@ -187,6 +182,10 @@ class TensorRtBackend:
         from qdx.backends.tensorrt.lint import DeviceFacts
 
         recipe = self._recipe(folder)
+        if recipe.context is not None and has_engine(folder):
+            from qdx.backends.tensorrt.engine.ep_context import check_context
+
+            check_context(folder, read_record(folder))
         facts = DeviceFacts(
             recipe.version_range, profile.compute_capability, recipe.refit == "any", self.flavour
         )
@@ -219,10 +218,23 @@ class TensorRtBackend:
         from qdx.backends.tensorrt.engine.produce import produce_engine
         from qdx.backends.tensorrt.engine.produce_ahead import produce_ahead
 
-        self._recipe(folder)
-        if self.builds_anywhere:
-            return produce_ahead(folder)
-        return produce_engine(folder, folder, timing_cache=timing_cache, device=device)
+        recipe = self._recipe(folder)
+        if not self.builds_anywhere:
+            return produce_engine(folder, folder, timing_cache=timing_cache, device=device)
+        built = produce_ahead(folder)
+        if recipe.context is not None:
+            from qdx.backends.tensorrt.engine.ep_context import write_context
+
+            write_context(folder, read_record(folder))
+        return built
+
+    def engine_files(self, folder: Path) -> tuple[str, ...]:
+        """The engine and its record, what its builder logged of it, and the model of one node that stands for it."""
+        if not self.builds_anywhere:
+            return (ENGINE_NAME, RECORD_NAME)
+        context = self._recipe(folder).context
+        named = (ENGINE_NAME, RECORD_NAME, LAYERS_NAME)
+        return named if context is None else (*named, context)
 
     def end_builds(self) -> None:
         """Ends the process that builds."""
@@ -272,9 +284,8 @@ class TensorRtBackend:
             )
         from qdx.backends.tensorrt.emulate.executable import has_own_operators
         from qdx.backends.tensorrt.emulate.rounded import has_sixteen_bits
-        from qdx.backends.tensorrt.lower.lower import MODEL_FILE
 
-        models = [_read(folder / MODEL_FILE) for folder in folders]
+        models = [_read(self._model(folder)) for folder in folders]
         literal = "every quantizer as it stands in the file"
         if any(map(has_own_operators, models)):
             literal += ", TensorRT's own operators by their definitions in standard ones"
@@ -311,6 +322,10 @@ class TensorRtBackend:
             )
         return recipe
 
+    def _model(self, folder: Path) -> Path:
+        """The model in a folder that engines are built from, and that ONNX Runtime computes where none runs."""
+        return safe_child(folder, self._recipe(folder).model, error=InvalidBundle)
+
     def _run_options(self, folder: Path, options: Mapping[str, str]) -> dict[str, str] | None:
         """Options of running the folder's engine; None where ONNX Runtime takes its place.
 
@@ -318,13 +333,13 @@ class TensorRtBackend:
             InvalidBundle: The engine is there without its record, or the other way round.
             UsageError: An option is unknown, or has no such value.
         """
-        from qdx.backends.tensorrt.engine.load import run_options
+        from qdx.backends.tensorrt.engine.options import run_options
 
         wanted = options.get(_ENGINE)
         if wanted not in {None, "on", "off"}:
             raise UsageError(f"`{_ENGINE}`: got {quoted(wanted)}, expected on or off")
         own = {name: value for name, value in options.items() if name != _ENGINE}
-        run_options(own)  # an option that no engine has is one of nothing else either
+        run_options(own, self.flavour)  # an option that no engine has is one of nothing else either
         if wanted == "off" or not has_engine(folder):
             return None
         return own if wanted == "on" or self.runs_here() else None

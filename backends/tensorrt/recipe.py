@@ -82,6 +82,8 @@ class BuildRecipe(_Record):
 
     Attributes:
         model: The ONNX file beside the recipe.
+        context: A file that a build writes beside the engine, which ONNX Runtime's provider for TensorRT-RTX opens: a
+            model of one node, which leads to the engine. None for none.
         flavour: TensorRT, or TensorRT-RTX, which takes fewer of these options.
         versions: The flavour's versions that the model was checked for, such as `>=10.12,<12`.
         compute_capabilities: Of devices for which TensorRT-RTX compiles the engine, such as `8.9`; empty for the least
@@ -100,6 +102,7 @@ class BuildRecipe(_Record):
 
     schema_version: Literal["qdx.tensorrt.build/1"] = Field(alias="schema", default=SCHEMA)
     model: str = "model.onnx"
+    context: str | None = None
     flavour: FlavourName = "tensorrt"
     versions: str = str(SUPPORTED)
     compute_capabilities: Annotated[tuple[str, ...], Field(max_length=8)] = ()
@@ -116,9 +119,15 @@ class BuildRecipe(_Record):
 
     @model_validator(mode="after")
     def _check(self) -> BuildRecipe:
-        check_relative(self.model, error=InvalidBundle)
-        if "/" in self.model:
-            raise ValueError("`model` is in another folder, expected a file beside the recipe")
+        for key, name in (("model", self.model), ("context", self.context)):
+            if name is not None:
+                check_relative(name, error=InvalidBundle)
+                if "/" in name:
+                    raise ValueError(
+                        f"`{key}` is in another folder, expected a file beside the recipe"
+                    )
+        if self.context == self.model:
+            raise ValueError("`context` is the model that the engine is built from")
         try:
             VersionRange.parse(self.versions)
         except UsageError as bad:
@@ -136,6 +145,10 @@ class BuildRecipe(_Record):
     def _check_flavour(self) -> None:
         """Each flavour has options of its own: one that it does not follow would be a promise that nobody keeps."""
         if self.flavour == ENTERPRISE.name:
+            if self.context is not None:
+                raise ValueError(
+                    f"`context` for {ENTERPRISE.title}: it is for {RTX.title}'s engines"
+                )
             if self.compute_capabilities:
                 raise ValueError(
                     f"`compute_capabilities` for {ENTERPRISE.title}, which builds for the device at hand"

@@ -90,7 +90,7 @@ def _read(text: str) -> Contender:
         raise UsageError(f"{quoted(path)}: not a folder, expected a bundle or exported models")
     if (path / MANIFEST_NAME).exists():
         bundle = read_bundle(path)
-        if bundle.manifest.layout is not None:
+        if bundle.manifest.has_packages:
             raise UsageError(
                 f"{quoted(path)}: is in the layout {quoted(bundle.manifest.layout)} of an application",
                 hint="export again without --layout: that bundle holds the same graphs",

@@ -315,6 +315,12 @@ class Manifest(_Record):
     files: tuple[FileRecord, ...]
     content_sha256: dict[str, Sha256]
 
+    @property
+    def has_packages(self) -> bool:
+        """Whether the artifacts are packages of an application, elsewhere than in the methods' folders."""
+        methods = (m for component in self.components.values() for m in component.methods.values())
+        return any(method.artifact is not None for method in methods)
+
     @model_validator(mode="after")
     def _check_paths(self) -> Manifest:
         paths = [record.path for record in self.files]

@@ -164,7 +164,10 @@ def _targets(_: Mapping[str, str]) -> dict[str, str]:
 
 
 def _layouts(_: Mapping[str, str]) -> dict[str, str]:
-    return {"swift": "packages for Apple's ml-stable-diffusion"}
+    return {
+        "epcontext": "engines as models that Windows ML opens",
+        "swift": "packages for Apple's ml-stable-diffusion",
+    }
 
 
 def _kinds(_: Mapping[str, str]) -> dict[str, str]:

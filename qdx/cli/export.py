@@ -64,7 +64,8 @@ def command(
         typer.Option(
             "--layout",
             metavar="LAYOUT",
-            help="`swift`: Core ML packages for Apple's ml-stable-diffusion.",
+            help="`swift`: Core ML packages for Apple's ml-stable-diffusion. "
+            "`epcontext`: engines as models that Windows ML opens.",
         ),
     ] = None,
     halves: Annotated[

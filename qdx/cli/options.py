@@ -31,6 +31,7 @@ __all__ = [
     "read_budget",
     "read_call",
     "read_setup",
+    "user_cache",
 ]
 
 SEED_LIMIT: Final = 2**64 - 1000
@@ -135,8 +136,11 @@ def open_cache(*, no_cache: bool) -> Store | None:
     Raises:
         UsageError: $QDX_CACHE or $QDX_CACHE_LIMIT cannot be used.
     """
-    if no_cache:
-        return None
+    return None if no_cache else user_cache()
+
+
+def user_cache() -> Store:
+    """Returns the user's cache, as `open_cache`."""
     from qdx.cache.store import user_store
     from qdx.cli.output import alert
 

@@ -11,7 +11,17 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from qdx.cli.options import SEED_LIMIT, AsJson, Bundle, Call, Device, Force, read_call
+from qdx.cli.options import (
+    SEED_LIMIT,
+    AsJson,
+    Bundle,
+    Call,
+    Device,
+    Force,
+    NoCache,
+    read_call,
+    user_cache,
+)
 from qdx.cli.output import emit, say
 from qdx.cli.pictures import (
     check_names,
@@ -73,6 +83,7 @@ def command(
         int | None, typer.Option("--threads", min=1, help="Processor threads of the runtime.")
     ] = None,
     device: Device = "cpu",
+    no_cache: NoCache = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +109,9 @@ def command(
 
     check_bundle_and_model(bundle, model)
     check_call(bundle, arguments)
+    from qdx.backends.device_kernels import keeping_kernels
     from qdx.bundle.reader import read_bundle
+    from qdx.cache.kernels import StoredKernels
     from qdx.exporter.capture.call_files import load_files
     from qdx.exporter.capture.media import call_parameters
     from qdx.exporter.devices import choose_device
@@ -108,13 +121,14 @@ def command(
     with progress_bars() as progress:
         computing = choose_device(device, progress.say)
         opened = read_bundle(bundle)
-        pipeline = open_pipeline(
-            opened,
-            model=model,
-            threads=threads,
-            device=computing,
-            progress=progress,
-        )
+        with keeping_kernels(None if no_cache else StoredKernels(user_cache)):
+            pipeline = open_pipeline(
+                opened,
+                model=model,
+                threads=threads,
+                device=computing,
+                progress=progress,
+            )
     _check_arguments(pipeline, arguments)
     arguments = load_files(arguments, call_parameters(pipeline))
     check_kinds(arguments, call_parameters(pipeline))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from qdx.bundle.companions import make_folder, write_file
 from qdx.exporter.errors import Refusal, StorageError, TargetRefusal, UsageError
 from qdx.exporter.graph.rewrites.face import Port, traced_output, with_face
-from qdx.targets.layouts import load_layout
+from qdx.targets.layouts import ApplicationLayout, FileLayout, load_layout
 from qdx.targets.profile import TargetLayout
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qdx.exporter.form import Form
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.source.pipeline import TracedPipeline
-    from qdx.targets.layouts import ApplicationLayout, Family, Package, PackagePort
+    from qdx.targets.layouts import Family, Package, PackagePort
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["Packages", "Placed", "check_layout", "open_layout", "write_resources"]
@@ -151,15 +151,17 @@ class Packages:
 
 
 def open_layout(
-    name: str, profile: TargetProfile, folder: PipelineFolder, *, halved: bool = False
-) -> Packages:
-    """The layout of a name for a pipeline; `halved` as for `Packages`.
+    name: str | None, profile: TargetProfile, folder: PipelineFolder, *, halved: bool = False
+) -> Packages | None:
+    """The packages that an application loads of a pipeline, where a layout is one's; `halved` as for `Packages`.
 
     Raises:
         TargetRefusal: The application does not run such pipelines.
         UsageError: There is no such layout for the target, or halves are asked of what has none.
     """
-    layout = load_layout(name, profile)
+    layout = None if name is None else load_layout(name, profile)
+    if not isinstance(layout, ApplicationLayout):
+        return None
     family = layout.family(folder.pipeline_class)
     if halved and not any(package.halves for package in family.packages.values()):
         raise UsageError(
@@ -169,24 +171,31 @@ def open_layout(
     return Packages(layout, family, halved)
 
 
-def check_layout(name: str | None, profile: TargetProfile, shapes: Shapes, *, halved: bool) -> None:
-    """Refuses a layout that the target does not have, open sizes in one, and halves without, before any model is read.
+def check_layout(
+    name: str | None, profile: TargetProfile, shapes: Shapes, *, halved: bool
+) -> TargetProfile:
+    """Refuses a layout that the target does not have, open sizes in packages, and halves without, before any model is read.
+
+    Returns:
+        The profile, with the names of files that a layout changes.
 
     Raises:
         UsageError: Likewise.
     """
-    if name is None:
-        if halved:
-            raise UsageError(
-                "--halves: is for --layout, which names the packages", hint="give both"
-            )
-        return
-    load_layout(name, profile)
-    if shapes != "static":
+    layout = None if name is None else load_layout(name, profile)
+    if halved and not isinstance(layout, ApplicationLayout):
+        raise UsageError(
+            "--halves: is for the --layout of an application, which names the packages",
+            hint="give both, or neither",
+        )
+    if isinstance(layout, FileLayout):
+        return profile.model_copy(update={"layout": layout.upon(profile.layout)})
+    if layout is not None and shapes != "static":
         raise UsageError(
             f"--layout {name}: its packages have fixed sizes, --shapes is {shapes}",
             hint="leave --shapes out, and export once for each size",
         )
+    return profile
 
 
 def write_resources(packages: Packages, staging: Path) -> None:

@@ -155,7 +155,8 @@ def export(
             takes the unmarked ones, or the only variant that there is.
         ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
-        layout: The layout of an application's own packages, such as `swift`; None for the target's.
+        layout: The layout of an application's own packages, such as `swift`, or of the files that one reader of
+            finished engines opens, such as `epcontext`; None for the target's.
         halves: With a layout: a model comes as two packages where the application takes it so, each with about
             half of the weights.
         lora: Files of low-rank adapters, each as `FILE` or `FILE:SCALE`, merged into the weights as they are read.
@@ -183,12 +184,12 @@ def export(
     builder, builder_versions = check_engines(backend, profile, build=build)
     intent = load_plan(plan)
     quantizer = _artifact_quantizer(intent, profile, backend, ranges)
-    check_layout(layout, profile, shapes, halved=halves)
+    profile = check_layout(layout, profile, shapes, halved=halves)
     check_lora_ready(lora_ready, intent, layout)
     if ranges is not None:
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
     folder = read_model(model, variant=variant).with_setup(check_setup(setup))
-    packages = None if layout is None else open_layout(layout, profile, folder, halved=halves)
+    packages = open_layout(layout, profile, folder, halved=halves)
     source = trace_pipeline(
         with_adapters(folder, [parse_lora(str(one)) for one in lora]),
         call or {},
@@ -269,7 +270,7 @@ def export(
                     **builder_versions,
                     "torch": torch.__version__,
                 },
-                **({} if packages is None else {"layout": packages.layout.name}),
+                **({} if layout is None else {"layout": layout}),
                 **({} if source.sizes is None else {"sizes": source.sizes}),
             })  # fmt: skip
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -146,7 +146,11 @@ def _builder(bundle: Bundle) -> Builds:
 
 def _engine_paths(bundle: Bundle, backend: Builds, folders: tuple[str, ...]) -> tuple[str, ...]:
     """Files of a bundle that a build wrote: the engines and their records."""
-    written = {f"{folder}/{name}" for folder in folders for name in backend.engine_files}
+    written = {
+        f"{folder}/{name}"
+        for folder in folders
+        for name in backend.engine_files(bundle.path / folder)
+    }
     return tuple(record.path for record in bundle.manifest.files if record.path in written)
 
 

@@ -155,7 +155,7 @@ class Comparison:
     @property
     def _fields(self) -> dict[str, frozenset[str]]:
         """The outputs of methods that may leave some out: an application's packages have what it reads."""
-        if self.opened.bundle.manifest.layout is None:
+        if not self.opened.bundle.manifest.has_packages:
             return {}
         return {
             where: frozenset(port.field for port in method.outputs)

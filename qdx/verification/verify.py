@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from qdx.backends.device_kernels import keeping_kernels
+from qdx.cache.kernels import StoredKernels
 from qdx.cache.numbers import StoredNumbers
 from qdx.exporter.devices import choose_device
 from qdx.exporter.errors import UsageError
@@ -109,7 +111,8 @@ def verify(
         save_reference: Folder for what PyTorch does, so that others verify the bundle without the model; see
             `qdx.verification.reference_record`.
         device: What computes in PyTorch, the reference and the quantized graph: `cpu`, `cuda`, `cuda:1` or `auto`.
-        cache: Keeps the reference's runs, the answers of the quantized graphs and digests of files, so that the next
+        cache: Keeps the reference's runs, the answers of the quantized graphs, digests of files and what a runtime
+            compiles on the device, so that the next
             verification of the same model and call finds them; None computes all of it and keeps nothing.
         progress: Shows the steps.
 
@@ -131,7 +134,9 @@ def verify(
     destination = None if report is None else Path(report)
     check_places(bundle, model, report=report, save_reference=save_reference)
     check_sources(model, reference)
-    with refusals_told(bundle, report):
+    # What a runtime compiles on the device at the first call is kept as everything else is.
+    kernels = None if cache is None else StoredKernels(lambda: cache)
+    with refusals_told(bundle, report), keeping_kernels(kernels):
         judge = read_judge(plan, gates)
         held = held_against(baseline, baseline_drop_db)
         request = Request(seed, seeds, steps, prompts, call)

@@ -25,3 +25,20 @@ def record(**changes):
         **changes,
     }
     return EngineRecord(**values)
+
+
+def rtx_record(**changes):
+    """The same of TensorRT-RTX, which is built for a list of devices and on none."""
+    recipe = changes.get("recipe", BuildRecipe(flavour="tensorrt-rtx", versions=">=1.7,<2"))
+    return record(
+        **{
+            "flavour": "tensorrt-rtx",
+            "tensorrt": "1.7.1.116",
+            "compute_capability": None,
+            "device": None,
+            "compute_capabilities": recipe.compute_capabilities,
+            "layers_sha256": "1" * 64,
+            "recipe": recipe,
+            **changes,
+        }
+    )

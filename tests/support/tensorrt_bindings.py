@@ -35,7 +35,10 @@ LIBRARIES = {
     ),
 }
 """What the bindings import of each library."""
+RTX_PACKAGE = "tensorrt_rtx"
+"""Its wheels bring the libraries: what is asked of it is asked of TensorRT-RTX itself."""
 PRELUDE = "import sys, json\nimport tensorrt_bindings as trt\nsys.modules['tensorrt'] = trt\n"
+RTX_PRELUDE = "import sys, json\nimport tensorrt_rtx as trt\n"
 DUMP = """
 found = {}
 for name, kind in vars(trt).items():
@@ -68,10 +71,21 @@ def make_bindings(folder: Path) -> Path:
 
 def run_with(folder: Path, script: str) -> str:
     """Runs a script in a process that has the bindings as `tensorrt`; returns what it prints."""
+    return _printed(PRELUDE + script, f"{folder}{os.pathsep}{ROOT}")
+
+
+def run_with_rtx(script: str) -> str:
+    """Runs a script in a process that has TensorRT-RTX as `trt`; returns what it prints."""
+    if importlib.util.find_spec(RTX_PACKAGE) is None:
+        pytest.skip(f"{RTX_PACKAGE} is not installed: pip install 'qdx[tensorrt-rtx]'")
+    return _printed(RTX_PRELUDE + script, str(ROOT))
+
+
+def _printed(script: str, path: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script],
+        [sys.executable, "-c", script],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -83,6 +97,11 @@ def run_with(folder: Path, script: str) -> str:
 def described(folder: Path) -> dict[str, dict[str, object]]:
     """Every class of the bindings with its members and their documentation."""
     return json.loads(run_with(folder, DUMP))
+
+
+def rtx_described() -> dict[str, dict[str, object]]:
+    """The same of TensorRT-RTX."""
+    return json.loads(run_with_rtx(DUMP))
 
 
 def signatures(documentation: str) -> list[list[tuple[str, bool]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.site_tables import PRODUCTS, read_tables
 from qdx.backends.tensorrt.engine.inspect import executions
+from qdx.backends.tensorrt.engine.logged import check_logged
 from qdx.backends.tensorrt.engine.record import read_record
 from qdx.backends.tensorrt.engine.run import TensorRtRunner
+from qdx.backends.tensorrt.engine.stored_log import stored_model
 from qdx.backends.tensorrt.model_file import read_model
 from qdx.exporter.files import safe_child
 from qdx.exporter.graph.ir.graph import TensorSpec
@@ -31,18 +35,39 @@ def audit_engine(folder: Path, options: Mapping[str, str]) -> tuple[KernelExecut
         options: As for running; a CUDA graph is never used.
 
     Returns:
-        Every layer, in order. One that computes a site names it, several where TensorRT fused them.
+        Every layer, in order. One that computes a site names it, several where TensorRT fused them. Those of TensorRT-RTX
+        say what they were compiled for, as their log does without a device.
 
     Raises:
-        InvalidBundle: The record, the engine or the model is missing or malformed.
+        InvalidBundle: The record, the engine or the model is missing or malformed, or the engine on the device is not
+            what the log of its build says.
         RuntimeMissing: TensorRT or the device is missing, or the engine is for another one.
     """
     runner = TensorRtRunner(folder, {**options, "cuda_graph": "off"})
     shapes = runner.usual_shapes()
     inputs = {spec.name: _example(spec, shapes[spec.name]) for spec in runner.inputs}
     times = runner.layer_times_ms(inputs, _RUNS)
-    sites = sites_by_node(safe_child(folder, read_record(folder).recipe.model))
-    return executions(runner.layers(), lambda node: sites.get(node, ()), times)
+    layers, record = runner.layers(), read_record(folder)
+    if record.recipe.builder.builds_anywhere:
+        logged = stored_model(folder, record)
+        check_logged(layers, logged.log, record.engine)
+        return _timed(logged.executions(), times)
+    sites = sites_by_node(safe_child(folder, record.recipe.model))
+    return executions(layers, lambda node: sites.get(node, ()), times)
+
+
+def _timed(
+    found: Sequence[KernelExecution], times_ms: Mapping[str, float]
+) -> tuple[KernelExecution, ...]:
+    """Executions with their share of the time; those of one layer share its time."""
+    total = sum(times_ms.values())
+    entries = Counter(one.name for one in found)
+    return tuple(
+        replace(one, time_share=times_ms.get(one.name, 0.0) / total / entries[one.name])
+        if total
+        else one
+        for one in found
+    )
 
 
 def sites_by_node(model: Path) -> dict[str, tuple[str, ...]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from qdx.backends.tensorrt.engine import api
 from qdx.backends.tensorrt.engine.build import parser_refusals
 from qdx.backends.tensorrt.engine.log import Log, started
+from qdx.backends.tensorrt.engine.options import BUDGET, RunOptions
 from qdx.backends.tensorrt.engine.package import TensorRt, compute_capability, tensorrt
 from qdx.backends.tensorrt.engine.record import (
     EngineRecord,
@@ -18,29 +17,16 @@ from qdx.backends.tensorrt.engine.record import (
     read_engine,
     read_record,
 )
+from qdx.backends.tensorrt.engine.validity import check_validity
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, TargetRefusal, UsageError, quoted
 
-__all__ = ["LoadedEngine", "RunOptions", "load_engine", "new_context", "run_options"]
-
-_BUDGET: Final = "weight_streaming_budget_bytes"
-_GRAPH: Final = "cuda_graph"
-_DEVICE: Final = "device"
-_SWITCH: Final = {"on": True, "off": False}
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How an engine is run.
-
-    Attributes:
-        device: Number of the device.
-        cuda_graph: Whether an engine of static shapes is replayed as a CUDA graph.
-        weight_streaming_budget_bytes: Weights that stay on the device; None for all of them.
-    """
-
-    device: int = 0
-    cuda_graph: bool = True
-    weight_streaming_budget_bytes: int | None = None
+__all__ = [
+    "LoadedEngine",
+    "RunOptions",
+    "checked_context",
+    "deserialized",
+    "load_engine",
+]
 
 
 @dataclass(frozen=True)
@@ -60,29 +46,6 @@ class LoadedEngine:
     record: EngineRecord
     log: Log
     keep: tuple[object, ...]
-
-
-def run_options(options: Mapping[str, str]) -> RunOptions:
-    """Reads options of running.
-
-    Raises:
-        UsageError: One is unknown, or has no such value.
-    """
-    unknown = sorted(options.keys() - {_BUDGET, _GRAPH, _DEVICE})
-    if unknown:
-        raise UsageError(
-            f"{quoted(unknown[0])}: no such option of running an engine",
-            hint=f"expected `{_DEVICE}`, `{_GRAPH}` or `{_BUDGET}`",
-        )
-    graph = options.get(_GRAPH, "on")
-    if graph not in _SWITCH:
-        raise UsageError(f"`{_GRAPH}`: got {quoted(graph)}, expected on or off")
-    budget = options.get(_BUDGET)
-    return RunOptions(
-        _count(_DEVICE, options.get(_DEVICE, "0")),
-        _SWITCH[graph],
-        None if budget is None else _count(_BUDGET, budget),
-    )
 
 
 def load_engine(folder: Path, options: RunOptions) -> LoadedEngine:
@@ -105,7 +68,7 @@ def load_engine(folder: Path, options: RunOptions) -> LoadedEngine:
     check_sources(folder, record)
     plan = read_engine(folder, record)
     try:
-        trt = tensorrt()
+        trt = tensorrt(record.recipe.builder)
         check_runs_here(record, trt.__version__, compute_capability(options.device))
     except RuntimeMissing as missing:
         raise RuntimeMissing(
@@ -121,12 +84,9 @@ def load_engine(folder: Path, options: RunOptions) -> LoadedEngine:
         runtime.engine_host_code_allowed = (
             True  # the runtime inside the engine; the digest was compared
         )
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise InvalidBundle(
-            f"{quoted(record.engine)}: TensorRT cannot load it: {log.reason()}",
-            hint="build the engine again from the model beside it",
-        )
+    if record.recipe.builder.builds_anywhere:
+        check_validity(trt, runtime, plan, record.engine, log)
+    engine = deserialized(runtime, plan, record, log)
     if recipe.strip_weights:
         _refit(trt, engine, logger, folder, record)
     if options.weight_streaming_budget_bytes is not None:
@@ -134,18 +94,39 @@ def load_engine(folder: Path, options: RunOptions) -> LoadedEngine:
     return LoadedEngine(trt, engine, record, log, (logger, runtime))
 
 
-def new_context(loaded: LoadedEngine) -> api.IExecutionContext:
-    """Returns a context with memory of its own.
+def deserialized(
+    runtime: api.Runtime, plan: bytes, record: EngineRecord, log: Log
+) -> api.ICudaEngine:
+    """Loads an engine whose digest was compared.
 
     Raises:
-        RuntimeMissing: The device's memory does not suffice.
+        InvalidBundle: TensorRT cannot load it.
+        RuntimeMissing: TensorRT-RTX cannot, which compiles it for a device: there is none, or no driver for it.
     """
-    context = loaded.engine.create_execution_context()
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is not None:
+        return engine
+    flavour = record.recipe.builder
+    message = f"{quoted(record.engine)}: {flavour.title} cannot load it: {log.reason()}"
+    if flavour.builds_anywhere:
+        # Whatever is wrong with its bytes, `check_validity` has found.
+        raise RuntimeMissing(message, hint="it needs an NVIDIA device and a driver for CUDA 13")
+    raise InvalidBundle(message, hint="build the engine again from the model beside it")
+
+
+def checked_context(
+    loaded: LoadedEngine, context: api.IExecutionContext | None
+) -> api.IExecutionContext:
+    """Returns a context that was made.
+
+    Raises:
+        RuntimeMissing: It was not: the device's memory does not suffice.
+    """
     if context is None:
         raise RuntimeMissing(
             f"{quoted(loaded.record.engine)}: the device's memory does not suffice: "
             f"{loaded.log.reason()}",
-            hint=f"free some, or build with `weight_streaming` and set `{_BUDGET}`",
+            hint=f"free some, or build with `weight_streaming` and set `{BUDGET}`",
         )
     return context
 
@@ -178,14 +159,8 @@ def _refit(
 def _stream(engine: api.ICudaEngine, record: EngineRecord, budget_bytes: int) -> None:
     if not record.recipe.weight_streaming:
         raise UsageError(
-            f"`{_BUDGET}`: {quoted(record.engine)} was not built to stream its weights",
+            f"`{BUDGET}`: {quoted(record.engine)} was not built to stream its weights",
             hint="set `weight_streaming` in the recipe and build again",
         )
     # Before any context exists: contexts take their memory by it.
     engine.weight_streaming_budget_v2 = min(budget_bytes, engine.streamable_weights_size)
-
-
-def _count(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise UsageError(f"`{name}`: got {quoted(text)}, expected a number from 0 on")
-    return int(text)

@@ -1,4 +1,8 @@
-"""Runs an engine: its buffers are PyTorch's, shapes may move, static ones are replayed as a CUDA graph."""
+"""Runs an engine: its buffers are PyTorch's, shapes may move, an execution is replayed as a CUDA graph.
+
+TensorRT's is recorded by PyTorch, where shapes are static. TensorRT-RTX records its own, and compiles the last of its
+kernels at the first call.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.contract import check_inputs
 from qdx.backends.tensorrt.engine import api
 from qdx.backends.tensorrt.engine.arrays import DTYPES, array_of, tensor_of, torch_dtype
 from qdx.backends.tensorrt.engine.inspect import Layer, parse_layers
-from qdx.backends.tensorrt.engine.load import LoadedEngine, load_engine, new_context, run_options
+from qdx.backends.tensorrt.engine.just_in_time import DeviceKernels
+from qdx.backends.tensorrt.engine.load import LoadedEngine, checked_context, load_engine
+from qdx.backends.tensorrt.engine.options import run_options
+from qdx.backends.tensorrt.engine.record import read_record
 from qdx.exporter.errors import InternalError, InvalidBundle, UsageError, first_line, quoted
 from qdx.exporter.graph.ir.graph import TensorSpec
 
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["TensorRtRunner"]
+
+_WARM_UP_RUNS: Final = 3
+"""Before times are taken: TensorRT-RTX compiles at the first call, and may go on beside the next ones."""
 
 
 class TensorRtRunner:
@@ -35,7 +45,8 @@ class TensorRtRunner:
 
         Args:
             folder: With `engine.json` and the engine.
-            options: `device` (its number), `cuda_graph` (on, off) and `weight_streaming_budget_bytes`.
+            options: `device` (its number), `cuda_graph` (on, off), `weight_streaming_budget_bytes`, and for
+                TensorRT-RTX `kernel_specialization` (eager, lazy, none).
 
         Raises:
             InvalidBundle: The record or the engine is missing, altered or malformed.
@@ -45,11 +56,20 @@ class TensorRtRunner:
         """
         import torch
 
-        self._options = run_options(options)
+        self._options = run_options(options, read_record(folder).recipe.builder)
         self._device = torch.device("cuda", self._options.device)
         with self._on_device():
             self._loaded = load_engine(folder, self._options)
-            self._context = new_context(self._loaded)
+            self._kernels = (
+                DeviceKernels(self._loaded, self._options)
+                if self._loaded.record.recipe.builder.builds_anywhere
+                else None
+            )
+            self._made: api.IExecutionContext | None = None
+            if self._kernels is None:
+                self._made = checked_context(
+                    self._loaded, self._loaded.engine.create_execution_context()
+                )
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         specs = _specs(self._loaded)
         self.inputs = tuple(spec for spec, goes_in in specs if goes_in)
@@ -107,7 +127,8 @@ class TensorRtRunner:
             del own
             found[layer_name].append(ms)
 
-        self(inputs)  # what is set up once is not timed
+        for _ in range(_WARM_UP_RUNS):
+            self(inputs)  # what is set up once is not timed
         base = self._loaded.trt.IProfiler
         self._profiler: api.IProfiler = type("LayerTimes", (base,), {"report_layer_time": report})()
         self._context.profiler = self._profiler
@@ -134,7 +155,9 @@ class TensorRtRunner:
             self._graph.replay()
             return
         self._execute()
-        if self._static and self._options.cuda_graph:
+        if self._kernels is not None:
+            self._kernels.keep()
+        elif self._static and self._options.cuda_graph:
             # After one run: what TensorRT sets up in it cannot be recorded.
             self._graph = self._recorded()
 
@@ -160,8 +183,16 @@ class TensorRtRunner:
                 f"{quoted(self._loaded.record.engine)}: did not run: {self._loaded.log.reason()}"
             )
 
+    @property
+    def _context(self) -> api.IExecutionContext:
+        assert self._made is not None, "made with the engine, or for the first shapes"
+        return self._made
+
     def _prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Sets shapes, and makes buffers for them and for the outputs that they lead to."""
+        if self._made is None and self._kernels is not None:
+            # Not sooner: the kernels that were kept are those for the shapes of the first call.
+            self._made = checked_context(self._loaded, self._kernels.new_context(shapes))
         context = self._context
         self._buffers = {}
         profile = self._profile_of(shapes)

@@ -1,4 +1,4 @@
-"""A graph to an explicitly quantized, fully typed `model.onnx` for TensorRT, with its weights beside it."""
+"""A graph to an explicitly quantized, fully typed ONNX file for TensorRT, with its weights beside it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["DATA_FILE", "MODEL_FILE", "lower", "typed_model"]
+__all__ = ["lower", "typed_model"]
 
-MODEL_FILE: Final = "model.onnx"
-DATA_FILE: Final = "model.onnx_data"
 FORMS: Final = Forms(opset=21, group_norm_operator=True, translations=TRANSLATIONS)
 """Opset 21 has four-bit integers, blocks and scales in sixteen bits; its group norm is read from TensorRT 10.9 on."""
 _FLOAT4_OPSET: Final = 23
@@ -68,22 +66,26 @@ def lower(
             fit the type.
     """
     model = typed_model(graph, compute_dtype)
+    names = profile.layout
     recipe = BuildRecipe(
-        model=MODEL_FILE,
+        model=names.model_file,
+        context=names.context_file,
         flavour=flavour.name,
         versions=str(profile.runtime_versions),
         compute_capabilities=profile.compile_for,
         profiles=profiles(graph),
     )
     facts = DeviceFacts(recipe.version_range, profile.compute_capability, flavour=flavour)
-    write_model(model, folder / MODEL_FILE, external_data=DATA_FILE)
+    path, data = folder / names.model_file, names.external_data_file
+    assert data is not None, "its targets name it"
+    write_model(model, path, external_data=data)
     # What was written is checked: its scales are read from the file, where the model would quantize each weight again.
-    notes = _notes(_checked(ir.load(folder / MODEL_FILE), graph.where, facts), graph.where)
+    notes = _notes(_checked(ir.load(path), graph.where, facts), graph.where)
     (folder / RECIPE_NAME).write_bytes(recipe.to_json())
     others = [folder / RECIPE_NAME]
-    if (folder / DATA_FILE).exists():
-        others.append(folder / DATA_FILE)
-    return LoweredFiles(folder / MODEL_FILE, tuple(others), notes)
+    if (folder / data).exists():
+        others.append(folder / data)
+    return LoweredFiles(path, tuple(others), notes)
 
 
 def typed_model(graph: Graph, compute_dtype: str) -> ir.Model:

@@ -11,9 +11,12 @@ import pytest
 
 from qdx.backends.registry import get_backend
 from qdx.backends.site_table import PARTS, SITES
-from qdx.backends.tensorrt.engine.package import compute_capability, tensorrt
+from qdx.backends.tensorrt.engine.ep_context import write_context
+from qdx.backends.tensorrt.engine.package import compute_capability, has_device, tensorrt
+from qdx.backends.tensorrt.recipe import BuildRecipe
 from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
-from tests.support.engine_records import PLAN, record
+from qdx.targets import load_target
+from tests.support.engine_records import PLAN, record, rtx_record
 from tests.support.lint_models import linear
 
 BACKEND = get_backend("tensorrt")
@@ -26,6 +29,7 @@ def folder(tmp_path):
     model = linear(rows="16", sizes=(32, 64))
     model.metadata_props.update({SITES: "{}", PARTS: "{}"})
     ir.save(model, tmp_path / "model.onnx")
+    (tmp_path / "build.json").write_bytes(BuildRecipe().to_json())
     return tmp_path
 
 
@@ -40,13 +44,17 @@ def nothing_here():
     pytest.skip("TensorRT and a device are here")
 
 
+def digests(folder):
+    """Of the files that an engine there would be built from."""
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
 def add_engine(folder, **changes):
     """Files that stand where an engine and its record would."""
-    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    made = record(**{"sources": digests(folder), **changes})
     (folder / "model.engine").write_bytes(PLAN)
-    (folder / "engine.json").write_bytes(
-        record(**{"sources": {"model.onnx": digest}, **changes}).to_json()
-    )
+    (folder / "engine.json").write_bytes(made.to_json())
 
 
 def test_without_an_engine_onnx_runtime_computes_what_the_file_says(folder):
@@ -91,7 +99,10 @@ def test_the_file_is_opened_beside_an_engine_where_that_is_asked(folder):
     [
         ({"sha256": "0" * 64}, "altered"),
         ({"size_bytes": 4}, "expected at most 4"),
-        ({"sources": {"model.onnx": "0" * 64}}, "not what the engine beside it was built from"),
+        (
+            {"sources": {"model.onnx": "0" * 64, "build.json": "0" * 64}},
+            "not what the engine beside it was built from",
+        ),
     ],
 )
 def test_a_changed_or_foreign_engine_is_refused(folder, changes, message):
@@ -113,3 +124,62 @@ def test_an_engine_without_its_record_or_the_other_way_round_is_refused(folder, 
 def test_other_options_are_refused_by_name(folder):
     with pytest.raises(UsageError, match="expected on or off"):
         BACKEND.open(folder, {"engine": "maybe"})
+
+
+RTX = get_backend("tensorrt-rtx")
+CONTEXT = BuildRecipe(
+    flavour="tensorrt-rtx", versions=">=1.7,<2", model="model.qdq.onnx", context="model.onnx"
+)
+
+
+@pytest.fixture
+def contexts(folder):
+    """A folder whose `model.onnx` is a build's, with no engine yet."""
+    (folder / "model.onnx").rename(folder / "model.qdq.onnx")
+    (folder / "build.json").write_bytes(CONTEXT.to_json())
+    return folder
+
+
+def test_the_recipe_says_which_file_is_computed(contexts):
+    (contexts / "model.onnx").write_bytes(b"a model of one node, which no provider here opens")
+
+    assert RTX.open(contexts, {})(X)["y"].shape == (16, 64)
+    RTX.try_open(contexts, {}, {})
+    assert {one.precision for one in RTX.audit(contexts, {})} == {"int8"}
+    assert RTX.proof([contexts]).status == "artifact-verified"
+    assert RTX.open_lockstep(contexts, {}, {}) is not None
+
+
+def test_a_build_adds_the_model_that_stands_for_the_engine_where_the_recipe_has_one(
+    folder, contexts
+):
+    named = ("model.engine", "engine.json", "engine.layers.txt")
+    assert RTX.engine_files(contexts) == (*named, "model.onnx")
+    (folder / "build.json").write_bytes(
+        BuildRecipe(flavour="tensorrt-rtx", versions=">=1.7,<2").to_json()
+    )
+    assert RTX.engine_files(folder) == named
+    (folder / "build.json").write_bytes(BuildRecipe().to_json())
+    assert BACKEND.engine_files(folder) == named[:2]
+
+
+def test_an_engine_built_anywhere_is_computed_from_its_model_where_there_is_no_device(contexts):
+    if has_device():
+        pytest.skip("there is an NVIDIA device: the engine runs")
+    made = rtx_record(sources=digests(contexts), recipe=CONTEXT)
+    (contexts / "model.engine").write_bytes(PLAN)
+    (contexts / "engine.json").write_bytes(made.to_json())
+
+    assert RTX.open(contexts, {})(X)["y"].shape == (16, 64)
+    assert RTX.unoptimized_options(contexts) is None  # nothing is optimized here
+
+
+def test_a_model_that_stands_for_another_engine_is_found_by_the_check(contexts):
+    (contexts / "model.engine").write_bytes(PLAN)
+    made = rtx_record(sources={}, recipe=CONTEXT)
+    (contexts / "engine.json").write_bytes(made.to_json())
+    write_context(contexts, made)
+    other = made.model_copy(update={"sha256": "0" * 64})
+    (contexts / "engine.json").write_bytes(other.to_json())
+    with pytest.raises(InvalidBundle, match="partition_name"):
+        RTX.check(contexts, load_target("tensorrt-rtx"))

@@ -5,6 +5,7 @@ ONNX Runtime executes the file's own nodes, TensorRT's operators among them by f
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
@@ -241,6 +242,7 @@ def test_a_planted_fault_is_found(made, tmp_path, name, inputs, fault):
     model = onnx.load(right.folder / "model.onnx")
     fault(model)
     onnx.save(model, tmp_path / "model.onnx")
+    shutil.copy(right.folder / "build.json", tmp_path)
     wrong = replace(right, folder=tmp_path)
 
     if inputs:

@@ -43,6 +43,7 @@ def test_nothing_is_left_to_defaults_of_tensorrt():
     assert found.pop("schema") == "qdx.tensorrt.build/1"
     assert found == {
         "compute_capabilities": [],
+        "context": None,
         "flavour": "tensorrt",
         "exclude_lean_runtime": False,
         "hardware_compatibility": "none",
@@ -68,6 +69,10 @@ def test_nothing_is_left_to_defaults_of_tensorrt():
         ({"tf32": "yes"}, "`tf32`: Input should be a valid boolean"),
         ({"model": "../model.onnx"}, "not an allowed relative path"),
         ({"model": "unet/model.onnx"}, "expected a file beside the recipe"),
+        ({"context": "../model.onnx"}, "not an allowed relative path"),
+        ({"context": "unet/model.onnx"}, "`context` is in another folder"),
+        ({"context": "model.onnx"}, "`context` is the model that the engine is built from"),
+        ({"context": "other.onnx"}, "`context` for TensorRT: it is for TensorRT-RTX's engines"),
         ({"versions": "any"}, "not a range of versions"),
         ({"strip_weights": True}, "the weights could not come back"),
         ({"exclude_lean_runtime": True}, "without `version_compatible`"),

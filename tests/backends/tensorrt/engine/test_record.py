@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
-from qdx.backends.tensorrt.engine.load import RunOptions, run_options
 from qdx.backends.tensorrt.engine.record import (
     check_runs_here,
     parse_engine_record,
@@ -13,7 +11,7 @@ from qdx.backends.tensorrt.engine.record import (
     read_record,
 )
 from qdx.backends.tensorrt.recipe import BuildRecipe
-from qdx.exporter.errors import InvalidBundle, RuntimeMissing, UsageError
+from qdx.exporter.errors import InvalidBundle, RuntimeMissing
 from tests.support.engine_records import ADA, HOPPER, PLAN, record
 
 
@@ -106,22 +104,3 @@ def test_the_recipe_widens_where_it_runs(recipe, version, capability, runs):
     else:
         with pytest.raises(RuntimeMissing):
             check_runs_here(wide, version, capability)
-
-
-def test_options_of_running():
-    assert run_options({}) == RunOptions()
-    given = {"device": "1", "cuda_graph": "off", "weight_streaming_budget_bytes": "1000"}
-    assert run_options(given) == replace(RunOptions(), device=1, cuda_graph=False, weight_streaming_budget_bytes=1000)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"fp16": "on"}, "`fp16`: no such option of running an engine"),
-        ({"cuda_graph": "yes"}, "`cuda_graph`: got `yes`, expected on or off"),
-        ({"device": "-1"}, "`device`: got `-1`, expected a number from 0 on"),
-    ],
-)
-def test_options_that_do_not_exist(options, message):
-    with pytest.raises(UsageError, match=message):
-        run_options(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import onnx_ir as ir
 import pytest
@@ -94,6 +95,7 @@ def test_one_graph_without_an_engine_leaves_the_whole_unbuilt(without_device, fo
     other = tmp_path / "other"
     other.mkdir()
     ir.save(planted.attention(64), other / "model.onnx")
+    shutil.copy(folder / "build.json", other)
 
     assert BACKEND.proof([folder, other]).status == "artifact-verified"
 

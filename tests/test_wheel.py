@@ -52,7 +52,7 @@ def test_every_folder_with_modules_is_a_package():
 def test_the_extra_all_holds_what_installs_without_a_gpu():
     extras = CONFIGURATION["project"]["optional-dependencies"]
 
-    assert extras["all"] == ["qdx[onnxruntime,openvino,coreml]"]
+    assert extras["all"] == ["qdx[onnxruntime,openvino,coreml,tensorrt-rtx]"]
 
 
 @pytest.mark.parametrize("runtime", ["coreml", "onnxruntime", "openvino", "tensorrt"])

@@ -31,6 +31,7 @@ DIFFERS = {
     "operator-form-0": "that of TensorRT-RTX resizes with cubic curves; that of TensorRT does not say so",
     "operator-form-10": "it sorts what need not be sorted",
     "opset": "it reads operator sets that NVIDIA does not document",
+    "raw-sum": "it knows no kernels: the builder leaves raw sums in float16, of which its log alone tells",
     "cast-float8-0": _BUILDER,
     "double": "it reads float64 as float32, without a word",
     "block-exponents-1": _BUILDER,

@@ -37,6 +37,11 @@ class LoweredFiles:
     notes: tuple[str, ...] = ()
 
 
+Way = Literal["native", "weights_in_product", "weights_in_memory", "float"]
+"""In which way an operation was compiled: all factors in low precision; weights dequantized inside the product;
+weights dequantized to memory first; all in float."""
+
+
 @dataclass(frozen=True)
 class KernelExecution:
     """One operation of an opened artifact as its runtime carried it out.
@@ -50,6 +55,8 @@ class KernelExecution:
             operations that no plan addresses.
         time_share: Part of the measured time that it took, 0..1; None where it was not measured.
         time_s: The same in seconds.
+        compiled: In which way it was compiled, of operations with sites, where a compiler's log says so and nothing
+            was executed; None where it was executed, or nothing is said of it.
     """
 
     name: str
@@ -58,6 +65,7 @@ class KernelExecution:
     sites: tuple[str, ...] = ()
     time_share: float | None = None
     time_s: float | None = None
+    compiled: Way | None = None
 
 
 @dataclass(frozen=True)
@@ -65,25 +73,35 @@ class Proof:
     """How much of an artifact's way to its device a run on this machine proves.
 
     Attributes:
-        status: `device-verified` where the target's own runtime executes the artifact here, and
-            `artifact-verified` where something else computes what the artifact says, or its runtime on another device.
+        status: `device-verified` where the target's own runtime executes the artifact here, `engine-built` where its
+            compiler has built the engine and something else computes what the artifact says, and `artifact-verified`
+            where nothing was built, or the runtime executes it on another device.
         executed_by: What computes it.
         unproved: What is left unproved, as a sentence's end; empty for a device.
         caution: What this machine computes worse than others that the artifact is for; empty for nothing.
         compute_capability: Major and minor, of the NVIDIA device that executes it; None where none does.
+        compiled: What it was compiled for and by what, of a built engine that was not run; empty for nothing.
     """
 
-    status: Literal["device-verified", "artifact-verified"]
+    status: Literal["device-verified", "engine-built", "artifact-verified"]
     executed_by: str
     unproved: str = ""
     caution: str = ""
     compute_capability: tuple[int, int] | None = None
+    compiled: str = ""
 
     def __str__(self) -> str:
         """`artifact-verified: executed by ONNX Runtime 1.32.0; unproved: the compiler's kernels`."""
         left = f"; unproved: {self.unproved}" if self.unproved else ""
         caution = f"; caution: {self.caution}" if self.caution else ""
-        return f"{self.status}: executed by {self.executed_by}{left}{caution}"
+        return f"{self.status}: {self.computed}{left}{caution}"
+
+    @property
+    def computed(self) -> str:
+        """`executed by X`; of an engine that was not run, what it was compiled for and what computed the values."""
+        if self.compiled:
+            return f"{self.compiled}; values computed by {self.executed_by}"
+        return f"executed by {self.executed_by}"
 
 
 class Runner(Protocol):

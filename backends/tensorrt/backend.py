@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from qdx.backends.capabilities import Built, Finding
+    from qdx.backends.compiled import Compiled
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.backends.onnx.session import Rewrite
@@ -92,7 +93,10 @@ class TensorRtBackend:
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> Runner:
-        """Opens the engine; where none was built, `model.onnx` in ONNX Runtime, every quantizer executed literally."""
+        """Opens the engine; where none was built, `model.onnx` in ONNX Runtime, every quantizer executed literally.
+
+        So where an engine was built without a device, and none is here; `proof` says that it was not run.
+        """
         own = self._run_options(folder, options)
         if own is not None:
             from qdx.backends.tensorrt.engine.run import TensorRtRunner
@@ -119,8 +123,13 @@ class TensorRtBackend:
     def audit(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> tuple[KernelExecution, ...]:
-        """The kernels of the engine; where none was built, the precisions that `model.onnx` asks for."""
+        """The kernels of the engine; where none was built, the precisions that `model.onnx` asks for.
+
+        An engine that was built without a device, and that none here can run, is audited by its builder's log.
+        """
         own = self._run_options(folder, options)
+        if own is None and options.get(_ENGINE) != "off" and (built := self.compiled(folder)):
+            return built.executions
         if own is not None:
             from qdx.backends.tensorrt.engine.audit import audit_engine
 
@@ -152,7 +161,7 @@ class TensorRtBackend:
 
     def unoptimized_options(self, folder: Path) -> dict[str, str] | None:
         """ONNX Runtime then computes what the file says, which it does anyway where no engine was built."""
-        return {_ENGINE: "off"} if has_engine(folder) else None
+        return {_ENGINE: "off"} if has_engine(folder) and self.runs_here() else None
 
     def notes(
         self, resolved: ResolvedPlan, profile: TargetProfile, exported: Collection[str]
@@ -168,7 +177,7 @@ class TensorRtBackend:
         return (note,)
 
     def check(self, folder: Path, profile: TargetProfile) -> tuple[Finding, ...]:
-        """Every rule, for the versions of the recipe and the devices of the target."""
+        """Every rule, for the versions of the recipe and the devices of the target; and what a builder's log shows."""
         from qdx.backends.tensorrt.engine.produce import lint_file
         from qdx.backends.tensorrt.lint import DeviceFacts
 
@@ -176,7 +185,12 @@ class TensorRtBackend:
         facts = DeviceFacts(
             recipe.version_range, profile.compute_capability, recipe.refit == "any", self.flavour
         )
-        return lint_file(folder / recipe.model, facts)
+        found = lint_file(folder / recipe.model, facts)
+        if not self.builds_anywhere or not has_engine(folder):
+            return found
+        from qdx.backends.tensorrt.engine.stored_log import logged_faults
+
+        return (*logged_faults(folder, found), *found)
 
     def check_build(self, folders: Sequence[Path], device: int) -> dict[str, str]:
         """The recipes first, which need nothing, then the installed version, the device, and every model's rules."""
@@ -222,9 +236,24 @@ class TensorRtBackend:
         """What `engine.json` holds."""
         return read_record(folder) if has_engine(folder) else None
 
+    def runs_here(self) -> bool:
+        """Whether engines are run here, or an error says why not; otherwise ONNX Runtime computes what the files say."""
+        from qdx.backends.tensorrt.engine.package import has_device
+
+        return not self.builds_anywhere or has_device()
+
+    def compiled(self, folder: Path) -> Compiled | None:
+        """What the log beside the engine says; None where none was built, or its builder is not listened to."""
+        if not self.builds_anywhere or not has_engine(folder):
+            return None
+        from qdx.backends.tensorrt.engine.stored_log import compiled_engine
+
+        return compiled_engine(folder)
+
     def proof(self, folders: Sequence[Path]) -> Proof:
-        """TensorRT executes engines; where one is missing, ONNX Runtime executes the file."""
-        if folders and all(has_engine(folder) for folder in folders) and self._runs_engines():
+        """TensorRT executes engines; where one is missing or cannot run here, ONNX Runtime executes the file."""
+        built = bool(folders) and all(has_engine(folder) for folder in folders)
+        if built and self.runs_here():
             from qdx.backends.tensorrt.engine.package import (
                 compute_capability,
                 device_name,
@@ -246,10 +275,18 @@ class TensorRtBackend:
             literal += ", TensorRT's own operators by their definitions in standard ones"
         if any(map(has_sixteen_bits, models)):
             literal += ", sixteen bits as float32 that is rounded behind each operation"
+        computed = f"ONNX Runtime {version('onnxruntime')}, {literal}"
+        if built:
+            from qdx.backends.tensorrt.engine.stored_log import compiled_engine, compiled_words
+
+            return Proof(
+                "engine-built",
+                computed,
+                "what the engines compute, whose kernels are chosen on the device",
+                compiled=compiled_words([compiled_engine(folder) for folder in folders]),
+            )
         return Proof(
-            "artifact-verified",
-            f"ONNX Runtime {version('onnxruntime')}, {literal}",
-            f"what {self.flavour.title}'s compiler makes of the file",
+            "artifact-verified", computed, f"what {self.flavour.title}'s compiler makes of the file"
         )
 
     def _recipe(self, folder: Path) -> BuildRecipe:
@@ -269,12 +306,6 @@ class TensorRtBackend:
             )
         return recipe
 
-    def _runs_engines(self) -> bool:
-        """Whether engines are run here, or an error says why not; otherwise ONNX Runtime computes what the files say."""
-        from qdx.backends.tensorrt.engine.package import has_device
-
-        return not self.builds_anywhere or has_device()
-
     def _run_options(self, folder: Path, options: Mapping[str, str]) -> dict[str, str] | None:
         """Options of running the folder's engine; None where ONNX Runtime takes its place.
 
@@ -291,7 +322,7 @@ class TensorRtBackend:
         run_options(own)  # an option that no engine has is one of nothing else either
         if wanted == "off" or not has_engine(folder):
             return None
-        return own if wanted == "on" or self._runs_engines() else None
+        return own if wanted == "on" or self.runs_here() else None
 
     def versions(self) -> dict[str, str]:
         """Versions of torch, onnx-ir, onnxscript and onnxruntime."""

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qdx.backends.compiled import TellsCompiled
+from qdx.backends.registry import get_backend
 from qdx.bench.calls import reference_calls, seeded_calls
 from qdx.bench.contenders import Contender, methods_of, read_contenders
 from qdx.bench.process import Worker, start_worker
@@ -163,7 +165,19 @@ class _Run:
             opening_seconds=self._opened["seconds"],
             memory_bytes=None if peak is None or before is None else peak - before,
             versions=self._opened["versions"],
+            **self._compiled(),
         )
+
+    def _compiled(self) -> dict[str, Any]:
+        """What its engines were compiled for, and what was timed in their place; nothing where its own runtime ran."""
+        backend = get_backend(self.contender.runtime)
+        if not isinstance(backend, TellsCompiled) or backend.runs_here():
+            return {}
+        engines = {where: backend.compiled(folder) for where, folder in self._folders.items()}
+        built = {where: one.facts() for where, one in engines.items() if one is not None}
+        if not built:
+            return {}
+        return {"compiled": built, "timed": backend.proof([*self._folders.values()]).executed_by}
 
 
 def _measure(

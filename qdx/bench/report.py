@@ -29,6 +29,9 @@ class ContenderResult:
         memory_bytes: The most resident memory of its process, less what Python and the libraries took before
             anything was opened; None where the system does not tell.
         versions: Of the packages that ran it.
+        compiled: By method, what its engines were compiled for, where they do not run here; nothing of these was timed
+            then, but what something else makes of their files. Empty otherwise.
+        timed: What was timed then; empty otherwise.
     """
 
     name: str
@@ -37,6 +40,8 @@ class ContenderResult:
     opening_seconds: float
     memory_bytes: int | None
     versions: Mapping[str, str]
+    compiled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    timed: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,10 @@ class BenchReport:
             "rounds": self.rounds,
             "inputs": self.inputs,
             "calls_per_step": dict(self.calls_per_step),
-            "contenders": [vars(one) | {"versions": dict(one.versions)} for one in self.contenders],
+            "contenders": [
+                vars(one) | {"versions": dict(one.versions), "compiled": dict(one.compiled)}
+                for one in self.contenders
+            ],
             "timings": [
                 {
                     name: list(value) if isinstance(value, tuple) else value

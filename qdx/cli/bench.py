@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qdx.cli.engines import compiled_lines
 from qdx.cli.options import SEED_LIMIT, AsJson, Call, read_call
-from qdx.cli.output import emit, size, table
+from qdx.cli.output import emit, size, table, visible
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qdx.bench.report import BenchReport
 
 __all__ = ["as_text", "command"]
@@ -109,4 +112,15 @@ def as_text(report: BenchReport) -> str:
     return "\n\n".join([
         table(columns, times),
         table(("contender", "runtime", "artifact", "memory", "opening s"), whole),
+        *_compiled(report),
     ])  # fmt: skip
+
+
+def _compiled(report: BenchReport) -> Iterator[str]:
+    """What engines were compiled for that do not run here, and that nothing of them was timed."""
+    for one in report.contenders:
+        if one.compiled:
+            lines = [f"{visible(one.name)}: no engine was timed; the times are of {one.timed}"]
+            for where, facts in one.compiled.items():
+                lines += [f"  {where}: {line}" for line in compiled_lines(facts)]
+            yield "\n".join(lines)

@@ -16,7 +16,7 @@ from qdx.backends.onnx.site_tables import PRODUCTS, read_tables
 from qdx.backends.tensorrt.lint.products import operand
 from qdx.backends.tensorrt.model_file import read_model
 
-__all__ = ["audit_model"]
+__all__ = ["audit_model", "quantized_branch"]
 
 
 def audit_model(model: Path) -> tuple[KernelExecution, ...]:
@@ -32,12 +32,12 @@ def audit_model(model: Path) -> tuple[KernelExecution, ...]:
         name = str(node.name)
         if node.op_type in PRODUCTS:
             found.append(KernelExecution(name, node.op_type, _precision(node), table.sites(name)))
-        elif node.op_type == "Add" and (narrow := _quantized_branch(node)) is not None:
+        elif node.op_type == "Add" and (narrow := quantized_branch(node)) is not None:
             found.append(KernelExecution(name, node.op_type, _name(narrow), table.sites(name)))
     return tuple(found)
 
 
-def _quantized_branch(node: ir.Node) -> ir.DataType | None:
+def quantized_branch(node: ir.Node) -> ir.DataType | None:
     """The type of the one branch of a residual addition that comes from a dequantizer."""
     kinds = [_narrow_type(value) for value in node.inputs]
     return next((kind for kind in kinds if kind is not None), None) if None in kinds else None

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from qdx.backends.contract import KernelExecution
 from qdx.exporter.errors import InvalidBundle, quoted
 
-__all__ = ["Layer", "executions", "parse_layers"]
+__all__ = ["NARROWEST", "Layer", "executions", "nodes_of", "parse_layers", "type_of_word"]
 
 _NODE: Final = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _WORDS: Final = {
@@ -31,8 +31,11 @@ _WORDS: Final = {
     "int8": "int8",
     "fp8": "float8_e4m3fn",
     "e4m3": "float8_e4m3fn",
+    "fp8e4m3": "float8_e4m3fn",
     "fp4": "float4_e2m1fn",
     "e2m1": "float4_e2m1fn",
+    "fp4e2m1": "float4_e2m1fn",
+    "fp8ue8m0": "float8_e8m0fnu",
     "int4": "int4",
     "int32": "int32",
     "int64": "int64",
@@ -41,7 +44,7 @@ _WORDS: Final = {
 }
 """Types by the words that stand for them; spelled in any case."""
 _WORD: Final = re.compile(r"[A-Za-z]+[0-9]*(?:[A-Za-z0-9]*)")
-_NARROWEST: Final = (
+NARROWEST: Final = (
     "float4_e2m1fn",
     "int4",
     "float8_e4m3fn",
@@ -79,7 +82,7 @@ class Layer:
 
         A layer that decompresses its weights inside itself reads wide numbers, and has their type.
         """
-        return next((kind for kind in _NARROWEST if kind in self.inputs), "unknown")
+        return next((kind for kind in NARROWEST if kind in self.inputs), "unknown")
 
 
 def parse_layers(text: str, *, where: str = "engine") -> tuple[Layer, ...]:
@@ -131,11 +134,21 @@ def executions(
     return tuple(found)
 
 
+def nodes_of(metadata: str) -> tuple[str, ...]:
+    """Names of the ONNX nodes in a layer's metadata, each once and in order."""
+    return tuple(dict.fromkeys(_NODE.findall(metadata)))
+
+
+def type_of_word(word: str) -> str | None:
+    """Torch's name of a type by TensorRT's word for it; None for a word that stands for none."""
+    return _WORDS.get(word.lower())
+
+
 def _layer(record: Mapping[str, Any]) -> Layer:
     return Layer(
         str(record.get("Name", "")),
         str(record.get("LayerType", "")),
-        tuple(dict.fromkeys(_NODE.findall(str(record.get("Metadata", ""))))),
+        nodes_of(str(record.get("Metadata", ""))),
         _types(record.get("Inputs")),
         _types(record.get("Outputs")),
         str(record.get("TacticName", "")),
@@ -151,6 +164,6 @@ def _types(tensors: object) -> tuple[str, ...]:
 def _type(tensor: Mapping[str, Any]) -> str:
     for key in ("DataType", "Datatype", "Format/Datatype"):
         for word in _WORD.findall(str(tensor.get(key, ""))):
-            if word.lower() in _WORDS:
-                return _WORDS[word.lower()]
+            if (found := type_of_word(word)) is not None:
+                return found
     return "unknown"

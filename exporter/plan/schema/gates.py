@@ -99,7 +99,8 @@ class AuditGates(PlanModel):
 
     Attributes:
         executed_share_min: Least share of the multiply-accumulates planned in low precision that run
-            in low-precision kernels, from 0 to 1; 0.95 where left out.
+            in low-precision kernels, from 0 to 1; 0.95 where left out. Where an engine was built and nothing here
+            runs it, of those that were compiled for low precision.
     """
 
     executed_share_min: Ratio = 0.95

@@ -15,6 +15,7 @@ from qdx.verification.judge.gates import Gate, at_least, at_most, gate_of
 from qdx.verification.stored.measurements import (
     Measurements,
     ReplayedCall,
+    StoredComponentAudit,
     StoredMethod,
     StoredPipeline,
     StoredRun,
@@ -157,21 +158,30 @@ def _conditioning_gates(contract: Gates, found: Measurements) -> list[Gate]:
 
 
 def _audit_gates(contract: Gates, found: Measurements) -> list[Gate]:
-    """What the runtime executes of what is planned in low precision."""
+    """What the runtime executes, or was compiled for, of what is planned in low precision."""
     if contract.audit is None:
         return []
     bound = contract.audit.executed_share_min
-    if found.audit is None:
+    audits = [(name, audit) for name, audit in found.audits() if audit.planned]
+    if not audits:
         note = "no operation is planned in low precision"
         return [at_least("audit.executed_share", None, bound, note=note)]
     gates = []
-    for name, audit in found.audits():
-        value = as_float(audit.executed_low_precision_mac_share)
-        gate = at_least(f"{name}.audit.executed_share", value, bound)
+    for name, audit in audits:
+        gate = at_least(f"{name}.audit.{audit.share_name}", as_float(audit.kept_share), bound)
         if not gate.ok and audit.downgraded:
-            gate = replace(gate, note=f"{len(audit.downgraded)} sites in higher precision")
+            gate = replace(gate, note=_downgraded_words(audit))
         gates.append(gate)
     return gates
+
+
+def _downgraded_words(audit: StoredComponentAudit) -> str:
+    words = f"{len(audit.downgraded)} sites in higher precision"
+    engines = audit.compiled.engines.values() if audit.compiled is not None else ()
+    overflowing = sum(len(engine.overflowing) for engine in engines)
+    if not overflowing:
+        return words
+    return f"{len(audit.downgraded)} sites are not as planned, {overflowing} because their sums overflow float16"
 
 
 def _coverage_gates(contract: Gates, found: Measurements) -> list[Gate]:

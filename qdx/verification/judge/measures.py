@@ -126,8 +126,9 @@ def _conditioning(found: Measurements) -> Iterator[Measure]:
 
 def _executed(found: Measurements) -> Iterator[Measure]:
     for name, audit in found.audits():
-        share = as_float(audit.executed_low_precision_mac_share)
-        yield Measure(f"{name}.audit.executed_share", "share", (share,))
+        if audit.planned:
+            share = as_float(audit.kept_share)
+            yield Measure(f"{name}.audit.{audit.share_name}", "share", (share,))
     if found.coverage is not None:
         share = as_float(found.coverage.timesteps_share)
         yield Measure("coverage.timesteps_share", "share", (share,))

@@ -1,21 +1,26 @@
-"""The audit: how much of the arithmetic that the plan wants in low precision the runtime executes in it."""
+"""The audit: how much of the arithmetic that the plan wants in low precision the runtime executes in it, or compiled for it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.capabilities import QuantizesArtifacts, lacks
+from qdx.backends.compiled import WAY_WORDS, WAYS, TellsCompiled
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import artifact_path
 from qdx.bundle.target_options import checked_options
-from qdx.exporter.errors import quoted
+from qdx.exporter.errors import InvalidBundle, quoted
 from qdx.exporter.measure.metrics import finite_or_none
 
 if TYPE_CHECKING:
-    from qdx.backends.contract import KernelExecution
+    from pathlib import Path
+
+    from qdx.backends.compiled import Compiled
+    from qdx.backends.contract import Backend, KernelExecution, Way
     from qdx.bundle.reader import Bundle
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.progress import Progress
@@ -37,6 +42,7 @@ DENOMINATOR: Final = (
 )
 _FLOATS: Final = ("float", "bfloat")
 _NARROW_FLOATS: Final = ("float8", "float4")
+_NAMED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,18 @@ class AuditPart:
         macs: All of them.
         planned: Those that are planned in low precision.
         executed: Those of the planned ones that ran so.
+        ways: Of what was compiled and not run, those of quantized operations by the way in which they were compiled.
     """
 
     macs: int = 0
     planned: int = 0
     executed: int = 0
+    ways: dict[Way, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The part as plain JSON data; `ways` are there where anything was compiled."""
+        found = {"macs": self.macs, "planned": self.planned, "executed": self.executed}
+        return found | ({"ways": dict(self.ways)} if self.ways else {})
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,10 @@ class AuditResult:
         downgraded: Planned sites that did not run so, the greatest first.
         call_s: Seconds of one call of its graphs, by `component.method`; of those whose time was measured.
         parts: What it is made of, by stage and role, in the order of execution.
+        engines: By `component.method`, what each graph was compiled for; empty where graphs were executed. Nothing was
+            executed then, and what counts of the planned operations is whether they were compiled for low precision.
+        compiled_macs: Those of all planned ones that were compiled for low precision, and do not overflow.
+        way_macs: Those of all quantized operations by the way in which they were compiled.
     """
 
     component: str
@@ -97,6 +114,9 @@ class AuditResult:
     downgraded: tuple[Downgrade, ...]
     call_s: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[tuple[str, str], AuditPart] = field(default_factory=dict)
+    engines: Mapping[str, Compiled] = field(default_factory=dict)
+    compiled_macs: int = 0
+    way_macs: Mapping[Way, int] = field(default_factory=dict)
 
     @property
     def planned_share(self) -> float:
@@ -105,13 +125,19 @@ class AuditResult:
 
     @property
     def executed_share(self) -> float:
-        """Executed over planned, from 0 to 1; NaN where nothing is planned."""
+        """Executed over planned, from 0 to 1; NaN where nothing is planned, or nothing was executed at all."""
         planned = self.planned_macs + self.products_macs
-        return self.executed_macs / planned if planned else math.nan
+        return self.executed_macs / planned if planned and not self.engines else math.nan
+
+    @property
+    def compiled_share(self) -> float:
+        """Compiled for low precision over planned, from 0 to 1; NaN where nothing is planned, or graphs were executed."""
+        planned = self.planned_macs + self.products_macs
+        return self.compiled_macs / planned if planned and self.engines else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """The audit as plain JSON data."""
-        return {
+        """The audit as plain JSON data; what concerns engines that were not run is there where there are any."""
+        found: dict[str, Any] = {
             "planned_low_precision_mac_share": finite_or_none(self.planned_share),
             "executed_low_precision_mac_share": finite_or_none(self.executed_share),
             "macs": {
@@ -126,11 +152,24 @@ class AuditResult:
                 for one in self.downgraded
             ],
             "parts": [
-                {"stage": stage, "role": role, **asdict(part)}
+                {"stage": stage, "role": role, **part.to_json()}
                 for (stage, role), part in self.parts.items()
                 if part.macs
             ],
         }
+        if self.engines:
+            found["compiled_low_precision_mac_share"] = finite_or_none(self.compiled_share)
+            found["macs"]["compiled"] = self.compiled_macs
+            found["compiled"] = {
+                "way_macs": dict(self.way_macs),
+                "engines": {where: _engine_to_json(one) for where, one in self.engines.items()},
+            }
+        return found
+
+
+def _engine_to_json(engine: Compiled) -> dict[str, Any]:
+    apart = [{"name": one.name, "kernel": one.kernel} for one in engine.attentions if not one.fused]
+    return {**engine.facts(), "attentions_apart": apart}
 
 
 def asked_of(bundle: Bundle, resolved: ResolvedPlan) -> ResolvedPlan:
@@ -148,66 +187,123 @@ def audit_bundle(
 ) -> tuple[AuditResult, ...]:
     """Audits the components of a bundle for which the plan wants low precision.
 
+    Where the artifacts were compiled and cannot run here, those too of which the weights alone are quantized: what became
+    of these is what the compiler's log says.
+
     Args:
         bundle: The bundle.
         resolved: What the plan became of its sites.
         progress: Told of every graph.
 
     Raises:
-        InvalidBundle: The runtime cannot read the files.
+        InvalidBundle: The runtime cannot read the files, or a compiler's log does not account for an operation.
     """
     manifest = bundle.manifest
     backend = get_backend(manifest.target.runtime)
     options = checked_options(manifest)
     planned = [w for w, sites in resolved.sites.items() if any(map(low_precision, sites))]
+    quantized = [w for w, sites in resolved.sites.items() if any(map(_quantized, sites))]
     executions: dict[str, tuple[KernelExecution, ...]] = {}
-    with progress.task("auditing kernels", len(planned)) as task:
-        for where in planned:
-            executions[where] = backend.audit(artifact_path(bundle, where), options)
+    engines: dict[str, Compiled] = {}
+    with progress.task("auditing kernels", len(quantized)) as task:
+        for where in quantized:
+            folder = artifact_path(bundle, where)
+            engine = _compiled(backend, folder)
+            if engine is not None:
+                _check_accounted(where, resolved.sites[where], engine)
+                engines[where] = engine
+                executions[where] = engine.executions
+            elif where in planned:
+                executions[where] = backend.audit(folder, options)
             task.advance(1)
-    components = dict.fromkeys(where.partition(".")[0] for where in planned)
-    return tuple(audit_result(name, resolved.sites, executions) for name in components)
+    audited = dict.fromkeys(w.partition(".")[0] for w in quantized if w in planned or w in engines)
+    return tuple(audit_result(name, resolved.sites, executions, engines) for name in audited)
+
+
+def _compiled(backend: Backend, folder: Path) -> Compiled | None:
+    """What a folder's artifact was compiled for, where it does not run here; None of one that runs."""
+    if not isinstance(backend, TellsCompiled) or backend.runs_here():
+        return None
+    return backend.compiled(folder)
+
+
+def _check_accounted(where: str, sites: Sequence[SiteResolution], engine: Compiled) -> None:
+    """Refuses a log that leaves out an operation that the plan has quantized."""
+    missing = [one.key for one in sites if _quantized(one) and one.key not in engine.ways]
+    if missing:
+        shown = ", ".join(map(quoted, missing[:_NAMED]))
+        raise InvalidBundle(
+            f"{quoted(where)}: the log of its engine does not account for {len(missing)} operations that the plan has "
+            f"quantized: {shown}{', ...' if len(missing) > _NAMED else ''}",
+            hint="build the engine again; if that does not help, it is a defect of qdx",
+        )
 
 
 def audit_result(
     component: str,
     sites: Mapping[str, Sequence[SiteResolution]],
     executions: Mapping[str, Sequence[KernelExecution]],
+    engines: Mapping[str, Compiled] = MappingProxyType({}),
 ) -> AuditResult:
-    """Joins what is planned with what was executed.
+    """Joins what is planned with what was executed, or compiled.
 
     Args:
         component: Its name.
         sites: Resolutions by `component.method`.
         executions: Kernels by `component.method`, for graphs in which anything is planned.
+        engines: By `component.method`, of graphs that were compiled and not run.
     """
+    own_engines = {w: one for w, one in engines.items() if w.partition(".")[0] == component}
     own = {w: found for w, found in sites.items() if w.partition(".")[0] == component}
     planned = [(w, s) for w, found in own.items() for s in found if low_precision(s)]
     kernels = {w: _by_site(executions.get(w, ())) for w in own}
     downgraded = []
-    executed_macs = 0
+    kept_macs = 0
     parts = _parts(own.values())
     for where, resolution in planned:
+        macs = resolution.site.macs
         part = parts[resolution.site.stage, resolution.site.role]
-        part.planned += resolution.site.macs
+        part.planned += macs
         why = _why_not(kernels[where].get(resolution.key, ()))
+        if not why and own_engines:
+            why = _why_not_compiled(resolution.key, own_engines.get(where))
         if why:
-            macs = resolution.site.macs
             downgraded.append(Downgrade(where, resolution.key, macs, why))
         else:
-            executed_macs += resolution.site.macs
-            part.executed += resolution.site.macs
+            kept_macs += macs
+            part.executed += 0 if own_engines else macs
     return AuditResult(
         component,
         sum(s.site.macs for found in own.values() for s in found if _weighted(s)),
         sum(s.site.macs for _, s in planned if _weighted(s)),
         sum(s.site.macs for _, s in planned if not _weighted(s)),
-        executed_macs,
+        0 if own_engines else kept_macs,
         _time_share([kernel for where in own for kernel in executions.get(where, ())]),
         tuple(sorted(downgraded, key=lambda one: -one.macs)),
         {w: time_s for w in own if (time_s := _time_s(executions.get(w, ())))},
         parts,
+        own_engines,
+        kept_macs if own_engines else 0,
+        _way_macs(own, own_engines, parts),
     )
+
+
+def _way_macs(
+    sites: Mapping[str, Sequence[SiteResolution]],
+    engines: Mapping[str, Compiled],
+    parts: Mapping[tuple[str, str], AuditPart],
+) -> dict[Way, int]:
+    """Multiply-accumulates by the way in which quantized operations were compiled, of all and, in `parts`, of each part."""
+    total: dict[Way, int] = dict.fromkeys(WAYS, 0) if engines else {}
+    for where, engine in engines.items():
+        ways = engine.ways
+        for resolution in sites.get(where, ()):
+            way = ways.get(resolution.key)
+            if way is not None:
+                part = parts[resolution.site.stage, resolution.site.role]
+                part.ways[way] = part.ways.get(way, 0) + resolution.site.macs
+                total[way] += resolution.site.macs
+    return total
 
 
 def _parts(graphs: Iterable[Sequence[SiteResolution]]) -> dict[tuple[str, str], AuditPart]:
@@ -229,9 +325,16 @@ def audit_to_json(audits: Sequence[AuditResult]) -> dict[str, Any] | None:
     )
     every = planned + products
     components = {audit.component: audit.to_json() for audit in audits}
+    compiled = [audit for audit in audits if audit.engines]
+    share: dict[str, Any] = {}
+    if compiled:
+        kept = sum(audit.compiled_macs for audit in compiled)
+        share["compiled_low_precision_mac_share"] = kept / every if every else None
+    ran = every and len(compiled) < len(audits)
     return {
         "planned_low_precision_mac_share": planned / total if total else None,
-        "executed_low_precision_mac_share": executed / every if every else None,
+        "executed_low_precision_mac_share": executed / every if ran else None,
+        **share,
         "of": DENOMINATOR,
         "downgraded": [one for audit in components.values() for one in audit["downgraded"]],
         "components": components,
@@ -243,6 +346,12 @@ def low_precision(resolution: SiteResolution) -> bool:
     weights = resolution.weights
     quantized = resolution.form in {"native", "decomposed", "simulated"}
     return quantized and bool(resolution.segments) and (weights is None or weights.quantized)
+
+
+def _quantized(resolution: SiteResolution) -> bool:
+    """Whether anything that a site multiplies is quantized in its artifact."""
+    weights = resolution.weights
+    return low_precision(resolution) or (weights is not None and weights.quantized)
 
 
 def _weighted(resolution: SiteResolution) -> bool:
@@ -263,7 +372,21 @@ def _why_not(kernels: Sequence[KernelExecution]) -> str:
     if not kernels:
         return "no kernel of the runtime is known to compute it"
     slow = next((kernel for kernel in kernels if _is_float(kernel)), None)
-    return "" if slow is None else f"`{slow.kind}` computed it in {slow.precision}"
+    if slow is None:
+        return ""
+    if slow.compiled is None:
+        return f"`{slow.kind}` computed it in {slow.precision}"
+    way = f": {WAY_WORDS[slow.compiled]}" if slow.compiled != "float" else ""
+    return f"compiled as `{slow.kind}` in {slow.precision}{way}"
+
+
+def _why_not_compiled(key: str, engine: Compiled | None) -> str:
+    """Why an operation whose kernels are of low precision was not compiled so."""
+    if engine is None:
+        return "no engine was built of its graph"
+    if key in engine.overflowing:
+        return "its sum of 8-bit products is kept in float16, where it overflows beyond 65504"
+    return ""
 
 
 def _is_float(kernel: KernelExecution) -> bool:

@@ -13,8 +13,15 @@ __all__ = ["bullet", "stacked"]
 _HEIGHT: Final = 16
 _WHOLE: Final = (1, 14)
 _HALF: Final = (5, 6)
-_THIN: Final = frozenset({"downgraded", "more"})
-"""Parts of half the height, so that they are told apart without their colour."""
+_THREE_QUARTERS: Final = (3, 10)
+_TWO_THIRDS: Final = (4, 8)
+_HEIGHTS: Final = {
+    "in-product": _THREE_QUARTERS,
+    "in-memory": _TWO_THIRDS,
+    "downgraded": _HALF,
+    "more": _HALF,
+}
+"""Tops and heights of parts that are lower than the others, so that they are told apart without their colour."""
 
 
 def bullet(
@@ -61,7 +68,7 @@ def stacked(parts: Sequence[tuple[str, str, float]], whole: float, *, words: str
     for kind, told, amount in parts:
         share = amount / whole if whole > 0 else 0.0
         if share > 0:
-            top, height = _HALF if kind in _THIN else _WHOLE
+            top, height = _HEIGHTS.get(kind, _WHOLE)
             drawn.append(
                 f'<rect class="{kind}" x="{_percent(start)}" y="{top}" width="{_percent(share)}" height="{height}">'
                 f"<title>{escaped(told)}</title></rect>"

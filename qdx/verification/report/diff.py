@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
+from qdx.backends.compiled import ways_words
 from qdx.exporter.errors import InvalidPlan
 from qdx.exporter.measure.metrics import finite_or_none
 from qdx.exporter.plan.differences import differences
@@ -256,10 +257,43 @@ def _facts(before: StoredReport, after: StoredReport) -> Iterator[tuple[str, tup
         "contract": (before.contract_source, after.contract_source),
         "executed by": (before.proof.executed_by, after.proof.executed_by),
         "proof": (before.proof.status, after.proof.status),
+        "compiled": (before.proof.compiled, after.proof.compiled),
+        **_compiled(before, after),
     }
     for name, (one, other) in (*rows.items(), *_bytes(before, after)):
         if one != other:
             yield name, (one, other)
+
+
+def _compiled(before: StoredReport, after: StoredReport) -> dict[str, tuple[str, str]]:
+    """What engines were compiled for and take, of those that were not run, by graph."""
+    one, other = _engines(before), _engines(after)
+    return {name: (one.get(name, "-"), other.get(name, "-")) for name in (*one, *other)}
+
+
+def _engines(report: StoredReport) -> dict[str, str]:
+    engines = [
+        (where, engine)
+        for _, audit in report.audits()
+        if audit.compiled is not None
+        for where, engine in audit.compiled.engines.items()
+    ]
+    return {
+        **{f"operations of {where}": ways_words(one.ways) for where, one in engines},
+        **{
+            f"attention of {where}": f"{one.attentions_fused} of {one.attentions} fused"
+            for where, one in engines
+        },
+        **{f"layers of {where}": f"{sum(one.layers.values())}" for where, one in engines},
+        **{
+            f"bytes of {where} on the device: weights": f"{one.weights_bytes}"
+            for where, one in engines
+        },
+        **{
+            f"bytes of {where} on the device: between layers": f"{one.activation_bytes}"
+            for where, one in engines
+        },
+    }
 
 
 def _bytes(before: StoredReport, after: StoredReport) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -30,6 +30,10 @@ LOWERING: Final = "lowering"
 _BASELINE: Final = "baseline."
 _LAST: Final = {
     "audit.executed_share": ("share of what is planned in low precision that runs so", "audit"),
+    "audit.compiled_share": (
+        "share of what is planned in low precision that was compiled so, and not run",
+        "audit",
+    ),
     "coverage.timesteps_share": ("share of the denoising steps that calibration saw", "made"),
     "coverage.branches": (
         "calibration saw the branches of guidance that the plan asks for",

@@ -86,7 +86,7 @@ def _header(report: StoredReport, present: frozenset[str]) -> Markup:
         "judged by": "" if report.contract_source == OWN else report.contract_source,
         "baseline": "" if report.baseline is None else report.baseline.source,
         "date": date_words(report),
-        "executed by": report.proof.executed_by,
+        "values computed by" if report.proof.compiled else "executed by": report.proof.executed_by,
         "qdx": report.versions.get("qdx", ""),
     }
     listed = "".join(

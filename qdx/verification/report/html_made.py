@@ -8,20 +8,21 @@ from qdx.exporter.strict_json import one_line_json
 from qdx.exporter.text.words import duration
 from qdx.verification.report.format import percent
 from qdx.verification.report.markup import Markup, escaped, joined, section
-from qdx.verification.report.text import reference_words
+from qdx.verification.report.text import proof_of, reference_words
 from qdx.verification.stored.report import StoredProof, StoredReport
 
 __all__ = ["date_words", "made_section", "proof_sentences"]
 
 _STATUS: Final = {
     "device-verified": "Verified on the target's own runtime",
+    "engine-built": "Verified with an engine that was built and not run",
     "artifact-verified": "Verified as an artifact, not on its device",
 }
 
 
 def proof_sentences(proof: StoredProof) -> str:
     """What ran the artifact and what that leaves unproved, in sentences."""
-    words = f"{_STATUS[proof.status]} ({proof.status}): executed by {proof.executed_by}."
+    words = f"{_STATUS[proof.status]} ({proof.status}): {proof_of(proof).computed}."
     if proof.unproved:
         words += f" Not proved: {proof.unproved}."
     return words + (f" Caution: {proof.caution}." if proof.caution else "")

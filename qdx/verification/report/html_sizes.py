@@ -106,12 +106,14 @@ def _shares(report: StoredReport) -> Markup:
         (
             name,
             percent(one.planned_low_precision_mac_share),
-            percent(one.executed_low_precision_mac_share),
+            percent(one.kept_share),
         )
         for name, one in report.audits()
     ]
+    compiled = any(one.compiled is not None for _, one in report.audits())
+    became = "compiled so, of it" if compiled else "executed of it"
     return table(
-        ("component", "planned in low precision", "executed of it"),
+        ("component", "planned in low precision", became),
         rows,
         caption="Share of the multiply-accumulates of convolutions and linear operations",
         numbers=(1, 2),

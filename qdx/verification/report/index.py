@@ -27,7 +27,14 @@ _NAME: Final = "index.html"
 _GENERATOR: Final = "qdx report index"
 _MOST: Final = 10_000
 """Reports of one page: more are another folder by mistake."""
-_TREND_ENDS: Final = ("sqnr_db", "psnr_db", "ssim", "executed_share", "score_drop")
+_TREND_ENDS: Final = (
+    "sqnr_db",
+    "psnr_db",
+    "ssim",
+    "executed_share",
+    "compiled_share",
+    "score_drop",
+)
 _WORDS: Final = {"ssim": "SSIM", "score_drop": "loss of the score"}
 _UNITS: Final = {"db": "dB", "share": "share of 1"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from qdx.backends.compiled import memory_words, ways_words
 from qdx.backends.contract import Proof
 from qdx.exporter.measure.metrics import or_least
 from qdx.exporter.text.clean import clean
@@ -24,7 +25,14 @@ from qdx.verification.stored.measurements import (
 from qdx.verification.stored.report import StoredProof, StoredReport, StoredUse
 from qdx.verification.stored.values import as_float
 
-__all__ = ["gate_rows", "proof_words", "reference_words", "report_text", "samples_figures"]
+__all__ = [
+    "gate_rows",
+    "proof_of",
+    "proof_words",
+    "reference_words",
+    "report_text",
+    "samples_figures",
+]
 
 _SITES_SHOWN: Final = 5
 
@@ -56,9 +64,21 @@ def gate_rows(report: StoredReport) -> Iterator[tuple[str, str, str, str, str, s
         yield gate.name, value, f"{gate.sense} {bound}", gate.rests_on, verdict, gate.note
 
 
+def proof_of(proof: StoredProof) -> Proof:
+    """A proof from a report's file."""
+    return Proof(
+        proof.status,
+        proof.executed_by,
+        proof.unproved,
+        proof.caution,
+        proof.compute_capability,
+        proof.compiled,
+    )
+
+
 def proof_words(proof: StoredProof) -> str:
     """What ran the artifact, and what that leaves unproved."""
-    return str(Proof(proof.status, proof.executed_by, proof.unproved, proof.caution))
+    return str(proof_of(proof))
 
 
 def reference_words(use: StoredUse) -> str:
@@ -168,19 +188,29 @@ def _audit(audits: Iterable[tuple[str, StoredComponentAudit]]) -> str:
     lines = []
     for component, audit in audits:
         planned = percent(audit.planned_low_precision_mac_share)
-        executed = percent(audit.executed_low_precision_mac_share)
+        kept = percent(audit.kept_share)
         share = audit.low_precision_time_share
         time = "" if share is None else f", {percent(share)} of the time"
+        became = "executed so" if audit.compiled is None else "compiled so and not run"
         lines.append(
             f"{component}: {planned} of convolutions and linear operations planned in low precision, "
-            f"{executed} of what is planned executed so{time}"
+            f"{kept} of what is planned {became}{time}"
         )
+        lines += _engines(audit)
         shown = audit.downgraded[:_SITES_SHOWN]
         lines += [f"  {one.key}: {one.why}" for one in shown]
         rest = len(audit.downgraded) - len(shown)
         if rest:
             lines.append(f"  and {rest} more")
     return "\n".join(lines)
+
+
+def _engines(audit: StoredComponentAudit) -> Iterator[str]:
+    """What each engine of a component was compiled for, and the memory that it takes."""
+    for where, one in audit.compiled.engines.items() if audit.compiled is not None else ():
+        yield f"  {where}, {one.built_by} for {one.built_for}: {ways_words(one.ways)}"
+        memory = memory_words(one.weights_bytes, one.activation_bytes, one.scratch_bytes)
+        yield f"    attention fused {one.attentions_fused} of {one.attentions}; memory {memory}"
 
 
 def _samples(report: StoredReport) -> str:

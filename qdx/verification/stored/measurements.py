@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from qdx.backends.contract import Way
 from qdx.exporter.measure.metrics import Level, OutputKind
 from qdx.verification.measure.samples import run_label
 from qdx.verification.stored.values import (
@@ -165,30 +166,92 @@ class StoredMacs(Stored):
     planned: Count
     planned_products: Count
     executed: Count
+    compiled: Count = 0
 
 
 class StoredPart(Stored):
-    """Multiply-accumulates of the operations of one role in one stage of the network."""
+    """Multiply-accumulates of the operations of one role in one stage of the network.
+
+    Attributes:
+        ways: Those of quantized operations, by the way in which they were compiled; empty where they were executed.
+    """
 
     stage: str
     role: str
     macs: Count
     planned: Count
     executed: Count
+    ways: dict[Way, Count] = Field(default_factory=dict)
+
+
+class StoredApart(Stored):
+    """An attention that is not fused."""
+
+    name: str
+    kernel: str
+
+
+class StoredEngine(Stored):
+    """What one graph was compiled for; see `qdx.backends.compiled.Compiled`. `ways` counts quantized operations."""
+
+    built_by: str
+    built_for: str
+    size_bytes: Count
+    ways: dict[Way, Count]
+    attentions: Count
+    attentions_fused: Count
+    attentions_apart: tuple[StoredApart, ...]
+    weights_bytes: Count
+    activation_bytes: Count
+    scratch_bytes: Count
+    layers: dict[str, Count]
+    overflowing: tuple[str, ...]
+
+
+class StoredCompiled(Stored):
+    """What the graphs of one component were compiled for, by `component.method`; `way_macs` are those of all of them."""
+
+    way_macs: dict[Way, Count]
+    engines: dict[str, StoredEngine]
 
 
 class StoredComponentAudit(_Shares):
-    """What the runtime executes of one component; reports from before there were parts have none."""
+    """What the runtime executes of one component; reports from before there were parts have none.
+
+    Attributes:
+        compiled: What it was compiled for, where nothing was executed; null or absent otherwise.
+        compiled_low_precision_mac_share: Then the share that was compiled for low precision, of what is planned so.
+    """
 
     macs: StoredMacs
     low_precision_time_share: Number
     parts: tuple[StoredPart, ...] = ()
+    compiled_low_precision_mac_share: Number = None
+    compiled: StoredCompiled | None = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether anything is planned in low precision."""
+        return self.macs.planned + self.macs.planned_products > 0
+
+    @property
+    def share_name(self) -> str:
+        """What gates call the share that is as planned."""
+        return "executed_share" if self.compiled is None else "compiled_share"
+
+    @property
+    def kept_share(self) -> float | None:
+        """The share that is as planned: executed so, or compiled so where nothing was executed."""
+        if self.compiled is None:
+            return self.executed_low_precision_mac_share
+        return self.compiled_low_precision_mac_share
 
 
 class StoredAudit(_Shares):
-    """What the runtime executes."""
+    """What the runtime executes, or what it was compiled for."""
 
     of: str
+    compiled_low_precision_mac_share: Number = None
     components: dict[str, StoredComponentAudit]
 
 

@@ -47,11 +47,12 @@ class StoredGate(Stored):
 class StoredProof(Stored):
     """What ran the artifact; see `qdx.backends.contract.Proof`."""
 
-    status: Literal["device-verified", "artifact-verified"]
+    status: Literal["device-verified", "engine-built", "artifact-verified"]
     executed_by: str
     unproved: str
     caution: str
     compute_capability: tuple[int, int] | None
+    compiled: str = ""
 
 
 class _Answers(Stored):

@@ -8,10 +8,12 @@ import shutil
 import pytest
 
 from qdx.bench.bench import bench
-from qdx.bench.report import timings_of
+from qdx.bench.report import BenchReport, ContenderResult, timings_of
 from qdx.bench.rounds import Taken
+from qdx.cli.bench import as_text
 from qdx.cli.main import run_command
 from qdx.exporter.errors import UsageError
+from tests.support.compiled_audit import engine
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,20 @@ def test_a_single_call_of_a_single_method_is_the_step():
 
     assert "step" not in {one.where for one in found}
     assert [one.ratio.median for one in found[:2]] == [1, 2]
+
+
+def test_an_engine_that_was_not_run_is_told_and_no_time_is_its_own():
+    result = ContenderResult(
+        "gpu", "tensorrt-rtx", 10, 0.1, None, {}, {"unet.forward": engine({"a": "native"}).facts()},
+        "ONNX Runtime 1.32.0",
+    )  # fmt: skip
+    taken = {"unet.forward": {"gpu": [Taken(0.1, 0.1)] * 3}}
+    report = BenchReport({}, 1, 3, "seeded", {}, (result,), timings_of(taken, {}, "gpu"))
+    text = as_text(report)
+
+    assert "gpu: no engine was timed; the times are of ONNX Runtime 1.32.0" in text
+    assert "unet.forward: 1 native low precision" in text
+    assert "unet.forward: attention fused 1 of 2" in text
+    told = report.to_json()["contenders"][0]
+    assert told["compiled"]["unet.forward"]["weights_bytes"] == 2 << 20
+    assert json.loads(json.dumps(told)) == told

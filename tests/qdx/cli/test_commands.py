@@ -21,6 +21,8 @@ from qdx.exporter.plan.schema.load import preset_text
 from qdx.targets import list_targets, load_target
 from tests.support.engine_records import PLAN, record
 from tests.support.plans import SITES, plan_of
+from tests.support.rtx_folders import FUSED, rtx_folder
+from tests.support.rtx_planted import attention
 
 
 class Recorded(dict):
@@ -277,6 +279,31 @@ def test_inspecting_a_bundle_for_tensorrt_shows_its_engines(qdx, tmp_path, monke
     assert set(rows[1][1:]) == {"-"}
 
     (tmp_path / "unet" / "engine.json").unlink()
+    assert qdx("inspect", tmp_path).status == 2
+
+
+def test_inspecting_a_bundle_for_rtx_tells_what_each_engine_was_compiled_for(
+    qdx, tmp_path, monkeypatch
+):
+    manifest = {
+        **MANIFEST,
+        "target": {"name": "rtx-ada", "runtime": "tensorrt-rtx", "options": {}},
+    }
+    monkeypatch.setattr("qdx.bundle.read_bundle", read(manifest))
+    (tmp_path / "qdx.json").write_text("{}")
+    for folder in ("unet", "vae_encoder", "vae_decoder"):
+        (tmp_path / folder).mkdir()
+    rtx_folder(tmp_path / "unet", attention(64), FUSED)
+    text = qdx("inspect", tmp_path).out
+
+    assert "unet: 1 native low precision" in text
+    assert "unet: attention fused 1 of 1" in text
+    assert "unet: memory on the device: 1000 B of weights, 2.0 KiB between layers" in text
+    engines = json.loads(qdx("inspect", tmp_path, "--json").out)["engines"]
+    assert engines[0]["compiled"]["ways"]["native"] == 1
+    assert engines[1]["compiled"] is None
+
+    (tmp_path / "unet" / "engine.layers.txt").write_text(FUSED.replace("Int8", "Half"))
     assert qdx("inspect", tmp_path).status == 2
 
 

@@ -248,9 +248,10 @@ def the_proof_says_what_executes_and_what_is_left(subject: Subject) -> None:
     proof = subject.backend.proof([subject.floats("linear").folder])
 
     assert isinstance(proof, Proof)
-    assert proof.status in {"device-verified", "artifact-verified"}
+    assert proof.status in {"device-verified", "engine-built", "artifact-verified"}
     assert proof.executed_by
-    assert bool(proof.unproved) == (proof.status == "artifact-verified")
+    assert bool(proof.unproved) == (proof.status != "device-verified")
+    assert bool(proof.compiled) == (proof.status == "engine-built")
 
 
 def optimizations_off_compute_the_same(subject: Subject) -> None:

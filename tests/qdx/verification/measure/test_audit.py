@@ -2,32 +2,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from qdx.backends.contract import KernelExecution
-from qdx.exporter.graph.ir.site import Site
 from qdx.verification.measure.audit import audit_result, audit_to_json
-
-
-def site(key, macs=100, form="native", *, op=None, quantized=True, weights=True):
-    return SimpleNamespace(
-        key=key,
-        form=form,
-        site=Site(
-            key,
-            key,
-            key,
-            op or ("linear" if weights else "qk"),
-            "other",
-            "",
-            macs,
-            weight=f"{key}.weight" if weights else None,
-        ),
-        segments=("int8",) if quantized else (),
-        weights=SimpleNamespace(quantized=quantized) if weights else None,
-    )
+from tests.support.audited_sites import site
 
 
 def kernel(precision, *keys, share=None):

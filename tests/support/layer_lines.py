@@ -48,4 +48,6 @@ def section(*lines: str) -> str:
 
 
 def _list(kinds: Sequence[str]) -> str:
-    return f"[ {', '.join(map(tensor, kinds))}]" if kinds else "[]"
+    """Of each its type, or its name and its type as `name:Half`."""
+    made = [tensor(kind, name or "t") for name, _, kind in (each.rpartition(":") for each in kinds)]
+    return f"[ {', '.join(made)}]" if made else "[]"

@@ -6,17 +6,17 @@ product of a site is found again by name. One that is in no layer is an error, a
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import TYPE_CHECKING, Final
 
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.site_tables import PRODUCTS, read_tables
 from qdx.backends.tensorrt.emulate.audit import quantized_branch
 from qdx.backends.tensorrt.engine.attentions import Attention, attentions_of
+from qdx.backends.tensorrt.engine.layer_index import Layers, dequantizer_of
+from qdx.backends.tensorrt.engine.raw_sums import overflows
 from qdx.backends.tensorrt.engine.ways import (
     KNOWN_KINDS,
     NARROW,
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["CompiledAttention", "CompiledModel", "CompiledProduct", "compiled_model"]
 
 _SHOWN: Final = 5
-_PROGRAM: Final = re.compile(r"_myl([0-9]+)_[0-9]+$")
-_HALF: Final = "float16"
-_RAW_SUMS: Final = frozenset({"int8", "float8_e4m3fn"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class CompiledProduct:
         way: In which way it was compiled.
         precision: The type that it multiplies in.
         layers: That multiply, of every profile.
-        overflows: Whether its raw sum of products is kept in float16, to be scaled later: see `_overflows`.
+        overflows: Whether its raw sum of products is kept in float16, to be scaled later: see `raw_sums`.
     """
 
     node: str
@@ -141,14 +138,11 @@ def compiled_model(model: ir.Model, log: LayerLog, *, source: str) -> CompiledMo
             f"{quoted(source)}: layers of unknown kinds: {', '.join(map(quoted, unknown))}",
             hint="what they compute cannot be told; audit this engine on its device, or report the kinds",
         )
-    by_node: dict[str, list[LoggedLayer]] = defaultdict(list)
-    for layer in log.layers:
-        for node in layer.nodes:
-            by_node[node].append(layer)
+    layers = Layers(log)
     found = attentions_of(model)
     problems: list[str] = []
-    products = tuple(_products(model, table, by_node, found, problems))
-    attentions = tuple(_attentions(found, by_node, problems))
+    products = tuple(_products(model, table, layers, found, problems))
+    attentions = tuple(_attentions(found, layers, problems))
     if problems:
         more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise InvalidBundle(
@@ -162,7 +156,7 @@ def compiled_model(model: ir.Model, log: LayerLog, *, source: str) -> CompiledMo
 def _products(
     model: ir.Model,
     table: SiteTable,
-    by_node: Mapping[str, Sequence[LoggedLayer]],
+    known: Layers,
     attentions: Sequence[Attention],
     problems: list[str],
 ) -> Iterator[CompiledProduct]:
@@ -171,14 +165,14 @@ def _products(
     for node in model.graph:
         name = str(node.name)
         if node.op_type == "Add" and table.sites(name) and quantized_branch(node) is not None:
-            found = _addition(name, table.sites(name), by_node.get(name, ()))
+            found = _addition(name, table.sites(name), known.get(name))
             if found is None:
                 problems.append(f"{quoted(name)} is in no layer")
             else:
                 yield found
         if node.op_type not in PRODUCTS or not table.sites(name):
             continue
-        layers = computing(by_node.get(name, ()))
+        layers = computing(known.get(name))
         if not layers:
             problems.append(f"{quoted(name)} is in no layer")
             continue
@@ -188,7 +182,7 @@ def _products(
             if is_attention_kernel(layer) and name in within:
                 way: Way | None = _in_attention(layer, within[name], factors)
             else:
-                way = _way(layer, factors, by_node)
+                way = _way(layer, factors, known)
             if way is None:
                 problems.append(f"{quoted(name)}: {_reads(layer)}")
                 break
@@ -203,7 +197,7 @@ def _products(
                 way,
                 _precision(way, layers[ways.index(way)]),
                 layers,
-                any(_overflows(layer, factors, by_node) for layer in layers),
+                any(overflows(layer, factors, known) for layer in layers),
             )
 
 
@@ -225,20 +219,22 @@ def _addition(
 def _way(
     layer: LoggedLayer,
     factors: tuple[Operand, Operand],
-    by_node: Mapping[str, Sequence[LoggedLayer]],
+    known: Layers,
 ) -> Way | None:
     quantized = [one for one in factors if one.narrow_type is not None]
     if not quantized:
         return "float"
     weights = [one for one in quantized if one.constant]
     elsewhere = any(
-        other.line != layer.line for one in weights for other in by_node.get(_dequantizer(one), ())
+        other.line != layer.line for one in weights for other in known.get(dequantizer_of(one))
     )
+    # Not every such layer names the node: of merged products, for one, it names none.
+    made = elsewhere or any(known.dequantized(one) for one in layer.inputs)
     return way_of(
         layer,
         inputs_quantized=len(quantized) == len(factors),
         weight_quantized=bool(weights),
-        dequantized_by=elsewhere,
+        made=made,
     )
 
 
@@ -260,55 +256,13 @@ def _in_attention(
     return "native" if read >= wanted else "float"
 
 
-def _overflows(
-    layer: LoggedLayer,
-    factors: tuple[Operand, Operand],
-    by_node: Mapping[str, Sequence[LoggedLayer]],
-) -> bool:
-    """Whether a product of 8-bit numbers writes its raw sum as float16, which a later layer multiplies by the scales.
-
-    The sum passes 65504, the greatest float16, after five products of 127 times 127, and after one of 448 times 448. It
-    is so where the weight has one scale for each output: then its DequantizeLinear stands in a later layer too. With one
-    scale for all, the product itself multiplies by it in float32.
-    """
-    if layer.kind != "gemm" or not any(one.dtype == _HALF for one in layer.outputs):
-        return False
-    if narrow_type([*layer.inputs, *layer.constants]) not in _RAW_SUMS:
-        return False
-    weights = [one for one in factors if one.constant and _scales(one) != 1]
-    return any(
-        other.kind == "kgen" and other.line > layer.line and _program(other) == _program(layer)
-        for one in weights
-        for other in by_node.get(_dequantizer(one), ())
-    )
-
-
-def _scales(one: Operand) -> int | None:
-    """How many scales dequantize an operand; None where the file does not say."""
-    scale = None if one.dequantizer is None else one.dequantizer.inputs[1]
-    shape = None if scale is None else scale.shape
-    if shape is None or any(not isinstance(size, int) for size in shape):
-        return None
-    return prod(size for size in shape if isinstance(size, int))
-
-
-def _dequantizer(one: Operand) -> str:
-    return "" if one.dequantizer is None else str(one.dequantizer.name)
-
-
-def _program(layer: LoggedLayer) -> str:
-    """The program that a layer is of: profiles have one each."""
-    found = _PROGRAM.search(layer.name)
-    return found[1] if found is not None else ""
-
-
 def _attentions(
     found: Sequence[Attention],
-    by_node: Mapping[str, Sequence[LoggedLayer]],
+    known: Layers,
     problems: list[str],
 ) -> Iterator[CompiledAttention]:
     for one in found:
-        layers = by_node.get(str(one.softmax.name), ())
+        layers = known.get(str(one.softmax.name))
         if not layers:
             problems.append(f"{quoted(str(one.softmax.name))} is in no layer")
             continue

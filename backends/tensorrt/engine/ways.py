@@ -58,7 +58,7 @@ def computing(layers: Sequence[LoggedLayer]) -> tuple[LoggedLayer, ...]:
 
 
 def way_of(
-    layer: LoggedLayer, *, inputs_quantized: bool, weight_quantized: bool, dequantized_by: bool
+    layer: LoggedLayer, *, inputs_quantized: bool, weight_quantized: bool, made: bool
 ) -> Way | None:
     """The way in which a layer computes a quantized product that is no part of a fused attention.
 
@@ -66,7 +66,7 @@ def way_of(
         layer: It multiplies.
         inputs_quantized: Whether the file quantizes everything that the product multiplies.
         weight_quantized: Whether it quantizes its weight.
-        dequantized_by: Whether another layer dequantizes that weight.
+        made: Whether another layer makes that weight of stored numbers, dequantized.
 
     Returns:
         The way; None where what the layer reads has no meaning that is known.
@@ -74,7 +74,7 @@ def way_of(
     constants = [one.dtype for one in layer.constants if one.dtype in NARROW]
     read = [one.dtype for one in layer.inputs if one.dtype in NARROW]
     if not constants and not read:
-        return "weights_in_memory" if weight_quantized and dequantized_by else "float"
+        return "weights_in_memory" if weight_quantized and made else "float"
     if inputs_quantized and layer.kind in _PRODUCTS:
         narrowest = narrow_type([*layer.inputs, *layer.constants])
         if narrowest in read and [*read, *constants].count(narrowest) > 1:

@@ -9,18 +9,26 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.capabilities import QuantizesArtifacts, lacks
-from qdx.backends.compiled import WAY_WORDS, WAYS, TellsCompiled
+from qdx.backends.compiled import WAY_WORDS
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import artifact_path
 from qdx.bundle.target_options import checked_options
-from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.errors import quoted
 from qdx.exporter.measure.metrics import finite_or_none
+from qdx.verification.measure.compiled import (
+    AuditPart,
+    check_accounted,
+    compiled_artifact,
+    engine_to_json,
+    is_quantized,
+    low_precision,
+    way_macs_of,
+    why_not_compiled,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from qdx.backends.compiled import Compiled
-    from qdx.backends.contract import Backend, KernelExecution, Way
+    from qdx.backends.contract import KernelExecution, Way
     from qdx.bundle.reader import Bundle
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.progress import Progress
@@ -60,28 +68,6 @@ class Downgrade:
     key: str
     macs: int
     why: str
-
-
-@dataclass
-class AuditPart:
-    """Operations of one role in one stage of the network: their multiply-accumulates, those of weights and of products.
-
-    Attributes:
-        macs: All of them.
-        planned: Those that are planned in low precision.
-        executed: Those of the planned ones that ran so.
-        ways: Of what was compiled and not run, those of quantized operations by the way in which they were compiled.
-    """
-
-    macs: int = 0
-    planned: int = 0
-    executed: int = 0
-    ways: dict[Way, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The part as plain JSON data; `ways` are there where anything was compiled."""
-        found = {"macs": self.macs, "planned": self.planned, "executed": self.executed}
-        return found | ({"ways": dict(self.ways)} if self.ways else {})
 
 
 @dataclass(frozen=True)
@@ -162,14 +148,9 @@ class AuditResult:
             found["macs"]["compiled"] = self.compiled_macs
             found["compiled"] = {
                 "way_macs": dict(self.way_macs),
-                "engines": {where: _engine_to_json(one) for where, one in self.engines.items()},
+                "engines": {where: engine_to_json(one) for where, one in self.engines.items()},
             }
         return found
-
-
-def _engine_to_json(engine: Compiled) -> dict[str, Any]:
-    apart = [{"name": one.name, "kernel": one.kernel} for one in engine.attentions if not one.fused]
-    return {**engine.facts(), "attentions_apart": apart}
 
 
 def asked_of(bundle: Bundle, resolved: ResolvedPlan) -> ResolvedPlan:
@@ -202,15 +183,15 @@ def audit_bundle(
     backend = get_backend(manifest.target.runtime)
     options = checked_options(manifest)
     planned = [w for w, sites in resolved.sites.items() if any(map(low_precision, sites))]
-    quantized = [w for w, sites in resolved.sites.items() if any(map(_quantized, sites))]
+    quantized = [w for w, sites in resolved.sites.items() if any(map(is_quantized, sites))]
     executions: dict[str, tuple[KernelExecution, ...]] = {}
     engines: dict[str, Compiled] = {}
     with progress.task("auditing kernels", len(quantized)) as task:
         for where in quantized:
             folder = artifact_path(bundle, where)
-            engine = _compiled(backend, folder)
+            engine = compiled_artifact(backend, folder)
             if engine is not None:
-                _check_accounted(where, resolved.sites[where], engine)
+                check_accounted(where, resolved.sites[where], engine)
                 engines[where] = engine
                 executions[where] = engine.executions
             elif where in planned:
@@ -218,25 +199,6 @@ def audit_bundle(
             task.advance(1)
     audited = dict.fromkeys(w.partition(".")[0] for w in quantized if w in planned or w in engines)
     return tuple(audit_result(name, resolved.sites, executions, engines) for name in audited)
-
-
-def _compiled(backend: Backend, folder: Path) -> Compiled | None:
-    """What a folder's artifact was compiled for, where it does not run here; None of one that runs."""
-    if not isinstance(backend, TellsCompiled) or backend.runs_here():
-        return None
-    return backend.compiled(folder)
-
-
-def _check_accounted(where: str, sites: Sequence[SiteResolution], engine: Compiled) -> None:
-    """Refuses a log that leaves out an operation that the plan has quantized."""
-    missing = [one.key for one in sites if _quantized(one) and one.key not in engine.ways]
-    if missing:
-        shown = ", ".join(map(quoted, missing[:_NAMED]))
-        raise InvalidBundle(
-            f"{quoted(where)}: the log of its engine does not account for {len(missing)} operations that the plan has "
-            f"quantized: {shown}{', ...' if len(missing) > _NAMED else ''}",
-            hint="build the engine again; if that does not help, it is a defect of qdx",
-        )
 
 
 def audit_result(
@@ -266,7 +228,7 @@ def audit_result(
         part.planned += macs
         why = _why_not(kernels[where].get(resolution.key, ()))
         if not why and own_engines:
-            why = _why_not_compiled(resolution.key, own_engines.get(where))
+            why = why_not_compiled(resolution.key, own_engines.get(where))
         if why:
             downgraded.append(Downgrade(where, resolution.key, macs, why))
         else:
@@ -284,26 +246,8 @@ def audit_result(
         parts,
         own_engines,
         kept_macs if own_engines else 0,
-        _way_macs(own, own_engines, parts),
+        way_macs_of(own, own_engines, parts),
     )
-
-
-def _way_macs(
-    sites: Mapping[str, Sequence[SiteResolution]],
-    engines: Mapping[str, Compiled],
-    parts: Mapping[tuple[str, str], AuditPart],
-) -> dict[Way, int]:
-    """Multiply-accumulates by the way in which quantized operations were compiled, of all and, in `parts`, of each part."""
-    total: dict[Way, int] = dict.fromkeys(WAYS, 0) if engines else {}
-    for where, engine in engines.items():
-        ways = engine.ways
-        for resolution in sites.get(where, ()):
-            way = ways.get(resolution.key)
-            if way is not None:
-                part = parts[resolution.site.stage, resolution.site.role]
-                part.ways[way] = part.ways.get(way, 0) + resolution.site.macs
-                total[way] += resolution.site.macs
-    return total
 
 
 def _parts(graphs: Iterable[Sequence[SiteResolution]]) -> dict[tuple[str, str], AuditPart]:
@@ -341,19 +285,6 @@ def audit_to_json(audits: Sequence[AuditResult]) -> dict[str, Any] | None:
     }
 
 
-def low_precision(resolution: SiteResolution) -> bool:
-    """Whether everything that a site multiplies is quantized, on this target."""
-    weights = resolution.weights
-    quantized = resolution.form in {"native", "decomposed", "simulated"}
-    return quantized and bool(resolution.segments) and (weights is None or weights.quantized)
-
-
-def _quantized(resolution: SiteResolution) -> bool:
-    """Whether anything that a site multiplies is quantized in its artifact."""
-    weights = resolution.weights
-    return low_precision(resolution) or (weights is not None and weights.quantized)
-
-
 def _weighted(resolution: SiteResolution) -> bool:
     """Whether a site multiplies by a weight, which weight normalization, say, may compute."""
     return not resolution.site.is_product
@@ -378,15 +309,6 @@ def _why_not(kernels: Sequence[KernelExecution]) -> str:
         return f"`{slow.kind}` computed it in {slow.precision}"
     way = f": {WAY_WORDS[slow.compiled]}" if slow.compiled != "float" else ""
     return f"compiled as `{slow.kind}` in {slow.precision}{way}"
-
-
-def _why_not_compiled(key: str, engine: Compiled | None) -> str:
-    """Why an operation whose kernels are of low precision was not compiled so."""
-    if engine is None:
-        return "no engine was built of its graph"
-    if key in engine.overflowing:
-        return "its sum of 8-bit products is kept in float16, where it overflows beyond 65504"
-    return ""
 
 
 def _is_float(kernel: KernelExecution) -> bool:

@@ -73,7 +73,12 @@ def _component(component: str, audit: StoredComponentAudit) -> Iterator[Markup]:
         else f"{kept} of what is planned was compiled so. Nothing of it was run: kernels are chosen on the device."
     )
     yield Markup(f"<h3>{escaped(component)}</h3>\n")
-    yield paragraph(f"{planned} is planned in low precision, {became}")
+    if audit.planned:
+        yield paragraph(f"{planned} is planned in low precision, {became}")
+    else:
+        yield paragraph(
+            "Weights alone are quantized. Nothing was run: kernels are chosen on the device."
+        )
     if audit.parts:
         yield _by_role(audit.parts, compiled=audit.compiled is not None)
         yield details(

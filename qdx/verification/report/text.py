@@ -195,6 +195,8 @@ def _audit(audits: Iterable[tuple[str, StoredComponentAudit]]) -> str:
         lines.append(
             f"{component}: {planned} of convolutions and linear operations planned in low precision, "
             f"{kept} of what is planned {became}{time}"
+            if audit.planned
+            else f"{component}: weights alone are quantized; compiled and not run"
         )
         lines += _engines(audit)
         shown = audit.downgraded[:_SITES_SHOWN]

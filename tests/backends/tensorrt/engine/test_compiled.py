@@ -69,6 +69,17 @@ def test_a_convolution_whose_weight_is_dequantized_first_is_not_native_though_th
     assert way(CONV, found(_3=halves)) == "float"  # its weight was stored in float
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_weight_that_a_layer_without_a_name_dequantizes_is_followed_back_to_it(turned):
+    dequantized = line("kgen", constants=["Float", "Int8"], outputs=["made:Half"])
+    moved = line("kgen", inputs=["made:Half"], outputs=["moved:Half"])
+    product = line("gemm", [STORED], inputs=["Half", f"{'moved' if turned else 'made'}:Half"])
+    lines = [dequantized, *([moved] if turned else []), product]
+
+    assert way(STORED, found(_2="\n".join(lines))) == "weights_in_memory"
+    assert way(STORED, found(_2="\n".join(lines[1:]))) == "float"
+
+
 def test_code_around_a_product_is_not_what_multiplies():
     scaled = line("kgen", [STORED], inputs=["Half"], constants=["Half"])
 
@@ -93,6 +104,12 @@ def test_a_raw_sum_in_float16_that_is_scaled_later_is_found():
 
     assert found(more=[scale]).overflowing == ("old",)
     assert found().overflowing == ()
+
+
+def test_it_is_found_where_the_layer_that_scales_is_not_named():
+    one_number = LINES[OLD].replace("[64,64]", "[1]")
+
+    assert found(_0=one_number).overflowing == ("old",)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from qdx.backends.contract import KernelExecution
 from qdx.exporter.errors import InvalidBundle
-from qdx.verification.measure.audit import _check_accounted, audit_result, audit_to_json
+from qdx.verification.measure.audit import audit_result, audit_to_json
+from qdx.verification.measure.compiled import check_accounted
 from tests.support.audited_sites import site
 from tests.support.compiled_audit import engine
 
@@ -113,10 +114,10 @@ def test_json_of_what_was_executed_has_none_of_it():
 
 def test_a_quantized_operation_that_the_log_leaves_out_is_an_error():
     sites = [site("a"), site("b"), site("float", form="float", quantized=False)]
-    _check_accounted("unet.forward", sites, engine(WAYS))
+    check_accounted("unet.forward", sites, engine(WAYS))
 
     with pytest.raises(InvalidBundle, match=r"does not account for 1 operations .*`missing`"):
-        _check_accounted("unet.forward", [*sites, site("missing")], engine(WAYS))
+        check_accounted("unet.forward", [*sites, site("missing")], engine(WAYS))
 
 
 def test_of_several_layers_of_one_site_the_worst_way_counts():

@@ -55,6 +55,9 @@ def test_an_audit_without_anything_planned_has_no_gate_of_its_own():
     report = compiled_report(audits=(audit, weights_alone))
 
     assert [gate.name for gate in report.gates if "audit" in gate.name] == [GATE]
+    assert "text_encoder: weights alone are quantized; compiled and not run" in str(report)
+    page = read_page(html_page(report.stored, {}))
+    assert "Weights alone are quantized. Nothing was run" in page.named("audit").text
 
 
 def test_the_text_has_ways_attention_memory_and_the_proof():

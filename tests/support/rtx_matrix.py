@@ -102,7 +102,7 @@ def _built(
             key = tuple(f"{path} {digest}" for path, digest in sorted(found.items()))
             if key not in done:
                 done[key] = backend.build_engine(part, timing_cache=b"", device=0).record
-                for file in backend.engine_files:
+                for file in backend.engine_files(part):
                     (part / file).unlink()
             engines[name] = done[key]
         yield Cell(plan, other.name, "", engines)

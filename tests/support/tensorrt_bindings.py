@@ -5,6 +5,7 @@ Classes, methods, enumerations and signatures are then those of the release. Not
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support.layers import ROOT
 
+FOLDER = ROOT / "backends" / "tensorrt" / "engine"
 DISTRIBUTION = "tensorrt_cu13_bindings==11.4.0.106"
 PACKAGE = "tensorrt_bindings"
 LIBRARIES = {
@@ -46,6 +48,31 @@ for name, kind in vars(trt).items():
         found[name] = {"members": {}, "enumeration": []}
 print(json.dumps(found))
 """
+
+
+def declared(modules=("api.py", "build_api.py")):
+    """Classes of the two modules of types, by name: members, and parameters of methods."""
+    found = {}
+    for module in modules:
+        for node in ast.parse((FOLDER / module).read_text()).body:
+            if isinstance(node, ast.ClassDef) and node.name != "Member":
+                found[node.name] = dict(map(member, node.body[1:]))
+    return found
+
+
+def member(node):
+    """Name of a member, and its parameters where it is called."""
+    if isinstance(node, ast.AnnAssign):
+        return node.target.id, None
+    is_property = any(getattr(each, "id", "") == "property" for each in node.decorator_list)
+    return node.name, None if is_property else [each.arg for each in node.args.args[1:]]
+
+
+def exported(module="package.py", protocol="TensorRt"):
+    """Names of the package that qdx declares."""
+    tree = ast.parse((FOLDER / module).read_text())
+    (kind,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == protocol]
+    return {node.target.id for node in kind.body if isinstance(node, ast.AnnAssign)}
 
 
 def make_bindings(folder: Path) -> Path:

@@ -6,38 +6,20 @@ import ast
 
 import pytest
 
-from tests.support.layers import ROOT, imports
-from tests.support.tensorrt_bindings import described, make_bindings, run_with, signatures
+from tests.support.layers import imports
+from tests.support.tensorrt_bindings import (
+    FOLDER,
+    declared,
+    described,
+    exported,
+    make_bindings,
+    run_with,
+    signatures,
+)
 from tests.support.tensorrt_names import GONE_IN_11, NEW_SINCE_10_12
 
-FOLDER = ROOT / "backends" / "tensorrt" / "engine"
 CONSTRUCTED = {"Builder": 1, "OnnxParser": 2, "OnnxParserRefitter": 2, "Refitter": 2, "Runtime": 1}
 """Classes that qdx makes, and with how many arguments."""
-
-
-def declared(modules=("api.py", "build_api.py")):
-    """Classes of the two modules of types, by name: members, and parameters of methods."""
-    found = {}
-    for module in modules:
-        for node in ast.parse((FOLDER / module).read_text()).body:
-            if isinstance(node, ast.ClassDef) and node.name != "Member":
-                found[node.name] = dict(map(member, node.body[1:]))
-    return found
-
-
-def member(node):
-    """Name of a member, and its parameters where it is called."""
-    if isinstance(node, ast.AnnAssign):
-        return node.target.id, None
-    is_property = any(getattr(each, "id", "") == "property" for each in node.decorator_list)
-    return node.name, None if is_property else [each.arg for each in node.args.args[1:]]
-
-
-def exported(module="package.py", protocol="TensorRt"):
-    """Names of the package that qdx declares."""
-    tree = ast.parse((FOLDER / module).read_text())
-    (kind,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == protocol]
-    return {node.target.id for node in kind.body if isinstance(node, ast.AnnAssign)}
 
 
 DECLARED = declared()

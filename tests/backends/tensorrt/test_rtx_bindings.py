@@ -10,8 +10,7 @@ import pytest
 
 from qdx.backends.tensorrt.flavour import RTX
 from qdx.backends.tensorrt.versions import OPERATORS, TRT_OPERATORS
-from tests.backends.tensorrt.test_bindings import declared, exported
-from tests.support.tensorrt_bindings import DUMP, signatures
+from tests.support.tensorrt_bindings import DUMP, declared, exported, signatures
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -175,7 +175,9 @@ def worker(monkeypatch):
 SERVED = "from qdx.backends.tensorrt.engine.ahead_worker import main; main()"
 
 
-def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker):
+@pytest.mark.parametrize("asked", [False, True], ids=["fresh", "asked before"])
+def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker, asked):
+    """A process that was asked before, as each is in an export, leaves a half-written engine to the one after it."""
     folder = planted(tmp_path / "part")
     before = names(folder)
     worker(
@@ -183,6 +185,8 @@ def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker
         "from qdx.backends.tensorrt.engine import ahead\n"
         "ahead._write_layers = lambda *_: os.kill(os.getpid(), 11)\n" + SERVED
     )
+    if asked:
+        builder_version(RTX)
 
     with pytest.raises(TargetRefusal, match=r"`part`: TensorRT-RTX ended by signal 11"):
         produce_ahead(folder)

@@ -254,7 +254,9 @@ def check_runs_here(record: EngineRecord, version: str, capability: tuple[int, i
         problems.append(f"{flavour.title} {record.tensorrt}, here is {version}")
     if not _device_fits(record, capability):
         if flavour.builds_anywhere:  # whichever machine builds it again, it is for the same devices
-            hint = f"export for a target of `{flavour.name}` whose devices are such, see `qdx targets`"
+            hint = (
+                f"export for a target of `{flavour.name}` whose devices are such, see `qdx targets`"
+            )
         here = ".".join(map(str, capability))
         problems.append(f"compute capability {_wanted(record)}, here is {here}")
     if problems:

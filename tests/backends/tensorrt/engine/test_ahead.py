@@ -314,6 +314,8 @@ def test_an_engine_runs_on_the_devices_that_it_is_for_with_the_very_version(
         with pytest.raises(RuntimeMissing, match="built for compute capability 8") as other:
             check_runs_here(record, record.tensorrt, one)
         assert other.value.hint.startswith("export for a target")
-    with pytest.raises(RuntimeMissing, match=r"built for TensorRT-RTX .*, here is 1\.7\.0\.1") as old:
+    with pytest.raises(
+        RuntimeMissing, match=r"built for TensorRT-RTX .*, here is 1\.7\.0\.1"
+    ) as old:
         check_runs_here(record, "1.7.0.1", fits[0])
     assert old.value.hint.startswith("build the engine again here")

@@ -28,6 +28,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
             return {"version": tensorrt(flavour_of(request["flavour"])).__version__}
         recipe = parse_recipe(request["recipe"].encode(), source="the recipe")
         engine, layers = Path(request["engine"]), Path(request["layers"])
+        for path in (engine, layers):  # where a process ended amid them, this one is asked again
+            path.unlink(missing_ok=True)
         return asdict(compile_engine(Path(request["model"]), recipe, engine, layers))
     except QdxError:
         raise

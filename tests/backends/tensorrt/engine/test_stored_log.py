@@ -14,6 +14,7 @@ from qdx.backends.tensorrt.engine.stored_log import compiled_engine, compiled_wo
 from qdx.exporter.errors import InvalidBundle
 from qdx.targets import load_target
 from tests.support import rtx_planted as planted
+from tests.support.compiled_audit import engine
 from tests.support.rtx_builds import build_planted
 from tests.support.rtx_folders import FUSED, RECIPE, rtx_folder
 
@@ -37,6 +38,16 @@ def test_what_an_engine_was_compiled_for_is_told_without_a_device(folder):
         compiled_words([found])
         == "compiled for int8 operands by TensorRT-RTX 1.7.1.116 for 8.9, not run"
     )
+
+
+def test_how_much_is_compiled_for_low_precision_is_said_where_it_is_not_all():
+    turing = engine({"to_q": "native", "to_k": "native", "conv": "weights_in_memory"})
+    weights = engine({"to_q": "weights_in_product"})
+
+    assert compiled_words([turing]) == (
+        "compiled for int8 operands in 2 of 3 quantized operations by TensorRT-RTX 1.7.1.116 for 8.9, not run"
+    )
+    assert compiled_words([weights]).startswith("compiled for float16 operands by ")
 
 
 @pytest.mark.parametrize("name", ["model.engine", "model.onnx", "build.json", LAYERS_NAME])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qdx.backends.capabilities import Builds
 from qdx.backends.registry import find_backend
 from qdx.backends.tensorrt.engine.produce import digests, read_recipe
 from qdx.backends.tensorrt.engine.record import EngineRecord
@@ -91,21 +92,33 @@ def _built(
     entries, _ = lower_all(Job(source, planned, ranges, {}, profile, backend), folder, SILENT)
     folders = [one["folder"] for entry in entries.values() for one in entry["methods"].values()]
     for other, _ in group:
-        engines = {}
-        for name in folders:
-            part = folder / name
-            recipe = read_recipe(part).model_copy(
-                update={"compute_capabilities": other.compile_for}
-            )
-            (part / "build.json").write_bytes(recipe.to_json())
-            found = {path: digest for path, digest in digests(part).items() if path.startswith(("model", "build"))}  # fmt: skip
-            key = tuple(f"{path} {digest}" for path, digest in sorted(found.items()))
-            if key not in done:
-                done[key] = backend.build_engine(part, timing_cache=b"", device=0).record
-                for file in backend.engine_files:
-                    (part / file).unlink()
-            engines[name] = done[key]
-        yield Cell(plan, other.name, "", engines)
+        try:
+            yield Cell(plan, other.name, "", _engines(backend, folder, folders, other, done))
+        except TargetRefusal as refused:
+            yield Cell(plan, other.name, str(refused))
+
+
+def _engines(
+    backend: Builds,
+    folder: Path,
+    folders: Sequence[str],
+    profile: TargetProfile,
+    done: dict[tuple[str, ...], EngineRecord],
+) -> dict[str, EngineRecord]:
+    """The engines of what was lowered, for the devices of a target."""
+    engines = {}
+    for name in folders:
+        part = folder / name
+        recipe = read_recipe(part).model_copy(update={"compute_capabilities": profile.compile_for})
+        (part / "build.json").write_bytes(recipe.to_json())
+        found = {path: digest for path, digest in digests(part).items() if path.startswith(("model", "build"))}  # fmt: skip
+        key = tuple(f"{path} {digest}" for path, digest in sorted(found.items()))
+        if key not in done:
+            done[key] = backend.build_engine(part, timing_cache=b"", device=0).record
+            for file in backend.engine_files:
+                (part / file).unlink()
+        engines[name] = done[key]
+    return engines
 
 
 def smaller(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def model(name, folder):
     return build(name, folder / "model"), smaller(FAMILIES[name].arguments())
 
 
+NOT_COMPILED = {("wan", "rtx-turing"): "`transformer: patch_embedding (node patch_embedding/Conv)`"}
+"""What the builder refuses, with the operation: a convolution of three dimensions that the model keeps in float32."""
 HAD = [(target, plan) for target in TARGETS for plan in PLANS if (target, plan) not in REFUSED]
 
 
@@ -73,7 +75,9 @@ def check(name, wanted, folder):
 
     assert found.keys() == set(wanted)
     for key, cell in found.items():
-        if key in REFUSED:
+        if (name, key[0]) in NOT_COMPILED:
+            assert NOT_COMPILED[name, key[0]] in cell.refused, key
+        elif key in REFUSED:
             assert re.search(REFUSED[key], cell.refused), key
-        elif not (key[1] == "w4" and "do not divide its" in cell.refused):
+        elif not (key[1] in {"w4", "nvfp4"} and "do not divide its" in cell.refused):
             assert (cell.refused, bool(cell.engines)) == ("", True), key

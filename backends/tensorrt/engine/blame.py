@@ -62,7 +62,8 @@ def blame(refusals: Iterable[Refusal], model: ir.Model, where: str, flavour: Fla
     """
     names = _Names(model, where)
     # Whatever a build fails of, without a driver the log ends with that there is none.
-    told = [one for one in refusals if _NO_DRIVER not in one.reason]
+    given = tuple(refusals)
+    told = [one for one in given if _NO_DRIVER not in one.reason] or given
     found: list[Refusal] = []
     hint = None
     for one in told:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qdx.backends.capabilities import Builds
 from qdx.backends.registry import find_backend
+from qdx.backends.tensorrt.capabilities import lacks_float32_products
 from qdx.backends.tensorrt.engine.produce import digests, read_recipe
 from qdx.backends.tensorrt.engine.record import EngineRecord
 from qdx.backends.tensorrt.engine.stored_log import compiled_engine
@@ -73,7 +75,8 @@ def cells(
             except TargetRefusal as refused:
                 yield Cell(plan, name, str(refused))
                 continue
-            same = json.dumps(record_of(planned.resolved)).replace(name, "TARGET")
+            own_form = lacks_float32_products(profile.compile_for)
+            same = json.dumps([record_of(planned.resolved), own_form]).replace(name, "TARGET")
             groups.setdefault(same, []).append((profile, planned))
         for number, group in enumerate(groups.values()):
             place = folder / f"{plan}-{number}"

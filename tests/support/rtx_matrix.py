@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Cell:
         target: The target.
         refused: Why the plan cannot be had; empty where it can.
         engines: What is on record of each engine, by its folder.
+        unbuilt: Why the builder refused the others, by their folders.
         overflowing: Operations whose raw sums the engines keep in float16, as `folder: operation`.
     """
 
@@ -47,6 +48,7 @@ class Cell:
     target: str
     refused: str = ""
     engines: Mapping[str, EngineRecord] | None = None
+    unbuilt: Mapping[str, str] = field(default_factory=dict)
     overflowing: tuple[str, ...] = ()
 
 
@@ -106,6 +108,7 @@ def _built(
     }
     for other, _ in group:
         engines = {}
+        unbuilt: dict[str, str] = {}
         overflowing: list[str] = []
         for where, name in folders.items():
             part = folder / name
@@ -116,7 +119,11 @@ def _built(
             found = {path: digest for path, digest in digests(part).items() if path.startswith(("model", "build"))}  # fmt: skip
             key = tuple(f"{path} {digest}" for path, digest in sorted(found.items()))
             if key not in done:
-                record = backend.build_engine(part, timing_cache=b"", device=0).record
+                try:
+                    record = backend.build_engine(part, timing_cache=b"", device=0).record
+                except TargetRefusal as refused:
+                    unbuilt[name] = str(refused)
+                    continue
                 compiled = compiled_engine(part)
                 check_accounted(where, planned.resolved.sites.get(where, ()), compiled)
                 done[key] = record, compiled.overflowing
@@ -124,7 +131,7 @@ def _built(
                     (part / file).unlink()
             engines[name] = done[key][0]
             overflowing += [f"{name}: {site}" for site in done[key][1]]
-        yield Cell(plan, other.name, "", engines, tuple(overflowing))
+        yield Cell(plan, other.name, "", engines, unbuilt, tuple(overflowing))
 
 
 def smaller(call: Mapping[str, Any]) -> dict[str, Any]:

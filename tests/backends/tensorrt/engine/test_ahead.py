@@ -189,6 +189,42 @@ def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker
     assert names(folder) == before
 
 
+def test_a_crash_of_a_builder_that_has_answered_before_is_told_too(tmp_path, worker):
+    """A fresh process tries again where the first one has left a part of the engine, as in every export: that asks for a version first."""
+    folder = planted(tmp_path / "part")
+    before = names(folder)
+    worker(
+        "import os\n"
+        "from qdx.backends.tensorrt.engine import ahead\n"
+        "ahead._write_layers = lambda *_: os.kill(os.getpid(), 9)\n" + SERVED
+    )
+    builder_version(RTX)
+
+    with pytest.raises(TargetRefusal, match=r"`part`: TensorRT-RTX ended by signal 9") as refused:
+        produce_ahead(folder)
+    assert "memory ran out" in refused.value.hint
+    assert names(folder) == before
+
+
+def test_what_a_builder_that_ended_has_left_is_no_obstacle_to_the_next(tmp_path, worker):
+    folder = planted(tmp_path / "part")
+    worker(
+        "import os\n"
+        "from pathlib import Path\n"
+        "from qdx.backends.tensorrt.engine import ahead\n"
+        f"if not Path({str(tmp_path / 'ended')!r}).exists():\n"
+        "    def end(*_):\n"
+        f"        Path({str(tmp_path / 'ended')!r}).touch()\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    ahead._write_layers = end\n" + SERVED
+    )
+    builder_version(RTX)
+    produce_ahead(folder)
+
+    assert (tmp_path / "ended").exists()
+    check_engine(folder, read_record(folder))
+
+
 def test_a_builder_that_is_killed_has_most_likely_had_no_memory(tmp_path, worker):
     worker("import os; input(); os.kill(os.getpid(), 9)")
 

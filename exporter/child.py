@@ -82,6 +82,7 @@ class Child:
             answer = None
         except BaseException:  # an interruption, say, after which nobody waits for the answer
             self._process.kill()
+            self._process.wait()  # so that it writes nothing more, wherever the caller cleans up
             raise
         if answer is None:
             raise self._ended()

@@ -21,7 +21,7 @@ _ENGINES: Final = (
     "built by `qdx build` on the machine that runs them; export and verify need no device"
 )
 _ENGINES_ANYWHERE: Final = (
-    "built by `qdx export`, or by `qdx build`, on any machine; only to run them needs a device"
+    "built by `qdx export`, or by `qdx build`, on any machine; verify needs no device"
 )
 
 
@@ -94,28 +94,29 @@ def _described(profile: TargetProfile) -> dict[str, Any]:
         "install": f'pip install "qdx[{profile.extra}]"',
         # Told by the profile: asking its backend would import the runtime.
         "builds": not profile.opens_others,
-        "builds_anywhere": not profile.opens_others and _builds_anywhere(profile),
+        "builds_anywhere": not profile.opens_others and _builds_anywhere(profile.runtime),
     }
 
 
-def _builds_anywhere(profile: TargetProfile) -> bool:
-    """Whether the engines of a target that has such need no device; its backend imports no runtime to tell."""
+def _builds_anywhere(runtime: str) -> bool:
+    """Whether any machine builds the engines of a runtime that builds some."""
     from qdx.backends.capabilities import Builds
     from qdx.backends.registry import find_backend
 
-    backend = find_backend(profile.runtime)
+    backend = find_backend(runtime)
     return isinstance(backend, Builds) and backend.builds_anywhere
 
 
 def _as_text(data: dict[str, Any]) -> str:
     capability = data["compute_capability"]
+    engines = _ENGINES_ANYWHERE if data["builds_anywhere"] else _ENGINES
     rows = [
         ("target", data["name"]),
         ("description", data["description"]),
         ("installed", data["installed"] or f"no: {data['install']}"),
         *((("versions", data["runtime_versions"]),) if data["runtime_versions"] else ()),
         *((("compute capability", ".".join(map(str, capability))),) if capability else ()),
-        *((("engines", _ENGINES_ANYWHERE if data["builds_anywhere"] else _ENGINES),) if data["builds"] else ()),
+        *((("engines", engines),) if data["builds"] else ()),
         ("float weights", ", ".join(data["storage_dtypes"])),
         *((f"not {dtype}", reason) for dtype, reason in data["refused"].items()),
         (

@@ -28,9 +28,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
             return {"version": tensorrt(flavour_of(request["flavour"])).__version__}
         recipe = parse_recipe(request["recipe"].encode(), source="the recipe")
         engine, layers = Path(request["engine"]), Path(request["layers"])
-        # A process that ended of the same request has left what it had written of them.
-        for written in (engine, layers):
-            written.unlink(missing_ok=True)
+        for path in (engine, layers):  # where a process ended amid them, this one is asked again
+            path.unlink(missing_ok=True)
         return asdict(compile_engine(Path(request["model"]), recipe, engine, layers))
     except QdxError:
         raise

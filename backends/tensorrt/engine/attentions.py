@@ -79,7 +79,7 @@ def _after(softmax: ir.Node) -> ir.Node | None:
     nodes = [softmax]
     for _ in range(_FURTHEST):
         uses = [use for node in nodes for value in node.outputs for use in value.uses()]
-        found = next((use.node for use in uses if use.node.op_type == "MatMul"), None)
+        found = next((one for one, at in uses if one.op_type == "MatMul" and at == 0), None)
         if found is not None:
             return found
         nodes = [use.node for use in uses if use.node.op_type in _BETWEEN]

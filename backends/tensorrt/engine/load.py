@@ -75,7 +75,7 @@ def load_engine(folder: Path, options: RunOptions) -> LoadedEngine:
             f"{quoted(folder.name)}: holds an engine, which cannot run here: {missing.message}",
             hint=missing.hint,
         ) from missing
-    log = Log()
+    log = Log(record.recipe.builder.title)
     logger = log.logger(trt)
     trt.init_libnvinfer_plugins(logger, "")
     runtime = started(trt.Runtime, logger, log)

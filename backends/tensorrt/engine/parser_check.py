@@ -74,17 +74,17 @@ def check_parsed(model: Path, flavour: Flavour) -> tuple[str, ...]:
 
 
 def _parse(trt: TensorRt, model: Path) -> None:
-    log = Log()
+    log = Log(RTX.title)
     logger = log.logger(trt)
     trt.init_libnvinfer_plugins(logger, "")
     builder = started(trt.Builder, logger, log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parsed(trt, network, logger, model)
+    parsed(trt, network, logger, model, RTX.title)
 
 
 def _unread(trt: TensorRt, model: Path) -> list[str]:
     """Operators of a file that TensorRT reads and the parser at hand does not."""
-    log = Log()
+    log = Log(RTX.title)
     logger = log.logger(trt)
     builder = started(trt.Builder, logger, log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

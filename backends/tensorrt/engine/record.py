@@ -181,7 +181,8 @@ def check_engine(folder: Path, record: EngineRecord) -> None:
     """
     check_sources(folder, record)
     path = safe_child(folder, record.engine, error=InvalidBundle)
-    if sha256_file(path, error=InvalidBundle) != record.sha256:
+    digest = sha256_file(path, error=InvalidBundle)
+    if (path.stat().st_size, digest) != (record.size_bytes, record.sha256):
         raise InvalidBundle(f"{quoted(path)}: not the engine that is on record", hint=_AGAIN)
 
 
@@ -253,16 +254,20 @@ def check_runs_here(record: EngineRecord, version: str, capability: tuple[int, i
         RuntimeMissing: The engine is for another version or device; both are named.
     """
     problems = []
+    hint = "build the engine again here, from the model beside it"
+    flavour = flavour_of(record.flavour)
     if not _version_fits(record, version):
-        title = flavour_of(record.flavour).title
-        problems.append(f"{title} {record.tensorrt}, here is {version}")
+        problems.append(f"{flavour.title} {record.tensorrt}, here is {version}")
     if not _device_fits(record, capability):
+        if flavour.builds_anywhere:  # whichever machine builds it again, it is for the same devices
+            hint = (
+                f"export for a target of `{flavour.name}` whose devices are such, see `qdx targets`"
+            )
         here = ".".join(map(str, capability))
         problems.append(f"compute capability {_wanted(record)}, here is {here}")
     if problems:
         raise RuntimeMissing(
-            f"{quoted(record.engine)}: built for {' and for '.join(problems)}",
-            hint="build the engine again here, from the model beside it",
+            f"{quoted(record.engine)}: built for {' and for '.join(problems)}", hint=hint
         )
 
 

@@ -15,8 +15,10 @@ from qdx.backends.onnx.carried_types import carry_types
 from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
+from qdx.targets.compute_capabilities import lacks_float32_products
 from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
+from qdx.backends.tensorrt.lower.float32_products import products_to_convolutions
 from qdx.backends.tensorrt.lower.narrow_doubles import narrow_doubles
 from qdx.backends.tensorrt.lower.profiles import profiles
 from qdx.backends.tensorrt.lower.shared_scales import share_scales, write_ratios_last
@@ -66,6 +68,8 @@ def lower(
             fit the type.
     """
     model = typed_model(graph, compute_dtype)
+    if lacks_float32_products(profile.compile_for):
+        products_to_convolutions(model)
     names = profile.layout
     recipe = BuildRecipe(
         model=names.model_file,

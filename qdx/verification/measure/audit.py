@@ -50,7 +50,6 @@ DENOMINATOR: Final = (
 )
 _FLOATS: Final = ("float", "bfloat")
 _NARROW_FLOATS: Final = ("float8", "float4")
-_NAMED: Final = 5
 
 
 @dataclass(frozen=True)

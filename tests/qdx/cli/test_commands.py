@@ -106,7 +106,16 @@ def test_a_target_for_gpus_says_what_it_is_for_and_what_builds_its_engines(qdx):
 
     assert rows["versions"] == ">=10.12,<12"
     assert rows["compute capability"] == "8.9"
-    assert "`qdx build`" in rows["engines"]
+    assert rows["engines"].startswith("built by `qdx build` on the machine that runs them;")
+
+
+def test_a_target_whose_engines_any_machine_builds_says_so(qdx):
+    described = qdx("targets", "rtx-ada").out.splitlines()
+
+    assert (
+        "engines             built by `qdx export`, or by `qdx build`, on any machine; verify needs no device"
+        in described
+    )
 
 
 def test_one_target(qdx):

@@ -175,7 +175,9 @@ def worker(monkeypatch):
 SERVED = "from qdx.backends.tensorrt.engine.ahead_worker import main; main()"
 
 
-def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker):
+@pytest.mark.parametrize("asked", [False, True], ids=["fresh", "asked before"])
+def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker, asked):
+    """A process that was asked before, as each is in an export, leaves a half-written engine to the one after it."""
     folder = planted(tmp_path / "part")
     before = names(folder)
     worker(
@@ -183,26 +185,11 @@ def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker
         "from qdx.backends.tensorrt.engine import ahead\n"
         "ahead._write_layers = lambda *_: os.kill(os.getpid(), 11)\n" + SERVED
     )
+    if asked:
+        builder_version(RTX)
 
     with pytest.raises(TargetRefusal, match=r"`part`: TensorRT-RTX ended by signal 11"):
         produce_ahead(folder)
-    assert names(folder) == before
-
-
-def test_a_crash_of_a_builder_that_has_answered_before_is_told_too(tmp_path, worker):
-    """A fresh process tries again where the first one has left a part of the engine, as in every export: that asks for a version first."""
-    folder = planted(tmp_path / "part")
-    before = names(folder)
-    worker(
-        "import os\n"
-        "from qdx.backends.tensorrt.engine import ahead\n"
-        "ahead._write_layers = lambda *_: os.kill(os.getpid(), 9)\n" + SERVED
-    )
-    builder_version(RTX)
-
-    with pytest.raises(TargetRefusal, match=r"`part`: TensorRT-RTX ended by signal 9") as refused:
-        produce_ahead(folder)
-    assert "memory ran out" in refused.value.hint
     assert names(folder) == before
 
 
@@ -343,7 +330,11 @@ def test_an_engine_runs_on_the_devices_that_it_is_for_with_the_very_version(
     for one in fits:
         check_runs_here(record, record.tensorrt, one)
     for one in not_fits:
-        with pytest.raises(RuntimeMissing, match="built for compute capability 8"):
+        with pytest.raises(RuntimeMissing, match="built for compute capability 8") as other:
             check_runs_here(record, record.tensorrt, one)
-    with pytest.raises(RuntimeMissing, match=r"built for TensorRT-RTX .*, here is 1\.7\.0\.1"):
+        assert other.value.hint.startswith("export for a target")
+    with pytest.raises(
+        RuntimeMissing, match=r"built for TensorRT-RTX .*, here is 1\.7\.0\.1"
+    ) as old:
         check_runs_here(record, "1.7.0.1", fits[0])
+    assert old.value.hint.startswith("build the engine again here")

@@ -48,7 +48,7 @@ def test_a_faulty_file_is_refused_by_its_node_in_the_parser_s_words(flavour, tmp
     model = quantized(z=constant("int8", 3), body="y = DequantizeLinear(q, s, z)")
     next(iter(model.graph)).name = "to_q/quantize"
 
-    with pytest.raises(TargetRefusal, match="TensorRT's parser refuses 1 node") as refused:
+    with pytest.raises(TargetRefusal, match="TensorRT-RTX's parser refuses 1 node") as refused:
         check_parsed(saved(model, tmp_path), flavour)
     (one,) = refused.value.refusals
     assert one.site == "to_q/quantize"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["CLASSES", "least_of", "list_faults"]
+__all__ = ["CLASSES", "lacks_float32_products", "least_of", "list_faults"]
 
 CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -19,6 +19,11 @@ CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Generation by compute capability; those of one generation share their kernels."""
+
+
+def lacks_float32_products(capabilities: Sequence[str]) -> bool:
+    """Whether the builder compiles no matrix product in float32 for some of the devices, as for Turing."""
+    return any(CLASSES.get(one) == "Turing" for one in capabilities)
 
 
 def least_of(capabilities: Sequence[str]) -> tuple[int, int] | None:

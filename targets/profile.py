@@ -23,6 +23,7 @@ from qdx.exporter.files import read_text
 from qdx.exporter.limits import TARGET_KERNELS_LIMIT, TARGET_KEYS_LIMIT, TARGET_LIMIT_BYTES
 from qdx.exporter.model_faults import Document, KeyPath, choices
 from qdx.exporter.strict_toml import parse_toml, plain_faults, toml_positions
+from qdx.targets.compute_capabilities import least_of, list_faults
 from qdx.targets.file_layouts import file_layouts
 from qdx.targets.model import Limits, Port, PortChange, TargetLayout, TargetProfile
 from qdx.targets.near_names import near_targets
@@ -212,12 +213,34 @@ def _runtime_faults(profile: TargetProfile) -> Iterator[tuple[KeyPath, str]]:
         if (getattr(profile, key) is None) != (getattr(own, key) is None):
             needs = "needs one" if getattr(profile, key) is None else "has none"
             yield (key,), f"`{key}`: {own.runtime} {needs}"
+    if profile.compile_for:
+        yield from _device_faults(profile, ahead=any(target.compile_for for target in same))
     yield from _file_faults(profile.layout, own)
     allowed = SAFE_OPTIONS.get(own.runtime, frozenset()).union(*(one.options for one in same))
     for name in profile.options:
         if name not in allowed:
             words = f"{quoted(name)} is not an option that a file may set for {own.runtime}"
             yield ("options", name), f"{words}, expected {choices(sorted(allowed))}"
+
+
+def _device_faults(profile: TargetProfile, *, ahead: bool) -> Iterator[tuple[KeyPath, str]]:
+    """What is wrong with the devices for which engines are compiled; `ahead` where the runtime needs none to build them."""
+    if not ahead:
+        yield (
+            ("compile_for",),
+            f"`compile_for`: {profile.runtime} builds engines for the device at hand, expected none",
+        )
+        return
+    if fault := list_faults(profile.compile_for):
+        yield ("compile_for",), f"`compile_for`: {fault}"
+        return
+    least, asked = least_of(profile.compile_for), profile.compute_capability
+    if asked != least:
+        given = "missing" if asked is None else f"{list(asked)}"
+        yield (
+            ("compute_capability",),
+            f"`compute_capability` is {given}, expected {list(least or ())}, the least in `compile_for`",
+        )
 
 
 def _file_faults(layout: TargetLayout, own: TargetProfile) -> Iterator[tuple[KeyPath, str]]:

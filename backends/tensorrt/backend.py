@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
-from qdx.backends.tensorrt.capabilities import least_of
+from qdx.targets.compute_capabilities import least_of
 from qdx.backends.tensorrt.engine.record import (
     ENGINE_NAME,
     LAYERS_NAME,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qdx.backends.tensorrt.capabilities import list_faults
+from qdx.targets.compute_capabilities import list_faults
 from qdx.backends.tensorrt.flavour import ENTERPRISE, RTX, Flavour, FlavourName, flavour_of
 from qdx.backends.tensorrt.versions import SUPPORTED, VersionRange
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted

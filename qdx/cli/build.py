@@ -1,4 +1,4 @@
-"""`qdx build`: engines for a bundle, on the machine that runs them."""
+"""`qdx build`: engines for a bundle, on the machine that runs them where its target asks for that."""
 
 from __future__ import annotations
 

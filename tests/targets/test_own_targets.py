@@ -241,6 +241,26 @@ FAULTS = {
         "`x.toml:3:1`: `deployment_target` is `iOS99`, expected `iOS16`, `iOS17` or `iOS18`",
         "",
     ),
+    "engines of two generations": (
+        'extends = "rtx-ada"\nname = "x"\ncompile_for = ["8.9", "7.5"]\n',
+        "`x.toml:3:1`: `compile_for`: are of Ada and Turing: one engine has one program",
+        "",
+    ),
+    "engines for a device that has none": (
+        'extends = "rtx-ada"\nname = "x"\ncompile_for = ["9.0"]\n',
+        "`x.toml:3:1`: `compile_for`: '9.0' is not one that engines are compiled for, expected 7.5",
+        "",
+    ),
+    "engines for another device than the target's": (
+        'extends = "rtx-ada"\nname = "x"\ncompute_capability = [12, 0]\n',
+        "`x.toml:3:1`: `compute_capability` is [12, 0], expected [8, 9], the least in `compile_for`",
+        "",
+    ),
+    "engines for a device that is not at hand": (
+        'extends = "tensorrt-ada"\nname = "x"\ncompile_for = ["8.9"]\n',
+        "`x.toml:3:1`: `compile_for`: tensorrt builds engines for the device at hand, expected none",
+        "",
+    ),
     "terminal": (
         SMALL + 'proved_on = "\\u001b[2J"\n',
         "`x.toml:4:1`: `proved_on` holds a character that cannot be printed",

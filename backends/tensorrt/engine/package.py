@@ -55,9 +55,11 @@ def tensorrt(flavour: Flavour = ENTERPRISE) -> TensorRt:
     try:
         package = cast("TensorRt", importlib.import_module(flavour.module))
     except ImportError as error:
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name == flavour.module
+        again = f'pip install --force-reinstall "{flavour.distribution}{flavour.supported}"'
         raise RuntimeMissing(
-            f"target `{flavour.name}` needs the package {flavour.module}: {first_line(error)}",
-            hint=f'pip install "qdx[{flavour.extra}]"',
+            f"{flavour.title} needs the package {flavour.module}: {first_line(error)}",
+            hint=f'pip install "qdx[{flavour.extra}]"' if is_absent else again,
         ) from error
     found = version_of(package.__version__)
     if found not in flavour.supported:

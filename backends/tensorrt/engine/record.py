@@ -181,7 +181,8 @@ def check_engine(folder: Path, record: EngineRecord) -> None:
     """
     check_sources(folder, record)
     path = safe_child(folder, record.engine, error=InvalidBundle)
-    if sha256_file(path, error=InvalidBundle) != record.sha256:
+    digest = sha256_file(path, error=InvalidBundle)
+    if (path.stat().st_size, digest) != (record.size_bytes, record.sha256):
         raise InvalidBundle(f"{quoted(path)}: not the engine that is on record", hint=_AGAIN)
 
 
@@ -189,14 +190,19 @@ def read_layers(folder: Path, record: EngineRecord) -> str:
     """Reads what the builder of TensorRT-RTX logged of an engine's layers and memory.
 
     Raises:
-        InvalidBundle: It is missing, or not the recorded one.
+        InvalidBundle: It is missing, not the recorded one, or no text.
         StorageError: If reading fails.
     """
     path = safe_child(folder, LAYERS_NAME, error=InvalidBundle)
     data = read_bytes(path, LAYERS_LIMIT_BYTES, error=InvalidBundle)
     if hashlib.sha256(data).hexdigest() != record.layers_sha256:
         raise InvalidBundle(f"{quoted(path)}: not the log that is on record", hint=_AGAIN)
-    return data.decode()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as bad:
+        raise InvalidBundle(
+            f"{quoted(path)}: byte {bad.start} is not UTF-8", hint=_AGAIN
+        ) from None
 
 
 def read_record(folder: Path) -> EngineRecord:

@@ -15,7 +15,7 @@ from qdx.backends.onnx.carried_types import carry_types
 from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
-from qdx.backends.tensorrt.capabilities import lacks_float32_products
+from qdx.targets.compute_capabilities import lacks_float32_products
 from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.lower.float32_products import products_to_convolutions

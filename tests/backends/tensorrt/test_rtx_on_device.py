@@ -13,7 +13,7 @@ import pytest
 import qdx
 from qdx.backends.device_kernels import keeping_kernels
 from qdx.backends.site_table import PARTS, SITES
-from qdx.backends.tensorrt.capabilities import CLASSES
+from qdx.targets.compute_capabilities import CLASSES
 from qdx.backends.tensorrt.engine.audit import audit_engine
 from qdx.backends.tensorrt.engine.ep_context import SOURCE, write_context
 from qdx.backends.tensorrt.engine.package import compute_capability, device_name, tensorrt

@@ -193,6 +193,25 @@ def test_a_crash_of_the_builder_is_a_refusal_and_leaves_nothing(tmp_path, worker
     assert names(folder) == before
 
 
+def test_what_a_builder_that_ended_has_left_is_no_obstacle_to_the_next(tmp_path, worker):
+    folder = planted(tmp_path / "part")
+    worker(
+        "import os\n"
+        "from pathlib import Path\n"
+        "from qdx.backends.tensorrt.engine import ahead\n"
+        f"if not Path({str(tmp_path / 'ended')!r}).exists():\n"
+        "    def end(*_):\n"
+        f"        Path({str(tmp_path / 'ended')!r}).touch()\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    ahead._write_layers = end\n" + SERVED
+    )
+    builder_version(RTX)
+    produce_ahead(folder)
+
+    assert (tmp_path / "ended").exists()
+    check_engine(folder, read_record(folder))
+
+
 def test_a_builder_that_is_killed_has_most_likely_had_no_memory(tmp_path, worker):
     worker("import os; input(); os.kill(os.getpid(), 9)")
 

@@ -16,7 +16,7 @@ from qdx.targets import load_target
 from tests.support import rtx_planted as planted
 from tests.support.compiled_audit import engine
 from tests.support.rtx_builds import build_planted
-from tests.support.rtx_folders import FUSED, RECIPE, rtx_folder
+from tests.support.rtx_folders import FUSED, RECIPE, digest, rtx_folder
 
 BACKEND = get_backend("tensorrt-rtx")
 
@@ -84,6 +84,25 @@ def test_a_record_that_does_not_cover_the_log_is_refused(tmp_path, changes, mess
 
     with pytest.raises(InvalidBundle, match=message):
         compiled_engine(tmp_path)
+
+
+def test_a_log_that_is_no_text_is_refused(folder):
+    data = b"\xff" + (folder / LAYERS_NAME).read_bytes()
+    (folder / LAYERS_NAME).write_bytes(data)
+    path = folder / "engine.json"
+    values = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**values, "layers_sha256": digest(data)}))
+
+    with pytest.raises(InvalidBundle, match=f"{LAYERS_NAME}`: byte 0 is not UTF-8"):
+        compiled_engine(folder)
+
+
+def test_a_record_with_another_size_than_the_engine_s_is_refused(folder):
+    path = folder / "engine.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "size_bytes": 5}))
+
+    with pytest.raises(InvalidBundle, match=r"model\.engine`: not the engine that is on record"):
+        compiled_engine(folder)
 
 
 @pytest.fixture

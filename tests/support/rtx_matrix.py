@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qdx.backends.capabilities import Builds
 from qdx.backends.registry import find_backend
-from qdx.backends.tensorrt.capabilities import lacks_float32_products
 from qdx.backends.tensorrt.engine.produce import digests, read_recipe
 from qdx.backends.tensorrt.engine.record import EngineRecord
 from qdx.backends.tensorrt.engine.stored_log import compiled_engine
@@ -25,6 +23,7 @@ from qdx.source.pipeline import TracedPipeline, trace_pipeline
 from qdx.source.planned import PlannedGraphs
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets import TargetProfile, list_targets, load_target
+from qdx.targets.compute_capabilities import lacks_float32_products
 from qdx.verification.measure.compiled import check_accounted
 
 TARGETS = tuple(name for name in list_targets() if load_target(name).runtime == "tensorrt-rtx")

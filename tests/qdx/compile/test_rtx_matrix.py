@@ -24,8 +24,8 @@ REFUSED = {
 """What devices have no types for, with a word of the reason."""
 IN_BLOCKS = ("w4", "nvfp4")
 """Plans that tiny models may be too narrow for: no block divides their inputs."""
-FLOAT32 = r"DenseReluDense\.wo.*FP32 GEMM is not supported"
-"""A product of T5 stays in float32, which Turing has no kernel for."""
+FLOAT32 = r"DenseReluDense\.wo.*FP32 GEMM is not supported|patch_embedding.*FP32 3D convolution is not supported"
+"""Products of T5 and the first convolution of Wan stay in float32, which Turing has no kernels for."""
 
 
 def model(name, folder):

@@ -1,0 +1,186 @@
+"""What an option of a group does to the output of a graph, on recorded calls."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from qdx.analyze.analysis import MEASURES
+from qdx.cache.facts import tensor_digest
+from qdx.cache.keys import key_of
+from qdx.exporter.calibrate.guidance import GuidanceTracker
+from qdx.exporter.calibrate.timesteps import timestep_of
+from qdx.exporter.measure.mixed_run import Pair
+from qdx.exporter.measure.reruns import FloatGraph, Reruns
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from qdx.analyze.calls import RecordedInputs
+    from qdx.exporter.transforms.recipe import Recipe
+
+__all__ = ["Bench", "Change", "Quantized", "measured", "relative_noise"]
+
+_BRANCHES: Final = 2
+_Outputs = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A graph of which every operation that can takes one option.
+
+    Attributes:
+        floats: The float graph in the form that is quantized.
+        pair: It and the quantized one.
+        recipe: What led from one to the other.
+        family: Tells the form from others; those of one family have the same float graph.
+    """
+
+    floats: FloatGraph = field(repr=False)
+    pair: Pair = field(repr=False)
+    recipe: Recipe = field(repr=False)
+    family: str
+
+    @cached_property
+    def _placed(self) -> Mapping[str, JsonValue]:
+        return {site.key: site.to_json() for site in self.recipe.placement.sites}
+
+    @cached_property
+    def _others(self) -> JsonValue:
+        """Transforms besides the quantizers, such as corrected biases."""
+        others = [one for one in self.recipe.transforms if one.kind != "insert_quantizers"]
+        digest = hashlib.sha256()
+        for one in others:
+            for name, tensor in sorted(one.tensors().items()):
+                digest.update(f"{one.kind} {name} {tensor_digest(tensor)};".encode())
+        found: list[JsonValue] = [{one.kind: one.to_json()} for one in others]
+        return [*found, digest.hexdigest()]
+
+    def identity(self, keys: Sequence[str]) -> JsonValue:
+        """All that the results of some sites depend on, beside the model, the call and the code."""
+        return [self._others, [self._placed[key] for key in keys]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Sites that are quantized at once.
+
+    Attributes:
+        quantized: By which graph.
+        keys: The sites.
+    """
+
+    quantized: Quantized
+    keys: tuple[str, ...]
+
+    def job(self, facts: Mapping[str, JsonValue], recorded: RecordedInputs) -> str:
+        """The key of the job that measures it on the calls of one moment."""
+        return key_of({
+            **facts,
+            "job": "qdx.noise/1",
+            "where": recorded.moment.where,
+            "inputs": list(recorded.digests),
+            "changed": self.quantized.identity(self.keys),
+        })  # fmt: skip
+
+    @property
+    def work(self) -> int:
+        """Nodes that a rerun computes."""
+        return len(self.quantized.floats.behind(self.keys))
+
+
+class Bench:
+    """Measures changes on the calls of one moment; float runs are shared.
+
+    Args:
+        recorded: The calls.
+        timestep: The graph's input that tells the timestep; None without one.
+        limit_bytes: Memory for values of float runs, see `Reruns`.
+    """
+
+    def __init__(self, recorded: RecordedInputs, timestep: str | None, limit_bytes: int) -> None:
+        self._recorded = recorded
+        self._inputs = [dict(call) for call in recorded.inputs]
+        self._limit_bytes = limit_bytes
+        self._runs: dict[str, tuple[Reruns, ...]] = {}
+        self._copies = _copies(self._inputs, timestep, recorded.moment.where)
+
+    def noise(self, change: Change) -> list[float]:
+        """The measures of each call, one after the other; NaN for what is not there, or is no number."""
+        runs = self._reruns(change.quantized)
+        pairs = dict.fromkeys(change.keys, change.quantized.pair)
+        found = [(one.outputs, one.run(pairs)) for one in runs]
+        return [value for row in measured(found, self._copies) for value in row]
+
+    def _reruns(self, quantized: Quantized) -> tuple[Reruns, ...]:
+        if quantized.family not in self._runs:
+            # One family at a time: the values of a float run are most of the memory.
+            self._runs.clear()
+            limit = self._limit_bytes // len(self._inputs)
+            self._runs[quantized.family] = tuple(
+                Reruns(quantized.floats, one, limit) for one in self._inputs
+            )
+        return self._runs[quantized.family]
+
+
+def measured(calls: Sequence[tuple[_Outputs, _Outputs]], copies: int) -> list[list[float]]:
+    """The measures of calls of one step, a row for each.
+
+    Args:
+        calls: Of each the float outputs and the others.
+        copies: Copies of the latents in a batch: two where both branches of guidance are in one call, the unconditional one
+            first. Two calls are the branches of a step, the conditional one first.
+    """
+    rows = [dict.fromkeys(MEASURES, math.nan) for _ in calls]
+    for row, (reference, found) in zip(rows, calls, strict=True):
+        each = [relative_noise(one, found[name]) for name, one in reference.items()]
+        row["prediction"] = sum(each) / len(each) if each else math.nan
+    firsts = [tuple(next(iter(side.values())) for side in one) for one in calls]
+    if len(calls) == 1 and copies == _BRANCHES:
+        halves = [side.chunk(_BRANCHES) for side in firsts[0]]
+        _measure_branches(rows[0], rows[0], rows[0], *zip(*halves, strict=True))
+    if len(calls) == _BRANCHES and copies == 1:
+        (conditional, unconditional), last = rows, rows[1]
+        _measure_branches(unconditional, conditional, last, firsts[1], firsts[0])
+    return [[row[name] for name in MEASURES] for row in rows]
+
+
+def _measure_branches(
+    unconditional: dict[str, float],
+    conditional: dict[str, float],
+    both: dict[str, float],
+    without: Sequence[torch.Tensor],
+    with_prompt: Sequence[torch.Tensor],
+) -> None:
+    unconditional["unconditional"] = relative_noise(*without)
+    conditional["conditional"] = relative_noise(*with_prompt)
+    difference = [
+        one.double() - other.double() for one, other in zip(with_prompt, without, strict=True)
+    ]
+    both["guidance"] = relative_noise(*difference)
+
+
+def relative_noise(reference: torch.Tensor, found: torch.Tensor) -> float:
+    """Squared error over squared reference, sum((x - r)^2) / sum(r^2); NaN where one is no number or the reference zero."""
+    one, other = reference.double(), found.double()
+    power = float(one.square().sum())
+    error = float((other - one).square().sum())
+    return (
+        error / power if power > 0 and math.isfinite(error) and math.isfinite(power) else math.nan
+    )
+
+
+def _copies(calls: Sequence[Mapping[str, torch.Tensor]], timestep: str | None, where: str) -> int:
+    """Copies of the latents in the batch of a denoiser's call; 1 for other graphs."""
+    if timestep is None or timestep not in calls[0]:
+        return 1
+    tracker = GuidanceTracker("both")
+    for call in calls[:1]:
+        tracker.rows(timestep_of(call[timestep]), call, where)
+    return tracker.copies

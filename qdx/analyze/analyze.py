@@ -33,7 +33,7 @@ from qdx.exporter.text.words import memory
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import PlannedGraphs, plan_graphs
 from qdx.source.timesteps import with_exact_timesteps
-from qdx.sweep.workers import available_cores
+from qdx.sweep.workers import available_cores, one_thread
 from qdx.targets.profile import load_target
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def analyze(
         "samples": base.calibration.samples,
         "seed": base.calibration.seed,
     }
-    with remembering(stored), _place(key_of({**facts, "runs": sampling}), kept) as place:
+    with one_thread(), remembering(stored), _place(key_of({**facts, "runs": sampling}), kept) as place:
         ranges = ranges_of(
             source, planned, profile, offered,
             prompts=prompts, workers=workers, kept=kept, progress=progress,

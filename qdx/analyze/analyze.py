@@ -148,7 +148,11 @@ def analyze(
         "samples": base.calibration.samples,
         "seed": base.calibration.seed,
     }
-    with one_thread(), remembering(stored), _place(key_of({**facts, "runs": sampling}), kept) as place:
+    with (
+        one_thread(),
+        remembering(stored),
+        _place(key_of({**facts, "runs": sampling}), kept) as place,
+    ):
         ranges = ranges_of(
             source, planned, profile, offered,
             prompts=prompts, workers=workers, kept=kept, progress=progress,

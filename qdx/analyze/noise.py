@@ -109,14 +109,14 @@ class Bench:
         self._inputs = [dict(call) for call in recorded.inputs]
         self._limit_bytes = limit_bytes
         self._runs: dict[str, tuple[Reruns, ...]] = {}
-        self._copies = _copies(self._inputs, timestep, recorded.moment.where)
+        self._guidance = _guidance(self._inputs, timestep, recorded.moment.where)
 
     def noise(self, change: Change) -> list[float]:
         """The measures of each call, one after the other; NaN for what is not there, or is no number."""
         runs = self._reruns(change.quantized)
         pairs = dict.fromkeys(change.keys, change.quantized.pair)
         found = [(one.outputs, one.run(pairs)) for one in runs]
-        return [value for row in measured(found, self._copies) for value in row]
+        return [value for row in measured(found, self._guidance) for value in row]
 
     def _reruns(self, quantized: Quantized) -> tuple[Reruns, ...]:
         if quantized.family not in self._runs:
@@ -129,23 +129,26 @@ class Bench:
         return self._runs[quantized.family]
 
 
-def measured(calls: Sequence[tuple[_Outputs, _Outputs]], copies: int) -> list[list[float]]:
+def measured(
+    calls: Sequence[tuple[_Outputs, _Outputs]], guidance: tuple[int, int] = (1, 1)
+) -> list[list[float]]:
     """The measures of calls of one step, a row for each.
 
     Args:
         calls: Of each the float outputs and the others.
-        copies: Copies of the latents in a batch: two where both branches of guidance are in one call, the unconditional one
-            first. Two calls are the branches of a step, the conditional one first.
+        guidance: Copies of the latents in a batch, and calls with the same latents. Two copies are the branches of guidance,
+            the unconditional one first; of single copies two calls are, the conditional one first.
     """
     rows = [dict.fromkeys(MEASURES, math.nan) for _ in calls]
     for row, (reference, found) in zip(rows, calls, strict=True):
         each = [relative_noise(one, found[name]) for name, one in reference.items()]
         row["prediction"] = sum(each) / len(each) if each else math.nan
     firsts = [tuple(next(iter(side.values())) for side in one) for one in calls]
-    if len(calls) == 1 and copies == _BRANCHES:
-        halves = [side.chunk(_BRANCHES) for side in firsts[0]]
-        _measure_branches(rows[0], rows[0], rows[0], *zip(*halves, strict=True))
-    if len(calls) == _BRANCHES and copies == 1:
+    if guidance[0] == _BRANCHES:
+        for row, sides in zip(rows, firsts, strict=True):
+            halves = [side.chunk(_BRANCHES) for side in sides]
+            _measure_branches(row, row, row, *zip(*halves, strict=True))
+    elif guidance == (1, _BRANCHES) and len(calls) == _BRANCHES:
         (conditional, unconditional), last = rows, rows[1]
         _measure_branches(unconditional, conditional, last, firsts[1], firsts[0])
     return [[row[name] for name in MEASURES] for row in rows]
@@ -176,11 +179,13 @@ def relative_noise(reference: torch.Tensor, found: torch.Tensor) -> float:
     )
 
 
-def _copies(calls: Sequence[Mapping[str, torch.Tensor]], timestep: str | None, where: str) -> int:
-    """Copies of the latents in the batch of a denoiser's call; 1 for other graphs."""
+def _guidance(
+    calls: Sequence[Mapping[str, torch.Tensor]], timestep: str | None, where: str
+) -> tuple[int, int]:
+    """Copies of the latents in the batch of a denoiser's call, and calls with the same latents; 1 for other graphs."""
     if timestep is None or timestep not in calls[0]:
-        return 1
+        return 1, 1
     tracker = GuidanceTracker("both")
-    for call in calls[:1]:
+    for call in calls:
         tracker.rows(timestep_of(call[timestep]), call, where)
-    return tracker.copies
+    return tracker.copies, tracker.calls

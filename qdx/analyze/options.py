@@ -309,7 +309,7 @@ def _slower(
 
 @dataclass(frozen=True)
 class _Willing:
-    """A target that simulates what it would refuse of operations that it has in low precision at all.
+    """A target that simulates weights that it does not store, of operations that it has in low precision at all.
 
     What it would do to the numbers can then be measured.
     """
@@ -348,7 +348,8 @@ class _Willing:
         found = self.profile.offer(request)
         block = None if request.weights is None else request.weights.block
         known = any(request.op in kernel.op for kernel in self.profile.kernels)
-        if found.form != "refused" or not known or (block and request.reduced % block):
+        stored = request.inputs is None and not (block and request.reduced % block)
+        if found.form != "refused" or not known or not stored:
             return found
         return Offer("simulated", f"no artifact: {found.why}")
 

@@ -12,6 +12,7 @@ from qdx.analyze.options import plan_asking
 from qdx.cache.facts import tensor_digest
 from qdx.calibration.record import record_ranges
 from qdx.compile.recipe import choose_recipe
+from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from qdx.analyze.options import Offering
     from qdx.backends.contract import Backend
     from qdx.calibration.kept import Kept
-    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
     from qdx.exporter.transforms.recipe import Recipe
@@ -119,7 +119,9 @@ def prepare(
         for one in offered:
             if not any(place == where for place, _ in one.sites):
                 continue
-            base, recipe = choose_recipe(graph, one.resolved, ranges, backend)
+            # A plan smooths where it quantizes inputs.
+            known = ranges if one.option.inputs is not None else _unsmoothed(ranges)
+            base, recipe = choose_recipe(graph, one.resolved, known, backend)
             assert recipe is not None, "an option quantizes something"
             family = _family(where, recipe)
             if (where, family) not in floats:
@@ -129,6 +131,14 @@ def prepare(
             pair = Pair(shared.graph, quantized, recipe)
             found[where, one.option.id] = Quantized(shared, pair, recipe, family)
     return Prepared(found)
+
+
+def _unsmoothed(ranges: Ranges | None) -> Ranges | None:
+    """Ranges without factors, by which nothing is smoothed."""
+    if ranges is None:
+        return None
+    graphs = {where: replace(graph, factors={}) for where, graph in ranges.graphs.items()}
+    return Ranges(graphs, ranges.provenance)
 
 
 def _family(where: str, recipe: Recipe) -> str:

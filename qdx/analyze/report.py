@@ -49,6 +49,7 @@ __all__ = ["Findings", "analysis_of"]
 
 _STEPS: Final = "num_inference_steps"
 _BY_WORTH: Final = ("native", "decomposed", "stored", "float", "simulated", "refused")
+_BRANCHES: Final[tuple[Branch, ...]] = ("unconditional", "conditional")
 _CARRIED_OUT: Final = frozenset({"native", "decomposed"})
 
 
@@ -182,7 +183,7 @@ def _calls(
         base = len(found)
         for number, call in enumerate(moment.calls):
             row = values[number * len(MEASURES) : (number + 1) * len(MEASURES)]
-            branch = _branch(dict(zip(MEASURES, row, strict=True)), len(moment.calls))
+            branch = _branch(dict(zip(MEASURES, row, strict=True)))
             found.append(
                 MeasuredCall(
                     where=moment.where,
@@ -199,13 +200,9 @@ def _calls(
     return tuple(found), rows
 
 
-def _branch(row: Mapping[str, float], calls: int) -> Branch | None:
-    there = {name for name, value in row.items() if not math.isnan(value)}
-    if calls == 1:
-        return "both" if "guidance" in there else None
-    if "conditional" in there:
-        return "conditional"
-    return "unconditional" if "unconditional" in there else None
+def _branch(row: Mapping[str, float]) -> Branch | None:
+    there = tuple(name for name in _BRANCHES if not math.isnan(row[name]))
+    return "both" if there == _BRANCHES else there[0] if there else None
 
 
 def _arrays(

@@ -95,6 +95,8 @@ def _run(part: int, keys: Sequence[str], compute: Compute, results: Results, tel
         if time.monotonic() - began >= _KEEP_EVERY_S:
             keep()
 
-    compute(part, keys, found)
-    if fresh:
-        keep()
+    try:
+        compute(part, keys, found)
+    finally:  # whatever ends it, what was found stays
+        if fresh:
+            keep()

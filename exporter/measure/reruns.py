@@ -1,14 +1,16 @@
 """One call of a float graph, computed again and again with some sites as their quantized graphs compute them.
 
-What lies before a changed site has the values of the float run, which are kept: a rerun computes the changed sites and
+What lies before a changed site has the values of the first run, which are kept: a rerun computes the changed sites and
 what depends on them. Where the values of a whole run do not fit into memory, those are kept that are alive where a
-rerun begins, and it computes all that comes after.
+rerun begins, and it computes all that comes after. The first run is that of the float graph, or has sites quantized
+that most reruns have.
 """
 
 from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,19 +106,25 @@ class Reruns:
     Args:
         graph: The float graph.
         inputs: Every input by name, with the dtype and shape that the graph declares.
-        limit_bytes: Memory for values of the float run. Beyond it those alone are kept that are alive where a rerun begins;
-            reruns are then to begin later and later, or the float run starts again.
+        limit_bytes: Memory for values of the first run. Beyond it those alone are kept that are alive where a rerun begins;
+            reruns are then to begin later and later, or the first run starts again.
+        first: What the first run has quantized, as in `run`; nothing makes it the float run.
 
     Attributes:
-        outputs: Of the float run.
-        keeps_all: Whether all values of the float run are kept.
+        outputs: Of the first run.
+        keeps_all: Whether all values of the first run are kept.
         computed: Number of nodes that reruns have computed.
-        saved: Number of nodes whose values reruns took from the float run.
+        saved: Number of nodes whose values reruns took from the first run.
     """
 
     def __init__(
-        self, graph: FloatGraph, inputs: Mapping[str, torch.Tensor], limit_bytes: int
+        self,
+        graph: FloatGraph,
+        inputs: Mapping[str, torch.Tensor],
+        limit_bytes: int,
+        first: Mapping[str, Pair] = MappingProxyType({}),
     ) -> None:
+        self._first = _by_node(graph, first)
         self._graph = graph
         self._inputs = {
             placeholder: inputs[name].clone()
@@ -136,13 +144,19 @@ class Reruns:
         """The outputs with some sites as quantized graphs compute them.
 
         Args:
-            changed: The sites by key, each with the pair whose quantized graph computes it. The float graphs of the pairs
-                have the nodes of this one.
+            changed: All of these sites by key, each with the pair whose quantized graph computes it; the others are float. The
+                float graphs of the pairs have the nodes of this one.
         """
-        if not changed:
+        pairs = _by_node(self._graph, changed)
+        differing = [
+            key
+            for node in pairs.keys() | self._first.keys()
+            for key, pair in (pairs.get(node) or self._first[node],)
+            if pairs.get(node) != self._first.get(node)
+        ]
+        if not differing:
             return dict(self.outputs)
-        pairs = {self._graph.site_nodes[key]: (key, pair) for key, pair in changed.items()}
-        todo = self._todo(changed)
+        todo = self._todo(differing)
         own: dict[str, Any] = {}
         known = self._values
         both = ChainMap(own, known)
@@ -187,7 +201,7 @@ class Reruns:
         self._place = 0
 
     def _advance(self, place: int) -> None:
-        """Computes the float run up to a node."""
+        """Computes the first run up to a node."""
         graph = self._graph
 
         def value(node: Node) -> Any:
@@ -196,7 +210,12 @@ class Reruns:
         with torch.no_grad():
             for node in graph.nodes[self._place : place]:
                 if node.op != "placeholder":
-                    self._values[node.name] = found = evaluated(node, value)
+                    if node.name in self._first:
+                        key, pair = self._first[node.name]
+                        found: Any = pair.site_result(key, self._values)
+                    else:
+                        found = evaluated(node, value)
+                    self._values[node.name] = found
                     self._account(found, node)
                 if not self.keeps_all:
                     for name in graph.ends(node):
@@ -218,3 +237,8 @@ class Reruns:
             self.keeps_all = False
             alive = self._graph.inputs | self._graph.alive_after(node)
             self._values = {name: one for name, one in self._values.items() if name in alive}
+
+
+def _by_node(graph: FloatGraph, changed: Mapping[str, Pair]) -> dict[str, tuple[str, Pair]]:
+    """Sites and their pairs by name of the site's node."""
+    return {graph.site_nodes[key]: (key, pair) for key, pair in changed.items()}

@@ -1,11 +1,16 @@
 """`analysis.json`: what each part of a model tolerates on a target, as strict data. Imports no torch.
 
-Numbers by call stand beside it in `noise.safetensors`, float64, not a number where nothing was measured:
+Numbers by call stand beside it in `noise.safetensors`, not a number where nothing was measured:
 
-    single.<where>      [groups of the graph, options, calls of the graph, measures]
-    cumulative.<where>  [options, calls of the graph, measures]
+    single.<where>           float64 [groups of the graph, options, calls of the graph, measures]
+    cumulative.<where>       float64 [options, calls of the graph, measures]
+    errors.<where>           float32 [groups of the graph, options, dimensions]
+    guidance_errors.<where>  float32 [groups of the graph, options, dimensions]
 
-Groups, options and calls are in the order of the lists here, those of one graph without the others'.
+Groups, options and calls are in the order of the lists here, those of one graph without the others'. Errors are those of
+single options, all calls side by side, each over the norm of what it is an error of and with the root of the call's
+weight: the squared norm of a row is the mean noise, and the inner product of two rows says whether they add up. Where
+calls answer many numbers, errors are folded into fewer dimensions, which keep norms, and inner products about.
 """
 
 from __future__ import annotations

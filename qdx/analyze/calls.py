@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
 
-__all__ = ["CALLS", "Moment", "RecordedInputs", "Runs", "choose_moments", "runs_of"]
+__all__ = ["Moment", "RecordedInputs", "Runs", "choose_moments", "runs_of"]
 
-CALLS: Final = 16
-"""Steps of a graph that are measured where nobody says how many."""
+_MOST: Final = 32
+"""Steps of a graph that are measured at most where nobody says how many."""
+_LAST: Final = 2
+"""Of the last steps all runs are measured, as far as it goes: they make most of the error, and differ most between runs."""
 _INDEX: Final = "index.json"
 _WORDS: Final = Words("analysis", "run")
 
@@ -48,6 +51,7 @@ class Moment:
         step: Its step, from 0; calls in a row with the same timestep are one.
         timestep: Of the step; None for a graph without.
         calls: Places of its calls among those of the graph in a run.
+        weight: What part of the steps of all runs it stands for; those of a graph add up to 1.
     """
 
     where: str
@@ -55,6 +59,7 @@ class Moment:
     step: int
     timestep: float | None
     calls: tuple[int, ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,17 +84,20 @@ class RecordedInputs:
 
 
 def choose_moments(
-    calls: Sequence[tuple[str, float | None]], where: str, *, samples: int, count: int
+    calls: Sequence[tuple[str, float | None]], where: str, *, samples: int, count: int | None
 ) -> tuple[Moment, ...]:
-    """Spreads moments evenly over the schedule, the runs taking turns.
+    """Spreads moments over the schedule, the runs taking turns.
 
-    Of N moments in runs of T steps the i-th is step floor((i + 1/2) T / N) of run i mod S.
+    Of N moments in runs of T steps: where N < T, the last step stands for itself, and the others are the middles of N - 1
+    equal parts of the rest, for which they stand. Where N >= T, every step is measured in one run, and what is left goes to
+    the last two steps, to see them in every run, and then evenly to the others.
 
     Args:
         calls: Every call of one run and its timestep, in order.
         where: The graph.
-        samples: Number of runs, S.
-        count: How many moments, N; fewer where there are not so many.
+        samples: Number of runs.
+        count: How many moments, fewer where there are not so many; None for all steps, and the last two in every run, up to
+            32.
     """
     steps: list[tuple[float | None, list[int]]] = []
     timesteps = [timestep for made, timestep in calls if made == where]
@@ -98,13 +106,41 @@ def choose_moments(
             steps[-1][1].append(place)
         else:
             steps.append((timestep, [place]))
-    total = min(count, len(steps) * samples)
-    found = []
-    for number in range(total):
-        step = (2 * number + 1) * len(steps) // (2 * total)
+    if count is None:
+        count = min(len(steps) + min(_LAST, len(steps)) * (samples - 1), _MOST)
+    chosen = _chosen_steps(len(steps), samples, count) if steps else {}
+    found: list[Moment] = []
+    for step, (runs, stands_for) in chosen.items():
         timestep, places = steps[step]
-        found.append(Moment(where, number % samples, step, timestep, tuple(places)))
+        weight = stands_for / (len(steps) * runs)
+        for _ in range(runs):
+            sample = len(found) % samples
+            found.append(Moment(where, sample, step, timestep, tuple(places), weight))
     return tuple(found)
+
+
+def _chosen_steps(total: int, samples: int, count: int) -> dict[int, tuple[int, int]]:
+    """By step, in how many runs it is measured, and for how many steps it stands."""
+    if count < total:
+        parts = count - 1
+        ends = [number * (total - 1) // max(1, parts) for number in range(parts + 1)]
+        found = {
+            (start + end) // 2: (1, end - start) for start, end in pairwise(ends) if end > start
+        }
+        return found | {total - 1: (1, 1 if parts else total)}
+    runs = [1] * total
+    left = min(count, total * samples) - total
+    for step in range(total - 1, max(-1, total - 1 - _LAST), -1):
+        more = min(samples - 1, left)
+        runs[step] += more
+        left -= more
+    others = total - _LAST
+    while left > 0:
+        more = min(left, others)
+        for number in range(more):
+            runs[(2 * number + 1) * others // (2 * more)] += 1
+        left -= more
+    return {step: (number, 1) for step, number in enumerate(runs)}
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ _SIZE_LIMIT_BYTES: Final = 256 * MIB
 _AGAIN: Final = "analyze again with `qdx analyze`"
 
 NoiseByCall = Mapping[str, torch.Tensor]
-"""`single.<where>` [groups, options, calls, measures] and `cumulative.<where>` [options, calls, measures], float64."""
+"""The tensors of the file beside the analysis by name; see `analysis`."""
 
 
 def noise_file(arrays: NoiseByCall) -> bytes:
@@ -102,10 +102,19 @@ def _read_noise(path: Path, analysis: Analysis) -> NoiseByCall:
         groups, calls = len(analysis.groups_of(where)), len(analysis.calls_of(where))
         expected[f"single.{where}"] = (groups, options, calls, measures)
         expected[f"cumulative.{where}"] = (options, calls, measures)
+        for name in ("errors", "guidance_errors"):
+            own = found.get(f"{name}.{where}")
+            width = own.shape[-1] if own is not None and own.dim() else 0
+            expected[f"{name}.{where}"] = (groups, options, width)
     shapes = {name: tuple(one.shape) for name, one in found.items()}
-    if shapes != expected or any(one.dtype != torch.float64 for one in found.values()):
+    wrong = [name for name, one in found.items() if one.dtype != _dtype(name)]
+    if shapes != expected or wrong:
         raise InvalidInput(f"{quoted(path)}: holds {shapes}, expected {expected}", hint=_AGAIN)
     return found
+
+
+def _dtype(name: str) -> torch.dtype:
+    return torch.float32 if "errors" in name else torch.float64
 
 
 def digest_of_noise(noise: bytes) -> str:

@@ -18,6 +18,7 @@ from qdx.exporter.calibrate.guidance import GuidanceTracker
 from qdx.exporter.calibrate.timesteps import timestep_of
 from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph, Reruns
+from qdx.sweep.results import Outcome
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from qdx.analyze.calls import RecordedInputs
     from qdx.exporter.transforms.recipe import Recipe
 
-__all__ = ["Bench", "Change", "Quantized", "measured", "relative_noise"]
+__all__ = ["Bench", "Change", "Quantized", "errors_of", "folded", "measured", "relative_noise"]
 
 _BRANCHES: Final = 2
 _Outputs = Mapping[str, torch.Tensor]
@@ -79,13 +80,20 @@ class Change:
     quantized: Quantized
     keys: tuple[str, ...]
 
-    def job(self, facts: Mapping[str, JsonValue], recorded: RecordedInputs) -> str:
-        """The key of the job that measures it on the calls of one moment."""
+    def job(self, facts: str, recorded: RecordedInputs, dimensions: int) -> str:
+        """The key of the job that measures it on the calls of one moment.
+
+        Args:
+            facts: What every number depends on.
+            recorded: The calls.
+            dimensions: Of the errors of a call.
+        """
         return key_of({
-            **facts,
             "job": "qdx.noise/1",
+            "facts": facts,
             "where": recorded.moment.where,
             "inputs": list(recorded.digests),
+            "dimensions": dimensions,
             "changed": self.quantized.identity(self.keys),
         })  # fmt: skip
 
@@ -102,31 +110,90 @@ class Bench:
         recorded: The calls.
         timestep: The graph's input that tells the timestep; None without one.
         limit_bytes: Memory for values of float runs, see `Reruns`.
+        dimensions: Of the errors of a call, see `errors_of`.
     """
 
-    def __init__(self, recorded: RecordedInputs, timestep: str | None, limit_bytes: int) -> None:
-        self._recorded = recorded
-        self._inputs = [dict(call) for call in recorded.inputs]
-        self._limit_bytes = limit_bytes
+    def __init__(
+        self, recorded: RecordedInputs, timestep: str | None, limit_bytes: int, dimensions: int
+    ) -> None:
+        self.inputs = [dict(call) for call in recorded.inputs]
+        self.limit_bytes = limit_bytes // len(self.inputs)
+        self._dimensions = dimensions
         self._runs: dict[str, tuple[Reruns, ...]] = {}
-        self._guidance = _guidance(self._inputs, timestep, recorded.moment.where)
+        self._guidance = _guidance(self.inputs, timestep, recorded.moment.where)
 
-    def noise(self, change: Change) -> list[float]:
-        """The measures of each call, one after the other; NaN for what is not there, or is no number."""
+    def noise(self, change: Change) -> Outcome:
+        """The measures and errors of each call."""
         runs = self._reruns(change.quantized)
         pairs = dict.fromkeys(change.keys, change.quantized.pair)
-        found = [(one.outputs, one.run(pairs)) for one in runs]
-        return [value for row in measured(found, self._guidance) for value in row]
+        return self.outcome([(one.outputs, one.run(pairs)) for one in runs])
+
+    def outcome(self, calls: Sequence[tuple[_Outputs, _Outputs]]) -> Outcome:
+        """The measures of each call, one after the other, and their errors; of each the float outputs and the others."""
+        rows = measured(calls, self._guidance)
+        errors = errors_of(calls, self._guidance, self._dimensions)
+        return Outcome(tuple(value for row in rows for value in row), errors.numpy().tobytes())
 
     def _reruns(self, quantized: Quantized) -> tuple[Reruns, ...]:
         if quantized.family not in self._runs:
             # One family at a time: the values of a float run are most of the memory.
             self._runs.clear()
-            limit = self._limit_bytes // len(self._inputs)
             self._runs[quantized.family] = tuple(
-                Reruns(quantized.floats, one, limit) for one in self._inputs
+                Reruns(quantized.floats, one, self.limit_bytes) for one in self.inputs
             )
         return self._runs[quantized.family]
+
+
+def errors_of(
+    calls: Sequence[tuple[_Outputs, _Outputs]], guidance: tuple[int, int], dimensions: int
+) -> torch.Tensor:
+    """Errors of calls of one step over the norm of what they are errors of, so that squared norms are noise.
+
+    Args:
+        calls: As in `measured`.
+        guidance: Likewise.
+        dimensions: Of each call's error; one of more numbers is folded by `folded`.
+
+    Returns:
+        float32: the errors of all predictions, and then those of guidance, one for each call or one for a pair of them.
+    """
+    parts: list[torch.Tensor] = []
+    branches: list[torch.Tensor] = []
+    for reference, found in calls:
+        share = 1 / math.sqrt(len(reference))
+        each = [_relative(one, found[name]) * share for name, one in reference.items()]
+        parts.append(folded(torch.cat(each), dimensions))
+    firsts = [tuple(next(iter(side.values())).double() for side in one) for one in calls]
+    if guidance[0] == _BRANCHES:
+        for sides in firsts:
+            one, other = (b - a for a, b in (side.chunk(_BRANCHES) for side in sides))
+            branches.append(folded(_relative(one, other), dimensions))
+    elif guidance == (1, _BRANCHES) and len(calls) == _BRANCHES:
+        one, other = (a - b for a, b in zip(*firsts, strict=True))
+        branches.append(folded(_relative(one, other), dimensions))
+    return torch.cat([*parts, *branches])
+
+
+def folded(error: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """An error in fewer dimensions, with its own norm; inner products stay in expectation.
+
+    Every number is added to one of the dimensions with a sign, both drawn by a fixed seed: the count sketch of Charikar, Chen
+    and Farach-Colton (2002), whose inner products vary by about |a| |b| / sqrt(dimensions).
+    """
+    if error.numel() <= dimensions:
+        return error.float()
+    generator = torch.Generator().manual_seed(error.numel())
+    places = torch.randint(dimensions, error.shape, generator=generator)
+    signs = torch.randint(2, error.shape, generator=generator).mul_(2).sub_(1)
+    small = torch.zeros(dimensions, dtype=error.dtype).index_add_(0, places, error * signs)
+    norm = float(small.norm())
+    return (small * (float(error.norm()) / norm if norm > 0 else 0.0)).float()
+
+
+def _relative(reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    one, other = reference.double().reshape(-1), found.double().reshape(-1)
+    relative: torch.Tensor = (other - one) / one.norm()
+    return relative
 
 
 def measured(

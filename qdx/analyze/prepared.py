@@ -14,6 +14,7 @@ from qdx.calibration.record import record_ranges
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.weight_cache import WeightCache
+from qdx.exporter.graph.ir.weights import LazyWeights
 from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph
 from qdx.exporter.strict_json import dump_json
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from qdx.analyze.options import Offering
     from qdx.backends.contract import Backend
     from qdx.calibration.kept import Kept
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.weights import LazyWeight
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
     from qdx.exporter.transforms.recipe import Recipe
@@ -37,9 +40,23 @@ CACHE_BYTES: Final = 2**30
 
 @dataclass(frozen=True)
 class Prepared:
-    """Quantized graphs by graph and option, and the memory that their weights share."""
+    """Quantized graphs, and the memory that their weights share.
+
+    Attributes:
+        graphs: By graph and option.
+        traced: The graphs as they were traced.
+        cache: The memory.
+    """
 
     graphs: Mapping[tuple[str, int], Quantized] = field(repr=False)
+    traced: Mapping[str, Graph] = field(repr=False)
+    cache: WeightCache = field(repr=False)
+
+    def with_weights(self, graph: Graph, known: Mapping[str, LazyWeight]) -> Graph:
+        """A graph with weights that another one has already, by name; those that it has not are kept when they are read."""
+        weights = {name: known.get(name, weight) for name, weight in graph.weights.items()}
+        lazy = LazyWeights(weights, aliases=graph.weights.aliases)
+        return replace(graph, weights=lazy)
 
     def warm(self, progress: Progress) -> None:
         """Quantizes weights once, for all processes that are forked later; as many as the memory for them holds."""
@@ -112,10 +129,12 @@ def prepare(
     cache = WeightCache(CACHE_BYTES)
     floats: dict[tuple[str, str], FloatGraph] = {}
     found: dict[tuple[str, int], Quantized] = {}
+    traced: dict[str, Graph] = {}
     for where in wheres:
         component = where.partition(".")[0]
         # Pages of files: they are read again and again, and processes share them.
         graph = replace(planned.graphs[where], weights=source.mapped_weights[component])
+        traced[where] = graph
         for one in offered:
             if not any(place == where for place, _ in one.sites):
                 continue
@@ -130,7 +149,7 @@ def prepare(
             quantized = cache.attach(quantized_graph(base, recipe))
             pair = Pair(shared.graph, quantized, recipe)
             found[where, one.option.id] = Quantized(shared, pair, recipe, family)
-    return Prepared(found)
+    return Prepared(found, traced, cache)
 
 
 def _unsmoothed(ranges: Ranges | None) -> Ranges | None:

@@ -27,6 +27,7 @@ from qdx.analyze.analysis import (
     Sampling,
 )
 from qdx.analyze.folder import digest_of_noise, mean_of, noise_file
+from qdx.analyze.whole import errors_of_outcome
 from qdx.cache.facts import computing_versions, images_digest
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.plan.resolve.resolution import SiteResolution
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.source.pipeline import TracedPipeline
     from qdx.source.planned import PlannedGraphs
+    from qdx.sweep.results import Outcome
     from qdx.targets.profile import TargetProfile
 
 __all__ = ["Findings", "analysis_of"]
@@ -69,12 +71,13 @@ class Findings:
 
 
 def analysis_of(
-    findings: Findings, survey: Survey, results: Mapping[str, Sequence[float]]
+    findings: Findings, survey: Survey, results: Mapping[str, Outcome]
 ) -> tuple[Analysis, NoiseByCall]:
     """The data of an analysis, and its numbers by call."""
     groups, places = _groups(findings)
     calls, rows = _calls(findings, survey, results)
     arrays = _arrays(findings, survey, results, rows)
+    arrays |= _errors(findings, survey, results)
     source, settings = findings.source, findings.base.calibration
     steps = findings.runs.call.get(_STEPS)
     analysis = Analysis(
@@ -84,7 +87,7 @@ def analysis_of(
             pipeline_class=source.folder.pipeline_class, files=dict(sorted(source.identity.items()))
         ),
         target=AnalyzedTarget(
-            name=findings.profile.name, profile=_digest(findings.profile.to_json())
+            name=findings.profile.name, profile=_digest(findings.profile.model_dump(mode="json"))
         ),
         plan_base=PlanBase(name=findings.base.name or "", plan=_digest(findings.base.to_json())),
         sampling=Sampling(
@@ -164,19 +167,16 @@ def _offered(
 
 
 def _calls(
-    findings: Findings, survey: Survey, results: Mapping[str, Sequence[float]]
+    findings: Findings, survey: Survey, results: Mapping[str, Outcome]
 ) -> tuple[tuple[MeasuredCall, ...], dict[int, list[int]]]:
     """The measured calls, and of each step the places of its own among those of its graph."""
     found: list[MeasuredCall] = []
     rows: dict[int, list[int]] = {}
-    counts = {
-        where: sum(len(r.moment.calls) for r in findings.recorded if r.moment.where == where)
-        for where in findings.bound
-    }
     for place, recorded in enumerate(findings.recorded):
         moment = recorded.moment
         values = next(
-            (results[job.key] for job in survey.every if job.recorded == place), [math.nan] * 4
+            (results[job.key].numbers for job in survey.every if job.recorded == place),
+            (math.nan,) * (len(MEASURES) * len(moment.calls)),
         )
         before = sum(call.where == moment.where for call in found)
         rows[place] = [before + number for number in range(len(moment.calls))]
@@ -194,7 +194,7 @@ def _calls(
                     prompt=findings.runs.prompt_index(moment.sample),
                     branch=branch,
                     other=base + 1 - number if branch not in {None, "both"} else None,
-                    weight=1 / counts[moment.where],
+                    weight=moment.weight / len(moment.calls),
                 )
             )
     return tuple(found), rows
@@ -208,7 +208,7 @@ def _branch(row: Mapping[str, float]) -> Branch | None:
 def _arrays(
     findings: Findings,
     survey: Survey,
-    results: Mapping[str, Sequence[float]],
+    results: Mapping[str, Outcome],
     rows: Mapping[int, Sequence[int]],
 ) -> dict[str, torch.Tensor]:
     options, measures = len(findings.offered) + 1, len(MEASURES)
@@ -220,12 +220,55 @@ def _arrays(
         arrays[f"cumulative.{where}"] = torch.full(shape, math.nan, dtype=torch.float64)
     for job in survey.every:
         where = findings.recorded[job.recorded].moment.where
-        found = torch.tensor(results[job.key], dtype=torch.float64).reshape(-1, measures)
+        found = torch.tensor(results[job.key].numbers, dtype=torch.float64).reshape(-1, measures)
         array = arrays[f"{'cumulative' if job.group is None else 'single'}.{where}"]
         target = array if job.group is None else array[job.group]
         for row, place in zip(found, rows[job.recorded], strict=True):
             target[job.option, place] = row
     return arrays
+
+
+def _errors(
+    findings: Findings, survey: Survey, results: Mapping[str, Outcome]
+) -> dict[str, torch.Tensor]:
+    """Errors of single options, all calls side by side; see `analysis`."""
+    arrays: dict[str, torch.Tensor] = {}
+    columns: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for where, bound in findings.bound.items():
+        own = [p for p, r in enumerate(findings.recorded) if r.moment.where == where]
+        for place in own:
+            first = next(job for job in survey.every if job.recorded == place)
+            columns[place] = errors_of_outcome(survey, place, results[first.key])
+        for kind, name in enumerate(("errors", "guidance_errors")):
+            width = sum(columns[place][kind].numel() for place in own)
+            shape = (len(bound), len(findings.offered) + 1, width)
+            arrays[f"{name}.{where}"] = torch.full(shape, math.nan)
+    ends = _ends(findings, columns)
+    for job in survey.every:
+        if job.group is None:
+            continue
+        where = findings.recorded[job.recorded].moment.where
+        found = errors_of_outcome(survey, job.recorded, results[job.key])
+        for kind, name in enumerate(("errors", "guidance_errors")):
+            span = ends[job.recorded][kind]
+            arrays[f"{name}.{where}"][job.group, job.option, span] = found[kind]
+    return arrays
+
+
+def _ends(
+    findings: Findings, columns: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+) -> dict[int, tuple[slice, slice]]:
+    """Where the errors of each moment stand among those of its graph."""
+    found: dict[int, tuple[slice, slice]] = {}
+    reached: dict[tuple[str, int], int] = {}
+    for place, recorded in enumerate(findings.recorded):
+        spans = []
+        for kind, errors in enumerate(columns[place]):
+            start = reached.get((recorded.moment.where, kind), 0)
+            reached[recorded.moment.where, kind] = end = start + errors.numel()
+            spans.append(slice(start, end))
+        found[place] = spans[0], spans[1]
+    return found
 
 
 def _noise(
@@ -262,5 +305,4 @@ def _mean(
 
 
 def _digest(value: Any) -> str:
-    data = dump_json({"value": value})
-    return hashlib.sha256(data).hexdigest()
+    return hashlib.sha256(dump_json(value)).hexdigest()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,23 +17,24 @@ from qdx.exporter.cost.activations import peak_activation_bytes
 from qdx.exporter.cost.memory import available_memory_bytes, check_memory
 from qdx.exporter.text.words import about
 from qdx.sweep.jobs import run_jobs
-from qdx.sweep.results import Results
+from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from qdx.analyze.calls import RecordedInputs
     from qdx.analyze.groups import Bound
     from qdx.analyze.prepared import Prepared
     from qdx.exporter.progress import Progress, Task
     from qdx.sweep.jobs import Found
 
-__all__ = ["Job", "Survey", "memory_for_values"]
+__all__ = ["Job", "Pace", "Survey", "memory_for_values"]
 
 _WORDS: Final = Words("analysis", "part")
 _PARTS_EACH: Final = 4
 """Parts for each worker at least, so that none waits long for the last."""
+_DIMENSIONS: Final = 8192
+"""Of the errors of all calls of a graph together, about: so many are kept as they are."""
+_LEAST: Final = 64
 _SHARE: Final = 0.5
 """Of the free memory, for values of float runs."""
 _TELLING: Final = 0.02
@@ -65,14 +68,14 @@ class Survey:
         prepared: The quantized graphs.
         bound: Groups by graph.
         recorded: The steps.
-        facts: What every result depends on.
+        facts: Tells what every result depends on from all else.
         limit_bytes: Memory of one worker for values of float runs.
     """
 
     prepared: Prepared
     bound: Mapping[str, Sequence[Bound]]
     recorded: Sequence[RecordedInputs]
-    facts: Mapping[str, JsonValue]
+    facts: str
     limit_bytes: int
 
     @property
@@ -90,9 +93,32 @@ class Survey:
             found += own
         return tuple(found)
 
-    def run(
-        self, folder: Path, *, workers: int, progress: Progress
-    ) -> Mapping[str, Sequence[float]]:
+    @cached_property
+    def dimensions(self) -> Mapping[str, int]:
+        """Of the errors of one call, by graph."""
+        calls: Counter[str] = Counter()
+        for one in self.recorded:
+            calls[one.moment.where] += len(one.moment.calls)
+        return {where: max(_LEAST, _DIMENSIONS // count) for where, count in calls.items()}
+
+    @cached_property
+    def output_elements(self) -> Mapping[str, int]:
+        """How many numbers a call answers, by graph."""
+        return {
+            where: sum(
+                prod(size for size in spec.shape if isinstance(size, int)) for spec in graph.outputs
+            )
+            for where, graph in self.prepared.traced.items()
+        }
+
+    def bench(self, recorded: RecordedInputs) -> Bench:
+        """What measures on the calls of a moment."""
+        numbers = [{n: t for n, t in call.items() if t.dim() <= 1} for call in recorded.inputs]
+        moment = recorded.moment
+        timestep = timestep_input(numbers) if moment.timestep is not None else None
+        return Bench(recorded, timestep, self.limit_bytes, self.dimensions[moment.where])
+
+    def run(self, folder: Path, *, workers: int, progress: Progress) -> Mapping[str, Outcome]:
         """Measures what is not known yet.
 
         Args:
@@ -108,7 +134,7 @@ class Survey:
         pace = {job.key: job.change.work for job in self.every}
         total = len(pace.keys() - results.known.keys())
         with progress.task("analyzing", total, unit="measurements") as task:
-            told = _Pace(pace, results.known, workers, task, progress)
+            told = Pace(pace, results.known, workers, task, progress)
             run_jobs(
                 [[job.key for job in part] for part in parts],
                 lambda number, keys, found: self._measure(parts[number], keys, found),
@@ -127,10 +153,12 @@ class Survey:
             for option in bound.options:
                 change = Change(self.prepared.graphs[where, option], keys)
                 together.setdefault(option, []).extend(keys)
-                yield Job(change.job(self.facts, recorded), place, number, option, change)
+                key = change.job(self.facts, recorded, self.dimensions[where])
+                yield Job(key, place, number, option, change)
         for option, keys_of_all in together.items():
             change = Change(self.prepared.graphs[where, option], tuple(keys_of_all))
-            yield Job(change.job(self.facts, recorded), place, None, option, change)
+            key = change.job(self.facts, recorded, self.dimensions[where])
+            yield Job(key, place, None, option, change)
 
     def _start(self, job: Job) -> int:
         return job.change.quantized.floats.first_of(job.change.keys)
@@ -147,17 +175,14 @@ class Survey:
 
     def _measure(self, part: Sequence[Job], keys: Sequence[str], found: Found) -> None:
         wanted = set(keys)
-        recorded = self.recorded[part[0].recorded]
-        numbers = [{n: t for n, t in call.items() if t.dim() <= 1} for call in recorded.inputs]
-        timestep = timestep_input(numbers) if recorded.moment.timestep is not None else None
-        bench = Bench(recorded, timestep, self.limit_bytes)
+        bench = self.bench(self.recorded[part[0].recorded])
         for job in part:
             if job.key in wanted:
                 wanted.discard(job.key)
                 found(job.key, bench.noise(job.change))
 
 
-class _Pace:
+class Pace:
     """How far the measurements have come, by the nodes that they compute."""
 
     def __init__(

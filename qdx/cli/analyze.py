@@ -67,15 +67,16 @@ def command(
         ),
     ] = None,
     calls: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--calls",
             metavar="N",
             min=1,
             max=100_000,
-            help="Steps measured, spread evenly over the schedule and the runs, with all branches of guidance.",
+            help="Steps measured, spread over the schedule and the runs, with all branches of guidance. "
+            "Default: all steps, the last two in every run, up to 32.",
         ),
-    ] = 16,
+    ] = None,
     workers: Workers = None,
     memory: Annotated[
         str | None,

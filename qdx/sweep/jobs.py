@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from qdx.sweep.workers import Tell, Words, one_thread, run_parts
 
 if TYPE_CHECKING:
-    from qdx.sweep.results import Results
+    from qdx.sweep.results import Outcome, Results
 
 __all__ = ["Compute", "Found", "run_jobs"]
 
-Found = Callable[[str, Sequence[float]], None]
-"""Takes the result of a job: its key, and numbers."""
+Found = Callable[[str, "Outcome"], None]
+"""Takes the result of a job, and its key."""
 Compute = Callable[[int, Sequence[str], Found], None]
 """Computes jobs of a part: its number, their keys, and what takes each result. What it finds depends on the jobs alone."""
 
@@ -79,7 +79,7 @@ def run_jobs(
 
 
 def _run(part: int, keys: Sequence[str], compute: Compute, results: Results, tell: Tell) -> None:
-    fresh: dict[str, Sequence[float]] = {}
+    fresh: dict[str, Outcome] = {}
     began = time.monotonic()
 
     def keep() -> None:
@@ -90,8 +90,8 @@ def _run(part: int, keys: Sequence[str], compute: Compute, results: Results, tel
         fresh.clear()
         began = now
 
-    def found(key: str, values: Sequence[float]) -> None:
-        fresh[key] = values
+    def found(key: str, outcome: Outcome) -> None:
+        fresh[key] = outcome
         if time.monotonic() - began >= _KEEP_EVERY_S:
             keep()
 

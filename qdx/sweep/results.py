@@ -1,6 +1,6 @@
 """Results of jobs in a folder: each known by its job's key, in files that are whole or absent.
 
-    <SHA-256 of the content>.json    {"schema": "qdx.results/1", "results": {key: [numbers]}}
+    <SHA-256 of the content>.json    {"schema": "qdx.results/1", "results": {key: {"numbers": [...], "data": base64}}}
 
 A file is written aside and renamed, by any process; what is damaged does not have the digest of its name, is removed, and
 its jobs are done again. A result that comes twice counts once.
@@ -8,21 +8,41 @@ its jobs are done again. A result that comes twice counts once.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from qdx.exporter.errors import InternalError, InvalidInput, StorageError, quoted
 from qdx.exporter.files import dump_json, load_json, read_bytes, replace_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Results"]
+__all__ = ["Outcome", "Results"]
 
 _SCHEMA: Final = "qdx.results/1"
 _NAME: Final = re.compile(r"([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a job.
+
+    Attributes:
+        numbers: NaN for what is not a number.
+        data: Further bytes; empty for none.
+    """
+
+    numbers: tuple[float, ...]
+    data: bytes = field(default=b"", repr=False)
+
+    @property
+    def bits(self) -> tuple[list[str], bytes]:
+        """All of it, NaN equal to NaN."""
+        return [repr(one) for one in self.numbers], self.data
 
 
 class Results:
@@ -32,7 +52,7 @@ class Results:
         folder: Made where it is missing; other files in it stay as they are.
 
     Attributes:
-        known: Numbers by key of the job; NaN for what is not a number.
+        known: By key of the job.
         damage: What was wrong with files, a line each.
 
     Raises:
@@ -41,7 +61,7 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.known: dict[str, tuple[float, ...]] = {}
+        self.known: dict[str, Outcome] = {}
         self.damage: list[str] = []
         self._read: set[str] = set()
         try:
@@ -66,15 +86,18 @@ class Results:
                 self._read.add(name)
                 self._take(self.folder / name)
 
-    def add(self, found: Mapping[str, Sequence[float]]) -> None:
+    def add(self, found: Mapping[str, Outcome]) -> None:
         """Keeps results.
 
         Raises:
             StorageError: The disk refused.
         """
         rows = {
-            key: [one if math.isfinite(one) else None for one in values]
-            for key, values in sorted(found.items())
+            key: {
+                "numbers": [one if math.isfinite(one) else None for one in outcome.numbers],
+                "data": base64.b64encode(outcome.data).decode("ascii"),
+            }
+            for key, outcome in sorted(found.items())
         }
         data = dump_json({"schema": _SCHEMA, "results": rows}, indent=None)
         name = f"{hashlib.sha256(data).hexdigest()}.json"
@@ -93,17 +116,18 @@ class Results:
             self.damage.append(bad.message)
             path.unlink(missing_ok=True)
             return
-        self._count({
-            key: tuple(math.nan if one is None else one for one in values)
-            for key, values in rows.items()
-        })  # fmt: skip
+        self._count({key: _outcome(row) for key, row in rows.items()})
 
-    def _count(self, found: Mapping[str, Sequence[float]]) -> None:
-        for key, values in found.items():
-            new = tuple(values)
+    def _count(self, found: Mapping[str, Outcome]) -> None:
+        for key, new in found.items():
             old = self.known.setdefault(key, new)
-            if list(map(repr, old)) != list(map(repr, new)):
+            if old.bits != new.bits:
                 raise InternalError(
                     f"{quoted(self.folder)}: two results of one job differ: {old} and {new}",
                     hint="what computed them was not the same; remove the folder and compute again",
                 )
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    numbers = tuple(math.nan if one is None else float(one) for one in row["numbers"])
+    return Outcome(numbers, base64.b64decode(row["data"]))

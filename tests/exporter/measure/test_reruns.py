@@ -95,6 +95,29 @@ def test_sites_may_take_different_quantized_graphs(graph, inputs):
     assert same(found, run(quantized_graph(graph, mixed), inputs))
 
 
+@pytest.mark.parametrize("limit", [ALL, NOTHING])
+def test_from_a_first_run_with_quantized_sites_what_differs_is_computed_again(graph, inputs, limit):
+    four, eight = pair_of(graph), pair_of(graph, "int8", INPUT)
+    keys = list(four.sites)
+    common = dict.fromkeys(keys[3:], four)
+    floats = FloatGraph(graph)
+    plain, reruns = Reruns(floats, inputs, ALL), Reruns(floats, inputs, limit, common)
+
+    assert same(reruns.outputs, plain.run(common))
+    for changed in (
+        common,
+        common | {keys[5]: eight},  # another option
+        common | {keys[0]: four},  # one more
+        {key: pair for key, pair in common.items() if key != keys[-1]},  # one fewer
+        {},
+    ):
+        assert same(reruns.run(changed), plain.run(changed))
+    if limit == ALL:
+        before = reruns.computed
+        reruns.run({key: pair for key, pair in common.items() if key != keys[-1]})
+        assert reruns.computed - before < 5
+
+
 def test_nothing_changed_is_the_float_run(graph, inputs):
     reruns = Reruns(FloatGraph(graph), inputs, ALL)
 

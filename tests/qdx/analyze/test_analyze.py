@@ -97,6 +97,16 @@ def test_means_are_those_of_the_calls(analyzed, tiny_sd):
     assert found.analysis.cumulative["unet.forward", 2].prediction == pytest.approx(float(whole[0]))
 
 
+def test_squared_errors_are_mean_noise(analyzed, tiny_sd):
+    found = analyzed(tiny_sd, options=FEW)
+    for name, measure in (("errors", "prediction"), ("guidance_errors", "guidance")):
+        array = found.noise[f"{name}.unet.forward"]
+        assert array[:, 0].isnan().all()
+        for (group, option), row in found.analysis.single.items():
+            squared = float(array[group, option].double().square().sum())
+            assert squared == pytest.approx(getattr(row, measure), rel=1e-5)
+
+
 def test_four_bits_hurt_more_than_eight(analyzed, tiny_sd):
     found = analyzed(tiny_sd, options=FEW).analysis
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 
@@ -17,20 +16,54 @@ def schedule(steps, calls_each=1):
     return text + [(WHERE, 1000.0 - step) for step in range(steps) for _ in range(calls_each)]
 
 
-@pytest.mark.parametrize(("steps", "samples", "count"), [(20, 4, 16), (20, 4, 80), (7, 3, 5), (4, 4, 9), (1, 5, 3)])  # fmt: skip
-def test_they_are_spread_evenly(steps, samples, count):
+@pytest.mark.parametrize(
+    ("steps", "samples", "count"),
+    [
+        (20, 4, 16),
+        (20, 4, 80),
+        (20, 4, 33),
+        (7, 3, 5),
+        (4, 4, 9),
+        (1, 5, 3),
+        (20, 4, 1),
+        (20, 1, 20),
+    ],
+)
+def test_as_many_as_are_wanted_each_once_and_the_last_step_among_them(steps, samples, count):
     found = choose_moments(schedule(steps), WHERE, samples=samples, count=count)
 
     assert len(found) == len({(one.sample, one.step) for one in found}) == count
-    per_step = Counter(one.step for one in found)
-    assert max(per_step.values()) - min(per_step.values() if count >= steps else [1]) <= 1
+    assert [one.step for one in found] == sorted(one.step for one in found)
+    assert found[-1].step == steps - 1
     per_sample = Counter(one.sample for one in found)
     assert max(per_sample.values()) - min(per_sample.values()) <= 1
-    assert [one.step for one in found] == sorted(one.step for one in found)
-    gaps = [after.step - before.step for before, after in pairwise(found)]
-    assert max(gaps, default=0) - min(gaps, default=0) <= 1
-    assert found[0].step <= steps / count
-    assert found[-1].step >= steps - 1 - steps / count
+    assert sum(one.weight for one in found) == pytest.approx(1)
+
+
+def test_fewer_than_steps_stand_for_equal_parts_of_the_schedule():
+    found = choose_moments(schedule(21), WHERE, samples=2, count=6)
+
+    assert [one.step for one in found] == [2, 6, 10, 14, 18, 20]
+    assert [round(one.weight * 21) for one in found] == [4, 4, 4, 4, 4, 1]
+    assert [one.sample for one in found] == [0, 1, 0, 1, 0, 1]
+
+
+def test_more_than_steps_are_spent_on_the_last_steps_first():
+    found = choose_moments(schedule(10), WHERE, samples=3, count=18)
+
+    runs = Counter(one.step for one in found)
+    assert runs[9] == runs[8] == 3
+    assert sorted(runs[step] for step in range(8)) == [1, 1, 1, 1, 2, 2, 2, 2]
+    for step, number in runs.items():  # every step counts alike
+        assert sum(one.weight for one in found if one.step == step) == pytest.approx(1 / 10)
+        assert len({one.sample for one in found if one.step == step}) == number
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "count"), [(20, 4, 26), (50, 4, 32), (2, 3, 6), (1, 4, 4), (4, 1, 4)]
+)
+def test_by_default_every_step_and_the_last_two_in_every_run(steps, samples, count):
+    assert len(choose_moments(schedule(steps), WHERE, samples=samples, count=None)) == count
 
 
 def test_no_more_than_there_are():

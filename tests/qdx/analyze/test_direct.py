@@ -76,7 +76,8 @@ def measured(made, inputs, option, *keys):
         s.name: inputs[s.name].to(getattr(torch, s.dtype)).reshape(s.shape) for s in graph.inputs
     }
     recorded = RecordedInputs(Moment(WHERE, 0, 0, 400.0, (0,)), (given,))
-    found = Bench(recorded, "timestep", 1 << 30).noise(Change(prepared.graphs[WHERE, option], keys))
+    bench = Bench(recorded, "timestep", 1 << 30, 100)
+    found = bench.noise(Change(prepared.graphs[WHERE, option], keys)).numbers
     return dict(zip(MEASURES, found, strict=True))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qdx.analyze.analysis import MEASURES
-from qdx.analyze.noise import measured, relative_noise
+from qdx.analyze.noise import errors_of, folded, measured, relative_noise
 
 
 def draw(seed, *shape):
@@ -104,3 +104,48 @@ def test_several_outputs_count_alike():
 
     each = [norm2(x[n] - r[n]) / norm2(r[n]) for n in r]
     assert row["prediction"] == pytest.approx(sum(each) / 2)
+
+
+def test_squared_errors_are_the_noise():
+    r, x = draw(0, 4, 3), draw(1, 4, 3)
+    calls = [({"sample": r}, {"sample": x})]
+    (row,) = rows(calls, 2, 1)
+    errors = errors_of(calls, (2, 1), 1000)
+
+    assert errors.shape == (18,)
+    assert norm2(errors[:12]) == pytest.approx(row["prediction"])
+    assert norm2(errors[12:]) == pytest.approx(row["guidance"])
+
+
+def test_errors_of_two_calls_stand_side_by_side_and_their_guidance_behind():
+    r, x = draw(0, 2, 2, 3), draw(1, 2, 2, 3)
+    calls = [({"s": one}, {"s": other}) for one, other in zip(r, x, strict=True)]
+    first, last = rows(calls, 1, 2)
+    errors = errors_of(calls, (1, 2), 1000)
+
+    assert norm2(errors[:6]) == pytest.approx(first["prediction"])
+    assert norm2(errors[6:12]) == pytest.approx(last["prediction"])
+    assert norm2(errors[12:]) == pytest.approx(last["guidance"])
+
+
+def test_errors_of_several_outputs_add_up_to_their_noise():
+    r = {"a": draw(0, 2, 3), "b": 100 * draw(1, 5)}
+    x = {"a": draw(2, 2, 3), "b": 100 * draw(3, 5)}
+    (row,) = rows([(r, x)], 1, 1)
+    assert norm2(errors_of([(r, x)], (1, 1), 1000)) == pytest.approx(row["prediction"])
+
+
+def test_folding_keeps_norms_and_inner_products_about():
+    one, other = draw(0, 50_000), draw(1, 50_000)
+    other = other + one  # an angle of 45 degrees
+    small = [folded(each, 2048).double() for each in (one, other)]
+
+    assert [each.numel() for each in small] == [2048, 2048]
+    assert [float(each.norm()) for each in small] == pytest.approx(
+        [float(one.norm()), float(other.norm())]
+    )
+    cosine = float(small[0] @ small[1] / small[0].norm() / small[1].norm())
+    assert cosine == pytest.approx(math.sqrt(0.5), abs=4 / math.sqrt(2048))
+    assert torch.equal(small[0], folded(one, 2048).double())  # the same every time
+    assert torch.equal(folded(one, 50_000), one)
+    assert not folded(torch.zeros(100), 10).any()

@@ -10,7 +10,7 @@ import pytest
 from qdx.exporter.errors import StorageError
 from qdx.sweep import jobs
 from qdx.sweep.jobs import run_jobs
-from qdx.sweep.results import Results
+from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
 WORDS = Words("analysis", "part")
@@ -34,7 +34,7 @@ class Work:
     def __call__(self, part, keys, found):
         for key in keys:
             (self.folder / f"{key}-{os.urandom(4).hex()}").touch()
-            found(key, [float(int(key[:2]))])
+            found(key, Outcome((float(int(key[:2])),)))
 
     @property
     def computed(self):
@@ -42,7 +42,7 @@ class Work:
 
 
 def values():
-    return {key: (float(int(key[:2])),) for key in EVERY}
+    return {key: Outcome((float(int(key[:2])),)) for key in EVERY}
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -105,7 +105,7 @@ def test_a_part_that_is_killed_again_and_again_ends_the_sweep(tmp_path, often):
         if part == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         for key in keys:
-            found(key, [1.0])
+            found(key, Outcome((1.0,)))
 
     results = Results(tmp_path / "results")
     with pytest.raises(StorageError, match="analysis: the process of part 2 was killed"):

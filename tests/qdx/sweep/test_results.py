@@ -7,15 +7,13 @@ import math
 import pytest
 
 from qdx.exporter.errors import InternalError, StorageError
-from qdx.sweep.results import Results
+from qdx.sweep.results import Outcome, Results
 
-ROWS = {"a" * 64: [0.1, 1e-300, math.nan], "b" * 64: [3.0]}
+ROWS = {"a" * 64: Outcome((0.1, 1e-300, math.nan), bytes(range(256))), "b" * 64: Outcome((3.0,))}
 
 
 def same(one, other):
-    return {k: list(map(repr, v)) for k, v in one.items()} == {
-        k: list(map(repr, v)) for k, v in other.items()
-    }
+    return {k: v.bits for k, v in one.items()} == {k: v.bits for k, v in other.items()}
 
 
 def test_what_was_added_is_read_back_to_the_bit(tmp_path):
@@ -36,23 +34,25 @@ def test_results_of_others_come_with_reload(tmp_path):
 
 
 def test_a_result_that_comes_twice_counts_once(tmp_path):
-    Results(tmp_path).add({"a" * 64: [1.0], "b" * 64: [2.0]})
-    Results(tmp_path).add({"b" * 64: [2.0], "c" * 64: [3.0]})
+    Results(tmp_path).add({"a" * 64: Outcome((1.0,)), "b" * 64: Outcome((2.0,))})
+    Results(tmp_path).add({"b" * 64: Outcome((2.0,)), "c" * 64: Outcome((3.0,))})
 
-    assert Results(tmp_path).known == {"a" * 64: (1.0,), "b" * 64: (2.0,), "c" * 64: (3.0,)}
+    assert Results(tmp_path).known == {
+        key * 64: Outcome((value,)) for key, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))
+    }
 
 
 def test_two_results_of_one_job_that_differ_are_an_error(tmp_path):
-    Results(tmp_path).add({"a" * 64: [1.0]})
+    Results(tmp_path).add({"a" * 64: Outcome((1.0,))})
     with pytest.raises(InternalError, match="two results of one job differ"):
-        Results(tmp_path).add({"a" * 64: [math.nextafter(1.0, 2.0)]})
+        Results(tmp_path).add({"a" * 64: Outcome((math.nextafter(1.0, 2.0),))})
 
 
 @pytest.mark.parametrize("harm", ["cut", "changed", "emptied"])
 def test_a_damaged_file_is_removed_and_its_jobs_are_unknown(tmp_path, harm):
-    Results(tmp_path).add({"a" * 64: [1.0]})
+    Results(tmp_path).add({"a" * 64: Outcome((1.0,))})
     whole = Results(tmp_path)
-    whole.add({"b" * 64: [2.0]})
+    whole.add({"b" * 64: Outcome((2.0,))})
     path = min(tmp_path.iterdir())
     data = path.read_bytes()
     path.write_bytes({"cut": data[:-9], "changed": data.replace(b"0", b"1"), "emptied": b""}[harm])

@@ -31,9 +31,12 @@ _ZERO_POINT: Final = ".zero_point"
 
 
 class Affine(WeightFormat):
-    """(q - zero point) * scale; see `affine`."""
+    """(q - zero point) * scale; see `affine`.
 
-    dtypes = ("int8", "uint8", "int4", "uint4", _FLOAT8)
+    No target stores integers of two, three, five or six bits: they tell what such weights would do.
+    """
+
+    dtypes = ("int8", "uint8", "int4", "uint4", "int6", "int5", "int3", "int2", _FLOAT8)
 
     def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""

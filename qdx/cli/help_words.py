@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 COMMAND_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Make": ("export", "calibrate", "plan", "build"),
+    "Make": ("export", "calibrate", "analyze", "plan", "build"),
     "Run and check": ("run", "verify", "report", "bench"),
     "Look": ("inspect", "targets", "doctor"),
     "Keep": ("cache", "completion"),
@@ -61,6 +61,9 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "calibrate": (
         f"qdx calibrate samples/shapes --plan w8a8 {_CALL} -o out/ranges.safetensors",
         "qdx export samples/shapes --target openvino --plan w8a8 --ranges out/ranges.safetensors -o out/w8a8",
+    ),
+    "analyze": (
+        f"qdx analyze samples/shapes --target openvino --options int4,int8 --calls 1 {_CALL} -o out/analysis",
     ),
     "plan": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan new": ("qdx plan new w8 -o out/plan.json",),
@@ -105,6 +108,7 @@ STATUSES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "": tuple(STATUSES),
     "export": _WORKS,
     "calibrate": ("0", "2", "4", "5"),
+    "analyze": ("0", "2", "3", "5"),
     "plan check": ("0", "2", "3", "5"),
     "plan show": ("0", "2", "3", "5"),
     "build": _WORKS,

@@ -113,6 +113,7 @@ class Reruns:
     Attributes:
         outputs: Of the first run.
         keeps_all: Whether all values of the first run are kept.
+        kept_bytes: Of the values that are kept, or were when they became too many.
         computed: Number of nodes that reruns have computed.
         saved: Number of nodes whose values reruns took from the first run.
     """
@@ -135,7 +136,7 @@ class Reruns:
         self._limit_bytes = 0 if graph.mutates else limit_bytes
         self.keeps_all = self._limit_bytes > 0
         self._kept: set[int] = set()
-        self._kept_bytes = 0
+        self.kept_bytes = 0
         self._start_again()
         self._advance(len(graph.nodes))
         self.outputs = graph.outputs(self._values)
@@ -232,8 +233,8 @@ class Reruns:
                 storage = tensor.untyped_storage()
                 if storage.data_ptr() not in self._kept:  # a view has the memory of another
                     self._kept.add(storage.data_ptr())
-                    self._kept_bytes += storage.nbytes()
-        if self._kept_bytes > self._limit_bytes:
+                    self.kept_bytes += storage.nbytes()
+        if self.kept_bytes > self._limit_bytes:
             self.keeps_all = False
             alive = self._graph.inputs | self._graph.alive_after(node)
             self._values = {name: one for name, one in self._values.items() if name in alive}

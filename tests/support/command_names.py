@@ -6,6 +6,7 @@ COMMANDS = [
     (),
     ("export",),
     ("calibrate",),
+    ("analyze",),
     ("build",),
     ("verify",),
     ("report",),

@@ -93,8 +93,8 @@ def test_means_are_those_of_the_calls(analyzed, tiny_sd):
             values = array[group, option, :, place]
             expected = sum(w * float(v) for w, v in zip(weights, values, strict=True))
             assert getattr(row, name) == pytest.approx(expected)
-    whole = found.noise["cumulative.unet.forward"][2].mean(dim=0)
-    assert found.analysis.cumulative["unet.forward", 2].prediction == pytest.approx(float(whole[0]))
+    whole = found.noise["cumulative.unet.forward"][2, :, 0] @ torch.tensor(weights).double()
+    assert found.analysis.cumulative["unet.forward", 2].prediction == pytest.approx(float(whole))
 
 
 def test_squared_errors_are_mean_noise(analyzed, tiny_sd):

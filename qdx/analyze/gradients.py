@@ -87,12 +87,14 @@ def weight_gradients(
             output = model(call)
             for draw in range(draws):
                 noise = _signs(output, generator) / _norm(output)
-                output.backward(noise.to(output.dtype), retain_graph=draw + 1 < draws)
+                torch.autograd.backward(
+                    output, noise.to(output.dtype), retain_graph=draw + 1 < draws
+                )
                 passes += 1
     if not passes:
         raise InternalError(f"`{graph.where}`: {_NO_CALLS}")
     for one in fisher.values():
-        one /= passes
+        one.div_(passes)
     sums = {name: float(one.sum(dtype=torch.float64)) for name, one in fisher.items()}
     return WeightGradients(
         {name: sums[model.owner(name)] for name in weights},
@@ -247,9 +249,7 @@ def _squared_into(leaves: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> I
 
         return add
 
-    handles = [
-        leaf.register_post_accumulate_grad_hook(hook(name)) for name, leaf in leaves.items()
-    ]
+    handles = [leaf.register_post_accumulate_grad_hook(hook(name)) for name, leaf in leaves.items()]
     try:
         yield
     finally:
@@ -259,7 +259,7 @@ def _squared_into(leaves: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> I
 
 def _norm(output: Tensor) -> Tensor:
     """||f(x)||, as a constant."""
-    return output.detach().to(torch.float64).norm().to(torch.float32)
+    return torch.linalg.vector_norm(output.detach(), dtype=torch.float64).to(torch.float32)
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -78,7 +78,9 @@ def test_squares_are_those_of_a_backward_pass_through_the_module():
         for name in WEIGHTS:
             gradient = module.get_parameter(name).grad
             assert gradient is not None
-            expected[name] = expected[name] + gradient**2 / 2 if len(expected[name]) else gradient**2 / 2
+            expected[name] = (
+                expected[name] + gradient**2 / 2 if len(expected[name]) else gradient**2 / 2
+            )
     for name in WEIGHTS:
         torch.testing.assert_close(found.fisher[name], expected[name])
         assert found.sensitivity[name] == pytest.approx(float(expected[name].sum()), rel=1e-5)

@@ -150,13 +150,14 @@ class StoresWeights(Protocol):
     weight_file: FileLayout
 
     def stored_tensors(
-        self, resolution: SiteResolution, bias_elements: int
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
     ) -> tuple[StoredTensor, ...]:
         """What files hold for a site's weight, and what quantizing it adds.
 
         Args:
             resolution: What becomes of the site.
             bias_elements: Of its bias; 0 without. The bias itself is not counted: it is there in any case.
+            float32: Whether the operation stays in float32 in a component that is computed in sixteen bits.
         """
 
 

@@ -4,8 +4,8 @@
 
 Exports the denoiser in float32, in the options w8 (weights) and w8a8 (weights and inputs) for every convolution and linear
 layer, with the presets w8 and w8a8, and with plans that draw an option for each layer. The table is measured on the
-first three; what it predicts for the others is held against what they take, in turns with float32. With one thread,
-processor time counts.
+first three and on one of those drawn; what it predicts for the others is held against what they take, in turns with
+float32. With one thread, processor time counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import qdx
-from qdx.analyze.latency import FLOAT, OptionArtifact, example_inputs, measure_latency, turn
+from qdx.analyze.latency import (
+    FLOAT,
+    DrawnArtifact,
+    OptionArtifact,
+    example_inputs,
+    measure_latency,
+    turn,
+)
 from qdx.analyze.latency_table import LatencyTable
 from qdx.backends.registry import get_backend
 from qdx.bench.rounds import take_turns
@@ -69,6 +76,7 @@ def main() -> int:
     backend = get_backend(profile.runtime)
     table = measure_latency(
         graph, find_sites(graph), artifacts, backend, profile.options,
+        drawn=[DrawnArtifact(folders["mixed-0"], chosen["mixed-0"])],
         threads=arguments.threads, rounds=arguments.rounds,
     )  # fmt: skip
     measured = _measured(graph, folders, backend, profile.options, arguments)
@@ -112,7 +120,7 @@ def _plan(name: str, component: str, chosen: Mapping[str, int]) -> dict[str, Any
             rules.append({"select": select, **scheme})
     if chosen and set(chosen.values()) == {BOTH}:
         select = {"component": component, "op": ["qk", "pv"]}
-        rules.append({"select": select, "inputs": {**SCHEMES[BOTH]["inputs"], "when": "always"}})
+        rules.append({"select": select, "inputs": SCHEMES[BOTH]["inputs"], "when": "always"})
     return {
         "schema": "qdx.plan/1",
         "name": name,
@@ -198,7 +206,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--target", choices=["openvino", "onnxruntime"], required=True)
     parser.add_argument("--work", type=Path, default=Path("build/latency"))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument(
         "--mixed", type=int, default=3, help="plans that draw an option for each layer"
     )

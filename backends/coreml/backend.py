@@ -52,13 +52,13 @@ class CoreMlBackend:
         return lower(graph, float_types, profile, folder)
 
     def stored_tensors(
-        self, resolution: SiteResolution, bias_elements: int
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
     ) -> tuple[StoredTensor, ...]:
         """The parts of the weight, each an entry of `weight.bin`."""
         from qdx.backends.stored_weights import part_sizes, stored_tensors
 
         del bias_elements
-        return stored_tensors(resolution, part_sizes(resolution))
+        return stored_tensors(resolution, part_sizes(resolution, float32=float32))
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

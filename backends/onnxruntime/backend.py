@@ -58,12 +58,13 @@ class OnnxRuntimeBackend:
         return lower(graph, float_types.storage, folder)
 
     def stored_tensors(
-        self, resolution: SiteResolution, bias_elements: int
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
     ) -> tuple[StoredTensor, ...]:
         """The parts of the weight, and what its 8-bit kernels want beside."""
         from qdx.backends.onnxruntime.stored_parts import part_sizes_beside
         from qdx.backends.stored_weights import stored_tensors
 
+        del float32  # everything is computed in it
         return stored_tensors(resolution, part_sizes_beside(resolution, bias_elements))
 
     def open(

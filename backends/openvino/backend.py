@@ -68,12 +68,12 @@ class OpenVinoBackend:
         return add_tokenizers(tokenizers, bundle)
 
     def stored_tensors(
-        self, resolution: SiteResolution, bias_elements: int
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
     ) -> tuple[StoredTensor, ...]:
         """The parts of the weight, one behind the other."""
         from qdx.backends.stored_weights import part_sizes, stored_tensors
 
-        del bias_elements
+        del bias_elements, float32
         return stored_tensors(resolution, part_sizes(resolution))
 
     def open(

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.analyze.latency import FLOAT, kinds_of
 from qdx.analyze.latency_table import SCHEMA, LatencyTable, OperationLatency
-from qdx.analyze.stored_bytes import tensors_of
 from qdx.exporter.dtypes import bits
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.analysis.flow import shape
 from qdx.exporter.plan.resolve.totals import precisions_of
 
 if TYPE_CHECKING:
-    from qdx.backends.contract import Backend
+    from qdx.analyze.stored_bytes import StoredBytes
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan.resolve.resolution import SiteResolution
@@ -52,7 +51,7 @@ def declared_latency(
     graph: Graph,
     sites: Sequence[Site],
     resolved: Mapping[int, Iterable[SiteResolution]],
-    backend: Backend,
+    stored: StoredBytes,
     device: DeclaredDevice,
     *,
     floats: str,
@@ -63,7 +62,7 @@ def declared_latency(
         graph: The graph.
         sites: Of it.
         resolved: By option: what becomes of the sites that take it; float for all.
-        backend: The target's.
+        stored: Tells bytes of weights.
         device: What is declared of it.
         floats: The type in which the target computes floats.
 
@@ -75,7 +74,7 @@ def declared_latency(
     for option, resolutions in resolved.items():
         for one in resolutions:
             if one.key in kinds:
-                seconds = _seconds(graph, one, backend, device, floats)
+                seconds = _seconds(graph, one, stored, device, floats)
                 found[option, kinds[one.key]].append(_MILLISECONDS * seconds)
     if missing := sorted(set(kinds.values()) - {kind for option, kind in found if option == FLOAT}):
         raise InternalError(f"`{graph.where}`: nothing became of `{missing[0]}` in float")
@@ -97,7 +96,11 @@ def declared_latency(
 
 
 def _seconds(
-    graph: Graph, resolution: SiteResolution, backend: Backend, device: DeclaredDevice, floats: str
+    graph: Graph,
+    resolution: SiteResolution,
+    stored: StoredBytes,
+    device: DeclaredDevice,
+    floats: str,
 ) -> float:
     node = next(one for one in graph.program.graph.nodes if one.name == resolution.site.node)
     arithmetic = sum(
@@ -108,7 +111,7 @@ def _seconds(
     read = segments[0][1].dtype if segments and segments[0][1].quantized else floats
     inputs = sum(prod(map(int, shape(node.args[i]))) for i in resolution.site.ports.values())
     written = prod(map(int, shape(node))) * bits(floats)
-    weights = sum(one.size_bytes for one in tensors_of(graph, resolution, backend))
+    weights = sum(one.size_bytes for one in stored.tensors(resolution))
     traffic_bytes = weights + (inputs * bits(read) + written) / 8
     return max(arithmetic, traffic_bytes / device.bytes_per_s) + device.operation_s
 

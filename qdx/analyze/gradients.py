@@ -237,7 +237,7 @@ class _Model:
 
 
 @contextmanager
-def _squared_into(leaves: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> Iterator[None]:
+def _squared_into(leaves: Mapping[str, Any], sums: Mapping[str, Tensor]) -> Iterator[None]:
     """Lets every gradient of a leaf, once it is whole, go into the sum of squares and away."""
 
     def hook(name: str) -> Any:
@@ -259,7 +259,8 @@ def _squared_into(leaves: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> I
 
 def _norm(output: Tensor) -> Tensor:
     """||f(x)||, as a constant."""
-    return torch.linalg.vector_norm(output.detach(), dtype=torch.float64).to(torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(output.detach(), dtype=torch.float64)
+    return norm.to(torch.float32)
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:

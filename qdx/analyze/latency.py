@@ -6,7 +6,8 @@ runtime's own clock then divides the time of each among its operations, and oper
 the mean of theirs. What stands around an operation under its name, such as its quantizer, belongs to it.
 
 The time of the whole counts more than the clock inside: times of operations are scaled so that a graph of one option
-takes what it was measured to take. What is not known of a mixed graph is what changes where neighbours differ.
+takes what it was measured to take. What changes where neighbours differ comes from further artifacts, in which options
+are drawn: how much more they take than the sum, for each pair of neighbours that differ.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from qdx.exporter.progress import SILENT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch.fx import Node
 
     from qdx.backends.capabilities import TimedOperation
     from qdx.backends.contract import Backend, Runner
@@ -46,7 +48,16 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.progress import Progress
 
-__all__ = ["FLOAT", "OptionArtifact", "example_inputs", "kinds_of", "measure_latency", "turn"]
+__all__ = [
+    "FLOAT",
+    "DrawnArtifact",
+    "OptionArtifact",
+    "example_inputs",
+    "kinds_of",
+    "measure_latency",
+    "neighbours_of",
+    "turn",
+]
 
 FLOAT: Final = 0
 """The option of what is not quantized."""
@@ -76,6 +87,19 @@ class OptionArtifact:
     sites: frozenset[str]
 
 
+@dataclass(frozen=True)
+class DrawnArtifact:
+    """A folder that `lower` wrote, in which operations take several options.
+
+    Attributes:
+        folder: The files.
+        chosen: Option of sites by key; others are float.
+    """
+
+    folder: Path
+    chosen: Mapping[str, int]
+
+
 def measure_latency(
     graph: Graph,
     sites: Sequence[Site],
@@ -83,9 +107,10 @@ def measure_latency(
     backend: Backend,
     options: Mapping[str, str],
     *,
+    drawn: Sequence[DrawnArtifact] = (),
     inputs: _Inputs | None = None,
     threads: int | None = None,
-    rounds: int = 12,
+    rounds: int = 40,
     runs: int = 16,
     progress: Progress = SILENT,
 ) -> LatencyTable:
@@ -97,6 +122,7 @@ def measure_latency(
         artifacts: One for each option, float among them.
         backend: The target's; it is `TimesOperations`.
         options: With which artifacts run.
+        drawn: Such as tell what changes of options between neighbours take.
         inputs: Of a call, named as artifacts name them; None takes random numbers, which change no time.
         threads: Of the runtime; None for its own choice. With one thread processor time is measured, which other programs
             on the machine disturb little.
@@ -115,9 +141,13 @@ def measure_latency(
         raise InternalError(f"`{graph.where}`: expected one artifact of each option, and of float")
     clock: Literal["processor", "wall"] = "processor" if threads == 1 else "wall"
     load = [_load()]
-    runners = {one.option: backend.open(one.folder, options, threads=threads) for one in artifacts}
+    folders = {one.option: one.folder for one in artifacts}
+    folders |= {-1 - place: one.folder for place, one in enumerate(drawn)}
+    runners = {n: backend.open(one, options, threads=threads) for n, one in folders.items()}
     given = example_inputs(graph, runners[FLOAT]) if inputs is None else inputs
-    whole = _whole_times(runners, given, rounds, clock, progress)
+    every = _whole_times(runners, given, rounds, clock, progress)
+    whole = tuple(one for option, one in every.items() if option >= FLOAT)
+    drawn_ms = [every[-1 - place].ms for place in range(len(drawn))]
     del runners
     kinds = kinds_of(graph, sites)
     timed: dict[int, _Divided] = {}
@@ -130,7 +160,7 @@ def measure_latency(
             task.advance(1)
     load.append(_load())
     rest_ms, costs = _scaled(by_option, timed, {one.option: one.ms for one in whole})
-    return LatencyTable.model_validate(
+    table = LatencyTable.model_validate(
         {
             "schema": SCHEMA,
             "source": "measured",
@@ -149,8 +179,35 @@ def measure_latency(
             "rest_ms": rest_ms,
             "operations": _by_kind(costs, kinds),
             "kind_of": kinds,
+            "neighbours": neighbours_of(graph, [site for site in sites if site.key in kinds]),
         }
     )
+    return table.model_copy(update={"change_ms": _change_ms(table, drawn, drawn_ms)})
+
+
+def _change_ms(
+    table: LatencyTable, drawn: Sequence[DrawnArtifact], drawn_ms: Sequence[float]
+) -> float:
+    """What a change between neighbours takes: all that is more than the sum, over all changes."""
+    more = sum(ms - table.predict_ms(one.chosen) for one, ms in zip(drawn, drawn_ms, strict=True))
+    changes = sum(table.changes(one.chosen) for one in drawn)
+    return max(0.0, more / changes) if changes else 0.0
+
+
+def neighbours_of(graph: Graph, sites: Sequence[Site]) -> tuple[tuple[str, str], ...]:
+    """Pairs of sites, the one that makes what the other reads first, with no other of the sites between."""
+    keys: dict[str, list[str]] = defaultdict(list)
+    for site in sites:  # attention that is one node is two sites
+        keys[site.node].append(site.key)
+    makers: dict[Node, frozenset[str]] = {}
+    found: dict[tuple[str, str], None] = {}
+    for node in graph.program.graph.nodes:
+        read = frozenset(one for source in node.all_input_nodes for one in makers[source])
+        own = keys.get(node.name)
+        for key in own or ():
+            found.update({(maker, key): None for maker in sorted(read)})
+        makers[node] = frozenset(own) if own else read
+    return tuple(found)
 
 
 def kinds_of(graph: Graph, sites: Sequence[Site]) -> dict[str, str]:
@@ -178,7 +235,7 @@ def _whole_times(
     rounds: int,
     clock: str,
     progress: Progress,
-) -> tuple[WholeLatency, ...]:
+) -> dict[int, WholeLatency]:
     """Milliseconds of a call of each, in turns: float's median, and others' by their median ratio to it."""
     calls = {str(option): turn(partial(runner, inputs)) for option, runner in runners.items()}
     total = len(calls) * (rounds + 2)
@@ -189,15 +246,14 @@ def _whole_times(
         for name, each in taken.items()
     }
     floats_ms = 1e3 * statistics.median(seconds[FLOAT])
-    found = []
+    found = {}
     for option, own in seconds.items():
         ratios = [one / floats for one, floats in zip(own, seconds[FLOAT], strict=True)]
         ratio = statistics.median(ratios)
         low, high = np.quantile(ratios, [0.25, 0.75])
-        found.append(
-            WholeLatency(option=option, ms=floats_ms * ratio, spread=float(high - low) / 2 / ratio)
-        )
-    return tuple(found)
+        spread = float(high - low) / 2 / ratio
+        found[option] = WholeLatency(option=max(option, FLOAT), ms=floats_ms * ratio, spread=spread)
+    return found
 
 
 def turn(call: Callable[[], Any]) -> Callable[[int], Taken]:

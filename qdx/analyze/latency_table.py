@@ -87,6 +87,10 @@ class LatencyTable(StrictModel):
         rest_ms: What operations that no option changes take together, in float.
         operations: What others take.
         kind_of: `operation` of each site by its key.
+        neighbours: Pairs of sites of which one reads what the other makes, with nothing but operations that no option
+            changes between.
+        change_ms: What it takes beside where two neighbours have different options: values are laid out or rounded anew,
+            and less is fused. 0 where nobody measured a graph of several options.
     """
 
     model_config = ConfigDict(title=SCHEMA, validate_by_name=False, validate_by_alias=True)
@@ -99,6 +103,8 @@ class LatencyTable(StrictModel):
     rest_ms: Milliseconds
     operations: tuple[OperationLatency, ...]
     kind_of: dict[str, str]
+    neighbours: tuple[tuple[str, str], ...] = ()
+    change_ms: Milliseconds = 0.0
 
     @model_validator(mode="after")
     def _whole_table(self) -> LatencyTable:
@@ -107,6 +113,8 @@ class LatencyTable(StrictModel):
             raise ValueError(f"`operations`: `{missing[0]}` has no time in float")
         if (self.machine is None) != (self.source == "declared"):
             raise ValueError("`machine`: expected where it was measured, and nothing for declared")
+        if unknown := {key for pair in self.neighbours for key in pair} - self.kind_of.keys():
+            raise ValueError(f"`neighbours`: there is no site `{min(unknown)}`")
         return self
 
     @cached_property
@@ -131,6 +139,10 @@ class LatencyTable(StrictModel):
         known = [time for time in times if time is not None]
         return sum(known) if len(known) == len(times) else None
 
+    def changes(self, chosen: Mapping[str, int]) -> int:
+        """How many neighbours have different options."""
+        return sum(chosen.get(one, 0) != chosen.get(other, 0) for one, other in self.neighbours)
+
     def predict_ms(self, chosen: Mapping[str, int]) -> float:
         """What a call of the graph takes.
 
@@ -140,7 +152,7 @@ class LatencyTable(StrictModel):
         Raises:
             InternalError: A site or an option was not measured.
         """
-        total = self.rest_ms
+        total = self.rest_ms + self.change_ms * self.changes(chosen)
         if unknown := sorted(chosen.keys() - self.kind_of.keys()):
             raise InternalError(f"`{self.where}`: no time of `{unknown[0]}`")
         for key in self.kind_of:

@@ -131,6 +131,47 @@ def test_kinds_are_told_apart_by_operation_and_shapes(graph):
     assert kinds["large"] == "linear [1, 256, 16384] of [1, 256, 64], weight [16384, 64]"
 
 
+def test_neighbours_are_those_with_no_other_operation_between(graph):
+    sites = [site for site in find_sites(graph) if site.op == "linear"]
+
+    assert latency.neighbours_of(graph, sites) == (("first", "second"), ("second", "large"))
+
+
+def test_the_products_of_an_attention_in_one_node_read_what_its_projections_make():
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q = self.q(x)
+            return self.out(nn.functional.scaled_dot_product_attention(q, q, x))
+
+    graph, _ = graph_of(Attention, {"x": torch.zeros(1, 4, 8)})
+    sites = [site for site in find_sites(graph) if site.ports]
+
+    assert set(latency.neighbours_of(graph, sites)) == {
+        ("q", "qk"),
+        ("q", "pv"),
+        ("qk", "out"),
+        ("pv", "out"),
+    }
+
+
+def test_what_a_drawn_graph_takes_beyond_the_sum_is_what_its_changes_take(measured):
+    table, *_ = measured
+    chosen = {"second": INT8}
+    drawn = latency.DrawnArtifact(Path("nowhere"), chosen)
+    ms = table.predict_ms(chosen) + 3.0
+
+    change_ms = latency._change_ms(table, [drawn], [ms])
+
+    assert change_ms == pytest.approx(1.5)  # before and behind it
+    with_it = table.model_copy(update={"change_ms": change_ms})
+    assert with_it.predict_ms(chosen) == pytest.approx(ms)
+    assert with_it.predict_ms({}) == table.predict_ms({})
+
+
 def test_an_operation_has_the_time_of_what_stands_around_it(graph):
     sites = [site for site in find_sites(graph) if site.op == "linear"]
 
@@ -169,6 +210,6 @@ def test_few_operations_of_an_option_are_not_scaled_beyond_reason():
 
 
 def _seconds(call: Any) -> float:
-    start = time.perf_counter()
+    start = time.process_time()  # of one thread: other programs do not count
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start

@@ -60,7 +60,7 @@ def main() -> int:
     graph = source.graph(where, profile)
     sites = [one for one in find_sites(graph) if one.op in {"conv2d", "linear"} and one.weight]
     plans = _plans(arguments.component, [one.key for one in sites], arguments.mixed)
-    for name in ("w8", "w8a8"):
+    for name in arguments.presets:
         plans[name] = {}
     for name in plans:
         _export(model, arguments, work, name, plans[name])
@@ -207,6 +207,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/latency"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--presets", nargs="*", default=["w8", "w8a8"])
     parser.add_argument(
         "--mixed", type=int, default=3, help="plans that draw an option for each layer"
     )

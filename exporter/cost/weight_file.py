@@ -30,7 +30,7 @@ class FileLayout:
     Attributes:
         header_bytes: Once, at the beginning.
         entry_bytes: In front of each tensor.
-        multiple_bytes: Of which entries take a multiple.
+        multiple_bytes: At multiples of which entries begin.
         outside_elements: Tensors of fewer elements stand in the model's own file.
         outside_bytes: Tensors of no more bytes do, too.
         page_bytes: On a multiple of this large tensors begin.
@@ -50,9 +50,9 @@ class FileLayout:
         return tensor.elements >= self.outside_elements and tensor.size_bytes > self.outside_bytes
 
     def size_bytes(self, tensor: StoredTensor) -> int:
-        """What a tensor costs in the file or in the model's own, without what brings it onto a page.
+        """What a tensor costs in the file or in the model's own, with what fills up its entry.
 
-        That depends on the tensor before, and is less than `page_bytes`.
+        Not with what brings it onto a page: that depends on the tensor before, and is less than `page_bytes`.
         """
         if not self.has(tensor):
             return tensor.size_bytes
@@ -63,7 +63,8 @@ class FileLayout:
         """Size of the file with tensors in that order."""
         end = self.header_bytes
         for tensor in filter(self.has, tensors):
+            end += -end % self.multiple_bytes
             if tensor.size_bytes > self.large_bytes:
                 end += -end % self.page_bytes
-            end += self.size_bytes(tensor)
+            end += self.entry_bytes + tensor.size_bytes
         return end

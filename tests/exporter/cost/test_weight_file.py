@@ -23,4 +23,4 @@ def test_entries_are_described_and_filled_up():
 
     assert layout.size_bytes(tensor(65)) == 64 + 128
     assert layout.size_bytes(tensor(40, elements=9)) == 40
-    assert layout.file_bytes([tensor(65), tensor(40, elements=9), tensor(64)]) == 64 + 192 + 128
+    assert layout.file_bytes([tensor(65), tensor(40, elements=9), tensor(30)]) == 64 + 192 + 94

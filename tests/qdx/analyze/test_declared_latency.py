@@ -31,7 +31,9 @@ def table(device: DeclaredDevice) -> LatencyTable:
     floats = SiteResolution(
         graph.where, site, FLOAT, None, "", "", FLOAT, None, "float16", "native", ""
     )
-    both = replace(floats, weights=WEIGHTS, inputs=INPUTS, stored_dtype="int8", scale_dtype="float16")
+    both = replace(
+        floats, weights=WEIGHTS, inputs=INPUTS, stored_dtype="int8", scale_dtype="float16"
+    )
     stored = StoredBytes(graph, FloatTypes("float16"), "float32", get_backend("coreml"))
     return declared_latency(
         graph, [site], {0: [floats], 1: [both]}, stored, device, floats="float16"

@@ -35,7 +35,7 @@ class Layers(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
         self.norm = nn.LayerNorm(64)
-        self.large = nn.Linear(64, 16384)
+        self.large = nn.Linear(64, 4096)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.large(self.norm(self.second(torch.tanh(self.first(x)))))
@@ -43,7 +43,7 @@ class Layers(nn.Module):
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    found, _ = graph_of(Layers, {"x": torch.zeros(1, 256, 64)})
+    found, _ = graph_of(Layers, {"x": torch.zeros(1, 64, 64)})
     return found
 
 
@@ -107,13 +107,13 @@ def test_times_of_operations_add_up_to_that_of_a_call(measured, graph):
     folder = artifacts[0].folder
     runner = backend.open(folder, profile.options, threads=1)
     inputs = example_inputs(graph, runner)
-    least = min(_seconds(lambda: runner(inputs)) for _ in range(20))
+    least = min(_seconds(lambda: runner(inputs)) for _ in range(50))
 
-    operations = backend.time_operations(folder, profile.options, inputs, runs=6, threads=1)
+    operations = backend.time_operations(folder, profile.options, inputs, runs=8, threads=1)
 
-    assert {len(one.seconds) for one in operations} == {6}
-    # The first call lays out weights, which takes several times as long.
-    assert 0.5 * least < sum(min(one.seconds) for one in operations) < 1.6 * least
+    assert {len(one.seconds) for one in operations} == {8}
+    # The first call lays out weights, which takes many times as long.
+    assert 0.4 * least < sum(min(one.seconds) for one in operations) < 2 * least
 
 
 def test_a_table_needs_one_artifact_of_each_option_and_of_float(graph):
@@ -128,7 +128,7 @@ def test_a_table_needs_one_artifact_of_each_option_and_of_float(graph):
 def test_kinds_are_told_apart_by_operation_and_shapes(graph):
     kinds = kinds_of(graph, find_sites(graph))
 
-    assert kinds["large"] == "linear [1, 256, 16384] of [1, 256, 64], weight [16384, 64]"
+    assert kinds["large"] == "linear [1, 64, 4096] of [1, 64, 64], weight [4096, 64]"
 
 
 def test_neighbours_are_those_with_no_other_operation_between(graph):

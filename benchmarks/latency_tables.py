@@ -45,6 +45,7 @@ SCHEMES: Final[dict[int, dict[str, Any]]] = {
     WEIGHTS: {"weights": {"dtype": "int8"}},
     BOTH: {"weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}},
 }
+PRESETS: Final = {"float": "float32"}
 NAMES_MOST: Final = 60
 """Of one rule."""
 
@@ -60,6 +61,7 @@ def main() -> int:
     graph = source.graph(where, profile)
     sites = [one for one in find_sites(graph) if one.op in {"conv2d", "linear"} and one.weight]
     plans = _plans(arguments.component, [one.key for one in sites], arguments.mixed)
+    plans["float"] = {}
     for name in arguments.presets:
         plans[name] = {}
     for name in plans:
@@ -147,7 +149,7 @@ def _export(
     if plan:
         file.write_text(json.dumps(plan))
     qdx.export(
-        model, target=arguments.target, plan=file if plan else name, output=bundle,
+        model, target=arguments.target, plan=file if plan else PRESETS.get(name, name), output=bundle,
         components=[arguments.component],
     )  # fmt: skip
 

@@ -116,6 +116,17 @@ def test_times_of_operations_add_up_to_that_of_a_call(measured, graph):
     assert 0.4 * least < sum(min(one.seconds) for one in operations) < 2 * least
 
 
+def test_times_of_an_audit_are_those_of_runs_behind_the_first(measured, graph):
+    _, artifacts, backend, profile = measured
+    folder = artifacts[0].folder
+    inputs = example_inputs(graph, runner := backend.open(folder, profile.options, threads=1))
+    least = min(_seconds(lambda: runner(inputs)) for _ in range(50))
+
+    audits = [backend.audit(folder, profile.options, threads=1) for _ in range(3)]
+
+    assert min(sum(one.time_s for one in audit) for audit in audits) < 2 * least
+
+
 def test_a_table_needs_one_artifact_of_each_option_and_of_float(graph):
     sites, backend = find_sites(graph), get_backend("onnxruntime")
     some = OptionArtifact(INT8, Path("nowhere"), frozenset())

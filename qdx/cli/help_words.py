@@ -69,6 +69,9 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "plan new": ("qdx plan new w8 -o out/plan.json",),
     "plan check": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan show": ("qdx plan show w8a8 --model samples/shapes --target onnxruntime",),
+    "plan search": (
+        "qdx plan search samples/shapes --target openvino --analysis out/analysis --budget average_bits=4 -o out/found.json",
+    ),
     "plan schema": ("qdx plan schema > out/plan.schema.json",),
     "build": (
         "qdx export samples/shapes --target tensorrt --plan float16 -o out/engines",
@@ -111,6 +114,7 @@ STATUSES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "analyze": ("0", "2", "3", "5"),
     "plan check": ("0", "2", "3", "5"),
     "plan show": ("0", "2", "3", "5"),
+    "plan search": ("0", "2", "3", "5"),
     "build": _WORKS,
     "run": _WORKS,
     "verify": ("0", "1", "2", "4", "5"),

@@ -21,6 +21,7 @@ COMMANDS = [
     ("plan", "new"),
     ("plan", "check"),
     ("plan", "show"),
+    ("plan", "search"),
     ("plan", "schema"),
     ("cache",),
     ("cache", "clear"),

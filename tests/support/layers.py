@@ -59,6 +59,7 @@ ROOMS = {
         "verification/judge",
         "verification/report",
         "verification",
+        "search",
         "cli",
         "__init__",
         "__main__",

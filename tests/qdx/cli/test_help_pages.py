@@ -13,6 +13,7 @@ from tests.support.layers import ROOT
 
 HEAVY = {
     *("", "export", "calibrate", "analyze", "run", "verify", "bench", "plan show", "doctor"),
+    "plan search",
     *("report", "report show", "report diff", "report index"),
 }
 """Examples that compute, or need what others have written."""

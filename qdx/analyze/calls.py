@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +26,13 @@ from qdx.source.schedule import rehearse
 from qdx.sweep.workers import Words, run_parts
 
 if TYPE_CHECKING:
+    from qdx.analyze.analysis import MeasuredCall
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.schema.settings import Calibration
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
 
-__all__ = ["Moment", "RecordedInputs", "Runs", "choose_moments", "runs_of"]
+__all__ = ["Moment", "RecordedInputs", "Runs", "choose_moments", "moments_of", "runs_of"]
 
 _MOST: Final = 32
 """Steps of a graph that are measured at most where nobody says how many."""
@@ -117,6 +118,19 @@ def choose_moments(
             sample = len(found) % samples
             found.append(Moment(where, sample, step, timestep, tuple(places), weight))
     return tuple(found)
+
+
+def moments_of(calls: Iterable[MeasuredCall]) -> tuple[Moment, ...]:
+    """Returns the moments that an analysis measured, from its calls."""
+    found: dict[tuple[str, int, int], Moment] = {}
+    for call in calls:
+        place = (call.where, call.sample, call.step)
+        known = found.get(place)
+        one = Moment(*place, call.timestep, (call.call,), call.weight)
+        if known is not None:
+            one = replace(one, calls=(*known.calls, call.call), weight=known.weight + call.weight)
+        found[place] = one
+    return tuple(found.values())
 
 
 def _chosen_steps(total: int, samples: int, count: int) -> dict[int, tuple[int, int]]:

@@ -27,11 +27,12 @@ from qdx.analyze.analysis import (
     Sampling,
 )
 from qdx.analyze.folder import digest_of_noise, mean_of, noise_file
+from qdx.analyze.stored_bytes import StoredBytes
 from qdx.analyze.whole import errors_of_outcome
+from qdx.backends.registry import get_backend
 from qdx.cache.facts import computing_versions, images_digest
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.plan.resolve.resolution import SiteResolution
-from qdx.exporter.plan.resolve.totals import weight_bytes
 from qdx.exporter.strict_json import dump_json
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from qdx.sweep.results import Outcome
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["Findings", "analysis_of"]
+__all__ = ["Findings", "analysis_of", "groups_of"]
 
 _STEPS: Final = "num_inference_steps"
 _BY_WORTH: Final = ("native", "decomposed", "stored", "float", "simulated", "refused")
@@ -74,7 +75,7 @@ def analysis_of(
     findings: Findings, survey: Survey, results: Mapping[str, Outcome]
 ) -> tuple[Analysis, NoiseByCall]:
     """The data of an analysis, and its numbers by call."""
-    groups, places = _groups(findings)
+    groups, places = groups_of(findings)
     calls, rows = _calls(findings, survey, results)
     arrays = _arrays(findings, survey, results, rows)
     arrays |= _errors(findings, survey, results)
@@ -109,13 +110,14 @@ def analysis_of(
     return analysis, arrays
 
 
-def _groups(findings: Findings) -> tuple[tuple[Group, ...], dict[tuple[str, int], int]]:
+def groups_of(findings: Findings) -> tuple[tuple[Group, ...], dict[tuple[str, int], int]]:
     """The groups, and the number of each by graph and place there."""
     by_id = {one.option.id: one for one in findings.offered}
     found: list[Group] = []
     places: dict[tuple[str, int], int] = {}
     for where, bound in findings.bound.items():
         floats = {one.key: one for one in findings.offered[0].floats[where]}
+        stored = _stored(findings, where)
         for place, one in enumerate(bound):
             places[where, place] = len(found)
             first = one.sites[0]
@@ -132,9 +134,12 @@ def _groups(findings: Findings) -> tuple[tuple[Group, ...], dict[tuple[str, int]
                     weight_elements=sum(own.values()),
                     macs=sum(site.macs for site in one.sites),
                     offers=(
-                        _offered(FLOAT_OPTION, [floats[site.key] for site in one.sites], ()),
+                        _offered(
+                            stored, FLOAT_OPTION, [floats[site.key] for site in one.sites], ()
+                        ),
                         *(
                             _offered(
+                                stored,
                                 option,
                                 [by_id[option].sites[where, s.key].resolution for s in one.sites],
                                 [by_id[option].sites[where, s.key].slower for s in one.sites],
@@ -147,18 +152,26 @@ def _groups(findings: Findings) -> tuple[tuple[Group, ...], dict[tuple[str, int]
     return tuple(found), places
 
 
+def _stored(findings: Findings, where: str) -> StoredBytes:
+    component, resolved = where.partition(".")[0], findings.planned.resolved
+    (own,) = (one for one in resolved.components if one.component == component)
+    backend = get_backend(findings.profile.runtime)
+    graph = findings.planned.graphs[where]
+    return StoredBytes(graph, resolved.float_types(component), own.computes, backend)
+
+
 def _offered(
-    option: int, resolutions: Sequence[SiteResolution], slower: Sequence[str | None]
+    stored: StoredBytes,
+    option: int,
+    resolutions: Sequence[SiteResolution],
+    slower: Sequence[str | None],
 ) -> Offered:
-    weights = {
-        one.site.weight: weight_bytes(one) for one in resolutions if one.site.weight is not None
-    }
     form: Support = max((one.form for one in resolutions), key=_BY_WORTH.index)
     reasons = list(dict.fromkeys(slower))
     return Offered(
         option=option,
         form=form,
-        bytes=sum(weights.values()),
+        bytes=stored.of(resolutions),
         macs_low=sum(
             one.site.macs for one in resolutions if one.segments and one.form in _CARRIED_OUT
         ),

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from qdx.analyze.calls import RecordedInputs, choose_moments, runs_of
+from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
 from qdx.analyze.groups import Bound, bound_sites
 from qdx.analyze.options import Offering, candidates, offerings
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
@@ -31,13 +31,14 @@ from qdx.exporter.capture.setup import check_setup
 from qdx.exporter.errors import TargetRefusal, UsageError, quoted
 from qdx.exporter.formats.memory import remembering
 from qdx.exporter.plan.schema.load import load_plan, parse_plan
+from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.progress import SILENT
 from qdx.exporter.text.words import memory
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import PlannedGraphs, plan_graphs
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.sweep.workers import available_cores, one_thread
-from qdx.targets.profile import load_target
+from qdx.targets.profile import TargetProfile, load_target
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from qdx.analyze.folder import NoiseByCall
     from qdx.cache.store import Store
     from qdx.exporter.capture.model import Model
-    from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
 
@@ -106,8 +106,8 @@ class Session:
 def open_session(
     model: Model,
     *,
-    target: str | Path,
-    plan: str | Path | None = None,
+    target: str | Path | TargetProfile,
+    plan: str | Path | Plan | None = None,
     call: dict[str, Any] | None = None,
     components: Sequence[str] | None = None,
     setup: Sequence[Mapping[str, Any]] = (),
@@ -119,16 +119,23 @@ def open_session(
     memory_bytes: int | None = None,
     cache: Store | None = None,
     fresh: bool = False,
+    source: TracedPipeline | None = None,
+    like: Analysis | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Session]:
-    """Makes an analysis ready; see `analyze` for the arguments and errors."""
-    profile = load_target(target)
-    base = parse_plan(_FLOATS, source="float") if plan is None else load_plan(plan)
-    asked = candidates(options)
-    folder = read_model(model, variant=variant).with_setup(check_setup(setup))
-    source = trace_pipeline(folder, call or {}, variant=variant, progress=progress, cache=cache)
-    for note in source.notes:
-        progress.say(note)
+    """Makes an analysis ready; see `analyze` for the arguments and errors.
+
+    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
+    instead of `options` and `calls`.
+    """
+    profile = target if isinstance(target, TargetProfile) else load_target(target)
+    base = _base(plan)
+    asked = candidates(options) if like is None else like.options[1:]
+    if source is None:
+        folder = read_model(model, variant=variant).with_setup(check_setup(setup))
+        source = trace_pipeline(folder, call or {}, variant=variant, progress=progress, cache=cache)
+        for note in source.notes:
+            progress.say(note)
     wheres = _wanted(source, components)
     given = profile
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
@@ -143,12 +150,10 @@ def open_session(
     facts = _facts(source)
     bound = {where: _bound(planned, offered, where) for where in wheres}
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
-    moments = tuple(
-        moment
-        for where in wheres
-        for moment in choose_moments(
-            runs.calls, where, samples=base.calibration.samples, count=calls
-        )
+    moments = (
+        _spread(runs.calls, wheres, base.calibration.samples, calls)
+        if like is None
+        else moments_of(like.calls)
     )
     count = workers or available_cores()
     kept = None if cache is None else Kept(cache, fresh=fresh)
@@ -176,6 +181,22 @@ def open_session(
         progress.say(_words(survey, offered, bound, recorded, count, limit * count))
         findings = Findings(source, given, planned, base, offered, bound, recorded, runs, prompts)
         yield Session(findings, prepared, survey, place, count, progress)
+
+
+def _base(plan: str | Path | Plan | None) -> Plan:
+    if plan is None:
+        return parse_plan(_FLOATS, source="float")
+    return plan if isinstance(plan, Plan) else load_plan(plan)
+
+
+def _spread(
+    made: Sequence[tuple[str, float | None]], wheres: Sequence[str], samples: int, count: int | None
+) -> tuple[Moment, ...]:
+    return tuple(
+        moment
+        for where in wheres
+        for moment in choose_moments(made, where, samples=samples, count=count)
+    )
 
 
 def _wanted(source: TracedPipeline, components: Sequence[str] | None) -> tuple[str, ...]:

@@ -28,9 +28,11 @@ DEFAULT_COMMAND_GROUP: Final = "Commands"
 
 OPTION_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Input": (
+        "--analysis",
         "--baseline",
         "--calib",
         "--call",
+        "--from",
         "--gates",
         "--lora",
         "--model",
@@ -63,14 +65,14 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "qdx export samples/shapes --target openvino --plan w8a8 --ranges out/ranges.safetensors -o out/w8a8",
     ),
     "analyze": (
-        f"qdx analyze samples/shapes --target openvino --options int4,int8 --calls 1 {_CALL} -o out/analysis",
+        f"qdx analyze samples/shapes --target openvino --plan w8a8 --options int4,int8 --calls 1 {_CALL} -o out/analysis",
     ),
     "plan": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan new": ("qdx plan new w8 -o out/plan.json",),
     "plan check": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan show": ("qdx plan show w8a8 --model samples/shapes --target onnxruntime",),
     "plan search": (
-        "qdx plan search samples/shapes --target openvino --analysis out/analysis --budget average_bits=4 -o out/found.json",
+        "qdx plan search samples/shapes --target openvino --analysis out/analysis --budget average_bits=6 --measurements 50 -o out/found.json",
     ),
     "plan schema": ("qdx plan schema > out/plan.schema.json",),
     "build": (

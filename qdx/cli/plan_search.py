@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Force, NoCache, Variant, open_cache
+from qdx.cli.options import AsJson, Force, NoCache, Variant, Workers, open_cache
 from qdx.cli.output import emit, say, table
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import StorageError, UsageError, quoted
@@ -81,6 +81,27 @@ def command(
             help="Weight of the noise of what the prompt adds, beside 1 for that of the prediction.",
         ),
     ] = 0.0,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--calib", metavar="FILE", help="The prompts that `qdx analyze` had, to measure with."
+        ),
+    ] = None,
+    predicted: Annotated[
+        bool,
+        typer.Option("--predicted", help="Decide by the analysis alone; measure no candidate."),
+    ] = False,
+    measurements: Annotated[
+        int | None,
+        typer.Option(
+            "--measurements",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Candidates measured for the refit, 2000 at most by default.",
+        ),
+    ] = None,
+    workers: Workers = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -99,10 +120,11 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
+    from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.search.budgets import Demand, read_budgets, read_goals
-    from qdx.search.job import read_roles
+    from qdx.search.job import Tools, read_roles
     from qdx.search.problem import COSTS
     from qdx.targets import load_target
 
@@ -126,6 +148,7 @@ def command(
     _check_output(output, force=force)
     check_model(model)
     profile, base = load_target(target), load_plan(start)
+    texts = None if prompts is None else read_prompts(prompts)
 
     from qdx.search.read import read_analysis
     from qdx.search.run import run
@@ -142,9 +165,13 @@ def command(
             prefer=prefer,
             guidance_weight=guidance,
             seed=seed,
+            measurements=measurements,
+            prompts=texts,
+            workers=workers,
             fix=roles,
             variant=variant,
             cache=open_cache(no_cache=no_cache),
+            tools=Tools() if predicted else None,
             progress=progress,
         )
     _write(found, output, report)

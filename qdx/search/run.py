@@ -12,6 +12,7 @@ from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.job import PlanFound, Tools, check_fits, find_plan, pipeline_of
+from qdx.search.measuring import check_prompts, measuring
 from qdx.search.read import ReadAnalysis
 from qdx.search.search import Settings
 from qdx.search.solve import Objective
@@ -36,10 +37,13 @@ def run(
     prefer: str = "bytes",
     guidance_weight: float = 0.0,
     seed: int = 0,
+    measurements: int | None = None,
+    prompts: Sequence[str] | None = None,
+    workers: int | None = None,
     fix: Sequence[str] = (),
     variant: str | None = None,
     cache: Store | None = None,
-    tools: Tools = Tools(),  # noqa: B008 - frozen
+    tools: Tools | None = None,
     progress: Progress = SILENT,
 ) -> PlanFound:
     """Finds a plan for a model.
@@ -54,10 +58,13 @@ def run(
         prefer: The cost that goals make least.
         guidance_weight: Weight of the noise of what the prompt adds, beside 1 for the prediction.
         seed: Of the controls.
+        measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
+        prompts: Those of the analysis, where candidates are measured.
+        workers: Parts measured at a time; None takes all cores.
         fix: Roles whose operations stay as the base has them.
         variant: Of the stored weights.
         cache: Where measurements are kept between runs; None keeps none.
-        tools: What measures.
+        tools: What measures; None measures candidates as the analysis measured single options.
         progress: Told of the steps.
 
     Raises:
@@ -67,13 +74,25 @@ def run(
     from qdx.source.pipeline import trace_pipeline
 
     analysis = read.analysis
+    if tools is None:
+        check_prompts(analysis, prompts)
     source = trace_pipeline(
         model, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
     )
     check_fits(analysis, source, profile, base)
     noises = {"prediction": 1.0, **({"guidance": guidance_weight} if guidance_weight else {})}
     settings = Settings(Objective(noises), prefer=prefer, seed=seed)
-    with _kept(cache, read.sha256, tools) as ready:
+    if measurements is not None:
+        settings = replace(settings, measurements=measurements)
+    with contextlib.ExitStack() as stack:
+        if tools is None:
+            tools = stack.enter_context(
+                measuring(
+                    analysis, read.folder, source, profile, base,
+                    prompts=prompts, workers=workers, cache=cache, progress=progress,
+                )
+            )  # fmt: skip
+        ready = stack.enter_context(_kept(cache, read.sha256, tools))
         return find_plan(
             analysis,
             pipeline_of(source, profile, base),

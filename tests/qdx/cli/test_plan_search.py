@@ -45,7 +45,7 @@ def analyzed(smallest, tmp_path_factory):
 
 
 def command(model, folder, *more, target="openvino"):
-    return ("plan", "search", model, "--target", target, "--analysis", folder, *more)
+    return ("plan", "search", model, "--target", target, "--analysis", folder, "--predicted", *more)
 
 
 def test_a_plan_is_found_written_and_resolved_again(qdx, smallest, analyzed, tmp_path):

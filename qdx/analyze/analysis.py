@@ -134,7 +134,8 @@ class Option(StrictModel):
         label: For tables, such as `int8 channel / int8 tensor`.
         weights: Scheme of weights, as a plan asks it; null leaves them float.
         inputs: Scheme of inputs likewise.
-        simulated: Whether no target was asked whether it can do that: what it would do to the numbers, no more.
+        simulated: Whether it was measured also where the target does not have it: what it would do to the numbers, no more.
+            The form of each offer says where.
     """
 
     id: Index

@@ -186,8 +186,8 @@ def problem_of(analysis: Analysis, *, options: Collection[int] | None = None) ->
 
     Args:
         analysis: Of the model on the target.
-        options: Those that may be chosen; None allows every one that the target was asked about, not what was simulated
-            alone. Float always remains.
+        options: Those that may be chosen; None allows every one that the target has, not what was simulated. Float
+            always remains.
 
     Raises:
         UsageError: An option is none of the analysis.
@@ -198,14 +198,16 @@ def problem_of(analysis: Analysis, *, options: Collection[int] | None = None) ->
             f"option {option}: the analysis has options 0 to {len(known) - 1}",
             hint="`qdx analyze` lists them",
         )
-    real = {option.id for option in analysis.options if not option.simulated}
-    allowed = {FLOAT_OPTION, *(real if options is None else options)}
+    allowed = None if options is None else {FLOAT_OPTION, *options}
     parts = tuple(_part(analysis, group, allowed) for group in analysis.groups)
     return Problem(parts, tuple(option.label for option in analysis.options), _fixed(analysis))
 
 
-def _part(analysis: Analysis, group: Group, allowed: Collection[int]) -> Part:
-    offers = [offer for offer in group.offers if offer.option in allowed]
+def _part(analysis: Analysis, group: Group, allowed: Collection[int] | None) -> Part:
+    if allowed is None:
+        offers = [offer for offer in group.offers if offer.form != "simulated"]
+    else:
+        offers = [offer for offer in group.offers if offer.option in allowed]
     measured = [offer for offer in offers if _noise(analysis, group, offer.option) is not None]
     choices = tuple(_choice(analysis, group, offer) for offer in measured)
     why = "" if len(choices) > 1 else _why_float(group, offers)

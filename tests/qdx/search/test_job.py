@@ -109,8 +109,18 @@ def test_a_plan_of_another_quantizer_is_no_beginning():
 
 def test_an_option_that_was_only_simulated_is_not_chosen():
     read = analysis()
-    options = tuple(o.model_copy(update={"simulated": o.id == 3}) for o in read.options)
-    read = read.model_copy(update={"options": options})
+    groups = tuple(
+        group.model_copy(
+            update={
+                "offers": tuple(
+                    one.model_copy(update={"form": "simulated"}) if one.option == 3 else one
+                    for one in group.offers
+                )
+            }
+        )
+        for group in read.groups
+    )
+    read = read.model_copy(update={"groups": groups})
 
     assert 3 not in {c.option for p in problem_of(read).parts for c in p.choices}
     assert 3 in {c.option for p in problem_of(read, options=(1, 3)).parts for c in p.choices}

@@ -66,6 +66,24 @@ def analyzed(tmp_path, plan_file):
     return run
 
 
+@pytest.fixture(scope="session")
+def analyzed_once(tiny_sd, plan_file, tmp_path_factory):
+    """Analyzes the small model with some options, once for all tests."""
+    known = {}
+
+    def run(*options):
+        if options not in known:
+            folder = tmp_path_factory.mktemp("analyzed") / "analysis"
+            analyze(
+                tiny_sd, output=folder, target="openvino", plan=plan_file, workers=1, calls=3,
+                options=list(options) or None,
+            )  # fmt: skip
+            known[options] = Analyzed(*read_analysis(folder), folder)
+        return known[options]
+
+    return run
+
+
 @pytest.fixture
 def altered(tiny_sd, tmp_path):
     """Copies the model with weights of its UNet changed."""

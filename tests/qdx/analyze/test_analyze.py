@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -36,6 +37,7 @@ def make_exact(weights):
     weight.copy_(drawn / 32)
 
 
+@pytest.mark.slow
 def test_a_planted_sensitive_layer_is_found_first(analyzed, altered, tiny_sd):
     before = analyzed(tiny_sd, "before", options=["int8"]).ranking("int8 channel")
     after = analyzed(altered(scale), "after", options=["int8"]).ranking("int8 channel")
@@ -44,6 +46,7 @@ def test_a_planted_sensitive_layer_is_found_first(analyzed, altered, tiny_sd):
     assert after[0] == f"{ATTENTION}.to_out.0"
 
 
+@pytest.mark.slow
 def test_a_planted_free_layer_is_found_last(analyzed, altered, tiny_sd):
     before = analyzed(tiny_sd, "before", options=["int4"])
     after = analyzed(altered(make_exact), "after", options=["int4"])
@@ -54,6 +57,7 @@ def test_a_planted_free_layer_is_found_last(analyzed, altered, tiny_sd):
     assert after.analysis.single[group, 1].prediction == 0
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_said(analyzed, tiny_sd):
     found = analyzed(tiny_sd)
     analysis = found.analysis
@@ -82,8 +86,18 @@ def test_what_is_measured_is_said(analyzed, tiny_sd):
                 assert offer.bytes < floats >= 4 * group.weight_elements
 
 
-def test_means_are_those_of_the_calls(analyzed, tiny_sd):
-    found = analyzed(tiny_sd, options=FEW)
+def test_what_is_measured_is_said_of_every_group_and_option(analyzed_once):
+    analysis = analyzed_once(*FEW).analysis
+
+    assert analysis.wheres == ("unet.forward",)
+    for group in analysis.groups:
+        assert group.options[0] == 0
+        for offer in group.offers[1:]:
+            assert analysis.single[group.id, offer.option].prediction > 0
+
+
+def test_means_are_those_of_the_calls(analyzed_once):
+    found = analyzed_once(*FEW)
     array = found.noise["single.unet.forward"]
     weights = [call.weight for call in found.analysis.calls]
 
@@ -98,8 +112,8 @@ def test_means_are_those_of_the_calls(analyzed, tiny_sd):
     assert found.analysis.cumulative["unet.forward", 2].prediction == pytest.approx(float(whole))
 
 
-def test_squared_errors_are_mean_noise(analyzed, tiny_sd):
-    found = analyzed(tiny_sd, options=FEW)
+def test_squared_errors_are_mean_noise(analyzed_once):
+    found = analyzed_once(*FEW)
     for name, measure in (("errors", "prediction"), ("guidance_errors", "guidance")):
         array = found.noise[f"{name}.unet.forward"]
         assert array[:, 0].isnan().all()
@@ -108,8 +122,8 @@ def test_squared_errors_are_mean_noise(analyzed, tiny_sd):
             assert squared == pytest.approx(getattr(row, measure), rel=1e-5)
 
 
-def test_four_bits_hurt_more_than_eight(analyzed, tiny_sd):
-    found = analyzed(tiny_sd, options=FEW).analysis
+def test_four_bits_hurt_more_than_eight(analyzed_once):
+    found = analyzed_once(*FEW).analysis
 
     eight, four = (found.cumulative["unet.forward", option].prediction for option in (1, 2))
     assert four > 50 * eight
@@ -118,6 +132,11 @@ def test_four_bits_hurt_more_than_eight(analyzed, tiny_sd):
     )
 
 
+def test_two_workers_find_the_same_bytes_as_one(analyzed, analyzed_once, tiny_sd):
+    assert analyzed(tiny_sd, options=FEW, workers=2).files == analyzed_once(*FEW).files
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given", [{"workers": 2}, {"workers": 3, "memory_bytes": 3}, {"memory_bytes": 1}]
 )
@@ -125,6 +144,7 @@ def test_neither_workers_nor_memory_change_a_bit(analyzed, tiny_sd, given):
     assert analyzed(tiny_sd, "one").files == analyzed(tiny_sd, "other", **given).files
 
 
+@pytest.mark.slow
 def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_bytes(
     analyzed, tiny_sd, tmp_path, monkeypatch
 ):
@@ -163,6 +183,7 @@ def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_bytes(
     assert len(done) == jobs
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_worker_that_is_killed_changes_nothing(analyzed, tiny_sd, tmp_path, monkeypatch):
     expected = analyzed(tiny_sd, "expected", options=FEW)
@@ -184,6 +205,7 @@ def test_a_worker_that_is_killed_changes_nothing(analyzed, tiny_sd, tmp_path, mo
     assert found.files == expected.files
 
 
+@pytest.mark.slow
 def test_a_plan_that_smooths_is_analyzed_smoothed(analyzed, tiny_sd, plan_file, tmp_path):
     plan = json.loads(plan_file.read_text()) | {"options": {"smoothing": {"alpha": 0.5}}}
     plan["rules"].append(
@@ -200,6 +222,7 @@ def test_a_plan_that_smooths_is_analyzed_smoothed(analyzed, tiny_sd, plan_file, 
     assert differing
 
 
+@pytest.mark.slow
 def test_components_are_chosen(analyzed, tiny_sd):
     found = analyzed(tiny_sd, options=["int8"], components=["vae", "text_encoder"]).analysis
 
@@ -223,11 +246,13 @@ def test_what_cannot_be_analyzed_is_refused(analyzed, tiny_sd, given, error, wor
         analyzed(tiny_sd, **given)
 
 
-def test_folders_are_not_replaced_by_mistake(analyzed, tiny_sd, tmp_path):
-    first = analyzed(tiny_sd, options=["int8"])
+def test_folders_are_not_replaced_by_mistake(analyzed, analyzed_once, tiny_sd, tmp_path):
+    first = analyzed_once(*FEW)
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "analysis.json").write_text("an older one")
     with pytest.raises(UsageError, match="exists"):
-        analyzed(tiny_sd, options=["int8"])
-    assert analyzed(tiny_sd, options=["int8"], force=True).files == first.files
+        analyzed(tiny_sd, options=FEW)
+    assert analyzed(tiny_sd, options=FEW, force=True).files == first.files
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
@@ -245,13 +270,14 @@ def test_folders_are_not_replaced_by_mistake(analyzed, tiny_sd, tmp_path):
         (lambda f: _edit(f, '"id": 1', '"id": 7'), "is not the place in the list"),
     ],
 )
-def test_a_damaged_analysis_is_refused(analyzed, tiny_sd, harm, words):
+def test_a_damaged_analysis_is_refused(analyzed_once, tmp_path, harm, words):
     from qdx.analyze.folder import read_analysis
 
-    found = analyzed(tiny_sd, options=["int8"])
-    harm(found.folder)
+    folder = tmp_path / "analysis"
+    shutil.copytree(analyzed_once(*FEW).folder, folder)
+    harm(folder)
     with pytest.raises(InvalidInput, match=words):
-        read_analysis(found.folder)
+        read_analysis(folder)
 
 
 def _edit(folder, old, new):

@@ -101,6 +101,7 @@ def test_what_was_measured_says_where_and_how(measured):
     assert table.machine.versions == backend.versions()
 
 
+@pytest.mark.slow  # two clocks are compared, which other programs disturb
 def test_times_of_operations_add_up_to_that_of_a_call(measured, graph):
     _, artifacts, backend, profile = measured
     assert isinstance(backend, TimesOperations)
@@ -116,6 +117,7 @@ def test_times_of_operations_add_up_to_that_of_a_call(measured, graph):
     assert 0.4 * least < sum(min(one.seconds) for one in operations) < 2 * least
 
 
+@pytest.mark.slow  # two clocks are compared, which other programs disturb
 def test_times_of_an_audit_are_those_of_runs_behind_the_first(measured, graph):
     _, artifacts, backend, profile = measured
     folder = artifacts[0].folder

@@ -56,6 +56,7 @@ WEIGHTS = [
     ("coreml", "palette4"),
     ("tensorrt", "channel"),
 ]
+QUICK = {("openvino", "channel"), ("coreml", "palette4")}
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,10 @@ def held_bytes(folder: Path) -> int:
     return sum(size for _, size in constants(folder))
 
 
-@pytest.mark.parametrize(("target", "scheme"), WEIGHTS)
+@pytest.mark.parametrize(
+    ("target", "scheme"),
+    [one if one in QUICK else pytest.param(*one, marks=pytest.mark.slow) for one in WEIGHTS],
+)
 def test_what_quantizing_weights_saves_is_what_the_files_are_smaller(
     source, tmp_path, target, scheme
 ):
@@ -180,6 +184,7 @@ def test_what_quantizing_weights_saves_is_what_the_files_are_smaller(
         assert difference == shared
 
 
+@pytest.mark.slow
 def test_the_files_of_onnx_runtime_hold_for_each_quantized_weight_what_is_said(model, tmp_path):
     folder, planned = exported(
         model, tmp_path, "onnxruntime",
@@ -203,6 +208,7 @@ def test_the_files_of_onnx_runtime_hold_for_each_quantized_weight_what_is_said(m
         assert sum(own.values()) == sum(one.size_bytes for one in said), (weight, own, said)
 
 
+@pytest.mark.slow
 def test_quantized_inputs_add_to_the_files_of_openvino_their_quantizers_alone(
     model, source, tmp_path
 ):
@@ -219,7 +225,9 @@ def test_quantized_inputs_add_to_the_files_of_openvino_their_quantizers_alone(
     assert 0 <= held_bytes(after) - held_bytes(before) <= quantizers * QUANTIZER_BYTES
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "target", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)]
+)
 def test_the_layout_tells_the_file_from_its_tensors(source, tmp_path, target):
     folder, _ = lowered(source, tmp_path, target, [], "float32")
     backend = get_backend(target)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from qdx.backends.contract import Backend, LoweredFiles
     from qdx.backends.lockstep import Lockstep
-    from qdx.exporter.plan.resolve.resolution import ResolvedPlan
+    from qdx.exporter.cost.weight_file import FileLayout, StoredTensor
+    from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.targets.profile import TargetProfile
 
@@ -37,7 +38,10 @@ __all__ = [
     "OpensInLockstep",
     "QuantizesArtifacts",
     "Saturates",
+    "StoresWeights",
     "SwitchesOptimizationsOff",
+    "TimedOperation",
+    "TimesOperations",
     "Tries",
     "lacks",
 ]
@@ -132,6 +136,76 @@ class SwitchesOptimizationsOff(Protocol):
 
         Raises:
             InvalidBundle: The folder is not one that `lower` wrote.
+        """
+
+
+@runtime_checkable
+class StoresWeights(Protocol):
+    """Knows to the byte what its files hold for an operation.
+
+    Attributes:
+        weight_file: What the file of weights puts around tensors.
+    """
+
+    weight_file: FileLayout
+
+    def stored_tensors(
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
+    ) -> tuple[StoredTensor, ...]:
+        """What files hold for a site's weight, and what quantizing it adds.
+
+        Args:
+            resolution: What becomes of the site.
+            bias_elements: Of its bias; 0 without. The bias itself is not counted: it is there in any case.
+            float32: Whether the operation stays in float32 in a component that is computed in sixteen bits.
+        """
+
+
+@dataclass(frozen=True)
+class TimedOperation:
+    """One operation of an opened artifact, as its runtime carried it out again and again.
+
+    Attributes:
+        name: The runtime's own name of it.
+        kind: The kernel.
+        sites: Keys of the sites that it computes; none for operations that no plan addresses.
+        seconds: Of each run, in the order of the runs.
+    """
+
+    name: str
+    kind: str
+    sites: tuple[str, ...]
+    seconds: tuple[float, ...]
+
+
+@runtime_checkable
+class TimesOperations(Protocol):
+    """Tells the time of each operation of a run, by its runtime's own clock."""
+
+    def time_operations(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        runs: int,
+        threads: int | None = None,
+    ) -> tuple[TimedOperation, ...]:
+        """Runs a folder that `lower` wrote.
+
+        Args:
+            folder: Holds the runtime's files.
+            options: The runtime's own option names.
+            inputs: Of the call, named and typed as the artifact's.
+            runs: That count, behind some in which the runtime lays out its weights.
+            threads: Processor threads, the runtime's default where None.
+
+        Returns:
+            Every operation that is carried out, in order, each with as many times as there are runs.
+
+        Raises:
+            InvalidBundle: The runtime cannot read the files.
+            UsageError: The inputs are not the artifact's.
         """
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
+from qdx.exporter.cost.weight_file import FileLayout
 
 if TYPE_CHECKING:
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.cost.weight_file import StoredTensor
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
-    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
+    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan, SiteResolution
     from qdx.exporter.transforms.placement import Placement
     from qdx.targets.profile import TargetProfile
 
@@ -25,6 +27,9 @@ class CoreMlBackend:
     """Lowers to ML program packages; see `qdx.backends.contract.Backend`."""
 
     name = "coreml"
+    weight_file = FileLayout(
+        header_bytes=64, entry_bytes=64, multiple_bytes=64, outside_elements=10
+    )
 
     def place(
         self,
@@ -45,6 +50,15 @@ class CoreMlBackend:
         from qdx.backends.coreml.lower.lower import lower
 
         return lower(graph, float_types, profile, folder)
+
+    def stored_tensors(
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
+    ) -> tuple[StoredTensor, ...]:
+        """The parts of the weight, each an entry of `weight.bin`."""
+        from qdx.backends.stored_weights import part_sizes, stored_tensors
+
+        del bias_elements
+        return stored_tensors(resolution, part_sizes(resolution, float32=float32))
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

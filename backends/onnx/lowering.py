@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from qdx.backends.onnx.external_data import EXTERNAL_DATA
 from qdx.backends.onnx.interface import apply_interface
 from qdx.backends.onnx.naming import name_constants, name_nodes, order_initializers, strip_metadata
 from qdx.backends.onnx.origin import settle_origins
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
 
-_INLINE_BYTES = 256
-_PAGE_BYTES = 4096
-_ALIGNED_BYTES = 16 * 1024
 _IR_VERSION = {21: 10, 22: 10, 23: 11, 24: 12}
 """IR version that came with each operator set; older readers refuse a newer one."""
 
@@ -92,9 +90,9 @@ def write_model(model: ir.Model, path: Path, *, external_data: str) -> None:
             model,
             path,
             external_data=external_data,
-            size_threshold_bytes=_INLINE_BYTES,
-            alignment=_PAGE_BYTES,
-            align_threshold=_ALIGNED_BYTES,
+            size_threshold_bytes=EXTERNAL_DATA.outside_bytes,
+            alignment=EXTERNAL_DATA.page_bytes,
+            align_threshold=EXTERNAL_DATA.large_bytes,
         )
     except Exception as error:  # serialization wraps what a weight's reader raises
         chain = tuple(_causes(error))

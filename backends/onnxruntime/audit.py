@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from qdx.backends.capabilities import TimedOperation
 from qdx.backends.contract import KernelExecution
 from qdx.backends.onnx.session import OnnxRuntimeRunner
 from qdx.backends.onnx.site_tables import read_tables
@@ -23,10 +24,12 @@ from qdx.backends.repeats import repeats
 from qdx.exporter.errors import InvalidBundle, first_line, quoted
 from qdx.exporter.graph.ir.graph import TensorSpec
 
-__all__ = ["audit"]
+__all__ = ["audit", "time_operations"]
 
 _SIZES: Final = (16, 64, 8, 4)
 """Sizes to try for dynamic dimensions."""
+_WARM_UP: Final = 2
+"""Runs that do not count."""
 _EVENT: Final = "_kernel_time"
 _SECONDS: Final = 1e-6
 """In the profile's unit of time."""
@@ -87,30 +90,56 @@ def audit(
     Raises:
         InvalidBundle: ONNX Runtime cannot open or run the model, or it has no table of sites.
     """
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    first: dict[tuple[str, str], dict[str, Any]] = {}
-    for event in _events(model, options, threads):
-        arguments = event["args"]
-        key = (str(event["name"]).removesuffix(_EVENT), str(arguments["op_name"]))
-        found[key].append(float(event["dur"]))
-        first.setdefault(key, arguments)
+
+    def run(runner: OnnxRuntimeRunner) -> None:
+        inputs, first_s = _accepted(runner, model)
+        for _ in range(repeats(first_s)):
+            runner(inputs)
+
+    found, first = _durations(_events(model, options, threads, run))
     sites = _Sites(model)
     times = {key: statistics.median(durations) for key, durations in found.items()}
     total = sum(times.values()) or 1.0
     executions = []
     for (name, kind), duration in times.items():
-        computes = kind in _INTEGER_KERNELS or kind in _FLOAT_KERNELS
         executions.append(
             KernelExecution(
                 name,
                 kind,
                 _precision(kind, first[name, kind], options),
-                sites.of(name) if computes else (),
+                sites.of(name) if _computes(kind) else (),
                 duration / total,
                 duration * _SECONDS,
             )
         )
     return tuple(executions)
+
+
+def time_operations(
+    model: Path,
+    options: Mapping[str, str],
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    runs: int,
+    threads: int | None = None,
+) -> tuple[TimedOperation, ...]:
+    """The time of every kernel; see `qdx.backends.capabilities.TimesOperations`."""
+
+    def run(runner: OnnxRuntimeRunner) -> None:
+        for _ in range(_WARM_UP + runs):
+            runner(inputs)
+
+    found, _ = _durations(_events(model, options, threads, run))
+    sites = _Sites(model)
+    return tuple(
+        TimedOperation(
+            name,
+            kind,
+            sites.of(name) if _computes(kind) else (),
+            tuple(duration * _SECONDS for duration in durations[-runs:]),
+        )
+        for (name, kind), durations in found.items()
+    )
 
 
 class _Sites:
@@ -145,13 +174,37 @@ def _precision(kind: str, arguments: Mapping[str, Any], options: Mapping[str, st
     return _PRECISIONS.get(found, found)
 
 
-def _events(model: Path, options: Mapping[str, str], threads: int | None) -> list[dict[str, Any]]:
-    """The profile's events of kernels, in order."""
+_Durations = dict[tuple[str, str], list[float]]
+
+
+def _durations(
+    events: Iterable[Mapping[str, Any]],
+) -> tuple[_Durations, dict[tuple[str, str], Mapping[str, Any]]]:
+    """By name and kind: the time of each run, and the arguments of the first."""
+    found: _Durations = defaultdict(list)
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for event in events:
+        arguments = event["args"]
+        key = (str(event["name"]).removesuffix(_EVENT), str(arguments["op_name"]))
+        found[key].append(float(event["dur"]))
+        first.setdefault(key, arguments)
+    return found, first
+
+
+def _computes(kind: str) -> bool:
+    return kind in _INTEGER_KERNELS or kind in _FLOAT_KERNELS
+
+
+def _events(
+    model: Path,
+    options: Mapping[str, str],
+    threads: int | None,
+    run: Callable[[OnnxRuntimeRunner], None],
+) -> list[dict[str, Any]]:
+    """The profile's events of kernels, in order, of the runs that `run` makes."""
     with tempfile.TemporaryDirectory() as folder:
         runner = OnnxRuntimeRunner(model, options, threads=threads, profile_in=Path(folder))
-        inputs, first_s = _accepted(runner, model)
-        for _ in range(repeats(first_s)):
-            runner(inputs)
+        run(runner)
         events = from_json(runner.end_profile().read_bytes())  # the runtime's own list
     return [
         event

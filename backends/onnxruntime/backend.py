@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qdx.backends.contract import Proof
+from qdx.backends.onnx.external_data import EXTERNAL_DATA
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qdx.backends.capabilities import TimedOperation
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.cost.weight_file import StoredTensor
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
-    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
+    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan, SiteResolution
     from qdx.exporter.transforms.placement import Placement
     from qdx.targets.profile import TargetProfile
 
@@ -28,6 +33,7 @@ class OnnxRuntimeBackend:
     """Lowers to ONNX with external data and runs on the CPU provider; see `qdx.backends.contract.Backend`."""
 
     name = "onnxruntime"
+    weight_file = EXTERNAL_DATA
 
     def place(
         self,
@@ -50,6 +56,16 @@ class OnnxRuntimeBackend:
         del profile
         # Whatever they are stored in, floats are computed in float32.
         return lower(graph, float_types.storage, folder)
+
+    def stored_tensors(
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
+    ) -> tuple[StoredTensor, ...]:
+        """The parts of the weight, and what its 8-bit kernels want beside."""
+        from qdx.backends.onnxruntime.stored_parts import part_sizes_beside
+        from qdx.backends.stored_weights import stored_tensors
+
+        del float32  # everything is computed in it
+        return stored_tensors(resolution, part_sizes_beside(resolution, bias_elements))
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
@@ -77,6 +93,20 @@ class OnnxRuntimeBackend:
         from qdx.backends.onnxruntime.audit import audit
 
         return audit(folder / "model.onnx", options, threads=threads)
+
+    def time_operations(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        runs: int,
+        threads: int | None = None,
+    ) -> tuple[TimedOperation, ...]:
+        """Kernels and times from the runtime's own profile of `model.onnx`, run by run."""
+        from qdx.backends.onnxruntime.audit import time_operations
+
+        return time_operations(folder / "model.onnx", options, inputs, runs=runs, threads=threads)
 
     def open_lockstep(
         self,

@@ -10,21 +10,33 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from qdx.backends.capabilities import TimedOperation
 from qdx.backends.contract import KernelExecution
 from qdx.backends.openvino.package import core
 from qdx.backends.openvino.site_tables import read_tables
 from qdx.backends.repeats import repeats
 from qdx.backends.site_table import SiteTable
-from qdx.exporter.errors import InvalidBundle, quoted
+from qdx.exporter.errors import InternalError, InvalidBundle, quoted
 
-__all__ = ["audit"]
+__all__ = ["audit", "time_operations"]
 
 _NOT_EXECUTED: Final = frozenset({"Const", "Input", "Output", "Parameter", "Result"})
+_WARM_UP: Final = 3
+"""Runs that do not count: the first lay out weights for their kernels."""
+_MEAN_OF: Final = 4
+"""Runs that make one sample of the times."""
+_SAMPLES: Final = 4
+"""Samples of one compiled model."""
+_HALF_UNIT_S: Final = 0.5e-6
+"""What is missing on the average where times are cut to whole microseconds."""
 _EIGHT_BITS: Final = frozenset({"i8", "u8"})
 _INTEGER_KERNEL: Final = re.compile(r"_[iI]8$")
 _DTYPES: Final = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i64": "int64"}
@@ -50,24 +62,110 @@ def audit(
     Raises:
         InvalidBundle: OpenVINO cannot read or compile the model, or it has no tables of sites.
     """
+    read, compiled = _compiled(model, options, threads)
+    tables = read_tables(read, source=model.name)
+    times = {} if read.is_dynamic() else _times(compiled)
+    total = sum(times.values())
+    found: list[KernelExecution] = []
+    for node in _executed(compiled):
+        name = node.get_friendly_name()
+        time_s = times.get(name, 0.0) if total else None
+        found.extend(_executions(node, name, tables, time_s, total))
+    return tuple(found)
+
+
+def time_operations(
+    model: Path,
+    options: Mapping[str, str],
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    runs: int,
+    threads: int | None = None,
+) -> tuple[TimedOperation, ...]:
+    """The time of every kernel; see `qdx.backends.capabilities.TimesOperations`."""
+    found: list[TimedOperation] = []
+    while not found or len(found[0].seconds) < runs:
+        read, compiled = _compiled(model, options, threads, shapes=inputs)
+        tables = read_tables(read, source=model.name)
+        arrays = [inputs[port.get_any_name()] for port in compiled.inputs]
+        count = min(_SAMPLES, runs - (len(found[0].seconds) if found else 0))
+        samples = _samples(compiled, arrays, count)
+        # Names that OpenVINO counts up differ when it compiles again; what it does, and in which order, does not.
+        nodes = _executed(compiled)
+        if found and len(nodes) != len(found):
+            raise InternalError(f"`{model.name}`: OpenVINO compiles it now so and now otherwise")
+        found = [
+            _and_samples(found[place] if found else None, node, tables, samples)
+            for place, node in enumerate(nodes)
+        ]
+    return tuple(found)
+
+
+def _and_samples(
+    known: TimedOperation | None,
+    node: Any,
+    tables: tuple[SiteTable, SiteTable],
+    samples: Sequence[Mapping[str, float]],
+) -> TimedOperation:
+    """An operation with the samples of one more compiled model, in which it is called as the node is."""
+    name = node.get_friendly_name()
+    seconds = tuple(one.get(name, 0.0) for one in samples)
+    if known is not None:
+        return replace(known, seconds=known.seconds + seconds)
+    return TimedOperation(name, _told(node, "primitiveType"), _sites(node, name, *tables), seconds)
+
+
+def _samples(compiled: Any, arrays: Sequence[NDArray[Any]], count: int) -> list[dict[str, float]]:
+    """Seconds of each operation by name, means over a few runs each.
+
+    What the runtime reports is a mean over all runs since it compiled the model, the first ones with their laying out of
+    weights among them, in whole microseconds. So sums are subtracted, over few enough runs for what rounding leaves.
+    """
+    request = compiled.create_infer_request()
+
+    def run(times: int) -> dict[str, float]:
+        means = [_run(request, arrays) for _ in range(times)][-1]
+        return {name: mean + _HALF_UNIT_S for name, mean in means.items()}
+
+    total, before = _WARM_UP, run(_WARM_UP)
+    found = []
+    for _ in range(count):
+        means = run(_MEAN_OF)
+        after = total + _MEAN_OF
+        found.append(
+            {
+                name: max(0.0, (after * mean - total * before[name]) / _MEAN_OF)
+                for name, mean in means.items()
+                if mean > _HALF_UNIT_S
+            }
+        )
+        total, before = after, means
+    return found
+
+
+def _compiled(
+    model: Path,
+    options: Mapping[str, str],
+    threads: int | None,
+    shapes: Mapping[str, NDArray[Any]] | None = None,
+) -> tuple[Any, Any]:
+    """The model as it was read, and compiled with counters; for the shapes of a call where its own are open."""
     settings: dict[str, Any] = {**options, "PERF_COUNT": "YES"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         read = core().read_model(model)
-        compiled = core().compile_model(read, "CPU", settings)
+        if shapes is not None and read.is_dynamic():
+            read.reshape({port: list(shapes[port.get_any_name()].shape) for port in read.inputs})
+        return read, core().compile_model(read, "CPU", settings)
     except RuntimeError as error:
         raise InvalidBundle(f"{quoted(model.name)}: OpenVINO cannot open it: {error}") from error
-    tables = read_tables(read, source=model.name)
-    times = {} if read.is_dynamic() else _times(compiled)
-    total = sum(times.values())
-    found: list[KernelExecution] = []
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        name = node.get_friendly_name()
-        if _told(node, "layerType") not in _NOT_EXECUTED:
-            time_s = times.get(name, 0.0) if total else None
-            found.extend(_executions(node, name, tables, time_s, total))
-    return tuple(found)
+
+
+def _executed(compiled: Any) -> list[Any]:
+    """The operations that are carried out, in order."""
+    nodes = compiled.get_runtime_model().get_ordered_ops()
+    return [node for node in nodes if _told(node, "layerType") not in _NOT_EXECUTED]
 
 
 def _executions(
@@ -124,17 +222,21 @@ def _times(compiled: Any) -> dict[str, float]:
         np.zeros(tuple(port.get_shape()), dtype=port.get_element_type().to_dtype())
         for port in compiled.inputs
     ]
-
-    def run() -> dict[str, float]:
-        request.infer(inputs)
-        return {row.node_name: row.real_time.total_seconds() for row in request.profiling_info}
-
     start = time.perf_counter()
-    found = [run()]
-    found += [run() for _ in range(repeats(time.perf_counter() - start))]
-    return {
-        name: min(one.get(name, seconds) for one in found) for name, seconds in found[0].items()
-    }
+    means = [_run(request, inputs)]
+    means += [_run(request, inputs) for _ in range(repeats(time.perf_counter() - start))]
+    # What is reported is a mean over all runs; the first one lays out weights, too.
+    runs = [
+        {name: (n + 1) * mean - n * before.get(name, mean) for name, mean in after.items()}
+        for n, (before, after) in enumerate(pairwise(means), 1)
+    ] or means
+    return {name: max(0.0, min(one.get(name, t) for one in runs)) for name, t in runs[0].items()}
+
+
+def _run(request: Any, inputs: Sequence[NDArray[Any]]) -> dict[str, float]:
+    """Runs once; seconds of each operation by name."""
+    request.infer(list(inputs))
+    return {row.node_name: row.real_time.total_seconds() for row in request.profiling_info}
 
 
 def _told(node: Any, key: str) -> str:

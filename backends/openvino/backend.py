@@ -6,22 +6,26 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qdx.backends.contract import Proof
 from qdx.backends.openvino.tokenizers import PACKAGE as TOKENIZERS_PACKAGE
 from qdx.backends.openvino.tokenizers import add_tokenizers
+from qdx.exporter.cost.weight_file import FileLayout
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+    from qdx.backends.capabilities import TimedOperation
     from qdx.backends.contract import KernelExecution, LoweredFiles, Runner
     from qdx.backends.lockstep import Lockstep
     from qdx.backends.openvino.nncf.quantizer import NncfQuantizer
     from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.cost.weight_file import StoredTensor
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
-    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan
+    from qdx.exporter.plan.resolve.resolution import FloatTypes, ResolvedPlan, SiteResolution
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.transforms.placement import Placement
     from qdx.targets.profile import TargetProfile
@@ -33,6 +37,7 @@ class OpenVinoBackend:
     name = "openvino"
     compiled_ratio = 3.0
     """Measured: Stable Diffusion 1.5 and XL."""
+    weight_file = FileLayout()
 
     def place(
         self,
@@ -62,6 +67,15 @@ class OpenVinoBackend:
         """Adds `openvino_tokenizer.xml` and `.bin`, which OpenVINO GenAI reads, to each tokenizer."""
         return add_tokenizers(tokenizers, bundle)
 
+    def stored_tensors(
+        self, resolution: SiteResolution, *, bias_elements: int, float32: bool
+    ) -> tuple[StoredTensor, ...]:
+        """The parts of the weight, one behind the other."""
+        from qdx.backends.stored_weights import part_sizes, stored_tensors
+
+        del bias_elements, float32
+        return stored_tensors(resolution, part_sizes(resolution))
+
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None
     ) -> Runner:
@@ -86,6 +100,22 @@ class OpenVinoBackend:
         from qdx.backends.openvino.audit import audit
 
         return audit(folder / "openvino_model.xml", options, threads=threads)
+
+    def time_operations(
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        runs: int,
+        threads: int | None = None,
+    ) -> tuple[TimedOperation, ...]:
+        """Kernels of the compiled model and their times, run by run."""
+        from qdx.backends.openvino.audit import time_operations
+
+        return time_operations(
+            folder / "openvino_model.xml", options, inputs, runs=runs, threads=threads
+        )
 
     def open_lockstep(
         self,

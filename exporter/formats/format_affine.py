@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from math import ceil
+from math import ceil, prod
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.dtypes import bits
 from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.formats.weight_format import (
+    PartSize,
     SchemeFault,
     StoredShape,
     WeightFormat,
@@ -31,9 +32,12 @@ _ZERO_POINT: Final = ".zero_point"
 
 
 class Affine(WeightFormat):
-    """(q - zero point) * scale; see `affine`."""
+    """(q - zero point) * scale; see `affine`.
 
-    dtypes = ("int8", "uint8", "int4", "uint4", _FLOAT8)
+    No target stores integers of two, three, five or six bits: they tell what such weights would do.
+    """
+
+    dtypes = ("int8", "uint8", "int4", "uint4", "int6", "int5", "int3", "int2", _FLOAT8)
 
     def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""
@@ -56,9 +60,18 @@ class Affine(WeightFormat):
 
     def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
         """See `WeightFormat`."""
-        width, scales = bits(stored.dtype), scale_count(scheme, stored.shape)
-        zero_points = 0 if scheme.symmetric else ceil(scales * width / 8)
-        return stored.value_bytes(width) + scales * bits(stored.scale_dtype) // 8 + zero_points
+        return sum(part.size_bytes for part in self.part_sizes(scheme, stored).values())
+
+    def part_sizes(self, scheme: Scheme, stored: StoredShape) -> Mapping[str, PartSize]:
+        """See `WeightFormat`."""
+        width, scales = bits(stored.dtype), scale_count(scheme, stored)
+        found = {
+            "": PartSize(prod(stored.shape), stored.value_bytes(width)),
+            ".scale": PartSize(scales, scales * bits(stored.scale_dtype) // 8),
+        }
+        if _has_zero_points(scheme.dtype, symmetric=scheme.symmetric):
+            found[_ZERO_POINT] = PartSize(scales, ceil(scales * width / 8))
+        return found
 
     def check(self, quantization: WeightQuantization) -> None:
         """See `WeightFormat`."""
@@ -74,7 +87,7 @@ class Affine(WeightFormat):
         from qdx.exporter.formats.affine import derived_weights
 
         parts = derived_weights(weight, quantization)
-        if quantization.symmetric and not quantization.dtype.startswith("u"):
+        if not _has_zero_points(quantization.dtype, symmetric=quantization.symmetric):
             del parts[_ZERO_POINT]
         return parts
 
@@ -95,6 +108,11 @@ class Affine(WeightFormat):
         from qdx.exporter.formats.affine import quantize_weight
 
         return quantize_weight(weight, quantization, rounding=rounding).dequantized()
+
+
+def _has_zero_points(dtype: str, *, symmetric: bool) -> bool:
+    """Whether zero points are stored: of signed types they are zero where a scheme is symmetric."""
+    return not symmetric or dtype.startswith("u")
 
 
 def palette_keys(scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:

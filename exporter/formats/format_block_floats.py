@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 from qdx.exporter.dtypes import bits, number_type
 from qdx.exporter.formats.format_affine import palette_keys
 from qdx.exporter.formats.weight_format import (
+    PartSize,
     SchemeFault,
     StoredShape,
     WeightFormat,
@@ -51,8 +53,15 @@ class BlockFloats(WeightFormat):
 
     def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
         """See `WeightFormat`: a byte for the scale of each block, and NVFP4 has four for that of the tensor."""
-        whole = 4 if scheme.dtype == "nvfp4" else 0
-        return stored.value_bytes(bits(stored.dtype)) + scale_count(scheme, stored.shape) + whole
+        return sum(part.size_bytes for part in self.part_sizes(scheme, stored).values())
+
+    def part_sizes(self, scheme: Scheme, stored: StoredShape) -> Mapping[str, PartSize]:
+        """See `WeightFormat`."""
+        blocks = scale_count(scheme, stored)
+        values = PartSize(prod(stored.shape), stored.value_bytes(bits(stored.dtype)))
+        if scheme.dtype == "mxfp8":
+            return {"": values, ".exponent": PartSize(blocks, blocks)}
+        return {"": values, ".block_scale": PartSize(blocks, blocks), ".scale": PartSize(1, 4)}
 
     def check(self, quantization: WeightQuantization) -> None:
         """See `WeightFormat`."""

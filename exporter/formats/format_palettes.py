@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.dtypes import PALETTES, bits
-from qdx.exporter.formats.weight_format import SchemeFault, StoredShape, WeightFormat
+from qdx.exporter.formats.weight_format import PartSize, SchemeFault, StoredShape, WeightFormat
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +54,20 @@ class Palettes(WeightFormat):
 
     def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
         """See `WeightFormat`: 2 ** bits values for each table, and where these are int8, a scale."""
+        return sum(part.size_bytes for part in self.part_sizes(scheme, stored).values())
+
+    def part_sizes(self, scheme: Scheme, stored: StoredShape) -> Mapping[str, PartSize]:
+        """See `WeightFormat`."""
         tables = stored.shape[stored.output_axis] // scheme.group if scheme.group else 1
         values = scheme.lut_dtype or "float16"  # before resolving, where it is open
-        scale = bits(stored.scale_dtype) // 8 if values == "int8" else 0
-        table = (1 << bits(scheme.dtype)) * bits(values) // 8 + scale
-        return stored.value_bytes(bits(stored.dtype)) + tables * table
+        entries = tables * (1 << bits(scheme.dtype))
+        found = {
+            "": PartSize(prod(stored.shape), stored.value_bytes(bits(stored.dtype))),
+            ".table": PartSize(entries, entries * bits(values) // 8),
+        }
+        if values == "int8":
+            found[".scale"] = PartSize(tables, tables * bits(stored.scale_dtype) // 8)
+        return found
 
     def check(self, quantization: WeightQuantization) -> None:
         """See `WeightFormat`."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Insert = Callable[[Any, list[Any]], Node]
 
-__all__ = ["SchemeFault", "StoredShape", "WeightFormat", "scale_count"]
+__all__ = ["PartSize", "SchemeFault", "StoredShape", "WeightFormat", "scale_count"]
 
 
 class SchemeFault(NamedTuple):
@@ -54,6 +54,18 @@ class StoredShape:
     def value_bytes(self, width: int) -> int:
         """Bytes of the values, of so many bits each."""
         return ceil(prod(self.shape) * width / 8)
+
+
+class PartSize(NamedTuple):
+    """How large one stored part of a weight is.
+
+    Attributes:
+        elements: Numbers in it.
+        size_bytes: Their bytes, without what a file puts around them.
+    """
+
+    elements: int
+    size_bytes: int
 
 
 class WeightFormat(ABC):
@@ -99,6 +111,11 @@ class WeightFormat(ABC):
     def size_bytes(self, scheme: Scheme, stored: StoredShape) -> int:
         """Bytes of a weight in an artifact, with scales, zero points and tables."""
 
+    def part_sizes(self, scheme: Scheme, stored: StoredShape) -> Mapping[str, PartSize]:
+        """What an artifact stores of a weight, by the suffixes of `derive`; together `size_bytes`."""
+        elements = prod(stored.shape)
+        return {"": PartSize(elements, self.size_bytes(scheme, stored))}
+
     @abstractmethod
     def check(self, quantization: WeightQuantization) -> None:
         """Refuses a quantizer out of a bundle that no export writes; sizes fit the granularity already.
@@ -141,11 +158,12 @@ class WeightFormat(ABC):
         """
 
 
-def scale_count(scheme: Scheme, shape: tuple[int, ...]) -> int:
-    """How many scales a weight of a shape has: one, one for each channel, or one for each block."""
+def scale_count(scheme: Scheme, stored: StoredShape) -> int:
+    """How many scales a weight has: one, one for each output channel, or one for each block along the other dimension."""
+    shape, axis = stored.shape, stored.output_axis
     if scheme.granularity == "tensor" or not shape:
         return 1
     if scheme.granularity == "channel":
-        return shape[0]
-    reduced = shape[1] if len(shape) > 1 else 1
-    return shape[0] * ceil(reduced / (scheme.block or 1)) * prod(shape[2:])
+        return shape[axis]
+    reduced = shape[1 - axis] if len(shape) > 1 else 1
+    return prod(shape) // reduced * ceil(reduced / (scheme.block or 1))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qdx.exporter.transforms.placement import SitePlacement
     from qdx.exporter.transforms.recipe import Recipe
 
-__all__ = ["Pair", "Walk"]
+__all__ = ["Pair", "Reader", "Walk", "evaluated"]
 
 _QDX: Final = torch.ops.qdx
 _ATEN: Final = torch.ops.aten
@@ -42,6 +42,35 @@ class Pair:
         self.key_of = {site.node: key for key, site in self.sites.items()}
         self.results = {p.key: self._result(p) for p in recipe.placement.sites}
         self.stands_for = {node.name: self.sites[key].node for key, node in self.results.items()}
+        self._reads = Reader(quantized)
+
+    def site_result(self, key: str, values: Mapping[str, Any]) -> torch.Tensor:
+        """A site's result as the quantized graph computes it from values of the float graph.
+
+        Args:
+            key: The site.
+            values: By name of the float graph's nodes: its inputs, and all that the site reads.
+        """
+        made: dict[str, Any] = {}
+
+        def value(node: Node) -> Any:
+            if node.name in made:
+                return made[node.name]
+            stands_for = self.stands_for.get(node.name)
+            if node is not goal and stands_for is not None:
+                return values[stands_for]
+            if node.op == "placeholder":
+                return values[node.name] if node.name in values else self._reads(node)
+            inside = self.key_of.get(node.name) == key
+            if node.name in self.nodes and not inside and node.name in values:
+                return values[node.name]
+            made[node.name] = evaluated(node, value)
+            return made[node.name]
+
+        goal = self.results[key]
+        found = value(goal)
+        assert isinstance(found, torch.Tensor)
+        return found
 
     def _result(self, placed: SitePlacement) -> Node:
         """The quantized graph's node of a site's result, behind what scales it back and adds its bias."""
@@ -85,8 +114,7 @@ class Walk:
             for name, placeholder in pair.base.placeholders.items()
         }
         self._inputs = frozenset(self._values)
-        self._base_reads = _Reader(pair.base)
-        self._quantized_reads = _Reader(pair.quantized)
+        self._base_reads = Reader(pair.base)
         self._left = {node.name: len(node.users) for node in pair.nodes.values()}
 
     def step(self, node: Node) -> Any:
@@ -97,7 +125,7 @@ class Walk:
         if key is not None and key in self._chosen:
             value = self.as_quantized(key)
         else:
-            value = _evaluated(node, self._value)
+            value = evaluated(node, self._value)
         self._values[node.name] = value
         return value
 
@@ -110,28 +138,7 @@ class Walk:
 
     def as_quantized(self, key: str) -> torch.Tensor:
         """A site's result as the quantized graph computes it from this run's values."""
-        made: dict[str, Any] = {}
-
-        def value(node: Node) -> Any:
-            if node.name in made:
-                return made[node.name]
-            stands_for = self._pair.stands_for.get(node.name)
-            site = self._pair.key_of.get(node.name)
-            if node is not goal and stands_for is not None:
-                return self._values[stands_for]
-            if node.op == "placeholder":
-                if node.name in self._inputs:
-                    return self._values[node.name]
-                return self._quantized_reads(node)
-            if node.name in self._pair.nodes and site != key and node.name in self._values:
-                return self._values[node.name]
-            made[node.name] = _evaluated(node, value)
-            return made[node.name]
-
-        goal = self._pair.results[key]
-        found = value(goal)
-        assert isinstance(found, torch.Tensor)
-        return found
+        return self._pair.site_result(key, self._values)
 
     def finish(self) -> dict[str, torch.Tensor]:
         """The outputs by name, when every node has been computed."""
@@ -158,7 +165,7 @@ class Walk:
         return self._base_reads(node)
 
 
-class _Reader:
+class Reader:
     """Real values of a graph's parameters, buffers and constants, read when asked for."""
 
     def __init__(self, graph: Graph) -> None:
@@ -167,12 +174,14 @@ class _Reader:
         self._weights = graph.weights
 
     def __call__(self, node: Node) -> torch.Tensor:
+        """The value of a placeholder."""
         if node.name in self._parameters:
             return self._weights[self._parameters[node.name]].read()
         return self._buffers[node.name]
 
 
-def _evaluated(node: Node, value: Callable[[Node], Any]) -> Any:
+def evaluated(node: Node, value: Callable[[Node], Any]) -> Any:
+    """What a node computes from the values of those that it reads."""
     if node.op != "call_function" or not callable(node.target):
         raise InternalError(f"`{node.name}`: cannot be computed by itself")
     args = torch.fx.map_arg(node.args, value)

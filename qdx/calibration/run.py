@@ -47,6 +47,7 @@ from qdx.exporter.plan.schema.settings import CALIBRATION_STEPS_MOST
 from qdx.exporter.progress import SILENT
 from qdx.runtime.placed_modules import modules_on
 from qdx.source.schedule import rehearse
+from qdx.sweep.workers import one_thread
 
 if TYPE_CHECKING:
     from qdx.exporter.capture.folder import PipelineFolder
@@ -126,7 +127,7 @@ def calibrate(
     calls = sample_calls(full, settings.samples, prompts)
     signatures = {where: signature_of(graph) for where, graph in graphs.items()}
     with (
-        _one_thread(),
+        one_thread(),
         computing_on(device, SMALLER_CALL),
         _places(work, trajectories) as places,
     ):
@@ -393,14 +394,3 @@ def _read_buffers(skeleton: Skeleton, graphs: Mapping[str, Graph]) -> None:
     """Gives modules the stored buffers that the pipeline's Python may read, such as latent means."""
     for name in dict.fromkeys(graph.component for graph in graphs.values()):
         load_buffers(skeleton.modules[name], open_weights(skeleton.folder.components[name]))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Computes with one thread: partial sums, and so the last bits, depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

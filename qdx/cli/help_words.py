@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 COMMAND_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Make": ("export", "calibrate", "plan", "build"),
+    "Make": ("export", "calibrate", "analyze", "plan", "build"),
     "Run and check": ("run", "verify", "report", "bench"),
     "Look": ("inspect", "targets", "doctor"),
     "Keep": ("cache", "completion"),
@@ -28,9 +28,11 @@ DEFAULT_COMMAND_GROUP: Final = "Commands"
 
 OPTION_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Input": (
+        "--analysis",
         "--baseline",
         "--calib",
         "--call",
+        "--from",
         "--gates",
         "--lora",
         "--model",
@@ -62,10 +64,16 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         f"qdx calibrate samples/shapes --plan w8a8 {_CALL} -o out/ranges.safetensors",
         "qdx export samples/shapes --target openvino --plan w8a8 --ranges out/ranges.safetensors -o out/w8a8",
     ),
+    "analyze": (
+        f"qdx analyze samples/shapes --target openvino --plan w8a8 --options int4,int8 --calls 1 {_CALL} -o out/analysis",
+    ),
     "plan": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan new": ("qdx plan new w8 -o out/plan.json",),
     "plan check": ("qdx plan check w8a8 --model samples/shapes --target openvino",),
     "plan show": ("qdx plan show w8a8 --model samples/shapes --target onnxruntime",),
+    "plan search": (
+        "qdx plan search samples/shapes --target openvino --analysis out/analysis --budget average_bits=6 --measurements 50 -o out/found.json",
+    ),
     "plan schema": ("qdx plan schema > out/plan.schema.json",),
     "build": (
         "qdx export samples/shapes --target tensorrt --plan float16 -o out/engines",
@@ -105,8 +113,10 @@ STATUSES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "": tuple(STATUSES),
     "export": _WORKS,
     "calibrate": ("0", "2", "4", "5"),
+    "analyze": ("0", "2", "3", "5"),
     "plan check": ("0", "2", "3", "5"),
     "plan show": ("0", "2", "3", "5"),
+    "plan search": ("0", "2", "3", "5"),
     "build": _WORKS,
     "run": _WORKS,
     "verify": ("0", "1", "2", "4", "5"),

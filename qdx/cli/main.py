@@ -26,6 +26,7 @@ from typer.main import get_command
 from qdx._version import __version__
 from qdx.backends.registry import is_any_loaded
 from qdx.cli import (
+    analyze,
     bench,
     build,
     cache,
@@ -84,6 +85,7 @@ app: Final = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("export")(export.command)
+app.command("analyze")(analyze.command)
 app.command("calibrate")(calibrate.command)
 app.command("build")(build.command)
 app.command("verify")(verify.command)

@@ -109,7 +109,7 @@ Workers = Annotated[
         metavar="N",
         min=1,
         max=256,
-        help="Samples calibrated side by side, one thread each; all processors by default.",
+        help="Samples computed side by side, one thread each; all processors by default.",
     ),
 ]
 Device = Annotated[

@@ -22,7 +22,9 @@ def test_ranges_and_sizes_are_those_of_torch(name):
     assert kind.signed == dtype.is_signed
 
 
-@pytest.mark.parametrize("name", ["int5", "uint5", "int4", "uint4", "palette6", "palette1"])
+@pytest.mark.parametrize(
+    "name", ["int6", "int5", "uint5", "int4", "uint4", "int3", "int2", "palette6", "palette1"]
+)
 def test_integers_have_the_range_of_their_bits_and_a_container_that_holds_it(name):
     kind = number_type(name)
     container = number_type(kind.container)
@@ -37,5 +39,5 @@ def test_integers_have_the_range_of_their_bits_and_a_container_that_holds_it(nam
 def test_names_in_plans_are_types():
     assert {*INPUT_DTYPES, *QUANTIZER_DTYPES, *weight_dtypes()} <= NUMBER_TYPES.keys()
     assert bits("palette3") == 3
-    with pytest.raises(InternalError, match="`int3` is not a number type"):
-        bits("int3")
+    with pytest.raises(InternalError, match="`int7` is not a number type"):
+        bits("int7")

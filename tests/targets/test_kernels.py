@@ -290,7 +290,7 @@ ROW = {"op": ["linear"], "form": "native", "why": "x"}
         {"op": []},
         {"op": "linear"},
         {"op": ["Linear"]},
-        {"weights": ["int3"]},
+        {"weights": ["int7"]},
         {"weights": []},
         {"weight_granularity": ["group"]},
         {"input_granularity": ["channel"]},

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from qdx.exporter.model_faults import dotted
+from qdx.exporter.plan.schema.found import Found
 from qdx.exporter.plan.schema.gates import AskedGates, ComponentGates, Gates, PipelineGates
 from qdx.exporter.plan.schema.model import Name, PlanModel, Words
 from qdx.exporter.plan.schema.rule import Rule, Select
@@ -55,6 +56,7 @@ class Plan(PlanModel):
         options: Changes of the graph beside quantization.
         calibration: The pipeline calls from which static ranges are taken.
         gates: The acceptance test.
+        found: Where a plan comes from that a search wrote; null for one that a person wrote.
     """
 
     model_config = ConfigDict(title=SCHEMA, validate_by_name=False, validate_by_alias=True)
@@ -68,6 +70,7 @@ class Plan(PlanModel):
     options: Options = Options()
     calibration: Calibration = Calibration()
     gates: AskedGates
+    found: Found | None = None
 
     _source: str = PrivateAttr(default="plan")
     _text: str = PrivateAttr(default="")

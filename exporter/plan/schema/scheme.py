@@ -56,7 +56,7 @@ class AskedWeights(PlanModel):
     Attributes:
         dtype: The stored type. Float types hold the values themselves, rounded to nearest, ties to
             even, and `float` is the one that the target chooses; integers and float8 hold multiples of a
-            scale; palettes hold indices of so many bits into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
+            scale, and no target stores integers of two, three, five or six bits; palettes hold indices of so many bits into a table of values. `nvfp4` is 4-bit floats in blocks of 16 with scales in 8-bit floats and
             one of the tensor in float32, `mxfp8` 8-bit floats in blocks of 32 with powers of two.
         granularity: What shares a scale: the whole `tensor`, an output `channel`, or a `block` of
             consecutive elements along the dimension that the operation reduces. What shares the table of

@@ -40,7 +40,7 @@ def test_commands(told):
 
 def test_commands_that_start_so(told):
     assert told("ca") == ("none", ["calibrate", "cache"])
-    assert told("plan", "s") == ("none", ["show", "schema"])
+    assert told("plan", "s") == ("none", ["show", "search", "schema"])
 
 
 def test_nothing_fits_behind_what_is_no_command(told):

@@ -12,7 +12,8 @@ from tests.support.command_names import COMMANDS
 from tests.support.layers import ROOT
 
 HEAVY = {
-    *("", "export", "calibrate", "run", "verify", "bench", "plan show", "doctor"),
+    *("", "export", "calibrate", "analyze", "run", "verify", "bench", "plan show", "doctor"),
+    "plan search",
     *("report", "report show", "report diff", "report index"),
 }
 """Examples that compute, or need what others have written."""

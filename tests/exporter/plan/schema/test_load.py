@@ -28,15 +28,15 @@ GOOD = """{
 """
 
 FAULTS = [
-    ('"float16"', '"int3"',
-     ("`w.json:4:52`: `rules[0].weights.dtype` is `int3`, expected `float32`, `float16`, `bfloat16`, `int8`, "
-     "`uint8`, `int4`, `uint4`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, `palette8`, `palette6`, `palette4`, `palette3`, `palette2`, "
+    ('"float16"', '"int7"',
+     ("`w.json:4:52`: `rules[0].weights.dtype` is `int7`, expected `float32`, `float16`, `bfloat16`, `int8`, "
+     "`uint8`, `int4`, `uint4`, `int6`, `int5`, `int3`, `int2`, `float8_e4m3fn`, `nvfp4`, `mxfp8`, `palette8`, `palette6`, `palette4`, `palette3`, `palette2`, "
      "`palette1` or `float`\n\n"
      "hint: did you mean `int8`?")),
     ('"rules"', '"rulez"',
      ("`w.json:1:1`: key `rules` is missing in the plan\n"
      "`w.json:3:3`: unknown key `rulez`, expected `schema`, `name`, `description`, `quantizer`, "
-     "`nncf`, `rules`, `options`, `calibration` or `gates`\n\n"
+     "`nncf`, `rules`, `options`, `calibration`, `gates` or `found`\n\n"
      "hint: did you mean `rules`?")),
     ('"weights": { "dtype": "float32" }', '"weights": { "dtype": "float32" }, "outputs": { "dtype": "int8" }',
      ("`w.json:6:42`: unknown key `outputs`, expected `id`, `why`, `select`, `weights`, `inputs`, `keep` or `when`\n\n"
@@ -95,7 +95,7 @@ def test_too_many_rules_are_refused():
 
 
 def test_of_very_many_faults_ten_are_shown():
-    value = {**json.loads(GOOD), "rules": [{"weights": {"dtype": "int2"}}] * 15}
+    value = {**json.loads(GOOD), "rules": [{"weights": {"dtype": "int1"}}] * 15}
     with pytest.raises(InvalidPlan) as caught:
         plan_from_json(value, source="m.json")
 

@@ -1,0 +1,64 @@
+"""What a search says of the plan that it found, inside that plan: what was asked, what is predicted, what was measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qdx.exporter.plan.schema.model import PlanModel, Words
+
+__all__ = ["Figures", "Found"]
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Figures(PlanModel):
+    """What an assignment costs and loses; null where nobody knows.
+
+    Attributes:
+        sqnr_db: Signal to noise of what the denoiser predicts on the trajectory of the float model, in decibels, the mean
+            over the calls in noise.
+        guidance_db: The same of the difference that the prompt makes.
+        psnr_db: Of finished pictures.
+    """
+
+    sqnr_db: Finite | None = None
+    guidance_db: Finite | None = None
+    psnr_db: Finite | None = None
+
+
+class Found(PlanModel):
+    """Where a plan comes from that `qdx plan search` wrote. Nothing is done differently for it.
+
+    Attributes:
+        schema_: The format, `qdx.found/1`; the key in JSON is `schema`.
+        target: The target that it was found for.
+        analysis: SHA-256 of the analysis.
+        asked: Budgets and goals, as they were given.
+        seed: Of what was drawn at random for comparison.
+        bytes: What the file holds for the weights of the groups that were searched.
+        average_bits: Bits of the file for each of their weight elements.
+        latency_ms: Of one call of each graph; null where the analysis knows none.
+        speedup: How many times as fast as float; null likewise.
+        predicted: Of the additive model.
+        measured: With everything quantized at once; null where nothing was measured.
+        uniform: The same of the best single option everywhere within the budget.
+        permuted: The same of these options on other operations, drawn at random; the mean of the noises.
+    """
+
+    schema_: Literal["qdx.found/1"] = Field(alias="schema", default="qdx.found/1")
+    target: Words
+    analysis: Sha256
+    asked: Words
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    bytes: Annotated[int, Field(ge=0)]
+    average_bits: NotNegative
+    latency_ms: NotNegative | None = None
+    speedup: NotNegative | None = None
+    predicted: Figures
+    measured: Figures | None = None
+    uniform: Figures | None = None
+    permuted: Figures | None = None

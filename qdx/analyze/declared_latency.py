@@ -1,0 +1,122 @@
+"""What operations take where the target's runtime does not run here: arithmetic and bytes against declared numbers.
+
+An operation takes as long as the slower of its arithmetic and its memory traffic: the roofline model (Williams, Waterman
+and Patterson, 2009), with a time that every operation costs beside. The table says `declared`: it compares options, and
+knows nothing of fusions or of how well kernels use a device.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Final
+
+from qdx.analyze.latency import FLOAT, kinds_of
+from qdx.analyze.latency_table import SCHEMA, LatencyTable, OperationLatency
+from qdx.exporter.dtypes import bits
+from qdx.exporter.errors import InternalError
+from qdx.exporter.graph.analysis.flow import shape
+from qdx.exporter.plan.resolve.totals import precisions_of
+
+if TYPE_CHECKING:
+    from qdx.analyze.stored_bytes import StoredBytes
+    from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan.resolve.resolution import SiteResolution
+
+__all__ = ["DeclaredDevice", "declared_latency"]
+
+_MILLISECONDS: Final = 1e3
+
+
+@dataclass(frozen=True)
+class DeclaredDevice:
+    """What somebody says of a device.
+
+    Attributes:
+        macs_per_s: Multiply-accumulates in a second by the type that is multiplied, such as `float16` and `int8`; the type of
+            inputs decides, since weights of another are converted first.
+        bytes_per_s: That it reads from memory, or writes.
+        operation_s: That an operation costs beside.
+    """
+
+    macs_per_s: Mapping[str, float]
+    bytes_per_s: float
+    operation_s: float = 0.0
+
+
+def declared_latency(
+    graph: Graph,
+    sites: Sequence[Site],
+    resolved: Mapping[int, Iterable[SiteResolution]],
+    stored: StoredBytes,
+    device: DeclaredDevice,
+    *,
+    floats: str,
+) -> LatencyTable:
+    """Computes the table of a graph from what is declared.
+
+    Args:
+        graph: The graph.
+        sites: Of it.
+        resolved: By option: what becomes of the sites that take it; float for all.
+        stored: Tells bytes of weights.
+        device: What is declared of it.
+        floats: The type in which the target computes floats.
+
+    Raises:
+        InternalError: A type is multiplied of which nothing is declared.
+    """
+    kinds = kinds_of(graph, sites)
+    found: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for option, resolutions in resolved.items():
+        for one in resolutions:
+            if one.key in kinds:
+                seconds = _seconds(graph, one, stored, device, floats)
+                found[option, kinds[one.key]].append(_MILLISECONDS * seconds)
+    if missing := sorted(set(kinds.values()) - {kind for option, kind in found if option == FLOAT}):
+        raise InternalError(f"`{graph.where}`: nothing became of `{missing[0]}` in float")
+    return LatencyTable.model_validate(
+        {
+            "schema": SCHEMA,
+            "source": "declared",
+            "where": graph.where,
+            "machine": None,
+            "whole": (),
+            "rest_ms": 0.0,
+            "operations": tuple(
+                OperationLatency(operation=kind, option=option, ms=sum(ms) / len(ms), sites=len(ms))
+                for (option, kind), ms in sorted(found.items())
+            ),
+            "kind_of": kinds,
+        }
+    )
+
+
+def _seconds(
+    graph: Graph,
+    resolution: SiteResolution,
+    stored: StoredBytes,
+    device: DeclaredDevice,
+    floats: str,
+) -> float:
+    node = next(one for one in graph.program.graph.nodes if one.name == resolution.site.node)
+    arithmetic = sum(
+        resolution.site.macs * float(share) / _rate(device, precision.rpartition(" x ")[2])
+        for precision, share in precisions_of(resolution, floats).items()
+    )
+    segments = resolution.segments
+    read = segments[0][1].dtype if segments and segments[0][1].quantized else floats
+    inputs = sum(prod(map(int, shape(node.args[i]))) for i in resolution.site.ports.values())
+    written = prod(map(int, shape(node))) * bits(floats)
+    weights = sum(one.size_bytes for one in stored.tensors(resolution))
+    traffic_bytes = weights + (inputs * bits(read) + written) / 8
+    return max(arithmetic, traffic_bytes / device.bytes_per_s) + device.operation_s
+
+
+def _rate(device: DeclaredDevice, dtype: str) -> float:
+    if dtype not in device.macs_per_s:
+        raise InternalError(f"nothing is declared of multiplying {dtype}")
+    return device.macs_per_s[dtype]

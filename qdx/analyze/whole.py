@@ -1,0 +1,259 @@
+"""Options of all groups together, measured whole: what a search proposes, on the calls of the analysis."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from qdx.analyze.analysis import FLOAT_OPTION, MEASURES
+from qdx.cache.keys import key_of
+from qdx.exporter.errors import UsageError
+from qdx.exporter.measure.mixed_run import Pair
+from qdx.exporter.measure.reruns import FloatGraph, Reruns
+from qdx.exporter.transforms.recipe import Recipe, quantized_graph
+from qdx.exporter.transforms.smoothing import Smooth
+from qdx.sweep.jobs import run_jobs
+from qdx.sweep.results import Outcome, Results
+from qdx.sweep.workers import Words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qdx.analyze.noise import Quantized
+    from qdx.analyze.survey import Survey
+    from qdx.exporter.progress import Progress
+    from qdx.sweep.jobs import Found
+
+__all__ = ["Whole", "WholeNoise", "errors_of_outcome"]
+
+_WORDS: Final = Words("search", "part")
+
+
+@dataclass(frozen=True, eq=False)
+class WholeNoise:
+    """What was measured of an assignment.
+
+    Attributes:
+        noise: By measure, means over the calls with their weights, added up over graphs; without measures that no call has.
+        errors: `prediction` and `guidance`: all calls' errors side by side, each with the root of its weight, so that
+            squared norms are the noise; graphs one after the other.
+    """
+
+    noise: Mapping[str, float]
+    errors: Mapping[str, NDArray[np.float32]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Measures assignments; results are kept, and none is measured twice.
+
+    Attributes:
+        survey: The measurements of single options, whose calls and memory these have.
+        pairs: Quantized graphs by graph and option, all upon one float graph in which every attention is open that any
+            option quantizes.
+        floats: That graph, by graph.
+        folder: Keeps results.
+        workers: Parts at a time.
+        progress: Told of every measurement.
+    """
+
+    survey: Survey = field(repr=False)
+    pairs: Mapping[tuple[str, int], tuple[Quantized, Pair]] = field(repr=False)
+    floats: Mapping[str, FloatGraph] = field(repr=False)
+    folder: Path
+    workers: int
+    progress: Progress = field(repr=False)
+
+    @classmethod
+    def of(cls, survey: Survey, folder: Path, *, workers: int, progress: Progress) -> Whole:
+        """Makes ready what measures.
+
+        Raises:
+            UsageError: The plan smooths activations: which ones depends on the whole assignment.
+        """
+        made = survey.prepared.graphs
+        if any(one.recipe.find(Smooth) is not None for one in made.values()):
+            raise UsageError(
+                "options upon a plan that smooths activations are not measured together: which activations it smooths depends on all of them",
+                hint="search upon a plan without `smoothing`, or measure the plan by exporting it",
+            )
+        floats: dict[str, FloatGraph] = {}
+        for where in dict.fromkeys(where for where, _ in made):
+            graph = survey.prepared.traced[where]
+            for (place, _), one in made.items():
+                for transform in one.recipe.transforms:
+                    if place == where and transform.prepares:
+                        graph = transform.apply(graph)
+            floats[where] = FloatGraph(survey.prepared.cache.attach(graph))
+        pairs = {
+            (where, option): (one, _upon(floats[where], one, survey))
+            for (where, option), one in made.items()
+        }
+        return cls(survey, pairs, floats, folder, workers, progress)
+
+    def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
+        """Measures assignments: of every group of the analysis, in order, its option.
+
+        Raises:
+            KeyError: A group does not have an option.
+            QdxError: As for `run_jobs`.
+        """
+        wanted = list(dict.fromkeys(tuple(one) for one in assignments))
+        jobs = {
+            (number, place): self._key(one, place)
+            for number, one in enumerate(wanted)
+            for place in range(len(self.survey.recorded))
+        }
+        results = self._results
+        parts = [
+            [jobs[number, place] for number in range(len(wanted))]
+            for place in range(len(self.survey.recorded))
+        ]
+        missing = {key for part in parts for key in part} - results.known.keys()
+        with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
+
+            def compute(place: int, keys: Sequence[str], found: Found) -> None:
+                todo = {parts[place][n]: one for n, one in enumerate(wanted)}
+                self._measure(place, {key: todo[key] for key in keys}, found)
+
+            run_jobs(
+                parts,
+                compute,
+                results,
+                words=_WORDS,
+                workers=self.workers,
+                tell=lambda message: task.advance(len(message["done"])),
+            )
+        found = [
+            self._gathered([results.known[jobs[number, place]] for place in range(len(parts))])
+            for number in range(len(wanted))
+        ]
+        return [found[wanted.index(tuple(one))] for one in assignments]
+
+    @cached_property
+    def _results(self) -> Results:
+        return Results(self.folder)
+
+    @cached_property
+    def _groups(self) -> Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]:
+        """By graph, number and sites of its groups."""
+        found: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
+        number = 0
+        for where, bound in self.survey.bound.items():
+            for one in bound:
+                sites = tuple(site.key for site in one.sites)
+                found.setdefault(where, []).append((number, sites))
+                number += 1
+        return found
+
+    def _changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
+        """The quantized sites of a graph."""
+        return {
+            key: self.pairs[where, assignment[number]][1]
+            for number, keys in self._groups.get(where, ())
+            if assignment[number] != FLOAT_OPTION
+            for key in keys
+        }
+
+    def _key(self, assignment: Sequence[int], place: int) -> str:
+        recorded = self.survey.recorded[place]
+        where = recorded.moment.where
+        return key_of({
+            "job": "qdx.whole/1",
+            "facts": self.survey.facts,
+            "where": where,
+            "inputs": list(recorded.digests),
+            "dimensions": self.survey.dimensions[where],
+            "changed": [
+                self.pairs[where, assignment[number]][0].identity(keys)
+                for number, keys in self._groups.get(where, ())
+                if assignment[number] != FLOAT_OPTION
+            ],
+        })  # fmt: skip
+
+    def _measure(self, place: int, todo: Mapping[str, Sequence[int]], found: Found) -> None:
+        recorded = self.survey.recorded[place]
+        where = recorded.moment.where
+        bench, floats = self.survey.bench(recorded), self.floats[where]
+        float_outputs = [Reruns(floats, one, 1).outputs for one in bench.inputs]
+        common = self._changed(_common(list(todo.values())), where)
+        runs = [Reruns(floats, one, bench.limit_bytes, common) for one in bench.inputs]
+        for key, assignment in todo.items():
+            changed = self._changed(assignment, where)
+            outputs = [one.run(changed) for one in runs]
+            found(key, bench.outcome(list(zip(float_outputs, outputs, strict=True))))
+
+    def _gathered(self, outcomes: Sequence[Outcome]) -> WholeNoise:
+        noise: dict[str, float] = {}
+        errors: dict[str, list[Any]] = {"prediction": [], "guidance": []}
+        for where in self._groups:
+            own = [
+                (place, one)
+                for place, one in enumerate(outcomes)
+                if self.survey.recorded[place].moment.where == where
+            ]
+            for number, name in enumerate(MEASURES):
+                pairs = [
+                    (moment.weight / len(moment.calls), value)
+                    for place, one in own
+                    for moment in (self.survey.recorded[place].moment,)
+                    for value in one.numbers[number :: len(MEASURES)]
+                    if not math.isnan(value)
+                ]
+                if pairs:
+                    mean = sum(w * v for w, v in pairs) / sum(w for w, _ in pairs)
+                    noise[name] = noise.get(name, 0.0) + mean
+            for place, one in own:
+                prediction, guidance = errors_of_outcome(self.survey, place, one)
+                errors["prediction"].append(prediction.numpy())
+                errors["guidance"].append(guidance.numpy())
+        return WholeNoise(noise, {name: np.concatenate(parts) for name, parts in errors.items()})
+
+
+def errors_of_outcome(
+    survey: Survey, place: int, outcome: Outcome
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Errors of prediction and of guidance of a moment, with the roots of the weights of its calls.
+
+    Args:
+        survey: The measurements.
+        place: Of the moment.
+        outcome: What was measured at it.
+    """
+    moment = survey.recorded[place].moment
+    found = torch.frombuffer(bytearray(outcome.data), dtype=torch.float32)
+    outputs = survey.output_elements[moment.where]
+    predictions = len(moment.calls) * min(outputs, survey.dimensions[moment.where])
+    weight = moment.weight / len(moment.calls)
+    numbers = outcome.numbers[MEASURES.index("guidance") :: len(MEASURES)]
+    there = sum(not math.isnan(value) for value in numbers)
+    # Where both branches are in one call every call has a difference, else each pair of calls has one.
+    share = moment.weight / there if there else 0.0
+    return found[:predictions] * math.sqrt(weight), found[predictions:] * math.sqrt(share)
+
+
+def _upon(floats: FloatGraph, one: Quantized, survey: Survey) -> Pair:
+    """The quantized graph of an option upon another form of its float graph."""
+    transforms = tuple(kind for kind in one.recipe.transforms if not kind.prepares)
+    recipe = Recipe(one.recipe.where, transforms)
+    graph = quantized_graph(floats.graph, recipe)
+    # The same weights, which are quantized already.
+    known = {name: one.pair.quantized.weights[name] for name in one.pair.quantized.weights}
+    made = survey.prepared.with_weights(graph, known)
+    return Pair(floats.graph, made, recipe)
+
+
+def _common(assignments: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The most frequent option of every group; of equally frequent ones the least."""
+    return tuple(
+        min(counts, key=lambda option: (-counts[option], option))
+        for counts in (Counter(column) for column in zip(*assignments, strict=True))
+    )

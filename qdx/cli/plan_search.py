@@ -1,0 +1,236 @@
+"""`qdx plan search`: the plan that a budget or a goal asks for, found from an analysis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qdx.cli.options import AsJson, Force, NoCache, Variant, Workers, open_cache
+from qdx.cli.output import emit, say, table
+from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import StorageError, UsageError, quoted
+
+if TYPE_CHECKING:
+    from qdx.search.job import PlanFound
+
+__all__ = ["command"]
+
+_SEED_LIMIT = 2**32 - 1
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusers pipeline folder.")],
+    target: Annotated[
+        str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`, or a TOML file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Plan to write.")],
+    analysis: Annotated[
+        Path | None,
+        typer.Option(
+            "--analysis",
+            metavar="DIR",
+            help="What `qdx analyze` wrote for this model, target and plan.",
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            metavar="NAME=VALUE",
+            help="What may be spent: bytes=12MB, average_bits=4.0, latency_ms=120 or speedup=1.8; may be given again.",
+        ),
+    ] = None,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--goal",
+            metavar="NAME[=VALUE]",
+            help="What must hold: sqnr_db=30, guidance_db=20, psnr_db=25, or gates; may be given again.",
+        ),
+    ] = None,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="PLAN", help="The plan to improve: a preset's name or a JSON file."
+        ),
+    ] = "w8a8",
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fix",
+            metavar="ROLE",
+            help="Operations of this role stay as the plan has them; may be given again.",
+        ),
+    ] = None,
+    prefer: Annotated[
+        str,
+        typer.Option(
+            "--prefer",
+            metavar="COST",
+            help="What goals make least, and the front is over: bytes, latency_ms or bit_operations.",
+        ),
+    ] = "bytes",
+    guidance: Annotated[
+        float,
+        typer.Option(
+            "--guidance-weight",
+            metavar="W",
+            min=0,
+            help="Weight of the noise of what the prompt adds, beside 1 for that of the prediction.",
+        ),
+    ] = 0.0,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--calib", metavar="FILE", help="The prompts that `qdx analyze` had, to measure with."
+        ),
+    ] = None,
+    predicted: Annotated[
+        bool,
+        typer.Option("--predicted", help="Decide by the analysis alone; measure no candidate."),
+    ] = False,
+    measurements: Annotated[
+        int | None,
+        typer.Option(
+            "--measurements",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Candidates measured for the refit, 2000 at most by default.",
+        ),
+    ] = None,
+    workers: Workers = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=_SEED_LIMIT, help="Seed of the permuted controls."
+        ),
+    ] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="DIR", help="Folder for the front: search.json and front.svg."
+        ),
+    ] = None,
+    variant: Variant = None,
+    no_cache: NoCache = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
+    from qdx.calibration.prompts import read_prompts
+    from qdx.cli.early import check_model
+    from qdx.exporter.plan import load_plan
+    from qdx.search.budgets import Demand, read_budgets, read_goals
+    from qdx.search.job import Tools, read_roles
+    from qdx.search.problem import COSTS
+    from qdx.targets import load_target
+
+    bounds, judged = read_goals(goal or ())
+    demand = Demand(read_budgets(budget or ()), bounds, judged)
+    if not (demand.budgets or demand.bounds or demand.judged):
+        raise UsageError(
+            "nothing is asked for",
+            hint="give a budget such as --budget average_bits=4, or a goal such as --goal sqnr_db=30",
+        )
+    if prefer not in COSTS:
+        raise UsageError(
+            f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
+        )
+    roles = read_roles(fix or ())
+    if analysis is None:
+        raise UsageError(
+            "--analysis: nothing is known of the model yet",
+            hint=f"run `qdx analyze {model} --target {target} -o DIR` first, then give its DIR",
+        )
+    _check_output(output, force=force)
+    check_model(model)
+    profile, base = load_target(target), load_plan(start)
+    texts = None if prompts is None else read_prompts(prompts)
+
+    from qdx.search.read import read_analysis
+    from qdx.search.run import run
+
+    read = read_analysis(analysis)
+    with progress_bars() as progress:
+        found = run(
+            model,
+            read,
+            profile,
+            base,
+            demand,
+            name=output.stem,
+            prefer=prefer,
+            guidance_weight=guidance,
+            seed=seed,
+            measurements=measurements,
+            prompts=texts,
+            workers=workers,
+            fix=roles,
+            variant=variant,
+            cache=open_cache(no_cache=no_cache),
+            tools=Tools() if predicted else None,
+            progress=progress,
+        )
+    _write(found, output, report)
+    emit(found.to_json(), as_json=as_json, text=_text(found))
+    say(f"wrote {output}")
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    if output.exists() and not force:
+        raise UsageError(
+            f"--output: {quoted(output)} exists", hint="choose another name, or give --force"
+        )
+    if not output.parent.is_dir():
+        raise UsageError(f"--output: there is no folder {quoted(output.parent)}")
+
+
+def _write(found: PlanFound, output: Path, report: Path | None) -> None:
+    from qdx.exporter.files import dump_json, replace_file
+
+    replace_file(output, dump_json(found.plan.to_json()))
+    if report is None:
+        return
+    from qdx.search.picture import picture
+
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+    except OSError as bad:
+        raise StorageError(f"{quoted(report)}: {bad.strerror or bad}") from bad
+    replace_file(report / "search.json", dump_json(found.to_json()))
+    if len(found.result.front.points) > 1:
+        image = picture(found.result.front, title=found.plan.name or "plan", found=found.point)
+        replace_file(report / "front.svg", image.encode())
+
+
+def _text(found: PlanFound) -> str:
+    """The front, what was found, and what it is held against."""
+    from qdx.search.pareto import decibels
+
+    result = found.result
+    parts = [table(result.front.columns, [*result.front.rows()])]
+    figures = found.plan.found
+    assert figures is not None
+    rows: list[tuple[object, ...]] = [
+        (
+            "this plan",
+            round(figures.average_bits, 2),
+            result.sqnr_db(),
+            "measured" if result.measured else "predicted",
+        )
+    ]
+    if result.additive is not None:
+        rows.append(
+            ("additive integer program", None, decibels(result.additive["prediction"]), "measured")
+        )
+    rows += [
+        (one.name, round(one.average_bits, 2), decibels(one.noise["prediction"]), rows[0][3])
+        for one in result.controls
+    ]
+    parts.append(table(("", "bits per weight", "dB", "how"), rows))
+    rules = len(found.plan.rules)
+    parts.append(f"{rules} rule{'s'[: rules != 1]}; {figures.bytes:,} bytes of weights searched")
+    return "\n\n".join(parts)

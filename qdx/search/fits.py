@@ -1,0 +1,80 @@
+"""Whether an analysis is one of the model, the target and the plan at hand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from qdx.analyze.analysis import Analysis
+from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.strict_json import dump_json
+
+__all__ = ["check_model_fits", "check_plan_fits", "check_target_fits", "digest"]
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of JSON data."""
+    return hashlib.sha256(dump_json(value)).hexdigest()
+
+
+def check_target_fits(analysis: Analysis, name: str, profile: str) -> None:
+    """Refuses an analysis for another target.
+
+    Args:
+        analysis: The analysis.
+        name: Of the target at hand.
+        profile: Digest of its profile.
+
+    Raises:
+        UsageError: With both names.
+    """
+    if analysis.target.name != name:
+        raise UsageError(
+            f"--analysis: for target {quoted(analysis.target.name)}, and --target is {quoted(name)}",
+            hint="analyze for this target: `qdx analyze MODEL --target TARGET -o DIR`",
+        )
+    if analysis.target.profile != profile:
+        raise UsageError(
+            f"--analysis: target {quoted(name)} has changed since",
+            hint="analyze again: what it offers, or what that costs, may be different now",
+        )
+
+
+def check_model_fits(analysis: Analysis, files: Mapping[str, str]) -> None:
+    """Refuses an analysis of another model.
+
+    Args:
+        analysis: The analysis.
+        files: SHA-256 of the model's files by relative path, those that the analysis names among them.
+
+    Raises:
+        UsageError: With the first file that differs.
+    """
+    for path, expected in analysis.model.files.items():
+        found = files.get(path)
+        if found != expected:
+            what = "is not there" if found is None else "is another file"
+            raise UsageError(
+                f"--analysis: of another model: {quoted(path)} {what}",
+                hint="analyze this model: `qdx analyze MODEL --target TARGET -o DIR`",
+            )
+
+
+def check_plan_fits(analysis: Analysis, name: str, plan: str) -> None:
+    """Refuses an analysis upon another plan.
+
+    Args:
+        analysis: The analysis.
+        name: Of the plan at hand.
+        plan: Its digest.
+
+    Raises:
+        UsageError: With both names.
+    """
+    if analysis.plan_base.plan != plan:
+        upon = quoted(analysis.plan_base.name or "an unnamed plan")
+        raise UsageError(
+            f"--from: the analysis is upon {upon}, and this is {quoted(name or 'another')}",
+            hint="analyze upon the plan that the search begins from: `qdx analyze … --plan PLAN`",
+        )

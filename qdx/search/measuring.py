@@ -1,0 +1,116 @@
+"""What measures candidates of a search: options of all groups at once, on the calls of the analysis."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qdx.exporter.errors import UsageError
+from qdx.exporter.strict_json import dump_json
+from qdx.search.job import Tools
+from qdx.search.ledger import Measured
+
+if TYPE_CHECKING:
+    from qdx.analyze.analysis import Analysis
+    from qdx.cache.store import Store
+    from qdx.exporter.plan import Plan
+    from qdx.exporter.progress import Progress
+    from qdx.search.problem import Assignment
+    from qdx.source.pipeline import TracedPipeline
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["check_prompts", "measuring"]
+
+_OTHERWISE: Final = "or decide by the analysis alone: --predicted"
+
+
+def check_prompts(analysis: Analysis, prompts: Sequence[str] | None) -> None:
+    """Refuses prompts that are not those of the analysis.
+
+    Raises:
+        UsageError: They are others, or missing.
+    """
+    expected = analysis.sampling.prompts
+    found = None
+    if prompts is not None:
+        found = hashlib.sha256(dump_json(list(prompts))).hexdigest()
+    if found == expected:
+        return
+    if expected is None:
+        what, hint = "--calib: the analysis ran with the call's own prompt", "leave --calib out"
+    elif found is None:
+        what = "candidates are measured with the prompts of the analysis, which it does not hold"
+        hint = "give the file that `qdx analyze` had: --calib FILE"
+    else:
+        what, hint = "--calib: other prompts than the analysis ran with", "give its file"
+    raise UsageError(what, hint=f"{hint}, {_OTHERWISE}")
+
+
+@contextmanager
+def measuring(
+    analysis: Analysis,
+    folder: Path,
+    source: TracedPipeline,
+    profile: TargetProfile,
+    base: Plan,
+    *,
+    prompts: Sequence[str] | None,
+    workers: int | None,
+    cache: Store | None,
+    progress: Progress,
+) -> Iterator[Tools]:
+    """What measures candidates as the analysis measured single options.
+
+    Args:
+        analysis: The analysis.
+        folder: Where it lies.
+        source: The pipeline.
+        profile: The target.
+        base: The plan that it is upon.
+        prompts: Those of the analysis; see `check_prompts`.
+        workers: Parts at a time; None takes all cores.
+        cache: Keeps recorded runs and results; None keeps nothing.
+        progress: Told of every measurement.
+
+    Raises:
+        InvalidInput: The numbers beside the analysis are missing or damaged.
+        UsageError: The plan smooths activations, or groups of the analysis are not those of the model as it is read now.
+    """
+    from qdx.analyze.folder import read_analysis
+    from qdx.analyze.report import groups_of
+    from qdx.analyze.session import open_session
+    from qdx.search.interactions import errors_from
+
+    _, arrays = read_analysis(folder)
+    wheres = analysis.wheres
+    errors = {
+        "prediction": {where: arrays[f"errors.{where}"].numpy() for where in wheres},
+        "guidance": {where: arrays[f"guidance_errors.{where}"].numpy() for where in wheres},
+    }
+    with open_session(
+        source.folder,
+        target=profile,
+        plan=base,
+        components=list(dict.fromkeys(where.partition(".")[0] for where in wheres)),
+        prompts=prompts,
+        workers=workers,
+        cache=cache,
+        source=source,
+        like=analysis,
+        progress=progress,
+    ) as session:
+        offered = tuple(one.option for one in session.findings.offered)
+        if offered != analysis.options[1:] or groups_of(session.findings)[0] != analysis.groups:
+            raise UsageError(
+                "--analysis: its options or groups are not those of the model and the target now",
+                hint=f"analyze again with this version, {_OTHERWISE}",
+            )
+        whole = session.whole
+
+        def measure(assignments: Sequence[Assignment]) -> list[Measured]:
+            return [Measured(one.noise, one.errors) for one in whole.measure(assignments)]
+
+        yield Tools(measure=measure, errors_of=errors_from(analysis, errors))

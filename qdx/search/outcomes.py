@@ -1,0 +1,61 @@
+"""What plans come to for a pipeline on a target: every operation's schemes, without the words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdx.exporter.graph.ir.kind import Kind
+    from qdx.exporter.graph.ir.site import Site
+    from qdx.exporter.plan import Plan, PlanTarget, ResolvedPlan, SiteResolution
+
+__all__ = ["Outcome", "Pipeline", "first_different", "outcomes_of"]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What plans are resolved for.
+
+    Attributes:
+        components: Names of all components with weights.
+        sites: Of each traced graph by `component.method`.
+        kinds: What components do.
+        upcast: Components in which float16 overflows.
+        target: The target.
+    """
+
+    components: tuple[str, ...]
+    sites: Mapping[str, Sequence[Site]]
+    kinds: Mapping[str, Kind]
+    upcast: frozenset[str]
+    target: PlanTarget
+
+    def resolved(self, plan: Plan) -> ResolvedPlan:
+        """What becomes of a plan, refusals among it."""
+        from qdx.exporter.plan import examine
+
+        examined = examine(
+            plan, self.components, self.target, self.sites, self.kinds, upcast=self.upcast
+        )
+        return examined.resolved
+
+
+Outcome = tuple[Any, ...]
+
+
+def outcomes_of(resolved: ResolvedPlan) -> dict[tuple[str, str], Outcome]:
+    """Returns what becomes of every operation by graph and name, without the words."""
+    return {(w, one.key): _outcome(one) for w, graph in resolved.sites.items() for one in graph}
+
+
+def _outcome(one: SiteResolution) -> Outcome:
+    return (one.weights, one.inputs, one.stored_dtype, one.scale_dtype, one.form)
+
+
+def first_different(
+    wanted: Mapping[tuple[str, str], Outcome], found: Mapping[tuple[str, str], Outcome]
+) -> str | None:
+    """Returns the first operation of which something else becomes than wanted; None for none."""
+    return next((".".join(p) for p, outcome in wanted.items() if found[p] != outcome), None)

@@ -1,0 +1,295 @@
+"""What a search chooses from: parts with choices, what each costs and what noise it adds. Imports no torch.
+
+Noise is that of outputs in power, relative to the output's own, averaged over the recorded calls with the weights that
+the analysis gives them. In first order it adds up over parts: E|Σ e|² = Σ E|e|² where the errors are uncorrelated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from qdx.analyze.analysis import FLOAT_OPTION, Analysis, Group, Offered, Option
+from qdx.exporter.dtypes import bits
+from qdx.exporter.errors import UsageError, quoted
+
+__all__ = [
+    "COSTS",
+    "NOISES",
+    "Assignment",
+    "Choice",
+    "Part",
+    "Problem",
+    "by_timestep",
+    "problem_of",
+]
+
+COSTS: Final = ("bytes", "latency_ms", "bit_operations")
+"""What is spent: bytes of the file, milliseconds of one call of each graph, multiply-accumulates times bits times bits."""
+NOISES: Final = ("prediction", "guidance")
+"""What is lost: noise of what the denoiser predicts, and of the difference that the prompt makes."""
+
+Assignment = tuple[int, ...]
+"""The option of each part, in the order of the parts."""
+_FLOAT_BITS: Final = 32
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One option of a part.
+
+    Attributes:
+        option: Its place in the analysis.
+        costs: By `COSTS`; without one that is not known.
+        noise: By `NOISES`; guidance is absent where the pipeline has none.
+        tie: What parts of one group must have alike: the scheme of the weights, which no timestep changes.
+    """
+
+    option: int
+    costs: Mapping[str, float]
+    noise: Mapping[str, float]
+    tie: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What takes one option: a group of operations, at all timesteps or at some.
+
+    Attributes:
+        name: For messages: the first operation with its graph.
+        group: The group of the analysis.
+        sites: How many operations it has.
+        elements: Elements of its weights.
+        choices: What it can take, by option.
+        steps: From and to, as fractions of the schedule; None for all of it.
+        why_few: Why there is no more to choose from; empty where nothing is in the way.
+    """
+
+    name: str
+    group: int
+    sites: int
+    elements: int
+    choices: tuple[Choice, ...]
+    steps: tuple[float, float] | None = None
+    why_few: str = ""
+
+    def choice(self, option: int) -> Choice:
+        """Returns what an option is here.
+
+        Raises:
+            KeyError: The part cannot take it.
+        """
+        for one in self.choices:
+            if one.option == option:
+                return one
+        raise KeyError(option)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All parts, and what stands beside them.
+
+    Attributes:
+        parts: What takes options.
+        labels: Of the options, for tables.
+        fixed: Costs of what no part changes, such as the latency of norms.
+    """
+
+    parts: tuple[Part, ...]
+    labels: tuple[str, ...]
+    fixed: Mapping[str, float]
+
+    @property
+    def elements(self) -> int:
+        """Weight elements of all groups, each group once."""
+        return sum({part.group: part.elements for part in self.parts}.values())
+
+    @property
+    def known_costs(self) -> tuple[str, ...]:
+        """The costs that every choice has."""
+        return tuple(
+            name
+            for name in COSTS
+            if all(name in choice.costs for part in self.parts for choice in part.choices)
+        )
+
+    @property
+    def known_noises(self) -> tuple[str, ...]:
+        """The noises that every choice has."""
+        return tuple(
+            name
+            for name in NOISES
+            if all(name in choice.noise for part in self.parts for choice in part.choices)
+        )
+
+    def cost(self, assignment: Assignment, name: str) -> float:
+        """What an assignment costs altogether; bytes of a group with several parts count once."""
+        total = self.fixed.get(name, 0.0)
+        counted = set()
+        for part, option in zip(self.parts, assignment, strict=True):
+            if name == "bytes" and part.group in counted:
+                continue
+            counted.add(part.group)
+            total += part.choice(option).costs[name]
+        return total
+
+    def average_bits(self, assignment: Assignment) -> float:
+        """Bits of the file for each weight element, scales and tables included; 0 without weights."""
+        elements = self.elements
+        return 8 * self.cost(assignment, "bytes") / elements if elements else 0.0
+
+    def noise(self, assignment: Assignment, name: str = "prediction") -> float:
+        """The noise of an assignment if that of its parts adds up."""
+        return sum(
+            part.choice(option).noise[name]
+            for part, option in zip(self.parts, assignment, strict=True)
+        )
+
+    def float_assignment(self) -> Assignment:
+        """The assignment that quantizes nothing.
+
+        Raises:
+            KeyError: A part was fixed to something else.
+        """
+        for part in self.parts:
+            part.choice(FLOAT_OPTION)
+        return (FLOAT_OPTION,) * len(self.parts)
+
+    def restricted(self, allowed: Mapping[int, Collection[int]], why: str) -> Problem:
+        """Returns the problem with fewer choices for some parts.
+
+        Args:
+            allowed: Options that remain, by place of the part.
+            why: The reason, for messages.
+
+        Raises:
+            UsageError: Nothing remains of a part.
+        """
+        parts = list(self.parts)
+        for place, options in allowed.items():
+            part = parts[place]
+            kept = tuple(choice for choice in part.choices if choice.option in options)
+            if not kept:
+                raise UsageError(
+                    f"{quoted(part.name)}: {why}, and the target offers it no such option",
+                    hint="leave the restriction out, or analyze with more options",
+                )
+            parts[place] = replace(part, choices=kept, why_few=why)
+        return replace(self, parts=tuple(parts))
+
+
+def problem_of(analysis: Analysis, *, options: Collection[int] | None = None) -> Problem:
+    """Returns what an analysis leaves to choose.
+
+    An option of a group whose noise was not measured is none: nothing is known of it.
+
+    Args:
+        analysis: Of the model on the target.
+        options: Those that may be chosen; None allows every one that the target has, not what was simulated. Float
+            always remains.
+
+    Raises:
+        UsageError: An option is none of the analysis.
+    """
+    known = {option.id for option in analysis.options}
+    for option in sorted(set(options or ()) - known):
+        raise UsageError(
+            f"option {option}: the analysis has options 0 to {len(known) - 1}",
+            hint="`qdx analyze` lists them",
+        )
+    allowed = None if options is None else {FLOAT_OPTION, *options}
+    parts = tuple(_part(analysis, group, allowed) for group in analysis.groups)
+    return Problem(parts, tuple(option.label for option in analysis.options), _fixed(analysis))
+
+
+def _part(analysis: Analysis, group: Group, allowed: Collection[int] | None) -> Part:
+    if allowed is None:
+        offers = [offer for offer in group.offers if offer.form != "simulated"]
+    else:
+        offers = [offer for offer in group.offers if offer.option in allowed]
+    measured = [offer for offer in offers if _noise(analysis, group, offer.option) is not None]
+    choices = tuple(_choice(analysis, group, offer) for offer in measured)
+    why = "" if len(choices) > 1 else _why_float(group, offers)
+    name = f"{group.where.partition('.')[0]}.{group.sites[0]}"
+    return Part(name, group.id, len(group.sites), group.weight_elements, choices, why_few=why)
+
+
+def _why_float(group: Group, offers: Sequence[Offered]) -> str:
+    if len(group.offers) == 1:
+        return "the target offers nothing but float"
+    if len(offers) == 1:
+        return "none of the options that may be chosen is offered"
+    return "nothing but float was measured"
+
+
+def _noise(analysis: Analysis, group: Group, option: int) -> dict[str, float] | None:
+    row = analysis.single.get((group.id, option))
+    has_guidance = any(call.branch is not None for call in analysis.calls_of(group.where))
+    if row is None or row.prediction is None:
+        if option != FLOAT_OPTION:
+            return None
+        return {"prediction": 0.0, **({"guidance": 0.0} if has_guidance else {})}
+    found = {"prediction": row.prediction}
+    if has_guidance and row.guidance is None:
+        return None
+    return found if row.guidance is None else {**found, "guidance": row.guidance}
+
+
+def _choice(analysis: Analysis, group: Group, offer: Offered) -> Choice:
+    option = analysis.options[offer.option]
+    costs: dict[str, float] = {
+        "bytes": float(offer.bytes),
+        "bit_operations": float(group.macs) * _bit_product(option),
+    }
+    if offer.latency_ms is not None:
+        costs["latency_ms"] = offer.latency_ms
+    noise = _noise(analysis, group, offer.option)
+    assert noise is not None
+    tie = "" if option.weights is None else option.weights.model_dump_json(exclude_unset=True)
+    return Choice(offer.option, costs, noise, tie)
+
+
+def _bit_product(option: Option) -> int:
+    weights = _FLOAT_BITS if option.weights is None else bits(option.weights.dtype)
+    inputs = _FLOAT_BITS if option.inputs is None else bits(option.inputs.dtype)
+    return weights * inputs
+
+
+def _fixed(analysis: Analysis) -> dict[str, float]:
+    """The latency of what no group has, where the analysis knows it."""
+    rest = (analysis.latency or {}).get("rest_ms")
+    return {"latency_ms": float(rest)} if isinstance(rest, int | float) else {}
+
+
+def by_timestep(
+    problem: Problem,
+    steps: Sequence[tuple[float, float]],
+    shares: Mapping[int, Sequence[Mapping[int, Mapping[str, float]]]],
+) -> Problem:
+    """Returns the problem with a part for each range of the schedule where inputs may differ; weights stay the same.
+
+    Args:
+        problem: Without timesteps.
+        steps: Ranges of the schedule, as fractions from 0, the noisiest, to 1.
+        shares: By group that may differ: for each range, by option, the noises of the calls in it.
+    """
+    parts: list[Part] = []
+    for part in problem.parts:
+        if part.group not in shares:
+            parts.append(part)
+            continue
+        for (start, end), noises in zip(steps, shares[part.group], strict=True):
+            choices = tuple(
+                replace(
+                    choice,
+                    noise=noises[choice.option],
+                    costs={
+                        k: v if k == "bytes" else v * (end - start) for k, v in choice.costs.items()
+                    },
+                )
+                for choice in part.choices
+                if choice.option in noises
+            )
+            parts.append(replace(part, choices=choices, steps=(start, end)))
+    return replace(problem, parts=tuple(parts))

@@ -1,0 +1,81 @@
+"""The solver of integer programs, HiGHS through SciPy: quiet, and the same each time."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from qdx.exporter.errors import InternalError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+__all__ = ["minimized"]
+
+_GAP: Final = 1e-6
+"""How far from the optimum a solution may be, relative: 0.000004 dB."""
+_STDOUT: Final = 1
+_INFEASIBLE: Final = 2
+
+
+def minimized(
+    objective: Numbers, constraints: Sequence[Any], *, scale: float, whole: bool = True
+) -> Numbers | None:
+    """Returns values from 0 to 1 that make an objective least; None where nothing keeps the constraints.
+
+    Args:
+        objective: A number for each variable.
+        constraints: SciPy's `LinearConstraint`.
+        scale: What the objective is multiplied by: the solver's absolute tolerances are made for an optimum around 1000.
+        whole: Whether variables are 0 or 1, or anything between.
+
+    Raises:
+        InternalError: The solver gave up.
+    """
+    from scipy.optimize import Bounds, milp
+
+    with _quiet():
+        found = milp(
+            objective * scale,
+            integrality=np.ones(len(objective)) if whole else None,
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            # Presolve takes longer than it saves here, and has been wrong (scipy/scipy#24141).
+            options={"mip_rel_gap": _GAP, "presolve": False},
+        )
+    if found.status == _INFEASIBLE:
+        return None
+    if found.x is None:
+        raise InternalError(f"the solver ended without a solution: {found.message}")
+    values: Numbers = found.x
+    return values
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what HiGHS prints on standard output however it is told to be silent (jump-dev/HiGHS.jl#312): that is for data."""
+    sys.stdout.flush()
+    _flush_c()
+    kept = os.dup(_STDOUT)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDOUT)
+        yield
+    finally:
+        _flush_c()
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _flush_c() -> None:
+    """C's own buffers, which would be written later, after all."""
+    ctypes.CDLL(None).fflush(None)

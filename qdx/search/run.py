@@ -1,0 +1,117 @@
+"""The whole of a search for a model on the disk: traced, checked against the analysis, searched and written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qdx.exporter.plan import Plan
+from qdx.exporter.progress import SILENT, Progress
+from qdx.search.budgets import Demand
+from qdx.search.job import PlanFound, Tools, check_fits, find_plan, pipeline_of
+from qdx.search.measuring import check_prompts, measuring
+from qdx.search.read import ReadAnalysis
+from qdx.search.search import Settings
+from qdx.search.solve import Objective
+
+if TYPE_CHECKING:
+    from qdx.cache.store import Store
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["run"]
+
+_KIND: Final = "search"
+
+
+def run(
+    model: Path,
+    read: ReadAnalysis,
+    profile: TargetProfile,
+    base: Plan,
+    demand: Demand,
+    *,
+    name: str,
+    prefer: str = "bytes",
+    guidance_weight: float = 0.0,
+    seed: int = 0,
+    measurements: int | None = None,
+    prompts: Sequence[str] | None = None,
+    workers: int | None = None,
+    fix: Sequence[str] = (),
+    variant: str | None = None,
+    cache: Store | None = None,
+    tools: Tools | None = None,
+    progress: Progress = SILENT,
+) -> PlanFound:
+    """Finds a plan for a model.
+
+    Args:
+        model: The pipeline folder.
+        read: The analysis.
+        profile: The target.
+        base: The plan that the search begins from.
+        demand: Budgets and goals.
+        name: Of the new plan.
+        prefer: The cost that goals make least.
+        guidance_weight: Weight of the noise of what the prompt adds, beside 1 for the prediction.
+        seed: Of the controls.
+        measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
+        prompts: Those of the analysis, where candidates are measured.
+        workers: Parts measured at a time; None takes all cores.
+        fix: Roles whose operations stay as the base has them.
+        variant: Of the stored weights.
+        cache: Where measurements are kept between runs; None keeps none.
+        tools: What measures; None measures candidates as the analysis measured single options.
+        progress: Told of the steps.
+
+    Raises:
+        TargetRefusal: The demands cannot be met.
+        UsageError: The analysis is of something else, or does not know what the demands need.
+    """
+    from qdx.source.pipeline import trace_pipeline
+
+    analysis = read.analysis
+    if tools is None:
+        check_prompts(analysis, prompts)
+    source = trace_pipeline(
+        model, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
+    )
+    check_fits(analysis, source, profile, base)
+    noises = {"prediction": 1.0, **({"guidance": guidance_weight} if guidance_weight else {})}
+    settings = Settings(Objective(noises), prefer=prefer, seed=seed)
+    if measurements is not None:
+        settings = replace(settings, measurements=measurements)
+    with contextlib.ExitStack() as stack:
+        if tools is None:
+            tools = stack.enter_context(
+                measuring(
+                    analysis, read.folder, source, profile, base,
+                    prompts=prompts, workers=workers, cache=cache, progress=progress,
+                )
+            )  # fmt: skip
+        ready = stack.enter_context(_kept(cache, read.sha256, tools))
+        return find_plan(
+            analysis,
+            pipeline_of(source, profile, base),
+            base,
+            demand,
+            settings,
+            name=name,
+            analysis_sha256=read.sha256,
+            fix=fix,
+            tools=ready,
+            progress=progress,
+        )
+
+
+@contextlib.contextmanager
+def _kept(cache: Store | None, basis: str, tools: Tools) -> Iterator[Tools]:
+    """The tools with a folder that outlives an interrupted search; its measurements serve later searches too."""
+    if cache is None or tools.measure is None:
+        yield tools
+        return
+    with cache.working(_KIND, basis) as folder:
+        yield replace(tools, kept=folder)

@@ -1,0 +1,314 @@
+"""The search: from a problem and demands to the best assignment that was measured, with its front and its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from qdx.exporter.errors import TargetRefusal, UsageError
+from qdx.exporter.progress import SILENT, Progress
+from qdx.search.budgets import Demand
+from qdx.search.controls import permuted, uniform
+from qdx.search.interactions import ErrorsOf, Interactions, descend
+from qdx.search.ledger import Ledger, Measure, Measured
+from qdx.search.pareto import Front, decibels, pareto
+from qdx.search.problem import Assignment, Problem
+from qdx.search.refit import Refitted, refit
+from qdx.search.solve import Objective, Row, budget_rows, noise_rows, solve
+
+__all__ = ["Control", "Holds", "Result", "Settings", "search"]
+
+Holds = Callable[[Assignment], bool]
+"""Whether finished pictures of an assignment hold what was asked of them."""
+_SHARES: Final = (0.3, 0.6, 1.0)
+"""How much of the inner products candidates take into account."""
+_FRONT_JUDGED: Final = 33
+_TIGHTENED_MOST: Final = 8
+_PREDICTION: Final = Objective({"prediction": 1.0})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search does beside its demands.
+
+    Attributes:
+        objective: What noise counts how much.
+        prefer: The cost that becomes least where goals are given, and that the front is over.
+        seed: Of the permuted controls.
+        measurements: How many assignments may be measured for the refit; controls and the front come on top.
+        fixed: Allowed options by place of the part, for what the user insists on.
+        why_fixed: Why, for messages.
+    """
+
+    objective: Objective = _PREDICTION
+    prefer: str = "bytes"
+    seed: int = 0
+    measurements: int = 2000
+    fixed: Mapping[int, frozenset[int]] | None = None
+    why_fixed: str = "--fix keeps it"
+
+
+@dataclass(frozen=True)
+class Control:
+    """Something that the search is held against.
+
+    Attributes:
+        name: `uniform` with the option's label, or `permuted`.
+        average_bits: Bits of the file for each weight element.
+        noise: Noises, measured where anything was, else of the model.
+    """
+
+    name: str
+    average_bits: float
+    noise: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        assignment: The option of each part.
+        predicted: Noises of the additive model.
+        measured: Noises measured; None where nothing measures.
+        additive: Measured noises of the plain integer program, for comparison; None likewise.
+        refitted: How the refit went; None without one.
+        front: Least noise by cost.
+        controls: The best uniform option and permuted assignments.
+    """
+
+    assignment: Assignment
+    predicted: Mapping[str, float]
+    measured: Mapping[str, float] | None
+    additive: Mapping[str, float] | None
+    refitted: Refitted | None
+    front: Front
+    controls: tuple[Control, ...]
+
+    def sqnr_db(self, name: str = "prediction") -> float:
+        """Signal to noise: measured where it was, else predicted."""
+        return decibels((self.predicted if self.measured is None else self.measured)[name])
+
+
+def search(
+    problem: Problem,
+    demand: Demand,
+    settings: Settings = Settings(),
+    *,
+    measure: Measure | None = None,
+    errors_of: ErrorsOf | None = None,
+    holds: Holds | None = None,
+    progress: Progress = SILENT,
+) -> Result:
+    """Finds the assignment that satisfies demands best.
+
+    With budgets, noise becomes least; with goals alone, the preferred cost.
+
+    Args:
+        problem: What there is to choose.
+        demand: Budgets and goals; one at least.
+        settings: Everything else.
+        measure: Measures assignments whole; None leaves all to the model.
+        errors_of: Errors of single choices; None where the analysis kept none.
+        holds: Judges finished pictures; needed where the demand has such goals.
+        progress: Told of the steps.
+
+    Raises:
+        TargetRefusal: The demands cannot be met: names the least that can be.
+        UsageError: Nothing is demanded, or the analysis does not know what it would need.
+    """
+    if not (demand.budgets or demand.bounds or demand.judged):
+        raise UsageError("nothing is asked for", hint="give --budget or --goal, such as --budget average_bits=4")  # fmt: skip
+    if demand.judged and holds is None:
+        raise UsageError(f"--goal {demand.words}: nothing here makes pictures to judge")
+    if settings.fixed:
+        problem = problem.restricted(settings.fixed, settings.why_fixed)
+    budgets = budget_rows(problem, demand.budgets)
+    work = _Search(problem, settings, budgets, measure, errors_of, progress)
+    if demand.judged:
+        assert holds is not None
+        return work.judged(holds, noise_rows(problem, demand.bounds))
+    if demand.budgets:
+        return work.least_noise(noise_rows(problem, demand.bounds))
+    return work.least_cost(demand.bounds)
+
+
+class _Search:
+    def __init__(
+        self,
+        problem: Problem,
+        settings: Settings,
+        budgets: Sequence[Row],
+        measure: Measure | None,
+        errors_of: ErrorsOf | None,
+        progress: Progress,
+    ) -> None:
+        self._problem = problem
+        self._settings = settings
+        self._budgets = budgets
+        self._measure = measure
+        self._errors_of = errors_of
+        self._progress = progress
+        self._ledger = None if measure is None else Ledger(measure, settings.objective, settings.measurements)  # fmt: skip
+
+    def least_noise(self, bounds: Sequence[Row]) -> Result:
+        """Within budgets."""
+        rows = [*self._budgets, *bounds]
+        first = solve(self._problem, self._settings.objective, rows)
+        if self._ledger is None:
+            return self._result(first, first, rows, None)
+        candidates = self._candidates(first, rows)
+        with self._progress.task("measuring candidates", 1):
+            found = refit(self._problem, candidates, rows, self._ledger, singles=self._singles())
+        return self._result(found.assignment, first, rows, found)
+
+    def least_cost(self, bounds_db: Mapping[str, float]) -> Result:
+        """For goals: the model's bounds are moved until the measured ones hold."""
+        asked = noise_rows(self._problem, bounds_db)
+        cheap = Objective(self._settings.objective.noises, self._settings.prefer)
+        self._check_known(self._settings.prefer)
+        rows = list(asked)
+        first = best = solve(self._problem, cheap, rows)
+        if self._ledger is None:
+            return self._result(first, first, self._at_cost(first), None)
+        holding: Assignment | None = None
+        for _ in range(_TIGHTENED_MOST):
+            noise = self._measured(best)
+            over = {name: noise[name] / 10 ** (-least / 10) for name, least in bounds_db.items()}
+            if max(over.values()) <= 1 and (
+                holding is None or self._cost(best) < self._cost(holding)
+            ):
+                holding = best
+            rows = [
+                replace(row, most=row.most / over[name] * (0.98 if over[name] > 1 else 1.0))
+                for row, name in zip(rows, bounds_db, strict=True)
+            ]
+            try:
+                following = solve(self._problem, cheap, rows)
+            except TargetRefusal:
+                break
+            if following == best:
+                break
+            best = following
+        if holding is None:
+            raise self._unmet(bounds_db)
+        return self._result(holding, first, self._at_cost(holding), None)
+
+    def judged(self, holds: Holds, bounds: Sequence[Row]) -> Result:
+        """The cheapest of the front whose pictures hold what is asked; found by halving, as dearer ones lose less."""
+        self._check_known(self._settings.prefer)
+        rows = [*self._budgets, *bounds]
+        front = pareto(
+            self._problem,
+            self._settings.objective,
+            rows,
+            cost=self._settings.prefer,
+            count=_FRONT_JUDGED,
+        )
+        points = [point.assignment for point in front.points]
+        low, high = 0, len(points)  # the first that holds is in low..high
+        while low < high:
+            middle = (low + high) // 2
+            if holds(points[middle]):
+                high = middle
+            else:
+                low = middle + 1
+        if low == len(points):
+            raise TargetRefusal(
+                "no assignment that the budgets allow holds what is asked of finished pictures",
+                hint="ask for less, or allow more options; `qdx analyze` tells which operations lose most",
+            )
+        return self._result(points[low], points[low], self._at_cost(points[low]), None)
+
+    def _candidates(self, first: Assignment, rows: Sequence[Row]) -> dict[str, Assignment]:
+        found = {"additive": first}
+        singles = self._singles()
+        for share in _SHARES if singles is not None else ():
+            assert singles is not None
+            found[f"interactions {share:g}"] = descend(
+                self._problem, singles, first, rows, share=share
+            )
+        return found
+
+    def _singles(self) -> Interactions | None:
+        if self._errors_of is None:
+            return None
+        return self._errors_of(self._problem, self._settings.objective)
+
+    def _result(
+        self,
+        assignment: Assignment,
+        additive: Assignment,
+        rows: Sequence[Row],
+        refitted: Refitted | None,
+    ) -> Result:
+        front = pareto(self._problem, self._settings.objective, cost=self._settings.prefer)
+        if self._measure is not None:
+            with self._progress.task("measuring the front", 1):
+                noises = self._whole([point.assignment for point in front.points])
+                front = front.measured([one.noise for one in noises])
+        measured = None if self._measure is None else self._measured(assignment)
+        return Result(
+            assignment,
+            {n: self._problem.noise(assignment, n) for n in self._problem.known_noises},
+            measured,
+            None if self._measure is None else self._measured(additive),
+            refitted,
+            front,
+            self._controls(assignment, rows),
+        )
+
+    def _controls(self, assignment: Assignment, rows: Sequence[Row]) -> tuple[Control, ...]:
+        named: list[tuple[str, Assignment]] = []
+        if (one := uniform(self._problem, rows)) is not None:
+            named.append((f"uniform {self._problem.labels[one[0]]}", one[1]))
+        drawn = permuted(self._problem, assignment, rows, seed=self._settings.seed)
+        named += [("permuted", one) for one in drawn]
+        noises = self._noises([one for _, one in named])
+        return tuple(
+            Control(name, self._problem.average_bits(one), noise)
+            for (name, one), noise in zip(named, noises, strict=True)
+        )
+
+    def _noises(self, assignments: Sequence[Assignment]) -> Sequence[Mapping[str, float]]:
+        if self._measure is not None:
+            return [one.noise for one in self._whole(assignments)]
+        names = self._problem.known_noises
+        return [{n: self._problem.noise(one, n) for n in names} for one in assignments]
+
+    def _measured(self, assignment: Assignment) -> Mapping[str, float]:
+        if self._ledger is not None and assignment in self._ledger.known:
+            return self._ledger.known[assignment].noise
+        return self._whole([assignment])[0].noise
+
+    def _whole(self, assignments: Sequence[Assignment]) -> Sequence[Measured]:
+        assert self._measure is not None
+        return self._measure(assignments) if assignments else ()
+
+    def _cost(self, assignment: Assignment) -> float:
+        return self._problem.cost(assignment, self._settings.prefer)
+
+    def _at_cost(self, assignment: Assignment) -> list[Row]:
+        """What controls keep where no budget was given: the cost that was found."""
+        rows = budget_rows(self._problem, {self._settings.prefer: self._cost(assignment)})
+        return [*self._budgets, *rows]
+
+    def _check_known(self, cost: str) -> None:
+        if cost not in self._problem.known_costs:
+            raise UsageError(
+                f"--prefer: the analysis does not know `{cost}` of every option",
+                hint=f"it knows {', '.join(self._problem.known_costs)}",
+            )
+
+    def _unmet(self, bounds_db: Mapping[str, float]) -> TargetRefusal:
+        finest = solve(self._problem, self._settings.objective)
+        noise = self._measured(finest)
+        words = ", ".join(
+            f"{name} {least:g} dB (the most measured is {decibels(noise[name]):.4g})"
+            for name, least in bounds_db.items()
+        )
+        return TargetRefusal(
+            f"no assignment was measured that holds {words}",
+            hint="ask for less, or allow options with more bits",
+        )

@@ -1,0 +1,133 @@
+"""The words of a plan that was found: why each rule is there, and what the whole is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qdx.analyze.analysis import FLOAT_OPTION, Analysis, Group, Option
+from qdx.exporter.plan.schema.found import Figures, Found
+from qdx.search.pareto import decibels
+from qdx.search.problem import Assignment, Problem
+from qdx.search.search import Control, Result
+from qdx.search.write_plan import Wording
+
+__all__ = ["describe", "found_section", "reasons"]
+
+
+def reasons(analysis: Analysis, problem: Problem, assignment: Assignment) -> Wording:
+    """Returns what says why operations take an option: what it costs there, what it loses, and what the next cheaper one would."""
+    groups = {(g.component, key): g for g in analysis.groups for key in g.sites}
+    place_of = {part.group: place for place, part in enumerate(problem.parts)}
+    elements, noise = problem.elements or 1, problem.noise(assignment) or 1.0
+
+    def why(option: Option, sites: Sequence[tuple[str, str]]) -> str:
+        found: dict[int, Group] = {groups[site].id: groups[site] for site in sites if site in groups}  # fmt: skip
+        places = [place_of[group] for group in found if group in place_of]
+        parts = [problem.parts[place] for place in places]
+        if not parts:
+            return "what was not searched stays as it is"
+        chosen = [part.choice(assignment[p]) for p, part in zip(places, parts, strict=True)]
+        share = sum(part.elements for part in parts) / elements
+        lost = sum(choice.noise["prediction"] for choice in chosen)
+        words = f"{_count(len(sites))}, {share:.1%} of the weights searched"
+        if option.id == FLOAT_OPTION:
+            return f"{words}: {_saved(problem, places, assignment)}"
+        words += f": alone {decibels(lost):.1f} dB, {lost / noise:.1%} of the predicted noise"
+        return f"{words}; {_saved(problem, places, assignment)}"
+
+    return why
+
+
+def _count(number: int) -> str:
+    return f"{number} operation{'s'[: number != 1]}"
+
+
+def _saved(problem: Problem, places: Sequence[int], assignment: Assignment) -> str:
+    """What the next cheaper option of each would save and add."""
+    saved = added = 0.0
+    for place in places:
+        part = problem.parts[place]
+        now = part.choice(assignment[place])
+        cheaper = [c for c in part.choices if c.costs["bytes"] < now.costs["bytes"]]
+        if cheaper:
+            following = max(cheaper, key=lambda choice: choice.costs["bytes"])
+            saved += now.costs["bytes"] - following.costs["bytes"]
+            added += following.noise["prediction"] - now.noise["prediction"]
+    if not saved:
+        return "the target offers nothing smaller"
+    if added <= 0:
+        return f"the next smaller options would save {_size(saved)}"
+    return f"the next smaller options would save {_size(saved)} and add noise of {decibels(added):.1f} dB"  # fmt: skip
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e4 else f"{size_bytes:.0f} bytes"
+
+
+def describe(result: Result, target: str, asked: str, base: str) -> str:
+    """Returns the description of the plan."""
+    how = "measured" if result.measured is not None else "predicted, not measured"
+    words = f"Found by qdx plan search for {target}, upon {base or 'an unnamed plan'}, with {asked}: {result.sqnr_db():.1f} dB, {how}"
+    rivals = [c for c in result.controls if c.name != "permuted"]
+    drawn = [c for c in result.controls if c.name == "permuted"]
+    if rivals:
+        words += f"; {rivals[0].name} everywhere {decibels(rivals[0].noise['prediction']):.1f} dB at {rivals[0].average_bits:.2f} bits"
+    if drawn:
+        words += f"; the same options permuted {decibels(_mean(drawn)['prediction']):.1f} dB"
+    return f"{words}."
+
+
+def found_section(
+    problem: Problem, result: Result, *, target: str, analysis: str, asked: str, seed: int
+) -> Found:
+    """Returns what the plan says of its search.
+
+    Args:
+        problem: What there was to choose.
+        result: What came out.
+        target: Its name.
+        analysis: SHA-256 of it.
+        asked: Budgets and goals as given.
+        seed: Of the controls.
+    """
+    known = problem.known_costs
+    latency = problem.cost(result.assignment, "latency_ms") if "latency_ms" in known else None
+    rivals = [c for c in result.controls if c.name != "permuted"]
+    drawn = [c for c in result.controls if c.name == "permuted"]
+    return Found(
+        target=target,
+        analysis=analysis,
+        asked=asked,
+        seed=seed,
+        bytes=round(problem.cost(result.assignment, "bytes")),
+        average_bits=round(problem.average_bits(result.assignment), 4),
+        latency_ms=None if latency is None else round(latency, 4),
+        speedup=_speedup(problem, latency),
+        predicted=_figures(result.predicted),
+        measured=None if result.measured is None else _figures(result.measured),
+        uniform=_figures(rivals[0].noise) if rivals else None,
+        permuted=_figures(_mean(drawn)) if drawn else None,
+    )
+
+
+def _speedup(problem: Problem, latency: float | None) -> float | None:
+    if not latency:
+        return None
+    try:
+        whole = problem.cost(problem.float_assignment(), "latency_ms")
+    except KeyError:
+        return None
+    return round(whole / latency, 4)
+
+
+def _mean(controls: Sequence[Control]) -> dict[str, float]:
+    names = controls[0].noise
+    return {name: sum(c.noise[name] for c in controls) / len(controls) for name in names}
+
+
+def _figures(noise: Mapping[str, float]) -> Figures:
+    def told(name: str) -> float | None:
+        value = noise.get(name)
+        return None if value is None or value <= 0 else round(decibels(value), 2)
+
+    return Figures(sqnr_db=told("prediction"), guidance_db=told("guidance"))

@@ -1,0 +1,48 @@
+"""What a plan says of the search that found it: strict, versioned, and without effect."""
+
+from __future__ import annotations
+
+import pytest
+
+from qdx.exporter.errors import InvalidPlan
+from qdx.exporter.plan.differences import differences
+from tests.support.plans import plan_of
+
+RULE = {"select": {"component": "*"}, "weights": {"dtype": "float32"}}
+FOUND = {
+    "schema": "qdx.found/1",
+    "target": "openvino",
+    "analysis": "0" * 64,
+    "asked": "average_bits=4",
+    "seed": 0,
+    "bytes": 1000,
+    "average_bits": 4.0,
+    "predicted": {"sqnr_db": 31.5, "guidance_db": None},
+}
+
+
+def test_it_comes_back_as_it_was_written():
+    plan = plan_of(RULE, found=FOUND)
+
+    assert plan.to_json()["found"] == {**FOUND, "predicted": {"sqnr_db": 31.5}}
+    assert plan_of(RULE).found is None
+
+
+def test_it_changes_nothing_that_is_asked():
+    assert differences(plan_of(RULE, found=FOUND), plan_of(RULE)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": "qdx.found/2"}, "qdx.found/1"),
+        ({"analysis": "abc"}, "found.analysis"),
+        ({"bytes": -1}, "found.bytes"),
+        ({"luck": 3}, "luck"),
+        ({"predicted": {"beauty": 3}}, "beauty"),
+        ({"seed": None}, "found.seed"),
+    ],
+)
+def test_what_is_wrong_in_it_is_named(change, words):
+    with pytest.raises(InvalidPlan, match=words):
+        plan_of(RULE, found={**FOUND, **change})

@@ -1,0 +1,177 @@
+"""From an analysis to a plan."""
+
+from __future__ import annotations
+
+import pytest
+
+from qdx.exporter.errors import TargetRefusal, UsageError
+from qdx.exporter.plan import load_plan
+from qdx.search.budgets import Demand
+from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits
+from qdx.search.job import Tools, find_plan, read_roles
+from qdx.search.ledger import Measured
+from qdx.search.problem import problem_of
+from qdx.search.read import read_analysis
+from qdx.search.search import Settings
+from tests.support.searching import DIGEST, analysis, pipeline
+
+BASE = load_plan("w8a8")
+SENSITIVE = {"attn.q": 0.01, "attn.k": 0.01, "last": 500.0, "first": 100.0}
+
+
+def found(read=None, demand=None, **more):
+    return find_plan(
+        read or analysis(sensitivity=SENSITIVE),
+        pipeline(),
+        BASE,
+        demand or Demand(budgets={"average_bits": 9}),
+        Settings(),
+        name="found",
+        analysis_sha256="1" * 64,
+        **more,
+    )
+
+
+def test_the_plan_says_how_it_was_found_and_what_it_is_held_against():
+    plan = found().plan
+
+    assert plan.found.schema_ == "qdx.found/1"
+    assert plan.found.analysis == "1" * 64
+    assert plan.found.average_bits <= 9
+    assert plan.found.asked == "average_bits=9"
+    assert plan.found.measured is None
+    assert plan.found.permuted.sqnr_db < plan.found.predicted.sqnr_db
+    assert "predicted, not measured" in plan.description
+    assert all(rule.why for rule in plan.rules)
+
+
+def test_the_same_inputs_have_the_same_plan():
+    assert found().plan.to_json() == found().plan.to_json()
+
+
+def test_measured_figures_are_in_the_plan():
+    def measure(batch):
+        return [Measured({"prediction": 1e-3, "guidance": 1e-2}) for _ in batch]
+
+    plan = found(tools=Tools(measure=measure)).plan
+    assert plan.found.measured.sqnr_db == 30
+    assert plan.found.measured.guidance_db == 20
+    assert "30.0 dB, measured" in plan.description
+
+
+def test_what_is_most_sensitive_keeps_most_bits():
+    done = found(demand=Demand(budgets={"average_bits": 8}))
+    bits = dict(zip([p.name for p in done.problem.parts], done.result.assignment, strict=True))
+
+    assert bits["unet.conv_out"] == 0
+    assert bits["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == 3
+
+
+def test_a_role_that_is_fixed_stays_as_the_base_has_it():
+    loud = analysis(sensitivity={**SENSITIVE, "shortcut": 1e-9})
+    shortcuts = [g.id for g in loud.groups if g.roles == ("shortcut",)]
+
+    free, fixed = found(loud), found(loud, fix=("shortcut",))
+    assert {free.result.assignment[place] for place in shortcuts} != {0}
+    assert {fixed.result.assignment[place] for place in shortcuts} == {0}
+
+
+def test_a_role_whose_option_was_not_analyzed_cannot_be_fixed():
+    with pytest.raises(UsageError, match="none of the options analyzed"):
+        found(fix=("conv",))  # the preset chooses ranges by least error, these options do not
+
+
+def test_a_role_that_no_operation_has_cannot_be_fixed():
+    with pytest.raises(UsageError, match="no operation that was analyzed"):
+        found(fix=("embedding",))
+    with pytest.raises(UsageError, match="not a role") as caught:
+        read_roles(["attention"])
+    assert caught.value.exit_code == 2
+
+
+def test_a_budget_below_the_least_names_it():
+    with pytest.raises(TargetRefusal, match="average_bits=2 cannot be met: the least that can is"):
+        found(demand=Demand(budgets={"average_bits": 2}))
+
+
+def test_a_plan_of_another_quantizer_is_no_beginning():
+    with pytest.raises(UsageError, match="leaves the choice"):
+        find_plan(
+            analysis(),
+            pipeline(),
+            load_plan("samples/plans/nncf-ptq.json"),
+            Demand(budgets={"average_bits": 9}),
+            Settings(),
+            name="x",
+            analysis_sha256=DIGEST,
+        )
+
+
+def test_an_option_that_was_only_simulated_is_not_chosen():
+    read = analysis()
+    groups = tuple(
+        group.model_copy(
+            update={
+                "offers": tuple(
+                    one.model_copy(update={"form": "simulated"}) if one.option == 3 else one
+                    for one in group.offers
+                )
+            }
+        )
+        for group in read.groups
+    )
+    read = read.model_copy(update={"groups": groups})
+
+    assert 3 not in {c.option for p in problem_of(read).parts for c in p.choices}
+    assert 3 in {c.option for p in problem_of(read, options=(1, 3)).parts for c in p.choices}
+
+
+def test_an_option_that_the_analysis_does_not_have_is_wrong_usage():
+    with pytest.raises(UsageError, match="option 9"):
+        problem_of(analysis(), options=(9,))
+
+
+def test_an_option_whose_noise_is_unknown_is_none():
+    read = analysis()
+    rows = tuple(row for row in read.noise.single if row.option != 3)
+    read = read.model_copy(update={"noise": read.noise.model_copy(update={"single": rows})})
+
+    assert 3 not in {c.option for p in problem_of(read).parts for c in p.choices}
+
+
+def test_an_analysis_of_something_else_is_refused():
+    read = analysis()
+    check_target_fits(read, "openvino", DIGEST)
+    check_model_fits(read, {"unet/config.json": DIGEST})
+    check_plan_fits(read, "w8a8", DIGEST)
+
+    for check, words in (
+        (lambda: check_target_fits(read, "onnxruntime", DIGEST), "for target `openvino`"),
+        (lambda: check_target_fits(read, "openvino", "1" * 64), "has changed since"),
+        (lambda: check_model_fits(read, {"unet/config.json": "1" * 64}), "is another file"),
+        (lambda: check_model_fits(read, {}), "is not there"),
+        (lambda: check_plan_fits(read, "w4", "1" * 64), "upon `w8a8`, and this is `w4`"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            check()
+        assert caught.value.exit_code == 2
+
+
+def test_what_is_no_analysis_is_refused(tmp_path):
+    from qdx.exporter.errors import InvalidInput
+    from qdx.exporter.files import dump_json
+
+    path = tmp_path / "analysis.json"
+    path.write_bytes(dump_json(analysis().to_json()))
+    assert read_analysis(tmp_path).analysis == analysis()
+
+    for text, words in (
+        (b"{}", "`schema`"),
+        (b'{"schema": "qdx.analysis/1"}', "Field required"),
+        (b"nonsense", "analysis.json"),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(InvalidInput, match=words):
+            read_analysis(tmp_path)
+    with pytest.raises(InvalidInput, match="no such folder"):
+        read_analysis(tmp_path / "none")

@@ -1,0 +1,67 @@
+"""Candidates measured as an analysis measured single options."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from qdx.analyze.analyze import analyze
+from qdx.exporter.errors import UsageError
+from qdx.exporter.plan.schema.load import load_plan
+from qdx.exporter.strict_json import dump_json
+from qdx.search.budgets import Demand, read_budgets
+from qdx.search.measuring import check_prompts
+from qdx.search.read import read_analysis
+from qdx.search.run import run
+from qdx.targets import load_target
+from tests.support.searching import analysis
+
+PROMPTS = ["a", "b"]
+
+
+def asked_with(prompts):
+    digest = None if prompts is None else hashlib.sha256(dump_json(prompts)).hexdigest()
+    sampling = {"call": {}, "images": "0" * 64, "prompts": digest, "samples": 1, "steps": 2, "seed": 0}  # fmt: skip
+    return analysis([], {}, sampling=sampling)
+
+
+@pytest.mark.parametrize("prompts", [None, PROMPTS])
+def test_the_prompts_of_the_analysis_are_taken(prompts):
+    check_prompts(asked_with(prompts), prompts)
+
+
+@pytest.mark.parametrize(
+    ("had", "given", "words"),
+    [
+        (PROMPTS, None, "with the prompts of the analysis"),
+        (PROMPTS, ["b", "a"], "other prompts"),
+        (None, PROMPTS, "the call's own prompt"),
+    ],
+)
+def test_other_prompts_are_refused(had, given, words):
+    with pytest.raises(UsageError, match=words) as refused:
+        check_prompts(asked_with(had), given)
+    assert "--predicted" in refused.value.hint
+
+
+@pytest.mark.slow
+def test_what_is_found_was_measured_and_is_the_same_again(smallest, tmp_path):
+    profile, base = load_target("openvino"), load_plan("w8a8")
+    analyze(
+        smallest, target="openvino", plan="w8a8", output=tmp_path / "analysis",
+        call={"num_inference_steps": 2}, options=["int8", "int4"], calls=1, workers=1,
+    )  # fmt: skip
+    read = read_analysis(tmp_path / "analysis")
+    demand = Demand(read_budgets(["average_bits=7"]))
+
+    found = [
+        run(smallest, read, profile, base, demand, name="found", measurements=20, workers=workers)
+        for workers in (1, 2)
+    ]
+
+    measured = found[0].result.measured
+    assert measured["prediction"] > 0
+    assert measured["prediction"] != found[0].result.predicted["prediction"]
+    assert all(one.noise["prediction"] > 0 for one in found[0].result.controls)
+    assert found[0].to_json() == found[1].to_json()

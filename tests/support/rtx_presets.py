@@ -59,3 +59,5 @@ def check(name, wanted, folder):
         assert key[0] == "rtx-turing" or not cell.unbuilt, key
         assert all(re.search(FLOAT32, why) for why in cell.unbuilt.values()), cell.unbuilt
         assert cell.overflowing == (), key
+    built = {target for (target, _), cell in found.items() if cell.engines}
+    assert built == {target for target, _ in wanted}

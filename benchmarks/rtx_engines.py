@@ -4,8 +4,8 @@
     python -m benchmarks.rtx_engines 80m --target rtx-turing rtx-ada rtx-blackwell --work build/rtx-engines
 
 The pipeline has random weights: Stable Diffusion 1.5's own sizes, or its topology with about 80 million parameters. qdx
-exports the UNet without its engine, calibrated on two steps where the plan wants it, and `qdx build --force` then builds it in
-a process tree whose memory is sampled. Bundles that lie in the folder are used again. The weights' bytes are those of the
+exports the UNet without its engine, calibrated on one step of a small picture where the plan wants it, and `qdx build --force`
+then builds it in a process tree whose memory is sampled. Bundles that lie in the folder are used again. The weights' bytes are those of the
 file that the engine is built from.
 """
 
@@ -26,6 +26,8 @@ from benchmarks.real_sizes import make
 from qdx.exporter.plan.schema.load import preset_text
 
 _MODELS: Final = ("sd15", "80m")
+_SMALL: Final = 128
+"""Pixels of the pictures that ranges are recorded with: an engine's size and build do not depend on its scales."""
 _HEAD: Final = (
     "| model | target | plan | seconds | processor seconds | peak anonymous memory | weights | engine | more |\n"
     "|---|---|---|---|---|---|---|---|---|\n"
@@ -54,14 +56,21 @@ def _exported(work: Path, model: str, target: str, plan: str) -> Path:
         return bundle
     source = _pipeline(work / model, model)
     short = json.loads(preset_text(plan))
-    if "calibration" in short:
-        short["calibration"] |= {"samples": 1, "steps": 2}
+    quantizes = any("inputs" in rule for rule in short["rules"])
+    if quantizes:
+        short["calibration"] = {"samples": 1, "steps": 2}
+        for rule in short["rules"]:
+            rule.get("inputs", {}).pop("observer", None)  # the least and greatest value, which cost nothing to record
     path = work / f"{plan}.plan.json"
     path.write_text(json.dumps(short, indent=2) + "\n")
-    call = {"prompt": "a red circle"}
+    call, ranges = {"prompt": "a red circle"}, None
+    if quantizes:
+        ranges = work / f"{model}-{plan}.ranges"
+        small = {**call, "height": _SMALL, "width": _SMALL}
+        qdx.calibrate(source, plan=path, output=ranges, call=small, workers=1, force=True)
     qdx.export(
-        source, target=target, plan=path, output=bundle, call=call, components=["unet"], build=False
-    )
+        source, target=target, plan=path, output=bundle, call=call, components=["unet"], ranges=ranges, build=False,
+    )  # fmt: skip
     return bundle
 
 

@@ -27,7 +27,7 @@ TARGETS = f"there are {', '.join(list_targets())}"
 
 TRANSCRIPTS = [
     (["exprot"], "error: No such command 'exprot'\n\nhint: did you mean `qdx export`?\n"),
-    (["frob"], "error: No such command 'frob'\n\nhint: the commands are bench, build, cache"),
+    (["frob"], "error: No such command 'frob'\n\nhint: the commands are analyze, bench, build, cache"),
     (["version"], "error: No such command 'version'\n\nhint: did you mean `qdx --version`?\n"),
     (["help"], "error: No such command 'help'\n\nhint: did you mean `qdx --help`?\n"),
     (["help", "export"], "error: No such command 'help'\n\nhint: did you mean `qdx export --help`?\n"),

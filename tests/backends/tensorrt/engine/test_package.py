@@ -30,7 +30,7 @@ def test_a_package_that_cannot_be_imported_is_installed_again(tmp_path, monkeypa
     ) as caught:
         tensorrt(RTX)
 
-    assert caught.value.hint == 'pip install --force-reinstall "tensorrt-rtx-cu13>=1.7,<2"'
+    assert caught.value.hint == 'pip install --force-reinstall "tensorrt-rtx-cu13>=1.7,<2.0"'
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")

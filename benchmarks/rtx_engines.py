@@ -60,7 +60,9 @@ def _exported(work: Path, model: str, target: str, plan: str) -> Path:
     if quantizes:
         short["calibration"] = {"samples": 1, "steps": 2}
         for rule in short["rules"]:
-            rule.get("inputs", {}).pop("observer", None)  # the least and greatest value, which cost nothing to record
+            rule.get("inputs", {}).pop(
+                "observer", None
+            )  # the least and greatest value, which cost nothing to record
     path = work / f"{plan}.plan.json"
     path.write_text(json.dumps(short, indent=2) + "\n")
     call, ranges = {"prompt": "a red circle"}, None

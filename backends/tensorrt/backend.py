@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdx.backends.contract import Proof
-from qdx.targets.compute_capabilities import least_of
 from qdx.backends.tensorrt.engine.record import (
     ENGINE_NAME,
     LAYERS_NAME,
@@ -19,6 +18,7 @@ from qdx.backends.tensorrt.engine.record import (
 from qdx.backends.tensorrt.flavour import ENTERPRISE, RTX, Flavour
 from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
 from qdx.exporter.files import safe_child
+from qdx.targets.compute_capabilities import least_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto

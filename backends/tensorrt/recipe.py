@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qdx.targets.compute_capabilities import list_faults
 from qdx.backends.tensorrt.flavour import ENTERPRISE, RTX, Flavour, FlavourName, flavour_of
 from qdx.backends.tensorrt.versions import SUPPORTED, VersionRange
 from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.files import check_relative, dump_json, parse_json, position_of
+from qdx.targets.compute_capabilities import list_faults
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import TensorSpec

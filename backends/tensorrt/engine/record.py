@@ -200,9 +200,7 @@ def read_layers(folder: Path, record: EngineRecord) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as bad:
-        raise InvalidBundle(
-            f"{quoted(path)}: byte {bad.start} is not UTF-8", hint=_AGAIN
-        ) from None
+        raise InvalidBundle(f"{quoted(path)}: byte {bad.start} is not UTF-8", hint=_AGAIN) from None
 
 
 def read_record(folder: Path) -> EngineRecord:

@@ -15,7 +15,6 @@ from qdx.backends.onnx.carried_types import carry_types
 from qdx.backends.onnx.four_bits import widen_four_bits
 from qdx.backends.onnx.lowering import model_from_graph, write_model
 from qdx.backends.onnx.translations import Forms
-from qdx.targets.compute_capabilities import lacks_float32_products
 from qdx.backends.tensorrt.flavour import ENTERPRISE, Flavour
 from qdx.backends.tensorrt.lint import DeviceFacts, Finding, Severity, lint
 from qdx.backends.tensorrt.lower.float32_products import products_to_convolutions
@@ -30,6 +29,7 @@ from qdx.exporter.errors import InternalError, Refusal, TargetRefusal, quoted
 from qdx.exporter.graph.analysis.precision import float32_nodes
 from qdx.exporter.graph.analysis.sites import sites
 from qdx.exporter.transforms.time_embedding import has_time_table
+from qdx.targets.compute_capabilities import lacks_float32_products
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph

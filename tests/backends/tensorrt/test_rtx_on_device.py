@@ -13,7 +13,6 @@ import pytest
 import qdx
 from qdx.backends.device_kernels import keeping_kernels
 from qdx.backends.site_table import PARTS, SITES
-from qdx.targets.compute_capabilities import CLASSES
 from qdx.backends.tensorrt.engine.audit import audit_engine
 from qdx.backends.tensorrt.engine.ep_context import SOURCE, write_context
 from qdx.backends.tensorrt.engine.package import compute_capability, device_name, tensorrt
@@ -26,6 +25,7 @@ from qdx.cache.kernels import KIND, StoredKernels
 from qdx.cache.store import Store
 from qdx.exporter.errors import InvalidBundle, QdxWarning, RuntimeMissing, UsageError
 from qdx.exporter.files import sha256_file
+from qdx.targets.compute_capabilities import CLASSES
 from tests.support.lint_models import linear
 from tests.support.smallest import build_smallest_stable_diffusion
 

@@ -25,10 +25,12 @@ def test_a_package_that_cannot_be_imported_is_installed_again(tmp_path, monkeypa
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt_rtx", raising=False)
-    with pytest.raises(RuntimeMissing, match=r"needs the package tensorrt_rtx: libtensor") as caught:
+    with pytest.raises(
+        RuntimeMissing, match=r"needs the package tensorrt_rtx: libtensor"
+    ) as caught:
         tensorrt(RTX)
 
-    assert caught.value.hint == 'pip install --force-reinstall "tensorrt-rtx-cu13>=1.7,<2"'
+    assert caught.value.hint == 'pip install --force-reinstall "tensorrt-rtx-cu13>=1.7,<2.0"'
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")

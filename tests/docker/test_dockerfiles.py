@@ -59,7 +59,7 @@ def faults(name, text):
         for one in re.findall(r"pip (?:--python \S+ )?install [^&]*", words)
     ]
     wrong += [f"{one}: keeps a cache" for one in installs if "--no-cache-dir" not in one]
-    extras = {extra for one in installs for extra in re.findall(r"/source\[(\w+)\]", one)}
+    extras = {extra for one in installs for extra in re.findall(r"/source\[([\w-]+)\]", one)}
     if extras != {name} or name not in PROJECT["optional-dependencies"]:
         wrong.append(f"installs {sorted(extras)}, expected the extra {name}")
     if not every["USER"] or not re.fullmatch(r"[1-9]\d*:[1-9]\d*", every["USER"][-1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from qdx.source.pipeline import TracedPipeline, trace_pipeline
 from qdx.source.planned import PlannedGraphs
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets import TargetProfile, list_targets, load_target
+from qdx.targets.compute_capabilities import lacks_float32_products
 from qdx.verification.measure.compiled import check_accounted
 
 TARGETS = tuple(name for name in list_targets() if load_target(name).runtime == "tensorrt-rtx")
@@ -38,6 +39,7 @@ class Cell:
         target: The target.
         refused: Why the plan cannot be had; empty where it can.
         engines: What is on record of each engine, by its folder.
+        unbuilt: Why the builder refused the others, by their folders.
         overflowing: Operations whose raw sums the engines keep in float16, as `folder: operation`.
     """
 
@@ -45,6 +47,7 @@ class Cell:
     target: str
     refused: str = ""
     engines: Mapping[str, EngineRecord] | None = None
+    unbuilt: Mapping[str, str] = field(default_factory=dict)
     overflowing: tuple[str, ...] = ()
 
 
@@ -73,7 +76,8 @@ def cells(
             except TargetRefusal as refused:
                 yield Cell(plan, name, str(refused))
                 continue
-            same = json.dumps(record_of(planned.resolved)).replace(name, "TARGET")
+            own_form = lacks_float32_products(profile.compile_for)
+            same = json.dumps([record_of(planned.resolved), own_form]).replace(name, "TARGET")
             groups.setdefault(same, []).append((profile, planned))
         for number, group in enumerate(groups.values()):
             place = folder / f"{plan}-{number}"
@@ -103,6 +107,7 @@ def _built(
     }
     for other, _ in group:
         engines = {}
+        unbuilt: dict[str, str] = {}
         overflowing: list[str] = []
         for where, name in folders.items():
             part = folder / name
@@ -113,7 +118,11 @@ def _built(
             found = {path: digest for path, digest in digests(part).items() if path.startswith(("model", "build"))}  # fmt: skip
             key = tuple(f"{path} {digest}" for path, digest in sorted(found.items()))
             if key not in done:
-                record = backend.build_engine(part, timing_cache=b"", device=0).record
+                try:
+                    record = backend.build_engine(part, timing_cache=b"", device=0).record
+                except TargetRefusal as refused:
+                    unbuilt[name] = str(refused)
+                    continue
                 compiled = compiled_engine(part)
                 check_accounted(where, planned.resolved.sites.get(where, ()), compiled)
                 done[key] = record, compiled.overflowing
@@ -121,7 +130,7 @@ def _built(
                     (part / file).unlink()
             engines[name] = done[key][0]
             overflowing += [f"{name}: {site}" for site in done[key][1]]
-        yield Cell(plan, other.name, "", engines, tuple(overflowing))
+        yield Cell(plan, other.name, "", engines, unbuilt, tuple(overflowing))
 
 
 def smaller(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _WORDS: Final[Mapping[str, tuple[ir.DataType, tuple[int, int]]]] = MappingProxyT
     }
 )
 """The builder's words for types that not all devices have: the type, and the least compute capability that has it."""
+_NO_DRIVER: Final = "catchCudaError"
 _STEPS_LIMIT: Final = 8
 """How far behind a quantizer its operation stands at most."""
 
@@ -60,9 +61,12 @@ def blame(refusals: Iterable[Refusal], model: ir.Model, where: str, flavour: Fla
         flavour: What refuses.
     """
     names = _Names(model, where)
+    # Whatever a build fails of, without a driver the log ends with that there is none.
+    given = tuple(refusals)
+    told = [one for one in given if _NO_DRIVER not in one.reason] or given
     found: list[Refusal] = []
     hint = None
-    for one in refusals:
+    for one in told:
         types, operation = _TYPES.search(one.reason), _OPERATION.search(one.reason)
         if types is not None:
             kinds = types["types"].split(", ")

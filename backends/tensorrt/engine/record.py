@@ -259,7 +259,8 @@ def check_runs_here(record: EngineRecord, version: str, capability: tuple[int, i
     if not _device_fits(record, capability):
         if flavour.builds_anywhere:  # whichever machine builds it again, it is for the same devices
             hint = (
-                f"export for a target of `{flavour.name}` whose devices are such, see `qdx targets`"
+                f"export for a target of `{flavour.name}` whose devices are such, see `qdx targets`; with "
+                "CUDA_VISIBLE_DEVICES set to nothing the bundle is verified as on a machine without a device"
             )
         here = ".".join(map(str, capability))
         problems.append(f"compute capability {_wanted(record)}, here is {here}")

@@ -1,43 +1,16 @@
-"""NVIDIA's own builder compiles what qdx writes, without a device: every preset on every target of TensorRT-RTX."""
+"""NVIDIA's own builder compiles what qdx writes, without a device: families of pipelines on targets of TensorRT-RTX."""
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from qdx.backends.tensorrt.engine.produce_ahead import BUILDER
-from tests.support.layers import ROOT
-from tests.support.rtx_matrix import PLANS, TARGETS, cells, smaller
-from tests.support.tiny import FAMILIES, build
+from tests.support.rtx_presets import EVERYTHING, HAD, check, turns
+from tests.support.tiny import FAMILIES
 
 pytest.importorskip("tensorrt_rtx")
 
-SAMPLES = ("shapes", "shapes-mmdit")
-TINY = ("sd", "sdxl", "sd3", "flux", "pixart", "wan")
-PROMPT = "a red circle left of a blue square"
-REFUSED = {
-    **{(target, "fp8"): "8.9" for target in ("tensorrt-rtx", "rtx-turing", "rtx-ampere")},
-    **{(target, "nvfp4"): "12.0|8.9" for target in TARGETS if target != "rtx-blackwell"},
-    ("rtx-turing", "w4"): "8.0",
-}
-"""What devices have no types for, with a word of the reason."""
-
-
-def model(name, folder):
-    if name in SAMPLES:
-        return ROOT / "samples" / name, smaller({"prompt": PROMPT})
-    return build(name, folder / "model"), smaller(FAMILIES[name].arguments())
-
-
-HAD = [(target, plan) for target in TARGETS for plan in PLANS if (target, plan) not in REFUSED]
-
-
-def turns(number):
-    """A plan for each target, each time another one: in six turns every plan of every target has its own."""
-    for target in TARGETS:
-        plans = [plan for other, plan in HAD if other == target]
-        yield target, plans[number % len(plans)]
+TINY = ("sdxl", "sd3", "flux", "wan", "sd", "pixart")
+"""In such an order that each takes plans in blocks only where blocks divide its inputs."""
 
 
 def test_the_turns_reach_every_plan_of_every_target():
@@ -49,32 +22,7 @@ def test_a_family_builds_for_every_target(name, tmp_path):
     check(name, list(turns(TINY.index(name))), tmp_path)
 
 
-def test_a_sample_builds_with_every_plan_for_every_target(tmp_path):
-    check("shapes", [(target, plan) for target in TARGETS for plan in PLANS], tmp_path)
-
-
-def test_the_other_sample_builds_for_every_target(tmp_path):
-    check("shapes-mmdit", list(turns(3)), tmp_path)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*FAMILIES, "shapes-mmdit"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_everything_builds_with_every_plan_for_every_target(name, tmp_path):
-    check(name, [(target, plan) for target in TARGETS for plan in PLANS], tmp_path)
-
-
-def check(name, wanted, folder):
-    """Builds, accounts for what is quantized, and keeps no raw sum; or is refused for a reason that there is."""
-    path, call = model(name, folder)
-    try:
-        found = {(cell.target, cell.plan): cell for cell in cells(path, call, folder, wanted)}
-    finally:
-        BUILDER.close()
-
-    assert found.keys() == set(wanted)
-    for key, cell in found.items():
-        if key in REFUSED:
-            assert re.search(REFUSED[key], cell.refused), key
-        elif not (key[1] == "w4" and "do not divide its" in cell.refused):
-            assert (cell.refused, bool(cell.engines)) == ("", True), key
-        assert cell.overflowing == (), key
+    check(name, EVERYTHING, tmp_path)

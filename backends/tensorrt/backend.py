@@ -16,7 +16,7 @@ from qdx.backends.tensorrt.engine.record import (
     read_record,
 )
 from qdx.backends.tensorrt.flavour import ENTERPRISE, RTX, Flavour
-from qdx.exporter.errors import InvalidBundle, UsageError, first_line, quoted
+from qdx.exporter.errors import InvalidBundle, UsageError, quoted
 from qdx.exporter.files import safe_child
 from qdx.targets.compute_capabilities import least_of
 
@@ -284,8 +284,9 @@ class TensorRtBackend:
             )
         from qdx.backends.tensorrt.emulate.executable import has_own_operators
         from qdx.backends.tensorrt.emulate.rounded import has_sixteen_bits
+        from qdx.backends.tensorrt.model_file import read_proto
 
-        models = [_read(self._model(folder)) for folder in folders]
+        models = [read_proto(self._model(folder)) for folder in folders]
         literal = "every quantizer as it stands in the file"
         if any(map(has_own_operators, models)):
             literal += ", TensorRT's own operators by their definitions in standard ones"
@@ -365,8 +366,9 @@ def _rewrite(model: Path) -> Rewrite | None:
     """
     from qdx.backends.tensorrt.emulate.executable import has_own_operators, make_executable
     from qdx.backends.tensorrt.emulate.rounded import has_sixteen_bits, round_behind_operations
+    from qdx.backends.tensorrt.model_file import read_proto
 
-    proto = _read(model)
+    proto = read_proto(model)
     steps = [
         step
         for needed, step in (
@@ -381,19 +383,3 @@ def _rewrite(model: Path) -> Rewrite | None:
             step(read)
 
     return rewrite if steps else None
-
-
-def _read(model: Path) -> ModelProto:
-    """A model's structure.
-
-    Raises:
-        InvalidBundle: It cannot be read.
-    """
-    import onnx
-
-    try:
-        return onnx.load(model, load_external_data=False)
-    except Exception as error:  # those of the protobuf library and of the file system share no base
-        raise InvalidBundle(
-            f"{quoted(model)}: not an ONNX model: {first_line(error)}", hint="export again"
-        ) from error

@@ -14,15 +14,12 @@ from pydantic import Field, ValidationError
 
 from qdx.cache.facts import tensor_digest
 from qdx.calibration.prompts import sample_calls
-from qdx.calibration.run import calibrate, calibrated_call
-from qdx.exporter.capture.skeleton import build_skeleton
-from qdx.exporter.capture.variants import signature_of_record
+from qdx.calibration.rehearsed import rehearsed
+from qdx.calibration.run import calibrate
 from qdx.exporter.errors import InvalidInput, InvalidModel, StorageError, UsageError, quoted
 from qdx.exporter.files import dump_json, load_json, replace_file
-from qdx.exporter.graph.ir.weights import load_buffers
 from qdx.exporter.strict_model import StrictModel
 from qdx.runtime.tensor_folder import StoredTensors, TensorFolder
-from qdx.source.schedule import rehearse
 from qdx.sweep.workers import Words, run_parts
 
 if TYPE_CHECKING:
@@ -263,13 +260,7 @@ def runs_of(
         UsageError: The pipeline does not take the call.
         InvalidModel: It fails for another reason.
     """
-    skeleton = build_skeleton(source.folder)
-    for name, checkpoint in source.checkpoints.items():
-        load_buffers(skeleton.modules[name], checkpoint)
-    call = calibrated_call(skeleton, source.call, settings)
-    records = source.captured.calls
-    signatures = {where: signature_of_record(records[where]) for where in graphs}
-    rehearsal = rehearse(skeleton, call, signatures)
+    call, rehearsal = rehearsed(source, settings, graphs)
     if prompts is not None and call.get("prompt") is None:
         raise UsageError("--calib: the pipeline is called without a prompt", hint="leave it out")
     return Runs(source, graphs, call, settings, prompts, rehearsal.calls)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qdx.calibration.run import calibrated_call
+from qdx.calibration.rehearsed import rehearsed
 from qdx.exporter.calibrate.timesteps import boundaries_for, group_of
-from qdx.exporter.capture.skeleton import build_skeleton
-from qdx.exporter.capture.variants import signature_of_record
-from qdx.exporter.graph.ir.weights import load_buffers
-from qdx.source.schedule import rehearse
 
 if TYPE_CHECKING:
     from qdx.exporter.plan.schema.settings import Calibration
@@ -29,16 +25,10 @@ def group_timesteps(
         UsageError: The pipeline rejects the calibration's call.
         InvalidModel: It fails for another reason.
     """
-    skeleton = build_skeleton(source.folder)
-    for name, checkpoint in source.checkpoints.items():
-        load_buffers(skeleton.modules[name], checkpoint)
-    call = calibrated_call(skeleton, source.call, settings)
-    records = source.captured.calls
-    signatures = {where: signature_of_record(record) for where, record in records.items()}
-    methods = rehearse(skeleton, call, signatures).methods
+    _, rehearsal = rehearsed(source, settings, source.captured.calls)
     return {
         where: _ends(schedule.timesteps, settings.timestep_groups)
-        for where, schedule in methods.items()
+        for where, schedule in rehearsal.methods.items()
         if schedule.timesteps
     }
 

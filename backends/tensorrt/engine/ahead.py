@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from qdx.backends.tensorrt.engine.ahead_api import AheadBuilderConfig, IStreamWriter, TensorRtRtx
 from qdx.backends.tensorrt.engine.build import add_profiles, parsed
+from qdx.backends.tensorrt.engine.layer_log import HEADING, MEMORY_LINE
 from qdx.backends.tensorrt.engine.log import Log, started
 from qdx.backends.tensorrt.engine.package import tensorrt
 from qdx.backends.tensorrt.recipe import BuildRecipe
@@ -32,9 +32,8 @@ from qdx.exporter.errors import (
 
 __all__ = ["Compiled", "compile_engine", "kept_messages"]
 
-_LAYERS: Final = "Layers:\n"
-"""How the message begins that lists them; it is in the log at the verbosity `DETAILED` alone."""
-_MEMORY: Final = re.compile(r"(Total [A-Z][A-Za-z ]* Memory|Max Scratch Memory): [0-9]+ bytes")
+_LAYERS: Final = f"{HEADING}\n"
+"""How the message begins that lists them."""
 _PIECE_BYTES: Final = 1 << 24
 
 
@@ -123,7 +122,7 @@ def kept_messages(messages: list[str]) -> bytes:
 
 
 def _is_kept(text: str) -> bool:
-    return text.startswith(_LAYERS) or _MEMORY.fullmatch(text) is not None
+    return text.startswith(_LAYERS) or MEMORY_LINE.fullmatch(text) is not None
 
 
 def _configure(trt: TensorRtRtx, config: AheadBuilderConfig, recipe: BuildRecipe) -> None:

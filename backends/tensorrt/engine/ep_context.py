@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.backends.tensorrt.model_file import read_proto
 from qdx.exporter.errors import InternalError, InvalidBundle, StorageError, first_line, quoted
 from qdx.exporter.files import check_relative, safe_child
 
@@ -109,7 +110,7 @@ def check_context(folder: Path, record: EngineRecord) -> None:
         InvalidBundle: It is missing, malformed, or leads elsewhere.
     """
     path = _path(folder, record)
-    found = _read(path)
+    found = read_proto(path)
     expected = context_model(_source(folder, record), record, folder.name)
     if found != expected:
         raise InvalidBundle(
@@ -165,18 +166,7 @@ def _path(folder: Path, record: EngineRecord) -> Path:
 
 
 def _source(folder: Path, record: EngineRecord) -> ModelProto:
-    return _read(safe_child(folder, record.recipe.model, error=InvalidBundle))
-
-
-def _read(path: Path) -> ModelProto:
-    import onnx
-
-    try:
-        return onnx.load(path, load_external_data=False)
-    except Exception as error:  # those of the protobuf library and of the file system share no base
-        raise InvalidBundle(
-            f"{quoted(path)}: not an ONNX model: {first_line(error)}", hint="export again"
-        ) from error
+    return read_proto(safe_child(folder, record.recipe.model, error=InvalidBundle))
 
 
 def _difference(found: ModelProto, expected: ModelProto) -> str:

@@ -20,11 +20,14 @@ from typing import Final, NoReturn
 from qdx.backends.tensorrt.engine.inspect import nodes_of, type_of_word
 from qdx.exporter.errors import InvalidBundle, quoted
 
-__all__ = ["LayerLog", "LoggedLayer", "LoggedTensor", "parse_layer_log"]
+__all__ = ["HEADING", "MEMORY_LINE", "LayerLog", "LoggedLayer", "LoggedTensor", "parse_layer_log"]
 
-_HEADING: Final = "Layers:"
+HEADING: Final = "Layers:"
+"""The line before the layers; it is in the log at the verbosity `DETAILED` alone."""
 _END: Final = re.compile(r"\s*(I/O Tensors|Bindings):")
-_MEMORY: Final = re.compile(r"(Max Scratch Memory|Total [A-Z][A-Za-z ]* Memory): ([0-9]+) bytes")
+MEMORY_LINE: Final = re.compile(
+    r"(Max Scratch Memory|Total [A-Z][A-Za-z ]* Memory): ([0-9]+) bytes"
+)
 _BEFORE: Final = ("Name", "LayerType", "Inputs", "Constants", "Outputs", "TacticName", "StreamId")
 """Fields of every layer, in order; `Metadata` ends the line."""
 _EVENT: Final = "EventId"
@@ -111,19 +114,19 @@ def parse_layer_log(text: str, *, source: str = "builder's log") -> LayerLog:
     inside = ended = False
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{source}:{number}"
-        said = _MEMORY.fullmatch(line.strip())
+        said = MEMORY_LINE.fullmatch(line.strip())
         if said is not None:
             # An engine may be said to need several amounts, say of each profile: the most counts.
             memory[said[1]] = max(int(said[2]), memory.get(said[1], 0))
-        elif line.strip() == _HEADING:
+        elif line.strip() == HEADING:
             if ended:
-                _refuse(where, f"a second {quoted(_HEADING)}, expected one engine")
+                _refuse(where, f"a second {quoted(HEADING)}, expected one engine")
             inside = True
         elif inside and _END.match(line):
             inside, ended = False, True
         elif line.strip() and not ended:
             if not inside:
-                _refuse(where, f"got {quoted(line[:_SHOWN])}, expected {quoted(_HEADING)} first")
+                _refuse(where, f"got {quoted(line[:_SHOWN])}, expected {quoted(HEADING)} first")
             layers.append(_layer(line, number, where))
     missing = [name for name in _memory_names() if name not in memory]
     if missing:

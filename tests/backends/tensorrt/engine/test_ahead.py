@@ -172,6 +172,14 @@ def worker(monkeypatch):
     BUILDER.close()
 
 
+@pytest.fixture
+def interruptible():
+    """A run that was started in the background inherits that interrupts are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 SERVED = "from qdx.backends.tensorrt.engine.ahead_worker import main; main()"
 
 
@@ -233,7 +241,7 @@ def test_a_full_disk_is_a_storage_failure_and_leaves_nothing(tmp_path, worker):
     assert names(folder) == before
 
 
-def test_an_interruption_ends_the_builder_and_leaves_nothing(tmp_path, worker):
+def test_an_interruption_ends_the_builder_and_leaves_nothing(tmp_path, worker, interruptible):
     folder = planted(tmp_path / "part")
     before = names(folder)
     worker(

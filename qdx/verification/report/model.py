@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -99,6 +100,11 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON data; a measurement that is not a number is null."""
+        return deepcopy(self._data)
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """Computed once: sums of the same numbers may end in another last digit, and all that is written agrees."""
         other = self.other_methods
         found = {
             "schema": SCHEMA,
@@ -141,7 +147,7 @@ class Report:
     @cached_property
     def stored(self) -> StoredReport:
         """The report as its file has it."""
-        return stored_report(self.to_json())
+        return stored_report(self._data)
 
     def judged(self) -> Report:
         """The report with its gates, from its measurements, its contract and its baseline."""

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from qdx.analyze.folder import noise_file, write_analysis
 from qdx.analyze.folder_check import check_folder
+from qdx.analyze.latency_job import latency_of, source_of, with_latency
 from qdx.analyze.session import open_session
 from qdx.exporter.progress import SILENT
+from qdx.targets.profile import load_target
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
+    from qdx.analyze.latency_table import How
     from qdx.cache.store import Store
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
@@ -33,6 +36,8 @@ def analyze(
     prompts: Sequence[str] | None = None,
     options: Sequence[str] | None = None,
     calls: int | None = None,
+    latency: How = "none",
+    threads: int | None = None,
     workers: int | None = None,
     memory_bytes: int | None = None,
     cache: Store | None = None,
@@ -58,6 +63,10 @@ def analyze(
             tries what the target has.
         calls: Steps that are measured of each graph, spread over the schedule and the runs; every branch of guidance of a
             step counts. None takes all steps of the schedule, and the last two in every run, up to 32.
+        latency: What every option takes: `measured` in the target's own runtime, `declared` by what vendors say of its
+            device, or `auto`, which measures where the runtime runs here. Measured times are those of this machine: only
+            with a `cache` are they the same again.
+        threads: Of the runtime that is timed; None for its own choice. With one, processor time is measured.
         workers: Parts computed at a time, each with one thread; None takes one for each processor.
         memory_bytes: Memory for values of float runs, all workers together; None takes a part of what is free. With less,
             more is computed again.
@@ -72,6 +81,7 @@ def analyze(
     """
     output = Path(output)
     check_folder(output, force=force)
+    source_of(load_target(target), latency)
     opened = open_session(
         model,
         target=target,
@@ -91,5 +101,6 @@ def analyze(
     )
     with opened as session:
         analysis, arrays = session.analysis()
+        analysis = with_latency(analysis, latency_of(session, latency, threads=threads))
     write_analysis(analysis, noise_file(arrays), output)
     return analysis

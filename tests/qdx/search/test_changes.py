@@ -16,6 +16,8 @@ from qdx.search.solve import Objective, budget_rows, solve
 from tests.support.searching import assignments, correlated, drawn
 
 NOISE = Objective({"prediction": 1.0})
+NEAR = 1.001
+"""How near to the optimum a program of pairs ends: 0.004 dB."""
 
 
 def changing(seed, ms=0.15, count=5):
@@ -70,7 +72,7 @@ def test_the_least_noise_within_a_time_is_what_trying_everything_finds(seed, mos
     found = solve(one, NOISE, budget_rows(one, {"latency_ms": most}))
 
     assert taken(one, found) <= most
-    assert one.noise(found) == pytest.approx(min(fine), rel=1e-5)
+    assert min(fine) * (1 - 1e-9) <= one.noise(found) <= min(fine) * NEAR
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -78,15 +80,17 @@ def test_the_fastest_is_what_trying_everything_finds(seed):
     one = changing(seed, ms=0.4)
     found = solve(one, Objective({"prediction": 1.0}, "latency_ms"))
 
-    assert taken(one, found) == pytest.approx(min(taken(one, a) for a in assignments(one)))
+    assert taken(one, found) <= min(taken(one, a) for a in assignments(one)) * NEAR
 
 
 def test_a_time_that_cannot_be_met_names_the_least_with_its_changes():
     one = replace(changing(3, ms=0.4), fixed={"latency_ms": 2.0})
     fastest = min(taken(one, a) for a in assignments(one)) + 2.0
 
-    with pytest.raises(TargetRefusal, match=f"the least that can is {fastest:.6g}") as refused:
+    with pytest.raises(TargetRefusal, match="latency_ms=1 cannot be met") as refused:
         solve(one, NOISE, budget_rows(one, {"latency_ms": 1.0}))
+    told = float(refused.value.message.partition("the least that can is ")[2].partition(" ")[0])
+    assert fastest * (1 - 1e-9) <= told <= fastest * NEAR
     assert "2 ms are of operations that no option changes" in refused.value.message
     assert refused.value.refusals
 

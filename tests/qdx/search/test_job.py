@@ -93,7 +93,7 @@ def test_what_is_found_is_timed_where_time_was_asked_for():
         return {"float": 8.0, "this plan": 5.0}
 
     tools, one = Tools(take_ms=take_ms), timed_analysis(SENSITIVE)
-    timed = found(one, Demand(budgets={"latency_ms": 9}), tools=tools)
+    timed = found(one, Demand(budgets={"latency_ms": 14}), tools=tools)
     other = found(one, tools=tools)
 
     assert taken == [timed.result.assignment]

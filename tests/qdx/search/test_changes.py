@@ -145,3 +145,23 @@ def test_parts_of_one_time_share_what_they_have_in_common():
     assert [cost for *_, cost in split.changes("latency_ms").pairs] == pytest.approx(
         [ms * 0.25, ms * 0.75]
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_moves_together_cost_what_the_sums_say(seed):
+    one = changing(seed)
+    changes = one.changes("latency_ms")
+    generator = random.Random(seed)
+    chosen = [generator.randrange(3) for _ in one.parts]
+    starts = list(range(0, 3 * len(one.parts) + 1, 3))
+    moves = np.array([m for m in range(starts[-1]) if m % 3 != chosen[m // 3]])
+
+    alone = changes.more_by_single(chosen, starts)
+    both = changes.together(chosen, starts, moves)
+
+    for (a, first), (b, second) in itertools.permutations(enumerate(moves.tolist()), 2):
+        if first // 3 == second // 3:
+            continue
+        changed = {first // 3: first % 3, second // 3: second % 3}
+        expected = changes.more(chosen, changed)
+        assert alone[first] + alone[second] + both[a, b] == pytest.approx(expected)

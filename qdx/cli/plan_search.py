@@ -191,12 +191,10 @@ def command(
     with progress_bars() as progress:
         if making:
             from qdx.analyze.analyze import analyze
+            from qdx.analyze.settings import AnalysisSettings
 
             progress.say(f"nothing is known of the model yet: analyzing first, into {place}")
-            analyze(
-                model,
-                target=profile,
-                output=place,
+            asked = AnalysisSettings(
                 plan=base,
                 call=arguments,
                 setup=methods,
@@ -206,8 +204,8 @@ def command(
                 calls=calls,
                 workers=workers,
                 cache=cache,
-                progress=progress,
             )
+            analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)
         found = run(
             model,

@@ -18,6 +18,7 @@ from qdx.analyze.groups import Bound, bound_sites
 from qdx.analyze.options import Offering, candidates, offerings
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
 from qdx.analyze.report import Findings, analysis_of
+from qdx.analyze.settings import USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
-    from qdx.cache.store import Store
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
@@ -107,18 +107,7 @@ def open_session(
     model: Model,
     *,
     target: str | Path | TargetProfile,
-    plan: str | Path | Plan | None = None,
-    call: dict[str, Any] | None = None,
-    components: Sequence[str] | None = None,
-    setup: Sequence[Mapping[str, Any]] = (),
-    variant: str | None = None,
-    prompts: Sequence[str] | None = None,
-    options: Sequence[str] | None = None,
-    calls: int | None = None,
-    workers: int | None = None,
-    memory_bytes: int | None = None,
-    cache: Store | None = None,
-    fresh: bool = False,
+    settings: AnalysisSettings = USUAL,
     source: TracedPipeline | None = None,
     like: Analysis | None = None,
     progress: Progress = SILENT,
@@ -126,17 +115,20 @@ def open_session(
     """Makes an analysis ready; see `analyze` for the arguments and errors.
 
     Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
-    instead of `options` and `calls`.
+    instead of those of the settings.
     """
+    prompts, cache, variant = settings.prompts, settings.cache, settings.variant
     profile = target if isinstance(target, TargetProfile) else load_target(target)
-    base = _base(plan)
-    asked = candidates(options) if like is None else like.options[1:]
+    base = _base(settings.plan)
+    asked = candidates(settings.options) if like is None else like.options[1:]
     if source is None:
-        folder = read_model(model, variant=variant).with_setup(check_setup(setup))
-        source = trace_pipeline(folder, call or {}, variant=variant, progress=progress, cache=cache)
+        folder = read_model(model, variant=variant).with_setup(check_setup(settings.setup))
+        source = trace_pipeline(
+            folder, settings.call or {}, variant=variant, progress=progress, cache=cache
+        )
         for note in source.notes:
             progress.say(note)
-    wheres = _wanted(source, components)
+    wheres = _wanted(source, settings.components)
     given = profile
     profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
     with progress.task("tracing"):
@@ -151,12 +143,12 @@ def open_session(
     bound = {where: _bound(planned, offered, where) for where in wheres}
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, wheres, base.calibration.samples, calls)
+        _spread(runs.calls, wheres, base.calibration.samples, settings.calls)
         if like is None
         else moments_of(like.calls)
     )
-    count = workers or available_cores()
-    kept = None if cache is None else Kept(cache, fresh=fresh)
+    count = settings.workers or available_cores()
+    kept = None if cache is None else Kept(cache, fresh=settings.fresh)
     stored = None if cache is None else StoredNumbers(cache)
     sampling: dict[str, JsonValue] = {
         "call": record_call(runs.call),
@@ -169,14 +161,14 @@ def open_session(
     with one_thread(), remembering(stored), _place(key, kept) as place:
         ranges = ranges_of(
             source, planned, profile, offered,
-            prompts=prompts, workers=workers, kept=kept, progress=progress,
+            prompts=prompts, workers=settings.workers, kept=kept, progress=progress,
         )  # fmt: skip
         recorded = runs.record(moments, place / "runs", workers=count, progress=progress)
         with progress.task("placing quantizers"):
             backend = get_backend(profile.runtime)
             prepared = prepare(source, planned, offered, ranges, backend, wheres)
         prepared.warm(progress)
-        limit = memory_for_values(prepared, recorded, count, memory_bytes)
+        limit = memory_for_values(prepared, recorded, count, settings.memory_bytes)
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
         progress.say(_words(survey, offered, bound, recorded, count, limit * count))
         findings = Findings(source, given, planned, base, offered, bound, recorded, runs, prompts)

@@ -111,24 +111,28 @@ def command(
     memory_bytes = None if memory is None else read_size(memory, source="--memory")
 
     from qdx.analyze.analyze import analyze
+    from qdx.analyze.settings import AnalysisSettings
 
+    settings = AnalysisSettings(
+        plan=plan,
+        call=arguments,
+        components=read_names("--components", components),
+        setup=methods,
+        variant=variant,
+        prompts=texts,
+        options=read_names("--options", options),
+        calls=calls,
+        workers=workers,
+        memory_bytes=memory_bytes,
+        cache=open_cache(no_cache=no_cache),
+        fresh=fresh,
+    )
     with progress_bars() as progress:
         analysis = analyze(
             model,
             target=target,
             output=output,
-            plan=plan,
-            call=arguments,
-            components=read_names("--components", components),
-            setup=methods,
-            variant=variant,
-            prompts=texts,
-            options=read_names("--options", options),
-            calls=calls,
-            workers=workers,
-            memory_bytes=memory_bytes,
-            cache=open_cache(no_cache=no_cache),
-            fresh=fresh,
+            settings=settings,
             force=force,
             progress=progress,
         )

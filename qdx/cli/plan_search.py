@@ -191,21 +191,24 @@ def command(
     with progress_bars() as progress:
         if making:
             from qdx.analyze.analyze import analyze
+            from qdx.analyze.settings import AnalysisSettings
 
             progress.say(f"nothing is known of the model yet: analyzing first, into {place}")
             analyze(
                 model,
                 target=profile,
                 output=place,
-                plan=base,
-                call=arguments,
-                setup=methods,
-                variant=variant,
-                prompts=texts,
-                options=read_names("--options", options),
-                calls=calls,
-                workers=workers,
-                cache=cache,
+                settings=AnalysisSettings(
+                    plan=base,
+                    call=arguments,
+                    setup=methods,
+                    variant=variant,
+                    prompts=texts,
+                    options=read_names("--options", options),
+                    calls=calls,
+                    workers=workers,
+                    cache=cache,
+                ),
                 progress=progress,
             )
         read = read_analysis(place)

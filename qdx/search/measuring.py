@@ -82,6 +82,7 @@ def measuring(
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.report import groups_of
     from qdx.analyze.session import open_session
+    from qdx.analyze.settings import AnalysisSettings
     from qdx.search.interactions import errors_from
 
     _, arrays = read_analysis(folder)
@@ -90,14 +91,17 @@ def measuring(
         "prediction": {where: arrays[f"errors.{where}"].numpy() for where in wheres},
         "guidance": {where: arrays[f"guidance_errors.{where}"].numpy() for where in wheres},
     }
-    with open_session(
-        source.folder,
-        target=profile,
+    settings = AnalysisSettings(
         plan=base,
         components=list(dict.fromkeys(where.partition(".")[0] for where in wheres)),
         prompts=prompts,
         workers=workers,
         cache=cache,
+    )
+    with open_session(
+        source.folder,
+        target=profile,
+        settings=settings,
         source=source,
         like=analysis,
         progress=progress,

@@ -87,9 +87,7 @@ def ground_of(
             hint=f"`qdx targets {profile.name}` lists what runs in low precision",
         )
     bound = {where: _bound(planned, offered, where) for where in wheres}
-    return Ground(
-        source, given, profile, base, planned, offered, wheres, bound, _facts(source)
-    )
+    return Ground(source, given, profile, base, planned, offered, wheres, bound, _facts(source))
 
 
 def _wanted(source: TracedPipeline, components: Sequence[str] | None) -> tuple[str, ...]:

@@ -113,7 +113,9 @@ def _run_elsewhere(
     missing: Sequence[Sequence[str]], sent: Sent, results: Results, *, words: Words, tell: Tell
 ) -> None:
     keeper = _Keeper(results, tell)
-    requests = [one for part, keys in enumerate(missing) if keys for one in sent.requests(part, keys)]
+    requests = [
+        one for part, keys in enumerate(missing) if keys for one in sent.requests(part, keys)
+    ]
     try:
         sent.elsewhere.run(
             requests,

@@ -15,21 +15,22 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from qdx.exporter.errors import (
     InternalError,
     InvalidInput,
-    QdxError,
     StorageError,
     UsageError,
     first_line,
     quoted,
 )
-from qdx.exporter.messages import error_message, error_of
+from qdx.exporter.messages import error_of
 from qdx.exporter.progress import SILENT
 from qdx.exporter.strict_json import dump_json, parse_json
-from qdx.sweep.results import packed, unpacked
+from qdx.sweep.ray_worker import RayWorker
+from qdx.sweep.results import unpacked
 
 if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from qdx.sweep.results import Outcome
     from qdx.sweep.workers import Words
 
-__all__ = ["RayCluster", "check_address"]
+__all__ = ["RayCluster", "check_address", "check_ray"]
 
-_ADDRESS: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):(?P<port>[0-9]{1,5})", re.ASCII)
+_ADDRESS: Final = re.compile(
+    r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):(?P<port>[0-9]{1,5})", re.ASCII
+)
 _PORTS: Final = 65535
 _REACH_S: Final = 5.0
 _LOOK_S: Final = 5.0
@@ -47,6 +50,21 @@ _LOOK_S: Final = 5.0
 _TELL_AFTER_S: Final = 30.0
 _REPEATS: Final = 3
 """How often a request is asked again whose process died, and how many processes in a row may die before their first one."""
+
+
+def check_ray(address: str) -> None:
+    """Refuses to begin what would have to end there.
+
+    Raises:
+        UsageError: The address cannot be read, or Ray is not installed.
+    """
+    check_address(address)
+    if find_spec("ray") is None:
+        raise _missing()
+
+
+def _missing() -> UsageError:
+    return UsageError("--engine ray: Ray is not installed", hint="pip install 'qdx[ray]'")
 
 
 def check_address(text: str) -> tuple[str, int]:
@@ -108,7 +126,7 @@ class RayCluster:
         self._probe = probe
         self._progress = progress
         self.workers = workers or max(1, self._processors())
-        self._actor = self._ray.remote(_Worker).options(
+        self._actor = self._ray.remote(RayWorker).options(
             num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )
         self._processes: list[_Process] = []
@@ -226,7 +244,9 @@ class RayCluster:
         try:
             data: bytes = self._ray.get(one.waits_for)
         except exceptions.RayTaskError as failed:
-            raise InternalError(f"a process of the cluster failed: {first_line(failed)}") from failed
+            raise InternalError(
+                f"a process of the cluster failed: {first_line(failed)}"
+            ) from failed
         except exceptions.RayError:
             return None
         message = parse_json(data.decode("ascii"), source="message", error=InvalidInput)
@@ -260,62 +280,6 @@ class RayCluster:
                 )
 
 
-class _Worker:
-    """A process of the cluster.
-
-    Args:
-        opener: Makes ready what computes.
-        parcel: What it is made from.
-    """
-
-    def __init__(self, opener: Opener, parcel: Parcel) -> None:
-        self._opener = opener
-        self._parcel = parcel
-        self._answer: Any = None
-
-    def open(self, probe: bytes) -> bytes:
-        """Makes ready, and computes the probe; what was raised comes as a message."""
-        import torch
-
-        torch.set_num_threads(1)
-        node = socket.gethostname()
-
-        def opened() -> dict[str, Any]:
-            self._answer = self._opener(self._parcel)
-            found = self._answer(_parsed(probe))
-            return {"node": node, "results": packed(found)}
-
-        return _told(opened, node)
-
-    def compute(self, request: bytes) -> bytes:
-        """Computes a request."""
-
-        def computed() -> dict[str, Any]:
-            began = time.monotonic()
-            found = self._answer(_parsed(request))
-            return {"results": packed(found), "seconds": time.monotonic() - began}
-
-        return _told(computed, socket.gethostname())
-
-
-def _parsed(request: bytes) -> dict[str, Any]:
-    return parse_json(request.decode("ascii"), source="request", error=InternalError)
-
-
-def _told(work: Callable[[], dict[str, Any]], node: str) -> bytes:
-    """What some work returns or raises, as a message."""
-    try:
-        message = work()
-    except QdxError as error:
-        message = error_message(error)
-        message["message"] = f"{quoted(node)}: {message['message']}"
-    except Exception as error:  # noqa: BLE001 - the last line of defence, told to the one that asked
-        message = error_message(
-            InternalError(f"{quoted(node)}: {type(error).__name__}: {first_line(error)}")
-        )
-    return dump_json(message, indent=None)
-
-
 def _connected(address: str) -> Any:
     """Ray, connected."""
     host, port = check_address(address)
@@ -323,11 +287,11 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError as missing:
-        raise UsageError(
-            "--engine ray: Ray is not installed", hint="pip install 'qdx[ray]'"
-        ) from missing
+        raise _missing() from missing
     if ray.is_initialized():
-        raise UsageError("this process is connected to a Ray cluster already", hint="call `ray.shutdown()` first")
+        raise UsageError(
+            "this process is connected to a Ray cluster already", hint="call `ray.shutdown()` first"
+        )
     nowhere = StorageError(
         f"--address: no Ray cluster answers at {quoted(address)}",
         hint="start one with `ray start --head`, and run this command on one of its machines",
@@ -338,8 +302,13 @@ def _connected(address: str) -> Any:
         raise nowhere from refused
     try:
         ray.init(
-            address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR
+            address=address,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as failed:
-        raise StorageError(f"{nowhere.message}: {first_line(failed)}", hint=nowhere.hint) from failed
+        raise StorageError(
+            f"{nowhere.message}: {first_line(failed)}", hint=nowhere.hint
+        ) from failed
     return ray

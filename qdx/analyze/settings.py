@@ -34,6 +34,8 @@ class AnalysisSettings:
             more is computed again.
         cache: Keeps what is done, so that an interrupted analysis goes on; None keeps nothing.
         fresh: Begin anew, whatever is kept.
+        cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here. `workers` counts its processes then,
+            and None takes one for each of its processors.
     """
 
     plan: str | Path | Plan | None = None
@@ -48,6 +50,7 @@ class AnalysisSettings:
     memory_bytes: int | None = None
     cache: Store | None = field(default=None, repr=False)
     fresh: bool = False
+    cluster: str | None = None
 
 
 USUAL: Final = AnalysisSettings()

@@ -20,7 +20,8 @@ from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph, Reruns
 from qdx.exporter.transforms.recipe import Recipe, quantized_graph
 from qdx.exporter.transforms.smoothing import Smooth
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.elsewhere import Request
+from qdx.sweep.jobs import Sent, run_jobs
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from qdx.analyze.noise import Quantized
     from qdx.analyze.survey import Survey
     from qdx.exporter.progress import Progress
+    from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.jobs import Found
 
-__all__ = ["Whole", "WholeNoise", "errors_of_outcome"]
+__all__ = ["WHOLE", "Whole", "WholeNoise", "errors_of_outcome"]
+
+WHOLE: Final = "whole"
+"""What requests for these measurements are called."""
 
 _WORDS: Final = Words("search", "part")
 
@@ -63,6 +68,7 @@ class Whole:
         folder: Keeps results.
         workers: Parts at a time.
         progress: Told of every measurement.
+        elsewhere: What measures instead of processes that are forked here.
     """
 
     survey: Survey = field(repr=False)
@@ -71,9 +77,18 @@ class Whole:
     folder: Path
     workers: int
     progress: Progress = field(repr=False)
+    elsewhere: Elsewhere | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, survey: Survey, folder: Path, *, workers: int, progress: Progress) -> Whole:
+    def of(
+        cls,
+        survey: Survey,
+        folder: Path,
+        *,
+        workers: int,
+        progress: Progress,
+        elsewhere: Elsewhere | None = None,
+    ) -> Whole:
         """Makes ready what measures.
 
         Raises:
@@ -97,7 +112,7 @@ class Whole:
             (where, option): (one, _upon(floats[where], one, survey))
             for (where, option), one in made.items()
         }
-        return cls(survey, pairs, floats, folder, workers, progress)
+        return cls(survey, pairs, floats, folder, workers, progress, elsewhere)
 
     def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
         """Measures assignments: of every group of the analysis, in order, its option.
@@ -120,9 +135,17 @@ class Whole:
         missing = {key for part in parts for key in part} - results.known.keys()
         with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
-            def compute(place: int, keys: Sequence[str], found: Found) -> None:
+            def chosen(place: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
                 todo = {parts[place][n]: one for n, one in enumerate(wanted)}
-                self._measure(place, {key: todo[key] for key in keys}, found)
+                return {key: todo[key] for key in keys}
+
+            def compute(place: int, keys: Sequence[str], found: Found) -> None:
+                self._measure(place, chosen(place, keys), found)
+
+            def requests(place: int, keys: Sequence[str]) -> list[Request]:
+                options = [list(one) for one in chosen(place, keys).values()]
+                body = {"kind": WHOLE, "place": place, "options": options, "keys": list(keys)}
+                return [Request(place, place, body)]
 
             run_jobs(
                 parts,
@@ -131,12 +154,29 @@ class Whole:
                 words=_WORDS,
                 workers=self.workers,
                 tell=lambda message: task.advance(len(message["done"])),
+                sent=None if self.elsewhere is None else Sent(self.elsewhere, requests),
             )
         found = [
             self._gathered([results.known[jobs[number, place]] for place in range(len(parts))])
             for number in range(len(wanted))
         ]
         return [found[wanted.index(tuple(one))] for one in assignments]
+
+    def answer(self, body: Mapping[str, Any]) -> Mapping[str, Outcome]:
+        """Measures what a request asks for.
+
+        Raises:
+            UsageError: It asks for what would be another measurement here.
+        """
+        place, found = int(body["place"]), dict[str, Outcome]()
+        todo = {self._key(one, place): one for one in body["options"]}
+        if list(todo) != body["keys"]:
+            raise UsageError(
+                "another measurement is asked for than this machine would make of the same files",
+                hint="all machines need the same processor, model and versions",
+            )
+        self._measure(place, todo, found.__setitem__)
+        return found
 
     @cached_property
     def _results(self) -> Results:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qdx.cli.options import (
+    Address,
     AsJson,
     Call,
+    Engine,
     Force,
     NoCache,
     Setup,
@@ -17,6 +19,7 @@ from qdx.cli.options import (
     Workers,
     open_cache,
     read_call,
+    read_cluster,
     read_names,
     read_setup,
 )
@@ -134,6 +137,8 @@ def command(
         ),
     ] = None,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -173,6 +178,7 @@ def command(
         )
     roles = read_roles(fix or ())
     arguments, methods = read_call(call), read_setup(setup)
+    cluster = read_cluster(engine, address)
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
     making = analysis is None and not place.exists()
     if not making:
@@ -204,6 +210,7 @@ def command(
                 calls=calls,
                 workers=workers,
                 cache=cache,
+                cluster=cluster,
             )
             analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)
@@ -220,6 +227,7 @@ def command(
             measurements=measurements,
             prompts=texts,
             workers=workers,
+            cluster=cluster,
             fix=roles,
             variant=variant,
             cache=cache,

@@ -59,6 +59,7 @@ def measuring(
     *,
     prompts: Sequence[str] | None,
     workers: int | None,
+    cluster: str | None = None,
     cache: Store | None,
     progress: Progress,
 ) -> Iterator[Tools]:
@@ -72,6 +73,7 @@ def measuring(
         base: The plan that it is upon.
         prompts: Those of the analysis; see `check_prompts`.
         workers: Parts at a time; None takes all cores.
+        cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
 
@@ -97,6 +99,7 @@ def measuring(
         prompts=prompts,
         workers=workers,
         cache=cache,
+        cluster=cluster,
     )
     with open_session(
         source.folder,

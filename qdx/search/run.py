@@ -40,6 +40,7 @@ def run(
     measurements: int | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     fix: Sequence[str] = (),
     variant: str | None = None,
     cache: Store | None = None,
@@ -61,6 +62,7 @@ def run(
         measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
+        cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         fix: Roles whose operations stay as the base has them.
         variant: Of the stored weights.
         cache: Where measurements are kept between runs; None keeps none.
@@ -92,7 +94,7 @@ def run(
             tools = stack.enter_context(
                 measuring(
                     analysis, read.folder, source, profile, base,
-                    prompts=prompts, workers=workers, cache=cache, progress=progress,
+                    prompts=prompts, workers=workers, cluster=cluster, cache=cache, progress=progress,
                 )
             )  # fmt: skip
         ready = stack.enter_context(_kept(cache, read.sha256, tools))

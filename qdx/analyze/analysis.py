@@ -76,10 +76,12 @@ class AnalyzedModel(StrictModel):
     Attributes:
         pipeline_class: Of diffusers.
         files: SHA-256 of every file that was read, by relative path, and of adapters merged into it.
+        setup: Methods that were called on the pipeline when it was built, with their arguments.
     """
 
     pipeline_class: str
     files: dict[str, Sha256]
+    setup: tuple[dict[str, dict[str, JsonValue]], ...] = ()
 
 
 class AnalyzedTarget(StrictModel):

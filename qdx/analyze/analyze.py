@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
     from qdx.cache.store import Store
     from qdx.exporter.capture.model import Model
+    from qdx.exporter.plan.schema.plan import Plan
     from qdx.exporter.progress import Progress
+    from qdx.targets.profile import TargetProfile
 
 __all__ = ["analyze"]
 
@@ -23,9 +25,9 @@ __all__ = ["analyze"]
 def analyze(
     model: Model,
     *,
-    target: str | Path,
+    target: str | Path | TargetProfile,
     output: Path | str,
-    plan: str | Path | None = None,
+    plan: str | Path | Plan | None = None,
     call: dict[str, Any] | None = None,
     components: Sequence[str] | None = None,
     setup: Sequence[Mapping[str, Any]] = (),
@@ -46,7 +48,7 @@ def analyze(
 
     Args:
         model: A diffusers pipeline folder, or a pipeline in memory.
-        target: A target's name, or a TOML file of your own.
+        target: A target, its name, or a TOML file of your own.
         output: The folder; it must not exist unless `force`.
         plan: Whose options, float types and calibration hold, and upon which options are asked; None for floats.
         call: Arguments of the pipeline call, as for an export.

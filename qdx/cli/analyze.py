@@ -19,6 +19,7 @@ from qdx.cli.options import (
     Workers,
     open_cache,
     read_call,
+    read_names,
     read_setup,
 )
 from qdx.cli.output import emit, say, size, table
@@ -118,11 +119,11 @@ def command(
             output=output,
             plan=plan,
             call=arguments,
-            components=_names(components),
+            components=read_names("--components", components),
             setup=methods,
             variant=variant,
             prompts=texts,
-            options=_names(options),
+            options=read_names("--options", options),
             calls=calls,
             workers=workers,
             memory_bytes=memory_bytes,
@@ -133,10 +134,6 @@ def command(
         )
     emit(analysis, as_json=as_json, text=_words(analysis))
     say(f"wrote {output}")
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _words(analysis: Analysis) -> str:

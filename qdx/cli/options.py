@@ -30,6 +30,7 @@ __all__ = [
     "open_cache",
     "read_budget",
     "read_call",
+    "read_names",
     "read_setup",
     "user_cache",
 ]
@@ -145,6 +146,27 @@ def user_cache() -> Store:
     from qdx.cli.output import alert
 
     return user_store(tell=alert)
+
+
+def read_names(option: str, text: str | None) -> list[str] | None:
+    """Returns what a list with commas names; None where the option was not given.
+
+    Args:
+        option: Its name, for messages.
+        text: The list.
+
+    Raises:
+        UsageError: There is no name in the text.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(
+            f"{option}: {quoted(text)} names nothing, expected names with commas between",
+            hint="leave the option out for what is usual",
+        )
+    return names
 
 
 def read_budget(text: str) -> float:

@@ -71,13 +71,16 @@ def run(
         TargetRefusal: The demands cannot be met.
         UsageError: The analysis is of something else, or does not know what the demands need.
     """
+    from qdx.exporter.capture.model import read_model
+    from qdx.exporter.capture.setup import check_setup
     from qdx.source.pipeline import trace_pipeline
 
     analysis = read.analysis
     if tools is None:
         check_prompts(analysis, prompts)
+    folder = read_model(model, variant=variant).with_setup(check_setup(analysis.model.setup))
     source = trace_pipeline(
-        model, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
+        folder, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
     )
     check_fits(analysis, source, profile, base)
     noises = {"prediction": 1.0, **({"guidance": guidance_weight} if guidance_weight else {})}

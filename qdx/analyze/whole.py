@@ -170,7 +170,7 @@ class Whole:
             UsageError: It asks for what would be another measurement here.
         """
         place, found = int(body["place"]), dict[str, Outcome]()
-        todo = {self._key(one, place): one for one in body["options"]}
+        todo = {self.key(one, place): one for one in body["options"]}
         if list(todo) != body["keys"]:
             raise UsageError(
                 "another measurement is asked for than this machine would make of the same files",

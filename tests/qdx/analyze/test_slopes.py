@@ -8,6 +8,7 @@ import pytest
 
 from qdx.analyze.noise import measured
 from qdx.analyze.session import open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.analyze.slopes import slopes
 from qdx.exporter.measure.reruns import Reruns
 
@@ -17,9 +18,8 @@ STEP = 0.02
 
 @pytest.fixture(scope="module")
 def session(tiny_sd, plan_file):
-    with open_session(
-        tiny_sd, target="openvino", plan=plan_file, options=["int4", "int8"], calls=2, workers=1
-    ) as found:
+    asked = AnalysisSettings(plan=plan_file, options=["int4", "int8"], calls=2, workers=1)
+    with open_session(tiny_sd, target="openvino", settings=asked) as found:
         yield found
 
 

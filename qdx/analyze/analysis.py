@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
+from qdx.analyze.latency_table import Latency
 from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 from qdx.exporter.strict_model import StrictModel
@@ -371,7 +372,7 @@ class Analysis(StrictModel):
     # Their owners make models of these.
     trajectory: dict[str, JsonValue] | None = None
     ablations: dict[str, JsonValue] | None = None
-    latency: dict[str, JsonValue] | None = None
+    latency: Latency | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Analysis:
@@ -390,6 +391,8 @@ class Analysis(StrictModel):
         for row in (*self.noise.single, *self.noise.cumulative):
             if row.option >= len(self.options) or (row.group or 0) >= len(self.groups):
                 raise ValueError("`noise`: an option or a group that there is not")
+        if self.latency is not None and {t.where for t in self.latency.graphs} != set(self.wheres):
+            raise ValueError("`latency.graphs`: expected a table of each graph that has groups")
         for place, call in enumerate(self.calls):
             if call.other is not None and not self._is_other(place, call.other):
                 raise ValueError(

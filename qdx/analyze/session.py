@@ -73,6 +73,7 @@ class Session:
         findings: All that it rests on, without numbers.
         prepared: The quantized graphs.
         survey: The measurements of single options.
+        ranges: What was recorded for the options; None where they need none.
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
@@ -82,6 +83,7 @@ class Session:
     findings: Findings = field(repr=False)
     prepared: Prepared = field(repr=False)
     survey: Survey = field(repr=False)
+    ranges: Ranges | None = field(repr=False)
     place: Path
     workers: int
     progress: Progress = field(repr=False)
@@ -178,7 +180,7 @@ def open_session(
             source, ground.given, planned, base, offered, bound, recorded, runs, prompts
         )
         with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
-            yield Session(findings, prepared, survey, place, count, progress, elsewhere)
+            yield Session(findings, prepared, survey, ranges, place, count, progress, elsewhere)
 
 
 @contextmanager

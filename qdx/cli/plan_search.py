@@ -208,6 +208,7 @@ def command(
                 prompts=texts,
                 options=read_names("--options", options),
                 calls=calls,
+                latency="auto",
                 workers=workers,
                 cache=cache,
                 cluster=cluster,

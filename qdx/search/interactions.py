@@ -135,6 +135,7 @@ class _Descent:
         self._share = share
         self._norms = np.einsum("ij,ij->i", self._errors, self._errors)
         self._costs = [np.concatenate([np.asarray(v, float) for v in row.values]) for row in rows]
+        self._changes = [row.changes for row in rows]
         self._most = [row.most for row in rows]
         self._now = np.array(
             [
@@ -166,8 +167,7 @@ class _Descent:
         squares = np.einsum("ij,ij->i", steps, steps)
         alone = self._share * (2 * steps @ total + squares)
         alone += (1 - self._share) * (self._norms - self._norms[before])
-        spent = [costs[self._now].sum() for costs in self._costs]
-        more = [costs - costs[before] for costs in self._costs]
+        spent, more = self._spent(before)
         fits = np.ones(len(alone), dtype=bool)
         for most, was, change in zip(self._most, spent, more, strict=True):
             fits &= was + change <= most
@@ -177,8 +177,11 @@ class _Descent:
         pairs = alone[moves][:, None] + alone[moves][None]
         pairs += 2 * self._share * (steps[moves] @ steps[moves].T)
         pairs[self._owner[moves][:, None] == self._owner[moves][None]] = np.inf
-        for most, was, change in zip(self._most, spent, more, strict=True):
-            pairs[was + change[moves][:, None] + change[moves][None] > most] = np.inf
+        for number, (most, was, change) in enumerate(zip(self._most, spent, more, strict=True)):
+            both = was + change[moves][:, None] + change[moves][None]
+            if (changes := self._changes[number]) is not None:
+                both += changes.together(self._places, self._starts.tolist(), moves)
+            pairs[both > most] = np.inf
         two = int(np.argmin(pairs)) if pairs.size else 0
         gain_two = float(pairs.flat[two]) if pairs.size else np.inf
         noise = (
@@ -192,6 +195,20 @@ class _Descent:
         for move in chosen:
             self._now[self._owner[move]] = move
         return True
+
+    @property
+    def _places(self) -> list[int]:
+        return [int(n - s) for n, s in zip(self._now, self._starts, strict=False)]
+
+    def _spent(self, before: NDArray[np.int_]) -> tuple[list[float], list[Numbers]]:
+        """What each bound's sum is now, and what single changes add to it."""
+        spent = [float(costs[self._now].sum()) for costs in self._costs]
+        more = [costs - costs[before] for costs in self._costs]
+        for number, changes in enumerate(self._changes):
+            if changes is not None:
+                spent[number] += changes.total(self._places)
+                more[number] += changes.more_by_single(self._places, self._starts.tolist())
+        return spent, more
 
     def _moves(self, alone: Numbers, before: NDArray[np.int_]) -> NDArray[np.int_]:
         every = np.flatnonzero(np.arange(len(alone)) != before)

@@ -134,6 +134,7 @@ def search(
     if settings.fixed:
         problem = problem.restricted(settings.fixed, settings.why_fixed)
     budgets = budget_rows(problem, demand.budgets)
+    _check_known(problem, settings.prefer)
     work = _Search(problem, settings, budgets, measure, errors_of, progress)
     if demand.judged:
         assert judge is not None
@@ -141,6 +142,15 @@ def search(
     if demand.budgets:
         return work.least_noise(noise_rows(problem, demand.bounds))
     return work.least_cost(demand.bounds)
+
+
+def _check_known(problem: Problem, cost: str) -> None:
+    if cost not in problem.known_costs:
+        hint = f"it knows {', '.join(problem.known_costs)}"
+        raise UsageError(
+            f"--prefer: the analysis does not know `{cost}` of every option",
+            hint=f"analyze with `--latency auto`; {hint}" if cost == "latency_ms" else hint,
+        )
 
 
 class _Search:
@@ -176,7 +186,6 @@ class _Search:
         """For goals: the model's bounds are moved until the measured ones hold."""
         asked = noise_rows(self._problem, bounds_db)
         cheap = Objective(self._settings.objective.noises, self._settings.prefer)
-        self._check_known(self._settings.prefer)
         rows = list(asked)
         first = best = solve(self._problem, cheap, rows)
         if self._ledger is None:
@@ -206,7 +215,6 @@ class _Search:
 
     def judged(self, judge: Judge, by_call: NoiseByCall | None, bounds: Sequence[Row]) -> Result:
         """The cheapest whose pictures hold what is asked."""
-        self._check_known(self._settings.prefer)
         rows = [*self._budgets, *bounds]
         cheap = Objective(self._settings.objective.noises, self._settings.prefer)
         noise = by_call or mean_noise(self._problem)
@@ -287,15 +295,10 @@ class _Search:
 
     def _at_cost(self, assignment: Assignment) -> list[Row]:
         """What controls keep where no budget was given: the cost that was found."""
-        rows = budget_rows(self._problem, {self._settings.prefer: self._cost(assignment)})
+        # Sums in another order may differ in the last place.
+        most = self._cost(assignment) * (1 + 1e-9)
+        rows = budget_rows(self._problem, {self._settings.prefer: most})
         return [*self._budgets, *rows]
-
-    def _check_known(self, cost: str) -> None:
-        if cost not in self._problem.known_costs:
-            raise UsageError(
-                f"--prefer: the analysis does not know `{cost}` of every option",
-                hint=f"it knows {', '.join(self._problem.known_costs)}",
-            )
 
     def _unmet(self, bounds_db: Mapping[str, float]) -> TargetRefusal:
         finest = solve(self._problem, self._settings.objective)

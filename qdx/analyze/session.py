@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
+from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
+from qdx.analyze.effort import usual_steps
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
 from qdx.analyze.options import Offering, candidates
@@ -144,9 +145,7 @@ def open_session(
     profile, bound, facts = ground.profile, ground.bound, dict(ground.facts)
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, wheres, base.calibration.samples, settings.calls)
-        if like is None
-        else moments_of(like.calls)
+        _spread(runs.calls, ground, settings.calls) if like is None else moments_of(like.calls)
     )
     count = available_cores()
     if settings.cluster is None:
@@ -216,13 +215,15 @@ def _base(plan: str | Path | Plan | None) -> Plan:
 
 
 def _spread(
-    made: Sequence[tuple[str, float | None]], wheres: Sequence[str], samples: int, count: int | None
+    made: Sequence[tuple[str, float | None]], ground: Ground, count: int | None
 ) -> tuple[Moment, ...]:
-    return tuple(
-        moment
-        for where in wheres
-        for moment in choose_moments(made, where, samples=samples, count=count)
-    )
+    found: list[Moment] = []
+    for where, bound in ground.bound.items():
+        calls = max((len(places) for _, places in steps_of(made, where)), default=1)
+        most = usual_steps(ground.planned.sites[where], bound, calls)
+        samples = ground.base.calibration.samples
+        found += choose_moments(made, where, samples=samples, count=count, most=most)
+    return tuple(found)
 
 
 def _computing(source: TracedPipeline, planned: PlannedGraphs) -> dict[str, Any]:

@@ -200,24 +200,19 @@ def command(
             from qdx.analyze.settings import AnalysisSettings
 
             progress.say(f"nothing is known of the model yet: analyzing first, into {place}")
-            analyze(
-                model,
-                target=profile,
-                output=place,
-                settings=AnalysisSettings(
-                    plan=base,
-                    call=arguments,
-                    setup=methods,
-                    variant=variant,
-                    prompts=texts,
-                    options=read_names("--options", options),
-                    calls=calls,
-                    workers=workers,
-                    cache=cache,
-                    cluster=cluster,
-                ),
-                progress=progress,
+            asked = AnalysisSettings(
+                plan=base,
+                call=arguments,
+                setup=methods,
+                variant=variant,
+                prompts=texts,
+                options=read_names("--options", options),
+                calls=calls,
+                workers=workers,
+                cache=cache,
+                cluster=cluster,
             )
+            analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)
         found = run(
             model,

@@ -72,6 +72,8 @@ class Session:
 
     Attributes:
         findings: All that it rests on, without numbers.
+        ground: What of that does not depend on what computes.
+        ranges: Of activations; None where no option needs any.
         prepared: The quantized graphs.
         survey: The measurements of single options.
         place: A folder that keeps results.
@@ -81,6 +83,8 @@ class Session:
     """
 
     findings: Findings = field(repr=False)
+    ground: Ground = field(repr=False)
+    ranges: Ranges | None = field(repr=False)
     prepared: Prepared = field(repr=False)
     survey: Survey = field(repr=False)
     place: Path
@@ -177,7 +181,9 @@ def open_session(
             source, ground.given, planned, base, offered, bound, recorded, runs, prompts
         )
         with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
-            yield Session(findings, prepared, survey, place, count, progress, elsewhere)
+            yield Session(
+                findings, ground, ranges, prepared, survey, place, count, progress, elsewhere
+            )
 
 
 @contextmanager

@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
 
-__all__ = ["Moment", "RecordedInputs", "Runs", "choose_moments", "moments_of", "runs_of"]
+__all__ = [
+    "Moment",
+    "RecordedInputs",
+    "Runs",
+    "choose_moments",
+    "moments_of",
+    "runs_of",
+    "steps_of",
+]
 
-_MOST: Final = 32
-"""Steps of a graph that are measured at most where nobody says how many."""
 _LAST: Final = 2
 """Of the last steps all runs are measured, as far as it goes: they make most of the error, and differ most between runs."""
 _INDEX: Final = "index.json"
@@ -82,7 +88,12 @@ class RecordedInputs:
 
 
 def choose_moments(
-    calls: Sequence[tuple[str, float | None]], where: str, *, samples: int, count: int | None
+    calls: Sequence[tuple[str, float | None]],
+    where: str,
+    *,
+    samples: int,
+    count: int | None,
+    most: int = 32,
 ) -> tuple[Moment, ...]:
     """Spreads moments over the schedule, the runs taking turns.
 
@@ -95,17 +106,12 @@ def choose_moments(
         where: The graph.
         samples: Number of runs.
         count: How many moments, fewer where there are not so many; None for all steps, and the last two in every run, up to
-            32.
+            `most`.
+        most: See there.
     """
-    steps: list[tuple[float | None, list[int]]] = []
-    timesteps = [timestep for made, timestep in calls if made == where]
-    for place, timestep in enumerate(timesteps):
-        if steps and timestep is not None and steps[-1][0] == timestep:
-            steps[-1][1].append(place)
-        else:
-            steps.append((timestep, [place]))
+    steps = steps_of(calls, where)
     if count is None:
-        count = min(len(steps) + min(_LAST, len(steps)) * (samples - 1), _MOST)
+        count = min(len(steps) + min(_LAST, len(steps)) * (samples - 1), most)
     chosen = _chosen_steps(len(steps), samples, count) if steps else {}
     found: list[Moment] = []
     for step, (runs, stands_for) in chosen.items():
@@ -115,6 +121,20 @@ def choose_moments(
             sample = len(found) % samples
             found.append(Moment(where, sample, step, timestep, tuple(places), weight))
     return tuple(found)
+
+
+def steps_of(
+    calls: Sequence[tuple[str, float | None]], where: str
+) -> list[tuple[float | None, list[int]]]:
+    """The steps of a graph in one run: timestep and places of calls of each; calls in a row with the same timestep are one."""
+    steps: list[tuple[float | None, list[int]]] = []
+    timesteps = [timestep for made, timestep in calls if made == where]
+    for place, timestep in enumerate(timesteps):
+        if steps and timestep is not None and steps[-1][0] == timestep:
+            steps[-1][1].append(place)
+        else:
+            steps.append((timestep, [place]))
+    return steps
 
 
 def moments_of(calls: Iterable[MeasuredCall]) -> tuple[Moment, ...]:

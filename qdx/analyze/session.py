@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
+from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
+from qdx.analyze.effort import usual_steps
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
 from qdx.analyze.options import Offering, candidates
@@ -71,9 +72,10 @@ class Session:
 
     Attributes:
         findings: All that it rests on, without numbers.
+        ground: What of that does not depend on what computes.
+        ranges: Of activations; None where no option needs any.
         prepared: The quantized graphs.
         survey: The measurements of single options.
-        ranges: What was recorded for the options; None where they need none.
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
@@ -81,9 +83,10 @@ class Session:
     """
 
     findings: Findings = field(repr=False)
+    ground: Ground = field(repr=False)
+    ranges: Ranges | None = field(repr=False)
     prepared: Prepared = field(repr=False)
     survey: Survey = field(repr=False)
-    ranges: Ranges | None = field(repr=False)
     place: Path
     workers: int
     progress: Progress = field(repr=False)
@@ -146,9 +149,7 @@ def open_session(
     profile, bound, facts = ground.profile, ground.bound, dict(ground.facts)
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, wheres, base.calibration.samples, settings.calls)
-        if like is None
-        else moments_of(like.calls)
+        _spread(runs.calls, ground, settings.calls) if like is None else moments_of(like.calls)
     )
     count = available_cores()
     if settings.cluster is None:
@@ -180,7 +181,9 @@ def open_session(
             source, ground.given, planned, base, offered, bound, recorded, runs, prompts
         )
         with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
-            yield Session(findings, prepared, survey, ranges, place, count, progress, elsewhere)
+            yield Session(
+                findings, ground, ranges, prepared, survey, place, count, progress, elsewhere
+            )
 
 
 @contextmanager
@@ -218,13 +221,15 @@ def _base(plan: str | Path | Plan | None) -> Plan:
 
 
 def _spread(
-    made: Sequence[tuple[str, float | None]], wheres: Sequence[str], samples: int, count: int | None
+    made: Sequence[tuple[str, float | None]], ground: Ground, count: int | None
 ) -> tuple[Moment, ...]:
-    return tuple(
-        moment
-        for where in wheres
-        for moment in choose_moments(made, where, samples=samples, count=count)
-    )
+    found: list[Moment] = []
+    for where, bound in ground.bound.items():
+        calls = max((len(places) for _, places in steps_of(made, where)), default=1)
+        most = usual_steps(ground.planned.sites[where], bound, calls)
+        samples = ground.base.calibration.samples
+        found += choose_moments(made, where, samples=samples, count=count, most=most)
+    return tuple(found)
 
 
 def _computing(source: TracedPipeline, planned: PlannedGraphs) -> dict[str, Any]:

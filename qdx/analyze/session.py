@@ -95,7 +95,7 @@ class Session:
         """What measures options of all groups together.
 
         Raises:
-            UsageError: The plan smooths activations.
+            UsageError: The plan smooths activations, and an option is of weights alone.
         """
         return Whole.of(
             self.survey, self.place / "whole", workers=self.workers, progress=self.progress

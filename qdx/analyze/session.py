@@ -107,7 +107,7 @@ class Session:
         """What measures options of all groups together.
 
         Raises:
-            UsageError: The plan smooths activations.
+            UsageError: The plan smooths activations, and an option is of weights alone.
         """
         return Whole.of(
             self.survey,

@@ -80,7 +80,7 @@ def command(
         typer.Option(
             "--goal",
             metavar="NAME[=VALUE]",
-            help="What must hold: sqnr_db=30, guidance_db=20, psnr_db=25, or gates; may be given again.",
+            help="What must hold: sqnr_db=30, guidance_db=20, psnr_db=25, or gates (gates=1: with 1 dB to spare); may be given again.",
         ),
     ] = None,
     start: Annotated[

@@ -80,7 +80,7 @@ def measuring(
 
     Raises:
         InvalidInput: The numbers beside the analysis are missing or damaged.
-        UsageError: The plan smooths activations, or groups of the analysis are not those of the model as it is read now.
+        UsageError: The plan smooths activations and an option is of weights alone, or groups of the analysis are not those of the model as it is read now.
     """
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.report import groups_of

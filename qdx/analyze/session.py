@@ -125,8 +125,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Makes an analysis ready; see `analyze` for the arguments and errors.
 
-    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
-    instead of `options` and `calls`.
+    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options this one has instead
+    of `options`, and whose steps where `calls` is None.
     """
     profile = target if isinstance(target, TargetProfile) else load_target(target)
     base = _base(plan)
@@ -152,7 +152,7 @@ def open_session(
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
         _spread(runs.calls, wheres, base.calibration.samples, calls)
-        if like is None
+        if like is None or calls is not None
         else moments_of(like.calls)
     )
     count = workers or available_cores()

@@ -101,6 +101,16 @@ def command(
             help="Candidates measured for the refit, 2000 at most by default.",
         ),
     ] = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(
+            "--calls",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Steps on which candidates are measured; those of the analysis by default.",
+        ),
+    ] = None,
     workers: Workers = None,
     seed: Annotated[
         int,
@@ -166,6 +176,7 @@ def command(
             guidance_weight=guidance,
             seed=seed,
             measurements=measurements,
+            calls=calls,
             prompts=texts,
             workers=workers,
             fix=roles,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,11 @@ from qdx.search.wording import describe, found_section, reasons
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
 
 if TYPE_CHECKING:
+    from qdx.search.by_slopes import Slopes
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
     from qdx.search.search import Holds
+    from qdx.search.solve import Objective
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
@@ -41,12 +43,14 @@ class Tools:
     Attributes:
         measure: Measures assignments of the analysis' groups whole.
         errors_of: Errors of single choices; None where the analysis kept none.
+        slopes: Returns what tells slopes of an objective; None where nothing does.
         holds: Judges finished pictures.
         kept: Folder that keeps what was measured; None keeps nothing.
     """
 
     measure: Measure | None = None
     errors_of: ErrorsOf | None = None
+    slopes: Callable[[Objective], Slopes] | None = None
     holds: Holds | None = None
     kept: Path | None = None
 
@@ -200,6 +204,7 @@ def find_plan(
         settings,
         measure=measure,
         errors_of=tools.errors_of,
+        slopes=None if tools.slopes is None else tools.slopes(settings.objective),
         holds=tools.holds,
         progress=progress,
     )

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from qdx.cache.store import Store
     from qdx.exporter.plan import Plan
     from qdx.exporter.progress import Progress
+    from qdx.search.by_slopes import Slopes
     from qdx.search.problem import Assignment
+    from qdx.search.solve import Objective
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
@@ -61,6 +63,7 @@ def measuring(
     workers: int | None,
     cache: Store | None,
     progress: Progress,
+    calls: int | None = None,
 ) -> Iterator[Tools]:
     """What measures candidates as the analysis measured single options.
 
@@ -74,6 +77,7 @@ def measuring(
         workers: Parts at a time; None takes all cores.
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
+        calls: Steps on which candidates are measured; None takes those of the analysis.
 
     Raises:
         InvalidInput: The numbers beside the analysis are missing or damaged.
@@ -82,6 +86,7 @@ def measuring(
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.report import groups_of
     from qdx.analyze.session import open_session
+    from qdx.analyze.slopes import slopes
     from qdx.search.interactions import errors_from
 
     _, arrays = read_analysis(folder)
@@ -100,6 +105,7 @@ def measuring(
         cache=cache,
         source=source,
         like=analysis,
+        calls=calls,
         progress=progress,
     ) as session:
         offered = tuple(one.option for one in session.findings.offered)
@@ -113,4 +119,7 @@ def measuring(
         def measure(assignments: Sequence[Assignment]) -> list[Measured]:
             return [Measured(one.noise, one.errors) for one in whole.measure(assignments)]
 
-        yield Tools(measure=measure, errors_of=errors_from(analysis, errors))
+        def slopes_of(objective: Objective) -> Slopes:
+            return lambda assignment: slopes(whole, assignment, objective.noises)
+
+        yield Tools(measure=measure, errors_of=errors_from(analysis, errors), slopes=slopes_of)

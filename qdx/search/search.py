@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
+from qdx.search.by_slopes import Slopes
 from qdx.search.controls import permuted, uniform
-from qdx.search.interactions import ErrorsOf, Interactions, descend
+from qdx.search.descend import descend
+from qdx.search.interactions import ErrorsOf, Interactions
 from qdx.search.ledger import Ledger, Measure, Measured
 from qdx.search.pareto import Front, decibels, pareto
 from qdx.search.problem import Assignment, Problem
@@ -98,6 +101,7 @@ def search(
     *,
     measure: Measure | None = None,
     errors_of: ErrorsOf | None = None,
+    slopes: Slopes | None = None,
     holds: Holds | None = None,
     progress: Progress = SILENT,
 ) -> Result:
@@ -111,6 +115,7 @@ def search(
         settings: Everything else.
         measure: Measures assignments whole; None leaves all to the model.
         errors_of: Errors of single choices; None where the analysis kept none.
+        slopes: Tells what options change of the objective in first order where an assignment holds; None where nothing does.
         holds: Judges finished pictures; needed where the demand has such goals.
         progress: Told of the steps.
 
@@ -125,7 +130,7 @@ def search(
     if settings.fixed:
         problem = problem.restricted(settings.fixed, settings.why_fixed)
     budgets = budget_rows(problem, demand.budgets)
-    work = _Search(problem, settings, budgets, measure, errors_of, progress)
+    work = _Search(problem, settings, budgets, measure, errors_of, slopes, progress)
     if demand.judged:
         assert holds is not None
         return work.judged(holds, noise_rows(problem, demand.bounds))
@@ -142,6 +147,7 @@ class _Search:
         budgets: Sequence[Row],
         measure: Measure | None,
         errors_of: ErrorsOf | None,
+        slopes: Slopes | None,
         progress: Progress,
     ) -> None:
         self._problem = problem
@@ -149,6 +155,7 @@ class _Search:
         self._budgets = budgets
         self._measure = measure
         self._errors_of = errors_of
+        self._slopes = slopes
         self._progress = progress
         self._ledger = None if measure is None else Ledger(measure, settings.objective, settings.measurements)  # fmt: skip
 
@@ -160,7 +167,10 @@ class _Search:
             return self._result(first, first, rows, None)
         candidates = self._candidates(first, rows)
         with self._progress.task("measuring candidates", 1):
-            found = refit(self._problem, candidates, rows, self._ledger, singles=self._singles())
+            found = refit(
+                self._problem, candidates, rows, self._ledger,
+                singles=self._singles, slopes=self._slopes,
+            )  # fmt: skip
         return self._result(found.assignment, first, rows, found)
 
     def least_cost(self, bounds_db: Mapping[str, float]) -> Result:
@@ -223,7 +233,7 @@ class _Search:
 
     def _candidates(self, first: Assignment, rows: Sequence[Row]) -> dict[str, Assignment]:
         found = {"additive": first}
-        singles = self._singles()
+        singles = self._singles
         for share in _SHARES if singles is not None else ():
             assert singles is not None
             found[f"interactions {share:g}"] = descend(
@@ -231,6 +241,7 @@ class _Search:
             )
         return found
 
+    @cached_property
     def _singles(self) -> Interactions | None:
         if self._errors_of is None:
             return None

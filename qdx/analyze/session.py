@@ -130,8 +130,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Makes an analysis ready; see `analyze` for the arguments and errors.
 
-    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
-    instead of those of the settings.
+    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options this one has, and
+    whose steps unless the settings say how many.
     """
     prompts, cache, variant = settings.prompts, settings.cache, settings.variant
     profile = target if isinstance(target, TargetProfile) else load_target(target)
@@ -149,7 +149,9 @@ def open_session(
     profile, bound, facts = ground.profile, ground.bound, dict(ground.facts)
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, ground, settings.calls) if like is None else moments_of(like.calls)
+        _spread(runs.calls, ground, settings.calls)
+        if like is None or settings.calls is not None
+        else moments_of(like.calls)
     )
     count = available_cores()
     if settings.cluster is None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from qdx.analyze.survey import Survey
     from qdx.exporter.graph.ir.weights import LazyWeight
     from qdx.exporter.progress import Progress
-    from qdx.sweep.elsewhere import Elsewhere
     from qdx.exporter.transforms.transform import Transform
+    from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.jobs import Found
 
 __all__ = ["WHOLE", "Whole", "WholeNoise", "errors_of_outcome"]

@@ -27,8 +27,10 @@ from qdx.search.write_plan import assigned_of, options_of_base, write_plan
 
 if TYPE_CHECKING:
     from qdx.search.by_call import NoiseByCall
+    from qdx.search.by_slopes import Slopes
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
+    from qdx.search.solve import Objective
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
     from qdx.verification.judge.gates import Gate
@@ -45,6 +47,7 @@ class Tools:
         errors_of: Errors of single choices; None where the analysis kept none.
         gates_of: Exports a plan, verifies it and returns its gates; None where nothing makes pictures.
         by_call: Noise of single options by call; None where the analysis kept none.
+        slopes: Returns what tells slopes of an objective; None where nothing does.
         kept: Folder that keeps what was measured; None keeps nothing.
     """
 
@@ -52,6 +55,7 @@ class Tools:
     errors_of: ErrorsOf | None = None
     gates_of: Callable[[Plan], Sequence[Gate]] | None = None
     by_call: NoiseByCall | None = None
+    slopes: Callable[[Objective], Slopes] | None = None
     kept: Path | None = None
 
 
@@ -227,6 +231,7 @@ def find_plan(
         errors_of=tools.errors_of,
         judge=judge,
         by_call=tools.by_call,
+        slopes=None if tools.slopes is None else tools.slopes(settings.objective),
         progress=progress,
     )
     plan = written(

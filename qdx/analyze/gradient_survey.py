@@ -1,51 +1,47 @@
 """Gradients of an analysis: a job for each measured step, and their means beside the measured noise.
 
 A job's process holds the weights of the graph twice more in float32, for the leaves and the squares of their gradients,
-and every activation of one call; `workers_for` bounds how many there are at a time.
+and every activation of one call; memory bounds how many there are at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
-from qdx.analyze.gradient_data import Correlation, FisherNoise, Gradients, GroupGradient
+from qdx.analyze.gradient_correlations import correlations
+from qdx.analyze.gradient_data import FisherNoise, Gradients, GroupGradient
 from qdx.analyze.gradients import fisher_noise, hessian_traces, weight_gradients
-from qdx.analyze.ranks import spearman
+from qdx.analyze.weight_changes import changes_weight, weight_change
 from qdx.cache.keys import key_of
 from qdx.exporter.cost.activations import kept_activation_bytes
 from qdx.exporter.cost.memory import available_memory_bytes, check_memory
-from qdx.exporter.measure.mixed_run import Pair, Reader, evaluated
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.sweep.jobs import run_jobs
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
 if TYPE_CHECKING:
-    from torch.fx import Node
-
-    from qdx.analyze.analysis import Analysis, Group
+    from qdx.analyze.analysis import Analysis
     from qdx.analyze.calls import RecordedInputs
-    from qdx.analyze.gradient_data import Estimate
     from qdx.analyze.noise import Quantized
     from qdx.analyze.survey import Survey
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.progress import Progress
     from qdx.sweep.jobs import Found
 
-__all__ = ["GradientSurvey", "weight_change"]
+__all__ = ["GradientSurvey"]
 
 _WORDS: Final = Words("analysis", "part")
 _DRAWS: Final = 1
 _TRACED: Final = 4
 """Steps of which traces are estimated: each takes a second backward pass for every weight."""
-_BY_NOISE: Final = ("prediction", "guidance")
 
 
 @dataclass(frozen=True)
@@ -136,7 +132,7 @@ class GradientSurvey:
             traced_steps=len(self._traced),
             groups=tuple(groups),
             fisher=tuple(fisher),
-            correlations=tuple(_correlations(analysis, groups, fisher)),
+            correlations=tuple(correlations(analysis, groups, fisher)),
         )
 
     @property
@@ -299,47 +295,8 @@ class GradientSurvey:
         return max(1, min(workers, available // max(1, needed)))
 
 
-def weight_change(pair: Pair, key: str) -> torch.Tensor:
-    """The quantized weight of a site less the float one, in the weight's shape.
-
-    Args:
-        pair: The float graph in the form that is quantized, and the quantized one.
-        key: Of a site with a weight that is quantized.
-    """
-    site = pair.sites[key]
-    place = _weight_argument(pair, key)
-    assert place is not None, "its weight is not quantized"
-    assert site.weight is not None
-    node = pair.twins[site.node].args[place]
-    return _computed(pair, node).float() - pair.base.weights[site.weight].read().float()
-
-
-def _weight_argument(pair: Pair, key: str) -> int | None:
-    """Where the weight stands among the arguments of a site's operation; None where it stays float."""
-    site = pair.sites[key]
-    base, twin = pair.nodes[site.node], pair.twins[site.node]
-    for place, node in enumerate(base.args):
-        name = getattr(node, "name", None)
-        if name is not None and pair.base.parameters.get(name) == site.weight:
-            own = twin.args[place]
-            return place if own.op == "call_function" else None  # type: ignore[union-attr]  # a node as its twin
-    return None
-
-
-def _computed(pair: Pair, node: Any) -> torch.Tensor:
-    """A value of the quantized graph that depends on its parameters alone."""
-    read = Reader(pair.quantized)
-
-    def value(one: Node) -> Any:
-        return read(one) if one.op == "placeholder" else evaluated(one, value)
-
-    found = value(node)
-    assert isinstance(found, torch.Tensor)
-    return found
-
-
 def _changes_weights(quantized: Quantized, key: str) -> bool:
-    return _weight_argument(quantized.pair, key) is not None
+    return changes_weight(quantized.pair, key)
 
 
 def _smoothing(quantized: Quantized) -> str:
@@ -358,51 +315,3 @@ def _needed_bytes(graph: Graph) -> int:
         if name not in graph.weights.aliases
     )
     return 2 * weights + kept_activation_bytes(graph)
-
-
-def _correlations(
-    analysis: Analysis, groups: Sequence[GroupGradient], fisher: Sequence[FisherNoise]
-) -> Iterator[Correlation]:
-    """Rank correlations of what gradients say with what was measured."""
-    by_group = {one.group: one for one in groups}
-    quantizing = [
-        one.id for one in analysis.options if one.weights is not None and one.inputs is None
-    ]
-    for measure in _BY_NOISE:
-        rows = [
-            (one, by_group[one.group], analysis.groups[one.group], noise)
-            for one in fisher
-            for noise in (getattr(analysis.single[one.group, one.option], measure),)
-            if noise is not None
-        ]
-        for option in [*sorted({one.option for one in fisher}), None]:
-            wanted = quantizing if option is None else [option]
-            own = [row for row in rows if row[0].option in wanted]
-            noises = [noise for *_, noise in own]
-            for name, values in _estimates(own).items():
-                if option is None and name == "sensitivity":
-                    continue  # it is the same for every option
-                found = spearman(values, noises)
-                if found is not None:
-                    yield Correlation(
-                        of=name, measure=measure, option=option, spearman=found, pairs=len(own)
-                    )
-
-
-def _estimates(
-    rows: Sequence[tuple[FisherNoise, GroupGradient, Group, float]],
-) -> dict[Estimate, list[float]]:
-    found: dict[Estimate, list[float]] = {
-        "sensitivity": [one.sensitivity for _, one, _, _ in rows],
-        "sensitivity_change": [
-            one.sensitivity / max(1, group.weight_elements) * noise.change
-            for noise, one, group, _ in rows
-        ],
-        "fisher": [noise.value for noise, *_ in rows],
-    }
-    if rows and all(one.trace is not None for _, one, _, _ in rows):
-        found["trace_change"] = [
-            (one.trace or 0.0) / max(1, group.weight_elements) * noise.change
-            for noise, one, group, _ in rows
-        ]
-    return found

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
+from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.groups import Bound, bound_sites
 from qdx.analyze.options import Offering, candidates, offerings
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
+    from qdx.analyze.gradient_data import Gradients
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
@@ -74,6 +76,7 @@ class Session:
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
+        settings: What was asked for.
     """
 
     findings: Findings = field(repr=False)
@@ -82,13 +85,24 @@ class Session:
     place: Path
     workers: int
     progress: Progress = field(repr=False)
+    settings: AnalysisSettings = USUAL
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
         """Measures what is not known yet, and returns the data of the analysis and its numbers by call."""
         results = self.survey.run(
             self.place / "results", workers=self.workers, progress=self.progress
         )
-        return analysis_of(self.findings, self.survey, results)
+        analysis, arrays = analysis_of(self.findings, self.survey, results)
+        sections: dict[str, Any] = {}
+        if "gradients" in self.settings.parts:
+            sections["gradients"] = self._gradients(analysis)
+        return analysis.model_copy(update=sections), arrays
+
+    def _gradients(self, analysis: Analysis) -> Gradients | None:
+        survey = GradientSurvey(self.survey, self.settings.trace)
+        folder = self.place / "gradients"
+        found = survey.run(folder, workers=self.workers, progress=self.progress)
+        return survey.section(analysis, found)
 
     @cached_property
     def whole(self) -> Whole:
@@ -172,7 +186,7 @@ def open_session(
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
         progress.say(_words(survey, offered, bound, recorded, count, limit * count))
         findings = Findings(source, given, planned, base, offered, bound, recorded, runs, prompts)
-        yield Session(findings, prepared, survey, place, count, progress)
+        yield Session(findings, prepared, survey, place, count, progress, settings)
 
 
 def _base(plan: str | Path | Plan | None) -> Plan:

@@ -22,6 +22,8 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 class Machine:
     """A machine that asks itself: keeps the requests, and answers them from the parcel."""
 
+    workers = 2
+
     def __init__(self, parcel, probe):
         self.parcel = parcel
         self.probe = probe

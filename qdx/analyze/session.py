@@ -162,6 +162,11 @@ def open_session(
         "prompts": None if prompts is None else list(prompts),
         "samples": base.calibration.samples,
         "seed": base.calibration.seed,
+        # Of one model, targets take inputs of different dtypes and ranks.
+        "inputs": {
+            where: [[one.name, one.dtype, list(one.shape)] for one in graph.inputs]
+            for where, graph in planned.graphs.items()
+        },
     }
     key = key_of({**facts, "runs": sampling})
     with one_thread(), remembering(stored), _place(key, kept) as place:

@@ -27,6 +27,7 @@ from qdx.sweep.workers import Words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pydantic import JsonValue
 
     from qdx.analyze.noise import Quantized
     from qdx.analyze.survey import Survey
@@ -123,7 +124,7 @@ class Whole:
         """
         wanted = list(dict.fromkeys(tuple(one) for one in assignments))
         jobs = {
-            (number, place): self._key(one, place)
+            (number, place): self.key(one, place)
             for number, one in enumerate(wanted)
             for place in range(len(self.survey.recorded))
         }
@@ -169,7 +170,7 @@ class Whole:
             UsageError: It asks for what would be another measurement here.
         """
         place, found = int(body["place"]), dict[str, Outcome]()
-        todo = {self._key(one, place): one for one in body["options"]}
+        todo = {self.key(one, place): one for one in body["options"]}
         if list(todo) != body["keys"]:
             raise UsageError(
                 "another measurement is asked for than this machine would make of the same files",
@@ -179,11 +180,23 @@ class Whole:
         return found
 
     @cached_property
+    def options(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """By graph, every group with each of its options, float among them."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        number = 0
+        for where, bound in self.survey.bound.items():
+            for one in bound:
+                pairs = [(number, option) for option in (FLOAT_OPTION, *one.options)]
+                found.setdefault(where, []).extend(pairs)
+                number += 1
+        return found
+
+    @cached_property
     def _results(self) -> Results:
         return Results(self.folder)
 
     @cached_property
-    def _groups(self) -> Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]:
+    def groups(self) -> Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]:
         """By graph, number and sites of its groups."""
         found: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         number = 0
@@ -194,16 +207,26 @@ class Whole:
                 number += 1
         return found
 
-    def _changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
+    def identities(self, where: str) -> Sequence[JsonValue]:
+        """What the results of all options of a graph depend on."""
+        keys_of = dict(self.groups[where])
+        return [
+            self.pairs[where, option][0].identity(keys_of[group])
+            for group, option in self.options[where]
+            if option != FLOAT_OPTION
+        ]
+
+    def changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
         """The quantized sites of a graph."""
         return {
             key: self.pairs[where, assignment[number]][1]
-            for number, keys in self._groups.get(where, ())
+            for number, keys in self.groups.get(where, ())
             if assignment[number] != FLOAT_OPTION
             for key in keys
         }
 
-    def _key(self, assignment: Sequence[int], place: int) -> str:
+    def key(self, assignment: Sequence[int], place: int) -> str:
+        """What the measurement of an assignment at one moment is known by."""
         recorded = self.survey.recorded[place]
         where = recorded.moment.where
         return key_of({
@@ -214,7 +237,7 @@ class Whole:
             "dimensions": self.survey.dimensions[where],
             "changed": [
                 self.pairs[where, assignment[number]][0].identity(keys)
-                for number, keys in self._groups.get(where, ())
+                for number, keys in self.groups.get(where, ())
                 if assignment[number] != FLOAT_OPTION
             ],
         })  # fmt: skip
@@ -224,17 +247,17 @@ class Whole:
         where = recorded.moment.where
         bench, floats = self.survey.bench(recorded), self.floats[where]
         float_outputs = [Reruns(floats, one, 1).outputs for one in bench.inputs]
-        common = self._changed(_common(list(todo.values())), where)
+        common = self.changed(_common(list(todo.values())), where)
         runs = [Reruns(floats, one, bench.limit_bytes, common) for one in bench.inputs]
         for key, assignment in todo.items():
-            changed = self._changed(assignment, where)
+            changed = self.changed(assignment, where)
             outputs = [one.run(changed) for one in runs]
             found(key, bench.outcome(list(zip(float_outputs, outputs, strict=True))))
 
     def _gathered(self, outcomes: Sequence[Outcome]) -> WholeNoise:
         noise: dict[str, float] = {}
         errors: dict[str, list[Any]] = {"prediction": [], "guidance": []}
-        for where in self._groups:
+        for where in self.groups:
             own = [
                 (place, one)
                 for place, one in enumerate(outcomes)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.errors import UsageError
 from qdx.exporter.strict_json import dump_json
+from qdx.search.by_call import noise_by_call
 from qdx.search.job import Tools
 from qdx.search.ledger import Measured
 
@@ -120,4 +121,7 @@ def measuring(
         def measure(assignments: Sequence[Assignment]) -> list[Measured]:
             return [Measured(one.noise, one.errors) for one in whole.measure(assignments)]
 
-        yield Tools(measure=measure, errors_of=errors_from(analysis, errors))
+        yield Tools(
+            measure=measure, errors_of=errors_from(analysis, errors),
+            by_call=noise_by_call(analysis, {w: arrays[f"single.{w}"].numpy() for w in wheres}),
+        )  # fmt: skip

@@ -12,6 +12,7 @@ from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.job import PlanFound, Tools, check_fits, find_plan, pipeline_of
+from qdx.search.judging import Exports
 from qdx.search.measuring import check_prompts, measuring
 from qdx.search.read import ReadAnalysis
 from qdx.search.search import Settings
@@ -97,6 +98,10 @@ def run(
                     prompts=prompts, workers=workers, cluster=cluster, cache=cache, progress=progress,
                 )
             )  # fmt: skip
+            if demand.judged:
+                call = dict(analysis.sampling.call)
+                exports = Exports(source, profile, call, prompts, variant, workers, cache, progress)
+                tools = replace(tools, gates_of=exports.gates)
         ready = stack.enter_context(_kept(cache, read.sha256, tools))
         return find_plan(
             analysis,
@@ -115,7 +120,7 @@ def run(
 @contextlib.contextmanager
 def _kept(cache: Store | None, basis: str, tools: Tools) -> Iterator[Tools]:
     """The tools with a folder that outlives an interrupted search; its measurements serve later searches too."""
-    if cache is None or tools.measure is None:
+    if cache is None or (tools.measure is None and tools.gates_of is None):
         yield tools
         return
     with cache.working(_KIND, basis) as folder:

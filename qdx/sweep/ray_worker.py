@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import platform
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ class RayWorker:
         import torch
 
         torch.set_num_threads(1)
-        node = socket.gethostname()
+        node = platform.node()
 
         def opened() -> dict[str, Any]:
             self._answer = self._opener(self._parcel)
@@ -53,7 +53,7 @@ class RayWorker:
             found = self._answer(_parsed(request))
             return {"results": packed(found), "seconds": time.monotonic() - began}
 
-        return _told(computed, socket.gethostname())
+        return _told(computed, platform.node())
 
 
 def _parsed(request: bytes) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class AskedInputs(PlanModel):
     """How a plan asks the inputs of an operation to be quantized; None leaves it to the target.
 
     Attributes:
-        dtype: `float32` leaves them alone. Types of five and four bits are carried by eight: the
+        dtype: `float32` leaves them alone. Types of two to six bits are carried by eight: the
             values are clipped to the range of the narrow type.
         granularity: What shares a scale: the whole `tensor`, or in mode `dynamic` each `token` (all
             channels of one position) or, in `nvfp4` and `mxfp8`, a `block` of channels.

@@ -178,6 +178,11 @@ def open_session(
         "prompts": None if prompts is None else list(prompts),
         "samples": base.calibration.samples,
         "seed": base.calibration.seed,
+        # Of one model, targets take inputs of different dtypes and ranks.
+        "inputs": {
+            where: [[one.name, one.dtype, list(one.shape)] for one in graph.inputs]
+            for where, graph in planned.graphs.items()
+        },
     }
     key = key_of({**facts, "runs": sampling})
     with one_thread(), remembering(stored), _place(key, kept) as place:
@@ -192,7 +197,10 @@ def open_session(
         prepared.warm(progress)
         limit = memory_for_values(prepared, recorded, count, settings.memory_bytes)
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
-        progress.say(_words(survey, offered, bound, recorded, count, limit * count))
+        where = f"{count} at a time, up to {memory(limit * count)} for float values"
+        if settings.cluster is not None:
+            where = f"on the cluster at {settings.cluster}"
+        progress.say(_words(survey, offered, bound, recorded, where))
         findings = Findings(
             source, ground.given, planned, base, offered, bound, recorded, runs, prompts
         )
@@ -274,11 +282,10 @@ def _words(
     offered: Sequence[Offering],
     bound: Mapping[str, Sequence[Bound]],
     recorded: Sequence[RecordedInputs],
-    workers: int,
-    values_bytes: int,
+    how: str,
 ) -> str:
     groups = sum(map(len, bound.values()))
     return (
         f"analyzing: {groups} groups of operations, {len(offered)} options, {len(recorded)} steps, "
-        f"{survey.jobs} measurements, {workers} at a time, up to {memory(values_bytes)} for float values"
+        f"{survey.jobs} measurements, {how}"
     )

@@ -16,6 +16,7 @@ _MEMORY = 80 * 2**20
 def nodes(count: int, folder: Path) -> Iterator[Any]:
     """A cluster of a head without processors and of nodes with one each; `address`, `worker_nodes` and `remove_node` are Ray's."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # Ray spells it so
     from ray.cluster_utils import Cluster
 
     common = {"node_ip_address": LOOPBACK, "object_store_memory": _MEMORY}

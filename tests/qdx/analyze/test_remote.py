@@ -13,7 +13,6 @@ from qdx.analyze.session import open_session
 from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.errors import UsageError
 from qdx.sweep.results import packed
-from tests.support.smallest import build_smallest_stable_diffusion
 
 OPTIONS = ["int8", "int8/int8"]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -21,6 +20,8 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 class Machine:
     """A machine that asks itself: keeps the requests, and answers them from the parcel."""
+
+    workers = 2
 
     def __init__(self, parcel, probe):
         self.parcel = parcel
@@ -36,14 +37,16 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_smallest_stable_diffusion(tmp_path_factory.mktemp("sent") / "model")
+def model(smallest):
+    return smallest
 
 
 @pytest.fixture(scope="module")
-def opened(model, plan_file):
+def opened(model):
     """A session, and a machine that has the model too."""
-    settings = AnalysisSettings(plan=plan_file, options=OPTIONS, calls=2, workers=1)
+    settings = AnalysisSettings(
+        plan="w8a8", call={"num_inference_steps": 2}, options=OPTIONS, calls=2, workers=1
+    )
     with open_session(model, target="openvino", settings=settings) as found:
         parcel = parcel_of(found.ground, found.survey, found.ranges, 1)
         yield found, Machine(parcel, probe_of(found.survey))

@@ -74,6 +74,8 @@ def run(cluster, results, tell=lambda _: None):
 class Twice:
     """Sends every result twice, as a process does that was taken for dead."""
 
+    workers = 1
+
     def __init__(self, second):
         self.second = second
 

@@ -95,7 +95,7 @@ class PlanBase(StrictModel):
 
     Attributes:
         name: Its name; empty for one without.
-        plan: SHA-256 of it as JSON.
+        plan: SHA-256 of it as JSON, without gates and words.
     """
 
     name: str

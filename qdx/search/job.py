@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdx.analyze.analysis import Analysis, Group
+from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.ir.site import ROLES
 from qdx.exporter.model_faults import choices
@@ -136,7 +137,7 @@ def check_fits(
     from qdx.source.same_model import digest_of
 
     check_target_fits(analysis, profile.name, digest(profile.model_dump(mode="json")))
-    check_plan_fits(analysis, base.name or "", digest(base.to_json()))
+    check_plan_fits(analysis, base.name or "", plan_digest(base))
     names = [*analysis.model.files]
     found: dict[str, str] = {}
     for name in names:

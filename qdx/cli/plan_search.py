@@ -313,6 +313,22 @@ def _text(found: PlanFound) -> str:
         for one in result.controls
     ]
     parts.append(table(("", "bits per weight", "dB", "how"), rows))
+    parts += _times(found)
     rules = len(found.plan.rules)
     parts.append(f"{rules} rule{'s'[: rules != 1]}; {figures.bytes:,} bytes of weights searched")
     return "\n\n".join(parts)
+
+
+def _times(found: PlanFound) -> list[str]:
+    """What a call takes: by the analysis, and where the runtime runs here, as measured."""
+    predicted = found.predicted_ms
+    if predicted is None:
+        return []
+    floats = found.problem.float_ms
+    fast = "" if floats is None else f", {floats / predicted:.2f} times as fast as float"
+    words = f"predicted to take {predicted:.4g} ms{fast}"
+    if found.taken_ms is None:
+        return [words]
+    float_ms = found.taken_ms["float"]
+    rows = [(name, f"{ms:.4g}", f"{float_ms / ms:.2f}") for name, ms in found.taken_ms.items()]
+    return [f"{words}; measured in turns:\n{table(('', 'ms', 'times as fast'), rows)}"]

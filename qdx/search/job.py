@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qdx.analyze.analysis import Analysis, Group
 from qdx.analyze.plan_digest import plan_digest
@@ -23,7 +23,7 @@ from qdx.search.outcomes import Pipeline
 from qdx.search.pareto import Point
 from qdx.search.problem import Assignment, Problem, problem_of
 from qdx.search.search import Result, Settings, search
-from qdx.search.wording import describe, found_section, reasons
+from qdx.search.wording import describe, found_section, reasons, told_latency
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
 
 if TYPE_CHECKING:
@@ -36,7 +36,20 @@ if TYPE_CHECKING:
     from qdx.targets.profile import TargetProfile
     from qdx.verification.judge.gates import Gate
 
-__all__ = ["PlanFound", "Tools", "check_fits", "find_plan", "pipeline_of", "read_roles"]
+__all__ = [
+    "BASE",
+    "FOUND",
+    "PlanFound",
+    "Tools",
+    "check_fits",
+    "find_plan",
+    "pipeline_of",
+    "read_roles",
+]
+
+
+FOUND: Final = "this plan"
+BASE: Final = "what it began from"
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,8 @@ class Tools:
         by_call: Noise of single options by call; None where the analysis kept none.
         slopes: Returns what tells slopes of an objective; None where nothing does.
         kept: Folder that keeps what was measured; None keeps nothing.
+        take_ms: Measures what an assignment takes in the target's runtime, by name, beside `float` and what the search
+            began from; None where that does not run here.
     """
 
     measure: Measure | None = None
@@ -58,6 +73,7 @@ class Tools:
     by_call: NoiseByCall | None = None
     slopes: Callable[[Objective], Slopes] | None = None
     kept: Path | None = None
+    take_ms: Callable[[Assignment], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +84,21 @@ class PlanFound:
         plan: The plan.
         result: All figures.
         problem: What there was to choose.
+        taken_ms: What was measured in the target's runtime of the plan, `FOUND`, of `float` and of what it began from,
+            `BASE`; None where nothing was. Not in the plan, since it is another in every run.
     """
 
     plan: Plan
     result: Result
     problem: Problem
+    taken_ms: Mapping[str, float] | None = None
+
+    @property
+    def predicted_ms(self) -> float | None:
+        """What a call takes by the table of the analysis; None where it has none."""
+        if "latency_ms" not in self.problem.known_costs:
+            return None
+        return self.problem.cost(self.result.assignment, "latency_ms")
 
     @property
     def point(self) -> Point:
@@ -105,6 +131,7 @@ class PlanFound:
                 "measured": refitted.measured,
             },
             "judged": None if self.result.verdict is None else self.result.verdict.to_json(),
+            **({} if self.taken_ms is None else {"taken_ms": dict(self.taken_ms)}),
             "controls": [
                 {"name": c.name, "average_bits": round(c.average_bits, 4), "noise": dict(c.noise)}
                 for c in self.result.controls
@@ -237,7 +264,13 @@ def find_plan(
     )
     plan = written(
         result.assignment,
-        description=describe(result, analysis.target.name, demand.words, base.name or ""),
+        description=describe(
+            result,
+            analysis.target.name,
+            demand.words,
+            base.name or "",
+            told_latency(analysis, problem, result.assignment),
+        ),
     )
     section = found_section(
         problem,
@@ -248,7 +281,15 @@ def find_plan(
         seed=settings.seed,
     )
     data = {**plan.to_json(), "found": section.model_dump(mode="json", by_alias=True, exclude_none=True)}  # fmt: skip
-    return PlanFound(plan_from_json(data, source=name), result, problem)
+    taken_ms = None
+    if tools.take_ms is not None and _is_of_time(demand, settings):
+        taken_ms = tools.take_ms(result.assignment)
+    return PlanFound(plan_from_json(data, source=name), result, problem, taken_ms)
+
+
+def _is_of_time(demand: Demand, settings: Settings) -> bool:
+    """Whether latency was asked for in any way."""
+    return bool({"latency_ms", "speedup"} & set(demand.budgets)) or settings.prefer == "latency_ms"
 
 
 def _fixed(

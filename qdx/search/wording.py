@@ -11,7 +11,7 @@ from qdx.search.problem import Assignment, Problem
 from qdx.search.search import Control, Result
 from qdx.search.write_plan import Wording
 
-__all__ = ["describe", "found_section", "reasons"]
+__all__ = ["describe", "found_section", "reasons", "told_latency"]
 
 
 def reasons(analysis: Analysis, problem: Problem, assignment: Assignment) -> Wording:
@@ -64,8 +64,8 @@ def _size(size_bytes: float) -> str:
     return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e4 else f"{size_bytes:.0f} bytes"
 
 
-def describe(result: Result, target: str, asked: str, base: str) -> str:
-    """Returns the description of the plan."""
+def describe(result: Result, target: str, asked: str, base: str, latency: str = "") -> str:
+    """Returns the description of the plan; `latency` is what is predicted of that, in words."""
     how = "measured" if result.measured is not None else "predicted, not measured"
     words = f"Found by qdx plan search for {target}, upon {base or 'an unnamed plan'}, with {asked}: {result.sqnr_db():.1f} dB, {how}"
     if result.verdict is not None:
@@ -74,9 +74,25 @@ def describe(result: Result, target: str, asked: str, base: str) -> str:
     drawn = [c for c in result.controls if c.name == "permuted"]
     if rivals:
         words += f"; {rivals[0].name} everywhere {decibels(rivals[0].noise['prediction']):.1f} dB at {rivals[0].average_bits:.2f} bits"
+    if latency:
+        words += f"; {latency}"
     if drawn:
         words += f"; the same options permuted {decibels(_mean(drawn)['prediction']):.1f} dB"
     return f"{words}."
+
+
+def told_latency(analysis: Analysis, problem: Problem, assignment: Assignment) -> str:
+    """What is predicted of latency, in words, and whether that was ever measured; empty where nothing is known."""
+    if analysis.latency is None or "latency_ms" not in problem.known_costs:
+        return ""
+    ms = problem.cost(assignment, "latency_ms")
+    fast = (
+        "" if problem.float_ms is None else f", {problem.float_ms / ms:.2f} times as fast as float"
+    )
+    how = (
+        "by measured times" if analysis.latency.source == "measured" else "as declared of a device"
+    )
+    return f"{ms:.4g} ms{fast}, {how} of operations"
 
 
 def found_section(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
     from qdx.source.planned import PlannedGraphs
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["Offering", "SiteOffer", "candidates", "offerings", "parse_option", "plan_asking"]
+__all__ = [
+    "Offering",
+    "SiteOffer",
+    "candidates",
+    "offering",
+    "offerings",
+    "parse_option",
+    "plan_asking",
+]
 
 _OFFERED: Final = frozenset({"native", "decomposed", "stored"})
 """What a target carries out; the values of what it simulates it would compute in a wider type."""
@@ -164,7 +173,7 @@ def offerings(
     found: list[Offering] = []
     seen: dict[tuple[str, str], list[tuple[object, object]]] = {}
     for option in options:
-        one = _offering(source, planned, profile, option, wheres)
+        one = offering(source, planned, profile, option, wheres)
         if one is None:
             continue
         fresh = {}
@@ -180,7 +189,13 @@ def offerings(
     return tuple(found)
 
 
-def plan_asking(base: Plan, option: Option, components: Iterable[str], ops: Sequence[str]) -> Plan:
+def plan_asking(
+    base: Plan,
+    option: Option,
+    components: Iterable[str],
+    ops: Sequence[str],
+    edges: Sequence[float] = (),
+) -> Plan:
     """The plan that asks an option of all operations of some kinds.
 
     Args:
@@ -188,18 +203,29 @@ def plan_asking(base: Plan, option: Option, components: Iterable[str], ops: Sequ
         option: What is asked.
         components: Of the operations.
         ops: Their kinds.
+        edges: Fractions of the schedule, from 0 to 1, between which inputs have ranges of their own; none for one range.
     """
+    components = tuple(components)
     floats = tuple(rule for rule in base.rules if rule.select.by_component and _keeps_float(rule))
     asking = Rule(
         id="option",
-        select=Select(component=tuple(components), op=tuple(ops)),
+        select=Select(component=components, op=tuple(ops)),
         weights=option.weights,
         inputs=option.inputs,
         when="always",
     )
+    timed = tuple(
+        Rule(
+            id=f"option.{number}",
+            select=Select(component=components, op=tuple(ops), timesteps=span),
+            inputs=option.inputs,
+            when="always",
+        )
+        for number, span in enumerate(pairwise(edges))
+    )
     return Plan(
         schema="qdx.plan/1",
-        rules=(*floats, asking),
+        rules=(*floats, asking, *timed),
         options=base.options,
         calibration=base.calibration,
         gates=base.gates,
@@ -211,14 +237,24 @@ def _keeps_float(rule: Rule) -> bool:
     return asked is not None and not asked.quantized and not rule.quantizes
 
 
-def _offering(
+def offering(
     source: TracedPipeline,
     planned: PlannedGraphs,
     profile: TargetProfile,
     option: Option,
     wheres: Sequence[str],
+    edges: Sequence[float] = (),
 ) -> Offering | None:
-    """What the target makes of one option; None where no operation could take it on any target."""
+    """What the target makes of one option; None where no operation could take it on any target.
+
+    Args:
+        source: The pipeline.
+        planned: Its graphs, and the plan upon which the option is asked.
+        profile: The target.
+        option: The option.
+        wheres: The graphs, by `component.method`.
+        edges: See `plan_asking`.
+    """
     sites = {where: planned.sites[where] for where in wheres}
     able = {
         (where, site.key): site
@@ -230,7 +266,7 @@ def _offering(
         return None
     components = dict.fromkeys(where.partition(".")[0] for where, _ in able)
     ops = dict.fromkeys(site.op for site in able.values())
-    plan = plan_asking(planned.resolved.plan, option, components, list(ops))
+    plan = plan_asking(planned.resolved.plan, option, components, list(ops), edges)
     target: PlanTarget = _Willing(profile) if option.simulated else profile
     try:
         resolved = examine(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
     from qdx.cache.store import Store
+    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
@@ -71,6 +72,7 @@ class Session:
         findings: All that it rests on, without numbers.
         prepared: The quantized graphs.
         survey: The measurements of single options.
+        ranges: What calibration recorded of activations; None where no option needs it.
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
@@ -79,6 +81,7 @@ class Session:
     findings: Findings = field(repr=False)
     prepared: Prepared = field(repr=False)
     survey: Survey = field(repr=False)
+    ranges: Ranges | None = field(repr=False)
     place: Path
     workers: int
     progress: Progress = field(repr=False)
@@ -180,7 +183,7 @@ def open_session(
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
         progress.say(_words(survey, offered, bound, recorded, count, limit * count))
         findings = Findings(source, given, planned, base, offered, bound, recorded, runs, prompts)
-        yield Session(findings, prepared, survey, place, count, progress)
+        yield Session(findings, prepared, survey, ranges, place, count, progress)
 
 
 def _base(plan: str | Path | Plan | None) -> Plan:

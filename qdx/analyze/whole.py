@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Whole", "WholeNoise", "errors_of_outcome"]
 
 _WORDS: Final = Words("search", "part")
+At = Callable[[Sequence[int], int], Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,7 @@ class Whole:
         folder: Keeps results.
         workers: Parts at a time.
         progress: Told of every measurement.
+        at: Of an assignment and the place of a moment, the option of every group then; None where it is the same always.
     """
 
     survey: Survey = field(repr=False)
@@ -71,9 +73,18 @@ class Whole:
     folder: Path
     workers: int
     progress: Progress = field(repr=False)
+    at: At | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, survey: Survey, folder: Path, *, workers: int, progress: Progress) -> Whole:
+    def of(
+        cls,
+        survey: Survey,
+        folder: Path,
+        *,
+        workers: int,
+        progress: Progress,
+        at: At | None = None,
+    ) -> Whole:
         """Makes ready what measures.
 
         Raises:
@@ -97,10 +108,10 @@ class Whole:
             (where, option): (one, _upon(floats[where], one, survey))
             for (where, option), one in made.items()
         }
-        return cls(survey, pairs, floats, folder, workers, progress)
+        return cls(survey, pairs, floats, folder, workers, progress, at)
 
     def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
-        """Measures assignments: of every group of the analysis, in order, its option.
+        """Measures assignments: of every group of the analysis, in order, its option, or what `at` makes that of.
 
         Raises:
             KeyError: A group does not have an option.
@@ -108,7 +119,7 @@ class Whole:
         """
         wanted = list(dict.fromkeys(tuple(one) for one in assignments))
         jobs = {
-            (number, place): self._key(one, place)
+            (number, place): self._key(self._then(one, place), place)
             for number, one in enumerate(wanted)
             for place in range(len(self.survey.recorded))
         }
@@ -121,7 +132,7 @@ class Whole:
         with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
             def compute(place: int, keys: Sequence[str], found: Found) -> None:
-                todo = {parts[place][n]: one for n, one in enumerate(wanted)}
+                todo = {parts[place][n]: self._then(one, place) for n, one in enumerate(wanted)}
                 self._measure(place, {key: todo[key] for key in keys}, found)
 
             run_jobs(
@@ -153,6 +164,9 @@ class Whole:
                 found.setdefault(where, []).append((number, sites))
                 number += 1
         return found
+
+    def _then(self, assignment: Sequence[int], place: int) -> Sequence[int]:
+        return assignment if self.at is None else self.at(assignment, place)
 
     def _changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
         """The quantized sites of a graph."""

@@ -94,6 +94,16 @@ def command(
             help="Operations of this role stay as the plan has them; may be given again.",
         ),
     ] = None,
+    timestep_groups: Annotated[
+        int,
+        typer.Option(
+            "--timestep-groups",
+            metavar="N",
+            min=1,
+            max=100,
+            help="Divide the schedule where it helps most, into N parts at most, each with ranges and types of inputs of its own.",
+        ),
+    ] = 1,
     prefer: Annotated[
         str,
         typer.Option(
@@ -156,7 +166,7 @@ def command(
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.search.budgets import Demand, read_budgets, read_goals
-    from qdx.search.job import Tools, read_roles
+    from qdx.search.job import Tools, check_timestep_groups, read_roles
     from qdx.search.problem import COSTS
     from qdx.targets import load_target
 
@@ -172,6 +182,7 @@ def command(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
     roles = read_roles(fix or ())
+    check_timestep_groups(timestep_groups, load_plan(start), predicted=predicted)
     arguments, methods = read_call(call), read_setup(setup)
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
     making = analysis is None and not place.exists()
@@ -220,6 +231,7 @@ def command(
             guidance_weight=guidance,
             seed=seed,
             measurements=measurements,
+            timestep_groups=timestep_groups,
             prompts=texts,
             workers=workers,
             fix=roles,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +19,31 @@ from qdx.search.budgets import Demand
 from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits, digest
 from qdx.search.kept import kept
 from qdx.search.outcomes import Pipeline
+from qdx.search.over_schedule import Searched, check_timestep_groups, over_schedule
 from qdx.search.pareto import Point
 from qdx.search.problem import Problem, problem_of
 from qdx.search.search import Result, Settings, search
 from qdx.search.wording import describe, found_section, reasons
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
+from qdx.search.write_timesteps import timed_of, write_timesteps
 
 if TYPE_CHECKING:
+    from qdx.search.divided import Divide
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
     from qdx.search.search import Holds
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["PlanFound", "Tools", "check_fits", "find_plan", "pipeline_of", "read_roles"]
+__all__ = [
+    "PlanFound",
+    "Tools",
+    "check_fits",
+    "check_timestep_groups",
+    "find_plan",
+    "pipeline_of",
+    "read_roles",
+]
 
 
 @dataclass(frozen=True)
@@ -42,12 +54,14 @@ class Tools:
         measure: Measures assignments of the analysis' groups whole.
         errors_of: Errors of single choices; None where the analysis kept none.
         holds: Judges finished pictures.
+        divide: Divides the schedule; None where inputs are the same at all timesteps.
         kept: Folder that keeps what was measured; None keeps nothing.
     """
 
     measure: Measure | None = None
     errors_of: ErrorsOf | None = None
     holds: Holds | None = None
+    divide: Divide | None = None
     kept: Path | None = None
 
 
@@ -59,11 +73,13 @@ class PlanFound:
         plan: The plan.
         result: All figures.
         problem: What there was to choose.
+        steps: Segments of the schedule, as fractions of it, in which inputs have ranges and types of their own; empty for one.
     """
 
     plan: Plan
     result: Result
     problem: Problem
+    steps: tuple[tuple[float, float], ...] = ()
 
     @property
     def point(self) -> Point:
@@ -82,6 +98,7 @@ class PlanFound:
         refitted = self.result.refitted
         return {
             "plan": self.plan.to_json(),
+            "timesteps": [list(span) for span in self.steps],
             "front": self.result.front.to_json(),
             "predicted": dict(self.result.predicted),
             "measured": None if self.result.measured is None else dict(self.result.measured),
@@ -162,6 +179,7 @@ def find_plan(
     name: str,
     analysis_sha256: str,
     fix: Sequence[str] = (),
+    timestep_groups: int = 1,
     tools: Tools = Tools(),
     progress: Progress = SILENT,
 ) -> PlanFound:
@@ -176,6 +194,7 @@ def find_plan(
         name: Of the new plan.
         analysis_sha256: Digest of the analysis.
         fix: Roles whose operations stay as the base has them.
+        timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         tools: What measures.
         progress: Told of the steps.
 
@@ -188,30 +207,43 @@ def find_plan(
             f"--from: plan {quoted(base.name or 'unnamed')} leaves the choice to `{base.quantizer}`",
             hint="begin from a plan whose rules qdx carries out, such as w8a8",
         )
+    check_timestep_groups(timestep_groups, base, predicted=tools.divide is None)
     problem = problem_of(analysis)
     fixed = _fixed(analysis.groups, analysis, pipeline, base, fix)
     settings = replace(settings, fixed=fixed or None)
-    measure = tools.measure
-    if measure is not None and tools.kept is not None:
-        measure = kept(measure, tools.kept, analysis_sha256)
+    keeping = partial(_kept, folder=tools.kept, basis=analysis_sha256)
     result = search(
         problem,
         demand,
         settings,
-        measure=measure,
+        measure=None if tools.measure is None else keeping(tools.measure, ""),
         errors_of=tools.errors_of,
         holds=tools.holds,
         progress=progress,
     )
+    found = Searched(problem, result)
+    if timestep_groups > 1 and tools.divide is not None:
+        found = over_schedule(
+            found, demand, settings, tools.divide, timestep_groups, keeping=keeping, progress=progress
+        )  # fmt: skip
+    problem, result, options = found.problem, found.result, found.by_group
+    why = reasons(analysis, problem, result.assignment)
     plan = write_plan(
         base,
         pipeline,
         analysis.options,
-        assigned_of(analysis.groups, result.assignment),
+        assigned_of(analysis.groups, [options[group.id][0] for group in analysis.groups]),
         name=name,
         description=describe(result, analysis.target.name, demand.words, base.name or ""),
-        why=reasons(analysis, problem, result.assignment),
+        why=why,
     )
+    if found.steps:
+        timed = {
+            group.id: options[group.id] for group in analysis.groups if len(options[group.id]) > 1
+        }
+        plan = write_timesteps(
+            plan, pipeline, analysis.options, timed_of(analysis.groups, timed), found.steps, why
+        )
     section = found_section(
         problem,
         result,
@@ -221,7 +253,14 @@ def find_plan(
         seed=settings.seed,
     )
     data = {**plan.to_json(), "found": section.model_dump(mode="json", by_alias=True, exclude_none=True)}  # fmt: skip
-    return PlanFound(plan_from_json(data, source=name), result, problem)
+    return PlanFound(plan_from_json(data, source=name), result, problem, found.steps)
+
+
+def _kept(measure: Measure, name: str, *, folder: Path | None, basis: str) -> Measure:
+    """What measures only what the folder does not have under a name."""
+    if folder is None:
+        return measure
+    return kept(measure, folder, f"{basis} {name}" if name else basis)
 
 
 def _fixed(

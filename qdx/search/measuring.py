@@ -83,6 +83,7 @@ def measuring(
     from qdx.analyze.report import groups_of
     from qdx.analyze.session import open_session
     from qdx.search.interactions import errors_from
+    from qdx.search.schedule import divider
 
     _, arrays = read_analysis(folder)
     wheres = analysis.wheres
@@ -113,4 +114,8 @@ def measuring(
         def measure(assignments: Sequence[Assignment]) -> list[Measured]:
             return [Measured(one.noise, one.errors) for one in whole.measure(assignments)]
 
-        yield Tools(measure=measure, errors_of=errors_from(analysis, errors))
+        yield Tools(
+            measure=measure,
+            errors_of=errors_from(analysis, errors),
+            divide=divider(session, analysis, arrays),
+        )

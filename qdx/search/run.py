@@ -38,6 +38,7 @@ def run(
     guidance_weight: float = 0.0,
     seed: int = 0,
     measurements: int | None = None,
+    timestep_groups: int = 1,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
     fix: Sequence[str] = (),
@@ -59,6 +60,7 @@ def run(
         guidance_weight: Weight of the noise of what the prompt adds, beside 1 for the prediction.
         seed: Of the controls.
         measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
+        timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
         fix: Roles whose operations stay as the base has them.
@@ -105,6 +107,7 @@ def run(
             name=name,
             analysis_sha256=read.sha256,
             fix=fix,
+            timestep_groups=timestep_groups,
             tools=ready,
             progress=progress,
         )

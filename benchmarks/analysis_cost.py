@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qdx.analyze.noise import Bench, Change
 from qdx.analyze.session import Session, open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.measure.mixed_run import Walk
 from qdx.exporter.measure.reruns import Reruns
 from qdx.sweep.workers import one_thread
@@ -31,9 +32,9 @@ def main() -> None:
     with open_session(
         arguments.model,
         target=arguments.target,
-        options=arguments.options.split(","),
-        calls=arguments.calls,
-        workers=1,
+        settings=AnalysisSettings(
+            options=arguments.options.split(","), calls=arguments.calls, workers=1
+        ),
     ) as session:
         with one_thread():
             factors(session)

@@ -40,6 +40,7 @@ class Pair:
         keys = {site.key: site for site in find_sites(base)}
         self.sites = {placed.key: keys[placed.key] for placed in recipe.placement.sites}
         self.key_of = {site.node: key for key, site in self.sites.items()}
+        self.rounds_inputs = frozenset(p.key for p in recipe.placement.sites if p.inputs)
         self.results = {p.key: self._result(p) for p in recipe.placement.sites}
         self.stands_for = {node.name: self.sites[key].node for key, node in self.results.items()}
         self._reads = Reader(quantized)

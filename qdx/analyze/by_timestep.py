@@ -37,6 +37,7 @@ def can_divide(one: Offering) -> bool:
         inputs is not None
         and inputs.mode == "static"
         and inputs.quantized
+        and inputs.timestep_groups == 1
         and not number_type(inputs.dtype).is_float
     )
 
@@ -115,13 +116,11 @@ class Schedule:
         profile, _ = with_exact_timesteps(findings.profile, skeleton, captured)
         found = {}
         for one in filter(can_divide, findings.offered):
-            assert one.option.inputs is not None
-            inputs = one.option.inputs.model_copy(update={"timestep_groups": 1})
-            said = inputs.model_dump(exclude_unset=True, exclude={"timestep_groups"})
-            option = one.option.model_copy(update={"inputs": type(inputs)(**said)})
-            timed = offering(findings.source, findings.planned, profile, option, wheres, fractions)
+            timed = offering(
+                findings.source, findings.planned, profile, one.option, wheres, fractions
+            )
             if timed is not None:
-                found[option.id] = timed
+                found[one.option.id] = timed
         return found
 
     def whole(self, offered: Mapping[int, Offering], at: At, *, first: int) -> Whole:

@@ -129,7 +129,7 @@ def parse_option(text: str, *, simulated: bool = True) -> Option:
     if weights is None and inputs is None:
         raise _unreadable(text, "names no type")
     parts = [] if weights is None else [_weights_label(weights)]
-    parts += [] if inputs is None else [f"{inputs.dtype} {inputs.granularity}"]
+    parts += [] if inputs is None else [_inputs_label(inputs)]
     label = " / ".join(parts) if weights is not None else f"inputs {parts[0]}"
     return Option(id=0, label=label, weights=weights, inputs=inputs, simulated=simulated)
 
@@ -450,6 +450,11 @@ def _read(text: str, part: str) -> tuple[str, str, str]:
 def _unreadable(text: str, why: str, known: Sequence[str] = ()) -> UsageError:
     hint = f"the types are {choices(known)}" if known else f"write {_WRITTEN}"
     return UsageError(f"--options: {quoted(text)}: {why}", hint=hint)
+
+
+def _inputs_label(asked: AskedInputs) -> str:
+    groups = asked.timestep_groups
+    return f"{asked.dtype} {asked.granularity}{f' in {groups} groups' if groups > 1 else ''}"
 
 
 def _weights_label(asked: AskedWeights) -> str:

@@ -14,29 +14,30 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
-from qdx.analyze.groups import Bound, bound_sites
-from qdx.analyze.options import Offering, candidates, offerings
+from qdx.analyze.ground import ground_of
+from qdx.analyze.groups import Bound
+from qdx.analyze.options import Offering, candidates
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
+from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of
+from qdx.analyze.settings import USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
-from qdx.cache.facts import computing_versions, images_digest
+from qdx.cache.facts import images_digest
 from qdx.cache.keys import key_of
 from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.kept import Kept
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.setup import check_setup
-from qdx.exporter.errors import TargetRefusal, UsageError, quoted
 from qdx.exporter.formats.memory import remembering
 from qdx.exporter.plan.schema.load import load_plan, parse_plan
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.progress import SILENT
 from qdx.exporter.text.words import memory
 from qdx.source.pipeline import trace_pipeline
-from qdx.source.planned import PlannedGraphs, plan_graphs
-from qdx.source.timesteps import with_exact_timesteps
+from qdx.source.planned import PlannedGraphs
 from qdx.sweep.workers import available_cores, one_thread
 from qdx.targets.profile import TargetProfile, load_target
 
@@ -45,16 +46,16 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
-    from qdx.cache.store import Store
+    from qdx.analyze.ground import Ground
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
+    from qdx.sweep.elsewhere import Elsewhere
 
 __all__ = ["Session", "open_session"]
 
 _KIND: Final = "analysis"
-_DENOISER: Final = "denoiser"
 _FLOATS: Final = """{
   "schema": "qdx.plan/1",
   "name": "float",
@@ -76,6 +77,7 @@ class Session:
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
+        elsewhere: Other machines that measure; None for processes here.
     """
 
     findings: Findings = field(repr=False)
@@ -85,11 +87,15 @@ class Session:
     place: Path
     workers: int
     progress: Progress = field(repr=False)
+    elsewhere: Elsewhere | None = field(default=None, repr=False)
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
         """Measures what is not known yet, and returns the data of the analysis and its numbers by call."""
         results = self.survey.run(
-            self.place / "results", workers=self.workers, progress=self.progress
+            self.place / "results",
+            workers=self.workers,
+            progress=self.progress,
+            elsewhere=self.elsewhere,
         )
         return analysis_of(self.findings, self.survey, results)
 
@@ -101,7 +107,11 @@ class Session:
             UsageError: The plan smooths activations.
         """
         return Whole.of(
-            self.survey, self.place / "whole", workers=self.workers, progress=self.progress
+            self.survey,
+            self.place / "whole",
+            workers=self.workers,
+            progress=self.progress,
+            elsewhere=self.elsewhere,
         )
 
 
@@ -110,18 +120,7 @@ def open_session(
     model: Model,
     *,
     target: str | Path | TargetProfile,
-    plan: str | Path | Plan | None = None,
-    call: dict[str, Any] | None = None,
-    components: Sequence[str] | None = None,
-    setup: Sequence[Mapping[str, Any]] = (),
-    variant: str | None = None,
-    prompts: Sequence[str] | None = None,
-    options: Sequence[str] | None = None,
-    calls: int | None = None,
-    workers: int | None = None,
-    memory_bytes: int | None = None,
-    cache: Store | None = None,
-    fresh: bool = False,
+    settings: AnalysisSettings = USUAL,
     source: TracedPipeline | None = None,
     like: Analysis | None = None,
     progress: Progress = SILENT,
@@ -129,37 +128,32 @@ def open_session(
     """Makes an analysis ready; see `analyze` for the arguments and errors.
 
     Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
-    instead of `options` and `calls`.
+    instead of those of the settings.
     """
+    prompts, cache, variant = settings.prompts, settings.cache, settings.variant
     profile = target if isinstance(target, TargetProfile) else load_target(target)
-    base = _base(plan)
-    asked = candidates(options) if like is None else like.options[1:]
+    base = _base(settings.plan)
+    asked = candidates(settings.options) if like is None else like.options[1:]
     if source is None:
-        folder = read_model(model, variant=variant).with_setup(check_setup(setup))
-        source = trace_pipeline(folder, call or {}, variant=variant, progress=progress, cache=cache)
+        folder = read_model(model, variant=variant).with_setup(check_setup(settings.setup))
+        source = trace_pipeline(
+            folder, settings.call or {}, variant=variant, progress=progress, cache=cache
+        )
         for note in source.notes:
             progress.say(note)
-    wheres = _wanted(source, components)
-    given = profile
-    profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
-    with progress.task("tracing"):
-        planned = plan_graphs(source, _analyzable(base), profile)
-        offered = offerings(source, planned, profile, asked, wheres)
-    if not offered:
-        raise TargetRefusal(
-            f"`{profile.name}` offers no option to {', '.join(map(quoted, wheres))}",
-            hint=f"`qdx targets {profile.name}` lists what runs in low precision",
-        )
-    facts = _facts(source)
-    bound = {where: _bound(planned, offered, where) for where in wheres}
+    ground = ground_of(source, profile, base, asked, settings.components, progress)
+    planned, offered, wheres = ground.planned, ground.offered, ground.wheres
+    profile, bound, facts = ground.profile, ground.bound, dict(ground.facts)
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, wheres, base.calibration.samples, calls)
+        _spread(runs.calls, wheres, base.calibration.samples, settings.calls)
         if like is None
         else moments_of(like.calls)
     )
-    count = workers or available_cores()
-    kept = None if cache is None else Kept(cache, fresh=fresh)
+    count = available_cores()
+    if settings.cluster is None:
+        count = settings.workers or count
+    kept = None if cache is None else Kept(cache, fresh=settings.fresh)
     stored = None if cache is None else StoredNumbers(cache)
     sampling: dict[str, JsonValue] = {
         "call": record_call(runs.call),
@@ -172,18 +166,49 @@ def open_session(
     with one_thread(), remembering(stored), _place(key, kept) as place:
         ranges = ranges_of(
             source, planned, profile, offered,
-            prompts=prompts, workers=workers, kept=kept, progress=progress,
+            prompts=prompts, workers=count, kept=kept, progress=progress,
         )  # fmt: skip
         recorded = runs.record(moments, place / "runs", workers=count, progress=progress)
         with progress.task("placing quantizers"):
             backend = get_backend(profile.runtime)
             prepared = prepare(source, planned, offered, ranges, backend, wheres)
         prepared.warm(progress)
-        limit = memory_for_values(prepared, recorded, count, memory_bytes)
+        limit = memory_for_values(prepared, recorded, count, settings.memory_bytes)
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
         progress.say(_words(survey, offered, bound, recorded, count, limit * count))
-        findings = Findings(source, given, planned, base, offered, bound, recorded, runs, prompts)
-        yield Session(findings, prepared, survey, ranges, place, count, progress)
+        findings = Findings(
+            source, ground.given, planned, base, offered, bound, recorded, runs, prompts
+        )
+        with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
+            yield Session(findings, prepared, survey, ranges, place, count, progress, elsewhere)
+
+
+@contextmanager
+def _elsewhere(
+    settings: AnalysisSettings,
+    ground: Ground,
+    survey: Survey,
+    ranges: Ranges | None,
+    progress: Progress,
+) -> Iterator[Elsewhere | None]:
+    """The machines of a cluster, where one is asked for."""
+    if settings.cluster is None:
+        yield None
+        return
+    from qdx.sweep.ray_cluster import RayCluster
+
+    with progress.task("measuring what every machine must come to"):
+        probe = probe_of(survey)
+    parcel = parcel_of(ground, survey, ranges, settings.workers)
+    with RayCluster(
+        settings.cluster,
+        workers=settings.workers,
+        opener=open_parcel,
+        parcel=parcel,
+        probe=probe,
+        progress=progress,
+    ) as cluster:
+        yield cluster
 
 
 def _base(plan: str | Path | Plan | None) -> Plan:
@@ -202,59 +227,12 @@ def _spread(
     )
 
 
-def _wanted(source: TracedPipeline, components: Sequence[str] | None) -> tuple[str, ...]:
-    """The graphs that are analyzed."""
-    called = dict.fromkeys(where.partition(".")[0] for where in source.chosen)
-    if components is None:
-        kinds = source.captured.kinds
-        names = [name for name in called if kinds.get(name) == _DENOISER]
-        if not names:
-            raise UsageError(
-                "nothing in this pipeline denoises: which components are to be analyzed?",
-                hint=f"give --components, such as {', '.join(called)}",
-            )
-    else:
-        unknown = [name for name in components if name not in called]
-        if unknown:
-            raise UsageError(
-                f"--components: {quoted(unknown[0])} is not called by the pipeline",
-                hint=f"it calls {', '.join(called)}",
-            )
-        names = list(components)
-    return tuple(where for where in source.chosen if where.partition(".")[0] in names)
-
-
-def _analyzable(base: Plan) -> Plan:
-    """A plan whose graphs have the operations of the model: a table of the time embedding computes the same."""
-    options = base.options.model_copy(update={"time_embedding": "compute"})
-    return base.model_copy(update={"options": options})
-
-
 def _computing(source: TracedPipeline, planned: PlannedGraphs) -> dict[str, Any]:
     """Every graph of the call, with weights as pages of their files, as the runs compute it."""
     return {
         where: replace(graph, weights=source.mapped_weights[where.partition(".")[0]])
         for where, graph in planned.graphs.items()
     }
-
-
-def _facts(source: TracedPipeline) -> dict[str, JsonValue]:
-    """What every number depends on."""
-    return {
-        "versions": computing_versions(),
-        "files": dict(source.identity),
-        "setup": [dict(step) for step in source.folder.setup],
-    }
-
-
-def _bound(planned: PlannedGraphs, offered: Sequence[Offering], where: str) -> tuple[Bound, ...]:
-    sites = planned.sites[where]
-    by_key = {
-        site.key: {one.option.id for one in offered if (where, site.key) in one.sites}
-        for site in sites
-    }
-    with_inputs = {one.option.id for one in offered if one.option.inputs is not None}
-    return bound_sites(planned.graphs[where], sites, by_key, with_inputs)
 
 
 @contextmanager

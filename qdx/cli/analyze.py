@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qdx.cli.options import (
+    Address,
     AsJson,
     Call,
+    Engine,
     Force,
     Fresh,
     NoCache,
@@ -19,6 +21,7 @@ from qdx.cli.options import (
     Workers,
     open_cache,
     read_call,
+    read_cluster,
     read_names,
     read_setup,
 )
@@ -79,6 +82,8 @@ def command(
         ),
     ] = None,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -94,6 +99,7 @@ def command(
 ) -> None:
     """Measure what every option of every part of a model does to its output."""
     arguments, methods = read_call(call), read_setup(setup)
+    cluster = read_cluster(engine, address)
     # All of this is checked before anything heavy is imported.
     from qdx.analyze.folder_check import check_folder
     from qdx.cache.place import read_size
@@ -111,24 +117,29 @@ def command(
     memory_bytes = None if memory is None else read_size(memory, source="--memory")
 
     from qdx.analyze.analyze import analyze
+    from qdx.analyze.settings import AnalysisSettings
 
+    settings = AnalysisSettings(
+        plan=plan,
+        call=arguments,
+        components=read_names("--components", components),
+        setup=methods,
+        variant=variant,
+        prompts=texts,
+        options=read_names("--options", options),
+        calls=calls,
+        workers=workers,
+        memory_bytes=memory_bytes,
+        cache=open_cache(no_cache=no_cache),
+        fresh=fresh,
+        cluster=cluster,
+    )
     with progress_bars() as progress:
         analysis = analyze(
             model,
             target=target,
             output=output,
-            plan=plan,
-            call=arguments,
-            components=read_names("--components", components),
-            setup=methods,
-            variant=variant,
-            prompts=texts,
-            options=read_names("--options", options),
-            calls=calls,
-            workers=workers,
-            memory_bytes=memory_bytes,
-            cache=open_cache(no_cache=no_cache),
-            fresh=fresh,
+            settings=settings,
             force=force,
             progress=progress,
         )

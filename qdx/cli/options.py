@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SEED_LIMIT",
+    "Address",
     "AsJson",
     "Bundle",
     "Call",
     "Device",
+    "Engine",
     "Force",
     "Fresh",
     "Model",
@@ -30,6 +32,7 @@ __all__ = [
     "open_cache",
     "read_budget",
     "read_call",
+    "read_cluster",
     "read_names",
     "read_setup",
     "user_cache",
@@ -38,6 +41,7 @@ __all__ = [
 SEED_LIMIT: Final = 2**64 - 1000
 """The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
 
+_ENGINES: Final = ("local", "ray")
 _BUDGET: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h)", re.ASCII)
 _UNITS_S: Final = {"s": 1, "min": 60, "h": 3600}
 
@@ -113,6 +117,22 @@ Workers = Annotated[
         help="Samples computed side by side, one thread each; all processors by default.",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Where to measure: `local` for processes of this machine, `ray` for a Ray cluster (extra `ray`).",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="The head of the Ray cluster, of which this machine is part; --workers then counts its processes.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -167,6 +187,32 @@ def read_names(option: str, text: str | None) -> list[str] | None:
             hint="leave the option out for what is usual",
         )
     return names
+
+
+def read_cluster(engine: str, address: str | None) -> str | None:
+    """Returns the address of the cluster that measures; None where this machine does.
+
+    Raises:
+        UsageError: There is no such engine, or one of both options is missing.
+    """
+    if engine not in _ENGINES:
+        raise UsageError(
+            f"--engine: {quoted(engine)} is not an engine",
+            hint=f"engines are {', '.join(_ENGINES)}",
+        )
+    if engine == "local":
+        if address is not None:
+            raise UsageError("--address: this machine measures", hint="give --engine ray too")
+        return None
+    if address is None:
+        raise UsageError(
+            "--engine ray: at which address is the cluster?",
+            hint="give --address HOST:PORT, as `ray start --head` tells it",
+        )
+    from qdx.sweep.ray_cluster import check_ray
+
+    check_ray(address)
+    return address
 
 
 def read_budget(text: str) -> float:

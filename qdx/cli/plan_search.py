@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qdx.cli.options import (
+    Address,
     AsJson,
     Call,
+    Engine,
     Force,
     NoCache,
     Setup,
@@ -17,6 +19,7 @@ from qdx.cli.options import (
     Workers,
     open_cache,
     read_call,
+    read_cluster,
     read_names,
     read_setup,
 )
@@ -144,6 +147,8 @@ def command(
         ),
     ] = None,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -182,8 +187,11 @@ def command(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
     roles = read_roles(fix or ())
-    check_timestep_groups(timestep_groups, load_plan(start), predicted=predicted)
+    check_timestep_groups(
+        timestep_groups, load_plan(start), predicted=predicted, judged=bool(judged)
+    )
     arguments, methods = read_call(call), read_setup(setup)
+    cluster = read_cluster(engine, address)
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
     making = analysis is None and not place.exists()
     if not making:
@@ -202,12 +210,10 @@ def command(
     with progress_bars() as progress:
         if making:
             from qdx.analyze.analyze import analyze
+            from qdx.analyze.settings import AnalysisSettings
 
             progress.say(f"nothing is known of the model yet: analyzing first, into {place}")
-            analyze(
-                model,
-                target=profile,
-                output=place,
+            asked = AnalysisSettings(
                 plan=base,
                 call=arguments,
                 setup=methods,
@@ -217,8 +223,9 @@ def command(
                 calls=calls,
                 workers=workers,
                 cache=cache,
-                progress=progress,
+                cluster=cluster,
             )
+            analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)
         found = run(
             model,
@@ -234,6 +241,7 @@ def command(
             timestep_groups=timestep_groups,
             prompts=texts,
             workers=workers,
+            cluster=cluster,
             fix=roles,
             variant=variant,
             cache=cache,

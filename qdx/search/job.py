@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,23 +17,25 @@ from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits, digest
+from qdx.search.judging import expected_db, judge_of, with_gates
 from qdx.search.kept import kept
 from qdx.search.outcomes import Pipeline
 from qdx.search.over_schedule import Searched, check_timestep_groups, over_schedule
 from qdx.search.pareto import Point
-from qdx.search.problem import Problem, problem_of
+from qdx.search.problem import Assignment, Problem, problem_of
 from qdx.search.search import Result, Settings, search
 from qdx.search.wording import describe, found_section, reasons
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
 from qdx.search.write_timesteps import timed_of, write_timesteps
 
 if TYPE_CHECKING:
+    from qdx.search.by_call import NoiseByCall
     from qdx.search.divided import Divide
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
-    from qdx.search.search import Holds
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
+    from qdx.verification.judge.gates import Gate
 
 __all__ = [
     "PlanFound",
@@ -53,14 +55,16 @@ class Tools:
     Attributes:
         measure: Measures assignments of the analysis' groups whole.
         errors_of: Errors of single choices; None where the analysis kept none.
-        holds: Judges finished pictures.
+        gates_of: Exports a plan, verifies it and returns its gates; None where nothing makes pictures.
+        by_call: Noise of single options by call; None where the analysis kept none.
         divide: Divides the schedule; None where inputs are the same at all timesteps.
         kept: Folder that keeps what was measured; None keeps nothing.
     """
 
     measure: Measure | None = None
     errors_of: ErrorsOf | None = None
-    holds: Holds | None = None
+    gates_of: Callable[[Plan], Sequence[Gate]] | None = None
+    by_call: NoiseByCall | None = None
     divide: Divide | None = None
     kept: Path | None = None
 
@@ -112,6 +116,7 @@ class PlanFound:
                 "settled": refitted.settled,
                 "measured": refitted.measured,
             },
+            "judged": None if self.result.verdict is None else self.result.verdict.to_json(),
             "controls": [
                 {"name": c.name, "average_bits": round(c.average_bits, 4), "noise": dict(c.noise)}
                 for c in self.result.controls
@@ -207,10 +212,32 @@ def find_plan(
             f"--from: plan {quoted(base.name or 'unnamed')} leaves the choice to `{base.quantizer}`",
             hint="begin from a plan whose rules qdx carries out, such as w8a8",
         )
-    check_timestep_groups(timestep_groups, base, predicted=tools.divide is None)
+    check_timestep_groups(
+        timestep_groups, base, predicted=tools.divide is None, judged=bool(demand.judged)
+    )
+    base = with_gates(base, demand.judged)
     problem = problem_of(analysis)
     fixed = _fixed(analysis.groups, analysis, pipeline, base, fix)
     settings = replace(settings, fixed=fixed or None)
+    judge = None
+
+    def written(assignment: Assignment) -> Plan:
+        return write_plan(
+            base,
+            pipeline,
+            analysis.options,
+            assigned_of(analysis.groups, assignment),
+            name=name,
+            description="a candidate",
+            why=reasons(analysis, problem, assignment),
+            readable=False,
+        )
+
+    if demand.judged and tools.gates_of is not None:
+        settings = replace(settings, start_db=expected_db(base, pipeline.target, demand.judged))
+        judge = judge_of(
+            tools.gates_of, written, demand.judged, basis=analysis_sha256, folder=tools.kept
+        )
     keeping = partial(_kept, folder=tools.kept, basis=analysis_sha256)
     result = search(
         problem,
@@ -218,7 +245,8 @@ def find_plan(
         settings,
         measure=None if tools.measure is None else keeping(tools.measure, ""),
         errors_of=tools.errors_of,
-        holds=tools.holds,
+        judge=judge,
+        by_call=tools.by_call,
         progress=progress,
     )
     found = Searched(problem, result)
@@ -226,8 +254,8 @@ def find_plan(
         found = over_schedule(
             found, demand, settings, tools.divide, timestep_groups, keeping=keeping, progress=progress
         )  # fmt: skip
-    problem, result, options = found.problem, found.result, found.by_group
-    why = reasons(analysis, problem, result.assignment)
+    result, options = found.result, found.by_group
+    why = reasons(analysis, found.problem, result.assignment)
     plan = write_plan(
         base,
         pipeline,
@@ -245,7 +273,7 @@ def find_plan(
             plan, pipeline, analysis.options, timed_of(analysis.groups, timed), found.steps, why
         )
     section = found_section(
-        problem,
+        found.problem,
         result,
         target=analysis.target.name,
         analysis=analysis_sha256,
@@ -253,7 +281,7 @@ def find_plan(
         seed=settings.seed,
     )
     data = {**plan.to_json(), "found": section.model_dump(mode="json", by_alias=True, exclude_none=True)}  # fmt: skip
-    return PlanFound(plan_from_json(data, source=name), result, problem, found.steps)
+    return PlanFound(plan_from_json(data, source=name), result, found.problem, found.steps)
 
 
 def _kept(measure: Measure, name: str, *, folder: Path | None, basis: str) -> Measure:

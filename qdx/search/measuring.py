@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.errors import UsageError
 from qdx.exporter.strict_json import dump_json
+from qdx.search.by_call import noise_by_call
 from qdx.search.job import Tools
 from qdx.search.ledger import Measured
 
@@ -59,6 +60,7 @@ def measuring(
     *,
     prompts: Sequence[str] | None,
     workers: int | None,
+    cluster: str | None = None,
     cache: Store | None,
     progress: Progress,
 ) -> Iterator[Tools]:
@@ -72,6 +74,7 @@ def measuring(
         base: The plan that it is upon.
         prompts: Those of the analysis; see `check_prompts`.
         workers: Parts at a time; None takes all cores.
+        cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
 
@@ -82,6 +85,7 @@ def measuring(
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.report import groups_of
     from qdx.analyze.session import open_session
+    from qdx.analyze.settings import AnalysisSettings
     from qdx.search.interactions import errors_from
     from qdx.search.schedule import divider
 
@@ -91,14 +95,18 @@ def measuring(
         "prediction": {where: arrays[f"errors.{where}"].numpy() for where in wheres},
         "guidance": {where: arrays[f"guidance_errors.{where}"].numpy() for where in wheres},
     }
-    with open_session(
-        source.folder,
-        target=profile,
+    settings = AnalysisSettings(
         plan=base,
         components=list(dict.fromkeys(where.partition(".")[0] for where in wheres)),
         prompts=prompts,
         workers=workers,
         cache=cache,
+        cluster=cluster,
+    )
+    with open_session(
+        source.folder,
+        target=profile,
+        settings=settings,
         source=source,
         like=analysis,
         progress=progress,
@@ -117,5 +125,6 @@ def measuring(
         yield Tools(
             measure=measure,
             errors_of=errors_from(analysis, errors),
+            by_call=noise_by_call(analysis, {w: arrays[f"single.{w}"].numpy() for w in wheres}),
             divide=divider(session, analysis, arrays),
         )

@@ -50,16 +50,19 @@ class Searched:
         return {part.group: (option,) for part, option in pairs}
 
 
-def check_timestep_groups(groups: int, base: Plan, *, predicted: bool) -> None:
+def check_timestep_groups(
+    groups: int, base: Plan, *, predicted: bool, judged: bool = False
+) -> None:
     """Refuses a number of segments that cannot be.
 
     Args:
         groups: The number.
         base: The plan that the search begins from.
         predicted: Whether nothing is measured.
+        judged: Whether finished pictures are.
 
     Raises:
-        UsageError: It is below one, more than calibration keeps apart, or nothing is measured.
+        UsageError: It is below one, more than calibration keeps apart, nothing is measured, or finished pictures are judged.
     """
     if groups < 1:
         raise UsageError(f"--timestep-groups: {groups}, expected 1 or more")
@@ -73,6 +76,11 @@ def check_timestep_groups(groups: int, base: Plan, *, predicted: bool) -> None:
         raise UsageError(
             "--timestep-groups: ranges over the schedule are not in an analysis",
             hint="leave --predicted out, so that they are recorded and candidates are measured",
+        )
+    if groups > 1 and judged:
+        raise UsageError(
+            "--timestep-groups: finished pictures are not judged while the schedule is divided",
+            hint="ask for --budget, --goal sqnr_db or --goal guidance_db",
         )
 
 
@@ -98,10 +106,8 @@ def over_schedule(
         progress: Told of the steps.
 
     Raises:
-        UsageError: More segments than the calibration keeps apart, or finished pictures are to be judged.
+        UsageError: More segments than the calibration keeps apart.
     """
-    if demand.judged:
-        raise UsageError(f"--timestep-groups: finished pictures are not judged by it ({demand.words})")  # fmt: skip
     cost = found.problem.cost(found.result.assignment, settings.prefer)
     undivided = Undivided(
         found.problem,

@@ -12,6 +12,7 @@ from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.job import PlanFound, Tools, check_fits, find_plan, pipeline_of
+from qdx.search.judging import Exports
 from qdx.search.measuring import check_prompts, measuring
 from qdx.search.read import ReadAnalysis
 from qdx.search.search import Settings
@@ -41,6 +42,7 @@ def run(
     timestep_groups: int = 1,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     fix: Sequence[str] = (),
     variant: str | None = None,
     cache: Store | None = None,
@@ -63,6 +65,7 @@ def run(
         timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
+        cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         fix: Roles whose operations stay as the base has them.
         variant: Of the stored weights.
         cache: Where measurements are kept between runs; None keeps none.
@@ -94,9 +97,13 @@ def run(
             tools = stack.enter_context(
                 measuring(
                     analysis, read.folder, source, profile, base,
-                    prompts=prompts, workers=workers, cache=cache, progress=progress,
+                    prompts=prompts, workers=workers, cluster=cluster, cache=cache, progress=progress,
                 )
             )  # fmt: skip
+            if demand.judged:
+                call = dict(analysis.sampling.call)
+                exports = Exports(source, profile, call, prompts, variant, workers, cache, progress)
+                tools = replace(tools, gates_of=exports.gates)
         ready = stack.enter_context(_kept(cache, read.sha256, tools))
         return find_plan(
             analysis,
@@ -116,7 +123,7 @@ def run(
 @contextlib.contextmanager
 def _kept(cache: Store | None, basis: str, tools: Tools) -> Iterator[Tools]:
     """The tools with a folder that outlives an interrupted search; its measurements serve later searches too."""
-    if cache is None or tools.measure is None:
+    if cache is None or (tools.measure is None and tools.gates_of is None):
         yield tools
         return
     with cache.working(_KIND, basis) as folder:

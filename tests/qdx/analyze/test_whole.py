@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qdx.analyze.session import open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.errors import UsageError
 
 OPTIONS = ["int8", "int4", "int8/int8", "/int8"]
@@ -16,7 +17,9 @@ OPTIONS = ["int8", "int4", "int8/int8", "/int8"]
 @pytest.fixture(scope="module")
 def session(tiny_sd, plan_file):
     with open_session(
-        tiny_sd, target="openvino", plan=plan_file, options=OPTIONS, calls=2, workers=1
+        tiny_sd,
+        target="openvino",
+        settings=AnalysisSettings(plan=plan_file, options=OPTIONS, calls=2, workers=1),
     ) as found:
         yield found
 
@@ -101,8 +104,9 @@ def test_plans_that_smooth_are_refused(tiny_sd, plan_file, tmp_path):
     (tmp_path / "smooth.json").write_text(json.dumps(plan))
     with (
         open_session(
-            tiny_sd, target="openvino", plan=tmp_path / "smooth.json", options=["int8/int8"],
-            calls=1, workers=1,
+            tiny_sd, target="openvino", settings=AnalysisSettings(
+                plan=tmp_path / "smooth.json", options=["int8/int8"], calls=1, workers=1,
+            ),
         ) as found,
         pytest.raises(UsageError, match="smooths activations"),
     ):  # fmt: skip

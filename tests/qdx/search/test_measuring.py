@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from qdx.analyze.analyze import analyze
+from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.errors import UsageError
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.strict_json import dump_json
@@ -49,8 +50,9 @@ def test_other_prompts_are_refused(had, given, words):
 def test_what_is_found_was_measured_and_is_the_same_again(smallest, tmp_path):
     profile, base = load_target("openvino"), load_plan("w8a8")
     analyze(
-        smallest, target="openvino", plan="w8a8", output=tmp_path / "analysis",
-        call={"num_inference_steps": 2}, options=["int8", "int4"], calls=1, workers=1,
+        smallest, target="openvino", output=tmp_path / "analysis", settings=AnalysisSettings(
+            plan="w8a8", call={"num_inference_steps": 2}, options=["int8", "int4"], calls=1, workers=1,
+        ),
     )  # fmt: skip
     read = read_analysis(tmp_path / "analysis")
     demand = Demand(read_budgets(["average_bits=7"]))

@@ -141,10 +141,7 @@ def test_inputs_may_differ_by_timestep_and_weights_may_not():
     choices = tuple(replace(c, tie=kinds[c.option]) for c in base.choices)
     one = replace(problem([1.0]), parts=(replace(base, choices=choices),))
     loud, quiet = [
-        [
-            replace(c, noise={"prediction": noise})
-            for c, noise in zip(choices, noises, strict=True)
-        ]
+        [replace(c, noise={"prediction": noise}) for c, noise in zip(choices, noises, strict=True)]
         for noises in ((0.0, 1.0, 50.0, 60.0), (0.0, 1.0, 1.5, 1.2))
     ]
     both = by_timestep(one, [(0, 0.5), (0.5, 1)], {0: [loud, quiet]}, one.labels)

@@ -124,7 +124,8 @@ def over_schedule(
     result = search(
         divided.problem,
         demand,
-        replace(settings, fixed=None),
+        # A change in one segment is measured on its calls alone.
+        replace(settings, fixed=None, measurements=settings.measurements * len(divided.steps)),
         measure=keeping(divided.measure, name),
         progress=progress,
     )

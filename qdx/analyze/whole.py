@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,7 @@ WHOLE: Final = "whole"
 """What requests for these measurements are called."""
 
 _WORDS: Final = Words("search", "part")
+At = Callable[[Sequence[int], int], Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,7 @@ class Whole:
         workers: Parts at a time.
         progress: Told of every measurement.
         elsewhere: What measures instead of processes that are forked here.
+        at: Of an assignment and the place of a moment, the option of every group then; None where it is the same always.
     """
 
     survey: Survey = field(repr=False)
@@ -81,6 +83,7 @@ class Whole:
     workers: int
     progress: Progress = field(repr=False)
     elsewhere: Elsewhere | None = field(default=None, repr=False)
+    at: At | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -91,6 +94,7 @@ class Whole:
         workers: int,
         progress: Progress,
         elsewhere: Elsewhere | None = None,
+        at: At | None = None,
     ) -> Whole:
         """Makes ready what measures.
 
@@ -114,10 +118,10 @@ class Whole:
             (where, option): (one, _upon(floats[where], one, survey))
             for (where, option), one in made.items()
         }
-        return cls(survey, pairs, floats, folder, workers, progress, elsewhere)
+        return cls(survey, pairs, floats, folder, workers, progress, elsewhere, at)
 
     def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
-        """Measures assignments: of every group of the analysis, in order, its option.
+        """Measures assignments: of every group of the analysis, in order, its option, or what `at` makes that of.
 
         Raises:
             KeyError: A group does not have an option.
@@ -125,7 +129,7 @@ class Whole:
         """
         wanted = list(dict.fromkeys(tuple(one) for one in assignments))
         jobs = {
-            (number, place): self.key(one, place)
+            (number, place): self.key(self._then(one, place), place)
             for number, one in enumerate(wanted)
             for place in range(len(self.survey.recorded))
         }
@@ -138,7 +142,7 @@ class Whole:
         with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
             def chosen(place: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
-                todo = {parts[place][n]: one for n, one in enumerate(wanted)}
+                todo = {parts[place][n]: self._then(one, place) for n, one in enumerate(wanted)}
                 return {key: todo[key] for key in keys}
 
             def compute(place: int, keys: Sequence[str], found: Found) -> None:
@@ -207,6 +211,9 @@ class Whole:
                 found.setdefault(where, []).append((number, sites))
                 number += 1
         return found
+
+    def _then(self, assignment: Sequence[int], place: int) -> Sequence[int]:
+        return assignment if self.at is None else self.at(assignment, place)
 
     def identities(self, where: str) -> Sequence[JsonValue]:
         """What the results of all options of a graph depend on."""

@@ -97,6 +97,16 @@ def command(
             help="Operations of this role stay as the plan has them; may be given again.",
         ),
     ] = None,
+    timestep_groups: Annotated[
+        int,
+        typer.Option(
+            "--timestep-groups",
+            metavar="N",
+            min=1,
+            max=100,
+            help="Divide the schedule where it helps most, into N parts at most, each with ranges and types of inputs of its own.",
+        ),
+    ] = 1,
     prefer: Annotated[
         str,
         typer.Option(
@@ -171,7 +181,7 @@ def command(
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.search.budgets import Demand, read_budgets, read_goals
-    from qdx.search.job import Tools, read_roles
+    from qdx.search.job import Tools, check_timestep_groups, read_roles
     from qdx.search.problem import COSTS
     from qdx.targets import load_target
 
@@ -187,6 +197,9 @@ def command(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
     roles = read_roles(fix or ())
+    check_timestep_groups(
+        timestep_groups, load_plan(start), predicted=predicted, judged=bool(judged)
+    )
     arguments, methods = read_call(call), read_setup(setup)
     cluster = read_cluster(engine, address)
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
@@ -237,6 +250,7 @@ def command(
             seed=seed,
             measurements=measurements,
             calls=measured_calls,
+            timestep_groups=timestep_groups,
             prompts=texts,
             workers=workers,
             cluster=cluster,

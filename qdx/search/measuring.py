@@ -94,6 +94,7 @@ def measuring(
     from qdx.analyze.settings import AnalysisSettings
     from qdx.analyze.slopes import slopes
     from qdx.search.interactions import errors_from
+    from qdx.search.schedule import divider
 
     _, arrays = read_analysis(folder)
     wheres = analysis.wheres
@@ -142,6 +143,7 @@ def measuring(
             errors_of=errors_from(analysis, errors),
             slopes=slopes_of,
             by_call=noise_by_call(analysis, {w: arrays[f"single.{w}"].numpy() for w in wheres}),
+            divide=divider(session, analysis, arrays),
             take_ms=take_ms if timed else None,
         )
 

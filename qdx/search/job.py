@@ -86,6 +86,7 @@ class PlanFound:
         refitted = self.result.refitted
         return {
             "plan": self.plan.to_json(),
+            "assignment": list(self.result.assignment),
             "front": self.result.front.to_json(),
             "predicted": dict(self.result.predicted),
             "measured": None if self.result.measured is None else dict(self.result.measured),

@@ -57,14 +57,20 @@ class Bent:
 
     @property
     def singles(self):
-        rows = [self.vectors[p, c.option] for p, part in enumerate(self.problem.parts) for c in part.choices]
+        rows = [
+            self.vectors[p, c.option]
+            for p, part in enumerate(self.problem.parts)
+            for c in part.choices
+        ]
         return Interactions(np.array(rows))
 
     def found(self, rows, limit=500, slopes=None):
         start = solve(self.problem, NOISE, rows)
         ledger = Ledger(self.measure, NOISE, limit)
         told = self.slopes if slopes is None else slopes
-        return refit(self.problem, {"additive": start}, rows, ledger, singles=self.singles, slopes=told)
+        return refit(
+            self.problem, {"additive": start}, rows, ledger, singles=self.singles, slopes=told
+        )
 
 
 def test_it_gains_most_of_what_the_additive_model_misses():
@@ -91,7 +97,9 @@ def test_slopes_of_the_wrong_sign_lead_nowhere():
     bent = Bent(one, 3)
     wrong = bent.found(rows, slopes=lambda a: {k: -v for k, v in bent.slopes(a).items()})
 
-    assert decibels(bent.found(rows).noise["prediction"]) > decibels(wrong.noise["prediction"]) + 0.1
+    assert (
+        decibels(bent.found(rows).noise["prediction"]) > decibels(wrong.noise["prediction"]) + 0.1
+    )
 
 
 def test_without_slopes_here_it_measures_neighbours():

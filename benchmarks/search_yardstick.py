@@ -93,11 +93,15 @@ class Work:
         sample: It.
         folder: Of all files.
         workers: Processes at a time.
+        target: A name or a file.
+        options: Of the analysis.
     """
 
     sample: Sample
     folder: Path
     workers: int
+    target: str = str(TARGET)
+    options: str = OPTIONS
 
     @property
     def model(self) -> Path:
@@ -135,20 +139,20 @@ class Work:
     def analyzed(self) -> Analysis:
         """Analyzes where that is not done."""
         if not (self.analysis / "analysis.json").exists():
-            _qdx(
-                "analyze", self.model, "--target", TARGET, "--plan", self.plan, *self._prompts,
-                "--options", OPTIONS, "--calls", _ANALYZED, "--workers", self.workers,
+            run_qdx(
+                "analyze", self.model, "--target", self.target, "--plan", self.plan, *self._prompts,
+                "--options", self.options, "--calls", _ANALYZED, "--workers", self.workers,
                 "--call", json.dumps(dict(self.sample.call)), "-o", self.analysis,
             )  # fmt: skip
         return read_analysis(self.analysis)[0]
 
-    def found(self, average: float, budget_bytes: int) -> dict[str, Any]:
+    def found(self, name: str, budget: str) -> dict[str, Any]:
         """Searches where that is not done, and returns the report."""
-        report = self.folder / f"{self.sample.name}-{average:g}"
+        report = self.folder / f"{self.sample.name}-{name}"
         if not (report / "search.json").exists():
-            _qdx(
-                "plan", "search", self.model, "--target", TARGET, "--analysis", self.analysis,
-                "--from", self.plan, *self._prompts, "--budget", f"bytes={budget_bytes}",
+            run_qdx(
+                "plan", "search", self.model, "--target", self.target, "--analysis", self.analysis,
+                "--from", self.plan, *self._prompts, "--budget", budget,
                 "--calls", _SEARCHED, "--workers", self.workers, "--force",
                 "-o", f"{report}.json", "--report", report,
             )  # fmt: skip
@@ -185,7 +189,7 @@ def compared(work: Work, averages: Sequence[float], *, held_out: bool) -> Iterat
     for average in averages:
         row = value_row(analysis, integers(problem), average)
         budget = int(problem.elements * average / 8 + overhead_bytes(analysis, problem))
-        found = tuple(work.found(average, budget)["assignment"])
+        found = tuple(work.found(f"{average:g}", f"bytes={budget}")["assignment"])
         named[average] = {
             "found": found,
             "additive": solve(integers(problem), _NOISE, [row]),
@@ -286,11 +290,11 @@ def _db(noise: float) -> float:
     return -10 * math.log10(noise)
 
 
-def _qdx(*arguments: object) -> None:
+def run_qdx(*arguments: object, check: bool = True) -> None:
     """Runs a command, which says what it does on standard error."""
     command = [sys.executable, "-m", "qdx", *map(str, arguments)]
     sys.stderr.write(f"{' '.join(command[2:])}\n")
-    subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 - our own command
+    subprocess.run(command, check=check, stdout=sys.stderr)  # noqa: S603 - our own command
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ class PlanFound:
         return {
             "plan": self.plan.to_json(),
             "timesteps": [list(span) for span in self.steps],
+            "assignment": list(self.result.assignment),
             "front": self.result.front.to_json(),
             "predicted": dict(self.result.predicted),
             "measured": None if self.result.measured is None else dict(self.result.measured),

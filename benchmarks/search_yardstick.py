@@ -153,7 +153,7 @@ class Work:
             run_qdx(
                 "plan", "search", self.model, "--target", self.target, "--analysis", self.analysis,
                 "--from", self.plan, *self._prompts, "--budget", budget,
-                "--calls", _SEARCHED, "--workers", self.workers, "--force",
+                "--measured-calls", _SEARCHED, "--workers", self.workers, "--force",
                 "-o", f"{report}.json", "--report", report,
             )  # fmt: skip
         loaded: dict[str, Any] = json.loads((report / "search.json").read_text())

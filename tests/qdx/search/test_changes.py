@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qdx.exporter.errors import TargetRefusal
-from qdx.search.interactions import descend
+from qdx.search.descend import descend
 from qdx.search.problem import by_timestep
 from qdx.search.solve import Objective, budget_rows, solve
 from tests.support.searching import assignments, correlated, drawn

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qdx.analyze.analyze import analyze
+from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.search.budgets import Demand, read_budgets
 from qdx.search.read import read_analysis
@@ -36,10 +37,10 @@ def plant(weights):
 def found_bits(model, folder):
     """Bits of each operation that a search finds."""
     profile, base = load_target("openvino"), load_plan("float32")
-    analyze(
-        model, target="openvino", plan="float32", output=folder, call={"num_inference_steps": 2},
-        options=["int4", "int8"], calls=1, workers=1,
-    )  # fmt: skip
+    asked = AnalysisSettings(
+        plan="float32", call={"num_inference_steps": 2}, options=["int4", "int8"], calls=1, workers=1
+    )
+    analyze(model, target="openvino", output=folder, settings=asked)
     read = read_analysis(folder)
     found = run(
         model, read, profile, base, Demand(read_budgets(["average_bits=9.5"])), name="found",

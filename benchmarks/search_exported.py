@@ -54,13 +54,17 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["shapes", "shapes-mmdit"], choices=list(SAMPLES))  # fmt: skip
     parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--measurements", type=int)
     arguments = parser.parse_args()
     for name in arguments.models:
         for target in arguments.targets:
             folder = arguments.work / target
             folder.mkdir(parents=True, exist_ok=True)
             asked = TARGETS[target]
-            work = Work(SAMPLES[name], folder, arguments.workers, target, asked.options)
+            work = Work(
+                SAMPLES[name], folder, arguments.workers, target, asked.options,
+                arguments.measurements,
+            )  # fmt: skip
             sys.stdout.write(f"| {' | '.join(row(work, asked))} |\n")
             sys.stdout.flush()
 

@@ -95,6 +95,7 @@ class Work:
         workers: Processes at a time.
         target: A name or a file.
         options: Of the analysis.
+        measurements: Candidates at most; None for as many as it takes.
     """
 
     sample: Sample
@@ -102,6 +103,7 @@ class Work:
     workers: int
     target: str = str(TARGET)
     options: str = OPTIONS
+    measurements: int | None = None
 
     @property
     def model(self) -> Path:
@@ -154,6 +156,7 @@ class Work:
                 "plan", "search", self.model, "--target", self.target, "--analysis", self.analysis,
                 "--from", self.plan, *self._prompts, "--budget", budget,
                 "--measured-calls", _SEARCHED, "--workers", self.workers, "--force",
+                *(() if self.measurements is None else ("--measurements", self.measurements)),
                 "-o", f"{report}.json", "--report", report,
             )  # fmt: skip
         loaded: dict[str, Any] = json.loads((report / "search.json").read_text())
@@ -171,11 +174,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(SAMPLES), choices=list(SAMPLES))
     parser.add_argument("--bits", nargs="*", type=float, default=[4.0, 3.0, 2.5])
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--measurements", type=int)
     parser.add_argument("--held-out", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
-        work = Work(SAMPLES[name], arguments.work, arguments.workers)
+        work = Work(
+            SAMPLES[name], arguments.work, arguments.workers, measurements=arguments.measurements
+        )
         for row in compared(work, arguments.bits, held_out=arguments.held_out):
             sys.stdout.write(f"| {' | '.join(row)} |\n")
             sys.stdout.flush()

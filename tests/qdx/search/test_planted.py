@@ -69,9 +69,10 @@ def test_a_planted_free_layer_gets_the_fewest_bits_and_a_planted_sensitive_one_t
 
 
 def test_in_one_program_too():
-    one = problem([1.0, 1.0, 1e-9, 1.0, 1e4, 1.0])
-    found = solve(one, Objective({"prediction": 1.0}), budget_rows(one, {"average_bits": 6}))
+    one = problem([1.0, 2.0, 1e-12, 4.0, 1e6, 3.0])
+    found = solve(one, Objective({"prediction": 1.0}), budget_rows(one, {"average_bits": 9}))
 
-    assert found[2] == max(found)  # the fewest bits
-    assert found[4] == min(found)
-    assert len(set(found)) > 2
+    options = [choice.option for choice in one.parts[0].choices]
+    assert found[2] == max(options)  # the fewest bits
+    assert found[4] == min(options)
+    assert found.count(found[2]) == found.count(found[4]) == 1

@@ -41,6 +41,7 @@ __all__ = [
 
 _LAST: Final = 2
 """Of the last steps all runs are measured, as far as it goes: they make most of the error, and differ most between runs."""
+_LAST_SHARE: Final = 3
 _INDEX: Final = "index.json"
 _WORDS: Final = Words("analysis", "run")
 
@@ -97,8 +98,8 @@ def choose_moments(
 ) -> tuple[Moment, ...]:
     """Spreads moments over the schedule, the runs taking turns.
 
-    Of N moments in runs of T steps: where N < T, the last step stands for itself, and the others are the middles of N - 1
-    equal parts of the rest, for which they stand. Where N >= T, every step is measured in one run, and what is left goes to
+    Of N moments in runs of T steps: where N < T, the last step stands for itself, in as many runs as there are, but no more
+    than a third of the moments; the others are the middles of equal parts of the rest, for which they stand. Where N >= T, every step is measured in one run, and what is left goes to
     the last two steps, to see them in every run, and then evenly to the others.
 
     Args:
@@ -153,12 +154,13 @@ def moments_of(calls: Iterable[MeasuredCall]) -> tuple[Moment, ...]:
 def _chosen_steps(total: int, samples: int, count: int) -> dict[int, tuple[int, int]]:
     """By step, in how many runs it is measured, and for how many steps it stands."""
     if count < total:
-        parts = count - 1
+        last = max(1, min(samples, count // _LAST_SHARE))
+        parts = count - last
         ends = [number * (total - 1) // max(1, parts) for number in range(parts + 1)]
         found = {
             (start + end) // 2: (1, end - start) for start, end in pairwise(ends) if end > start
         }
-        return found | {total - 1: (1, 1 if parts else total)}
+        return found | {total - 1: (last, 1 if parts else total)}
     runs = [1] * total
     left = min(count, total * samples) - total
     for step in range(total - 1, max(-1, total - 1 - _LAST), -1):

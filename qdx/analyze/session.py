@@ -18,6 +18,7 @@ from qdx.analyze.effort import usual_steps
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
 from qdx.analyze.options import Offering, candidates
+from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
 from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from qdx.analyze.folder import NoiseByCall
     from qdx.analyze.ground import Ground
     from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.analyze.gradient_data import Gradients
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
@@ -79,6 +81,7 @@ class Session:
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
+        settings: What was asked for.
         elsewhere: Other machines that measure; None for processes here.
     """
 
@@ -90,6 +93,7 @@ class Session:
     place: Path
     workers: int
     progress: Progress = field(repr=False)
+    settings: AnalysisSettings = field(default=USUAL, repr=False)
     elsewhere: Elsewhere | None = field(default=None, repr=False)
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
@@ -100,14 +104,24 @@ class Session:
             progress=self.progress,
             elsewhere=self.elsewhere,
         )
-        return analysis_of(self.findings, self.survey, results)
+        analysis, arrays = analysis_of(self.findings, self.survey, results)
+        sections: dict[str, Any] = {}
+        if "gradients" in self.settings.parts:
+            sections["gradients"] = self._gradients(analysis)
+        return analysis.model_copy(update=sections), arrays
+
+    def _gradients(self, analysis: Analysis) -> Gradients | None:
+        survey = GradientSurvey(self.survey, self.settings.trace)
+        folder = self.place / "gradients"
+        found = survey.run(folder, workers=self.workers, progress=self.progress)
+        return survey.section(analysis, found)
 
     @cached_property
     def whole(self) -> Whole:
         """What measures options of all groups together.
 
         Raises:
-            UsageError: The plan smooths activations.
+            UsageError: The plan smooths activations, and an option is of weights alone.
         """
         return Whole.of(
             self.survey,
@@ -130,8 +144,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Makes an analysis ready; see `analyze` for the arguments and errors.
 
-    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
-    instead of those of the settings.
+    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options this one has, and
+    whose steps unless the settings say how many.
     """
     prompts, cache, variant = settings.prompts, settings.cache, settings.variant
     profile = target if isinstance(target, TargetProfile) else load_target(target)
@@ -149,7 +163,9 @@ def open_session(
     profile, bound, facts = ground.profile, ground.bound, dict(ground.facts)
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, ground, settings.calls) if like is None else moments_of(like.calls)
+        _spread(runs.calls, ground, settings.calls)
+        if like is None or settings.calls is not None
+        else moments_of(like.calls)
     )
     count = available_cores()
     if settings.cluster is None:
@@ -190,7 +206,7 @@ def open_session(
         )
         with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
             yield Session(
-                findings, ground, ranges, prepared, survey, place, count, progress, elsewhere
+                findings, ground, ranges, prepared, survey, place, count, progress, settings, elsewhere
             )
 
 

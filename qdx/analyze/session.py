@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
 from qdx.analyze.effort import usual_steps
+from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
 from qdx.analyze.options import Offering, candidates
-from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
 from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
+    from qdx.analyze.gradient_data import Gradients
     from qdx.analyze.ground import Ground
     from qdx.exporter.calibrate.ranges import Ranges
-    from qdx.analyze.gradient_data import Gradients
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
@@ -206,7 +206,16 @@ def open_session(
         )
         with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
             yield Session(
-                findings, ground, ranges, prepared, survey, place, count, progress, settings, elsewhere
+                findings,
+                ground,
+                ranges,
+                prepared,
+                survey,
+                place,
+                count,
+                progress,
+                settings,
+                elsewhere,
             )
 
 

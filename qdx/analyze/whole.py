@@ -44,6 +44,10 @@ WHOLE: Final = "whole"
 
 _WORDS: Final = Words("search", "part")
 At = Callable[[Sequence[int], int], Sequence[int]]
+_PARTS_EACH: Final = 8
+"""Parts for each worker at least, so that none waits long for the last."""
+_ASSIGNMENTS: Final = 16
+"""In a part at least, if there are several of a moment."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,24 +138,26 @@ class Whole:
             for place in range(len(self.survey.recorded))
         }
         results = self._results
-        parts = [
-            [jobs[number, place] for number in range(len(wanted))]
-            for place in range(len(self.survey.recorded))
-        ]
+        portions = self._portions(len(wanted))
+        parts = [[jobs[number, place] for number in numbers] for place, numbers in portions]
         missing = {key for part in parts for key in part} - results.known.keys()
         with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
-            def chosen(place: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
-                todo = {parts[place][n]: self._then(one, place) for n, one in enumerate(wanted)}
+            def chosen(part: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
+                place, numbers = portions[part]
+                todo = {jobs[number, place]: self._then(wanted[number], place) for number in numbers}
                 return {key: todo[key] for key in keys}
 
-            def compute(place: int, keys: Sequence[str], found: Found) -> None:
-                self._measure(place, chosen(place, keys), found)
+            def compute(part: int, keys: Sequence[str], found: Found) -> None:
+                self._measure(portions[part][0], chosen(part, keys), found)
 
-            def requests(place: int, keys: Sequence[str]) -> list[Request]:
-                options = [list(one) for one in chosen(place, keys).values()]
+            def requests(part: int, keys: Sequence[str]) -> list[Request]:
+                place, options = (
+                    portions[part][0],
+                    [list(one) for one in chosen(part, keys).values()],
+                )
                 body = {"kind": WHOLE, "place": place, "options": options, "keys": list(keys)}
-                return [Request(place, place, body)]
+                return [Request(part, place, body)]
 
             run_jobs(
                 parts,
@@ -163,10 +169,24 @@ class Whole:
                 sent=None if self.elsewhere is None else Sent(self.elsewhere, requests),
             )
         found = [
-            self._gathered([results.known[jobs[number, place]] for place in range(len(parts))])
+            self._gathered(
+                [results.known[jobs[number, place]] for place in range(len(self.survey.recorded))]
+            )
             for number in range(len(wanted))
         ]
         return [found[wanted.index(tuple(one))] for one in assignments]
+
+    def _portions(self, count: int) -> list[tuple[int, range]]:
+        """Moments, and which of so many assignments are measured there by one process; each begins with two whole runs."""
+        places = len(self.survey.recorded)
+        workers = self.workers if self.elsewhere is None else self.elsewhere.workers
+        pieces = max(1, min(math.ceil(_PARTS_EACH * workers / places), count // _ASSIGNMENTS))
+        size = max(1, math.ceil(count / pieces))
+        return [
+            (place, range(start, min(start + size, count)))
+            for place in range(places)
+            for start in range(0, count, size)
+        ]
 
     def answer(self, body: Mapping[str, Any]) -> Mapping[str, Outcome]:
         """Measures what a request asks for.

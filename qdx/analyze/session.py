@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
+from qdx.analyze.follow import followed
 from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.groups import Bound, bound_sites
 from qdx.analyze.options import Offering, candidates, offerings
@@ -21,6 +22,7 @@ from qdx.analyze.prepared import Prepared, prepare, ranges_of
 from qdx.analyze.report import Findings, analysis_of
 from qdx.analyze.settings import USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
+from qdx.analyze.treatments import everywhere, half
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
 from qdx.cache.facts import computing_versions, images_digest
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
     from qdx.analyze.gradient_data import Gradients
+    from qdx.analyze.trajectory_data import Missing, Trajectory
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
@@ -96,6 +99,8 @@ class Session:
         sections: dict[str, Any] = {}
         if "gradients" in self.settings.parts:
             sections["gradients"] = self._gradients(analysis)
+        if "trajectory" in self.settings.parts:
+            sections["trajectory"] = self._trajectory()
         return analysis.model_copy(update=sections), arrays
 
     def _gradients(self, analysis: Analysis) -> Gradients | None:
@@ -103,6 +108,18 @@ class Session:
         folder = self.place / "gradients"
         found = survey.run(folder, workers=self.workers, progress=self.progress)
         return survey.section(analysis, found)
+
+    def _trajectory(self) -> Trajectory | Missing:
+        offered = [one.option for one in self.findings.offered]
+        treatments = [everywhere(self.survey, one.id, one.label) for one in offered]
+        return followed(
+            self.survey,
+            self.findings.runs,
+            [*treatments, half(self.survey)],
+            self.place / "trajectory",
+            workers=self.workers,
+            progress=self.progress,
+        )
 
     @cached_property
     def whole(self) -> Whole:

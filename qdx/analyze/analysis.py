@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from qdx.analyze.fields import Count, Finite, Index, NotNegative, Sha256
 from qdx.analyze.gradient_data import Gradients
+from qdx.analyze.latency_table import Latency
 from qdx.analyze.trajectory_data import Missing, Trajectory
 from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
@@ -70,10 +71,12 @@ class AnalyzedModel(StrictModel):
     Attributes:
         pipeline_class: Of diffusers.
         files: SHA-256 of every file that was read, by relative path, and of adapters merged into it.
+        setup: Methods that were called on the pipeline when it was built, with their arguments.
     """
 
     pipeline_class: str
     files: dict[str, Sha256]
+    setup: tuple[dict[str, dict[str, JsonValue]], ...] = ()
 
 
 class AnalyzedTarget(StrictModel):
@@ -93,7 +96,7 @@ class PlanBase(StrictModel):
 
     Attributes:
         name: Its name; empty for one without.
-        plan: SHA-256 of it as JSON.
+        plan: SHA-256 of it as JSON, without gates and words.
     """
 
     name: str
@@ -314,7 +317,7 @@ class Analysis(StrictModel):
     # Their owners make models of these.
     trajectory: Trajectory | Missing | None = None
     ablations: dict[str, JsonValue] | None = None
-    latency: dict[str, JsonValue] | None = None
+    latency: Latency | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Analysis:
@@ -333,6 +336,8 @@ class Analysis(StrictModel):
         for row in (*self.noise.single, *self.noise.cumulative):
             if row.option >= len(self.options) or (row.group or 0) >= len(self.groups):
                 raise ValueError("`noise`: an option or a group that there is not")
+        if self.latency is not None and {t.where for t in self.latency.graphs} != set(self.wheres):
+            raise ValueError("`latency.graphs`: expected a table of each graph that has groups")
         for place, call in enumerate(self.calls):
             if call.other is not None and not self._is_other(place, call.other):
                 raise ValueError(

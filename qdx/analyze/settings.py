@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qdx.exporter.errors import UsageError, quoted
 
 if TYPE_CHECKING:
+    from qdx.analyze.latency_table import How
     from qdx.cache.store import Store
     from qdx.exporter.plan.schema.plan import Plan
 
@@ -36,11 +37,17 @@ class AnalysisSettings:
             tries what the target has.
         calls: Steps that are measured of each graph, spread over the schedule and the runs; every branch of guidance of a
             step counts. None takes all steps of the schedule, and the last two in every run, up to 32.
+        latency: What every option takes: `measured` in the target's own runtime, `declared` by what vendors say of its
+            device, or `auto`, which measures where the runtime runs here. Measured times are those of this machine: only
+            with a `cache` are they the same again.
+        threads: Of the runtime that is timed; None for its own choice. With one, processor time is measured.
         workers: Parts computed at a time, each with one thread; None takes one for each processor.
         memory_bytes: Memory for values of float runs, all workers together; None takes a part of what is free. With less,
             more is computed again.
         cache: Keeps what is done, so that an interrupted analysis goes on; None keeps nothing.
         fresh: Begin anew, whatever is kept.
+        cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here. `workers` counts its processes then,
+            and None takes one for each of its processors.
         parts: Of `PARTS`, what is found out; noise always is.
         trace: Whether gradients come with the Hessian's trace.
     """
@@ -53,10 +60,13 @@ class AnalysisSettings:
     prompts: Sequence[str] | None = field(default=None, repr=False)
     options: Sequence[str] | None = None
     calls: int | None = None
+    latency: How = "none"
+    threads: int | None = None
     workers: int | None = None
     memory_bytes: int | None = None
     cache: Store | None = field(default=None, repr=False)
     fresh: bool = False
+    cluster: str | None = None
     parts: Sequence[str] = PARTS
     trace: bool = False
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from qdx.analyze.calls import steps_of
 from qdx.analyze.pictures import mean_or_none, mean_picture
 from qdx.analyze.trajectory_data import (
     CallWeight,
@@ -27,20 +28,16 @@ Steps = Mapping[str, Sequence[int]]
 """By graph the step of each of its calls, as measured calls count them."""
 
 
-def steps_of_calls(calls: Iterable[tuple[str, float | None]]) -> Steps:
-    """The step of every call of a run: calls in a row with the same timestep are one.
+def steps_of_calls(calls: Sequence[tuple[str, float | None]]) -> Steps:
+    """The step of every call of a run.
 
     Args:
         calls: Every call of one run and its timestep, in order.
     """
-    found: dict[str, list[int]] = {}
-    last: dict[str, float | None] = {}
-    for where, timestep in calls:
-        own = found.setdefault(where, [])
-        again = bool(own) and timestep is not None and last[where] == timestep
-        own.append(own[-1] if again else own[-1] + 1 if own else 0)
-        last[where] = timestep
-    return found
+    return {
+        where: [step for step, (_, places) in enumerate(steps_of(calls, where)) for _ in places]
+        for where in dict.fromkeys(where for where, _ in calls)
+    }
 
 
 def section_of(

@@ -20,19 +20,27 @@ from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph, Reruns
 from qdx.exporter.transforms.recipe import Recipe, quantized_graph
 from qdx.exporter.transforms.smoothing import Smooth
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.elsewhere import Request
+from qdx.sweep.jobs import Sent, run_jobs
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pydantic import JsonValue
 
     from qdx.analyze.noise import Quantized
     from qdx.analyze.survey import Survey
+    from qdx.exporter.graph.ir.weights import LazyWeight
     from qdx.exporter.progress import Progress
+    from qdx.exporter.transforms.transform import Transform
+    from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.jobs import Found
 
-__all__ = ["Whole", "WholeNoise", "errors_of_outcome"]
+__all__ = ["WHOLE", "Whole", "WholeNoise", "errors_of_outcome"]
+
+WHOLE: Final = "whole"
+"""What requests for these measurements are called."""
 
 _WORDS: Final = Words("search", "part")
 
@@ -63,6 +71,7 @@ class Whole:
         folder: Keeps results.
         workers: Parts at a time.
         progress: Told of every measurement.
+        elsewhere: What measures instead of processes that are forked here.
     """
 
     survey: Survey = field(repr=False)
@@ -71,33 +80,41 @@ class Whole:
     folder: Path
     workers: int
     progress: Progress = field(repr=False)
+    elsewhere: Elsewhere | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, survey: Survey, folder: Path, *, workers: int, progress: Progress) -> Whole:
+    def of(
+        cls,
+        survey: Survey,
+        folder: Path,
+        *,
+        workers: int,
+        progress: Progress,
+        elsewhere: Elsewhere | None = None,
+    ) -> Whole:
         """Makes ready what measures.
 
+        Where the plan smooths activations, all are smooth here that any option quantizes. An export smooths those that the
+        assignment quantizes: its floats compute the same, and what differs is how products of attention are rounded that
+        meet a projection which stays float.
+
         Raises:
-            UsageError: The plan smooths activations: which ones depends on the whole assignment.
+            UsageError: The plan smooths activations, and an option is of weights alone, which it leaves as they are.
         """
         made = survey.prepared.graphs
-        if any(one.recipe.find(Smooth) is not None for one in made.values()):
-            raise UsageError(
-                "options upon a plan that smooths activations are not measured together: which activations it smooths depends on all of them",
-                hint="search upon a plan without `smoothing`, or measure the plan by exporting it",
-            )
         floats: dict[str, FloatGraph] = {}
         for where in dict.fromkeys(where for where, _ in made):
             graph = survey.prepared.traced[where]
-            for (place, _), one in made.items():
-                for transform in one.recipe.transforms:
-                    if place == where and transform.prepares:
-                        graph = transform.apply(graph)
+            for transform in _preparing(
+                [one for (place, _), one in made.items() if place == where]
+            ):
+                graph = transform.apply(graph)
             floats[where] = FloatGraph(survey.prepared.cache.attach(graph))
         pairs = {
             (where, option): (one, _upon(floats[where], one, survey))
             for (where, option), one in made.items()
         }
-        return cls(survey, pairs, floats, folder, workers, progress)
+        return cls(survey, pairs, floats, folder, workers, progress, elsewhere)
 
     def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
         """Measures assignments: of every group of the analysis, in order, its option.
@@ -108,7 +125,7 @@ class Whole:
         """
         wanted = list(dict.fromkeys(tuple(one) for one in assignments))
         jobs = {
-            (number, place): self._key(one, place)
+            (number, place): self.key(one, place)
             for number, one in enumerate(wanted)
             for place in range(len(self.survey.recorded))
         }
@@ -120,9 +137,17 @@ class Whole:
         missing = {key for part in parts for key in part} - results.known.keys()
         with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
-            def compute(place: int, keys: Sequence[str], found: Found) -> None:
+            def chosen(place: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
                 todo = {parts[place][n]: one for n, one in enumerate(wanted)}
-                self._measure(place, {key: todo[key] for key in keys}, found)
+                return {key: todo[key] for key in keys}
+
+            def compute(place: int, keys: Sequence[str], found: Found) -> None:
+                self._measure(place, chosen(place, keys), found)
+
+            def requests(place: int, keys: Sequence[str]) -> list[Request]:
+                options = [list(one) for one in chosen(place, keys).values()]
+                body = {"kind": WHOLE, "place": place, "options": options, "keys": list(keys)}
+                return [Request(place, place, body)]
 
             run_jobs(
                 parts,
@@ -131,6 +156,7 @@ class Whole:
                 words=_WORDS,
                 workers=self.workers,
                 tell=lambda message: task.advance(len(message["done"])),
+                sent=None if self.elsewhere is None else Sent(self.elsewhere, requests),
             )
         found = [
             self._gathered([results.known[jobs[number, place]] for place in range(len(parts))])
@@ -138,12 +164,40 @@ class Whole:
         ]
         return [found[wanted.index(tuple(one))] for one in assignments]
 
+    def answer(self, body: Mapping[str, Any]) -> Mapping[str, Outcome]:
+        """Measures what a request asks for.
+
+        Raises:
+            UsageError: It asks for what would be another measurement here.
+        """
+        place, found = int(body["place"]), dict[str, Outcome]()
+        todo = {self.key(one, place): one for one in body["options"]}
+        if list(todo) != body["keys"]:
+            raise UsageError(
+                "another measurement is asked for than this machine would make of the same files",
+                hint="all machines need the same processor, model and versions",
+            )
+        self._measure(place, todo, found.__setitem__)
+        return found
+
+    @cached_property
+    def options(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """By graph, every group with each of its options, float among them."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        number = 0
+        for where, bound in self.survey.bound.items():
+            for one in bound:
+                pairs = [(number, option) for option in (FLOAT_OPTION, *one.options)]
+                found.setdefault(where, []).extend(pairs)
+                number += 1
+        return found
+
     @cached_property
     def _results(self) -> Results:
         return Results(self.folder)
 
     @cached_property
-    def _groups(self) -> Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]:
+    def groups(self) -> Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]:
         """By graph, number and sites of its groups."""
         found: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         number = 0
@@ -154,16 +208,26 @@ class Whole:
                 number += 1
         return found
 
-    def _changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
+    def identities(self, where: str) -> Sequence[JsonValue]:
+        """What the results of all options of a graph depend on."""
+        keys_of = dict(self.groups[where])
+        return [
+            self.pairs[where, option][0].identity(keys_of[group])
+            for group, option in self.options[where]
+            if option != FLOAT_OPTION
+        ]
+
+    def changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
         """The quantized sites of a graph."""
         return {
             key: self.pairs[where, assignment[number]][1]
-            for number, keys in self._groups.get(where, ())
+            for number, keys in self.groups.get(where, ())
             if assignment[number] != FLOAT_OPTION
             for key in keys
         }
 
-    def _key(self, assignment: Sequence[int], place: int) -> str:
+    def key(self, assignment: Sequence[int], place: int) -> str:
+        """What the measurement of an assignment at one moment is known by."""
         recorded = self.survey.recorded[place]
         where = recorded.moment.where
         return key_of({
@@ -174,7 +238,7 @@ class Whole:
             "dimensions": self.survey.dimensions[where],
             "changed": [
                 self.pairs[where, assignment[number]][0].identity(keys)
-                for number, keys in self._groups.get(where, ())
+                for number, keys in self.groups.get(where, ())
                 if assignment[number] != FLOAT_OPTION
             ],
         })  # fmt: skip
@@ -184,17 +248,17 @@ class Whole:
         where = recorded.moment.where
         bench, floats = self.survey.bench(recorded), self.floats[where]
         float_outputs = [Reruns(floats, one, 1).outputs for one in bench.inputs]
-        common = self._changed(_common(list(todo.values())), where)
+        common = self.changed(_common(list(todo.values())), where)
         runs = [Reruns(floats, one, bench.limit_bytes, common) for one in bench.inputs]
         for key, assignment in todo.items():
-            changed = self._changed(assignment, where)
+            changed = self.changed(assignment, where)
             outputs = [one.run(changed) for one in runs]
             found(key, bench.outcome(list(zip(float_outputs, outputs, strict=True))))
 
     def _gathered(self, outcomes: Sequence[Outcome]) -> WholeNoise:
         noise: dict[str, float] = {}
         errors: dict[str, list[Any]] = {"prediction": [], "guidance": []}
-        for where in self._groups:
+        for where in self.groups:
             own = [
                 (place, one)
                 for place, one in enumerate(outcomes)
@@ -240,13 +304,27 @@ def errors_of_outcome(
     return found[:predictions] * math.sqrt(weight), found[predictions:] * math.sqrt(share)
 
 
+def _preparing(options: Sequence[Quantized]) -> list[Transform]:
+    """What makes one float graph of those of several options: attentions are opened before activations are smoothed."""
+    every = [kind for one in options for kind in one.recipe.transforms if kind.prepares]
+    smoothing = [kind for kind in every if isinstance(kind, Smooth)]
+    if smoothing and len(smoothing) < len(options):
+        raise UsageError(
+            "the plan smooths activations, and options of weights alone are not measured beside smooth ones",
+            hint="analyze without options of weights alone, or search upon a plan without `smoothing`",
+        )
+    return [*(kind for kind in every if not isinstance(kind, Smooth)), *smoothing[:1]]
+
+
 def _upon(floats: FloatGraph, one: Quantized, survey: Survey) -> Pair:
     """The quantized graph of an option upon another form of its float graph."""
     transforms = tuple(kind for kind in one.recipe.transforms if not kind.prepares)
     recipe = Recipe(one.recipe.where, transforms)
     graph = quantized_graph(floats.graph, recipe)
-    # The same weights, which are quantized already.
-    known = {name: one.pair.quantized.weights[name] for name in one.pair.quantized.weights}
+    known: dict[str, LazyWeight] = {}
+    if one.recipe.find(Smooth) is None:
+        # The same weights, which are quantized already. Smooth ones differ where an attention is open.
+        known = {name: one.pair.quantized.weights[name] for name in one.pair.quantized.weights}
     made = survey.prepared.with_weights(graph, known)
     return Pair(floats.graph, made, recipe)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdx.analyze.analysis import Analysis, Group
+from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.ir.site import ROLES
 from qdx.exporter.model_faults import choices
@@ -16,20 +17,24 @@ from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits, digest
+from qdx.search.judging import expected_db, judge_of, with_gates
 from qdx.search.kept import kept
 from qdx.search.outcomes import Pipeline
 from qdx.search.pareto import Point
-from qdx.search.problem import Problem, problem_of
+from qdx.search.problem import Assignment, Problem, problem_of
 from qdx.search.search import Result, Settings, search
 from qdx.search.wording import describe, found_section, reasons
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
 
 if TYPE_CHECKING:
+    from qdx.search.by_call import NoiseByCall
+    from qdx.search.by_slopes import Slopes
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
-    from qdx.search.search import Holds
+    from qdx.search.solve import Objective
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
+    from qdx.verification.judge.gates import Gate
 
 __all__ = ["PlanFound", "Tools", "check_fits", "find_plan", "pipeline_of", "read_roles"]
 
@@ -41,13 +46,17 @@ class Tools:
     Attributes:
         measure: Measures assignments of the analysis' groups whole.
         errors_of: Errors of single choices; None where the analysis kept none.
-        holds: Judges finished pictures.
+        gates_of: Exports a plan, verifies it and returns its gates; None where nothing makes pictures.
+        by_call: Noise of single options by call; None where the analysis kept none.
+        slopes: Returns what tells slopes of an objective; None where nothing does.
         kept: Folder that keeps what was measured; None keeps nothing.
     """
 
     measure: Measure | None = None
     errors_of: ErrorsOf | None = None
-    holds: Holds | None = None
+    gates_of: Callable[[Plan], Sequence[Gate]] | None = None
+    by_call: NoiseByCall | None = None
+    slopes: Callable[[Objective], Slopes] | None = None
     kept: Path | None = None
 
 
@@ -95,6 +104,7 @@ class PlanFound:
                 "settled": refitted.settled,
                 "measured": refitted.measured,
             },
+            "judged": None if self.result.verdict is None else self.result.verdict.to_json(),
             "controls": [
                 {"name": c.name, "average_bits": round(c.average_bits, 4), "noise": dict(c.noise)}
                 for c in self.result.controls
@@ -127,7 +137,7 @@ def check_fits(
     from qdx.source.same_model import digest_of
 
     check_target_fits(analysis, profile.name, digest(profile.model_dump(mode="json")))
-    check_plan_fits(analysis, base.name or "", digest(base.to_json()))
+    check_plan_fits(analysis, base.name or "", plan_digest(base))
     names = [*analysis.model.files]
     found: dict[str, str] = {}
     for name in names:
@@ -188,9 +198,29 @@ def find_plan(
             f"--from: plan {quoted(base.name or 'unnamed')} leaves the choice to `{base.quantizer}`",
             hint="begin from a plan whose rules qdx carries out, such as w8a8",
         )
+    base = with_gates(base, demand.judged)
     problem = problem_of(analysis)
     fixed = _fixed(analysis.groups, analysis, pipeline, base, fix)
     settings = replace(settings, fixed=fixed or None)
+    judge = None
+
+    def written(assignment: Assignment, description: str | None = None) -> Plan:
+        return write_plan(
+            base,
+            pipeline,
+            analysis.options,
+            assigned_of(analysis.groups, assignment),
+            name=name,
+            description=description or "a candidate",
+            why=reasons(analysis, problem, assignment),
+            readable=description is not None,
+        )
+
+    if demand.judged and tools.gates_of is not None:
+        settings = replace(settings, start_db=expected_db(base, pipeline.target, demand.judged))
+        judge = judge_of(
+            tools.gates_of, written, demand.judged, basis=analysis_sha256, folder=tools.kept
+        )
     measure = tools.measure
     if measure is not None and tools.kept is not None:
         measure = kept(measure, tools.kept, analysis_sha256)
@@ -200,17 +230,14 @@ def find_plan(
         settings,
         measure=measure,
         errors_of=tools.errors_of,
-        holds=tools.holds,
+        judge=judge,
+        by_call=tools.by_call,
+        slopes=None if tools.slopes is None else tools.slopes(settings.objective),
         progress=progress,
     )
-    plan = write_plan(
-        base,
-        pipeline,
-        analysis.options,
-        assigned_of(analysis.groups, result.assignment),
-        name=name,
+    plan = written(
+        result.assignment,
         description=describe(result, analysis.target.name, demand.words, base.name or ""),
-        why=reasons(analysis, problem, result.assignment),
     )
     section = found_section(
         problem,

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qdx.cache.keys import key_of
 from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.job import PlanFound, Tools, check_fits, find_plan, pipeline_of
+from qdx.search.judging import Exports
 from qdx.search.measuring import check_prompts, measuring
 from qdx.search.read import ReadAnalysis
 from qdx.search.search import Settings
@@ -38,8 +40,10 @@ def run(
     guidance_weight: float = 0.0,
     seed: int = 0,
     measurements: int | None = None,
+    calls: int | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     fix: Sequence[str] = (),
     variant: str | None = None,
     cache: Store | None = None,
@@ -59,8 +63,10 @@ def run(
         guidance_weight: Weight of the noise of what the prompt adds, beside 1 for the prediction.
         seed: Of the controls.
         measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
+        calls: Steps on which candidates are measured; None takes those of the analysis.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
+        cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         fix: Roles whose operations stay as the base has them.
         variant: Of the stored weights.
         cache: Where measurements are kept between runs; None keeps none.
@@ -71,13 +77,16 @@ def run(
         TargetRefusal: The demands cannot be met.
         UsageError: The analysis is of something else, or does not know what the demands need.
     """
+    from qdx.exporter.capture.model import read_model
+    from qdx.exporter.capture.setup import check_setup
     from qdx.source.pipeline import trace_pipeline
 
     analysis = read.analysis
     if tools is None:
         check_prompts(analysis, prompts)
+    folder = read_model(model, variant=variant).with_setup(check_setup(analysis.model.setup))
     source = trace_pipeline(
-        model, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
+        folder, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
     )
     check_fits(analysis, source, profile, base)
     noises = {"prediction": 1.0, **({"guidance": guidance_weight} if guidance_weight else {})}
@@ -89,10 +98,16 @@ def run(
             tools = stack.enter_context(
                 measuring(
                     analysis, read.folder, source, profile, base,
-                    prompts=prompts, workers=workers, cache=cache, progress=progress,
+                    prompts=prompts, workers=workers, cluster=cluster, cache=cache,
+                    progress=progress, calls=calls,
                 )
             )  # fmt: skip
-        ready = stack.enter_context(_kept(cache, read.sha256, tools))
+            if demand.judged:
+                call = dict(analysis.sampling.call)
+                exports = Exports(source, profile, call, prompts, variant, workers, cache, progress)
+                tools = replace(tools, gates_of=exports.gates)
+        basis = read.sha256 if calls is None else key_of({"analysis": read.sha256, "calls": calls})
+        ready = stack.enter_context(_kept(cache, basis, tools))
         return find_plan(
             analysis,
             pipeline_of(source, profile, base),
@@ -110,7 +125,7 @@ def run(
 @contextlib.contextmanager
 def _kept(cache: Store | None, basis: str, tools: Tools) -> Iterator[Tools]:
     """The tools with a folder that outlives an interrupted search; its measurements serve later searches too."""
-    if cache is None or tools.measure is None:
+    if cache is None or (tools.measure is None and tools.gates_of is None):
         yield tools
         return
     with cache.working(_KIND, basis) as folder:

@@ -68,6 +68,8 @@ def describe(result: Result, target: str, asked: str, base: str) -> str:
     """Returns the description of the plan."""
     how = "measured" if result.measured is not None else "predicted, not measured"
     words = f"Found by qdx plan search for {target}, upon {base or 'an unnamed plan'}, with {asked}: {result.sqnr_db():.1f} dB, {how}"
+    if result.verdict is not None:
+        words += f"; exported and verified, {len(result.verdict.gates)} gates hold"
     rivals = [c for c in result.controls if c.name != "permuted"]
     drawn = [c for c in result.controls if c.name == "permuted"]
     if rivals:
@@ -104,20 +106,26 @@ def found_section(
         latency_ms=None if latency is None else round(latency, 4),
         speedup=_speedup(problem, latency),
         predicted=_figures(result.predicted),
-        measured=None if result.measured is None else _figures(result.measured),
+        measured=_measured(result),
         uniform=_figures(rivals[0].noise) if rivals else None,
         permuted=_figures(_mean(drawn)) if drawn else None,
+        gates=None if result.verdict is None else tuple(one.told() for one in result.verdict.gates),
+    )
+
+
+def _measured(result: Result) -> Figures | None:
+    psnr_db = None if result.verdict is None else result.verdict.psnr_db
+    if result.measured is None and psnr_db is None:
+        return None
+    return _figures(result.measured or {}).model_copy(
+        update={"psnr_db": None if psnr_db is None else round(psnr_db, 2)}
     )
 
 
 def _speedup(problem: Problem, latency: float | None) -> float | None:
-    if not latency:
+    if not latency or problem.float_ms is None:
         return None
-    try:
-        whole = problem.cost(problem.float_assignment(), "latency_ms")
-    except KeyError:
-        return None
-    return round(whole / latency, 4)
+    return round(problem.float_ms / latency, 4)
 
 
 def _mean(controls: Sequence[Control]) -> dict[str, float]:

@@ -46,6 +46,7 @@ def write_plan(
     name: str,
     description: str,
     why: Wording,
+    readable: bool = True,
 ) -> Plan:
     """Returns a plan that gives operations the options assigned, and leaves all else to another plan.
 
@@ -57,6 +58,7 @@ def write_plan(
         name: Of the new plan.
         description: Likewise.
         why: Says the reason of a rule.
+        readable: Whether the rules go by role and stage where these say the same; otherwise all by name, which is quickly made.
 
     Raises:
         InternalError: The short plan does not come to the same as the one that says it all by name.
@@ -71,6 +73,8 @@ def write_plan(
         writer = _Writer(base, pipeline, options, mine)
         full = pipeline.resolved(writer.plan(writer.by_name(), name, description))
     _check_refused(full)
+    if not readable:
+        return full.plan
     wanted = outcomes_of(full)
     plans = []
     for start in (_floats_of(base, {component for component, _ in mine}, pipeline.kinds), base):

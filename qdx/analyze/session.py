@@ -26,6 +26,7 @@ from qdx.analyze.report import Findings, analysis_of
 from qdx.analyze.settings import USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
 from qdx.analyze.treatments import everywhere, half
+from qdx.analyze.weights import weighed_moments
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
 from qdx.cache.facts import images_digest
@@ -184,6 +185,8 @@ def open_session(
         if like is None or settings.calls is not None
         else moments_of(like.calls)
     )
+    if settings.weights is not None:
+        moments = weighed_moments(moments, settings.weights)
     count = available_cores()
     if settings.cluster is None:
         count = settings.workers or count

@@ -105,6 +105,14 @@ def command(
             help="What goals make least, and the front is over: bytes, latency_ms or bit_operations.",
         ),
     ] = "bytes",
+    weigh: Annotated[
+        str,
+        typer.Option(
+            "--weigh",
+            metavar="HOW",
+            help="How steps of the schedule count: `steps`, all alike, or `trajectory`, by what part of a finished run's error each makes.",
+        ),
+    ] = "steps",
     guidance: Annotated[
         float,
         typer.Option(
@@ -167,6 +175,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
+    from qdx.analyze.weights import read_weighing
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
@@ -187,6 +196,7 @@ def command(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
     roles = read_roles(fix or ())
+    weighing = read_weighing(weigh)
     arguments, methods = read_call(call), read_setup(setup)
     cluster = read_cluster(engine, address)
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
@@ -234,6 +244,7 @@ def command(
             name=output.stem,
             prefer=prefer,
             guidance_weight=guidance,
+            weigh=weighing,
             seed=seed,
             measurements=measurements,
             calls=measured_calls,

@@ -11,6 +11,7 @@ from qdx.exporter.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from qdx.analyze.latency_table import How
+    from qdx.analyze.trajectory_data import CallWeight
     from qdx.cache.store import Store
     from qdx.exporter.plan.schema.plan import Plan
 
@@ -50,6 +51,7 @@ class AnalysisSettings:
             and None takes one for each of its processors.
         parts: Of `PARTS`, what is found out; noise always is.
         trace: Whether gradients come with the Hessian's trace.
+        weights: Of steps, in the place of equal ones.
     """
 
     plan: str | Path | Plan | None = None
@@ -69,6 +71,7 @@ class AnalysisSettings:
     cluster: str | None = None
     parts: Sequence[str] = PARTS
     trace: bool = False
+    weights: Sequence[CallWeight] | None = field(default=None, repr=False)
 
 
 def read_parts(text: str) -> tuple[str, ...]:

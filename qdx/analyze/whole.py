@@ -145,7 +145,9 @@ class Whole:
 
             def chosen(part: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
                 place, numbers = portions[part]
-                todo = {jobs[number, place]: self._then(wanted[number], place) for number in numbers}
+                todo = {
+                    jobs[number, place]: self._then(wanted[number], place) for number in numbers
+                }
                 return {key: todo[key] for key in keys}
 
             def compute(part: int, keys: Sequence[str], found: Found) -> None:

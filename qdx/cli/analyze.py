@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qdx.analyze.settings import PARTS, read_parts
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -27,6 +28,7 @@ from qdx.cli.options import (
 )
 from qdx.cli.output import emit, say, size, table
 from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis, MeanNoise
@@ -102,6 +104,21 @@ def command(
             help="Of the runtime that is timed; its own choice by default. With 1, processor time is measured.",
         ),
     ] = None,
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--parts",
+            metavar="LIST",
+            help="Of noise, gradients, trajectory, ablations, what is found out; all by default, noise always.",
+        ),
+    ] = ",".join(PARTS),
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace",
+            help="Gradients with the Hessian's trace: a second backward pass for every weight, on a few steps.",
+        ),
+    ] = False,
     workers: Workers = None,
     engine: Engine = "local",
     address: Address = None,
@@ -132,6 +149,9 @@ def command(
 
     check_folder(output, force=force)
     how = read_how(latency)
+    wanted = read_parts(parts)
+    if trace and "gradients" not in wanted:
+        raise UsageError("--trace: is of gradients", hint="give --parts gradients with it")
     load_target(target)
     if plan is not None:
         load_plan(plan)
@@ -158,6 +178,8 @@ def command(
         latency=how,
         threads=threads,
         cluster=cluster,
+        parts=wanted,
+        trace=trace,
     )
     with progress_bars() as progress:
         analysis = analyze(

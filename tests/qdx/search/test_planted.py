@@ -38,7 +38,11 @@ def found_bits(model, folder):
     """Bits of each operation that a search finds."""
     profile, base = load_target("openvino"), load_plan("float32")
     asked = AnalysisSettings(
-        plan="float32", call={"num_inference_steps": 2}, options=["int4", "int8"], calls=1, workers=1
+        plan="float32",
+        call={"num_inference_steps": 2},
+        options=["int4", "int8"],
+        calls=1,
+        workers=1,
     )
     analyze(model, target="openvino", output=folder, settings=asked)
     read = read_analysis(folder)

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from qdx.analyze.folder import noise_file, write_analysis
 from qdx.analyze.folder_check import check_folder
+from qdx.analyze.latency_job import latency_of, source_of, with_latency
 from qdx.analyze.session import open_session
 from qdx.analyze.settings import USUAL, AnalysisSettings
 from qdx.exporter.progress import SILENT
+from qdx.targets.profile import TargetProfile, load_target
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
-    from qdx.targets.profile import TargetProfile
 
 __all__ = ["analyze"]
 
@@ -47,7 +48,12 @@ def analyze(
     """
     output = Path(output)
     check_folder(output, force=force)
-    with open_session(model, target=target, settings=settings, progress=progress) as session:
+    profile = target if isinstance(target, TargetProfile) else load_target(target)
+    source_of(profile, settings.latency)
+    with open_session(model, target=profile, settings=settings, progress=progress) as session:
         analysis, arrays = session.analysis()
+        analysis = with_latency(
+            analysis, latency_of(session, settings.latency, threads=settings.threads)
+        )
     write_analysis(analysis, noise_file(arrays), output)
     return analysis

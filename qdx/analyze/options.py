@@ -69,7 +69,10 @@ _CANDIDATES: Final = (
 )
 """What is asked of every operation; a target takes what it has kernels for."""
 _PART: Final = re.compile(r"([a-z0-9_]+)(?::([a-z]+)([0-9]*))?", re.ASCII)
-_WRITTEN: Final = "WEIGHTS[:SHARED][/INPUTS[:SHARED]], such as int4:block32 or int8/int8:token"
+_FACTOR: Final = re.compile(r"([^*]*)\*([0-9]{1,2}(?:\.[0-9]{1,4})?)", re.ASCII)
+_WRITTEN: Final = (
+    "WEIGHTS[:SHARED][*FACTOR][/INPUTS[:SHARED]], such as int4:block32, int3*1.2 or int8/int8:token"
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ def parse_option(text: str, *, simulated: bool = True) -> Option:
 
     Args:
         text: Types of weights and of inputs, and what shares a scale or a table: `int3`, `int4:block32`, `palette4:group16`,
-            `int8/int8:token`; `/int8` for operations without weights.
+            `int8/int8:token`; `/int8` for operations without weights. `int3*1.2` has the range that int3 chooses for each
+            channel, times 1.2.
         simulated: See `Option`.
 
     Raises:
@@ -391,7 +395,8 @@ class _Willing:
 
 
 def _weights(text: str, part: str) -> AskedWeights:
-    dtype, shared, number = _read(text, part)
+    factor = _FACTOR.fullmatch(part)
+    dtype, shared, number = _read(text, part if factor is None else factor[1])
     if dtype not in quantized_dtypes():
         raise _unreadable(text, f"{quoted(dtype)} is not a type of weights", quantized_dtypes())
     found: dict[str, object] = {"dtype": dtype}
@@ -412,6 +417,8 @@ def _weights(text: str, part: str) -> AskedWeights:
     if not fixed and not is_table and not number_type(dtype).is_float:
         few = number_type(dtype).bits < _FEW_BITS
         found |= {"symmetric": True, "observer": "mse" if few else "minmax"}
+    if factor is not None:
+        found["range_factor"] = float(factor[2])
     try:
         asked = AskedWeights.model_validate(found)
     except ValidationError as bad:
@@ -469,3 +476,5 @@ def _label_parts(asked: AskedWeights) -> Iterator[str]:
         yield asked.granularity
     if asked.block is not None:
         yield str(asked.block)
+    if asked.range_factor != 1:
+        yield f"x{asked.range_factor:g}"

@@ -90,8 +90,8 @@ def parcel_of(ground: Ground, survey: Survey, ranges: Ranges | None, workers: in
         "setup": [dict(step) for step in source.folder.setup],
         "call": record_call(source.call),
         "plan": ground.base.to_json(),
-        "target": ground.given.model_dump(mode="json"),
-        "options": [one.option.model_dump(mode="json") for one in ground.offered],
+        "target": ground.given.model_dump(mode="json", by_alias=True),
+        "options": [one.option.model_dump(mode="json", by_alias=True) for one in ground.offered],
         "components": list(dict.fromkeys(where.partition(".")[0] for where in ground.wheres)),
         "facts": dict(ground.facts),
         "recorded": recorded,
@@ -137,9 +137,9 @@ def open_parcel(parcel: Parcel) -> Answer:
     source = trace_pipeline(folder, restore_call(asked["call"]), opens_files=False)
     ground = ground_of(
         source,
-        TargetProfile.model_validate(asked["target"]),
+        TargetProfile.model_validate_json(dump_json(asked["target"])),
         plan_from_json(asked["plan"], source="plan"),
-        [Option.model_validate(one) for one in asked["options"]],
+        [Option.model_validate_json(dump_json(one)) for one in asked["options"]],
         asked["components"],
         SILENT,
     )

@@ -13,7 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
+from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
+from qdx.analyze.effort import usual_steps
+from qdx.analyze.follow import followed
+from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
 from qdx.analyze.options import Offering, candidates
@@ -22,6 +25,7 @@ from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of
 from qdx.analyze.settings import USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
+from qdx.analyze.treatments import everywhere, half
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
 from qdx.cache.facts import images_digest
@@ -46,7 +50,9 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
+    from qdx.analyze.gradient_data import Gradients
     from qdx.analyze.ground import Ground
+    from qdx.analyze.trajectory_data import Missing, Trajectory
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
@@ -71,22 +77,26 @@ class Session:
 
     Attributes:
         findings: All that it rests on, without numbers.
+        ground: What of that does not depend on what computes.
+        ranges: Of activations; None where no option needs any.
         prepared: The quantized graphs.
         survey: The measurements of single options.
-        ranges: What calibration recorded of activations; None where no option needs it.
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
+        settings: What was asked for.
         elsewhere: Other machines that measure; None for processes here.
     """
 
     findings: Findings = field(repr=False)
+    ground: Ground = field(repr=False)
+    ranges: Ranges | None = field(repr=False)
     prepared: Prepared = field(repr=False)
     survey: Survey = field(repr=False)
-    ranges: Ranges | None = field(repr=False)
     place: Path
     workers: int
     progress: Progress = field(repr=False)
+    settings: AnalysisSettings = field(default=USUAL, repr=False)
     elsewhere: Elsewhere | None = field(default=None, repr=False)
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
@@ -97,14 +107,38 @@ class Session:
             progress=self.progress,
             elsewhere=self.elsewhere,
         )
-        return analysis_of(self.findings, self.survey, results)
+        analysis, arrays = analysis_of(self.findings, self.survey, results)
+        sections: dict[str, Any] = {}
+        if "gradients" in self.settings.parts:
+            sections["gradients"] = self._gradients(analysis)
+        if "trajectory" in self.settings.parts:
+            sections["trajectory"] = self._trajectory()
+        return analysis.model_copy(update=sections), arrays
+
+    def _gradients(self, analysis: Analysis) -> Gradients | None:
+        survey = GradientSurvey(self.survey, self.settings.trace)
+        folder = self.place / "gradients"
+        found = survey.run(folder, workers=self.workers, progress=self.progress)
+        return survey.section(analysis, found)
+
+    def _trajectory(self) -> Trajectory | Missing:
+        offered = [one.option for one in self.findings.offered]
+        treatments = [everywhere(self.survey, one.id, one.label) for one in offered]
+        return followed(
+            self.survey,
+            self.findings.runs,
+            [*treatments, half(self.survey)],
+            self.place / "trajectory",
+            workers=self.workers,
+            progress=self.progress,
+        )
 
     @cached_property
     def whole(self) -> Whole:
         """What measures options of all groups together.
 
         Raises:
-            UsageError: The plan smooths activations.
+            UsageError: The plan smooths activations, and an option is of weights alone.
         """
         return Whole.of(
             self.survey,
@@ -127,8 +161,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Makes an analysis ready; see `analyze` for the arguments and errors.
 
-    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
-    instead of those of the settings.
+    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options this one has, and
+    whose steps unless the settings say how many.
     """
     prompts, cache, variant = settings.prompts, settings.cache, settings.variant
     profile = target if isinstance(target, TargetProfile) else load_target(target)
@@ -146,8 +180,8 @@ def open_session(
     profile, bound, facts = ground.profile, ground.bound, dict(ground.facts)
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, wheres, base.calibration.samples, settings.calls)
-        if like is None
+        _spread(runs.calls, ground, settings.calls)
+        if like is None or settings.calls is not None
         else moments_of(like.calls)
     )
     count = available_cores()
@@ -161,6 +195,11 @@ def open_session(
         "prompts": None if prompts is None else list(prompts),
         "samples": base.calibration.samples,
         "seed": base.calibration.seed,
+        # Of one model, targets take inputs of different dtypes and ranks.
+        "inputs": {
+            where: [[one.name, one.dtype, list(one.shape)] for one in graph.inputs]
+            for where, graph in planned.graphs.items()
+        },
     }
     key = key_of({**facts, "runs": sampling})
     with one_thread(), remembering(stored), _place(key, kept) as place:
@@ -175,12 +214,26 @@ def open_session(
         prepared.warm(progress)
         limit = memory_for_values(prepared, recorded, count, settings.memory_bytes)
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
-        progress.say(_words(survey, offered, bound, recorded, count, limit * count))
+        where = f"{count} at a time, up to {memory(limit * count)} for float values"
+        if settings.cluster is not None:
+            where = f"on the cluster at {settings.cluster}"
+        progress.say(_words(survey, offered, bound, recorded, where))
         findings = Findings(
             source, ground.given, planned, base, offered, bound, recorded, runs, prompts
         )
         with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
-            yield Session(findings, prepared, survey, ranges, place, count, progress, elsewhere)
+            yield Session(
+                findings,
+                ground,
+                ranges,
+                prepared,
+                survey,
+                place,
+                count,
+                progress,
+                settings,
+                elsewhere,
+            )
 
 
 @contextmanager
@@ -218,13 +271,15 @@ def _base(plan: str | Path | Plan | None) -> Plan:
 
 
 def _spread(
-    made: Sequence[tuple[str, float | None]], wheres: Sequence[str], samples: int, count: int | None
+    made: Sequence[tuple[str, float | None]], ground: Ground, count: int | None
 ) -> tuple[Moment, ...]:
-    return tuple(
-        moment
-        for where in wheres
-        for moment in choose_moments(made, where, samples=samples, count=count)
-    )
+    found: list[Moment] = []
+    for where, bound in ground.bound.items():
+        calls = max((len(places) for _, places in steps_of(made, where)), default=1)
+        most = usual_steps(ground.planned.sites[where], bound, calls)
+        samples = ground.base.calibration.samples
+        found += choose_moments(made, where, samples=samples, count=count, most=most)
+    return tuple(found)
 
 
 def _computing(source: TracedPipeline, planned: PlannedGraphs) -> dict[str, Any]:
@@ -253,11 +308,10 @@ def _words(
     offered: Sequence[Offering],
     bound: Mapping[str, Sequence[Bound]],
     recorded: Sequence[RecordedInputs],
-    workers: int,
-    values_bytes: int,
+    how: str,
 ) -> str:
     groups = sum(map(len, bound.values()))
     return (
         f"analyzing: {groups} groups of operations, {len(offered)} options, {len(recorded)} steps, "
-        f"{survey.jobs} measurements, {workers} at a time, up to {memory(values_bytes)} for float values"
+        f"{survey.jobs} measurements, {how}"
     )

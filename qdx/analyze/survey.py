@@ -145,6 +145,7 @@ class Survey:
         Returns:
             Results by key.
         """
+        workers = workers if elsewhere is None else elsewhere.workers
         results = Results(folder)
         parts = self._parts(workers)
         pace = {job.key: job.change.work for job in self.every}

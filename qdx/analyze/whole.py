@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     from qdx.analyze.noise import Quantized
     from qdx.analyze.survey import Survey
+    from qdx.exporter.graph.ir.weights import LazyWeight
     from qdx.exporter.progress import Progress
+    from qdx.exporter.transforms.transform import Transform
     from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.jobs import Found
 
@@ -96,22 +98,21 @@ class Whole:
     ) -> Whole:
         """Makes ready what measures.
 
+        Where the plan smooths activations, all are smooth here that any option quantizes. An export smooths those that the
+        assignment quantizes: its floats compute the same, and what differs is how products of attention are rounded that
+        meet a projection which stays float.
+
         Raises:
-            UsageError: The plan smooths activations: which ones depends on the whole assignment.
+            UsageError: The plan smooths activations, and an option is of weights alone, which it leaves as they are.
         """
         made = survey.prepared.graphs
-        if any(one.recipe.find(Smooth) is not None for one in made.values()):
-            raise UsageError(
-                "options upon a plan that smooths activations are not measured together: which activations it smooths depends on all of them",
-                hint="search upon a plan without `smoothing`, or measure the plan by exporting it",
-            )
         floats: dict[str, FloatGraph] = {}
         for where in dict.fromkeys(where for where, _ in made):
             graph = survey.prepared.traced[where]
-            for (place, _), one in made.items():
-                for transform in one.recipe.transforms:
-                    if place == where and transform.prepares:
-                        graph = transform.apply(graph)
+            for transform in _preparing(
+                [one for (place, _), one in made.items() if place == where]
+            ):
+                graph = transform.apply(graph)
             floats[where] = FloatGraph(survey.prepared.cache.attach(graph))
         pairs = {
             (where, option): (one, _upon(floats[where], one, survey))
@@ -310,13 +311,27 @@ def errors_of_outcome(
     return found[:predictions] * math.sqrt(weight), found[predictions:] * math.sqrt(share)
 
 
+def _preparing(options: Sequence[Quantized]) -> list[Transform]:
+    """What makes one float graph of those of several options: attentions are opened before activations are smoothed."""
+    every = [kind for one in options for kind in one.recipe.transforms if kind.prepares]
+    smoothing = [kind for kind in every if isinstance(kind, Smooth)]
+    if smoothing and len(smoothing) < len(options):
+        raise UsageError(
+            "the plan smooths activations, and options of weights alone are not measured beside smooth ones",
+            hint="analyze without options of weights alone, or search upon a plan without `smoothing`",
+        )
+    return [*(kind for kind in every if not isinstance(kind, Smooth)), *smoothing[:1]]
+
+
 def _upon(floats: FloatGraph, one: Quantized, survey: Survey) -> Pair:
     """The quantized graph of an option upon another form of its float graph."""
     transforms = tuple(kind for kind in one.recipe.transforms if not kind.prepares)
     recipe = Recipe(one.recipe.where, transforms)
     graph = quantized_graph(floats.graph, recipe)
-    # The same weights, which are quantized already.
-    known = {name: one.pair.quantized.weights[name] for name in one.pair.quantized.weights}
+    known: dict[str, LazyWeight] = {}
+    if one.recipe.find(Smooth) is None:
+        # The same weights, which are quantized already. Smooth ones differ where an attention is open.
+        known = {name: one.pair.quantized.weights[name] for name in one.pair.quantized.weights}
     made = survey.prepared.with_weights(graph, known)
     return Pair(floats.graph, made, recipe)
 

@@ -80,7 +80,7 @@ def command(
         typer.Option(
             "--goal",
             metavar="NAME[=VALUE]",
-            help="What must hold: sqnr_db=30, guidance_db=20, psnr_db=25, or gates; may be given again.",
+            help="What must hold: sqnr_db=30, guidance_db=20, psnr_db=25, or gates (gates=1: with 1 dB to spare); may be given again.",
         ),
     ] = None,
     start: Annotated[
@@ -144,6 +144,16 @@ def command(
             min=1,
             max=100_000,
             help="Candidates measured for the refit, 2000 at most by default.",
+        ),
+    ] = None,
+    measured_calls: Annotated[
+        int | None,
+        typer.Option(
+            "--measured-calls",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Steps on which candidates are measured; those of the analysis by default.",
         ),
     ] = None,
     workers: Workers = None,
@@ -221,6 +231,7 @@ def command(
                 prompts=texts,
                 options=read_names("--options", options),
                 calls=calls,
+                latency="auto",
                 workers=workers,
                 cache=cache,
                 cluster=cluster,
@@ -239,6 +250,7 @@ def command(
             seed=seed,
             measurements=measurements,
             timestep_groups=timestep_groups,
+            calls=measured_calls,
             prompts=texts,
             workers=workers,
             cluster=cluster,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdx.analyze.analysis import Analysis, Group
+from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.ir.site import ROLES
 from qdx.exporter.model_faults import choices
@@ -30,9 +31,11 @@ from qdx.search.write_timesteps import timed_of, write_timesteps
 
 if TYPE_CHECKING:
     from qdx.search.by_call import NoiseByCall
+    from qdx.search.by_slopes import Slopes
     from qdx.search.divided import Divide
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
+    from qdx.search.solve import Objective
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
     from qdx.verification.judge.gates import Gate
@@ -57,6 +60,7 @@ class Tools:
         errors_of: Errors of single choices; None where the analysis kept none.
         gates_of: Exports a plan, verifies it and returns its gates; None where nothing makes pictures.
         by_call: Noise of single options by call; None where the analysis kept none.
+        slopes: Returns what tells slopes of an objective; None where nothing does.
         divide: Divides the schedule; None where inputs are the same at all timesteps.
         kept: Folder that keeps what was measured; None keeps nothing.
     """
@@ -65,6 +69,7 @@ class Tools:
     errors_of: ErrorsOf | None = None
     gates_of: Callable[[Plan], Sequence[Gate]] | None = None
     by_call: NoiseByCall | None = None
+    slopes: Callable[[Objective], Slopes] | None = None
     divide: Divide | None = None
     kept: Path | None = None
 
@@ -149,7 +154,7 @@ def check_fits(
     from qdx.source.same_model import digest_of
 
     check_target_fits(analysis, profile.name, digest(profile.model_dump(mode="json")))
-    check_plan_fits(analysis, base.name or "", digest(base.to_json()))
+    check_plan_fits(analysis, base.name or "", plan_digest(base))
     names = [*analysis.model.files]
     found: dict[str, str] = {}
     for name in names:
@@ -247,6 +252,7 @@ def find_plan(
         errors_of=tools.errors_of,
         judge=judge,
         by_call=tools.by_call,
+        slopes=None if tools.slopes is None else tools.slopes(settings.objective),
         progress=progress,
     )
     found = Searched(problem, result)

@@ -20,7 +20,7 @@ from qdx.search.verdict import Judge, Verdict
 
 __all__ = ["Held", "cheapest_held"]
 
-_NEAR_DB: Final = 0.25
+_NEAR_DB: Final = 0.5
 """Levels this near are one: assignments of both lose about the same."""
 _STEP_DB: Final = 0.5
 

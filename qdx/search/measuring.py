@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from qdx.cache.store import Store
     from qdx.exporter.plan import Plan
     from qdx.exporter.progress import Progress
+    from qdx.search.by_slopes import Slopes
     from qdx.search.problem import Assignment
+    from qdx.search.solve import Objective
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
@@ -63,6 +65,7 @@ def measuring(
     cluster: str | None = None,
     cache: Store | None,
     progress: Progress,
+    calls: int | None = None,
 ) -> Iterator[Tools]:
     """What measures candidates as the analysis measured single options.
 
@@ -77,15 +80,17 @@ def measuring(
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
+        calls: Steps on which candidates are measured; None takes those of the analysis.
 
     Raises:
         InvalidInput: The numbers beside the analysis are missing or damaged.
-        UsageError: The plan smooths activations, or groups of the analysis are not those of the model as it is read now.
+        UsageError: The plan smooths activations and an option is of weights alone, or groups of the analysis are not those of the model as it is read now.
     """
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.report import groups_of
     from qdx.analyze.session import open_session
     from qdx.analyze.settings import AnalysisSettings
+    from qdx.analyze.slopes import slopes
     from qdx.search.interactions import errors_from
     from qdx.search.schedule import divider
 
@@ -102,6 +107,7 @@ def measuring(
         workers=workers,
         cache=cache,
         cluster=cluster,
+        calls=calls,
     )
     with open_session(
         source.folder,
@@ -122,9 +128,13 @@ def measuring(
         def measure(assignments: Sequence[Assignment]) -> list[Measured]:
             return [Measured(one.noise, one.errors) for one in whole.measure(assignments)]
 
+        def slopes_of(objective: Objective) -> Slopes:
+            return lambda assignment: slopes(whole, assignment, objective.noises)
+
         yield Tools(
             measure=measure,
             errors_of=errors_from(analysis, errors),
+            slopes=slopes_of,
             by_call=noise_by_call(analysis, {w: arrays[f"single.{w}"].numpy() for w in wheres}),
             divide=divider(session, analysis, arrays),
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qdx.cache.keys import key_of
 from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
@@ -40,6 +41,7 @@ def run(
     seed: int = 0,
     measurements: int | None = None,
     timestep_groups: int = 1,
+    calls: int | None = None,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
     cluster: str | None = None,
@@ -63,6 +65,7 @@ def run(
         seed: Of the controls.
         measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
         timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
+        calls: Steps on which candidates are measured; None takes those of the analysis.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
@@ -97,14 +100,16 @@ def run(
             tools = stack.enter_context(
                 measuring(
                     analysis, read.folder, source, profile, base,
-                    prompts=prompts, workers=workers, cluster=cluster, cache=cache, progress=progress,
+                    prompts=prompts, workers=workers, cluster=cluster, cache=cache,
+                    progress=progress, calls=calls,
                 )
             )  # fmt: skip
             if demand.judged:
                 call = dict(analysis.sampling.call)
                 exports = Exports(source, profile, call, prompts, variant, workers, cache, progress)
                 tools = replace(tools, gates_of=exports.gates)
-        ready = stack.enter_context(_kept(cache, read.sha256, tools))
+        basis = read.sha256 if calls is None else key_of({"analysis": read.sha256, "calls": calls})
+        ready = stack.enter_context(_kept(cache, basis, tools))
         return find_plan(
             analysis,
             pipeline_of(source, profile, base),

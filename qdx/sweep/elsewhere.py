@@ -38,7 +38,13 @@ class Request:
 
 
 class Elsewhere(Protocol):
-    """Computes requests in other processes, each with one thread."""
+    """Computes requests in other processes, each with one thread.
+
+    Attributes:
+        workers: How many processes.
+    """
+
+    workers: int
 
     def run(
         self,

@@ -60,7 +60,9 @@ def analyzed(tmp_path, plan_file):
     """Analyzes a model."""
 
     def run(model, name="analysis", *, target="openvino", force=False, **given):
-        settings = AnalysisSettings(**{"plan": plan_file, "workers": 1, "calls": 3} | given)
+        settings = AnalysisSettings(
+            **{"plan": plan_file, "workers": 1, "calls": 3, "parts": ["noise"]} | given
+        )
         analyze(model, output=tmp_path / name, target=target, settings=settings, force=force)
         return Analyzed(*read_analysis(tmp_path / name), tmp_path / name)
 
@@ -77,7 +79,7 @@ def analyzed_once(tiny_sd, plan_file, tmp_path_factory):
             folder = tmp_path_factory.mktemp("analyzed") / "analysis"
             analyze(
                 tiny_sd, output=folder, target="openvino", settings=AnalysisSettings(
-                    plan=plan_file, workers=1, calls=3, options=list(options) or None,
+                    plan=plan_file, workers=1, calls=3, options=list(options) or None, parts=["noise"],
                 ),
             )  # fmt: skip
             known[options] = Analyzed(*read_analysis(folder), folder)

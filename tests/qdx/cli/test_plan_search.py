@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.files import dump_json, sha256_file
 from qdx.exporter.plan import load_plan
 from qdx.search.fits import digest
@@ -36,7 +37,7 @@ def analyzed(smallest, tmp_path_factory):
             "files": {"unet/config.json": sha256_file(smallest / "unet" / "config.json")},
         },
         target={"name": "openvino", "profile": digest(profile.model_dump(mode="json"))},
-        plan_base={"name": "w8a8", "plan": digest(base.to_json())},
+        plan_base={"name": "w8a8", "plan": plan_digest(base)},
         sampling={"call": CALL, "images": "0" * 64, "prompts": None, "samples": 1, "steps": 2, "seed": 0},
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("analysis")

@@ -7,11 +7,17 @@ import math
 
 import pytest
 
+import qdx
+from qdx.analyze.analyze import analyze
+from qdx.cache.store import Store
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.plan import load_plan
+from qdx.exporter.strict_json import dump_json
 from qdx.search.budgets import Demand
 from qdx.search.job import Tools, find_plan
 from qdx.search.judging import expected_db, judge_of, verdict_of, with_gates
+from qdx.search.read import read_analysis
+from qdx.search.run import run
 from qdx.search.search import Settings
 from qdx.targets import load_target
 from qdx.verification.judge.gates import at_least, at_most
@@ -170,3 +176,25 @@ def test_verdicts_of_other_goals_or_analyses_are_not_taken(tmp_path):
         judge_of(gates_of, lambda _: BASE, judged, basis=basis, folder=tmp_path)((1,))
 
     assert len(seen) == 3
+
+
+@pytest.mark.slow
+def test_the_gates_of_a_plan_that_was_found_hold_when_it_is_exported(smallest, tmp_path):
+    call = {"num_inference_steps": 2}
+    analyze(
+        smallest, target="onnxruntime", plan="w8a8", output=tmp_path / "analysis", call=call,
+        options=["int8/int8"], calls=1, workers=1,
+    )  # fmt: skip
+    found = run(
+        smallest, read_analysis(tmp_path / "analysis"), load_target("onnxruntime"), BASE,
+        Demand(judged=GATES), name="found", prefer="bit_operations", workers=1,
+        cache=Store(tmp_path / "cache", limit_bytes=1 << 30),
+    )  # fmt: skip
+    (tmp_path / "found.json").write_bytes(dump_json(found.plan.to_json()))
+    qdx.export(smallest, target="onnxruntime", plan=tmp_path / "found.json", output=tmp_path / "bundle", call=call, workers=1)  # fmt: skip
+    report = qdx.verify(tmp_path / "bundle", model=smallest)
+
+    assert report.ok
+    assert [(gate.name, pytest.approx(gate.value, abs=1e-5)) for gate in report.gates] == [
+        (gate.name, gate.value) for gate in found.plan.found.gates
+    ]

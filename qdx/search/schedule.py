@@ -94,6 +94,7 @@ class _Division:
         self._segments = segments
         self._first = len(analysis.options)
         self._offered = schedule.offered(equal_edges(schedule.groups, segments))
+        self._known: dict[tuple[int, int], dict[str, Numbers]] = {}
 
     def divided(self) -> Divided | None:
         """The problem, and what measures it."""
@@ -149,13 +150,15 @@ class _Division:
 
     def _segments_noise(self, group: Group, option: int) -> dict[str, Numbers]:
         """The same of every segment, [from, to], with ranges of its own."""
-        session = self._schedule.session
-        (one,) = (one for one in session.findings.offered if one.option.id == option)
-        low, high = self._schedule.extent(one, group.where, group.sites)
-        return {
-            name: shared_range_noise(shares, low, high)
-            for name, shares in self._noise(group, option).items()
-        }
+        if (group.id, option) not in self._known:
+            session = self._schedule.session
+            (one,) = (one for one in session.findings.offered if one.option.id == option)
+            low, high = self._schedule.extent(one, group.where, group.sites)
+            self._known[group.id, option] = {
+                name: shared_range_noise(shares, low, high)
+                for name, shares in self._noise(group, option).items()
+            }
+        return self._known[group.id, option]
 
     def _timed(self, place: int) -> Timed:
         found, part = self._found, self._found.problem.parts[place]

@@ -48,17 +48,21 @@ def opened(smallest, plan_file):
 
 @pytest.fixture(scope="module")
 def divided(opened):
-    """Divides the schedule, upon four bits everywhere."""
+    """Divides the schedule, upon four bits everywhere: each way once for all tests."""
     session, analysis, arrays = opened
     problem = problem_of(analysis, options=[1, 2])
+    known = {}
 
-    def of(segments, fixed=(), share=1.0):
-        assignment = tuple(1 if 1 in g.options else 0 for g in analysis.groups)
-        budget = problem.cost(assignment, "bit_operations") * share
-        found = Undivided(
-            problem, assignment, frozenset(fixed), NOISE, {"bit_operations": budget * (1 + 1e-9)}
-        )
-        return divider(session, analysis, arrays)(found, segments)
+    def of(segments, fixed=frozenset(), edges=None):
+        if (segments, fixed, edges) not in known:
+            assignment = tuple(1 if 1 in g.options else 0 for g in analysis.groups)
+            budget = problem.cost(assignment, "bit_operations") * (1 + 1e-9)
+            found = Undivided(problem, assignment, fixed, NOISE, {"bit_operations": budget})
+            with pytest.MonkeyPatch.context() as patch:
+                if edges is not None:
+                    patch.setattr("qdx.search.schedule.divide", lambda *_, **__: edges)
+                known[segments, fixed, edges] = divider(session, analysis, arrays)(found, segments)
+        return known[segments, fixed, edges]
 
     return of
 
@@ -80,7 +84,7 @@ def test_every_group_has_a_part_for_each_segment(divided):
 
 
 def test_what_is_spent_over_the_segments_is_what_was_spent_before(divided, opened):
-    one = divided(3)
+    one = divided(2)
     (row,) = budget_rows(one.problem, {"bit_operations": 1e30})
     problem = problem_of(opened[1], options=[1, 2])
 
@@ -93,16 +97,15 @@ def test_what_is_spent_over_the_segments_is_what_was_spent_before(divided, opene
 
 
 def test_a_part_that_is_fixed_is_not_divided(divided):
-    one = divided(2, fixed=[0])
+    one = divided(2, fixed=frozenset({0}))
 
     assert [part.steps for part in one.problem.parts if part.group == 0] == [None]
     assert one.problem.parts[0].choices[0].option == 1
 
 
-def test_equal_segments_measure_what_the_analysis_has_of_equal_groups(divided, opened, monkeypatch):
+def test_equal_segments_measure_what_the_analysis_has_of_equal_groups(divided, opened):
     """One option everywhere in two equal segments is that option with `timestep_groups` 2."""
-    monkeypatch.setattr("qdx.search.schedule.divide", lambda *_, **__: (0, 2, 4))
-    one = divided(2)
+    one = divided(2, edges=(0, 2, 4))
     _, analysis, _ = opened
 
     for option, grouped in ((1, 3), (2, 4)):
@@ -111,9 +114,8 @@ def test_equal_segments_measure_what_the_analysis_has_of_equal_groups(divided, o
         assert found.noise["prediction"] == pytest.approx(row.prediction, rel=1e-3)
 
 
-def test_a_change_in_one_segment_changes_the_errors_of_its_calls_alone(divided, monkeypatch):
-    monkeypatch.setattr("qdx.search.schedule.divide", lambda *_, **__: (0, 2, 4))
-    one = divided(2)
+def test_a_change_in_one_segment_changes_the_errors_of_its_calls_alone(divided):
+    one = divided(2, edges=(0, 2, 4))
     mixed = tuple(
         one.first + (2 if part.steps[0] == 0 else 1) if part.steps else part.choices[0].option
         for part in one.problem.parts

@@ -27,6 +27,7 @@ from qdx.analyze.analysis import (
     Sampling,
 )
 from qdx.analyze.folder import digest_of_noise, mean_of, noise_file
+from qdx.analyze.plan_digest import plan_digest
 from qdx.analyze.stored_bytes import StoredBytes
 from qdx.analyze.whole import errors_of_outcome
 from qdx.backends.registry import get_backend
@@ -85,12 +86,14 @@ def analysis_of(
         schema="qdx.analysis/1",
         versions={name: str(one) for name, one in computing_versions().items()},
         model=AnalyzedModel(
-            pipeline_class=source.folder.pipeline_class, files=dict(sorted(source.identity.items()))
+            pipeline_class=source.folder.pipeline_class,
+            files=dict(sorted(source.identity.items())),
+            setup=tuple(dict(step) for step in source.folder.setup),
         ),
         target=AnalyzedTarget(
             name=findings.profile.name, profile=_digest(findings.profile.model_dump(mode="json"))
         ),
-        plan_base=PlanBase(name=findings.base.name or "", plan=_digest(findings.base.to_json())),
+        plan_base=PlanBase(name=findings.base.name or "", plan=plan_digest(findings.base)),
         sampling=Sampling(
             call=record_call(findings.runs.call),
             images=images_digest(findings.runs.call),

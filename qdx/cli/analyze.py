@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qdx.analyze.settings import PARTS, read_parts
 from qdx.cli.options import (
+    Address,
     AsJson,
     Call,
+    Engine,
     Force,
     Fresh,
     NoCache,
@@ -19,10 +22,13 @@ from qdx.cli.options import (
     Workers,
     open_cache,
     read_call,
+    read_cluster,
+    read_names,
     read_setup,
 )
 from qdx.cli.output import emit, say, size, table
 from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis, MeanNoise
@@ -98,7 +104,24 @@ def command(
             help="Of the runtime that is timed; its own choice by default. With 1, processor time is measured.",
         ),
     ] = None,
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--parts",
+            metavar="LIST",
+            help="Of noise, gradients, trajectory, ablations, what is found out; all by default, noise always.",
+        ),
+    ] = ",".join(PARTS),
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace",
+            help="Gradients with the Hessian's trace: a second backward pass for every weight, on a few steps.",
+        ),
+    ] = False,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -114,6 +137,7 @@ def command(
 ) -> None:
     """Measure what every option of every part of a model does to its output."""
     arguments, methods = read_call(call), read_setup(setup)
+    cluster = read_cluster(engine, address)
     # All of this is checked before anything heavy is imported.
     from qdx.analyze.folder_check import check_folder
     from qdx.analyze.latency_table import read_how
@@ -125,6 +149,9 @@ def command(
 
     check_folder(output, force=force)
     how = read_how(latency)
+    wanted = read_parts(parts)
+    if trace and "gradients" not in wanted:
+        raise UsageError("--trace: is of gradients", hint="give --parts gradients with it")
     load_target(target)
     if plan is not None:
         load_plan(plan)
@@ -133,35 +160,38 @@ def command(
     memory_bytes = None if memory is None else read_size(memory, source="--memory")
 
     from qdx.analyze.analyze import analyze
+    from qdx.analyze.settings import AnalysisSettings
 
+    settings = AnalysisSettings(
+        plan=plan,
+        call=arguments,
+        components=read_names("--components", components),
+        setup=methods,
+        variant=variant,
+        prompts=texts,
+        options=read_names("--options", options),
+        calls=calls,
+        workers=workers,
+        memory_bytes=memory_bytes,
+        cache=open_cache(no_cache=no_cache),
+        fresh=fresh,
+        latency=how,
+        threads=threads,
+        cluster=cluster,
+        parts=wanted,
+        trace=trace,
+    )
     with progress_bars() as progress:
         analysis = analyze(
             model,
             target=target,
             output=output,
-            plan=plan,
-            call=arguments,
-            components=_names(components),
-            setup=methods,
-            variant=variant,
-            prompts=texts,
-            options=_names(options),
-            calls=calls,
-            latency=how,
-            threads=threads,
-            workers=workers,
-            memory_bytes=memory_bytes,
-            cache=open_cache(no_cache=no_cache),
-            fresh=fresh,
+            settings=settings,
             force=force,
             progress=progress,
         )
     emit(analysis, as_json=as_json, text=_words(analysis))
     say(f"wrote {output}")
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _words(analysis: Analysis) -> str:

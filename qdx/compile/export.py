@@ -110,7 +110,7 @@ class ExportResult:
 def export(
     model: Model,
     *,
-    target: str | Path,
+    target: str | Path | TargetProfile,
     plan: str | Path,
     output: Path | str,
     call: dict[str, Any] | None = None,
@@ -142,7 +142,7 @@ def export(
 
     Args:
         model: A diffusers pipeline folder, or a pipeline in memory, which stays as it is.
-        target: A target's name, such as `openvino`, or a TOML file of your own.
+        target: A target's name, such as `openvino`, or a TOML file of your own; or one that was read.
         plan: A preset's name or a plan file.
         output: The bundle's folder; it must not exist unless `force`.
         call: Arguments of the pipeline call that decides shapes and options: plain JSON, and images or
@@ -179,7 +179,7 @@ def export(
     BundleWriter.check(output, force=force)
     chosen = choose_device(device, progress.say)
     check_workers(workers, chosen)
-    profile = load_target(target)
+    profile = load_target(target) if isinstance(target, str | Path) else target
     backend = get_backend(profile.runtime)
     builder, builder_versions = check_engines(backend, profile, build=build)
     intent = load_plan(plan)

@@ -39,6 +39,7 @@ _UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType({
     "sqnr_db": _DB,
     "guidance_db": _DB,
     "psnr_db": _DB,
+    "gates": _DB,
 })  # fmt: skip
 _WRITTEN: Final[Mapping[str, str]] = MappingProxyType({
     "bytes": "a number of bytes such as 12MB or 12MiB",
@@ -49,6 +50,7 @@ _WRITTEN: Final[Mapping[str, str]] = MappingProxyType({
     "sqnr_db": "decibels such as 30",
     "guidance_db": "decibels such as 20",
     "psnr_db": "decibels such as 25",
+    "gates": "decibels by which gates in decibels are to be held, such as 1",
 })  # fmt: skip
 
 
@@ -59,7 +61,7 @@ class Demand:
     Attributes:
         budgets: Most that may be spent, by name of the budget; of `speedup` the least.
         bounds: Least signal-to-noise ratios by noise, in decibels, under the model of the search.
-        judged: What finished pictures must hold; the number is the least PSNR, of `gates` it means nothing.
+        judged: What finished pictures must hold; the number is the least PSNR, of `gates` the margin in decibels.
     """
 
     budgets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -71,7 +73,7 @@ class Demand:
         """It as it was written, in order."""
         parts = [f"{name}={value:.10g}" for name, value in self.budgets.items()]
         parts += [f"{_DB_NAMES[name]}={value:g}" for name, value in self.bounds.items()]
-        parts += [name if name == "gates" else f"{name}={v:g}" for name, v in self.judged.items()]
+        parts += [f"{name}={v:g}" if v else name for name, v in self.judged.items()]
         return ", ".join(parts)
 
 
@@ -111,12 +113,7 @@ def read_goals(texts: Iterable[str]) -> tuple[dict[str, float], dict[str, float]
     bounds: dict[str, float] = {}
     judged: dict[str, float] = {}
     for name, text in _pairs(texts, "--goal", GOALS):
-        if name == "gates":
-            if text is not None:
-                raise UsageError(
-                    "--goal: `gates` takes no value",
-                    hint="the bounds are those of the plan's gates",
-                )
+        if name == "gates" and text is None:  # the bounds are those of the plan, just so
             _put(judged, name, 0.0, "--goal")
             continue
         if text is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.analyze.analysis import Analysis, Group
+from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.ir.site import ROLES
 from qdx.exporter.model_faults import choices
@@ -16,20 +18,27 @@ from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits, digest
+from qdx.search.judging import expected_db, judge_of, with_gates
 from qdx.search.kept import kept
 from qdx.search.outcomes import Pipeline
+from qdx.search.over_schedule import Searched, check_timestep_groups, over_schedule
 from qdx.search.pareto import Point
 from qdx.search.problem import Assignment, Problem, problem_of
 from qdx.search.search import Result, Settings, search
 from qdx.search.wording import describe, found_section, reasons, told_latency
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
+from qdx.search.write_timesteps import timed_of, write_timesteps
 
 if TYPE_CHECKING:
+    from qdx.search.by_call import NoiseByCall
+    from qdx.search.by_slopes import Slopes
+    from qdx.search.divided import Divide
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
-    from qdx.search.search import Holds
+    from qdx.search.solve import Objective
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
+    from qdx.verification.judge.gates import Gate
 
 __all__ = [
     "BASE",
@@ -37,6 +46,7 @@ __all__ = [
     "PlanFound",
     "Tools",
     "check_fits",
+    "check_timestep_groups",
     "find_plan",
     "pipeline_of",
     "read_roles",
@@ -54,7 +64,10 @@ class Tools:
     Attributes:
         measure: Measures assignments of the analysis' groups whole.
         errors_of: Errors of single choices; None where the analysis kept none.
-        holds: Judges finished pictures.
+        gates_of: Exports a plan, verifies it and returns its gates; None where nothing makes pictures.
+        by_call: Noise of single options by call; None where the analysis kept none.
+        slopes: Returns what tells slopes of an objective; None where nothing does.
+        divide: Divides the schedule; None where inputs are the same at all timesteps.
         kept: Folder that keeps what was measured; None keeps nothing.
         take_ms: Measures what an assignment takes in the target's runtime, by name, beside `float` and what the search
             began from; None where that does not run here.
@@ -62,7 +75,10 @@ class Tools:
 
     measure: Measure | None = None
     errors_of: ErrorsOf | None = None
-    holds: Holds | None = None
+    gates_of: Callable[[Plan], Sequence[Gate]] | None = None
+    by_call: NoiseByCall | None = None
+    slopes: Callable[[Objective], Slopes] | None = None
+    divide: Divide | None = None
     kept: Path | None = None
     take_ms: Callable[[Assignment], Mapping[str, float]] | None = None
 
@@ -77,6 +93,7 @@ class PlanFound:
         problem: What there was to choose.
         taken_ms: What was measured in the target's runtime of the plan, `FOUND`, of `float` and of what it began from,
             `BASE`; None where nothing was. Not in the plan, since it is another in every run.
+        steps: Segments of the schedule, as fractions of it, in which inputs have ranges and types of their own; empty for one.
     """
 
     plan: Plan
@@ -90,6 +107,8 @@ class PlanFound:
         if "latency_ms" not in self.problem.known_costs:
             return None
         return self.problem.cost(self.result.assignment, "latency_ms")
+
+    steps: tuple[tuple[float, float], ...] = ()
 
     @property
     def point(self) -> Point:
@@ -108,6 +127,8 @@ class PlanFound:
         refitted = self.result.refitted
         return {
             "plan": self.plan.to_json(),
+            "timesteps": [list(span) for span in self.steps],
+            "assignment": list(self.result.assignment),
             "front": self.result.front.to_json(),
             "predicted": dict(self.result.predicted),
             "measured": None if self.result.measured is None else dict(self.result.measured),
@@ -121,6 +142,7 @@ class PlanFound:
                 "settled": refitted.settled,
                 "measured": refitted.measured,
             },
+            "judged": None if self.result.verdict is None else self.result.verdict.to_json(),
             **({} if self.taken_ms is None else {"taken_ms": dict(self.taken_ms)}),
             "controls": [
                 {"name": c.name, "average_bits": round(c.average_bits, 4), "noise": dict(c.noise)}
@@ -154,7 +176,7 @@ def check_fits(
     from qdx.source.same_model import digest_of
 
     check_target_fits(analysis, profile.name, digest(profile.model_dump(mode="json")))
-    check_plan_fits(analysis, base.name or "", digest(base.to_json()))
+    check_plan_fits(analysis, base.name or "", plan_digest(base))
     names = [*analysis.model.files]
     found: dict[str, str] = {}
     for name in names:
@@ -189,6 +211,7 @@ def find_plan(
     name: str,
     analysis_sha256: str,
     fix: Sequence[str] = (),
+    timestep_groups: int = 1,
     tools: Tools = Tools(),
     progress: Progress = SILENT,
 ) -> PlanFound:
@@ -203,6 +226,7 @@ def find_plan(
         name: Of the new plan.
         analysis_sha256: Digest of the analysis.
         fix: Roles whose operations stay as the base has them.
+        timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         tools: What measures.
         progress: Told of the steps.
 
@@ -215,38 +239,75 @@ def find_plan(
             f"--from: plan {quoted(base.name or 'unnamed')} leaves the choice to `{base.quantizer}`",
             hint="begin from a plan whose rules qdx carries out, such as w8a8",
         )
+    check_timestep_groups(
+        timestep_groups, base, predicted=tools.divide is None, judged=bool(demand.judged)
+    )
+    base = with_gates(base, demand.judged)
     problem = problem_of(analysis)
     fixed = _fixed(analysis.groups, analysis, pipeline, base, fix)
     settings = replace(settings, fixed=fixed or None)
-    measure = tools.measure
-    if measure is not None and tools.kept is not None:
-        measure = kept(measure, tools.kept, analysis_sha256)
+    judge = None
+
+    def written(assignment: Assignment) -> Plan:
+        return write_plan(
+            base,
+            pipeline,
+            analysis.options,
+            assigned_of(analysis.groups, assignment),
+            name=name,
+            description="a candidate",
+            why=reasons(analysis, problem, assignment),
+            readable=False,
+        )
+
+    if demand.judged and tools.gates_of is not None:
+        settings = replace(settings, start_db=expected_db(base, pipeline.target, demand.judged))
+        judge = judge_of(
+            tools.gates_of, written, demand.judged, basis=analysis_sha256, folder=tools.kept
+        )
+    keeping = partial(_kept, folder=tools.kept, basis=analysis_sha256)
     result = search(
         problem,
         demand,
         settings,
-        measure=measure,
+        measure=None if tools.measure is None else keeping(tools.measure, ""),
         errors_of=tools.errors_of,
-        holds=tools.holds,
+        judge=judge,
+        by_call=tools.by_call,
+        slopes=None if tools.slopes is None else tools.slopes(settings.objective),
         progress=progress,
     )
+    found = Searched(problem, result)
+    if timestep_groups > 1 and tools.divide is not None:
+        found = over_schedule(
+            found, demand, settings, tools.divide, timestep_groups, keeping=keeping, progress=progress
+        )  # fmt: skip
+    result, options = found.result, found.by_group
+    why = reasons(analysis, found.problem, result.assignment)
     plan = write_plan(
         base,
         pipeline,
         analysis.options,
-        assigned_of(analysis.groups, result.assignment),
+        assigned_of(analysis.groups, [options[group.id][0] for group in analysis.groups]),
         name=name,
         description=describe(
             result,
             analysis.target.name,
             demand.words,
             base.name or "",
-            told_latency(analysis, problem, result.assignment),
+            "" if found.steps else told_latency(analysis, problem, result.assignment),
         ),
-        why=reasons(analysis, problem, result.assignment),
+        why=why,
     )
+    if found.steps:
+        timed = {
+            group.id: options[group.id] for group in analysis.groups if len(options[group.id]) > 1
+        }
+        plan = write_timesteps(
+            plan, pipeline, analysis.options, timed_of(analysis.groups, timed), found.steps, why
+        )
     section = found_section(
-        problem,
+        found.problem,
         result,
         target=analysis.target.name,
         analysis=analysis_sha256,
@@ -255,14 +316,22 @@ def find_plan(
     )
     data = {**plan.to_json(), "found": section.model_dump(mode="json", by_alias=True, exclude_none=True)}  # fmt: skip
     taken_ms = None
-    if tools.take_ms is not None and _is_of_time(demand, settings):
+    if tools.take_ms is not None and not found.steps and _is_of_time(demand, settings):
         taken_ms = tools.take_ms(result.assignment)
-    return PlanFound(plan_from_json(data, source=name), result, problem, taken_ms)
+    made = plan_from_json(data, source=name)
+    return PlanFound(made, result, found.problem, taken_ms, found.steps)
 
 
 def _is_of_time(demand: Demand, settings: Settings) -> bool:
     """Whether latency was asked for in any way."""
     return bool({"latency_ms", "speedup"} & set(demand.budgets)) or settings.prefer == "latency_ms"
+
+
+def _kept(measure: Measure, name: str, *, folder: Path | None, basis: str) -> Measure:
+    """What measures only what the folder does not have under a name."""
+    if folder is None:
+        return measure
+    return kept(measure, folder, f"{basis} {name}" if name else basis)
 
 
 def _fixed(

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
+from qdx.search.by_call import NoiseByCall, mean_noise
+from qdx.search.by_slopes import Slopes
 from qdx.search.controls import permuted, uniform
-from qdx.search.interactions import ErrorsOf, Interactions, descend
+from qdx.search.descend import descend
+from qdx.search.interactions import ErrorsOf, Interactions
+from qdx.search.judged import cheapest_held
 from qdx.search.ledger import Ledger, Measure, Measured
 from qdx.search.pareto import Front, decibels, pareto
 from qdx.search.problem import Assignment, Problem
 from qdx.search.refit import Refitted, refit
 from qdx.search.solve import Objective, Row, budget_rows, noise_rows, solve
+from qdx.search.verdict import Judge, Verdict
 
-__all__ = ["Control", "Holds", "Result", "Settings", "search"]
+__all__ = ["Control", "Result", "Settings", "search"]
 
-Holds = Callable[[Assignment], bool]
-"""Whether finished pictures of an assignment hold what was asked of them."""
 _SHARES: Final = (0.3, 0.6, 1.0)
 """How much of the inner products candidates take into account."""
-_FRONT_JUDGED: Final = 33
 _TIGHTENED_MOST: Final = 8
 _PREDICTION: Final = Objective({"prediction": 1.0})
 
@@ -39,6 +42,7 @@ class Settings:
         measurements: How many assignments may be measured for the refit; controls and the front come on top.
         fixed: Allowed options by place of the part, for what the user insists on.
         why_fixed: Why, for messages.
+        start_db: Noise of the worst call at which finished pictures are expected to hold, where they are judged.
     """
 
     objective: Objective = _PREDICTION
@@ -47,6 +51,7 @@ class Settings:
     measurements: int = 2000
     fixed: Mapping[int, frozenset[int]] | None = None
     why_fixed: str = "--fix keeps it"
+    start_db: float = 25.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Result:
         refitted: How the refit went; None without one.
         front: Least noise by cost.
         controls: The best uniform option and permuted assignments.
+        verdict: On the finished pictures; None where nobody asked for it.
     """
 
     assignment: Assignment
@@ -85,6 +91,7 @@ class Result:
     refitted: Refitted | None
     front: Front
     controls: tuple[Control, ...]
+    verdict: Verdict | None = None
 
     def sqnr_db(self, name: str = "prediction") -> float:
         """Signal to noise: measured where it was, else predicted."""
@@ -98,7 +105,9 @@ def search(
     *,
     measure: Measure | None = None,
     errors_of: ErrorsOf | None = None,
-    holds: Holds | None = None,
+    judge: Judge | None = None,
+    by_call: NoiseByCall | None = None,
+    slopes: Slopes | None = None,
     progress: Progress = SILENT,
 ) -> Result:
     """Finds the assignment that satisfies demands best.
@@ -111,7 +120,9 @@ def search(
         settings: Everything else.
         measure: Measures assignments whole; None leaves all to the model.
         errors_of: Errors of single choices; None where the analysis kept none.
-        holds: Judges finished pictures; needed where the demand has such goals.
+        judge: Judges finished pictures; needed where the demand has such goals.
+        by_call: Noise by call, by which assignments to judge are proposed; None takes the mean noise.
+        slopes: Tells what options change of the objective in first order where an assignment holds; None where nothing does.
         progress: Told of the steps.
 
     Raises:
@@ -120,16 +131,19 @@ def search(
     """
     if not (demand.budgets or demand.bounds or demand.judged):
         raise UsageError("nothing is asked for", hint="give --budget or --goal, such as --budget average_bits=4")  # fmt: skip
-    if demand.judged and holds is None:
-        raise UsageError(f"--goal {demand.words}: nothing here makes pictures to judge")
+    if demand.judged and judge is None:
+        raise UsageError(
+            f"--goal {demand.words}: nothing here makes pictures to judge",
+            hint="leave --predicted out",
+        )
     if settings.fixed:
         problem = problem.restricted(settings.fixed, settings.why_fixed)
     budgets = budget_rows(problem, demand.budgets)
     _check_known(problem, settings.prefer)
-    work = _Search(problem, settings, budgets, measure, errors_of, progress)
+    work = _Search(problem, settings, budgets, measure, errors_of, slopes, progress)
     if demand.judged:
-        assert holds is not None
-        return work.judged(holds, noise_rows(problem, demand.bounds))
+        assert judge is not None
+        return work.judged(judge, by_call, noise_rows(problem, demand.bounds))
     if demand.budgets:
         return work.least_noise(noise_rows(problem, demand.bounds))
     return work.least_cost(demand.bounds)
@@ -152,6 +166,7 @@ class _Search:
         budgets: Sequence[Row],
         measure: Measure | None,
         errors_of: ErrorsOf | None,
+        slopes: Slopes | None,
         progress: Progress,
     ) -> None:
         self._problem = problem
@@ -159,6 +174,7 @@ class _Search:
         self._budgets = budgets
         self._measure = measure
         self._errors_of = errors_of
+        self._slopes = slopes
         self._progress = progress
         self._ledger = None if measure is None else Ledger(measure, settings.objective, settings.measurements)  # fmt: skip
 
@@ -170,7 +186,10 @@ class _Search:
             return self._result(first, first, rows, None)
         candidates = self._candidates(first, rows)
         with self._progress.task("measuring candidates", 1):
-            found = refit(self._problem, candidates, rows, self._ledger, singles=self._singles())
+            found = refit(
+                self._problem, candidates, rows, self._ledger,
+                singles=self._singles, slopes=self._slopes,
+            )  # fmt: skip
         return self._result(found.assignment, first, rows, found)
 
     def least_cost(self, bounds_db: Mapping[str, float]) -> Result:
@@ -204,34 +223,21 @@ class _Search:
             raise self._unmet(bounds_db)
         return self._result(holding, first, self._at_cost(holding), None)
 
-    def judged(self, holds: Holds, bounds: Sequence[Row]) -> Result:
-        """The cheapest of the front whose pictures hold what is asked; found by halving, as dearer ones lose less."""
+    def judged(self, judge: Judge, by_call: NoiseByCall | None, bounds: Sequence[Row]) -> Result:
+        """The cheapest whose pictures hold what is asked."""
         rows = [*self._budgets, *bounds]
-        front = pareto(
-            self._problem,
-            self._settings.objective,
-            rows,
-            cost=self._settings.prefer,
-            count=_FRONT_JUDGED,
-        )
-        points = [point.assignment for point in front.points]
-        low, high = 0, len(points)  # the first that holds is in low..high
-        while low < high:
-            middle = (low + high) // 2
-            if holds(points[middle]):
-                high = middle
-            else:
-                low = middle + 1
-        if low == len(points):
-            raise TargetRefusal(
-                "no assignment that the budgets allow holds what is asked of finished pictures",
-                hint="ask for less, or allow more options; `qdx analyze` tells which operations lose most",
-            )
-        return self._result(points[low], points[low], self._at_cost(points[low]), None)
+        cheap = Objective(self._settings.objective.noises, self._settings.prefer)
+        noise = by_call or mean_noise(self._problem)
+        held = cheapest_held(
+            self._problem, cheap, rows, judge, noise,
+            start_db=self._settings.start_db, progress=self._progress,
+        )  # fmt: skip
+        found = self._result(held.assignment, held.assignment, self._at_cost(held.assignment), None)
+        return replace(found, verdict=held.verdict)
 
     def _candidates(self, first: Assignment, rows: Sequence[Row]) -> dict[str, Assignment]:
         found = {"additive": first}
-        singles = self._singles()
+        singles = self._singles
         for share in _SHARES if singles is not None else ():
             assert singles is not None
             found[f"interactions {share:g}"] = descend(
@@ -239,6 +245,7 @@ class _Search:
             )
         return found
 
+    @cached_property
     def _singles(self) -> Interactions | None:
         if self._errors_of is None:
             return None

@@ -17,25 +17,40 @@ __all__ = ["describe", "found_section", "reasons", "told_latency"]
 def reasons(analysis: Analysis, problem: Problem, assignment: Assignment) -> Wording:
     """Returns what says why operations take an option: what it costs there, what it loses, and what the next cheaper one would."""
     groups = {(g.component, key): g for g in analysis.groups for key in g.sites}
-    place_of = {part.group: place for place, part in enumerate(problem.parts)}
+    places_of: dict[int, list[int]] = {}
+    for place, part in enumerate(problem.parts):
+        places_of.setdefault(part.group, []).append(place)
     elements, noise = problem.elements or 1, problem.noise(assignment) or 1.0
 
-    def why(option: Option, sites: Sequence[tuple[str, str]]) -> str:
+    def why(option: Option, sites: Sequence[tuple[str, str]], segment: int | None = None) -> str:
         found: dict[int, Group] = {groups[site].id: groups[site] for site in sites if site in groups}  # fmt: skip
-        places = [place_of[group] for group in found if group in place_of]
+        places = [place for group in found for place in _then(places_of.get(group, []), segment)]
         parts = [problem.parts[place] for place in places]
         if not parts:
             return "what was not searched stays as it is"
         chosen = [part.choice(assignment[p]) for p, part in zip(places, parts, strict=True)]
-        share = sum(part.elements for part in parts) / elements
         lost = sum(choice.noise["prediction"] for choice in chosen)
+        if segment is not None:
+            start, end = parts[0].steps or (0.0, 1.0)
+            return (
+                f"{_count(len(sites))} from {start:.0%} to {end:.0%} of the schedule: "
+                f"alone {decibels(lost):.1f} dB, {lost / noise:.1%} of the predicted noise"
+            )
+        share = sum({part.group: part.elements for part in parts}.values()) / elements
         words = f"{_count(len(sites))}, {share:.1%} of the weights searched"
         if option.id == FLOAT_OPTION:
             return f"{words}: {_saved(problem, places, assignment)}"
         words += f": alone {decibels(lost):.1f} dB, {lost / noise:.1%} of the predicted noise"
+        if any(part.steps for part in parts):
+            return f"{words}; inputs change over the schedule"
         return f"{words}; {_saved(problem, places, assignment)}"
 
     return why
+
+
+def _then(places: Sequence[int], segment: int | None) -> Sequence[int]:
+    """The parts of a group in a segment."""
+    return places if segment is None or len(places) == 1 else [places[segment]]
 
 
 def _count(number: int) -> str:
@@ -68,6 +83,8 @@ def describe(result: Result, target: str, asked: str, base: str, latency: str = 
     """Returns the description of the plan; `latency` is what is predicted of that, in words."""
     how = "measured" if result.measured is not None else "predicted, not measured"
     words = f"Found by qdx plan search for {target}, upon {base or 'an unnamed plan'}, with {asked}: {result.sqnr_db():.1f} dB, {how}"
+    if result.verdict is not None:
+        words += f"; exported and verified, {len(result.verdict.gates)} gates hold"
     rivals = [c for c in result.controls if c.name != "permuted"]
     drawn = [c for c in result.controls if c.name == "permuted"]
     if rivals:
@@ -120,9 +137,19 @@ def found_section(
         latency_ms=None if latency is None else round(latency, 4),
         speedup=_speedup(problem, latency),
         predicted=_figures(result.predicted),
-        measured=None if result.measured is None else _figures(result.measured),
+        measured=_measured(result),
         uniform=_figures(rivals[0].noise) if rivals else None,
         permuted=_figures(_mean(drawn)) if drawn else None,
+        gates=None if result.verdict is None else tuple(one.told() for one in result.verdict.gates),
+    )
+
+
+def _measured(result: Result) -> Figures | None:
+    psnr_db = None if result.verdict is None else result.verdict.psnr_db
+    if result.measured is None and psnr_db is None:
+        return None
+    return _figures(result.measured or {}).model_copy(
+        update={"psnr_db": None if psnr_db is None else round(psnr_db, 2)}
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from qdx.exporter.plan.schema.model import PlanModel, Words
 
-__all__ = ["Figures", "Found"]
+__all__ = ["Figures", "Found", "JudgedGate"]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -30,6 +30,24 @@ class Figures(PlanModel):
     psnr_db: Finite | None = None
 
 
+class JudgedGate(PlanModel):
+    """One gate that the plan was judged by, exported and verified.
+
+    Attributes:
+        name: As verification names it, such as `unet.sqnr_db`.
+        value: What was measured.
+        bound: The least or greatest value that is accepted.
+        sense: Which of both.
+        margin: How far the value is on the right side of the bound.
+    """
+
+    name: Words
+    value: Finite
+    bound: Finite
+    sense: Literal["at least", "at most"]
+    margin: NotNegative
+
+
 class Found(PlanModel):
     """Where a plan comes from that `qdx plan search` wrote. Nothing is done differently for it.
 
@@ -47,6 +65,7 @@ class Found(PlanModel):
         measured: With everything quantized at once; null where nothing was measured.
         uniform: The same of the best single option everywhere within the budget.
         permuted: The same of these options on other operations, drawn at random; the mean of the noises.
+        gates: What finished pictures were judged by; null where nobody asked for that.
     """
 
     schema_: Literal["qdx.found/1"] = Field(alias="schema", default="qdx.found/1")
@@ -62,3 +81,4 @@ class Found(PlanModel):
     measured: Figures | None = None
     uniform: Figures | None = None
     permuted: Figures | None = None
+    gates: tuple[JudgedGate, ...] | None = None

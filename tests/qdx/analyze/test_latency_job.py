@@ -10,6 +10,7 @@ from qdx.analyze.latency_table import FLOAT, read_how
 from qdx.analyze.latency_whole import FLOATS, assigned, can_lower, whole_ms
 from qdx.analyze.lowered import Lowering
 from qdx.analyze.session import open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.errors import InternalError, RuntimeMissing, UsageError
 from qdx.search.problem import problem_of
 from qdx.search.solve import Objective, budget_rows, solve
@@ -21,10 +22,10 @@ OPTIONS = ["int8", "int8/int8"]
 
 @pytest.fixture(scope="module")
 def session(smallest):
-    with open_session(
-        smallest, target="onnxruntime", plan="w8a8", options=OPTIONS, calls=1, workers=1,
-        call={"num_inference_steps": 2},
-    ) as found:  # fmt: skip
+    asked = AnalysisSettings(
+        plan="w8a8", options=OPTIONS, calls=1, workers=1, call={"num_inference_steps": 2}
+    )
+    with open_session(smallest, target="onnxruntime", settings=asked) as found:
         yield found
 
 
@@ -118,10 +119,10 @@ def test_an_assignment_is_lowered_as_it_is_and_timed_beside_float(session, timed
 
 
 def test_declared_times_are_of_every_option_and_say_whose(smallest):
-    with open_session(
-        smallest, target="tensorrt-ada", plan="w8", options=["int8"], calls=1, workers=1,
-        call={"num_inference_steps": 2},
-    ) as session:  # fmt: skip
+    asked = AnalysisSettings(
+        plan="w8", options=["int8"], calls=1, workers=1, call={"num_inference_steps": 2}
+    )
+    with open_session(smallest, target="tensorrt-ada", settings=asked) as session:
         analysis = with_latency(session.analysis()[0], latency_of(session, "auto"))
     table = analysis.latency.of(WHERE)
 

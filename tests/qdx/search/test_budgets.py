@@ -59,9 +59,12 @@ def test_goals_are_bounds_of_noise_or_what_pictures_are_judged_by():
         {},
     )
     assert read_goals(["psnr_db=25,gates"]) == ({}, {"psnr_db": 25.0, "gates": 0.0})
+    assert read_goals(["gates=1.5dB"]) == ({}, {"gates": 1.5})
 
 
-@pytest.mark.parametrize("text", ["gates=3", "sqnr_db", "sqnr_db=-1", "ssim=0.9", "psnr_db=2MB"])
+@pytest.mark.parametrize(
+    "text", ["gates=-3", "gates=x", "sqnr_db", "sqnr_db=-1", "ssim=0.9", "psnr_db=2MB"]
+)
 def test_what_is_no_goal_is_wrong_usage(text):
     with pytest.raises(UsageError):
         read_goals([text])

@@ -16,6 +16,7 @@ from qdx.search.ledger import Measured
 from qdx.search.pareto import decibels
 from qdx.search.search import Settings, search
 from qdx.search.solve import Objective
+from qdx.search.verdict import GateResult, Verdict
 from tests.support.searching import assignments, correlated, drawn, interacting, problem, together
 
 FEW = Demand(budgets={"average_bits": 6})
@@ -91,24 +92,21 @@ def test_a_goal_that_nothing_holds_names_the_most_that_was_measured():
         search(one, Demand(bounds={"prediction": 20}), measure=measure)
 
 
-def test_the_cheapest_whose_pictures_hold_is_found_by_halving():
+def test_what_pictures_are_judged_by_stands_beside_what_was_found():
     one = drawn(2)
     asked = []
 
-    def holds(assignment):
+    def judge(assignment):
         asked.append(assignment)
-        return one.noise(assignment) <= 1e-2
+        noise = one.noise(assignment)
+        return Verdict((GateResult("unet.sqnr_db", min(decibels(noise), 99.0), 20.0, "at least"),))
 
-    found = search(one, Demand(judged={"gates": 0.0}), holds=holds)
-    cheaper = [p for p in search(one, FEW).front.points if p.cost < one.cost(found.assignment, "bytes")]  # fmt: skip
-    assert holds(found.assignment)
+    found = search(one, Demand(judged={"gates": 0.0}), judge=judge)
+    assert found.verdict.ok
+    assert found.verdict.gates[0].value == decibels(one.noise(found.assignment))
     assert len(asked) <= 8
-    assert not any(one.noise(point.assignment) <= 1e-2 for point in cheaper)
-
-
-def test_pictures_that_nothing_holds_are_refused():
-    with pytest.raises(TargetRefusal, match="finished pictures"):
-        search(drawn(2), Demand(judged={"gates": 0.0}), holds=lambda _: False)
+    cheaper = [p for p in found.front.points if p.cost < one.cost(found.assignment, "bytes")]
+    assert not any(decibels(one.noise(point.assignment)) > 20.51 for point in cheaper)
 
 
 def test_goals_of_pictures_need_something_that_makes_them():

@@ -1,0 +1,281 @@
+"""The samples' W8A8 plans as a search finds them, beside those that stand there.
+
+    python -m benchmarks.found_plans --work build/found-plans
+    python -m benchmarks.found_plans shapes-w8a8 --against /elsewhere/plans --write --work build/found-plans
+
+Each is searched upon the preset `w8a8` with the gates of the plan that it is held against: the least bit-operations with which
+all gates hold, those in decibels by a margin. Then both plans are exported and verified on every target of theirs, by the gates
+of the other one, and timed in turns where the target's runtime runs here. `--write` replaces the samples' plans by what was found.
+What was analyzed, searched and measured is kept in the folder of `--work`: the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import qdx
+from qdx.analyze.analyze import analyze
+from qdx.bench.bench import bench
+from qdx.cache.store import Store, user_store
+from qdx.calibration.prompts import read_prompts
+from qdx.cli.progress import progress_bars
+from qdx.exporter.files import dump_json, replace_file
+from qdx.exporter.plan.schema.load import load_plan, plan_from_json
+from qdx.exporter.plan.schema.plan import Plan
+from qdx.search.budgets import Demand
+from qdx.search.read import read_analysis
+from qdx.search.run import run
+from qdx.targets.profile import load_target
+
+Interval = tuple[float, float, float]
+ROOT: Final = Path(__file__).parents[1]
+SAMPLES: Final = ROOT / "samples"
+MARGIN_DB: Final = 2.0
+"""How far inside gates in decibels are held: other processors and captions differ by less."""
+ATTENTION: Final = ("attn.qk", "attn.pv")
+"""What stays as the preset has it: in low precision where the target is faster so."""
+OPTIONS: Final = ("int8/int8", "/int8")
+CALLS: Final = 8
+_TIMED: Final = frozenset({"openvino", "onnxruntime"})
+_CALL: Final = {
+    "prompt": "a red circle left of a blue square",
+    "num_inference_steps": 20,
+    "guidance_scale": 4,
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One plan of the samples.
+
+    Attributes:
+        sample: Its folder.
+        targets: Those that it is for; it is searched on the first.
+    """
+
+    sample: str
+    targets: tuple[str, ...]
+
+    @property
+    def model(self) -> Path:
+        """The pipeline folder."""
+        return SAMPLES / self.sample
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """The call that it is exported with."""
+        return _CALL | ({"max_sequence_length": 16} if self.sample == "shapes-mmdit" else {})
+
+
+SUBJECTS: Final = {
+    f"{sample}-w8a8{suffix}": Subject(sample, targets)
+    for sample in ("shapes", "shapes-mmdit")
+    for suffix, targets in (
+        ("", ("openvino", "onnxruntime")),
+        ("-float16", ("coreml",)),
+        ("-symmetric", ("tensorrt",)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A plan that was found beside the one that it is held against, on one target.
+
+    Attributes:
+        plan: Its name.
+        target: The target.
+        share: Part of the multiply-accumulates that is planned in low precision.
+        other_share: The same of the other plan.
+        gates: Those of the other plan, by name: value, bound and whether it holds.
+        other_gates: Their values with the other plan.
+        ratio: How many times as long as with the other plan a call of the denoiser takes, median over the rounds and its 95 %
+            interval; None where the runtime does not run here.
+        cpu_ratio: The same of processor time.
+    """
+
+    plan: str
+    target: str
+    share: float
+    other_share: float
+    gates: dict[str, tuple[float | None, float, bool]]
+    other_gates: dict[str, float | None]
+    ratio: Interval | None = None
+    cpu_ratio: Interval | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether every gate holds, with at least the other plan's share of low precision."""
+        return all(ok for _, _, ok in self.gates.values()) and self.share >= self.other_share - 1e-9
+
+
+def find(name: str, against: Plan, work: Path, workers: int | None, cache: Store) -> Path:
+    """Analyzes a sample and searches a plan, unless both are done.
+
+    Args:
+        name: Of the plan.
+        against: The plan whose gates are to hold.
+        work: Keeps the analysis and the plan.
+        workers: Processes at a time; None takes all cores.
+        cache: Keeps the rest.
+    """
+    subject = SUBJECTS[name]
+    found, folder = work / f"{name}.json", work / f"analysis-{name}"
+    if found.exists():
+        return found
+    target = subject.targets[0]
+    gates = against.to_json()["gates"]
+    base = plan_from_json({**load_plan("w8a8").to_json(), "gates": gates}, source="w8a8")
+    prompts = read_prompts(SAMPLES / "captions.txt")
+    with progress_bars() as progress:
+        if not folder.exists():
+            start = work / f"base-{name}.json"
+            replace_file(start, dump_json(base.to_json()))
+            analyze(
+                subject.model, target=target, plan=start, output=folder, call=subject.call, prompts=prompts,
+                options=list(OPTIONS), calls=CALLS, workers=workers, cache=cache, progress=progress,
+            )  # fmt: skip
+        done = run(
+            subject.model, read_analysis(folder), load_target(target), base, Demand(judged={"gates": MARGIN_DB}),
+            name=name, prefer="bit_operations", prompts=prompts, workers=workers, fix=ATTENTION,
+            cache=cache, progress=progress,
+        )  # fmt: skip
+    replace_file(found, dump_json(done.plan.to_json()))
+    return found
+
+
+def compare(
+    name: str, found: Path, other: Path, work: Path, rounds: int, workers: int | None, cache: Store
+) -> list[Row]:
+    """Exports, verifies and times both plans on every target that they are for."""
+    subject = SUBJECTS[name]
+    rows = []
+    for target in subject.targets:
+        reports, folders = [], []
+        for kind, plan in (("found", found), ("other", other)):
+            folder = work / f"{kind}-{name}-{target}"
+            with progress_bars() as progress:
+                if not folder.exists():
+                    qdx.export(
+                        subject.model, target=target, plan=plan, output=folder, call=subject.call,
+                        prompts=read_prompts(SAMPLES / "captions.txt"), workers=workers, cache=cache, progress=progress,
+                    )  # fmt: skip
+                reports.append(
+                    qdx.verify(
+                        folder, model=subject.model, plan=other, cache=cache, progress=progress
+                    )
+                )
+            folders.append(folder)
+        (share,), (other_share,) = ([a.planned_share for a in r.audits] for r in reports)
+        times = _timed(folders[0], folders[1], rounds) if target in _TIMED else (None, None)
+        rows.append(
+            Row(
+                name, target, share, other_share,
+                {gate.name: (gate.value, gate.bound, gate.ok) for gate in reports[0].gates},
+                {gate.name: gate.value for gate in reports[1].gates},
+                *times,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _timed(found: Path, other: Path, rounds: int) -> tuple[Interval, Interval]:
+    """How many times as long the found one takes as the other, in turns: by the clock, and in processor time."""
+    report = bench([f"other={other}", f"found={found}"], rounds=rounds, threads=1)
+    (timing,) = (
+        one for one in report.timings
+        if one.contender == "found" and one.where.startswith(("unet.", "transformer."))
+    )  # fmt: skip
+    ratios = (timing.ratio, timing.cpu_ratio)
+    clock, processor = ((one.median, one.low, one.high) for one in ratios)
+    return clock, processor
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each plan and target."""
+    head = ("plan", "target", "8 bits, of multiply-accumulates", "worst step, dB", "lowering, dB", "guidance, of float", "picture, dB", "time, of the other's", "processor time")  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        values = {name: value for name, (value, _, _) in row.gates.items()}
+        cells = [
+            f"{row.plan}{'' if row.holds else ' (fails)'}",
+            row.target,
+            f"{row.share:.1%} (was {row.other_share:.1%})",
+            *(
+                f"{_cell(values, ends)} (was {_cell(row.other_gates, ends)})"
+                for ends in (
+                    (".sqnr_db",),
+                    (".lowering.sqnr_db",),
+                    (".ratio_min", ".ratio_max"),
+                    ("pipeline.psnr_db",),
+                )
+            ),
+            *(
+                "-" if one is None else f"{one[0]:.3f} ({one[1]:.3f} to {one[2]:.3f})"
+                for one in (row.ratio, row.cpu_ratio)
+            ),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: Mapping[str, float | None], ends: Sequence[str]) -> str:
+    digits = 3 if ends[0].startswith(".ratio") else 1
+    found = []
+    for end in ends:
+        own = [
+            value
+            for name, value in values.items()
+            if name.endswith(end) and name.startswith(("unet.", "transformer.", "pipeline."))
+            if value is not None and (end != ".sqnr_db" or name.count(".") == 1)
+        ]
+        found.append(f"{min(own):.{digits}f}" if own else "-")
+    return " to ".join(found)
+
+
+def main() -> int:
+    """Finds and compares what is not kept yet, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(SUBJECTS), metavar="PLAN")
+    parser.add_argument("--against", type=Path, default=SAMPLES / "plans", help="folder of the other plans")  # fmt: skip
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--write", action="store_true", help="replace the samples' plans")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in SUBJECTS]
+    if unknown:
+        parser.error(f"{unknown[0]}: there are {', '.join(SUBJECTS)}")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    kept = arguments.work / "found_plans.jsonl"
+    rows = [_row(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    cache = user_store()
+    for name in arguments.names:
+        other = arguments.against / f"{name}.json"
+        found = find(name, load_plan(other), arguments.work, arguments.workers, cache)
+        if not any(row.plan == name for row in rows):
+            new = compare(name, found, other, arguments.work, arguments.rounds, arguments.workers, cache)  # fmt: skip
+            rows += new
+            with kept.open("a") as file:
+                file.writelines(f"{json.dumps(asdict(row))}\n" for row in new)
+        if arguments.write:
+            replace_file(SAMPLES / "plans" / f"{name}.json", found.read_bytes())
+    chosen = [row for row in rows if row.plan in arguments.names]
+    sys.stdout.write(table(chosen))
+    return 0 if all(row.holds for row in chosen) else 1
+
+
+def _row(line: str) -> Row:
+    data = json.loads(line)
+    gates = {name: tuple(value) for name, value in data.pop("gates").items()}
+    return Row(gates=gates, **data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -96,6 +96,7 @@ class Work:
         target: A name or a file.
         options: Of the analysis.
         measurements: Candidates at most; None for as many as it takes.
+        predicted: Whether plans are found by the analysis alone.
     """
 
     sample: Sample
@@ -104,6 +105,7 @@ class Work:
     target: str = str(TARGET)
     options: str = OPTIONS
     measurements: int | None = None
+    predicted: bool = False
 
     @property
     def model(self) -> Path:
@@ -157,6 +159,7 @@ class Work:
                 "--from", self.plan, *self._prompts, "--budget", budget,
                 "--calls", _SEARCHED, "--workers", self.workers, "--force",
                 *(() if self.measurements is None else ("--measurements", self.measurements)),
+                *(("--predicted",) if self.predicted else ()),
                 "-o", f"{report}.json", "--report", report,
             )  # fmt: skip
         loaded: dict[str, Any] = json.loads((report / "search.json").read_text())

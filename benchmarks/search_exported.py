@@ -102,7 +102,7 @@ def verified(work: Work) -> dict[str, Any]:
     bundle, report = (work.folder / f"{work.sample.name}-{kind}" for kind in ("bundle", "report"))
     if not bundle.exists():
         run_qdx(
-            "export", work.model, "--target", work.target, "--no-build",
+            "export", work.model, "--target", work.target,
             "--plan", work.folder / f"{work.sample.name}-exported.json",
             "--call", json.dumps(dict(work.sample.call)), "-o", bundle,
         )  # fmt: skip

@@ -121,12 +121,13 @@ class Work:
     def plan(self) -> Path:
         """The plan upon which all is measured: floats, and which runs."""
         path = self.folder / "float32-20.json"
+        dtype = "float32" if self.target == str(TARGET) else "float"
         path.write_text(
             json.dumps({
                 "schema": "qdx.plan/1",
                 "name": "float32-20",
                 "description": "Floats, and runs of four captions with 20 steps.",
-                "rules": [{"select": {"component": "*"}, "weights": {"dtype": "float32"}}],
+                "rules": [{"select": {"component": "*"}, "weights": {"dtype": dtype}}],
                 "calibration": {"samples": 4, "steps": _STEPS, "seed": 0},
                 "gates": {},
             })

@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--measurements", type=int)
+    parser.add_argument("--predicted", action="store_true")
     arguments = parser.parse_args()
     for name in arguments.models:
         for target in arguments.targets:
@@ -63,7 +64,7 @@ def main() -> None:
             asked = TARGETS[target]
             work = Work(
                 SAMPLES[name], folder, arguments.workers, target, asked.options,
-                arguments.measurements,
+                arguments.measurements, arguments.predicted,
             )  # fmt: skip
             sys.stdout.write(f"| {' | '.join(row(work, asked))} |\n")
             sys.stdout.flush()
@@ -88,7 +89,7 @@ def row(work: Work, asked: Asked) -> Sequence[str]:
         work.target,
         f"{figures['average_bits']:.2f}",
         f"{uniform.get('sqnr_db', math.nan):.1f}",
-        f"{figures['measured']['sqnr_db']:.1f}",
+        f"{(figures.get('measured') or figures['predicted'])['sqnr_db']:.1f}",
         f"{_mean_noise_db(rungs['quantized']):.1f}",
         f"{_mean_noise_db(rungs['artifact']):.1f}",
         f"{rungs['artifact']['previous_sqnr_db_min']:.1f}",
@@ -101,7 +102,7 @@ def verified(work: Work) -> dict[str, Any]:
     bundle, report = (work.folder / f"{work.sample.name}-{kind}" for kind in ("bundle", "report"))
     if not bundle.exists():
         run_qdx(
-            "export", work.model, "--target", work.target, "--no-build",
+            "export", work.model, "--target", work.target,
             "--plan", work.folder / f"{work.sample.name}-exported.json",
             "--call", json.dumps(dict(work.sample.call)), "-o", bundle,
         )  # fmt: skip

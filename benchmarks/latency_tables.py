@@ -17,26 +17,16 @@ import random
 import statistics
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import qdx
-from qdx.analyze.latency import (
-    FLOAT,
-    DrawnArtifact,
-    OptionArtifact,
-    example_inputs,
-    measure_latency,
-    turn,
-)
-from qdx.analyze.latency_table import LatencyTable
+from qdx.analyze.latency import DrawnArtifact, OptionArtifact, measure_latency
+from qdx.analyze.latency_table import FLOAT, LatencyTable
+from qdx.analyze.latency_timing import Bench
 from qdx.backends.registry import get_backend
-from qdx.bench.rounds import take_turns
 from qdx.bundle.reader import artifact_path, read_bundle
 from qdx.exporter.graph.analysis.sites import sites as find_sites
-from qdx.exporter.graph.ir.graph import Graph
-from qdx.exporter.progress import SILENT
 from qdx.source.pipeline import trace_pipeline
 from qdx.targets.profile import load_target
 
@@ -76,12 +66,17 @@ def main() -> int:
         OptionArtifact(BOTH, folders["all-w8a8"], frozenset(chosen["all-w8a8"])),
     ]
     backend = get_backend(profile.runtime)
-    table = measure_latency(
-        graph, find_sites(graph), artifacts, backend, profile.options,
-        drawn=[DrawnArtifact(folders["mixed-0"], chosen["mixed-0"])],
+    bench = Bench(
+        graph, find_sites(graph), backend, profile.options,
         threads=arguments.threads, rounds=arguments.rounds,
     )  # fmt: skip
-    measured = _measured(graph, folders, backend, profile.options, arguments)
+    drawn = [
+        DrawnArtifact(folders[name], chosen[name], seed, fitted=seed == 0)
+        for seed in range(arguments.mixed)
+        for name in [f"mixed-{seed}"]
+    ]
+    table = measure_latency(bench, artifacts, ("float32", "float32", "int8"), drawn=drawn)
+    measured = _measured(bench, folders)
     rows = [
         {
             "plan": name,
@@ -174,29 +169,12 @@ def _known(table: LatencyTable, chosen: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def _measured(
-    graph: Graph,
-    folders: Mapping[str, Path],
-    backend: Any,
-    options: Any,
-    arguments: argparse.Namespace,
-) -> dict[str, float]:
+def _measured(bench: Bench, folders: Mapping[str, Path]) -> dict[str, float]:
     """Milliseconds of each by its median ratio to float."""
-    runners = {
-        name: backend.open(folder, options, threads=arguments.threads)
-        for name, folder in folders.items()
-    }
-    inputs = example_inputs(graph, runners["float"])
-    calls = {name: turn(partial(runner, inputs)) for name, runner in runners.items()}
-    with SILENT.task("", 1) as task:
-        taken = take_turns(calls, rounds=arguments.rounds, inputs=1, task=task, pause_s=0.02)
-    of = {
-        name: [one.cpu_s if arguments.threads == 1 else one.wall_s for one in each]
-        for name, each in taken.items()
-    }
+    of = bench.turns(folders)
     floats = statistics.median(of["float"])
     return {
-        name: 1e3 * floats * statistics.median(a / b for a, b in zip(own, of["float"], strict=True))
+        name: floats * statistics.median(a / b for a, b in zip(own, of["float"], strict=True))
         for name, own in of.items()
     }
 

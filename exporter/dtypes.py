@@ -102,7 +102,9 @@ FLOAT_DTYPES: Final = ("float32", "float16", "bfloat16")
 """Types of weights that are not quantized."""
 QUANTIZER_DTYPES: Final = ("int8", "uint8", _FLOAT8, "nvfp4", "mxfp8")
 """Types that the quantizer of an activation makes."""
-INPUT_DTYPES: Final = ("float32", *QUANTIZER_DTYPES, "int5", "uint5", "int4", "uint4")
+INPUT_DTYPES: Final = (
+    "float32", *QUANTIZER_DTYPES, "int6", "int5", "uint5", "int4", "uint4", "int3", "int2",
+)  # fmt: skip
 """Types that a plan may ask for inputs: what has fewer bits than eight is clipped in eight, and float32 is left alone."""
 
 

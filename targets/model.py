@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, Strict, field_validator, model_validator
 
+from qdx.exporter.dtypes import FLOAT_DTYPES
 from qdx.exporter.plan.resolve.feasibility import Offer, Request
 from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.scheme import FloatDtype
@@ -17,6 +18,7 @@ from qdx.exporter.strict_model import StrictModel
 from qdx.targets.kernels import Kernel, offer_of
 
 __all__ = [
+    "DeviceSpeed",
     "Dtype",
     "FileName",
     "Limits",
@@ -27,6 +29,7 @@ __all__ = [
     "TargetProfile",
 ]
 
+_MULTIPLIED: Final = (*FLOAT_DTYPES, "int8", "float8_e4m3fn", "mxfp8", "nvfp4")
 _KEY: Final = re.compile(r"[a-z0-9_*?]+\.[a-z0-9_*?]+\.[A-Za-z0-9_*?.]+")
 
 Dtype = Literal["float64", "float32", "float16", "bfloat16", "int64", "int32", "bool"]
@@ -160,6 +163,34 @@ class Limits(StrictModel):
     weights_bytes_why: str = ""
 
 
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class DeviceSpeed(StrictModel):
+    """What its vendor says of a device, at best: times are declared by it where nothing can be measured.
+
+    Attributes:
+        device: Its name in words.
+        macs_per_s: Multiply-accumulates in a second by the type that is multiplied, such as `float16` and `int8`; the type of
+            inputs decides, since weights of another are converted first.
+        bytes_per_s: That it reads from memory, or writes.
+        operation_s: That an operation costs beside.
+    """
+
+    device: Annotated[str, Field(min_length=1, max_length=100)]
+    macs_per_s: Annotated[Mapping[str, Rate], Field(min_length=1)]
+    bytes_per_s: Rate
+    operation_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @field_validator("macs_per_s")
+    @classmethod
+    def _types_are_known(cls, value: Mapping[str, float]) -> Mapping[str, float]:
+        for dtype in value:
+            if dtype not in _MULTIPLIED:
+                raise ValueError(f"{dtype!r} is not a type that is multiplied, expected {', '.join(_MULTIPLIED)}")  # fmt: skip
+        return value
+
+
 class TargetProfile(StrictModel):
     """A runtime on a device, as data.
 
@@ -193,6 +224,7 @@ class TargetProfile(StrictModel):
         kernels: What runs in low precision, and how; the first row that fits decides.
         options: The runtime's own options that change numerics, pinned.
         limits: What it takes, beside types.
+        speed: What its vendor says of a device of this kind; None where nothing is said, as of those that are timed here.
         layout: Names and types that the ecosystem's loaders expect.
     """
 
@@ -224,6 +256,7 @@ class TargetProfile(StrictModel):
     kernels: Kernels = ()
     options: Mapping[str, str] = {}
     limits: Limits = Limits()
+    speed: DeviceSpeed | None = None
     layout: TargetLayout
 
     @model_validator(mode="after")

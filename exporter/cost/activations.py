@@ -15,7 +15,7 @@ from qdx.exporter.graph.analysis.flow import name_of, shape, words
 from qdx.exporter.graph.execute.attention_blocks import find_attention_blocks
 from qdx.exporter.graph.ir.graph import Graph
 
-__all__ = ["Peak", "peak_activation_bytes", "peak_of_run"]
+__all__ = ["Peak", "kept_activation_bytes", "peak_activation_bytes", "peak_of_run"]
 
 _SAME_TENSOR: Final = words("dropout dropout_ alpha_dropout feature_dropout")
 """Operators that return their argument itself where nothing is trained, though traces say otherwise."""
@@ -46,6 +46,11 @@ class Peak:
 def peak_activation_bytes(graph: Graph, *, late_weights: bool = True) -> int:
     """Returns the bytes that a run of a graph takes at most; see `peak_of_run`."""
     return peak_of_run(graph, late_weights=late_weights).total_bytes
+
+
+def kept_activation_bytes(graph: Graph) -> int:
+    """Returns the bytes of a run that drops nothing, as one does through which a backward pass goes."""
+    return sum(_Storages(graph, tuple(graph.program.graph.nodes)).size_bytes.values())
 
 
 def peak_of_run(graph: Graph, *, late_weights: bool = True, workspaces: bool = True) -> Peak:

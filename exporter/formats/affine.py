@@ -62,7 +62,7 @@ def quantize_weight(
 
     Symmetric integers of eight bits keep to [-127, 127] around the zero point, with `reduce_range` to
     [-63, 63]. A channel or block of zeros gets the scale 1. The observer `mse` shrinks the range of each
-    channel or block to the ratio with the least mean squared error.
+    channel or block to the ratio with the least mean squared error. `range_factor` multiplies what the observer chose.
 
     Computed in float32, some rows at a time: copies of the whole weight would cost more than the rest of
     an export.
@@ -89,7 +89,9 @@ def quantize_weight(
     for run in runs_of_rows(rows) if rounding is None else [slice(None)]:
         part = rows[run].to(torch.float32)
         if quantization.observer == _QUICK:
-            scale[run], zero_point[run] = row_qparams(part, grid, observer=_QUICK)
+            scale[run], zero_point[run] = row_qparams(
+                part, grid, observer=_QUICK, factor=quantization.range_factor
+            )
         scaled = part / scale[run]
         if rounding is not None:
             scaled = layout.rows(rounding(layout.restored(scaled)))
@@ -113,7 +115,9 @@ def _chosen(
         scale, zero_point = torch.empty(len(rows), 1), torch.empty(len(rows), 1)
         for run in runs_of_rows(rows):
             part = rows[run].to(torch.float32)
-            scale[run], zero_point[run] = row_qparams(part, grid, observer=quantization.observer)
+            scale[run], zero_point[run] = row_qparams(
+                part, grid, observer=quantization.observer, factor=quantization.range_factor
+            )
         return {"scale": scale, "zero_point": zero_point}
 
     if quantization.observer == _QUICK:

@@ -128,6 +128,9 @@ def _float8_faults(scheme: AskedScheme) -> Iterator[SchemeFault]:
     if scheme.observer != "minmax":
         yield SchemeFault("observer", f"observer `{scheme.observer}` for {_FLOAT8}",
                           f"{_FLOAT8} takes observer `minmax`")  # fmt: skip
+    if scheme.range_factor != 1:
+        yield SchemeFault("range_factor", f"`range_factor` for {_FLOAT8}",
+                          f"{_FLOAT8} takes the range of all values as it is")  # fmt: skip
     if scheme.rounding != NEAREST:
         yield SchemeFault("rounding", f"rounding `{scheme.rounding}` for {_FLOAT8}",
                           f"it is one of whole numbers; {_FLOAT8} rounds to its own values")  # fmt: skip

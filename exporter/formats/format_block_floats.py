@@ -37,7 +37,7 @@ class BlockFloats(WeightFormat):
     def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""
         yield from palette_keys(scheme, given)
-        for key in ("observer", "reduce_range", "rounding", "symmetric"):
+        for key in ("observer", "range_factor", "reduce_range", "rounding", "symmetric"):
             if key in given:
                 yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
                                   "a block's scale follows its largest magnitude, and zero is zero")  # fmt: skip

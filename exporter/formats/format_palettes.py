@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Palettes"]
 
-_MEANINGLESS: Final = ("block", "observer", "reduce_range", "rounding", "symmetric")
+_MEANINGLESS: Final = ("block", "observer", "range_factor", "reduce_range", "rounding", "symmetric")
 """Keys of scales; a table has none."""
 
 

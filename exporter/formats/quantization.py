@@ -47,6 +47,10 @@ class AskedScheme(Protocol):
     def reduce_range(self) -> bool:
         """Whether seven bits are used instead of eight."""
 
+    @property
+    def range_factor(self) -> float:
+        """What the chosen range is multiplied by."""
+
 
 class Scheme(AskedScheme, Protocol):
     """How a weight is stored, everything said."""
@@ -74,6 +78,7 @@ class WeightQuantization:
         reduce_range: Seven bits instead of eight, for processors whose pair sums saturate.
         group: Channels along `axis` that share a palette's table; 0 for the others.
         lut_dtype: Type of a palette's values: `float32`, `float16` or `int8`; empty for the others.
+        range_factor: What the range that the observer chose is multiplied by.
     """
 
     dtype: str
@@ -85,6 +90,7 @@ class WeightQuantization:
     reduce_range: bool = False
     group: int = 0
     lut_dtype: str = ""
+    range_factor: float = 1.0
 
     @classmethod
     def of(cls, scheme: Scheme, output_axis: int) -> WeightQuantization:
@@ -105,4 +111,5 @@ class WeightQuantization:
             reduce_range=scheme.reduce_range,
             group=scheme.group or 0,
             lut_dtype=scheme.lut_dtype or "",
+            range_factor=scheme.range_factor,
         )

@@ -66,9 +66,15 @@ def runs_of_rows(rows: torch.Tensor) -> Iterator[slice]:
 
 
 def row_qparams(
-    rows: torch.Tensor, grid: Grid, *, observer: str
+    rows: torch.Tensor, grid: Grid, *, observer: str, factor: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero point of each row, [rows, 1] in float32.
+
+    Args:
+        rows: The weight's rows in float32.
+        grid: The values that they may take.
+        observer: How each row's range is chosen.
+        factor: What that is multiplied by.
 
     Raises:
         InvalidModel: A row is not finite.
@@ -84,13 +90,13 @@ def row_qparams(
             "holds NaN or infinity", hint="the weights are damaged; fetch the model again"
         )
     if observer == "minmax":
-        return _affine(low, high, grid)
+        return _affine(low * factor, high * factor, grid)
     if observer != "mse":
         raise InternalError(f"`{observer}` is not an observer of weights")
     ratio = torch.empty_like(low)
     for run in runs_of_rows(rows):
         ratio[run] = _best_ratio(rows[run], low[run], high[run], grid)
-    return _affine(low * ratio, high * ratio, grid)
+    return _affine(low * ratio * factor, high * ratio * factor, grid)
 
 
 def _affine(low: torch.Tensor, high: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qdx.exporter.transforms.placement import SitePlacement
     from qdx.exporter.transforms.recipe import Recipe
 
-__all__ = ["Pair", "Reader", "Walk", "evaluated"]
+__all__ = ["Calls", "Pair", "Reader", "Walk", "evaluated"]
 
 _QDX: Final = torch.ops.qdx
 _ATEN: Final = torch.ops.aten
@@ -40,9 +40,11 @@ class Pair:
         keys = {site.key: site for site in find_sites(base)}
         self.sites = {placed.key: keys[placed.key] for placed in recipe.placement.sites}
         self.key_of = {site.node: key for key, site in self.sites.items()}
+        self.rounds_inputs = frozenset(p.key for p in recipe.placement.sites if p.inputs)
         self.results = {p.key: self._result(p) for p in recipe.placement.sites}
         self.stands_for = {node.name: self.sites[key].node for key, node in self.results.items()}
         self._reads = Reader(quantized)
+        self._calls = Calls()
 
     def site_result(self, key: str, values: Mapping[str, Any]) -> torch.Tensor:
         """A site's result as the quantized graph computes it from values of the float graph.
@@ -64,7 +66,7 @@ class Pair:
             inside = self.key_of.get(node.name) == key
             if node.name in self.nodes and not inside and node.name in values:
                 return values[node.name]
-            made[node.name] = evaluated(node, value)
+            made[node.name] = self._calls.evaluated(node, value)
             return made[node.name]
 
         goal = self.results[key]
@@ -182,8 +184,44 @@ class Reader:
 
 def evaluated(node: Node, value: Callable[[Node], Any]) -> Any:
     """What a node computes from the values of those that it reads."""
-    if node.op != "call_function" or not callable(node.target):
+    return _prepared(node)(value)
+
+
+class Calls:
+    """Nodes that are computed many times: what their arguments are is looked up once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Node, _Call] = {}
+
+    def evaluated(self, node: Node, value: Callable[[Node], Any]) -> Any:
+        """What a node computes from the values of those that it reads."""
+        call = self._known.get(node)
+        if call is None:
+            call = self._known[node] = _prepared(node)
+        return call(value)
+
+
+_Call = Callable[[Callable[[Node], Any]], Any]
+
+
+def _prepared(node: Node) -> _Call:
+    target, args, kwargs = node.target, node.args, node.kwargs
+    if node.op != "call_function" or not callable(target):
         raise InternalError(f"`{node.name}`: cannot be computed by itself")
-    args = torch.fx.map_arg(node.args, value)
-    kwargs = torch.fx.map_arg(node.kwargs, value)
-    return node.target(*args, **kwargs)
+    if _nodes_in([*(one for one in args if not isinstance(one, Node)), *kwargs.values()]):
+
+        def mapped(value: Callable[[Node], Any]) -> Any:
+            return target(*torch.fx.map_arg(args, value), **torch.fx.map_arg(kwargs, value))
+
+        return mapped
+
+    def plain(value: Callable[[Node], Any]) -> Any:
+        return target(*[value(one) if isinstance(one, Node) else one for one in args], **kwargs)
+
+    return plain
+
+
+def _nodes_in(arguments: list[Any]) -> list[Node]:
+    found: list[Node] = []
+    torch.fx.map_arg(arguments, found.append)
+    return found

@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.execute.interpreter import mutates
-from qdx.exporter.measure.mixed_run import Reader, evaluated
+from qdx.exporter.measure.mixed_run import Calls, Reader
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -56,6 +56,8 @@ class FloatGraph:
             for place, node in enumerate(self.nodes)
         }
         self._behind: dict[frozenset[str], tuple[Node, ...]] = {}
+        self._ends = {node: self._read_last_by(node) for node in self.nodes}
+        self.evaluated = Calls().evaluated
 
     def first_of(self, keys: Collection[str]) -> int:
         """Where the first of some sites stands among the nodes."""
@@ -78,6 +80,9 @@ class FloatGraph:
 
     def ends(self, node: Node) -> tuple[str, ...]:
         """What is read for the last time by a node, itself where nothing reads it."""
+        return self._ends[node]
+
+    def _read_last_by(self, node: Node) -> tuple[str, ...]:
         place = self._index[node.name]
         return tuple(
             one.name for one in (node, *node.all_input_nodes) if self._last_use[one.name] == place
@@ -175,7 +180,7 @@ class Reruns:
                     key, pair = pairs[node.name]
                     own[node.name] = pair.site_result(key, both)
                 else:
-                    own[node.name] = evaluated(node, value)
+                    own[node.name] = self._graph.evaluated(node, value)
                 self.computed += 1
                 for name in self._graph.ends(node):
                     own.pop(name, None)
@@ -215,7 +220,7 @@ class Reruns:
                         key, pair = self._first[node.name]
                         found: Any = pair.site_result(key, self._values)
                     else:
-                        found = evaluated(node, value)
+                        found = graph.evaluated(node, value)
                     self._values[node.name] = found
                     self._account(found, node)
                 if not self.keeps_all:

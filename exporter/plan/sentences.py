@@ -108,6 +108,8 @@ def _weights(asked: AskedWeights) -> str:
         parts.append("in seven bits")
     if asked.observer != "minmax":
         parts.append(_OBSERVERS[asked.observer])
+    if asked.range_factor != 1:
+        parts.append(f"times {asked.range_factor:g}")
     if asked.rounding != "nearest":
         parts.append(f"rounded by {asked.rounding}")
     return ", ".join(parts)

@@ -85,6 +85,7 @@ class StoredWeight(StoredRecord):
     reduce_range: bool = False
     group: Annotated[int, Field(ge=0, le=2**20)] = 0
     lut_dtype: Literal["", "float32", "float16", "int8"] = ""
+    range_factor: Annotated[float, Field(ge=0.25, le=4, allow_inf_nan=False)] = 1.0
 
     def quantization(self) -> WeightQuantization:
         """The quantizer that was stored."""

@@ -21,6 +21,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
+from qdx.analyze.fields import Count, Finite, Index, NotNegative, Sha256
+from qdx.analyze.gradient_data import Gradients
+from qdx.analyze.latency_table import Latency
+from qdx.analyze.trajectory_data import Missing, Trajectory
 from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 from qdx.exporter.strict_model import StrictModel
@@ -35,11 +39,7 @@ __all__ = [
     "AnalyzedModel",
     "AnalyzedTarget",
     "Branch",
-    "Correlation",
-    "FisherNoise",
-    "Gradients",
     "Group",
-    "GroupGradient",
     "MeanNoise",
     "MeasuredCall",
     "Noise",
@@ -59,15 +59,10 @@ MEASURES: Final = ("prediction", "unconditional", "conditional", "guidance")
 branch of guidance, and of the difference of the branches, which is what the prompt adds."""
 
 Branch = Literal["both", "unconditional", "conditional"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Index = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 Where = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}\.[A-Za-z_][A-Za-z0-9_]{0,127}$")
 ]
 Key = Annotated[str, Field(min_length=1, max_length=512)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class AnalyzedModel(StrictModel):
@@ -76,10 +71,12 @@ class AnalyzedModel(StrictModel):
     Attributes:
         pipeline_class: Of diffusers.
         files: SHA-256 of every file that was read, by relative path, and of adapters merged into it.
+        setup: Methods that were called on the pipeline when it was built, with their arguments.
     """
 
     pipeline_class: str
     files: dict[str, Sha256]
+    setup: tuple[dict[str, dict[str, JsonValue]], ...] = ()
 
 
 class AnalyzedTarget(StrictModel):
@@ -284,55 +281,6 @@ class Noise(StrictModel):
     cumulative: tuple[MeanNoise, ...]
 
 
-class GroupGradient(StrictModel):
-    """What the loss says of a group.
-
-    Attributes:
-        group: The group.
-        sensitivity: E‖∂L/∂θ‖² over the group's weights.
-        trace: Hutchinson's estimate of the trace of the Hessian; null where it was not asked for.
-    """
-
-    group: Index
-    sensitivity: NotNegative
-    trace: Finite | None = None
-
-
-class FisherNoise(StrictModel):
-    """The diagonal Fisher information times the squared change of weights, of one option of a group."""
-
-    group: Index
-    option: Index
-    value: NotNegative
-
-
-class Correlation(StrictModel):
-    """How well one number stands for measured noise.
-
-    Attributes:
-        of: The number, such as `sensitivity` or `fisher`.
-        measure: What of the noise it was held against.
-        option: The option over whose groups it was computed; null for all pairs of group and option.
-        spearman: Rank correlation, -1 to 1.
-        pairs: How many pairs of numbers.
-    """
-
-    of: str
-    measure: str
-    option: Index | None
-    spearman: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
-    pairs: Count
-
-
-class Gradients(StrictModel):
-    """What one backward pass says of all groups."""
-
-    draws: Count
-    groups: tuple[GroupGradient, ...]
-    fisher: tuple[FisherNoise, ...]
-    correlations: tuple[Correlation, ...]
-
-
 class Analysis(StrictModel):
     """The whole of it.
 
@@ -348,7 +296,7 @@ class Analysis(StrictModel):
         calls: On which calls.
         noise: What came out.
         gradients: Likewise of the backward pass; null where none was made.
-        trajectory: Error over the trajectory; null where it was not followed.
+        trajectory: Error over the trajectory, or why it could not be followed; null where it was not asked for.
         ablations: Parts of the model left float; null where none were.
         latency: What operations take on the target; null where nothing is known of it.
     """
@@ -367,9 +315,9 @@ class Analysis(StrictModel):
     noise: Noise
     gradients: Gradients | None = None
     # Their owners make models of these.
-    trajectory: dict[str, JsonValue] | None = None
+    trajectory: Trajectory | Missing | None = None
     ablations: dict[str, JsonValue] | None = None
-    latency: dict[str, JsonValue] | None = None
+    latency: Latency | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Analysis:
@@ -388,6 +336,8 @@ class Analysis(StrictModel):
         for row in (*self.noise.single, *self.noise.cumulative):
             if row.option >= len(self.options) or (row.group or 0) >= len(self.groups):
                 raise ValueError("`noise`: an option or a group that there is not")
+        if self.latency is not None and {t.where for t in self.latency.graphs} != set(self.wheres):
+            raise ValueError("`latency.graphs`: expected a table of each graph that has groups")
         for place, call in enumerate(self.calls):
             if call.other is not None and not self._is_other(place, call.other):
                 raise ValueError(

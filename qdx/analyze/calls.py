@@ -29,12 +29,19 @@ if TYPE_CHECKING:
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
 
-__all__ = ["Moment", "RecordedInputs", "Runs", "choose_moments", "moments_of", "runs_of"]
+__all__ = [
+    "Moment",
+    "RecordedInputs",
+    "Runs",
+    "choose_moments",
+    "moments_of",
+    "runs_of",
+    "steps_of",
+]
 
-_MOST: Final = 32
-"""Steps of a graph that are measured at most where nobody says how many."""
 _LAST: Final = 2
 """Of the last steps all runs are measured, as far as it goes: they make most of the error, and differ most between runs."""
+_LAST_SHARE: Final = 3
 _INDEX: Final = "index.json"
 _WORDS: Final = Words("analysis", "run")
 
@@ -82,12 +89,17 @@ class RecordedInputs:
 
 
 def choose_moments(
-    calls: Sequence[tuple[str, float | None]], where: str, *, samples: int, count: int | None
+    calls: Sequence[tuple[str, float | None]],
+    where: str,
+    *,
+    samples: int,
+    count: int | None,
+    most: int = 32,
 ) -> tuple[Moment, ...]:
     """Spreads moments over the schedule, the runs taking turns.
 
-    Of N moments in runs of T steps: where N < T, the last step stands for itself, and the others are the middles of N - 1
-    equal parts of the rest, for which they stand. Where N >= T, every step is measured in one run, and what is left goes to
+    Of N moments in runs of T steps: where N < T, the last step stands for itself, in as many runs as there are, but no more
+    than a third of the moments; the others are the middles of equal parts of the rest, for which they stand. Where N >= T, every step is measured in one run, and what is left goes to
     the last two steps, to see them in every run, and then evenly to the others.
 
     Args:
@@ -95,17 +107,12 @@ def choose_moments(
         where: The graph.
         samples: Number of runs.
         count: How many moments, fewer where there are not so many; None for all steps, and the last two in every run, up to
-            32.
+            `most`.
+        most: See there.
     """
-    steps: list[tuple[float | None, list[int]]] = []
-    timesteps = [timestep for made, timestep in calls if made == where]
-    for place, timestep in enumerate(timesteps):
-        if steps and timestep is not None and steps[-1][0] == timestep:
-            steps[-1][1].append(place)
-        else:
-            steps.append((timestep, [place]))
+    steps = steps_of(calls, where)
     if count is None:
-        count = min(len(steps) + min(_LAST, len(steps)) * (samples - 1), _MOST)
+        count = min(len(steps) + min(_LAST, len(steps)) * (samples - 1), most)
     chosen = _chosen_steps(len(steps), samples, count) if steps else {}
     found: list[Moment] = []
     for step, (runs, stands_for) in chosen.items():
@@ -115,6 +122,20 @@ def choose_moments(
             sample = len(found) % samples
             found.append(Moment(where, sample, step, timestep, tuple(places), weight))
     return tuple(found)
+
+
+def steps_of(
+    calls: Sequence[tuple[str, float | None]], where: str
+) -> list[tuple[float | None, list[int]]]:
+    """The steps of a graph in one run: timestep and places of calls of each; calls in a row with the same timestep are one."""
+    steps: list[tuple[float | None, list[int]]] = []
+    timesteps = [timestep for made, timestep in calls if made == where]
+    for place, timestep in enumerate(timesteps):
+        if steps and timestep is not None and steps[-1][0] == timestep:
+            steps[-1][1].append(place)
+        else:
+            steps.append((timestep, [place]))
+    return steps
 
 
 def moments_of(calls: Iterable[MeasuredCall]) -> tuple[Moment, ...]:
@@ -133,12 +154,13 @@ def moments_of(calls: Iterable[MeasuredCall]) -> tuple[Moment, ...]:
 def _chosen_steps(total: int, samples: int, count: int) -> dict[int, tuple[int, int]]:
     """By step, in how many runs it is measured, and for how many steps it stands."""
     if count < total:
-        parts = count - 1
+        last = max(1, min(samples, count // _LAST_SHARE))
+        parts = count - last
         ends = [number * (total - 1) // max(1, parts) for number in range(parts + 1)]
         found = {
             (start + end) // 2: (1, end - start) for start, end in pairwise(ends) if end > start
         }
-        return found | {total - 1: (1, 1 if parts else total)}
+        return found | {total - 1: (last, 1 if parts else total)}
     runs = [1] * total
     left = min(count, total * samples) - total
     for step in range(total - 1, max(-1, total - 1 - _LAST), -1):

@@ -9,42 +9,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Final
 
-from qdx.analyze.latency import FLOAT, kinds_of
-from qdx.analyze.latency_table import SCHEMA, LatencyTable, OperationLatency
+from qdx.analyze.latency_kinds import kinds_of
+from qdx.analyze.latency_table import FLOAT, SCHEMA, LatencyTable, OperationLatency
 from qdx.exporter.dtypes import bits
-from qdx.exporter.errors import InternalError
+from qdx.exporter.errors import InternalError, UsageError, quoted
 from qdx.exporter.graph.analysis.flow import shape
 from qdx.exporter.plan.resolve.totals import precisions_of
 
 if TYPE_CHECKING:
+    from torch.fx import Node
+
     from qdx.analyze.stored_bytes import StoredBytes
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan.resolve.resolution import SiteResolution
+    from qdx.targets.model import DeviceSpeed
 
-__all__ = ["DeclaredDevice", "declared_latency"]
+__all__ = ["declared_latency", "rate_of"]
 
 _MILLISECONDS: Final = 1e3
-
-
-@dataclass(frozen=True)
-class DeclaredDevice:
-    """What somebody says of a device.
-
-    Attributes:
-        macs_per_s: Multiply-accumulates in a second by the type that is multiplied, such as `float16` and `int8`; the type of
-            inputs decides, since weights of another are converted first.
-        bytes_per_s: That it reads from memory, or writes.
-        operation_s: That an operation costs beside.
-    """
-
-    macs_per_s: Mapping[str, float]
-    bytes_per_s: float
-    operation_s: float = 0.0
 
 
 def declared_latency(
@@ -52,7 +38,7 @@ def declared_latency(
     sites: Sequence[Site],
     resolved: Mapping[int, Iterable[SiteResolution]],
     stored: StoredBytes,
-    device: DeclaredDevice,
+    device: DeviceSpeed,
     *,
     floats: str,
 ) -> LatencyTable:
@@ -67,14 +53,15 @@ def declared_latency(
         floats: The type in which the target computes floats.
 
     Raises:
-        InternalError: A type is multiplied of which nothing is declared.
+        UsageError: A type is multiplied of which nothing is declared.
     """
+    nodes = {node.name: node for node in graph.program.graph.nodes}
     kinds = kinds_of(graph, sites)
     found: dict[tuple[int, str], list[float]] = defaultdict(list)
     for option, resolutions in resolved.items():
         for one in resolutions:
             if one.key in kinds:
-                seconds = _seconds(graph, one, stored, device, floats)
+                seconds = _seconds(nodes[one.site.node], one, stored, device, floats)
                 found[option, kinds[one.key]].append(_MILLISECONDS * seconds)
     if missing := sorted(set(kinds.values()) - {kind for option, kind in found if option == FLOAT}):
         raise InternalError(f"`{graph.where}`: nothing became of `{missing[0]}` in float")
@@ -84,6 +71,7 @@ def declared_latency(
             "source": "declared",
             "where": graph.where,
             "machine": None,
+            "device": device.device,
             "whole": (),
             "rest_ms": 0.0,
             "operations": tuple(
@@ -96,13 +84,12 @@ def declared_latency(
 
 
 def _seconds(
-    graph: Graph,
+    node: Node,
     resolution: SiteResolution,
     stored: StoredBytes,
-    device: DeclaredDevice,
+    device: DeviceSpeed,
     floats: str,
 ) -> float:
-    node = next(one for one in graph.program.graph.nodes if one.name == resolution.site.node)
     arithmetic = sum(
         resolution.site.macs * float(share) / _rate(device, precision.rpartition(" x ")[2])
         for precision, share in precisions_of(resolution, floats).items()
@@ -116,7 +103,18 @@ def _seconds(
     return max(arithmetic, traffic_bytes / device.bytes_per_s) + device.operation_s
 
 
-def _rate(device: DeclaredDevice, dtype: str) -> float:
-    if dtype not in device.macs_per_s:
-        raise InternalError(f"nothing is declared of multiplying {dtype}")
-    return device.macs_per_s[dtype]
+def rate_of(device: DeviceSpeed, dtype: str) -> float | None:
+    """Multiply-accumulates in a second by the type of inputs; None where nothing is said of it."""
+    if dtype.startswith(("int", "uint")):  # narrower ones are carried in eight bits
+        dtype = "int8"
+    return device.macs_per_s.get(dtype)
+
+
+def _rate(device: DeviceSpeed, dtype: str) -> float:
+    found = rate_of(device, dtype)
+    if found is None:
+        raise UsageError(
+            f"`speed.macs_per_s`: nothing is said of {dtype}, in which {quoted(device.device)} would multiply",
+            hint="say it in a target of your own, leave the option out, or give --latency none",
+        )
+    return found

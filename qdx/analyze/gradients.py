@@ -28,11 +28,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
+from qdx.analyze.node_walk import NodeWalk, plain_attention
 from qdx.exporter.errors import InternalError
 
 if TYPE_CHECKING:
-    from torch.fx import Node
-
     from qdx.exporter.graph.ir.graph import Graph
 
 __all__ = ["WeightGradients", "fisher_noise", "hessian_traces", "weight_gradients"]
@@ -146,7 +145,7 @@ def hessian_traces(
     generator = torch.Generator().manual_seed(seed)
     sums = dict.fromkeys(leaves, 0.0)
     count = 0
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with plain_attention():
         for call in calls:
             output = model(call)
             error = (output - output.detach()) / _norm(output)
@@ -181,16 +180,7 @@ class _Model:
             name: graph.weights[name].read().clone().requires_grad_()
             for name in dict.fromkeys(self.owner(name) for name in weights)
         }
-        self._parameters = {
-            placeholder: self.owner(name) for placeholder, name in graph.parameters.items()
-        }
-        self._buffers = graph.buffers
-        place = {node: number for number, node in enumerate(graph.program.graph.nodes)}
-        self._last_use: dict[Node, list[Node]] = {}
-        for node in place:
-            if node.users:
-                last = max(node.users, key=place.__getitem__)
-                self._last_use.setdefault(last, []).append(node)
+        self._walk = NodeWalk(graph, self._weight)
 
     def owner(self, name: str) -> str:
         """The name under which a weight is stored."""
@@ -198,37 +188,12 @@ class _Model:
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The first output."""
-        values: dict[Node, Any] = {}
-        names = {placeholder: name for name, placeholder in self._graph.placeholders.items()}
-
-        def value(node: Node) -> Any:
-            if node in values:
-                return values[node]
-            if node.name in names:
-                return inputs[names[node.name]]
-            if node.name in self._buffers:
-                return self._buffers[node.name]
-            owner = self._parameters[node.name]
-            return self.leaves[owner] if owner in self.leaves else self._read(owner)
-
         with torch.enable_grad():
-            for node in self._graph.program.graph.nodes:
-                if node.op == "output":
-                    (results,) = node.args
-                    assert isinstance(results, list | tuple)
-                    return self._checked(value(results[0]))
-                if node.op == "placeholder":
-                    continue
-                if not callable(node.target):
-                    raise InternalError(f"`{node.name}`: cannot be computed by itself")
-                arguments = torch.fx.map_arg((node.args, node.kwargs), value)
-                values[node] = node.target(*arguments[0], **arguments[1])
-                for used in self._last_use.get(node, ()):
-                    values.pop(used, None)
-        raise InternalError(f"`{self._graph.where}`: has no outputs")
+            outputs = self._walk(inputs)
+        return self._checked(outputs[self._graph.outputs[0].name])
 
-    def _read(self, owner: str) -> Tensor:
-        return self._graph.weights[owner].read()
+    def _weight(self, owner: str) -> Tensor:
+        return self.leaves[owner] if owner in self.leaves else self._graph.weights[owner].read()
 
     def _checked(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or not output.requires_grad:

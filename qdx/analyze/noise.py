@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from qdx.analyze.calls import RecordedInputs
     from qdx.exporter.transforms.recipe import Recipe
 
-__all__ = ["Bench", "Change", "Quantized", "errors_of", "folded", "measured", "relative_noise"]
+__all__ = [
+    "Bench",
+    "Change",
+    "Quantized",
+    "errors_of",
+    "folded",
+    "measured",
+    "relative_errors",
+    "relative_noise",
+]
 
 _BRANCHES: Final = 2
 _Outputs = Mapping[str, torch.Tensor]
@@ -111,6 +120,11 @@ class Bench:
         timestep: The graph's input that tells the timestep; None without one.
         limit_bytes: Memory for values of float runs, see `Reruns`.
         dimensions: Of the errors of a call, see `errors_of`.
+
+    Attributes:
+        inputs: Of each call, by name.
+        limit_bytes: Memory for values of one float run.
+        guidance: Copies of the latents in a batch, and calls with the same latents; see `measured`.
     """
 
     def __init__(
@@ -120,7 +134,7 @@ class Bench:
         self.limit_bytes = limit_bytes // len(self.inputs)
         self._dimensions = dimensions
         self._runs: dict[str, tuple[Reruns, ...]] = {}
-        self._guidance = _guidance(self.inputs, timestep, recorded.moment.where)
+        self.guidance = _guidance(self.inputs, timestep, recorded.moment.where)
 
     def noise(self, change: Change) -> Outcome:
         """The measures and errors of each call."""
@@ -130,8 +144,8 @@ class Bench:
 
     def outcome(self, calls: Sequence[tuple[_Outputs, _Outputs]]) -> Outcome:
         """The measures of each call, one after the other, and their errors; of each the float outputs and the others."""
-        rows = measured(calls, self._guidance)
-        errors = errors_of(calls, self._guidance, self._dimensions)
+        rows = measured(calls, self.guidance)
+        errors = errors_of(calls, self.guidance, self._dimensions)
         return Outcome(tuple(value for row in rows for value in row), errors.numpy().tobytes())
 
     def _reruns(self, quantized: Quantized) -> tuple[Reruns, ...]:
@@ -157,21 +171,29 @@ def errors_of(
     Returns:
         float32: the errors of all predictions, and then those of guidance, one for each call or one for a pair of them.
     """
+    parts, branches = relative_errors(calls, guidance)
+    return torch.cat([folded(one, dimensions) for one in (*parts, *branches)])
+
+
+def relative_errors(
+    calls: Sequence[tuple[_Outputs, _Outputs]], guidance: tuple[int, int]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Errors as in `errors_of`, in float64 and all of their numbers: of each prediction, and of guidance. Gradients pass."""
     parts: list[torch.Tensor] = []
     branches: list[torch.Tensor] = []
     for reference, found in calls:
         share = 1 / math.sqrt(len(reference))
         each = [_relative(one, found[name]) * share for name, one in reference.items()]
-        parts.append(folded(torch.cat(each), dimensions))
+        parts.append(torch.cat(each))
     firsts = [tuple(next(iter(side.values())).double() for side in one) for one in calls]
     if guidance[0] == _BRANCHES:
         for sides in firsts:
             one, other = (b - a for a, b in (side.chunk(_BRANCHES) for side in sides))
-            branches.append(folded(_relative(one, other), dimensions))
+            branches.append(_relative(one, other))
     elif guidance == (1, _BRANCHES) and len(calls) == _BRANCHES:
         one, other = (a - b for a, b in zip(*firsts, strict=True))
-        branches.append(folded(_relative(one, other), dimensions))
-    return torch.cat([*parts, *branches])
+        branches.append(_relative(one, other))
+    return parts, branches
 
 
 def folded(error: torch.Tensor, dimensions: int) -> torch.Tensor:

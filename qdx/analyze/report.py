@@ -86,7 +86,9 @@ def analysis_of(
         schema="qdx.analysis/1",
         versions={name: str(one) for name, one in computing_versions().items()},
         model=AnalyzedModel(
-            pipeline_class=source.folder.pipeline_class, files=dict(sorted(source.identity.items()))
+            pipeline_class=source.folder.pipeline_class,
+            files=dict(sorted(source.identity.items())),
+            setup=tuple(dict(step) for step in source.folder.setup),
         ),
         target=AnalyzedTarget(
             name=findings.profile.name, profile=_digest(findings.profile.model_dump(mode="json"))

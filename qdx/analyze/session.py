@@ -13,30 +13,36 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of
-from qdx.analyze.groups import Bound, bound_sites
-from qdx.analyze.options import Offering, candidates, offerings
+from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
+from qdx.analyze.effort import usual_steps
+from qdx.analyze.follow import followed
+from qdx.analyze.gradient_survey import GradientSurvey
+from qdx.analyze.ground import ground_of
+from qdx.analyze.groups import Bound
+from qdx.analyze.options import Offering, candidates
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
+from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of
+from qdx.analyze.settings import USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
+from qdx.analyze.treatments import everywhere, half
+from qdx.analyze.weights import weighed_moments
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
-from qdx.cache.facts import computing_versions, images_digest
+from qdx.cache.facts import images_digest
 from qdx.cache.keys import key_of
 from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.kept import Kept
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.setup import check_setup
-from qdx.exporter.errors import TargetRefusal, UsageError, quoted
 from qdx.exporter.formats.memory import remembering
 from qdx.exporter.plan.schema.load import load_plan, parse_plan
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.progress import SILENT
 from qdx.exporter.text.words import memory
 from qdx.source.pipeline import trace_pipeline
-from qdx.source.planned import PlannedGraphs, plan_graphs
-from qdx.source.timesteps import with_exact_timesteps
+from qdx.source.planned import PlannedGraphs
 from qdx.sweep.workers import available_cores, one_thread
 from qdx.targets.profile import TargetProfile, load_target
 
@@ -45,15 +51,18 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.folder import NoiseByCall
-    from qdx.cache.store import Store
+    from qdx.analyze.gradient_data import Gradients
+    from qdx.analyze.ground import Ground
+    from qdx.analyze.trajectory_data import Missing, Trajectory
+    from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
+    from qdx.sweep.elsewhere import Elsewhere
 
 __all__ = ["Session", "open_session"]
 
 _KIND: Final = "analysis"
-_DENOISER: Final = "denoiser"
 _FLOATS: Final = """{
   "schema": "qdx.plan/1",
   "name": "float",
@@ -69,26 +78,61 @@ class Session:
 
     Attributes:
         findings: All that it rests on, without numbers.
+        ground: What of that does not depend on what computes.
+        ranges: Of activations; None where no option needs any.
         prepared: The quantized graphs.
         survey: The measurements of single options.
         place: A folder that keeps results.
         workers: Parts computed at a time.
         progress: Shows the steps.
+        settings: What was asked for.
+        elsewhere: Other machines that measure; None for processes here.
     """
 
     findings: Findings = field(repr=False)
+    ground: Ground = field(repr=False)
+    ranges: Ranges | None = field(repr=False)
     prepared: Prepared = field(repr=False)
     survey: Survey = field(repr=False)
     place: Path
     workers: int
     progress: Progress = field(repr=False)
+    settings: AnalysisSettings = field(default=USUAL, repr=False)
+    elsewhere: Elsewhere | None = field(default=None, repr=False)
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
         """Measures what is not known yet, and returns the data of the analysis and its numbers by call."""
         results = self.survey.run(
-            self.place / "results", workers=self.workers, progress=self.progress
+            self.place / "results",
+            workers=self.workers,
+            progress=self.progress,
+            elsewhere=self.elsewhere,
         )
-        return analysis_of(self.findings, self.survey, results)
+        analysis, arrays = analysis_of(self.findings, self.survey, results)
+        sections: dict[str, Any] = {}
+        if "gradients" in self.settings.parts:
+            sections["gradients"] = self._gradients(analysis)
+        if "trajectory" in self.settings.parts:
+            sections["trajectory"] = self._trajectory()
+        return analysis.model_copy(update=sections), arrays
+
+    def _gradients(self, analysis: Analysis) -> Gradients | None:
+        survey = GradientSurvey(self.survey, self.settings.trace)
+        folder = self.place / "gradients"
+        found = survey.run(folder, workers=self.workers, progress=self.progress)
+        return survey.section(analysis, found)
+
+    def _trajectory(self) -> Trajectory | Missing:
+        offered = [one.option for one in self.findings.offered]
+        treatments = [everywhere(self.survey, one.id, one.label) for one in offered]
+        return followed(
+            self.survey,
+            self.findings.runs,
+            [*treatments, half(self.survey)],
+            self.place / "trajectory",
+            workers=self.workers,
+            progress=self.progress,
+        )
 
     @cached_property
     def whole(self) -> Whole:
@@ -98,7 +142,11 @@ class Session:
             UsageError: The plan smooths activations, and an option is of weights alone.
         """
         return Whole.of(
-            self.survey, self.place / "whole", workers=self.workers, progress=self.progress
+            self.survey,
+            self.place / "whole",
+            workers=self.workers,
+            progress=self.progress,
+            elsewhere=self.elsewhere,
         )
 
 
@@ -107,56 +155,42 @@ def open_session(
     model: Model,
     *,
     target: str | Path | TargetProfile,
-    plan: str | Path | Plan | None = None,
-    call: dict[str, Any] | None = None,
-    components: Sequence[str] | None = None,
-    setup: Sequence[Mapping[str, Any]] = (),
-    variant: str | None = None,
-    prompts: Sequence[str] | None = None,
-    options: Sequence[str] | None = None,
-    calls: int | None = None,
-    workers: int | None = None,
-    memory_bytes: int | None = None,
-    cache: Store | None = None,
-    fresh: bool = False,
+    settings: AnalysisSettings = USUAL,
     source: TracedPipeline | None = None,
     like: Analysis | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Session]:
     """Makes an analysis ready; see `analyze` for the arguments and errors.
 
-    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options and steps this one has,
-    instead of `options` and `calls`.
+    Two more: `source` is the pipeline where it is traced already, and `like` an analysis whose options this one has, and
+    whose steps unless the settings say how many.
     """
+    prompts, cache, variant = settings.prompts, settings.cache, settings.variant
     profile = target if isinstance(target, TargetProfile) else load_target(target)
-    base = _base(plan)
-    asked = candidates(options) if like is None else like.options[1:]
+    base = _base(settings.plan)
+    asked = candidates(settings.options) if like is None else like.options[1:]
     if source is None:
-        folder = read_model(model, variant=variant).with_setup(check_setup(setup))
-        source = trace_pipeline(folder, call or {}, variant=variant, progress=progress, cache=cache)
+        folder = read_model(model, variant=variant).with_setup(check_setup(settings.setup))
+        source = trace_pipeline(
+            folder, settings.call or {}, variant=variant, progress=progress, cache=cache
+        )
         for note in source.notes:
             progress.say(note)
-    wheres = _wanted(source, components)
-    given = profile
-    profile, _ = with_exact_timesteps(profile, source.skeleton, source.captured)
-    with progress.task("tracing"):
-        planned = plan_graphs(source, _analyzable(base), profile)
-        offered = offerings(source, planned, profile, asked, wheres)
-    if not offered:
-        raise TargetRefusal(
-            f"`{profile.name}` offers no option to {', '.join(map(quoted, wheres))}",
-            hint=f"`qdx targets {profile.name}` lists what runs in low precision",
-        )
-    facts = _facts(source)
-    bound = {where: _bound(planned, offered, where) for where in wheres}
+    ground = ground_of(source, profile, base, asked, settings.components, progress)
+    planned, offered, wheres = ground.planned, ground.offered, ground.wheres
+    profile, bound, facts = ground.profile, ground.bound, dict(ground.facts)
     runs = runs_of(source, _computing(source, planned), base.calibration, prompts)
     moments = (
-        _spread(runs.calls, wheres, base.calibration.samples, calls)
-        if like is None
+        _spread(runs.calls, ground, settings.calls)
+        if like is None or settings.calls is not None
         else moments_of(like.calls)
     )
-    count = workers or available_cores()
-    kept = None if cache is None else Kept(cache, fresh=fresh)
+    if settings.weights is not None:
+        moments = weighed_moments(moments, settings.weights)
+    count = available_cores()
+    if settings.cluster is None:
+        count = settings.workers or count
+    kept = None if cache is None else Kept(cache, fresh=settings.fresh)
     stored = None if cache is None else StoredNumbers(cache)
     sampling: dict[str, JsonValue] = {
         "call": record_call(runs.call),
@@ -164,23 +198,73 @@ def open_session(
         "prompts": None if prompts is None else list(prompts),
         "samples": base.calibration.samples,
         "seed": base.calibration.seed,
+        # Of one model, targets take inputs of different dtypes and ranks.
+        "inputs": {
+            where: [[one.name, one.dtype, list(one.shape)] for one in graph.inputs]
+            for where, graph in planned.graphs.items()
+        },
     }
     key = key_of({**facts, "runs": sampling})
     with one_thread(), remembering(stored), _place(key, kept) as place:
         ranges = ranges_of(
             source, planned, profile, offered,
-            prompts=prompts, workers=workers, kept=kept, progress=progress,
+            prompts=prompts, workers=count, kept=kept, progress=progress,
         )  # fmt: skip
         recorded = runs.record(moments, place / "runs", workers=count, progress=progress)
         with progress.task("placing quantizers"):
             backend = get_backend(profile.runtime)
             prepared = prepare(source, planned, offered, ranges, backend, wheres)
         prepared.warm(progress)
-        limit = memory_for_values(prepared, recorded, count, memory_bytes)
+        limit = memory_for_values(prepared, recorded, count, settings.memory_bytes)
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
-        progress.say(_words(survey, offered, bound, recorded, count, limit * count))
-        findings = Findings(source, given, planned, base, offered, bound, recorded, runs, prompts)
-        yield Session(findings, prepared, survey, place, count, progress)
+        where = f"{count} at a time, up to {memory(limit * count)} for float values"
+        if settings.cluster is not None:
+            where = f"on the cluster at {settings.cluster}"
+        progress.say(_words(survey, offered, bound, recorded, where))
+        findings = Findings(
+            source, ground.given, planned, base, offered, bound, recorded, runs, prompts
+        )
+        with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
+            yield Session(
+                findings,
+                ground,
+                ranges,
+                prepared,
+                survey,
+                place,
+                count,
+                progress,
+                settings,
+                elsewhere,
+            )
+
+
+@contextmanager
+def _elsewhere(
+    settings: AnalysisSettings,
+    ground: Ground,
+    survey: Survey,
+    ranges: Ranges | None,
+    progress: Progress,
+) -> Iterator[Elsewhere | None]:
+    """The machines of a cluster, where one is asked for."""
+    if settings.cluster is None:
+        yield None
+        return
+    from qdx.sweep.ray_cluster import RayCluster
+
+    with progress.task("measuring what every machine must come to"):
+        probe = probe_of(survey)
+    parcel = parcel_of(ground, survey, ranges, settings.workers)
+    with RayCluster(
+        settings.cluster,
+        workers=settings.workers,
+        opener=open_parcel,
+        parcel=parcel,
+        probe=probe,
+        progress=progress,
+    ) as cluster:
+        yield cluster
 
 
 def _base(plan: str | Path | Plan | None) -> Plan:
@@ -190,41 +274,15 @@ def _base(plan: str | Path | Plan | None) -> Plan:
 
 
 def _spread(
-    made: Sequence[tuple[str, float | None]], wheres: Sequence[str], samples: int, count: int | None
+    made: Sequence[tuple[str, float | None]], ground: Ground, count: int | None
 ) -> tuple[Moment, ...]:
-    return tuple(
-        moment
-        for where in wheres
-        for moment in choose_moments(made, where, samples=samples, count=count)
-    )
-
-
-def _wanted(source: TracedPipeline, components: Sequence[str] | None) -> tuple[str, ...]:
-    """The graphs that are analyzed."""
-    called = dict.fromkeys(where.partition(".")[0] for where in source.chosen)
-    if components is None:
-        kinds = source.captured.kinds
-        names = [name for name in called if kinds.get(name) == _DENOISER]
-        if not names:
-            raise UsageError(
-                "nothing in this pipeline denoises: which components are to be analyzed?",
-                hint=f"give --components, such as {', '.join(called)}",
-            )
-    else:
-        unknown = [name for name in components if name not in called]
-        if unknown:
-            raise UsageError(
-                f"--components: {quoted(unknown[0])} is not called by the pipeline",
-                hint=f"it calls {', '.join(called)}",
-            )
-        names = list(components)
-    return tuple(where for where in source.chosen if where.partition(".")[0] in names)
-
-
-def _analyzable(base: Plan) -> Plan:
-    """A plan whose graphs have the operations of the model: a table of the time embedding computes the same."""
-    options = base.options.model_copy(update={"time_embedding": "compute"})
-    return base.model_copy(update={"options": options})
+    found: list[Moment] = []
+    for where, bound in ground.bound.items():
+        calls = max((len(places) for _, places in steps_of(made, where)), default=1)
+        most = usual_steps(ground.planned.sites[where], bound, calls)
+        samples = ground.base.calibration.samples
+        found += choose_moments(made, where, samples=samples, count=count, most=most)
+    return tuple(found)
 
 
 def _computing(source: TracedPipeline, planned: PlannedGraphs) -> dict[str, Any]:
@@ -233,25 +291,6 @@ def _computing(source: TracedPipeline, planned: PlannedGraphs) -> dict[str, Any]
         where: replace(graph, weights=source.mapped_weights[where.partition(".")[0]])
         for where, graph in planned.graphs.items()
     }
-
-
-def _facts(source: TracedPipeline) -> dict[str, JsonValue]:
-    """What every number depends on."""
-    return {
-        "versions": computing_versions(),
-        "files": dict(source.identity),
-        "setup": [dict(step) for step in source.folder.setup],
-    }
-
-
-def _bound(planned: PlannedGraphs, offered: Sequence[Offering], where: str) -> tuple[Bound, ...]:
-    sites = planned.sites[where]
-    by_key = {
-        site.key: {one.option.id for one in offered if (where, site.key) in one.sites}
-        for site in sites
-    }
-    with_inputs = {one.option.id for one in offered if one.option.inputs is not None}
-    return bound_sites(planned.graphs[where], sites, by_key, with_inputs)
 
 
 @contextmanager
@@ -272,11 +311,10 @@ def _words(
     offered: Sequence[Offering],
     bound: Mapping[str, Sequence[Bound]],
     recorded: Sequence[RecordedInputs],
-    workers: int,
-    values_bytes: int,
+    how: str,
 ) -> str:
     groups = sum(map(len, bound.values()))
     return (
         f"analyzing: {groups} groups of operations, {len(offered)} options, {len(recorded)} steps, "
-        f"{survey.jobs} measurements, {workers} at a time, up to {memory(values_bytes)} for float values"
+        f"{survey.jobs} measurements, {how}"
     )

@@ -15,8 +15,10 @@ from qdx.analyze.noise import Bench, Change
 from qdx.exporter.calibrate.timesteps import timestep_input
 from qdx.exporter.cost.activations import peak_activation_bytes
 from qdx.exporter.cost.memory import available_memory_bytes, check_memory
+from qdx.exporter.errors import UsageError
 from qdx.exporter.text.words import about
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.elsewhere import Request
+from qdx.sweep.jobs import Sent, run_jobs
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
@@ -25,13 +27,19 @@ if TYPE_CHECKING:
     from qdx.analyze.groups import Bound
     from qdx.analyze.prepared import Prepared
     from qdx.exporter.progress import Progress, Task
+    from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.jobs import Found
 
-__all__ = ["Job", "Pace", "Survey", "memory_for_values"]
+__all__ = ["SINGLE", "Job", "Pace", "Survey", "memory_for_values"]
+
+SINGLE: Final = "single"
+"""What requests for these measurements are called."""
 
 _WORDS: Final = Words("analysis", "part")
-_PARTS_EACH: Final = 4
+_PARTS_EACH: Final = 16
 """Parts for each worker at least, so that none waits long for the last."""
+_ASKED: Final = 40
+"""Jobs of one request."""
 _DIMENSIONS: Final = 8192
 """Of the errors of all calls of a graph together, about: so many are kept as they are."""
 _LEAST: Final = 64
@@ -118,17 +126,26 @@ class Survey:
         timestep = timestep_input(numbers) if moment.timestep is not None else None
         return Bench(recorded, timestep, self.limit_bytes, self.dimensions[moment.where])
 
-    def run(self, folder: Path, *, workers: int, progress: Progress) -> Mapping[str, Outcome]:
+    def run(
+        self,
+        folder: Path,
+        *,
+        workers: int,
+        progress: Progress,
+        elsewhere: Elsewhere | None = None,
+    ) -> Mapping[str, Outcome]:
         """Measures what is not known yet.
 
         Args:
             folder: Keeps results.
             workers: Parts at a time.
             progress: Told of every measurement.
+            elsewhere: What measures instead of processes that are forked here.
 
         Returns:
             Results by key.
         """
+        workers = workers if elsewhere is None else elsewhere.workers
         results = Results(folder)
         parts = self._parts(workers)
         pace = {job.key: job.change.work for job in self.every}
@@ -142,8 +159,47 @@ class Survey:
                 words=_WORDS,
                 workers=workers,
                 tell=told.heard,
+                sent=None
+                if elsewhere is None
+                else Sent(elsewhere, lambda number, keys: _requests(parts[number], number, keys)),
             )
         return results.known
+
+    def answer(self, body: Mapping[str, Any]) -> Mapping[str, Outcome]:
+        """Measures what a request asks for.
+
+        Raises:
+            UsageError: It asks for what this survey does not have.
+        """
+        found: dict[str, Outcome] = {}
+        by_place: dict[int, list[Job]] = {}
+        for key in body["keys"]:
+            job = self._by_key.get(key)
+            if job is None:
+                raise UsageError(
+                    "another measurement is asked for than this machine would make of the same files",
+                    hint="all machines need the same processor, model and versions",
+                )
+            by_place.setdefault(job.recorded, []).append(job)
+        for place, jobs in by_place.items():
+            bench = self._bench_at(place)
+            found |= {job.key: bench.noise(job.change) for job in jobs}
+        return found
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, Job]:
+        return {job.key: job for job in self.every}
+
+    def _bench_at(self, place: int) -> Bench:
+        """The bench of a step; that of the last one is kept, and its float runs with it."""
+        if place not in self._benches:
+            self._benches.clear()
+            self._benches[place] = self.bench(self.recorded[place])
+        return self._benches[place]
+
+    @cached_property
+    def _benches(self) -> dict[int, Bench]:
+        return {}
 
     def _jobs(self, place: int, recorded: RecordedInputs) -> Iterator[Job]:
         where = recorded.moment.where
@@ -180,6 +236,15 @@ class Survey:
             if job.key in wanted:
                 wanted.discard(job.key)
                 found(job.key, bench.noise(job.change))
+
+
+def _requests(part: Sequence[Job], number: int, keys: Sequence[str]) -> list[Request]:
+    """Few jobs in each, so that little is lost with a machine, and none waits long for the last."""
+    place = part[0].recorded
+    return [
+        Request(number, place, {"kind": SINGLE, "keys": list(keys[start : start + _ASKED])})
+        for start in range(0, len(keys), _ASKED)
+    ]
 
 
 class Pace:

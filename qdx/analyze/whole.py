@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,23 +20,34 @@ from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph, Reruns
 from qdx.exporter.transforms.recipe import Recipe, quantized_graph
 from qdx.exporter.transforms.smoothing import Smooth
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.elsewhere import Request
+from qdx.sweep.jobs import Sent, run_jobs
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pydantic import JsonValue
 
     from qdx.analyze.noise import Quantized
     from qdx.analyze.survey import Survey
     from qdx.exporter.graph.ir.weights import LazyWeight
     from qdx.exporter.progress import Progress
     from qdx.exporter.transforms.transform import Transform
+    from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.jobs import Found
 
-__all__ = ["Whole", "WholeNoise", "errors_of_outcome"]
+__all__ = ["WHOLE", "Whole", "WholeNoise", "errors_of_outcome"]
+
+WHOLE: Final = "whole"
+"""What requests for these measurements are called."""
 
 _WORDS: Final = Words("search", "part")
+At = Callable[[Sequence[int], int], Sequence[int]]
+_PARTS_EACH: Final = 8
+"""Parts for each worker at least, so that none waits long for the last."""
+_ASSIGNMENTS: Final = 16
+"""In a part at least, if there are several of a moment."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +76,8 @@ class Whole:
         folder: Keeps results.
         workers: Parts at a time.
         progress: Told of every measurement.
+        elsewhere: What measures instead of processes that are forked here.
+        at: Of an assignment and the place of a moment, the option of every group then; None where it is the same always.
     """
 
     survey: Survey = field(repr=False)
@@ -73,9 +86,20 @@ class Whole:
     folder: Path
     workers: int
     progress: Progress = field(repr=False)
+    elsewhere: Elsewhere | None = field(default=None, repr=False)
+    at: At | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, survey: Survey, folder: Path, *, workers: int, progress: Progress) -> Whole:
+    def of(
+        cls,
+        survey: Survey,
+        folder: Path,
+        *,
+        workers: int,
+        progress: Progress,
+        elsewhere: Elsewhere | None = None,
+        at: At | None = None,
+    ) -> Whole:
         """Makes ready what measures.
 
         Where the plan smooths activations, all are smooth here that any option quantizes. An export smooths those that the
@@ -98,10 +122,10 @@ class Whole:
             (where, option): (one, _upon(floats[where], one, survey))
             for (where, option), one in made.items()
         }
-        return cls(survey, pairs, floats, folder, workers, progress)
+        return cls(survey, pairs, floats, folder, workers, progress, elsewhere, at)
 
     def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
-        """Measures assignments: of every group of the analysis, in order, its option.
+        """Measures assignments: of every group of the analysis, in order, its option, or what `at` makes that of.
 
         Raises:
             KeyError: A group does not have an option.
@@ -109,21 +133,33 @@ class Whole:
         """
         wanted = list(dict.fromkeys(tuple(one) for one in assignments))
         jobs = {
-            (number, place): self._key(one, place)
+            (number, place): self.key(self._then(one, place), place)
             for number, one in enumerate(wanted)
             for place in range(len(self.survey.recorded))
         }
         results = self._results
-        parts = [
-            [jobs[number, place] for number in range(len(wanted))]
-            for place in range(len(self.survey.recorded))
-        ]
+        portions = self._portions(len(wanted))
+        parts = [[jobs[number, place] for number in numbers] for place, numbers in portions]
         missing = {key for part in parts for key in part} - results.known.keys()
         with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
-            def compute(place: int, keys: Sequence[str], found: Found) -> None:
-                todo = {parts[place][n]: one for n, one in enumerate(wanted)}
-                self._measure(place, {key: todo[key] for key in keys}, found)
+            def chosen(part: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
+                place, numbers = portions[part]
+                todo = {
+                    jobs[number, place]: self._then(wanted[number], place) for number in numbers
+                }
+                return {key: todo[key] for key in keys}
+
+            def compute(part: int, keys: Sequence[str], found: Found) -> None:
+                self._measure(portions[part][0], chosen(part, keys), found)
+
+            def requests(part: int, keys: Sequence[str]) -> list[Request]:
+                place, options = (
+                    portions[part][0],
+                    [list(one) for one in chosen(part, keys).values()],
+                )
+                body = {"kind": WHOLE, "place": place, "options": options, "keys": list(keys)}
+                return [Request(part, place, body)]
 
             run_jobs(
                 parts,
@@ -132,19 +168,62 @@ class Whole:
                 words=_WORDS,
                 workers=self.workers,
                 tell=lambda message: task.advance(len(message["done"])),
+                sent=None if self.elsewhere is None else Sent(self.elsewhere, requests),
             )
         found = [
-            self._gathered([results.known[jobs[number, place]] for place in range(len(parts))])
+            self._gathered(
+                [results.known[jobs[number, place]] for place in range(len(self.survey.recorded))]
+            )
             for number in range(len(wanted))
         ]
         return [found[wanted.index(tuple(one))] for one in assignments]
+
+    def _portions(self, count: int) -> list[tuple[int, range]]:
+        """Moments, and which of so many assignments are measured there by one process; each begins with two whole runs."""
+        places = len(self.survey.recorded)
+        workers = self.workers if self.elsewhere is None else self.elsewhere.workers
+        pieces = max(1, min(math.ceil(_PARTS_EACH * workers / places), count // _ASSIGNMENTS))
+        size = max(1, math.ceil(count / pieces))
+        return [
+            (place, range(start, min(start + size, count)))
+            for place in range(places)
+            for start in range(0, count, size)
+        ]
+
+    def answer(self, body: Mapping[str, Any]) -> Mapping[str, Outcome]:
+        """Measures what a request asks for.
+
+        Raises:
+            UsageError: It asks for what would be another measurement here.
+        """
+        place, found = int(body["place"]), dict[str, Outcome]()
+        todo = {self.key(one, place): one for one in body["options"]}
+        if list(todo) != body["keys"]:
+            raise UsageError(
+                "another measurement is asked for than this machine would make of the same files",
+                hint="all machines need the same processor, model and versions",
+            )
+        self._measure(place, todo, found.__setitem__)
+        return found
+
+    @cached_property
+    def options(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """By graph, every group with each of its options, float among them."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        number = 0
+        for where, bound in self.survey.bound.items():
+            for one in bound:
+                pairs = [(number, option) for option in (FLOAT_OPTION, *one.options)]
+                found.setdefault(where, []).extend(pairs)
+                number += 1
+        return found
 
     @cached_property
     def _results(self) -> Results:
         return Results(self.folder)
 
     @cached_property
-    def _groups(self) -> Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]:
+    def groups(self) -> Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]:
         """By graph, number and sites of its groups."""
         found: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         number = 0
@@ -155,16 +234,29 @@ class Whole:
                 number += 1
         return found
 
-    def _changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
+    def _then(self, assignment: Sequence[int], place: int) -> Sequence[int]:
+        return assignment if self.at is None else self.at(assignment, place)
+
+    def identities(self, where: str) -> Sequence[JsonValue]:
+        """What the results of all options of a graph depend on."""
+        keys_of = dict(self.groups[where])
+        return [
+            self.pairs[where, option][0].identity(keys_of[group])
+            for group, option in self.options[where]
+            if option != FLOAT_OPTION
+        ]
+
+    def changed(self, assignment: Sequence[int], where: str) -> dict[str, Pair]:
         """The quantized sites of a graph."""
         return {
             key: self.pairs[where, assignment[number]][1]
-            for number, keys in self._groups.get(where, ())
+            for number, keys in self.groups.get(where, ())
             if assignment[number] != FLOAT_OPTION
             for key in keys
         }
 
-    def _key(self, assignment: Sequence[int], place: int) -> str:
+    def key(self, assignment: Sequence[int], place: int) -> str:
+        """What the measurement of an assignment at one moment is known by."""
         recorded = self.survey.recorded[place]
         where = recorded.moment.where
         return key_of({
@@ -175,7 +267,7 @@ class Whole:
             "dimensions": self.survey.dimensions[where],
             "changed": [
                 self.pairs[where, assignment[number]][0].identity(keys)
-                for number, keys in self._groups.get(where, ())
+                for number, keys in self.groups.get(where, ())
                 if assignment[number] != FLOAT_OPTION
             ],
         })  # fmt: skip
@@ -185,17 +277,17 @@ class Whole:
         where = recorded.moment.where
         bench, floats = self.survey.bench(recorded), self.floats[where]
         float_outputs = [Reruns(floats, one, 1).outputs for one in bench.inputs]
-        common = self._changed(_common(list(todo.values())), where)
+        common = self.changed(_common(list(todo.values())), where)
         runs = [Reruns(floats, one, bench.limit_bytes, common) for one in bench.inputs]
         for key, assignment in todo.items():
-            changed = self._changed(assignment, where)
+            changed = self.changed(assignment, where)
             outputs = [one.run(changed) for one in runs]
             found(key, bench.outcome(list(zip(float_outputs, outputs, strict=True))))
 
     def _gathered(self, outcomes: Sequence[Outcome]) -> WholeNoise:
         noise: dict[str, float] = {}
         errors: dict[str, list[Any]] = {"prediction": [], "guidance": []}
-        for where in self._groups:
+        for where in self.groups:
             own = [
                 (place, one)
                 for place, one in enumerate(outcomes)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qdx.analyze.settings import PARTS, read_parts
 from qdx.cli.options import (
+    Address,
     AsJson,
     Call,
+    Engine,
     Force,
     Fresh,
     NoCache,
@@ -19,13 +22,17 @@ from qdx.cli.options import (
     Workers,
     open_cache,
     read_call,
+    read_cluster,
+    read_names,
     read_setup,
 )
 from qdx.cli.output import emit, say, size, table
 from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis, MeanNoise
+    from qdx.analyze.latency_table import LatencyTable
 
 __all__ = ["command"]
 
@@ -77,7 +84,44 @@ def command(
             "Default: all steps, the last two in every run, up to 32.",
         ),
     ] = None,
+    latency: Annotated[
+        str,
+        typer.Option(
+            "--latency",
+            metavar="HOW",
+            help="What every option takes, for budgets of latency: measured in the target's runtime, half a minute for each "
+            "option of a small model; declared by vendors' numbers of the device; auto, which measures where the runtime runs "
+            "here; or none.",
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            max=4096,
+            help="Of the runtime that is timed; its own choice by default. With 1, processor time is measured.",
+        ),
+    ] = None,
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--parts",
+            metavar="LIST",
+            help="Of noise, gradients, trajectory, ablations, what is found out; all by default, noise always.",
+        ),
+    ] = ",".join(PARTS),
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace",
+            help="Gradients with the Hessian's trace: a second backward pass for every weight, on a few steps.",
+        ),
+    ] = False,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -93,8 +137,10 @@ def command(
 ) -> None:
     """Measure what every option of every part of a model does to its output."""
     arguments, methods = read_call(call), read_setup(setup)
+    cluster = read_cluster(engine, address)
     # All of this is checked before anything heavy is imported.
     from qdx.analyze.folder_check import check_folder
+    from qdx.analyze.latency_table import read_how
     from qdx.cache.place import read_size
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
@@ -102,6 +148,10 @@ def command(
     from qdx.targets import load_target
 
     check_folder(output, force=force)
+    how = read_how(latency)
+    wanted = read_parts(parts)
+    if trace and "gradients" not in wanted:
+        raise UsageError("--trace: is of gradients", hint="give --parts gradients with it")
     load_target(target)
     if plan is not None:
         load_plan(plan)
@@ -110,33 +160,38 @@ def command(
     memory_bytes = None if memory is None else read_size(memory, source="--memory")
 
     from qdx.analyze.analyze import analyze
+    from qdx.analyze.settings import AnalysisSettings
 
+    settings = AnalysisSettings(
+        plan=plan,
+        call=arguments,
+        components=read_names("--components", components),
+        setup=methods,
+        variant=variant,
+        prompts=texts,
+        options=read_names("--options", options),
+        calls=calls,
+        workers=workers,
+        memory_bytes=memory_bytes,
+        cache=open_cache(no_cache=no_cache),
+        fresh=fresh,
+        latency=how,
+        threads=threads,
+        cluster=cluster,
+        parts=wanted,
+        trace=trace,
+    )
     with progress_bars() as progress:
         analysis = analyze(
             model,
             target=target,
             output=output,
-            plan=plan,
-            call=arguments,
-            components=_names(components),
-            setup=methods,
-            variant=variant,
-            prompts=texts,
-            options=_names(options),
-            calls=calls,
-            workers=workers,
-            memory_bytes=memory_bytes,
-            cache=open_cache(no_cache=no_cache),
-            fresh=fresh,
+            settings=settings,
             force=force,
             progress=progress,
         )
     emit(analysis, as_json=as_json, text=_words(analysis))
     say(f"wrote {output}")
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _words(analysis: Analysis) -> str:
@@ -172,7 +227,40 @@ def _words(analysis: Analysis) -> str:
             "worst alone, dB",
         )
         parts.append(f"{where}\n{table(columns, rows)}")
+    if analysis.latency is not None:
+        parts += [_times(analysis, one) for one in analysis.latency.graphs]
     return "\n\n".join(parts)
+
+
+def _times(analysis: Analysis, one: LatencyTable) -> str:
+    """What a graph takes where all that can has one option, and how far off the sum of its operations is."""
+    from qdx.analyze.latency_table import TRUSTED
+
+    if one.source == "declared":
+        rows = [(o.label, f"{one.everywhere_ms(o.id):.3g}") for o in analysis.options]
+        found = table(("option everywhere", "ms"), rows)
+        return f"{one.where}: declared by what is said of {one.device}, not measured\n{found}"
+    floats = next(whole.ms for whole in one.whole if whole.option == 0)
+    labels = {option.id: option.label for option in analysis.options}
+    measured = [
+        (
+            labels[whole.option],
+            f"{whole.ms:.4g}",
+            f"{floats / whole.ms:.2f}",
+            f"{whole.clock_ms:.4g}",
+        )
+        for whole in one.whole
+    ]
+    found = table(("option everywhere", "ms", "times as fast", "sum of operations, ms"), measured)
+    machine = one.machine
+    assert machine is not None
+    threads = "the runtime's own number of" if machine.threads is None else str(machine.threads)
+    words = [f"{one.where}: measured, {machine.clock} time, {threads} threads", found]
+    if (off := one.farthest_off) is not None:
+        words.append(f"options drawn at random: predicted within {off:.0%} of what was measured")
+        if off > TRUSTED:
+            words.append("budgets of latency are no more certain than that")
+    return "\n".join(words)
 
 
 def _noise(row: MeanNoise) -> float:

@@ -22,11 +22,12 @@ from qdx.cli.options import (
     Workers,
     open_cache,
     read_call,
+    read_names,
     read_setup,
 )
 from qdx.cli.output import emit, say, size
 from qdx.cli.progress import progress_bars
-from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.errors import UsageError
 
 __all__ = ["command"]
 
@@ -88,7 +89,11 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Export a pipeline for a target."""
-    arguments, methods, chosen = read_call(call), read_setup(setup), _names(components)
+    arguments, methods, chosen = (
+        read_call(call),
+        read_setup(setup),
+        read_names("--components", components),
+    )
     if prompts is not None and ranges is not None:
         raise UsageError("--calib and --ranges: ranges are recorded already", hint="give one")
     # All of this is checked before anything heavy is imported.
@@ -151,20 +156,3 @@ def command(
     if result.engines:
         say(f"built engines for {', '.join(result.engines)}")
     say(f"wrote {result.bundle}, {size(result.size_bytes)}")
-
-
-def _names(text: str | None) -> list[str] | None:
-    """The names given with `--components`; None where the option was not given.
-
-    Raises:
-        UsageError: There is no name in the text.
-    """
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise UsageError(
-            f"--components: {quoted(text)} names no component, expected names like `unet,vae`",
-            hint="leave the option out to export all components",
-        )
-    return names

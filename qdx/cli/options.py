@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SEED_LIMIT",
+    "Address",
     "AsJson",
     "Bundle",
     "Call",
     "Device",
+    "Engine",
     "Force",
     "Fresh",
     "Model",
@@ -30,6 +32,8 @@ __all__ = [
     "open_cache",
     "read_budget",
     "read_call",
+    "read_cluster",
+    "read_names",
     "read_setup",
     "user_cache",
 ]
@@ -37,6 +41,7 @@ __all__ = [
 SEED_LIMIT: Final = 2**64 - 1000
 """The largest first seed: with the most that `--seeds` takes, the last one is the last of torch's generators."""
 
+_ENGINES: Final = ("local", "ray")
 _BUDGET: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h)", re.ASCII)
 _UNITS_S: Final = {"s": 1, "min": 60, "h": 3600}
 
@@ -112,6 +117,22 @@ Workers = Annotated[
         help="Samples computed side by side, one thread each; all processors by default.",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Where to measure: `local` for processes of this machine, `ray` for a Ray cluster (extra `ray`).",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="The head of the Ray cluster, of which this machine is part; --workers then counts its processes.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -145,6 +166,53 @@ def user_cache() -> Store:
     from qdx.cli.output import alert
 
     return user_store(tell=alert)
+
+
+def read_names(option: str, text: str | None) -> list[str] | None:
+    """Returns what a list with commas names; None where the option was not given.
+
+    Args:
+        option: Its name, for messages.
+        text: The list.
+
+    Raises:
+        UsageError: There is no name in the text.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(
+            f"{option}: {quoted(text)} names nothing, expected names with commas between",
+            hint="leave the option out for what is usual",
+        )
+    return names
+
+
+def read_cluster(engine: str, address: str | None) -> str | None:
+    """Returns the address of the cluster that measures; None where this machine does.
+
+    Raises:
+        UsageError: There is no such engine, or one of both options is missing.
+    """
+    if engine not in _ENGINES:
+        raise UsageError(
+            f"--engine: {quoted(engine)} is not an engine",
+            hint=f"engines are {', '.join(_ENGINES)}",
+        )
+    if engine == "local":
+        if address is not None:
+            raise UsageError("--address: this machine measures", hint="give --engine ray too")
+        return None
+    if address is None:
+        raise UsageError(
+            "--engine ray: at which address is the cluster?",
+            hint="give --address HOST:PORT, as `ray start --head` tells it",
+        )
+    from qdx.sweep.ray_cluster import check_ray
+
+    check_ray(address)
+    return address
 
 
 def read_budget(text: str) -> float:

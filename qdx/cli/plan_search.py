@@ -7,12 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qdx.cli.options import AsJson, Force, NoCache, Variant, Workers, open_cache
+from qdx.cli.options import (
+    Address,
+    AsJson,
+    Call,
+    Engine,
+    Force,
+    NoCache,
+    Setup,
+    Variant,
+    Workers,
+    open_cache,
+    read_call,
+    read_cluster,
+    read_names,
+    read_setup,
+)
 from qdx.cli.output import emit, say, table
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import StorageError, UsageError, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qdx.search.job import PlanFound
 
 __all__ = ["command"]
@@ -31,9 +48,25 @@ def command(
         typer.Option(
             "--analysis",
             metavar="DIR",
-            help="What `qdx analyze` wrote for this model, target and plan.",
+            help="What `qdx analyze` wrote for this model, target and plan. Default: beside FILE, made where it is missing.",
         ),
     ] = None,
+    options: Annotated[
+        str | None,
+        typer.Option(
+            "--options",
+            metavar="LIST",
+            help="What an analysis that is made tries; see `qdx analyze`.",
+        ),
+    ] = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(
+            "--calls", metavar="N", min=1, max=100_000, help="Likewise, how many steps it measures."
+        ),
+    ] = None,
+    call: Call = None,
+    setup: Setup = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,6 +97,16 @@ def command(
             help="Operations of this role stay as the plan has them; may be given again.",
         ),
     ] = None,
+    timestep_groups: Annotated[
+        int,
+        typer.Option(
+            "--timestep-groups",
+            metavar="N",
+            min=1,
+            max=100,
+            help="Divide the schedule where it helps most, into N parts at most, each with ranges and types of inputs of its own.",
+        ),
+    ] = 1,
     prefer: Annotated[
         str,
         typer.Option(
@@ -72,6 +115,14 @@ def command(
             help="What goals make least, and the front is over: bytes, latency_ms or bit_operations.",
         ),
     ] = "bytes",
+    weigh: Annotated[
+        str,
+        typer.Option(
+            "--weigh",
+            metavar="HOW",
+            help="How steps of the schedule count: `steps`, all alike, or `trajectory`, by what part of a finished run's error each makes.",
+        ),
+    ] = "steps",
     guidance: Annotated[
         float,
         typer.Option(
@@ -84,7 +135,9 @@ def command(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            "--calib", metavar="FILE", help="The prompts that `qdx analyze` had, to measure with."
+            "--calib",
+            metavar="FILE",
+            help="Prompts to run with; those that an analysis had which is there.",
         ),
     ] = None,
     predicted: Annotated[
@@ -101,7 +154,19 @@ def command(
             help="Candidates measured for the refit, 2000 at most by default.",
         ),
     ] = None,
+    measured_calls: Annotated[
+        int | None,
+        typer.Option(
+            "--measured-calls",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Steps on which candidates are measured; those of the analysis by default.",
+        ),
+    ] = None,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -120,11 +185,12 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
+    from qdx.analyze.weights import read_weighing
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.search.budgets import Demand, read_budgets, read_goals
-    from qdx.search.job import Tools, read_roles
+    from qdx.search.job import Tools, check_timestep_groups, read_roles
     from qdx.search.problem import COSTS
     from qdx.targets import load_target
 
@@ -140,10 +206,17 @@ def command(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
     roles = read_roles(fix or ())
-    if analysis is None:
-        raise UsageError(
-            "--analysis: nothing is known of the model yet",
-            hint=f"run `qdx analyze {model} --target {target} -o DIR` first, then give its DIR",
+    check_timestep_groups(
+        timestep_groups, load_plan(start), predicted=predicted, judged=bool(judged)
+    )
+    weighing = read_weighing(weigh)
+    arguments, methods = read_call(call), read_setup(setup)
+    cluster = read_cluster(engine, address)
+    place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
+    making = analysis is None and not place.exists()
+    if not making:
+        _refuse_unused(
+            place, {"--options": options, "--calls": calls, "--call": call, "--setup": setup}
         )
     _check_output(output, force=force)
     check_model(model)
@@ -153,8 +226,28 @@ def command(
     from qdx.search.read import read_analysis
     from qdx.search.run import run
 
-    read = read_analysis(analysis)
+    cache = open_cache(no_cache=no_cache)
     with progress_bars() as progress:
+        if making:
+            from qdx.analyze.analyze import analyze
+            from qdx.analyze.settings import AnalysisSettings
+
+            progress.say(f"nothing is known of the model yet: analyzing first, into {place}")
+            asked = AnalysisSettings(
+                plan=base,
+                call=arguments,
+                setup=methods,
+                variant=variant,
+                prompts=texts,
+                options=read_names("--options", options),
+                calls=calls,
+                latency="auto",
+                workers=workers,
+                cache=cache,
+                cluster=cluster,
+            )
+            analyze(model, target=profile, output=place, settings=asked, progress=progress)
+        read = read_analysis(place)
         found = run(
             model,
             read,
@@ -164,19 +257,33 @@ def command(
             name=output.stem,
             prefer=prefer,
             guidance_weight=guidance,
+            weigh=weighing,
             seed=seed,
             measurements=measurements,
+            calls=measured_calls,
+            timestep_groups=timestep_groups,
             prompts=texts,
             workers=workers,
+            cluster=cluster,
             fix=roles,
             variant=variant,
-            cache=open_cache(no_cache=no_cache),
+            cache=cache,
             tools=Tools() if predicted else None,
             progress=progress,
         )
     _write(found, output, report)
     emit(found.to_json(), as_json=as_json, text=_text(found))
     say(f"wrote {output}")
+
+
+def _refuse_unused(place: Path, given: Mapping[str, object]) -> None:
+    """Refuses what is about an analysis that is yet to be made."""
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"{option} is of an analysis that is made, and {quoted(place)} is there already",
+                hint=f"leave {option} out, or choose another --output and no --analysis",
+            )
 
 
 def _check_output(output: Path, *, force: bool) -> None:
@@ -231,6 +338,22 @@ def _text(found: PlanFound) -> str:
         for one in result.controls
     ]
     parts.append(table(("", "bits per weight", "dB", "how"), rows))
+    parts += _times(found)
     rules = len(found.plan.rules)
     parts.append(f"{rules} rule{'s'[: rules != 1]}; {figures.bytes:,} bytes of weights searched")
     return "\n\n".join(parts)
+
+
+def _times(found: PlanFound) -> list[str]:
+    """What a call takes: by the analysis, and where the runtime runs here, as measured."""
+    predicted = found.predicted_ms
+    if predicted is None:
+        return []
+    floats = found.problem.float_ms
+    fast = "" if floats is None else f", {floats / predicted:.2f} times as fast as float"
+    words = f"predicted to take {predicted:.4g} ms{fast}"
+    if found.taken_ms is None:
+        return [words]
+    float_ms = found.taken_ms["float"]
+    rows = [(name, f"{ms:.4g}", f"{float_ms / ms:.2f}") for name, ms in found.taken_ms.items()]
+    return [f"{words}; measured in turns:\n{table(('', 'ms', 'times as fast'), rows)}"]

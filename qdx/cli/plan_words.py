@@ -43,6 +43,7 @@ def weights_words(scheme: AskedWeights | None) -> str:
         scheme.lut_dtype or "",
         "asymmetric" * (scheme.symmetric is False),
         "7 bits" * scheme.reduce_range,
+        "" if scheme.range_factor == 1 else f"range times {scheme.range_factor:g}",
         "" if scheme.rounding == "nearest" else f"rounding {scheme.rounding}",
     ]
     return f"{scheme.dtype} {', '.join(filter(None, marks))}".strip()

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from qdx.search.interactions import Interactions, descend
+from qdx.search.descend import descend
+from qdx.search.interactions import Interactions
 from qdx.search.ledger import BETTER, Ledger
 from qdx.search.local import Move, local_problem, with_moves
 from qdx.search.problem import Assignment, Problem

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qdx.analyze.analysis import FLOAT_OPTION, Analysis
 from qdx.exporter.errors import InternalError
-from qdx.search.problem import Assignment, Problem
-from qdx.search.solve import Objective, Row
+from qdx.search.problem import Problem
+from qdx.search.solve import Objective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["ErrorsOf", "Interactions", "descend", "errors_from"]
-
-_MOVES_MOST: Final = 1500
-"""Of more single changes than this, pairs are formed of those alone that cost least noise."""
+__all__ = ["ErrorsOf", "Interactions", "errors_from"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,12 @@ class Interactions:
 
     errors: Numbers
     base: Numbers | None = None
+
+    @cached_property
+    def products(self) -> Numbers:
+        """The inner product of each choice's error with each other's, [choices, choices]."""
+        found: Numbers = self.errors @ self.errors.T
+        return found
 
     def noise(self, rows: Sequence[int]) -> float:
         """The noise of choices together."""
@@ -90,111 +94,3 @@ def errors_from(
         return Interactions(joined)
 
     return of
-
-
-def descend(
-    problem: Problem,
-    interactions: Interactions,
-    start: Assignment,
-    rows: Sequence[Row],
-    *,
-    share: float = 1.0,
-    most_changes: int | None = None,
-) -> Assignment:
-    """Returns an assignment that neither one change nor two at once make better; every bound is kept.
-
-    Args:
-        problem: Parts without timesteps.
-        interactions: Of its choices.
-        start: Where to begin; it keeps the bounds.
-        rows: The bounds.
-        share: How much of the inner products counts, from 0 (the additive model) to 1. What was measured on few calls
-            has products by chance, which less of them forgives.
-        most_changes: How many parts may differ from the start at most; None for all.
-    """
-    return _Descent(problem, interactions, start, rows, share).run(most_changes)
-
-
-class _Descent:
-    def __init__(
-        self,
-        problem: Problem,
-        interactions: Interactions,
-        start: Assignment,
-        rows: Sequence[Row],
-        share: float,
-    ) -> None:
-        counts = [len(part.choices) for part in problem.parts]
-        self._problem = problem
-        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
-        self._owner = np.repeat(np.arange(len(counts)), counts)
-        if len(interactions.errors) != len(self._owner):
-            raise InternalError("the errors are not those of the problem's choices")
-        self._interactions = interactions
-        self._errors = interactions.errors
-        self._share = share
-        self._norms = np.einsum("ij,ij->i", self._errors, self._errors)
-        self._costs = [np.concatenate([np.asarray(v, float) for v in row.values]) for row in rows]
-        self._most = [row.most for row in rows]
-        self._now = np.array(
-            [
-                int(self._starts[place]) + [c.option for c in part.choices].index(option)
-                for place, (part, option) in enumerate(zip(problem.parts, start, strict=True))
-            ]
-        )
-
-    def run(self, most_changes: int | None) -> Assignment:
-        begin = self._now.copy()
-        for _ in range(100 * len(self._now) + 100):
-            before = self._now.copy()
-            if not self._improved():
-                break
-            if most_changes is not None and int((self._now != begin).sum()) > most_changes:
-                self._now = before
-                break
-        return tuple(
-            part.choices[int(now - first)].option
-            for part, now, first in zip(self._problem.parts, self._now, self._starts, strict=False)
-        )
-
-    def _improved(self) -> bool:
-        """Makes the best single or double change; False where none helps."""
-        before = self._now[self._owner]
-        steps = self._errors - self._errors[before]
-        total = self._interactions.total(self._now.tolist())
-        # |T + d|² - |T|² = 2 <T, d> + |d|², and of the additive model |e|² - |f|².
-        squares = np.einsum("ij,ij->i", steps, steps)
-        alone = self._share * (2 * steps @ total + squares)
-        alone += (1 - self._share) * (self._norms - self._norms[before])
-        spent = [costs[self._now].sum() for costs in self._costs]
-        more = [costs - costs[before] for costs in self._costs]
-        fits = np.ones(len(alone), dtype=bool)
-        for most, was, change in zip(self._most, spent, more, strict=True):
-            fits &= was + change <= most
-        single = np.where(fits, alone, np.inf)
-        one = int(np.argmin(single))
-        moves = self._moves(alone, before)
-        pairs = alone[moves][:, None] + alone[moves][None]
-        pairs += 2 * self._share * (steps[moves] @ steps[moves].T)
-        pairs[self._owner[moves][:, None] == self._owner[moves][None]] = np.inf
-        for most, was, change in zip(self._most, spent, more, strict=True):
-            pairs[was + change[moves][:, None] + change[moves][None] > most] = np.inf
-        two = int(np.argmin(pairs)) if pairs.size else 0
-        gain_two = float(pairs.flat[two]) if pairs.size else np.inf
-        noise = (
-            self._share * float(total @ total) + (1 - self._share) * self._norms[self._now].sum()
-        )
-        if min(float(single[one]), gain_two) >= -1e-9 * noise:
-            return False
-        chosen = (
-            [one] if single[one] <= gain_two else [int(moves[k]) for k in divmod(two, len(moves))]
-        )
-        for move in chosen:
-            self._now[self._owner[move]] = move
-        return True
-
-    def _moves(self, alone: Numbers, before: NDArray[np.int_]) -> NDArray[np.int_]:
-        every = np.flatnonzero(np.arange(len(alone)) != before)
-        if len(every) <= _MOVES_MOST:
-            return every
-        return np.sort(every[np.argsort(alone[every], kind="stable")[:_MOVES_MOST]])

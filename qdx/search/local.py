@@ -73,6 +73,7 @@ def local_problem(
                 tuple(values[k] for k in places)
                 for values, places in zip(row.values, kept, strict=True)
             ),
+            changes=None if row.changes is None else row.changes.kept(kept),
         )
         for row in rows
     ]

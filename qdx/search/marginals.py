@@ -85,22 +85,13 @@ def _swaps(
 ) -> list[Assignment]:
     """Single changes and swaps of two parts within the bounds, those with the least sum of marginals first."""
     places = [_place(part, option) for part, option in zip(problem.parts, best, strict=True)]
-    totals = [row.total(places) for row in rows]
+    left = [row.most - row.total(places) for row in rows]
     moves = sorted(marginals, key=lambda move: (marginals[move], move))
-    spent = {
-        move: [
-            row.values[move[0]][_place(problem.parts[move[0]], move[1])]
-            - row.values[move[0]][places[move[0]]]
-            for row in rows
-        ]
-        for move in moves
-    }
+    to = {move: _place(problem.parts[move[0]], move[1]) for move in moves}
 
     def fits(*chosen: Move) -> bool:
-        return all(
-            total + sum(spent[move][k] for move in chosen) <= row.most
-            for k, (row, total) in enumerate(zip(rows, totals, strict=True))
-        )
+        changed = {move[0]: to[move] for move in chosen}
+        return all(row.more(places, changed) <= most for row, most in zip(rows, left, strict=True))
 
     found: list[tuple[float, tuple[Move, ...]]] = [(marginals[m], (m,)) for m in moves if fits(m)]
     found += [

@@ -7,12 +7,15 @@ the analysis gives them. In first order it adds up over parts: E|Σ e|² = Σ E|
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from qdx.analyze.analysis import FLOAT_OPTION, Analysis, Group, Offered, Option
 from qdx.exporter.dtypes import bits
 from qdx.exporter.errors import UsageError, quoted
+from qdx.search.changes import Changes
+from qdx.search.times import Times, times_of
 
 __all__ = [
     "COSTS",
@@ -44,12 +47,14 @@ class Choice:
         costs: By `COSTS`; without one that is not known.
         noise: By `NOISES`; guidance is absent where the pipeline has none.
         tie: What parts of one group must have alike: the scheme of the weights, which no timestep changes.
+        reads: The type in which it reads its inputs; parts beside each other that read different types cost more.
     """
 
     option: int
     costs: Mapping[str, float]
     noise: Mapping[str, float]
     tie: str = ""
+    reads: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,17 @@ class Problem:
         parts: What takes options.
         labels: Of the options, for tables.
         fixed: Costs of what no part changes, such as the latency of norms.
+        changes_ms: By two groups of the analysis, what a call takes more where they read different types.
+        float_ms: What a call takes where all is float; None where nobody knows.
     """
 
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     fixed: Mapping[str, float]
+    changes_ms: Mapping[tuple[int, int], float] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    float_ms: float | None = None
 
     @property
     def elements(self) -> int:
@@ -123,9 +134,27 @@ class Problem:
             if all(name in choice.noise for part in self.parts for choice in part.choices)
         )
 
+    def changes(self, name: str) -> Changes | None:
+        """What pairs of parts cost; None for costs that single parts make up."""
+        if name != "latency_ms" or not self.changes_ms:
+            return None
+        places: dict[int, list[int]] = {}
+        for place, part in enumerate(self.parts):
+            places.setdefault(part.group, []).append(place)
+        pairs = tuple(
+            (a, b, ms * share)
+            for (one, other), ms in self.changes_ms.items()
+            for a in places.get(one, ())
+            for b in places.get(other, ())
+            if (share := _overlap(self.parts[a].steps, self.parts[b].steps))
+        )
+        return Changes(pairs, tuple(tuple(c.reads for c in part.choices) for part in self.parts))
+
     def cost(self, assignment: Assignment, name: str) -> float:
         """What an assignment costs altogether; bytes of a group with several parts count once."""
         total = self.fixed.get(name, 0.0)
+        if (changes := self.changes(name)) is not None:
+            total += changes.total(self._places(assignment))
         counted = set()
         for part, option in zip(self.parts, assignment, strict=True):
             if name == "bytes" and part.group in counted:
@@ -133,6 +162,12 @@ class Problem:
             counted.add(part.group)
             total += part.choice(option).costs[name]
         return total
+
+    def _places(self, assignment: Assignment) -> list[int]:
+        return [
+            [choice.option for choice in part.choices].index(option)
+            for part, option in zip(self.parts, assignment, strict=True)
+        ]
 
     def average_bits(self, assignment: Assignment) -> float:
         """Bits of the file for each weight element, scales and tables included; 0 without weights."""
@@ -200,7 +235,31 @@ def problem_of(analysis: Analysis, *, options: Collection[int] | None = None) ->
         )
     allowed = None if options is None else {FLOAT_OPTION, *options}
     parts = tuple(_part(analysis, group, allowed) for group in analysis.groups)
-    return Problem(parts, tuple(option.label for option in analysis.options), _fixed(analysis))
+    labels = tuple(option.label for option in analysis.options)
+    times = None if analysis.latency is None else times_of(analysis)
+    if times is None:
+        return Problem(parts, labels, {})
+    parts = tuple(_timed(part, times) for part in parts)
+    fixed = {"latency_ms": times.rest_ms}
+    return Problem(parts, labels, fixed, times.changes_ms, times.float_ms)
+
+
+def _timed(part: Part, times: Times) -> Part:
+    """With what its choices read, and what that takes beside operations that are always float."""
+    choices = []
+    for choice in part.choices:
+        reads = times.reads[part.group][choice.option]
+        costs = dict(choice.costs)
+        if "latency_ms" in costs and reads != times.reads[part.group][FLOAT_OPTION]:
+            costs["latency_ms"] += times.beside_float_ms.get(part.group, 0.0)
+        choices.append(replace(choice, costs=costs, reads=reads))
+    return replace(part, choices=tuple(choices))
+
+
+def _overlap(one: tuple[float, float] | None, other: tuple[float, float] | None) -> float:
+    """The share of the schedule that two parts have in common."""
+    (a, b), (c, d) = one or (0.0, 1.0), other or (0.0, 1.0)
+    return max(0.0, min(b, d) - max(a, c))
 
 
 def _part(analysis: Analysis, group: Group, allowed: Collection[int] | None) -> Part:
@@ -256,40 +315,31 @@ def _bit_product(option: Option) -> int:
     return weights * inputs
 
 
-def _fixed(analysis: Analysis) -> dict[str, float]:
-    """The latency of what no group has, where the analysis knows it."""
-    rest = (analysis.latency or {}).get("rest_ms")
-    return {"latency_ms": float(rest)} if isinstance(rest, int | float) else {}
-
-
 def by_timestep(
     problem: Problem,
     steps: Sequence[tuple[float, float]],
-    shares: Mapping[int, Sequence[Mapping[int, Mapping[str, float]]]],
+    choices: Mapping[int, Sequence[Sequence[Choice]]],
+    labels: Sequence[str],
 ) -> Problem:
     """Returns the problem with a part for each range of the schedule where inputs may differ; weights stay the same.
 
     Args:
         problem: Without timesteps.
         steps: Ranges of the schedule, as fractions from 0, the noisiest, to 1.
-        shares: By group that may differ: for each range, by option, the noises of the calls in it.
+        choices: By group that may differ: for each range, what it can take there. Costs are those of the whole schedule, and
+            noise is that of the calls in the range.
+        labels: Of all options.
     """
     parts: list[Part] = []
     for part in problem.parts:
-        if part.group not in shares:
+        if part.group not in choices:
             parts.append(part)
             continue
-        for (start, end), noises in zip(steps, shares[part.group], strict=True):
-            choices = tuple(
-                replace(
-                    choice,
-                    noise=noises[choice.option],
-                    costs={
-                        k: v if k == "bytes" else v * (end - start) for k, v in choice.costs.items()
-                    },
-                )
-                for choice in part.choices
-                if choice.option in noises
-            )
-            parts.append(replace(part, choices=choices, steps=(start, end)))
-    return replace(problem, parts=tuple(parts))
+        for (start, end), there in zip(steps, choices[part.group], strict=True):
+            costs = [
+                {k: v if k == "bytes" else v * (end - start) for k, v in one.costs.items()}
+                for one in there
+            ]
+            timed = tuple(replace(one, costs=c) for one, c in zip(there, costs, strict=True))
+            parts.append(replace(part, choices=timed, steps=(start, end)))
+    return replace(problem, parts=tuple(parts), labels=tuple(labels))

@@ -27,7 +27,12 @@ _INFEASIBLE: Final = 2
 
 
 def minimized(
-    objective: Numbers, constraints: Sequence[Any], *, scale: float, whole: bool = True
+    objective: Numbers,
+    constraints: Sequence[Any],
+    *,
+    scale: float,
+    whole: bool = True,
+    between: int = 0,
 ) -> Numbers | None:
     """Returns values from 0 to 1 that make an objective least; None where nothing keeps the constraints.
 
@@ -36,16 +41,19 @@ def minimized(
         constraints: SciPy's `LinearConstraint`.
         scale: What the objective is multiplied by: the solver's absolute tolerances are made for an optimum around 1000.
         whole: Whether variables are 0 or 1, or anything between.
+        between: How many variables at the end may be anything between in any case.
 
     Raises:
         InternalError: The solver gave up.
     """
     from scipy.optimize import Bounds, milp
 
+    integrality = np.ones(len(objective))
+    integrality[len(objective) - between :] = 0
     with _quiet():
         found = milp(
             objective * scale,
-            integrality=np.ones(len(objective)) if whole else None,
+            integrality=integrality if whole else None,
             bounds=Bounds(0, 1),
             constraints=constraints,
             # Presolve takes longer than it saves here, and has been wrong (scipy/scipy#24141).

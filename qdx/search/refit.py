@@ -1,10 +1,11 @@
 """The additive model corrected by what is measured: candidates whole, then changes of the best one in its own context.
 
 Noise of single options adds up where errors are small and have nothing to do with each other. For few bits neither holds. So
-candidates of several models are measured whole, and around the best one every change of one part to the next cheaper or
-dearer option is measured *there*, all other parts as they are. From these the next assignment is proposed, by the errors where
-they are told (`in_context`), by noise alone where they are not or lead no further (`marginals`), and measured. It ends when
-nothing proposed is better.
+candidates of several models are measured whole, and around the best one it is found out what changes of one part do *there*,
+all other parts as they are: of all options at once from slopes where gradients go through (`by_slopes`), or else by
+measuring the next cheaper and the next dearer one. From these the next assignment is proposed, by the errors where they are
+told (`in_context`), by noise alone where they are not or lead no further (`marginals`), and measured. It ends when nothing
+proposed is better.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from qdx.search.by_slopes import Slopes, by_slopes
 from qdx.search.in_context import by_errors
 from qdx.search.interactions import Interactions
 from qdx.search.ledger import Ledger
@@ -53,6 +55,7 @@ def refit(
     ledger: Ledger,
     *,
     singles: Interactions | None = None,
+    slopes: Slopes | None = None,
 ) -> Refitted:
     """Returns the best assignment that measuring finds from some candidates.
 
@@ -62,6 +65,7 @@ def refit(
         rows: Bounds of costs. Bounds of noise are kept as the model has them.
         ledger: Measures; what it knows costs nothing.
         singles: Errors of the problem's choices with all else float; None where nobody kept them.
+        slopes: Tells first-order changes in context; None where nothing does.
     """
     names = list(candidates)[: max(ledger.left, 1)]
     values = dict(zip(names, ledger.values([candidates[n] for n in names]), strict=True))
@@ -70,6 +74,17 @@ def refit(
     rounds: list[float] = []
     settled = False
     radius = max(2, len(problem.parts) // 3)
+    if singles is not None and slopes is not None and not any(p.steps for p in problem.parts):
+        while not settled and (told := slopes(best)) is not None:
+            better = by_slopes(problem, best, told, rows, ledger, singles)
+            if better is None:
+                break
+            settled = better == best
+            best = better
+            rounds.append(ledger.value(best))
+        if settled or told is not None:
+            noise = ledger.known[best].noise
+            return Refitted(best, noise, start, values, tuple(rounds), settled, len(ledger.known))
     while not settled:
         moves = neighbours(problem, best)
         if len(moves) > ledger.left:
@@ -94,7 +109,7 @@ def _following(
     radius: int,
     singles: Interactions | None,
 ) -> tuple[Assignment, int] | None:
-    if ledger.errors(best) is not None and not any(part.steps for part in problem.parts):
+    if ledger.errors(best) is not None:
         found = by_errors(problem, best, moves, rows, ledger, singles=singles)
         if found is None or found != best:
             return None if found is None else (found, radius)

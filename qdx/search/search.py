@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.by_call import NoiseByCall, mean_noise
+from qdx.search.by_slopes import Slopes
 from qdx.search.controls import permuted, uniform
-from qdx.search.interactions import ErrorsOf, Interactions, descend
+from qdx.search.descend import descend
+from qdx.search.interactions import ErrorsOf, Interactions
 from qdx.search.judged import cheapest_held
 from qdx.search.ledger import Ledger, Measure, Measured
 from qdx.search.pareto import Front, decibels, pareto
@@ -104,6 +107,7 @@ def search(
     errors_of: ErrorsOf | None = None,
     judge: Judge | None = None,
     by_call: NoiseByCall | None = None,
+    slopes: Slopes | None = None,
     progress: Progress = SILENT,
 ) -> Result:
     """Finds the assignment that satisfies demands best.
@@ -118,6 +122,7 @@ def search(
         errors_of: Errors of single choices; None where the analysis kept none.
         judge: Judges finished pictures; needed where the demand has such goals.
         by_call: Noise by call, by which assignments to judge are proposed; None takes the mean noise.
+        slopes: Tells what options change of the objective in first order where an assignment holds; None where nothing does.
         progress: Told of the steps.
 
     Raises:
@@ -134,13 +139,23 @@ def search(
     if settings.fixed:
         problem = problem.restricted(settings.fixed, settings.why_fixed)
     budgets = budget_rows(problem, demand.budgets)
-    work = _Search(problem, settings, budgets, measure, errors_of, progress)
+    _check_known(problem, settings.prefer)
+    work = _Search(problem, settings, budgets, measure, errors_of, slopes, progress)
     if demand.judged:
         assert judge is not None
         return work.judged(judge, by_call, noise_rows(problem, demand.bounds))
     if demand.budgets:
         return work.least_noise(noise_rows(problem, demand.bounds))
     return work.least_cost(demand.bounds)
+
+
+def _check_known(problem: Problem, cost: str) -> None:
+    if cost not in problem.known_costs:
+        hint = f"it knows {', '.join(problem.known_costs)}"
+        raise UsageError(
+            f"--prefer: the analysis does not know `{cost}` of every option",
+            hint=f"analyze with `--latency auto`; {hint}" if cost == "latency_ms" else hint,
+        )
 
 
 class _Search:
@@ -151,6 +166,7 @@ class _Search:
         budgets: Sequence[Row],
         measure: Measure | None,
         errors_of: ErrorsOf | None,
+        slopes: Slopes | None,
         progress: Progress,
     ) -> None:
         self._problem = problem
@@ -158,6 +174,7 @@ class _Search:
         self._budgets = budgets
         self._measure = measure
         self._errors_of = errors_of
+        self._slopes = slopes
         self._progress = progress
         self._ledger = None if measure is None else Ledger(measure, settings.objective, settings.measurements)  # fmt: skip
 
@@ -169,14 +186,16 @@ class _Search:
             return self._result(first, first, rows, None)
         candidates = self._candidates(first, rows)
         with self._progress.task("measuring candidates", 1):
-            found = refit(self._problem, candidates, rows, self._ledger, singles=self._singles())
+            found = refit(
+                self._problem, candidates, rows, self._ledger,
+                singles=self._singles, slopes=self._slopes,
+            )  # fmt: skip
         return self._result(found.assignment, first, rows, found)
 
     def least_cost(self, bounds_db: Mapping[str, float]) -> Result:
         """For goals: the model's bounds are moved until the measured ones hold."""
         asked = noise_rows(self._problem, bounds_db)
         cheap = Objective(self._settings.objective.noises, self._settings.prefer)
-        self._check_known(self._settings.prefer)
         rows = list(asked)
         first = best = solve(self._problem, cheap, rows)
         if self._ledger is None:
@@ -206,7 +225,6 @@ class _Search:
 
     def judged(self, judge: Judge, by_call: NoiseByCall | None, bounds: Sequence[Row]) -> Result:
         """The cheapest whose pictures hold what is asked."""
-        self._check_known(self._settings.prefer)
         rows = [*self._budgets, *bounds]
         cheap = Objective(self._settings.objective.noises, self._settings.prefer)
         noise = by_call or mean_noise(self._problem)
@@ -219,7 +237,7 @@ class _Search:
 
     def _candidates(self, first: Assignment, rows: Sequence[Row]) -> dict[str, Assignment]:
         found = {"additive": first}
-        singles = self._singles()
+        singles = self._singles
         for share in _SHARES if singles is not None else ():
             assert singles is not None
             found[f"interactions {share:g}"] = descend(
@@ -227,6 +245,7 @@ class _Search:
             )
         return found
 
+    @cached_property
     def _singles(self) -> Interactions | None:
         if self._errors_of is None:
             return None
@@ -287,15 +306,10 @@ class _Search:
 
     def _at_cost(self, assignment: Assignment) -> list[Row]:
         """What controls keep where no budget was given: the cost that was found."""
-        rows = budget_rows(self._problem, {self._settings.prefer: self._cost(assignment)})
+        # Sums in another order may differ in the last place.
+        most = self._cost(assignment) * (1 + 1e-9)
+        rows = budget_rows(self._problem, {self._settings.prefer: most})
         return [*self._budgets, *rows]
-
-    def _check_known(self, cost: str) -> None:
-        if cost not in self._problem.known_costs:
-            raise UsageError(
-                f"--prefer: the analysis does not know `{cost}` of every option",
-                hint=f"it knows {', '.join(self._problem.known_costs)}",
-            )
 
     def _unmet(self, bounds_db: Mapping[str, float]) -> TargetRefusal:
         finest = solve(self._problem, self._settings.objective)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from qdx.exporter.errors import InternalError, Refusal, TargetRefusal, UsageError
+from qdx.search.changes import Changes
 from qdx.search.problem import Assignment, Problem
 from qdx.search.program import minimized
 
@@ -52,6 +53,7 @@ class Row:
         most: The bound, what nothing changes taken off.
         scale: What the numbers of messages are multiplied by.
         offset: Likewise added.
+        changes: What pairs of parts add to the sum; None where there is nothing of the kind.
     """
 
     name: str
@@ -59,10 +61,17 @@ class Row:
     most: float
     scale: float = 1.0
     offset: float = 0.0
+    changes: Changes | None = None
 
     def total(self, places: Sequence[int]) -> float:
         """The sum over chosen places."""
-        return sum(values[place] for values, place in zip(self.values, places, strict=True))
+        found = sum(values[place] for values, place in zip(self.values, places, strict=True))
+        return found if self.changes is None else found + self.changes.total(places)
+
+    def more(self, places: Sequence[int], changed: Mapping[int, int]) -> float:
+        """What the sum grows by where some parts change to other places."""
+        found = sum(self.values[part][k] - self.values[part][places[part]] for part, k in changed.items())  # fmt: skip
+        return found if self.changes is None else found + self.changes.more(places, changed)
 
     def told(self, total: float) -> str:
         """A sum as users count it."""
@@ -107,7 +116,8 @@ def solve(problem: Problem, objective: Objective, rows: Sequence[Row] = ()) -> A
         TargetRefusal: Nothing keeps the bounds: names the least that can be met and the parts in the way.
     """
     values = _objective(problem, objective)
-    places = _solved(problem, values, rows)
+    changes = None if objective.cost is None else problem.changes(objective.cost)
+    places = _solved(problem, values, rows, changes)
     if places is None:
         raise _infeasible(problem, rows)
     return _options(problem, places)
@@ -115,7 +125,7 @@ def solve(problem: Problem, objective: Objective, rows: Sequence[Row] = ()) -> A
 
 def least(problem: Problem, row: Row, others: Sequence[Row] = ()) -> float | None:
     """Returns the least that the sum of a bound can be while others hold; None where they cannot."""
-    places = _solved(problem, row.values, others)
+    places = _solved(problem, row.values, others, row.changes)
     return None if places is None else row.total(places)
 
 
@@ -124,7 +134,7 @@ def _budget_row(problem: Problem, name: str, most: float) -> Row:
     if cost not in problem.known_costs:
         raise UsageError(
             f"--budget: the analysis does not know `{cost}` of every option",
-            hint="analyze with latencies, or take a budget of bytes or average_bits"
+            hint="analyze with `--latency auto`, or take a budget of bytes or average_bits"
             if cost == "latency_ms"
             else f"budgets it knows are {', '.join(problem.known_costs)}",
         )
@@ -135,10 +145,16 @@ def _budget_row(problem: Problem, name: str, most: float) -> Row:
         if elements == 0:
             raise UsageError("--budget: average_bits of a model whose groups have no weights")
         return Row(name, values, most * elements / 8 - fixed, scale=8 / elements, offset=fixed)
+    changes = problem.changes(cost)
     if name == "speedup":
-        whole = fixed + sum(part.choice(0).costs[cost] for part in problem.parts)
-        return Row(name, values, whole / most - fixed, scale=whole, offset=fixed)
-    return Row(name, values, most - fixed, offset=fixed)
+        whole = problem.float_ms
+        if whole is None:
+            raise UsageError(
+                "--budget: the analysis does not know what float takes",
+                hint="take a budget of latency_ms",
+            )
+        return Row(name, values, whole / most - fixed, scale=whole, offset=fixed, changes=changes)
+    return Row(name, values, most - fixed, offset=fixed, changes=changes)
 
 
 def _costs(problem: Problem, cost: str) -> tuple[tuple[float, ...], ...]:
@@ -171,12 +187,15 @@ def _objective(problem: Problem, objective: Objective) -> tuple[tuple[float, ...
 
 
 def _solved(
-    problem: Problem, values: Sequence[Sequence[float]], rows: Sequence[Row]
+    problem: Problem,
+    values: Sequence[Sequence[float]],
+    rows: Sequence[Row],
+    changes: Changes | None = None,
 ) -> tuple[int, ...] | None:
     """Places of the chosen in each part's choices; None where the bounds cannot be kept."""
     bounds = [row.most for row in rows]
     for _ in range(4):
-        places = _program(problem, values, rows, bounds)
+        places = _program(problem, values, rows, bounds, changes)
         if places is None:
             return None
         # The solver keeps bounds to a millionth; budgets are kept exactly.
@@ -193,6 +212,7 @@ def _program(
     values: Sequence[Sequence[float]],
     rows: Sequence[Row],
     bounds: Sequence[float],
+    changes: Changes | None,
 ) -> tuple[int, ...] | None:
     from scipy.optimize import LinearConstraint
     from scipy.sparse import csr_array
@@ -201,30 +221,42 @@ def _program(
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
     total = int(starts[-1])
     owner = np.repeat(np.arange(len(counts)), counts)
-    one_each = csr_array((np.ones(total), (owner, np.arange(total))), shape=(len(counts), total))
+    every = [one for one in (changes, *(row.changes for row in rows)) if one is not None]
+    paired = every[0].rows(starts.tolist()) if every else None  # all are of the same pairs
+    between = 0 if paired is None else paired[1]
+    width = total + between
+    one_each = csr_array((np.ones(total), (owner, np.arange(total))), shape=(len(counts), width))
     constraints = [LinearConstraint(one_each, 1, 1)]
+    if paired is not None:
+        constraints.append(LinearConstraint(paired[0], -np.inf, 0))
     for row, most in zip(rows, bounds, strict=True):
-        flat = np.concatenate([np.asarray(v, float) for v in row.values]) if total else np.zeros(0)
+        flat = _flat(row.values, row.changes, between)
         size = max(abs(most), float(np.abs(flat).max(initial=0.0)) * 1e-6) or 1.0
         constraints.append(LinearConstraint(csr_array(flat[None] / size), -np.inf, most / size))
-    if (ties := _ties(problem, starts)) is not None:
+    if (ties := _ties(problem, starts, width)) is not None:
         constraints.append(LinearConstraint(ties, 0, 0))
     if not total:
         return ()
-    objective = np.concatenate([np.asarray(v, float) for v in values])
+    objective = _flat(values, changes, between)
     largest = float(np.abs(objective).max())
     # The relaxed optimum gives the scale of the objective.
     relaxed = minimized(objective, constraints, scale=1 / max(largest, 1e-300), whole=False)
     if relaxed is None:
         return None
     near = max(abs(float(objective @ relaxed)), largest * 1e-7, 1e-300)
-    found = minimized(objective, constraints, scale=1000 / near)
+    found = minimized(objective, constraints, scale=1000 / near, between=between)
     if found is None:
         return None
     return tuple(int(np.argmax(found[a:b])) for a, b in itertools.pairwise(starts))
 
 
-def _ties(problem: Problem, starts: NDArray[np.int_]) -> Any:
+def _flat(values: Sequence[Sequence[float]], changes: Changes | None, between: int) -> Numbers:
+    """Of all variables: choices, and behind them pairs."""
+    pairs = np.zeros(between) if changes is None else changes.costs
+    return np.concatenate([*(np.asarray(v, float) for v in values), pairs])
+
+
+def _ties(problem: Problem, starts: NDArray[np.int_], width: int) -> Any:
     """Rows that are zero where parts of one group have the same weights."""
     from scipy.sparse import csr_array
 
@@ -247,7 +279,7 @@ def _ties(problem: Problem, starts: NDArray[np.int_]) -> Any:
     if not number:
         return None
     rows, columns, signs = zip(*entries, strict=True)
-    return csr_array((signs, (rows, columns)), shape=(number, int(starts[-1])))
+    return csr_array((signs, (rows, columns)), shape=(number, width))
 
 
 def _options(problem: Problem, places: Sequence[int]) -> Assignment:
@@ -269,6 +301,7 @@ def _infeasible(problem: Problem, rows: Sequence[Row]) -> TargetRefusal:
         if alone > row.most:
             words.append(
                 f"{row.name}={asked} cannot be met: the {verb} that can is {row.told(alone)}"
+                + _unchanged(row)
             )
             refusals += _in_the_way(problem, row)
         elif together is None or together > row.most:
@@ -279,6 +312,13 @@ def _infeasible(problem: Problem, rows: Sequence[Row]) -> TargetRefusal:
         refusals=tuple(refusals),
         hint="ask for less, or allow more options; what stands in the way is named above",
     )
+
+
+def _unchanged(row: Row) -> str:
+    """What no option changes, where it stands in the way too."""
+    if row.name not in {"latency_ms", "speedup"} or not row.offset:
+        return ""
+    return f" ({row.offset:.4g} ms are of operations that no option changes)"
 
 
 def _in_the_way(problem: Problem, row: Row) -> list[Refusal]:

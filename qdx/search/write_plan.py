@@ -5,9 +5,9 @@ The plan that says it all by name is resolved, and so is the short one: what bec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from qdx.analyze.analysis import FLOAT_OPTION, Group, Option
 from qdx.exporter.errors import InternalError, quoted
@@ -32,8 +32,17 @@ _FLOAT_RULE: Final = {
     "select": {"component": "*"},
     "weights": {"dtype": FLOAT},
 }
-Wording = Callable[[Option, Sequence[tuple[str, str]]], str]
-"""Says why operations, by component and name, take an option."""
+
+
+class Wording(Protocol):
+    """Says why operations, by component and name, take an option: in a segment of the schedule, or at all timesteps."""
+
+    def __call__(
+        self, option: Option, sites: Sequence[tuple[str, str]], segment: int | None = None, /
+    ) -> str:
+        """The reason."""
+
+
 Rules = Sequence[dict[str, Any]]
 
 

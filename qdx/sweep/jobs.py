@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.sweep.elsewhere import Request
 from qdx.sweep.workers import Tell, Words, one_thread, run_parts
 
 if TYPE_CHECKING:
+    from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.results import Outcome, Results
 
-__all__ = ["Compute", "Found", "run_jobs"]
+__all__ = ["Compute", "Found", "Sent", "run_jobs"]
 
 Found = Callable[[str, "Outcome"], None]
 """Takes the result of a job, and its key."""
 Compute = Callable[[int, Sequence[str], Found], None]
 """Computes jobs of a part: its number, their keys, and what takes each result. What it finds depends on the jobs alone."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How jobs are computed without the memory of this process.
+
+    Attributes:
+        elsewhere: What computes them.
+        requests: Asks for some jobs of a part: its number and their keys; as several requests where they are many.
+    """
+
+    elsewhere: Elsewhere
+    requests: Callable[[int, Sequence[str]], Sequence[Request]]
+
 
 _KEEP_EVERY_S: Final = 5.0
 """Results are written no more often, so that there are few files; a kill loses so much."""
@@ -32,10 +49,12 @@ def run_jobs(
     words: Words,
     workers: int,
     tell: Tell,
+    sent: Sent | None = None,
 ) -> None:
     """Computes every job that has no result yet, each with one thread.
 
-    The results do not depend on the number of workers, on the order of the parts, or on what was known before.
+    The results do not depend on the number of workers, on the order of the parts, on what was known before, or on where
+    they are computed.
 
     Args:
         parts: Keys of the jobs of each part, which share work. A job that comes twice is computed once.
@@ -44,6 +63,7 @@ def run_jobs(
         words: What messages call a part.
         workers: How many parts at a time.
         tell: Told of every job that is done: `part`, `done` keys and the `seconds` that they took.
+        sent: Where other machines compute them, how; `compute` and `workers` do not count then.
 
     Raises:
         QdxError: What was raised in a part.
@@ -55,6 +75,9 @@ def run_jobs(
         own = [key for key in dict.fromkeys(keys) if key not in taken]
         taken.update(own)
         missing.append(own)
+    if sent is not None:
+        _run_elsewhere(missing, sent, results, words=words, tell=tell)
+        return
 
     def run(part: int, tell: Tell) -> None:
         results.reload()  # of an earlier process that was ended in the midst of it
@@ -79,24 +102,72 @@ def run_jobs(
 
 
 def _run(part: int, keys: Sequence[str], compute: Compute, results: Results, tell: Tell) -> None:
-    fresh: dict[str, Outcome] = {}
-    began = time.monotonic()
-
-    def keep() -> None:
-        nonlocal began
-        results.add(fresh)
-        now = time.monotonic()
-        tell({"part": part, "done": sorted(fresh), "seconds": now - began})
-        fresh.clear()
-        began = now
-
-    def found(key: str, outcome: Outcome) -> None:
-        fresh[key] = outcome
-        if time.monotonic() - began >= _KEEP_EVERY_S:
-            keep()
-
+    keeper = _Keeper(results, tell)
     try:
-        compute(part, keys, found)
+        compute(part, keys, lambda key, outcome: keeper.found(part, {key: outcome}))
     finally:  # whatever ends it, what was found stays
-        if fresh:
-            keep()
+        keeper.keep()
+
+
+def _run_elsewhere(
+    missing: Sequence[Sequence[str]], sent: Sent, results: Results, *, words: Words, tell: Tell
+) -> None:
+    keeper = _Keeper(results, tell)
+    requests = [
+        one for part, keys in enumerate(missing) if keys for one in sent.requests(part, keys)
+    ]
+    try:
+        sent.elsewhere.run(
+            requests,
+            lambda request, found, seconds: keeper.found(request.part, found, seconds),
+            words=words,
+        )
+    finally:
+        keeper.keep()
+
+
+class _Keeper:
+    """Writes results now and then, and tells of them.
+
+    Args:
+        results: Takes them.
+        tell: Told of them.
+    """
+
+    def __init__(self, results: Results, tell: Tell) -> None:
+        self._results = results
+        self._tell = tell
+        self._fresh: dict[str, Outcome] = {}
+        self._told: dict[int, tuple[list[str], float]] = {}
+        self._kept_s = self._heard_s = time.monotonic()
+
+    def found(self, part: int, found: Mapping[str, Outcome], seconds: float | None = None) -> None:
+        """Takes results of a part, and what they took; the time since the last ones where nobody says.
+
+        Raises:
+            InternalError: A job has two results that differ.
+        """
+        known = self._fresh.keys() | self._results.known.keys()
+        twice = {key: outcome for key, outcome in found.items() if key in known}
+        if twice:
+            self.keep()
+            self._results.add(twice)  # which compares
+        now = time.monotonic()
+        spent = now - self._heard_s if seconds is None else seconds
+        self._heard_s = now
+        fresh = {key: outcome for key, outcome in found.items() if key not in known}
+        done, before = self._told.get(part, ([], 0.0))
+        self._told[part] = ([*done, *fresh], before + spent)
+        self._fresh.update(fresh)
+        if now - self._kept_s >= _KEEP_EVERY_S:
+            self.keep()
+
+    def keep(self) -> None:
+        """Writes what came since the last time."""
+        self._kept_s = time.monotonic()
+        if not self._fresh:
+            return
+        self._results.add(self._fresh)
+        told, self._fresh, self._told = self._told, {}, {}
+        for part, (done, seconds) in told.items():
+            self._tell({"part": part, "done": sorted(done), "seconds": seconds})

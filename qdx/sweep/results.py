@@ -21,7 +21,7 @@ from qdx.exporter.errors import InternalError, InvalidInput, StorageError, quote
 from qdx.exporter.files import dump_json, load_json, read_bytes, replace_file
 from qdx.exporter.limits import JSON_LIMIT_BYTES
 
-__all__ = ["Outcome", "Results"]
+__all__ = ["Outcome", "Results", "packed", "unpacked"]
 
 _SCHEMA: Final = "qdx.results/1"
 _NAME: Final = re.compile(r"([0-9a-f]{64})\.json")
@@ -92,14 +92,7 @@ class Results:
         Raises:
             StorageError: The disk refused.
         """
-        rows = {
-            key: {
-                "numbers": [one if math.isfinite(one) else None for one in outcome.numbers],
-                "data": base64.b64encode(outcome.data).decode("ascii"),
-            }
-            for key, outcome in sorted(found.items())
-        }
-        data = dump_json({"schema": _SCHEMA, "results": rows}, indent=None)
+        data = dump_json({"schema": _SCHEMA, "results": packed(found)}, indent=None)
         name = f"{hashlib.sha256(data).hexdigest()}.json"
         replace_file(self.folder / name, data)
         self._read.add(name)
@@ -116,7 +109,7 @@ class Results:
             self.damage.append(bad.message)
             path.unlink(missing_ok=True)
             return
-        self._count({key: _outcome(row) for key, row in rows.items()})
+        self._count(unpacked(rows))
 
     def _count(self, found: Mapping[str, Outcome]) -> None:
         for key, new in found.items():
@@ -128,6 +121,23 @@ class Results:
                 )
 
 
-def _outcome(row: Mapping[str, Any]) -> Outcome:
-    numbers = tuple(math.nan if one is None else float(one) for one in row["numbers"])
-    return Outcome(numbers, base64.b64decode(row["data"]))
+def packed(found: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Results as JSON data; what is not a finite number becomes null."""
+    return {
+        key: {
+            "numbers": [one if math.isfinite(one) else None for one in outcome.numbers],
+            "data": base64.b64encode(outcome.data).decode("ascii"),
+        }
+        for key, outcome in sorted(found.items())
+    }
+
+
+def unpacked(rows: Mapping[str, Any]) -> dict[str, Outcome]:
+    """The results that `packed` made JSON of; null becomes NaN."""
+    return {
+        key: Outcome(
+            tuple(math.nan if one is None else float(one) for one in row["numbers"]),
+            base64.b64decode(row["data"]),
+        )
+        for key, row in rows.items()
+    }

@@ -64,7 +64,8 @@ def problem(sensitivities, bits=(32, 8, 4, 2), elements=None):
         part(place, bits, sensitivity, sizes[place])
         for place, sensitivity in enumerate(sensitivities)
     ]
-    return Problem(tuple(parts), tuple(f"{width} bits" for width in bits), MappingProxyType({}))
+    labels = tuple(f"{width} bits" for width in bits)
+    return Problem(tuple(parts), labels, MappingProxyType({}), float_ms=bits[0] / 32 * len(parts))
 
 
 def drawn(seed, count=6, bits=(32, 8, 4, 2)):

@@ -48,6 +48,7 @@ def form(target, op, weights, inputs=None, **more):
         ("pv", None, A8, "native"),
         ("linear", W8, A4, "simulated"),
         ("conv2d", W8, Inputs(dtype="int5"), "simulated"),
+        ("conv2d", W8, Inputs(dtype="int3"), "simulated"),
         ("linear", W4, A8, "simulated"),
         ("linear", BLOCKS, A8, "simulated"),
         ("linear", F32, A8, "simulated"),
@@ -265,7 +266,7 @@ def requests():
     blocks = [Inputs(dtype=dtype, granularity="block", mode="dynamic") for dtype in BLOCK_FLOATS]
     inputs = [None, TOKEN, Inputs(dtype="float8_e4m3fn"), *blocks] + [
         Inputs(dtype=dtype, symmetric=symmetric)
-        for dtype in ("int8", "uint8", "int5", "uint5", "int4", "uint4")
+        for dtype in ("int8", "uint8", "int6", "int5", "uint5", "int4", "uint4", "int3", "int2")
         for symmetric in (True, False)
     ]
     for op in ("conv1d", "conv2d", "linear", "qk", "pv", "add"):

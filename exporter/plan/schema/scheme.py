@@ -69,6 +69,8 @@ class AskedWeights(PlanModel):
             zero point.
         observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least
             squared error.
+        range_factor: What that range is multiplied by. Of few bits, the range of least error of the weight is often not
+            the one of least error of the output.
         rounding: How scaled values become integers: `nearest`, ties to even.
         reduce_range: Seven bits instead of eight, for processors without VNNI, whose sums of pairs
             saturate.
@@ -81,6 +83,7 @@ class AskedWeights(PlanModel):
     lut_dtype: TableDtype | None = None
     symmetric: bool | None = None
     observer: Literal["minmax", "mse"] = "minmax"
+    range_factor: Annotated[float, Field(ge=0.25, le=4, allow_inf_nan=False)] = 1.0
     rounding: RoundingName = NEAREST
     reduce_range: bool = False
 
@@ -105,7 +108,7 @@ class AskedInputs(PlanModel):
     """How a plan asks the inputs of an operation to be quantized; None leaves it to the target.
 
     Attributes:
-        dtype: `float32` leaves them alone. Types of five and four bits are carried by eight: the
+        dtype: `float32` leaves them alone. Types of two to six bits are carried by eight: the
             values are clipped to the range of the narrow type.
         granularity: What shares a scale: the whole `tensor`, or in mode `dynamic` each `token` (all
             channels of one position) or, in `nvfp4` and `mxfp8`, a `block` of channels.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from qdx.analyze.analyze import analyze
 from qdx.analyze.folder import read_analysis
+from qdx.analyze.settings import AnalysisSettings
 
 STEPS = 3
 PLAN = {
@@ -58,9 +59,11 @@ def plan_file(tmp_path_factory):
 def analyzed(tmp_path, plan_file):
     """Analyzes a model."""
 
-    def run(model, name="analysis", **given):
-        arguments = {"target": "openvino", "plan": plan_file, "workers": 1, "calls": 3} | given
-        analyze(model, output=tmp_path / name, **arguments)
+    def run(model, name="analysis", *, target="openvino", force=False, **given):
+        settings = AnalysisSettings(
+            **{"plan": plan_file, "workers": 1, "calls": 3, "parts": ["noise"]} | given
+        )
+        analyze(model, output=tmp_path / name, target=target, settings=settings, force=force)
         return Analyzed(*read_analysis(tmp_path / name), tmp_path / name)
 
     return run
@@ -75,8 +78,9 @@ def analyzed_once(tiny_sd, plan_file, tmp_path_factory):
         if options not in known:
             folder = tmp_path_factory.mktemp("analyzed") / "analysis"
             analyze(
-                tiny_sd, output=folder, target="openvino", plan=plan_file, workers=1, calls=3,
-                options=list(options) or None,
+                tiny_sd, output=folder, target="openvino", settings=AnalysisSettings(
+                    plan=plan_file, workers=1, calls=3, options=list(options) or None, parts=["noise"],
+                ),
             )  # fmt: skip
             known[options] = Analyzed(*read_analysis(folder), folder)
         return known[options]

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.analyze.declared_latency import DeclaredDevice, declared_latency
+from qdx.analyze.declared_latency import declared_latency
 from qdx.analyze.latency_table import LatencyTable
 from qdx.analyze.stored_bytes import StoredBytes
 from qdx.backends.registry import get_backend
-from qdx.exporter.errors import InternalError
+from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.plan.resolve.resolution import FloatTypes, SiteResolution
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.targets.model import DeviceSpeed
 from tests.support.tracing import graph_of
 
 WEIGHTS = Weights(dtype="int8", granularity="channel", symmetric=True)
@@ -23,7 +24,7 @@ TOKENS, CHANNELS, OUTPUTS = 64, 32, 128
 MACS = TOKENS * CHANNELS * OUTPUTS
 
 
-def table(device: DeclaredDevice) -> LatencyTable:
+def table(device: DeviceSpeed) -> LatencyTable:
     graph, _ = graph_of(
         lambda: nn.Linear(CHANNELS, OUTPUTS, bias=False), {"input": torch.zeros(TOKENS, CHANNELS)}
     )
@@ -41,7 +42,9 @@ def table(device: DeclaredDevice) -> LatencyTable:
 
 
 def test_an_operation_takes_its_arithmetic_where_memory_is_fast():
-    found = table(DeclaredDevice({"float16": 1e9, "int8": 4e9}, 1e15))
+    found = table(
+        DeviceSpeed(device="A device", macs_per_s={"float16": 1e9, "int8": 4e9}, bytes_per_s=1e15)
+    )
     (key,) = found.kind_of
 
     assert found.site_ms(key, 0) == pytest.approx(1e3 * MACS / 1e9)
@@ -49,7 +52,14 @@ def test_an_operation_takes_its_arithmetic_where_memory_is_fast():
 
 
 def test_it_takes_its_bytes_where_arithmetic_is_fast_and_what_an_operation_costs_beside():
-    found = table(DeclaredDevice({"float16": 1e15, "int8": 1e15}, 1e6, operation_s=0.5))
+    found = table(
+        DeviceSpeed(
+            device="A device",
+            macs_per_s={"float16": 1e15, "int8": 1e15},
+            bytes_per_s=1e6,
+            operation_s=0.5,
+        )
+    )
     (key,) = found.kind_of
     weights, inputs, outputs = CHANNELS * OUTPUTS, TOKENS * CHANNELS, TOKENS * OUTPUTS
 
@@ -62,13 +72,16 @@ def test_it_takes_its_bytes_where_arithmetic_is_fast_and_what_an_operation_costs
 
 
 def test_the_table_says_that_it_is_declared():
-    found = table(DeclaredDevice({"float16": 1e9, "int8": 4e9}, 1e9))
+    found = table(
+        DeviceSpeed(device="A device", macs_per_s={"float16": 1e9, "int8": 4e9}, bytes_per_s=1e9)
+    )
 
     assert found.source == "declared"
     assert found.machine is None
+    assert found.device == "A device"
     assert found.whole == ()
 
 
 def test_a_type_of_which_nothing_is_declared_is_an_error():
-    with pytest.raises(InternalError, match="nothing is declared of multiplying int8"):
-        table(DeclaredDevice({"float16": 1e9}, 1e9))
+    with pytest.raises(UsageError, match="nothing is said of int8, in which `A device`"):
+        table(DeviceSpeed(device="A device", macs_per_s={"float16": 1e9}, bytes_per_s=1e9))

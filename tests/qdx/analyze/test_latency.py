@@ -9,8 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from qdx.analyze import latency
-from qdx.analyze.latency import FLOAT, OptionArtifact, example_inputs, kinds_of, measure_latency
+from qdx.analyze.latency import (
+    DrawnArtifact,
+    OptionArtifact,
+    Timed,
+    TimedDraw,
+    change_ns,
+    latency_table,
+    measure_latency,
+)
+from qdx.analyze.latency_kinds import kinds_of, neighbours_of
+from qdx.analyze.latency_table import FLOAT
+from qdx.analyze.latency_timing import Bench, TimedArtifact, divided, example_inputs
 from qdx.backends.capabilities import TimedOperation, TimesOperations
 from qdx.backends.registry import get_backend
 from qdx.exporter.errors import InternalError
@@ -26,6 +36,7 @@ from tests.support.tracing import graph_of
 
 RUNTIMES = ["onnxruntime", "openvino"]
 INT8 = 1
+READS = ("float32", "int8")
 
 
 class Layers(nn.Module):
@@ -61,9 +72,9 @@ def measured(request, graph, tmp_path_factory) -> Any:
         lower(made, FloatTypes("float32"), profile, folder)
         artifacts.append(OptionArtifact(option, folder, frozenset(keys if option else ())))
     backend = get_backend(target)
-    table = measure_latency(
-        graph, sites, artifacts, backend, profile.options, threads=1, rounds=3, runs=4
-    )
+    bench = Bench(graph, sites, backend, profile.options, threads=1, rounds=3, runs=4)
+    drawn = [DrawnArtifact(artifacts[1].folder, dict.fromkeys(keys, INT8), fitted=False)]
+    table = measure_latency(bench, artifacts, READS, drawn=drawn)
     return table, artifacts, backend, profile
 
 
@@ -133,9 +144,10 @@ def test_a_table_needs_one_artifact_of_each_option_and_of_float(graph):
     sites, backend = find_sites(graph), get_backend("onnxruntime")
     some = OptionArtifact(INT8, Path("nowhere"), frozenset())
 
-    for wrong in ([some], [some, some]):
+    floats = OptionArtifact(FLOAT, Path("nowhere"), frozenset())
+    for wrong in ([some], [floats], [floats, some, some]):
         with pytest.raises(InternalError, match="expected one artifact of each option"):
-            measure_latency(graph, sites, wrong, backend, {})
+            measure_latency(Bench(graph, sites, backend, {}), wrong, READS)
 
 
 def test_kinds_are_told_apart_by_operation_and_shapes(graph):
@@ -147,7 +159,8 @@ def test_kinds_are_told_apart_by_operation_and_shapes(graph):
 def test_neighbours_are_those_with_no_other_operation_between(graph):
     sites = [site for site in find_sites(graph) if site.op == "linear"]
 
-    assert latency.neighbours_of(graph, sites) == (("first", "second"), ("second", "large"))
+    found = [(one.maker, one.reader, one.elements) for one in neighbours_of(graph, sites)]
+    assert found == [("first", "second", 64 * 64), ("second", "large", 64 * 64)]
 
 
 def test_the_products_of_an_attention_in_one_node_read_what_its_projections_make():
@@ -163,7 +176,7 @@ def test_the_products_of_an_attention_in_one_node_read_what_its_projections_make
     graph, _ = graph_of(Attention, {"x": torch.zeros(1, 4, 8)})
     sites = [site for site in find_sites(graph) if site.ports]
 
-    assert set(latency.neighbours_of(graph, sites)) == {
+    assert {(one.maker, one.reader) for one in neighbours_of(graph, sites)} == {
         ("q", "qk"),
         ("q", "pv"),
         ("qk", "out"),
@@ -174,52 +187,103 @@ def test_the_products_of_an_attention_in_one_node_read_what_its_projections_make
 def test_what_a_drawn_graph_takes_beyond_the_sum_is_what_its_changes_take(measured):
     table, *_ = measured
     chosen = {"second": INT8}
-    drawn = latency.DrawnArtifact(Path("nowhere"), chosen)
     ms = table.predict_ms(chosen) + 3.0
+    fitted = TimedDraw(chosen, 0, fitted=True, artifact=timed({}))
+    check = TimedDraw({}, 1, fitted=False, artifact=timed({}))
 
-    change_ms = latency._change_ms(table, [drawn], [ms])
+    found_ns = change_ns(table, [fitted, check], [ms, 1e9])
 
-    assert change_ms == pytest.approx(1.5)  # before and behind it
-    with_it = table.model_copy(update={"change_ms": change_ms})
+    assert found_ns == pytest.approx(3e6 / (2 * 64 * 64))  # before and behind it
+    with_it = table.model_copy(update={"change_ns": found_ns})
     assert with_it.predict_ms(chosen) == pytest.approx(ms)
     assert with_it.predict_ms({}) == table.predict_ms({})
+    assert change_ns(table, [fitted], [ms - 9.0]) == 0  # never less than the sum
 
 
 def test_an_operation_has_the_time_of_what_stands_around_it(graph):
     sites = [site for site in find_sites(graph) if site.op == "linear"]
 
-    def timed(name: str, microseconds: float, *keys: str) -> TimedOperation:
+    def one(name: str, microseconds: float, *keys: str) -> TimedOperation:
         seconds = np.array([microseconds, microseconds, 1e6, microseconds]) * 1e-6
         return TimedOperation(name, "kind", keys, tuple(seconds.tolist()))
 
-    found = latency._divided(
+    own, rest = divided(
         [
-            timed("first/MatMul", 10, "first"),
-            timed("first/quantize_tensor_1", 3),
-            timed("both", 8, "second", "large"),
-            timed("norm/Normalize", 2, "norm"),
-            timed("Reshape_7", 1),
+            one("first/MatMul", 10, "first"),
+            one("first/quantize_tensor_1", 3),
+            one("both", 8, "second", "large"),
+            one("norm/Normalize", 2, "norm"),
+            one("Reshape_7", 1),
         ],
         sites,
     )
 
-    assert found.sites == pytest.approx({"first": 13e-6, "second": 4e-6, "large": 4e-6})
-    assert found.rest == pytest.approx(3e-6)
+    assert own == pytest.approx({"first": 13e-3, "second": 4e-3, "large": 4e-3})
+    assert rest == pytest.approx(3e-3)
 
 
-def test_few_operations_of_an_option_are_not_scaled_beyond_reason():
-    floats = latency._Divided({"a": 1.0, "b": 9.0}, 0.0)
-    one_int8 = latency._Divided({"a": 0.5, "b": 9.0}, 0.0)
-    artifacts = {
-        FLOAT: OptionArtifact(FLOAT, Path("f"), frozenset()),
-        INT8: OptionArtifact(INT8, Path("i"), frozenset({"a"})),
-    }
+def timed(sites_ms: dict[str, float], rest_ms: float = 0.0, ratio: float | None = None) -> Any:
+    """What was measured of an artifact; float takes 10 ms."""
+    floats = () if ratio is None else (10.0, 10.0)
+    whole = tuple(ratio * ms for ms in floats) if ratio else ()
+    data = {"floats_ms": floats, "ms": whole, "sites_ms": sites_ms, "rest_ms": rest_ms, "load": ()}
+    return TimedArtifact.model_validate({"schema": "qdx.timed/1", **data})
 
-    # The whole was measured to take less than its unchanged operation alone.
-    _, costs = latency._scaled(artifacts, {FLOAT: floats, INT8: one_int8}, {FLOAT: 10.0, INT8: 8.5})
 
-    assert costs["a", INT8] == pytest.approx(0.5 * 8.5 / 9.5 / 1.5)
-    assert ("b", INT8) not in costs
+@pytest.fixture
+def bench(graph) -> Bench:
+    return Bench(graph, find_sites(graph), get_backend("onnxruntime"), {}, threads=1)
+
+
+def table_of(bench: Bench, floats: Any, *options: tuple[set[str], Any], drawn: Any = ()) -> Any:
+    every = [Timed(FLOAT, frozenset(), floats)]
+    every += [Timed(n, frozenset(keys), one) for n, (keys, one) in enumerate(options, 1)]
+    return latency_table(bench, every, drawn, READS)
+
+
+def test_operations_of_one_kind_have_the_median_and_the_sum_stays_that_of_the_whole(bench):
+    floats = timed({"first": 1.0, "second": 3.0, "large": 15.0}, rest_ms=1.0)
+
+    table = table_of(bench, floats, ({"large"}, timed({"first": 2.0, "second": 2.0, "large": 5.0}, 1.0, 0.5)))  # fmt: skip
+
+    assert table.site_ms("first", FLOAT) == table.site_ms("second", FLOAT) == pytest.approx(1.0)
+    assert table.rest_ms == pytest.approx(0.5)
+    assert table.predict_ms({}) == pytest.approx(10.0)
+    assert table.predict_ms({"large": INT8}) == pytest.approx(5.0)
+    assert table.whole[1].clock_ms == pytest.approx(10.0)
+
+
+def test_few_operations_of_an_option_are_not_scaled_beyond_reason(bench):
+    floats = timed({"first": 0.5, "second": 0.5, "large": 9.0})
+
+    # The whole was measured to take less than its unchanged operations alone.
+    table = table_of(bench, floats, ({"first"}, timed({"first": 0.5, "second": 0.5, "large": 9.0}, 0.0, 0.85)))  # fmt: skip
+
+    assert table.site_ms("first", INT8) == pytest.approx(0.5 * 8.5 / 10.0 / 1.5)
+    assert table.site_ms("large", INT8) is None
+
+
+def test_an_option_whose_operations_take_no_time_is_an_error(bench):
+    floats = timed({"first": 0.5, "second": 0.5, "large": 9.0})
+
+    with pytest.raises(InternalError, match="operations of option 1 take no time"):
+        table_of(bench, floats, ({"first"}, timed({"large": 9.0}, 0.0, 0.9)))
+    with pytest.raises(InternalError, match="nothing was timed beside float"):
+        table_of(bench, floats)
+
+
+def test_a_draw_that_is_not_fitted_tells_how_far_off_the_sum_is(bench):
+    floats = timed({"first": 0.5, "second": 0.5, "large": 9.0})
+    every = timed({"first": 0.25, "second": 0.25, "large": 4.5}, 0.0, 0.5)
+    chosen = {"large": INT8}
+    drawn = [TimedDraw(chosen, 0, True, timed({}, 0.0, 0.7)), TimedDraw(chosen, 1, False, timed({}, 0.0, 0.5))]  # fmt: skip
+
+    table = table_of(bench, floats, ({"first", "second", "large"}, every), drawn=drawn)
+
+    fitted, check = table.mixed
+    assert fitted.off == pytest.approx(0)
+    assert check.off == pytest.approx(0.7 / 0.5 - 1)
+    assert table.farthest_off == pytest.approx(0.4)
 
 
 def _seconds(call: Any) -> float:

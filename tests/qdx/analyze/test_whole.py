@@ -10,6 +10,7 @@ import pytest
 from qdx.analyze.noise import relative_noise
 from qdx.analyze.report import groups_of
 from qdx.analyze.session import open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.backends.registry import get_backend
 from qdx.calibration.record import record_ranges
 from qdx.compile.recipe import choose_recipe
@@ -26,7 +27,9 @@ OPTIONS = ["int8", "int4", "int8/int8", "/int8"]
 @pytest.fixture(scope="module")
 def session(tiny_sd, plan_file):
     with open_session(
-        tiny_sd, target="openvino", plan=plan_file, options=OPTIONS, calls=2, workers=1
+        tiny_sd,
+        target="openvino",
+        settings=AnalysisSettings(plan=plan_file, options=OPTIONS, calls=2, workers=1),
     ) as found:
         yield found
 
@@ -116,10 +119,8 @@ def smooth_plan(plan_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smooth(tiny_sd, smooth_plan):
-    with open_session(
-        tiny_sd, target="openvino", plan=smooth_plan, options=["int8/int8", "/int8"], calls=2,
-        workers=1,
-    ) as found:  # fmt: skip
+    asked = AnalysisSettings(plan=smooth_plan, options=["int8/int8", "/int8"], calls=2, workers=1)
+    with open_session(tiny_sd, target="openvino", settings=asked) as found:
         yield found
 
 
@@ -172,9 +173,28 @@ def test_smooth_activations_are_measured_as_they_are_exported(smooth, seed):
 def test_weights_alone_beside_smooth_activations_are_refused(tiny_sd, smooth_plan):
     with (
         open_session(
-            tiny_sd, target="openvino", plan=smooth_plan, options=["int8", "int8/int8"], calls=1,
-            workers=1,
+            tiny_sd, target="openvino", settings=AnalysisSettings(
+                plan=smooth_plan, options=["int8", "int8/int8"], calls=1, workers=1,
+            ),
         ) as found,
         pytest.raises(UsageError, match="weights alone are not measured beside smooth ones"),
     ):  # fmt: skip
         found.whole.measure([])
+
+
+def test_many_are_measured_in_several_parts_with_the_same_bits(session, analysis, tmp_path):
+    changed = [group for group in analysis.groups if group.options][:33]
+    wanted = [
+        tuple(one.options[-1] if group.id == one.id else 0 for group in analysis.groups)
+        for one in changed
+    ]
+    kind = type(session.whole)
+    parted = kind.of(session.survey, tmp_path / "parted", workers=2, progress=session.progress)
+    alone = kind.of(session.survey, tmp_path / "alone", workers=1, progress=session.progress)
+
+    assert len(parted._portions(len(wanted))) > len(session.survey.recorded)
+    for some, found in zip(wanted, parted.measure(wanted), strict=True):
+        (expected,) = alone.measure([some])
+        assert found.noise == expected.noise
+        assert all((found.errors[name] == expected.errors[name]).all() for name in found.errors)
+    assert parted.measure([]) == []

@@ -89,8 +89,8 @@ TRANSCRIPTS = [
     (["export", "m", "--target", "openvino", "-o", "o", "--call", "none.json"],
      "error: `none.json`: not found, expected a file\n\nhint: JSON text goes here too: --call '{\"prompt\": \"a cat\", \"num_inference_steps\": 20}'\n"),
     *((["export", "m", "--target", "openvino", "-o", "o", "--components", nothing],
-       (f"error: --components: `{nothing}` names no component, expected names like `unet,vae`\n\n"
-        "hint: leave the option out to export all components\n")) for nothing in ("", ",", " , ,")),
+       (f"error: --components: `{nothing}` names nothing, expected names with commas between\n\n"
+        "hint: leave the option out for what is usual\n")) for nothing in ("", ",", " , ,")),
     (["inspect", "none"], "error: `none` is not a folder\n\nhint: give the folder that holds model_index.json\n"),
     (["run", "b", "-o", "picture.gif"],
      "error: --output: `picture.gif` does not end in one of .png, .jpg, .jpeg, .webp\n\nhint: give -o picture.png\n"),

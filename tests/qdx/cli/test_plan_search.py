@@ -101,6 +101,9 @@ def test_a_budget_that_cannot_be_met_is_a_refusal_of_the_target(qdx, smallest, a
         (("--goal", "beauty"), "none that there is"),
         ((*FEW, "--fix", "attention"), "not a role"),
         ((*FEW, "--prefer", "money"), "not a cost"),
+        ((*FEW, "--timestep-groups", "0"), "expected greater than or equal to 1"),
+        ((*FEW, "--timestep-groups", "11"), "keeps 10 groups of timesteps apart"),
+        ((*FEW, "--timestep-groups", "3"), "leave --predicted out"),
     ],
 )
 def test_wrong_usage_is_told_at_once(qdx, smallest, analyzed, tmp_path, more, words):
@@ -141,11 +144,33 @@ def test_nothing_is_overwritten_unless_told(qdx, smallest, analyzed, tmp_path):
     assert load_plan(out).found is not None
 
 
-def test_without_an_analysis_it_says_how_to_make_one(qdx, smallest, tmp_path):
-    done = qdx("plan", "search", smallest, "--target", "openvino", *FEW, "-o", tmp_path / "p.json")
+def test_without_an_analysis_one_is_made_beside_the_plan_and_serves_again(qdx, smallest, tmp_path):
+    def search(*more):
+        call = ("--call", json.dumps(CALL), "--options", "int8,int4:block32", "--calls", "1")
+        return qdx("plan", "search", smallest, "--target", "openvino", "--no-cache", *more, *call)
+
+    done = search(*FEW, "-o", tmp_path / "p.json")
+    assert done.status == 0, done.err
+    assert "analyzing first" in done.err
+    made = json.loads((tmp_path / "p-analysis" / "analysis.json").read_text())
+    assert [one["label"] for one in made["options"][1:]] == ["int8 channel", "int4 block 32"]
+    assert load_plan(tmp_path / "p.json").found.measured is not None
+
+    again = search("--budget", "average_bits=9.5", "-o", tmp_path / "p.json", "--force")
+    assert again.status == 2
+    assert "--options is of an analysis that is made" in again.err
+    again = qdx("plan", "search", smallest, "--target", "openvino", "--budget", "average_bits=9.5",
+                "-o", tmp_path / "p.json", "--force", "--no-cache")  # fmt: skip
+    assert again.status == 0, again.err
+    assert "analyzing first" not in again.err
+
+
+def test_an_analysis_that_is_named_must_be_there(qdx, smallest, tmp_path):
+    done = qdx(*command(smallest, tmp_path / "none", *FEW, "-o", tmp_path / "p.json"))
 
     assert done.status == 2
-    assert "qdx analyze" in done.err
+    assert "no such folder" in done.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_usage_imports_no_torch(tmp_path):

@@ -10,7 +10,7 @@ products with Jacobians; `shares` and `gains` go back from the end of the run, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ class FloatCourse:
             found[place] = {name: outputs[name] - value for name, value in one.outputs.items()}
         return found
 
-    def free(self, compute: Compute, steps: range | None = None) -> FreeRun:
+    def free(self, compute: Compute, steps: Collection[int] | None = None) -> FreeRun:
         """A run in which other functions compute the denoisers, on their own answers.
 
         Args:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qdx.analyze.settings import read_parts
+from qdx.cli.analysis_tables import further_tables
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -229,6 +230,7 @@ def _words(analysis: Analysis) -> str:
         parts.append(f"{where}\n{table(columns, rows)}")
     if analysis.latency is not None:
         parts += [_times(analysis, one) for one in analysis.latency.graphs]
+    parts += further_tables(analysis)
     return "\n\n".join(parts)
 
 

@@ -232,6 +232,7 @@ def command(
                 workers=workers,
                 cache=cache,
                 cluster=cluster,
+                parts=("noise", *(("trajectory",) if weighing == "trajectory" else ())),
             )
             analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)

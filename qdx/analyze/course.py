@@ -270,7 +270,7 @@ def record_course(runner: CourseRunner, sample: int, graphs: Mapping[str, Graph]
     def answer(place: int, where: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         del place
         number = sum(one.where == where for one in made)
-        given = {name: one.clone() for name, one in inputs.items()}
+        given = {name: _shared(made, where, name, one) for name, one in inputs.items()}
         outputs = {name: one.clone() for name, one in floats(where, inputs).items()}
         made.append(MadeCall(where, number, len(latents), given, outputs))
         return {name: one.clone() for name, one in outputs.items()}
@@ -288,6 +288,12 @@ def record_course(runner: CourseRunner, sample: int, graphs: Mapping[str, Graph]
     return FloatCourse(
         runner, sample, graphs, tuple(made), tuple(latents), tuple(timesteps), scheduler[0], products
     )  # fmt: skip
+
+
+def _shared(made: list[MadeCall], where: str, name: str, value: Tensor) -> Tensor:
+    """A copy of an input, or that of the call before where it did not change, as prompts do not."""
+    before = next((one.inputs[name] for one in reversed(made) if one.where == where), None)
+    return before if before is not None and torch.equal(before, value) else value.clone()
 
 
 class _Floats:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qdx.analyze.ablations import Ablator, parts_of
+from qdx.analyze.backward_memory import workers_for
 from qdx.analyze.course import record_course
 from qdx.analyze.courses import CourseRunner, cannot_follow
 from qdx.analyze.effort import affordable
@@ -15,6 +16,7 @@ from qdx.analyze.trajectory import PROBES, SEGMENTS, Follower
 from qdx.analyze.trajectory_data import Missing, Trajectory
 from qdx.analyze.trajectory_section import section_of, steps_of_calls
 from qdx.analyze.treatments import everywhere, half
+from qdx.exporter.cost.activations import kept_activation_bytes
 from qdx.exporter.errors import InvalidModel, TargetRefusal, UsageError
 
 if TYPE_CHECKING:
@@ -70,9 +72,9 @@ class Follow:
         try:
             seed = self.runs.settings.seed
             follower = Follower(self.survey, self._runner, treatments, samples, seed)
-            rows = follower.run(
-                self.place / "trajectory", workers=self.workers, progress=self.progress
-            )
+            graphs = self.survey.prepared.traced.values()
+            workers = workers_for(max(map(kept_activation_bytes, graphs), default=0), self.workers)
+            rows = follower.run(self.place / "trajectory", workers=workers, progress=self.progress)
         except _NOT_FOLLOWED as bad:
             self.progress.say(f"errors are not followed over runs: {bad.message}")
             return Missing(why_not=bad.message)

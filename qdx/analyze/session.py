@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.analyze.backward_memory import check_backward_memory
 from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
 from qdx.analyze.effort import usual_steps
 from qdx.analyze.follow import Follow
@@ -100,6 +101,8 @@ class Session:
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
         """Measures what is not known yet, and returns the data of the analysis and its numbers by call."""
+        wanted = PARTS if self.settings.parts is None else self.settings.parts
+        check_backward_memory(self.prepared.traced.values(), wanted)
         results = self.survey.run(
             self.place / "results",
             workers=self.workers,
@@ -107,7 +110,6 @@ class Session:
             elsewhere=self.elsewhere,
         )
         analysis, arrays = analysis_of(self.findings, self.survey, results)
-        wanted = PARTS if self.settings.parts is None else self.settings.parts
         follow = Follow(
             self.survey, self.findings.runs, analysis, self.place, self.workers, self.progress,
             self.settings.parts is not None,

@@ -3,6 +3,7 @@
     python -m benchmarks.analysis_cost samples/shapes samples/shapes-mmdit unet80 --targets openvino onnxruntime
     python -m benchmarks.analysis_cost unet80 --workers 1 2 --calls 1
     python -m benchmarks.analysis_cost --estimate sdxl --forward-s 0.119
+    python -m benchmarks.analysis_cost --fewer out/analysis
 
 Processor time counts, so that others on the machine disturb little. The first form measures one job in `--every` of one
 step and so the whole: a step's jobs are like those of another. The second runs a whole survey by some processes. The third
@@ -20,9 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+from scipy.stats import spearmanr
+
 from benchmarks.pipelines import make_pipeline
 from benchmarks.real_sizes import make
+from qdx.analyze.calls import choose_moments
 from qdx.analyze.effort import macs_of_step, usual_steps
+from qdx.analyze.folder import read_analysis
 from qdx.analyze.ground import Ground, ground_of
 from qdx.analyze.noise import Bench, Change
 from qdx.analyze.options import candidates
@@ -62,6 +68,8 @@ def main() -> None:
                 if arguments.reruns:
                     factors(session)
                 say(growth(session, target, arguments.every).row(folder.name, target, opened))
+    for folder in arguments.fewer:
+        fewer(folder)
     for model in arguments.estimate:
         for target in arguments.targets:
             estimate(model, target, arguments)
@@ -219,6 +227,30 @@ def estimate(model: str, target: str, arguments: argparse.Namespace) -> None:
             )
 
 
+def fewer(folder: Path) -> None:
+    """Noises of single operations from fewer steps against those from all steps of an analysis."""
+    analysis, arrays = read_analysis(folder)
+    for where in analysis.wheres:
+        calls = [one for one in analysis.calls if one.where == where]
+        steps = 1 + max(one.step for one in calls)
+        noise = arrays[f"single.{where}"][..., 0].double()  # groups, options, calls
+        weights = torch.tensor([one.weight for one in calls], dtype=torch.float64)
+        every = (noise * weights).sum(-1)
+        there = torch.isfinite(noise).all(-1) & (every > 0)
+        schedule = [(where, float(step)) for step in range(steps)]
+        for count in (4, 8, 12, 16, 24):
+            chosen = choose_moments(schedule, where, samples=1, count=count)
+            places = [next(n for n, one in enumerate(calls) if one.step == m.step) for m in chosen]
+            shares = torch.tensor([m.weight for m in chosen], dtype=torch.float64)
+            few = (noise[..., places] * shares).sum(-1)
+            off = (10 * (few[there] / every[there]).log10()).abs()
+            rank = spearmanr(few[there], every[there]).statistic
+            say(
+                f"{where}: {len(chosen):2} of {len(calls)} steps: rank correlation {rank:.4f}, "
+                f"{off.median():.2f} dB off (median), {off.quantile(0.95):.2f} (95 %)"
+            )
+
+
 def say(text: str) -> None:
     """Prints a line at once."""
     sys.stdout.write(f"{text}\n")
@@ -248,6 +280,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--forward-s", type=float, default=0.119, help="Of both branches of guidance."
     )
+    parser.add_argument("--fewer", nargs="*", default=[], type=Path, metavar="ANALYSIS")
     parser.add_argument("--factor", type=float, default=1.3, help="As measured here.")
     parser.add_argument("--work", type=Path, default=Path("build/analysis-cost"))
     return parser.parse_args()

@@ -36,7 +36,7 @@ SINGLE: Final = "single"
 """What requests for these measurements are called."""
 
 _WORDS: Final = Words("analysis", "part")
-_PARTS_EACH: Final = 4
+_PARTS_EACH: Final = 16
 """Parts for each worker at least, so that none waits long for the last."""
 _ASKED: Final = 40
 """Jobs of one request."""

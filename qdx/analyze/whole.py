@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,11 @@ WHOLE: Final = "whole"
 """What requests for these measurements are called."""
 
 _WORDS: Final = Words("search", "part")
+At = Callable[[Sequence[int], int], Sequence[int]]
+_PARTS_EACH: Final = 8
+"""Parts for each worker at least, so that none waits long for the last."""
+_ASSIGNMENTS: Final = 16
+"""In a part at least, if there are several of a moment."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,7 @@ class Whole:
         workers: Parts at a time.
         progress: Told of every measurement.
         elsewhere: What measures instead of processes that are forked here.
+        at: Of an assignment and the place of a moment, the option of every group then; None where it is the same always.
     """
 
     survey: Survey = field(repr=False)
@@ -81,6 +87,7 @@ class Whole:
     workers: int
     progress: Progress = field(repr=False)
     elsewhere: Elsewhere | None = field(default=None, repr=False)
+    at: At | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -91,6 +98,7 @@ class Whole:
         workers: int,
         progress: Progress,
         elsewhere: Elsewhere | None = None,
+        at: At | None = None,
     ) -> Whole:
         """Makes ready what measures.
 
@@ -114,10 +122,10 @@ class Whole:
             (where, option): (one, _upon(floats[where], one, survey))
             for (where, option), one in made.items()
         }
-        return cls(survey, pairs, floats, folder, workers, progress, elsewhere)
+        return cls(survey, pairs, floats, folder, workers, progress, elsewhere, at)
 
     def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
-        """Measures assignments: of every group of the analysis, in order, its option.
+        """Measures assignments: of every group of the analysis, in order, its option, or what `at` makes that of.
 
         Raises:
             KeyError: A group does not have an option.
@@ -125,29 +133,33 @@ class Whole:
         """
         wanted = list(dict.fromkeys(tuple(one) for one in assignments))
         jobs = {
-            (number, place): self.key(one, place)
+            (number, place): self.key(self._then(one, place), place)
             for number, one in enumerate(wanted)
             for place in range(len(self.survey.recorded))
         }
         results = self._results
-        parts = [
-            [jobs[number, place] for number in range(len(wanted))]
-            for place in range(len(self.survey.recorded))
-        ]
+        portions = self._portions(len(wanted))
+        parts = [[jobs[number, place] for number in numbers] for place, numbers in portions]
         missing = {key for part in parts for key in part} - results.known.keys()
         with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
-            def chosen(place: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
-                todo = {parts[place][n]: one for n, one in enumerate(wanted)}
+            def chosen(part: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
+                place, numbers = portions[part]
+                todo = {
+                    jobs[number, place]: self._then(wanted[number], place) for number in numbers
+                }
                 return {key: todo[key] for key in keys}
 
-            def compute(place: int, keys: Sequence[str], found: Found) -> None:
-                self._measure(place, chosen(place, keys), found)
+            def compute(part: int, keys: Sequence[str], found: Found) -> None:
+                self._measure(portions[part][0], chosen(part, keys), found)
 
-            def requests(place: int, keys: Sequence[str]) -> list[Request]:
-                options = [list(one) for one in chosen(place, keys).values()]
+            def requests(part: int, keys: Sequence[str]) -> list[Request]:
+                place, options = (
+                    portions[part][0],
+                    [list(one) for one in chosen(part, keys).values()],
+                )
                 body = {"kind": WHOLE, "place": place, "options": options, "keys": list(keys)}
-                return [Request(place, place, body)]
+                return [Request(part, place, body)]
 
             run_jobs(
                 parts,
@@ -159,10 +171,24 @@ class Whole:
                 sent=None if self.elsewhere is None else Sent(self.elsewhere, requests),
             )
         found = [
-            self._gathered([results.known[jobs[number, place]] for place in range(len(parts))])
+            self._gathered(
+                [results.known[jobs[number, place]] for place in range(len(self.survey.recorded))]
+            )
             for number in range(len(wanted))
         ]
         return [found[wanted.index(tuple(one))] for one in assignments]
+
+    def _portions(self, count: int) -> list[tuple[int, range]]:
+        """Moments, and which of so many assignments are measured there by one process; each begins with two whole runs."""
+        places = len(self.survey.recorded)
+        workers = self.workers if self.elsewhere is None else self.elsewhere.workers
+        pieces = max(1, min(math.ceil(_PARTS_EACH * workers / places), count // _ASSIGNMENTS))
+        size = max(1, math.ceil(count / pieces))
+        return [
+            (place, range(start, min(start + size, count)))
+            for place in range(places)
+            for start in range(0, count, size)
+        ]
 
     def answer(self, body: Mapping[str, Any]) -> Mapping[str, Outcome]:
         """Measures what a request asks for.
@@ -207,6 +233,9 @@ class Whole:
                 found.setdefault(where, []).append((number, sites))
                 number += 1
         return found
+
+    def _then(self, assignment: Sequence[int], place: int) -> Sequence[int]:
+        return assignment if self.at is None else self.at(assignment, place)
 
     def identities(self, where: str) -> Sequence[JsonValue]:
         """What the results of all options of a graph depend on."""

@@ -89,14 +89,31 @@ def _ablations(analysis: Analysis, rows: tuple[Ablation, ...]) -> str:
             _number(row.latents_db, "+.1f"),
             _number(row.psnr_db, "+.1f"),
             size(row.more_bytes) if row.kind != "segment" else "-",
+            _slower(analysis, row),
         )
         for row in own[:_SHOWN]
     ]
-    columns = ("left float", "prediction, dB", "latents, dB", "PSNR, dB", "more bytes")
+    columns = (
+        "left float",
+        "prediction, dB",
+        "latents, dB",
+        "PSNR, dB",
+        "more bytes",
+        "slower by, ms",
+    )
     label = next(one.label for one in analysis.options if one.id == option)
     return (
         f"{label} everywhere but for one part, {len(shown)} of {len(own)}\n{table(columns, shown)}"
     )
+
+
+def _slower(analysis: Analysis, row: Ablation) -> str:
+    """How much longer a call takes with the part in float; a dash where times are not known."""
+    groups = [] if row.kind == "segment" else [analysis.groups[one] for one in row.groups]
+    pairs = [(one.offers[0].latency_ms, one.offered(row.option).latency_ms) for one in groups]
+    if not pairs or any(one is None or other is None for one, other in pairs):
+        return "-"
+    return f"{sum((one or 0.0) - (other or 0.0) for one, other in pairs):+.3g}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -109,7 +109,7 @@ def _following(
     radius: int,
     singles: Interactions | None,
 ) -> tuple[Assignment, int] | None:
-    if ledger.errors(best) is not None and not any(part.steps for part in problem.parts):
+    if ledger.errors(best) is not None:
         found = by_errors(problem, best, moves, rows, ledger, singles=singles)
         if found is None or found != best:
             return None if found is None else (found, radius)

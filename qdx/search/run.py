@@ -43,6 +43,7 @@ def run(
     seed: int = 0,
     measurements: int | None = None,
     calls: int | None = None,
+    timestep_groups: int = 1,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
     cluster: str | None = None,
@@ -67,6 +68,7 @@ def run(
         seed: Of the controls.
         measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
         calls: Steps on which candidates are measured; None takes those of the analysis.
+        timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
@@ -128,6 +130,7 @@ def run(
             name=name,
             analysis_sha256=read.sha256,
             fix=fix,
+            timestep_groups=timestep_groups,
             tools=ready,
             progress=progress,
         )

@@ -44,6 +44,7 @@ _ADDRESS: Final = re.compile(
     r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):(?P<port>[0-9]{1,5})", re.ASCII
 )
 _PORTS: Final = 65535
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _REACH_S: Final = 5.0
 _LOOK_S: Final = 5.0
 """How often it is looked whether machines are left."""
@@ -292,6 +293,8 @@ def _connected(address: str) -> Any:
         raise UsageError(
             "this process is connected to a Ray cluster already", hint="call `ray.shutdown()` first"
         )
+    if host in _LOOPBACK:
+        host = ray.util.get_node_ip_address()  # Ray looks there for a cluster of this machine
     nowhere = StorageError(
         f"--address: no Ray cluster answers at {quoted(address)}",
         hint="start one with `ray start --head`, and run this command on one of its machines",

@@ -180,3 +180,21 @@ def test_weights_alone_beside_smooth_activations_are_refused(tiny_sd, smooth_pla
         pytest.raises(UsageError, match="weights alone are not measured beside smooth ones"),
     ):  # fmt: skip
         found.whole.measure([])
+
+
+def test_many_are_measured_in_several_parts_with_the_same_bits(session, analysis, tmp_path):
+    changed = [group for group in analysis.groups if group.options][:33]
+    wanted = [
+        tuple(one.options[-1] if group.id == one.id else 0 for group in analysis.groups)
+        for one in changed
+    ]
+    kind = type(session.whole)
+    parted = kind.of(session.survey, tmp_path / "parted", workers=2, progress=session.progress)
+    alone = kind.of(session.survey, tmp_path / "alone", workers=1, progress=session.progress)
+
+    assert len(parted._portions(len(wanted))) > len(session.survey.recorded)
+    for some, found in zip(wanted, parted.measure(wanted), strict=True):
+        (expected,) = alone.measure([some])
+        assert found.noise == expected.noise
+        assert all((found.errors[name] == expected.errors[name]).all() for name in found.errors)
+    assert parted.measure([]) == []

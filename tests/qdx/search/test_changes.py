@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qdx.exporter.errors import TargetRefusal
-from qdx.search.interactions import descend
+from qdx.search.descend import descend
 from qdx.search.problem import by_timestep
 from qdx.search.solve import Objective, budget_rows, solve
 from tests.support.searching import assignments, correlated, drawn
@@ -134,9 +134,9 @@ def test_parts_of_one_time_share_what_they_have_in_common():
     one = changing(1, count=2)
     (pair, ms), *_ = one.changes_ms.items()
     one = replace(one, changes_ms={pair: ms})
-    shares = {0: [{o: {"prediction": 0.0} for o in range(3)}] * 2}
+    there = {0: [one.parts[0].choices] * 2}
 
-    split = by_timestep(one, [(0, 0.25), (0.25, 1)], shares)
+    split = by_timestep(one, [(0, 0.25), (0.25, 1)], there, one.labels)
 
     assert [cost for *_, cost in split.changes("latency_ms").pairs] == pytest.approx(
         [ms * 0.25, ms * 0.75]

@@ -30,6 +30,8 @@ __all__ = ["Follow"]
 
 RUNS: Final = 2
 """Runs that are followed at most."""
+_ABLATED: Final = 3
+"""Options of which parts are left float where nobody asks for all: each costs a run for every part."""
 _RUNS_OF_AN_OPTION: Final = 14
 """What following an option over a run costs, in float runs: two of its own, about four forward with derivatives, three back
 from the end, and its segments."""
@@ -48,7 +50,8 @@ class Follow:
         place: A folder that keeps results.
         workers: Runs of options at a time.
         progress: Told of every measurement, and why there are none.
-        all_options: Whether every option is followed; else as many as are affordable, the noisiest first.
+        all_options: Whether every option is followed, and parts of every one left float; else as many as are affordable, the
+            noisiest first.
     """
 
     survey: Survey = field(repr=False)
@@ -96,7 +99,7 @@ class Follow:
         except _NOT_FOLLOWED as bad:
             why, runner = bad.message, None
         parts = len(parts_of(self.analysis.groups, segments=SEGMENTS))
-        options = self._chosen(2 * parts * self._macs_of_run)
+        options = self._chosen(2 * parts * self._macs_of_run, most=_ABLATED)
         ablator = Ablator(self.survey, self.analysis.groups, options, runner, SEGMENTS)
         found = ablator.run(self.place / "ablations", workers=self.workers, progress=self.progress)
         return ablator.section(found, why)
@@ -115,10 +118,10 @@ class Follow:
             macs[group.where] += group.macs
         return sum(macs.get(where, 0) for where, _ in self.runs.calls)
 
-    def _chosen(self, macs: int) -> list[int]:
+    def _chosen(self, macs: int, most: int | None = None) -> list[int]:
         """Options in their order: all, or the affordable ones, the noisiest of those with inputs and without in turns."""
         found = [one.id for one in self.analysis.options[1:]]
-        count = len(found) if self.all_options else affordable(macs, len(found))
+        count = len(found) if self.all_options else affordable(macs, most or len(found))
         noise = {one: self._noise(one) for one in found}
         ranked = sorted(
             found,

@@ -47,7 +47,8 @@ def rows(*runs):
         found[f"option.{sample}.0"] = {
             "why_no_divergence": "", "steps": steps, "calls": calls, **figures
         }  # fmt: skip
-        found[f"segment.{sample}.0.0"] = {"steps": [0, 2], **figures}
+        if sample == 0:
+            found["segment.0.0.0"] = {"steps": [0, 2], **figures}
     return found
 
 

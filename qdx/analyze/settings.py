@@ -49,7 +49,8 @@ class AnalysisSettings:
         fresh: Begin anew, whatever is kept.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here. `workers` counts its processes then,
             and None takes one for each of its processors.
-        parts: Of `PARTS`, what is found out; noise always is.
+        parts: Of `PARTS`, what is found out; noise always is. None takes all, errors over whole runs and parts left float of
+            as many options as are affordable.
         trace: Whether gradients come with the Hessian's trace.
         weights: Of steps, in the place of equal ones.
     """
@@ -69,7 +70,7 @@ class AnalysisSettings:
     cache: Store | None = field(default=None, repr=False)
     fresh: bool = False
     cluster: str | None = None
-    parts: Sequence[str] = PARTS
+    parts: Sequence[str] | None = None
     trace: bool = False
     weights: Sequence[CallWeight] | None = field(default=None, repr=False)
 

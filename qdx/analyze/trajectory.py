@@ -77,7 +77,16 @@ class Follower:
     seed: int = 0
 
     def run(self, folder: Path, *, workers: int, progress: Progress) -> Mapping[str, Row]:
-        """Follows what is not known yet; returns what jobs found, by name: `gains.0`, `option.0.2`, `segment.0.2.1`."""
+        """Follows what is not known yet.
+
+        Args:
+            folder: Keeps results.
+            workers: Options of a run at a time.
+            progress: Told of every measurement.
+
+        Returns:
+            What jobs found, by name: `gains.0`, `option.0.2`, `segment.0.2.1`; segments of the first run alone.
+        """
         results = Results(folder)
         by_key = {job.key: job for job in self._jobs}
         parts: dict[tuple[int, int | None], list[str]] = {}
@@ -112,7 +121,8 @@ class Follower:
             found.append(self._job(sample, "gains"))
             for treatment in range(len(self.treatments)):
                 found.append(self._job(sample, "option", treatment))
-                found += [self._job(sample, "segment", treatment, n) for n in range(SEGMENTS)]
+                segments = range(SEGMENTS) if sample == 0 else ()  # each costs half a run
+                found += [self._job(sample, "segment", treatment, n) for n in segments]
         return tuple(found)
 
     def _job(

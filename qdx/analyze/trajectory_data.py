@@ -104,7 +104,7 @@ class StepErrors(StrictModel):
 
 
 class Segment(StrictModel):
-    """An option in a part of the schedule alone, measured in free runs.
+    """An option in a part of the schedule alone, measured in a free run, the first one.
 
     Attributes:
         steps: The first step of the sampler and the one behind the last.

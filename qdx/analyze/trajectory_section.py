@@ -68,10 +68,7 @@ def section_of(
         _option(
             treatment,
             followed[number],
-            [
-                [rows[f"segment.{sample}.{number}.{segment}"] for sample in runs]
-                for segment in range(segments)
-            ],
+            [rows[f"segment.0.{number}.{segment}"] for segment in range(segments)],
             steps,
         )
         for number, treatment in enumerate(treatments)
@@ -104,7 +101,7 @@ def section_of(
 def _option(
     treatment: Treatment,
     rows: Sequence[Row],
-    segments: Sequence[Sequence[Row]],
+    segments: Sequence[Row],
     steps: Steps,
 ) -> FollowedOption:
     last = [row["steps"][-1] for row in rows]
@@ -138,12 +135,9 @@ def _option(
             for step in range(len(rows[0]["steps"]))
         ),
         segments=tuple(
-            Segment(
-                steps=(own[0]["steps"][0], own[0]["steps"][1]),
-                picture=mean_picture([dict(row) for row in own]),
-            )
+            Segment(steps=(own["steps"][0], own["steps"][1]), picture=mean_picture([dict(own)]))
             for own in segments
-            if own[0]["steps"] is not None
+            if own["steps"] is not None
         ),
     )
 

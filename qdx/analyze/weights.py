@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,30 +19,7 @@ if TYPE_CHECKING:
     from qdx.analyze.folder import NoiseByCall
     from qdx.analyze.trajectory_data import CallWeight
 
-__all__ = [
-    "WEIGHINGS",
-    "Weighing",
-    "read_weighing",
-    "trajectory_weights",
-    "weighed",
-    "weighed_moments",
-]
-
-Weighing = Literal["steps", "trajectory"]
-WEIGHINGS: Final[tuple[Weighing, ...]] = get_args(Weighing)
-"""`steps`: every step of the schedule counts alike. `trajectory`: by the part of the final error that it makes."""
-
-
-def read_weighing(text: str) -> Weighing:
-    """Reads `--weigh`.
-
-    Raises:
-        UsageError: It is not of `WEIGHINGS`.
-    """
-    for one in WEIGHINGS:
-        if text == one:
-            return one
-    raise UsageError(f"--weigh: got {quoted(text)}", hint=f"expected {' or '.join(WEIGHINGS)}")
+__all__ = ["trajectory_weights", "weighed", "weighed_moments"]
 
 
 def trajectory_weights(analysis: Analysis) -> tuple[CallWeight, ...]:

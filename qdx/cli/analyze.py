@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qdx.analyze.settings import PARTS, read_parts
+from qdx.analyze.settings import read_parts
+from qdx.cli.analysis_tables import further_tables
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -105,13 +106,13 @@ def command(
         ),
     ] = None,
     parts: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--parts",
             metavar="LIST",
-            help="Of noise, gradients, trajectory, ablations, what is found out; all by default, noise always.",
+            help="Of noise, gradients, trajectory, ablations, what is found out, noise always. All by default, and what goes over whole runs for as many options as are affordable.",
         ),
-    ] = ",".join(PARTS),
+    ] = None,
     trace: Annotated[
         bool,
         typer.Option(
@@ -149,8 +150,8 @@ def command(
 
     check_folder(output, force=force)
     how = read_how(latency)
-    wanted = read_parts(parts)
-    if trace and "gradients" not in wanted:
+    wanted = None if parts is None else read_parts(parts)
+    if trace and wanted is not None and "gradients" not in wanted:
         raise UsageError("--trace: is of gradients", hint="give --parts gradients with it")
     load_target(target)
     if plan is not None:
@@ -229,6 +230,7 @@ def _words(analysis: Analysis) -> str:
         parts.append(f"{where}\n{table(columns, rows)}")
     if analysis.latency is not None:
         parts += [_times(analysis, one) for one in analysis.latency.graphs]
+    parts += further_tables(analysis)
     return "\n\n".join(parts)
 
 

@@ -185,7 +185,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
-    from qdx.analyze.weights import read_weighing
+    from qdx.analyze.weighing import read_weighing
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
@@ -245,6 +245,7 @@ def command(
                 workers=workers,
                 cache=cache,
                 cluster=cluster,
+                parts=("noise", *(("trajectory",) if weighing == "trajectory" else ())),
             )
             analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)

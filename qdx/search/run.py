@@ -20,7 +20,7 @@ from qdx.search.search import Settings
 from qdx.search.solve import Objective
 
 if TYPE_CHECKING:
-    from qdx.analyze.weights import Weighing
+    from qdx.analyze.weighing import Weighing
     from qdx.cache.store import Store
     from qdx.targets.profile import TargetProfile
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
+from qdx.analyze.ablation_data import Ablations
 from qdx.analyze.fields import Count, Finite, Index, NotNegative, Sha256
 from qdx.analyze.gradient_data import Gradients
 from qdx.analyze.latency_table import Latency
@@ -314,9 +315,8 @@ class Analysis(StrictModel):
     calls: tuple[MeasuredCall, ...]
     noise: Noise
     gradients: Gradients | None = None
-    # Their owners make models of these.
     trajectory: Trajectory | Missing | None = None
-    ablations: dict[str, JsonValue] | None = None
+    ablations: Ablations | None = None
     latency: Latency | None = None
 
     @model_validator(mode="after")

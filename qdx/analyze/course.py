@@ -10,7 +10,7 @@ products with Jacobians; `shares` and `gains` go back from the end of the run, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ class FloatCourse:
             found[place] = {name: outputs[name] - value for name, value in one.outputs.items()}
         return found
 
-    def free(self, compute: Compute, steps: range | None = None) -> FreeRun:
+    def free(self, compute: Compute, steps: Collection[int] | None = None) -> FreeRun:
         """A run in which other functions compute the denoisers, on their own answers.
 
         Args:
@@ -270,7 +270,7 @@ def record_course(runner: CourseRunner, sample: int, graphs: Mapping[str, Graph]
     def answer(place: int, where: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         del place
         number = sum(one.where == where for one in made)
-        given = {name: one.clone() for name, one in inputs.items()}
+        given = {name: _shared(made, where, name, one) for name, one in inputs.items()}
         outputs = {name: one.clone() for name, one in floats(where, inputs).items()}
         made.append(MadeCall(where, number, len(latents), given, outputs))
         return {name: one.clone() for name, one in outputs.items()}
@@ -288,6 +288,12 @@ def record_course(runner: CourseRunner, sample: int, graphs: Mapping[str, Graph]
     return FloatCourse(
         runner, sample, graphs, tuple(made), tuple(latents), tuple(timesteps), scheduler[0], products
     )  # fmt: skip
+
+
+def _shared(made: list[MadeCall], where: str, name: str, value: Tensor) -> Tensor:
+    """A copy of an input, or that of the call before where it did not change, as prompts do not."""
+    before = next((one.inputs[name] for one in reversed(made) if one.where == where), None)
+    return before if before is not None and torch.equal(before, value) else value.clone()
 
 
 class _Floats:

@@ -13,9 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.analyze.backward_memory import check_backward_memory
 from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
 from qdx.analyze.effort import usual_steps
-from qdx.analyze.follow import followed
+from qdx.analyze.follow import Follow
 from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
@@ -23,9 +24,9 @@ from qdx.analyze.options import Offering, candidates
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
 from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of
-from qdx.analyze.settings import USUAL, AnalysisSettings
+from qdx.analyze.settings import PARTS, USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
-from qdx.analyze.treatments import everywhere, half
+from qdx.analyze.weights import weighed_moments
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
 from qdx.cache.facts import images_digest
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from qdx.analyze.folder import NoiseByCall
     from qdx.analyze.gradient_data import Gradients
     from qdx.analyze.ground import Ground
-    from qdx.analyze.trajectory_data import Missing, Trajectory
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.capture.model import Model
     from qdx.exporter.progress import Progress
@@ -101,6 +101,8 @@ class Session:
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
         """Measures what is not known yet, and returns the data of the analysis and its numbers by call."""
+        wanted = PARTS if self.settings.parts is None else self.settings.parts
+        check_backward_memory(self.prepared.traced.values(), wanted)
         results = self.survey.run(
             self.place / "results",
             workers=self.workers,
@@ -108,30 +110,23 @@ class Session:
             elsewhere=self.elsewhere,
         )
         analysis, arrays = analysis_of(self.findings, self.survey, results)
-        sections: dict[str, Any] = {}
-        if "gradients" in self.settings.parts:
-            sections["gradients"] = self._gradients(analysis)
-        if "trajectory" in self.settings.parts:
-            sections["trajectory"] = self._trajectory()
-        return analysis.model_copy(update=sections), arrays
+        follow = Follow(
+            self.survey, self.findings.runs, analysis, self.place, self.workers, self.progress,
+            self.settings.parts is not None,
+        )  # fmt: skip
+        return analysis.model_copy(
+            update={
+                "gradients": self._gradients(analysis) if "gradients" in wanted else None,
+                "trajectory": follow.trajectory() if "trajectory" in wanted else None,
+                "ablations": follow.ablations() if "ablations" in wanted else None,
+            }
+        ), arrays
 
     def _gradients(self, analysis: Analysis) -> Gradients | None:
         survey = GradientSurvey(self.survey, self.settings.trace)
         folder = self.place / "gradients"
         found = survey.run(folder, workers=self.workers, progress=self.progress)
         return survey.section(analysis, found)
-
-    def _trajectory(self) -> Trajectory | Missing:
-        offered = [one.option for one in self.findings.offered]
-        treatments = [everywhere(self.survey, one.id, one.label) for one in offered]
-        return followed(
-            self.survey,
-            self.findings.runs,
-            [*treatments, half(self.survey)],
-            self.place / "trajectory",
-            workers=self.workers,
-            progress=self.progress,
-        )
 
     @cached_property
     def whole(self) -> Whole:
@@ -184,6 +179,8 @@ def open_session(
         if like is None or settings.calls is not None
         else moments_of(like.calls)
     )
+    if settings.weights is not None:
+        moments = weighed_moments(moments, settings.weights)
     count = available_cores()
     if settings.cluster is None:
         count = settings.workers or count

@@ -115,6 +115,14 @@ def command(
             help="What goals make least, and the front is over: bytes, latency_ms or bit_operations.",
         ),
     ] = "bytes",
+    weigh: Annotated[
+        str,
+        typer.Option(
+            "--weigh",
+            metavar="HOW",
+            help="How steps of the schedule count: `steps`, all alike, or `trajectory`, by what part of a finished run's error each makes.",
+        ),
+    ] = "steps",
     guidance: Annotated[
         float,
         typer.Option(
@@ -177,6 +185,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
+    from qdx.analyze.weighing import read_weighing
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
@@ -200,6 +209,7 @@ def command(
     check_timestep_groups(
         timestep_groups, load_plan(start), predicted=predicted, judged=bool(judged)
     )
+    weighing = read_weighing(weigh)
     arguments, methods = read_call(call), read_setup(setup)
     cluster = read_cluster(engine, address)
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
@@ -235,6 +245,7 @@ def command(
                 workers=workers,
                 cache=cache,
                 cluster=cluster,
+                parts=("noise", *(("trajectory",) if weighing == "trajectory" else ())),
             )
             analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)
@@ -247,6 +258,7 @@ def command(
             name=output.stem,
             prefer=prefer,
             guidance_weight=guidance,
+            weigh=weighing,
             seed=seed,
             measurements=measurements,
             timestep_groups=timestep_groups,

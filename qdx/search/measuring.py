@@ -16,6 +16,8 @@ from qdx.search.ledger import Measured
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
+    from qdx.analyze.folder import NoiseByCall
+    from qdx.analyze.trajectory_data import CallWeight
     from qdx.cache.store import Store
     from qdx.exporter.plan import Plan
     from qdx.exporter.progress import Progress
@@ -66,6 +68,8 @@ def measuring(
     cache: Store | None,
     progress: Progress,
     calls: int | None = None,
+    arrays: NoiseByCall | None = None,
+    weights: Sequence[CallWeight] | None = None,
 ) -> Iterator[Tools]:
     """What measures candidates as the analysis measured single options.
 
@@ -81,6 +85,8 @@ def measuring(
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
         calls: Steps on which candidates are measured; None takes those of the analysis.
+        arrays: The numbers beside the analysis; None reads them.
+        weights: Of steps, as the analysis and the numbers have them; None where they count alike.
 
     Raises:
         InvalidInput: The numbers beside the analysis are missing or damaged.
@@ -94,7 +100,8 @@ def measuring(
     from qdx.search.interactions import errors_from
     from qdx.search.schedule import divider
 
-    _, arrays = read_analysis(folder)
+    if arrays is None:
+        _, arrays = read_analysis(folder)
     wheres = analysis.wheres
     errors = {
         "prediction": {where: arrays[f"errors.{where}"].numpy() for where in wheres},
@@ -108,6 +115,7 @@ def measuring(
         cache=cache,
         cluster=cluster,
         calls=calls,
+        weights=weights,
     )
     with open_session(
         source.folder,

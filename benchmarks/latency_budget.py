@@ -32,6 +32,7 @@ from qdx.analyze.latency_timing import Bench
 from qdx.analyze.latency_whole import FLOATS, assigned, whole_ms
 from qdx.analyze.lowered import Lowering
 from qdx.analyze.session import Session, open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.bundle.reader import artifact_path, read_bundle
 from qdx.cache.store import Store
 from qdx.calibration.prompts import read_prompts
@@ -63,10 +64,11 @@ def main() -> int:
     prompts = None if arguments.calib is None else read_prompts(arguments.calib)
     call = {} if arguments.steps is None else {"num_inference_steps": arguments.steps}
     name = f"{Path(arguments.model).name}-{arguments.target}"
-    opened = open_session(
-        model, target=profile, plan=base, call=call, prompts=prompts, options=OPTIONS,
-        calls=arguments.calls, workers=arguments.workers, cache=cache,
+    settings = AnalysisSettings(
+        plan=base, call=call, prompts=prompts, options=OPTIONS, calls=arguments.calls,
+        workers=arguments.workers, cache=cache, parts=("noise",),
     )  # fmt: skip
+    opened = open_session(model, target=profile, settings=settings)
     with opened as session:
         analysis, arrays = session.analysis()
         analysis = with_latency(analysis, latency_of(session, "measured", threads=1))

@@ -3,9 +3,10 @@
     python -m benchmarks.found_plans --work build/found-plans
     python -m benchmarks.found_plans shapes-w8a8 --against /elsewhere/plans --write --work build/found-plans
 
-Each is searched upon the preset `w8a8` with the gates of the plan that it is held against: the least bit-operations with which
-all gates hold, those in decibels by a margin. Then both plans are exported and verified on every target of theirs, by the gates
-of the other one, and timed in turns where the target's runtime runs here. `--write` replaces the samples' plans by what was found.
+Each is searched upon the preset `w8a8` with the gates of the plan that it is held against, which hold by a margin: where the
+target's runtime runs here, for the least time, with no more bit-operations than the other plan; elsewhere for the least
+bit-operations. Then both plans are exported and verified on every target of theirs, by the gates of the other one, and timed in
+turns. `--write` replaces the samples' plans by what was found.
 What was analyzed, searched and measured is kept in the folder of `--work`: the same command goes on where it was.
 """
 
@@ -20,18 +21,25 @@ from pathlib import Path
 from typing import Any, Final
 
 import qdx
+from qdx.analyze.analysis import Analysis
 from qdx.analyze.analyze import analyze
+from qdx.analyze.settings import AnalysisSettings
 from qdx.bench.bench import bench
 from qdx.cache.store import Store, user_store
 from qdx.calibration.prompts import read_prompts
 from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import TargetRefusal
 from qdx.exporter.files import dump_json, replace_file
+from qdx.exporter.plan import ResolvedPlan
 from qdx.exporter.plan.schema.load import load_plan, plan_from_json
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.search.budgets import Demand
+from qdx.search.job import pipeline_of
 from qdx.search.read import read_analysis
 from qdx.search.run import run
+from qdx.source.pipeline import trace_pipeline
 from qdx.targets.profile import load_target
+from qdx.verification.report.model import Report
 
 Interval = tuple[float, float, float]
 ROOT: Final = Path(__file__).parents[1]
@@ -42,6 +50,8 @@ ATTENTION: Final = ("attn.qk", "attn.pv")
 """What stays as the preset has it: in low precision where the target is faster so."""
 OPTIONS: Final = ("int8/int8", "/int8")
 CALLS: Final = 8
+_LOW_BITS: Final = 8
+_FLOAT_BITS: Final = 32
 _TIMED: Final = frozenset({"openvino", "onnxruntime"})
 _CALL: Final = {
     "prompt": "a red circle left of a blue square",
@@ -92,7 +102,7 @@ class Row:
         plan: Its name.
         target: The target.
         share: Part of the multiply-accumulates that is planned in low precision.
-        other_share: The same of the other plan.
+        other_share: The same of the other plan; None where the target refuses that.
         gates: Those of the other plan, by name: value, bound and whether it holds.
         other_gates: Their values with the other plan.
         ratio: How many times as long as with the other plan a call of the denoiser takes, median over the rounds and its 95 %
@@ -103,7 +113,7 @@ class Row:
     plan: str
     target: str
     share: float
-    other_share: float
+    other_share: float | None
     gates: dict[str, tuple[float | None, float, bool]]
     other_gates: dict[str, float | None]
     ratio: Interval | None = None
@@ -112,7 +122,10 @@ class Row:
     @property
     def holds(self) -> bool:
         """Whether every gate holds, with at least the other plan's share of low precision."""
-        return all(ok for _, _, ok in self.gates.values()) and self.share >= self.other_share - 1e-9
+        return (
+            all(ok for _, _, ok in self.gates.values())
+            and self.share >= (self.other_share or 0) - 1e-9
+        )
 
 
 def find(name: str, against: Plan, work: Path, workers: int | None, cache: Store) -> Path:
@@ -133,21 +146,44 @@ def find(name: str, against: Plan, work: Path, workers: int | None, cache: Store
     gates = against.to_json()["gates"]
     base = plan_from_json({**load_plan("w8a8").to_json(), "gates": gates}, source="w8a8")
     prompts = read_prompts(SAMPLES / "captions.txt")
+    profile, timed = load_target(target), target in _TIMED
     with progress_bars() as progress:
         if not folder.exists():
-            start = work / f"base-{name}.json"
-            replace_file(start, dump_json(base.to_json()))
-            analyze(
-                subject.model, target=target, plan=start, output=folder, call=subject.call, prompts=prompts,
-                options=list(OPTIONS), calls=CALLS, workers=workers, cache=cache, progress=progress,
+            settings = AnalysisSettings(
+                plan=base, call=subject.call, prompts=prompts, options=OPTIONS, calls=CALLS, parts=(),
+                latency="measured" if timed else "none", threads=1, workers=workers, cache=cache,
             )  # fmt: skip
+            analyze(
+                subject.model, target=profile, output=folder, settings=settings, progress=progress
+            )
+        budgets = {}
+        if timed:
+            pipeline = pipeline_of(
+                trace_pipeline(subject.model, subject.call, cache=cache), profile, base
+            )
+            budgets["bit_operations"] = bit_operations(
+                pipeline.resolved(against), read_analysis(folder).analysis
+            )
         done = run(
-            subject.model, read_analysis(folder), load_target(target), base, Demand(judged={"gates": MARGIN_DB}),
-            name=name, prefer="bit_operations", prompts=prompts, workers=workers, fix=ATTENTION,
-            cache=cache, progress=progress,
+            subject.model, read_analysis(folder), profile, base, Demand(budgets, judged={"gates": MARGIN_DB}),
+            name=name, prefer="latency_ms" if timed else "bit_operations", prompts=prompts, workers=workers,
+            fix=ATTENTION, cache=cache, progress=progress,
         )  # fmt: skip
     replace_file(found, dump_json(done.plan.to_json()))
     return found
+
+
+def bit_operations(resolved: ResolvedPlan, analysis: Analysis) -> float:
+    """Multiply-accumulates times bits of both operands of what an analysis searched, as a plan has it.
+
+    What is quantized in its weights alone is computed in floats, and counts so.
+    """
+    total = 0.0
+    for group in analysis.groups:
+        sites = (resolved.site(group.where, key) for key in group.sites)
+        low = all(one.segments for one in sites)
+        total += group.macs * (_LOW_BITS**2 if low else _FLOAT_BITS**2)
+    return total
 
 
 def compare(
@@ -157,32 +193,41 @@ def compare(
     subject = SUBJECTS[name]
     rows = []
     for target in subject.targets:
-        reports, folders = [], []
-        for kind, plan in (("found", found), ("other", other)):
-            folder = work / f"{kind}-{name}-{target}"
-            with progress_bars() as progress:
-                if not folder.exists():
-                    qdx.export(
-                        subject.model, target=target, plan=plan, output=folder, call=subject.call,
-                        prompts=read_prompts(SAMPLES / "captions.txt"), workers=workers, cache=cache, progress=progress,
-                    )  # fmt: skip
-                reports.append(
-                    qdx.verify(
-                        folder, model=subject.model, plan=other, cache=cache, progress=progress
-                    )
-                )
-            folders.append(folder)
-        (share,), (other_share,) = ([a.planned_share for a in r.audits] for r in reports)
+        folders = [work / f"{kind}-{name}-{target}" for kind in ("found", "other")]
+        mine = _verified(subject, target, found, folders[0], other, workers, cache)
+        try:
+            theirs = _verified(subject, target, other, folders[1], other, workers, cache)
+        except TargetRefusal as refused:
+            sys.stderr.write(f"{other}: {refused}\n")
+            rows.append(Row(name, target, mine.audits[0].planned_share, None, _gates(mine), {}))
+            continue
         times = _timed(folders[0], folders[1], rounds) if target in _TIMED else (None, None)
-        rows.append(
-            Row(
-                name, target, share, other_share,
-                {gate.name: (gate.value, gate.bound, gate.ok) for gate in reports[0].gates},
-                {gate.name: gate.value for gate in reports[1].gates},
-                *times,
-            )
-        )  # fmt: skip
+        shares = [report.audits[0].planned_share for report in (mine, theirs)]
+        values = {gate.name: gate.value for gate in theirs.gates}
+        rows.append(Row(name, target, *shares, _gates(mine), values, *times))
     return rows
+
+
+def _verified(
+    subject: Subject,
+    target: str,
+    plan: Path,
+    folder: Path,
+    judge: Path,
+    workers: int | None,
+    cache: Store,
+) -> Report:
+    with progress_bars() as progress:
+        if not folder.exists():
+            qdx.export(
+                subject.model, target=target, plan=plan, output=folder, call=subject.call,
+                prompts=read_prompts(SAMPLES / "captions.txt"), workers=workers, cache=cache, progress=progress,
+            )  # fmt: skip
+        return qdx.verify(folder, model=subject.model, plan=judge, cache=cache, progress=progress)
+
+
+def _gates(report: Report) -> dict[str, tuple[float | None, float, bool]]:
+    return {gate.name: (gate.value, gate.bound, gate.ok) for gate in report.gates}
 
 
 def _timed(found: Path, other: Path, rounds: int) -> tuple[Interval, Interval]:
@@ -206,7 +251,7 @@ def table(rows: Sequence[Row]) -> str:
         cells = [
             f"{row.plan}{'' if row.holds else ' (fails)'}",
             row.target,
-            f"{row.share:.1%} (was {row.other_share:.1%})",
+            f"{row.share:.1%} (was {'refused' if row.other_share is None else f'{row.other_share:.1%}'})",
             *(
                 f"{_cell(values, ends)} (was {_cell(row.other_gates, ends)})"
                 for ends in (

@@ -85,28 +85,28 @@ class Row:
     same_class: Interval
 
 
-def calibrated(work: Path, plan: str, settings: Settings) -> Path:
+def calibrated(work: Path, plan: Path, settings: Settings) -> Path:
     """Ranges for every plan with the calibration of this one; kept if they are there."""
     file = work / "ranges.safetensors"
     if not file.exists():
         work.mkdir(parents=True, exist_ok=True)
-        qdx.calibrate(MODEL, plan=PLANS / f"{plan}.json", output=file, call=settings.call)
+        qdx.calibrate(MODEL, plan=plan, output=file, call=settings.call)
     return file
 
 
-def exported(work: Path, plan: str, target: str, settings: Settings) -> Bundle:
+def exported(work: Path, plan: Path, target: str, settings: Settings) -> Bundle:
     """The digits with a plan on a target."""
-    folder = work / f"{plan}-{target}"
+    folder = work / f"{plan.stem}-{target}"
     qdx.export(
-        MODEL, target=target, plan=PLANS / f"{plan}.json", output=folder, call=settings.call,
+        MODEL, target=target, plan=plan, output=folder, call=settings.call,
         ranges=calibrated(work, plan, settings), force=True,
     )  # fmt: skip
     return read_bundle(folder)
 
 
-def in_torch(bundle: Bundle, plan: str) -> DiffusionPipeline:
+def in_torch(bundle: Bundle, plan: Path) -> DiffusionPipeline:
     """The bundle's pipeline with its quantized graph computed in PyTorch."""
-    model = quantized_model(bundle, load_plan(PLANS / f"{plan}.json"), MODEL)
+    model = quantized_model(bundle, load_plan(plan), MODEL)
     skeleton = open_skeleton(bundle)
     methods = {
         where: as_method(method, model.quantized[where])
@@ -169,36 +169,38 @@ def main() -> int:
     for bits in arguments.bits:
         drawn = {}
         for plan in PAIRS[bits]:
-            bundle = exported(work, plan, _QUANTIZED_IN, settings)
-            drawn[plan] = pictures(in_torch(bundle, plan), settings)
+            bundle = exported(work, PLANS / f"{plan}.json", _QUANTIZED_IN, settings)
+            drawn[plan] = pictures(in_torch(bundle, PLANS / f"{plan}.json"), settings)
             rows.append(row(plan, "PyTorch", reference, drawn[plan]))
-            _say(rows[-1])
+            say(rows[-1])
         gains[f"{bits} bits, PyTorch"] = gain_db(reference, *drawn.values())
     for target in arguments.targets:
         drawn = {}
         for plan in PAIRS[arguments.bits[0]]:
-            bundle = exported(work, plan, target, settings)
+            bundle = exported(work, PLANS / f"{plan}.json", target, settings)
             drawn[plan] = pictures(qdx.open(bundle.path, threads=arguments.threads), settings)
             rows.append(row(plan, target, reference, drawn[plan]))
-            _say(rows[-1])
+            say(rows[-1])
         gains[f"{arguments.bits[0]} bits, {target}"] = gain_db(reference, *drawn.values())
-    sys.stdout.write(f"float: {_words(rows[0].accuracy, 100, '%')} of digits are read\n")
+    sys.stdout.write(f"float: {words(rows[0].accuracy, 100, '%')} of digits are read\n")
     for name, gain in gains.items():
-        sys.stdout.write(f"{name}: groups gain {_words(gain, 1, 'dB')}\n")
+        sys.stdout.write(f"{name}: groups gain {words(gain, 1, 'dB')}\n")
     result = {"rows": [asdict(each) for each in rows], "gains_db": {n: asdict(g) for n, g in gains.items()}}  # fmt: skip
     (work / "timestep_groups.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 
-def _say(found: Row) -> None:
+def say(found: Row) -> None:
+    """Prints one row."""
     sys.stdout.write(
-        f"{found.plan:18} {found.where:12} SQNR {_words(found.sqnr_db, 1, 'dB')}, "
-        f"read {_words(found.accuracy, 100, '%')}, as float {_words(found.same_class, 100, '%')}\n"
+        f"{found.plan:18} {found.where:12} SQNR {words(found.sqnr_db, 1, 'dB')}, "
+        f"read {words(found.accuracy, 100, '%')}, as float {words(found.same_class, 100, '%')}\n"
     )
     sys.stdout.flush()
 
 
-def _words(value: Interval, factor: float, unit: str) -> str:
+def words(value: Interval, factor: float, unit: str) -> str:
+    """Returns a figure with its interval."""
     mean, low, high = (factor * each for each in (value.mean, value.low, value.high))
     return f"{mean:.1f} {unit} ({low:.1f} .. {high:.1f})"
 

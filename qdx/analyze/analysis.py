@@ -21,9 +21,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
+from qdx.analyze.ablation_data import Ablations
 from qdx.analyze.fields import Count, Finite, Index, NotNegative, Sha256
 from qdx.analyze.gradient_data import Gradients
 from qdx.analyze.latency_table import Latency
+from qdx.analyze.trajectory_data import Missing, Trajectory
 from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 from qdx.exporter.strict_model import StrictModel
@@ -295,7 +297,7 @@ class Analysis(StrictModel):
         calls: On which calls.
         noise: What came out.
         gradients: Likewise of the backward pass; null where none was made.
-        trajectory: Error over the trajectory; null where it was not followed.
+        trajectory: Error over the trajectory, or why it could not be followed; null where it was not asked for.
         ablations: Parts of the model left float; null where none were.
         latency: What operations take on the target; null where nothing is known of it.
     """
@@ -313,9 +315,8 @@ class Analysis(StrictModel):
     calls: tuple[MeasuredCall, ...]
     noise: Noise
     gradients: Gradients | None = None
-    # Their owners make models of these.
-    trajectory: dict[str, JsonValue] | None = None
-    ablations: dict[str, JsonValue] | None = None
+    trajectory: Trajectory | Missing | None = None
+    ablations: Ablations | None = None
     latency: Latency | None = None
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qdx.analyze.groups import Bound
     from qdx.exporter.graph.ir.site import Site
 
-__all__ = ["macs_of_step", "usual_steps"]
+__all__ = ["affordable", "macs_of_step", "usual_steps"]
 
 _MOST: Final = 32
 """Steps of a graph that are measured at most where nobody says how many."""
@@ -18,6 +18,19 @@ _LEAST: Final = 8
 """And at least: of fewer, noises of single operations rank otherwise than those of all steps."""
 _MACS: Final = 2e14
 """What measuring a graph may cost where nobody says how many steps it measures: about half an hour of two processors."""
+
+_FOLLOWED_MACS: Final = 2e13
+"""What following errors over whole runs may cost where nobody asks for it, and what leaving parts float may."""
+
+
+def affordable(macs: int, wanted: int) -> int:
+    """How many of the wanted things are measured where nobody asks for all of them: as many as may be spent on, and one.
+
+    Args:
+        macs: Multiply-accumulates of one.
+        wanted: How many there are.
+    """
+    return max(1, min(wanted, int(_FOLLOWED_MACS // max(1, macs))))
 
 
 def macs_of_step(sites: Sequence[Site], bound: Sequence[Bound], calls: float) -> float:

@@ -6,7 +6,6 @@ and every activation of one call; memory bounds how many there are at a time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from qdx.analyze.backward_memory import gradient_bytes, workers_for
 from qdx.analyze.gradient_correlations import correlations
 from qdx.analyze.gradient_data import FisherNoise, Gradients, GroupGradient
 from qdx.analyze.gradients import fisher_noise, hessian_traces, weight_gradients
 from qdx.analyze.weight_changes import changes_weight, weight_change
 from qdx.cache.keys import key_of
-from qdx.exporter.cost.activations import kept_activation_bytes
-from qdx.exporter.cost.memory import available_memory_bytes, check_memory
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.sweep.jobs import run_jobs
 from qdx.sweep.results import Outcome, Results
@@ -284,15 +282,8 @@ class GradientSurvey:
         return Outcome(tuple(sum(found[name] for name in weights) for _, weights in own))
 
     def _workers(self, workers: int) -> int:
-        available = available_memory_bytes()
-        needed = max(map(_needed_bytes, self.survey.prepared.traced.values()), default=0)
-        check_memory(
-            needed,
-            available,
-            "one backward pass",
-            "give a smaller --call, or leave gradients out with --parts noise",
-        )
-        return max(1, min(workers, available // max(1, needed)))
+        graphs = self.survey.prepared.traced.values()
+        return workers_for(max(map(gradient_bytes, graphs), default=0), workers)
 
 
 def _changes_weights(quantized: Quantized, key: str) -> bool:
@@ -306,12 +297,3 @@ def _smoothing(quantized: Quantized) -> str:
 
 def _seed(key: str) -> int:
     return int(key[:8], 16)
-
-
-def _needed_bytes(graph: Graph) -> int:
-    weights = sum(
-        4 * math.prod(weight.shape)
-        for name, weight in graph.weights.items()
-        if name not in graph.weights.aliases
-    )
-    return 2 * weights + kept_activation_bytes(graph)

@@ -60,9 +60,15 @@ def source_of(
     """
     if how == "none":
         return "none", ""
+    if how == "declared":
+        if profile.speed is None:
+            raise UsageError(
+                f"--latency declared: nothing is said of the speed of {quoted(profile.name)}",
+                hint="give a TOML file that `extends` it, with a table `speed`; see docs/own-targets.md",
+            )
+        return "declared", ""
     times = isinstance(get_backend(profile.runtime), TimesOperations)
-    installed = profile.needs is None or find_spec(profile.needs) is not None
-    if how != "declared" and times and installed:
+    if times and (profile.needs is None or find_spec(profile.needs) is not None):
         return "measured", ""
     why = (
         f"{profile.runtime} {'is not installed' if times else 'tells no times of operations here'}"
@@ -78,11 +84,6 @@ def source_of(
         )
     if profile.speed is not None:
         return "declared", why
-    if how == "declared":
-        raise UsageError(
-            f"--latency declared: nothing is said of the speed of {quoted(profile.name)}",
-            hint="give a TOML file that `extends` it, with a table `speed`; see docs/own-targets.md",
-        )
     return "none", f"{why}, and nothing is said of the device's speed"
 
 

@@ -27,6 +27,9 @@ __all__ = ["NodeWalk", "dual", "parts_of", "plain_attention", "vector_jacobian"]
 _ATEN: Final = torch.ops.aten
 _VIEWS: Final = frozenset({_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.reshape.default})  # noqa: SLF001  # an operator's name
 
+_IN_ROWS: Final = frozenset({_ATEN.group_norm.default, _ATEN.native_group_norm.default})
+"""Operators whose forward derivative is a view of their argument, whatever its layout."""
+
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
@@ -89,6 +92,8 @@ class NodeWalk:
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), value)
             if node.target in _VIEWS:
                 args = (_laid_out(args[0]), *args[1:])
+            elif node.target in _IN_ROWS:
+                args = (_in_rows(args[0]), *args[1:])
             values[node] = node.target(*args, **kwargs)
             for used in self._last_use.get(node, ()):
                 values.pop(used, None)
@@ -149,3 +154,8 @@ def _laid_out(value: Tensor) -> Tensor:
     if tangent is None or tangent.stride() == primal.stride():
         return value
     return dual(primal, tangent)
+
+
+def _in_rows(value: Tensor) -> Tensor:
+    primal, tangent = parts_of(value)
+    return value if tangent is None else dual(primal.contiguous(), tangent.contiguous())

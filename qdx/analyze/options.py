@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
     from qdx.source.planned import PlannedGraphs
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["Offering", "SiteOffer", "candidates", "offerings", "parse_option", "plan_asking"]
+__all__ = [
+    "Offering",
+    "SiteOffer",
+    "candidates",
+    "offering",
+    "offerings",
+    "parse_option",
+    "plan_asking",
+]
 
 _OFFERED: Final = frozenset({"native", "decomposed", "stored"})
 """What a target carries out; the values of what it simulates it would compute in a wider type."""
@@ -124,7 +133,7 @@ def parse_option(text: str, *, simulated: bool = True) -> Option:
     if weights is None and inputs is None:
         raise _unreadable(text, "names no type")
     parts = [] if weights is None else [_weights_label(weights)]
-    parts += [] if inputs is None else [f"{inputs.dtype} {inputs.granularity}"]
+    parts += [] if inputs is None else [_inputs_label(inputs)]
     label = " / ".join(parts) if weights is not None else f"inputs {parts[0]}"
     return Option(id=0, label=label, weights=weights, inputs=inputs, simulated=simulated)
 
@@ -168,7 +177,7 @@ def offerings(
     found: list[Offering] = []
     seen: dict[tuple[str, str], list[tuple[object, object]]] = {}
     for option in options:
-        one = _offering(source, planned, profile, option, wheres)
+        one = offering(source, planned, profile, option, wheres)
         if one is None:
             continue
         fresh = {}
@@ -184,7 +193,13 @@ def offerings(
     return tuple(found)
 
 
-def plan_asking(base: Plan, option: Option, components: Iterable[str], ops: Sequence[str]) -> Plan:
+def plan_asking(
+    base: Plan,
+    option: Option,
+    components: Iterable[str],
+    ops: Sequence[str],
+    edges: Sequence[float] = (),
+) -> Plan:
     """The plan that asks an option of all operations of some kinds.
 
     Args:
@@ -192,18 +207,29 @@ def plan_asking(base: Plan, option: Option, components: Iterable[str], ops: Sequ
         option: What is asked.
         components: Of the operations.
         ops: Their kinds.
+        edges: Fractions of the schedule, from 0 to 1, between which inputs have ranges of their own; none for one range.
     """
+    components = tuple(components)
     floats = tuple(rule for rule in base.rules if rule.select.by_component and _keeps_float(rule))
     asking = Rule(
         id="option",
-        select=Select(component=tuple(components), op=tuple(ops)),
+        select=Select(component=components, op=tuple(ops)),
         weights=option.weights,
         inputs=option.inputs,
         when="always",
     )
+    timed = tuple(
+        Rule(
+            id=f"option.{number}",
+            select=Select(component=components, op=tuple(ops), timesteps=span),
+            inputs=option.inputs,
+            when="always",
+        )
+        for number, span in enumerate(pairwise(edges))
+    )
     return Plan(
         schema="qdx.plan/1",
-        rules=(*floats, asking),
+        rules=(*floats, asking, *timed),
         options=base.options,
         calibration=base.calibration,
         gates=base.gates,
@@ -215,14 +241,24 @@ def _keeps_float(rule: Rule) -> bool:
     return asked is not None and not asked.quantized and not rule.quantizes
 
 
-def _offering(
+def offering(
     source: TracedPipeline,
     planned: PlannedGraphs,
     profile: TargetProfile,
     option: Option,
     wheres: Sequence[str],
+    edges: Sequence[float] = (),
 ) -> Offering | None:
-    """What the target makes of one option; None where no operation could take it on any target."""
+    """What the target makes of one option; None where no operation could take it on any target.
+
+    Args:
+        source: The pipeline.
+        planned: Its graphs, and the plan upon which the option is asked.
+        profile: The target.
+        option: The option.
+        wheres: The graphs, by `component.method`.
+        edges: See `plan_asking`.
+    """
     sites = {where: planned.sites[where] for where in wheres}
     able = {
         (where, site.key): site
@@ -234,7 +270,7 @@ def _offering(
         return None
     components = dict.fromkeys(where.partition(".")[0] for where, _ in able)
     ops = dict.fromkeys(site.op for site in able.values())
-    plan = plan_asking(planned.resolved.plan, option, components, list(ops))
+    plan = plan_asking(planned.resolved.plan, option, components, list(ops), edges)
     target: PlanTarget = _Willing(profile) if option.simulated else profile
     try:
         resolved = examine(
@@ -421,6 +457,11 @@ def _read(text: str, part: str) -> tuple[str, str, str]:
 def _unreadable(text: str, why: str, known: Sequence[str] = ()) -> UsageError:
     hint = f"the types are {choices(known)}" if known else f"write {_WRITTEN}"
     return UsageError(f"--options: {quoted(text)}: {why}", hint=hint)
+
+
+def _inputs_label(asked: AskedInputs) -> str:
+    groups = asked.timestep_groups
+    return f"{asked.dtype} {asked.granularity}{f' in {groups} groups' if groups > 1 else ''}"
 
 
 def _weights_label(asked: AskedWeights) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from qdx.analyze.backward_memory import check_backward_memory
 from qdx.analyze.calls import Moment, RecordedInputs, choose_moments, moments_of, runs_of, steps_of
 from qdx.analyze.effort import usual_steps
+from qdx.analyze.follow import Follow
 from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
@@ -22,8 +24,9 @@ from qdx.analyze.options import Offering, candidates
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
 from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of
-from qdx.analyze.settings import USUAL, AnalysisSettings
+from qdx.analyze.settings import PARTS, USUAL, AnalysisSettings
 from qdx.analyze.survey import Survey, memory_for_values
+from qdx.analyze.weights import weighed_moments
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
 from qdx.cache.facts import images_digest
@@ -98,6 +101,8 @@ class Session:
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
         """Measures what is not known yet, and returns the data of the analysis and its numbers by call."""
+        wanted = PARTS if self.settings.parts is None else self.settings.parts
+        check_backward_memory(self.prepared.traced.values(), wanted)
         results = self.survey.run(
             self.place / "results",
             workers=self.workers,
@@ -105,10 +110,17 @@ class Session:
             elsewhere=self.elsewhere,
         )
         analysis, arrays = analysis_of(self.findings, self.survey, results)
-        sections: dict[str, Any] = {}
-        if "gradients" in self.settings.parts:
-            sections["gradients"] = self._gradients(analysis)
-        return analysis.model_copy(update=sections), arrays
+        follow = Follow(
+            self.survey, self.findings.runs, analysis, self.place, self.workers, self.progress,
+            self.settings.parts is not None,
+        )  # fmt: skip
+        return analysis.model_copy(
+            update={
+                "gradients": self._gradients(analysis) if "gradients" in wanted else None,
+                "trajectory": follow.trajectory() if "trajectory" in wanted else None,
+                "ablations": follow.ablations() if "ablations" in wanted else None,
+            }
+        ), arrays
 
     def _gradients(self, analysis: Analysis) -> Gradients | None:
         survey = GradientSurvey(self.survey, self.settings.trace)
@@ -167,6 +179,8 @@ def open_session(
         if like is None or settings.calls is not None
         else moments_of(like.calls)
     )
+    if settings.weights is not None:
+        moments = weighed_moments(moments, settings.weights)
     count = available_cores()
     if settings.cluster is None:
         count = settings.workers or count

@@ -11,6 +11,7 @@ from qdx.exporter.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from qdx.analyze.latency_table import How
+    from qdx.analyze.trajectory_data import CallWeight
     from qdx.cache.store import Store
     from qdx.exporter.plan.schema.plan import Plan
 
@@ -48,8 +49,10 @@ class AnalysisSettings:
         fresh: Begin anew, whatever is kept.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here. `workers` counts its processes then,
             and None takes one for each of its processors.
-        parts: Of `PARTS`, what is found out; noise always is.
+        parts: Of `PARTS`, what is found out; noise always is. None takes all, errors over whole runs and parts left float of
+            as many options as are affordable.
         trace: Whether gradients come with the Hessian's trace.
+        weights: Of steps, in the place of equal ones.
     """
 
     plan: str | Path | Plan | None = None
@@ -67,8 +70,9 @@ class AnalysisSettings:
     cache: Store | None = field(default=None, repr=False)
     fresh: bool = False
     cluster: str | None = None
-    parts: Sequence[str] = PARTS
+    parts: Sequence[str] | None = None
     trace: bool = False
+    weights: Sequence[CallWeight] | None = field(default=None, repr=False)
 
 
 def read_parts(text: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,7 @@ WHOLE: Final = "whole"
 """What requests for these measurements are called."""
 
 _WORDS: Final = Words("search", "part")
+At = Callable[[Sequence[int], int], Sequence[int]]
 _PARTS_EACH: Final = 8
 """Parts for each worker at least, so that none waits long for the last."""
 _ASSIGNMENTS: Final = 16
@@ -76,6 +77,7 @@ class Whole:
         workers: Parts at a time.
         progress: Told of every measurement.
         elsewhere: What measures instead of processes that are forked here.
+        at: Of an assignment and the place of a moment, the option of every group then; None where it is the same always.
     """
 
     survey: Survey = field(repr=False)
@@ -85,6 +87,7 @@ class Whole:
     workers: int
     progress: Progress = field(repr=False)
     elsewhere: Elsewhere | None = field(default=None, repr=False)
+    at: At | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -95,6 +98,7 @@ class Whole:
         workers: int,
         progress: Progress,
         elsewhere: Elsewhere | None = None,
+        at: At | None = None,
     ) -> Whole:
         """Makes ready what measures.
 
@@ -118,10 +122,10 @@ class Whole:
             (where, option): (one, _upon(floats[where], one, survey))
             for (where, option), one in made.items()
         }
-        return cls(survey, pairs, floats, folder, workers, progress, elsewhere)
+        return cls(survey, pairs, floats, folder, workers, progress, elsewhere, at)
 
     def measure(self, assignments: Sequence[Sequence[int]]) -> list[WholeNoise]:
-        """Measures assignments: of every group of the analysis, in order, its option.
+        """Measures assignments: of every group of the analysis, in order, its option, or what `at` makes that of.
 
         Raises:
             KeyError: A group does not have an option.
@@ -129,7 +133,7 @@ class Whole:
         """
         wanted = list(dict.fromkeys(tuple(one) for one in assignments))
         jobs = {
-            (number, place): self.key(one, place)
+            (number, place): self.key(self._then(one, place), place)
             for number, one in enumerate(wanted)
             for place in range(len(self.survey.recorded))
         }
@@ -141,7 +145,9 @@ class Whole:
 
             def chosen(part: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
                 place, numbers = portions[part]
-                todo = {jobs[number, place]: wanted[number] for number in numbers}
+                todo = {
+                    jobs[number, place]: self._then(wanted[number], place) for number in numbers
+                }
                 return {key: todo[key] for key in keys}
 
             def compute(part: int, keys: Sequence[str], found: Found) -> None:
@@ -227,6 +233,9 @@ class Whole:
                 found.setdefault(where, []).append((number, sites))
                 number += 1
         return found
+
+    def _then(self, assignment: Sequence[int], place: int) -> Sequence[int]:
+        return assignment if self.at is None else self.at(assignment, place)
 
     def identities(self, where: str) -> Sequence[JsonValue]:
         """What the results of all options of a graph depend on."""

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from numpy.typing import NDArray
 
-from qdx.bundle.manifest import InputPort, OutputPort
 from qdx.calibration.checkpoint import KeptAnswers, SampleCheckpoint
 from qdx.exporter.calibrate.guidance import ALL_ROWS, GuidanceTracker, Rows
 from qdx.exporter.calibrate.provenance import Guidance, Provenance
 from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.taps import Recorder
 from qdx.exporter.calibrate.timesteps import group_of, timestep_of
-from qdx.exporter.capture.known_values import as_values
 from qdx.exporter.capture.pipeline_errors import pipeline_errors
 from qdx.exporter.devices import CPU
 from qdx.exporter.errors import QdxError, StorageError
 from qdx.exporter.graph.execute.interpreter import Executor
 from qdx.runtime.generate import call_pipeline
-from qdx.runtime.methods import TargetMethod
+from qdx.runtime.graph_runner import method_of
 from qdx.runtime.pipeline import attach
 
 if TYPE_CHECKING:
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan.schema.settings import Calibration
+    from qdx.runtime.methods import TargetMethod
     from qdx.source.schedule import MethodSchedule, Rehearsal
 
 __all__ = ["Observer", "Sample", "SampleJob", "no_checkpoints"]
@@ -295,18 +294,8 @@ class _Run:
 
     def as_method(self) -> TargetMethod:
         """What takes the component's place in the pipeline."""
-        ports = [(InputPort, "argument", self.inputs), (OutputPort, "field", self.outputs)]
-        inputs, outputs = (
-            tuple(
-                kind(**{name: s.name}, name=s.name, dtype=s.dtype, shape=s.shape, pairs=s.pairs)
-                for s in specs
-            )
-            for kind, name, specs in ports
-        )
         constants = {} if self._schedule is None else self._schedule.constants
-        graph = self._graph
-        fixed = {name: as_values(value) for name, value in graph.fixed.items()}
-        return TargetMethod(self.where, inputs, outputs, constants, self, graph.state, fixed)
+        return method_of(self._graph, constants, self)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Answers a call of the pipeline."""

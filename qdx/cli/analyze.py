@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qdx.analyze.settings import read_parts
+from qdx.cli.analysis_tables import further_tables
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -27,6 +29,7 @@ from qdx.cli.options import (
 )
 from qdx.cli.output import emit, say, size, table
 from qdx.cli.progress import progress_bars
+from qdx.exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis, MeanNoise
@@ -102,6 +105,21 @@ def command(
             help="Of the runtime that is timed; its own choice by default. With 1, processor time is measured.",
         ),
     ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            "--parts",
+            metavar="LIST",
+            help="Of noise, gradients, trajectory, ablations, what is found out, noise always. All by default, and what goes over whole runs for as many options as are affordable.",
+        ),
+    ] = None,
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace",
+            help="Gradients with the Hessian's trace: a second backward pass for every weight, on a few steps.",
+        ),
+    ] = False,
     workers: Workers = None,
     engine: Engine = "local",
     address: Address = None,
@@ -132,6 +150,9 @@ def command(
 
     check_folder(output, force=force)
     how = read_how(latency)
+    wanted = None if parts is None else read_parts(parts)
+    if trace and wanted is not None and "gradients" not in wanted:
+        raise UsageError("--trace: is of gradients", hint="give --parts gradients with it")
     load_target(target)
     if plan is not None:
         load_plan(plan)
@@ -158,6 +179,8 @@ def command(
         latency=how,
         threads=threads,
         cluster=cluster,
+        parts=wanted,
+        trace=trace,
     )
     with progress_bars() as progress:
         analysis = analyze(
@@ -207,6 +230,7 @@ def _words(analysis: Analysis) -> str:
         parts.append(f"{where}\n{table(columns, rows)}")
     if analysis.latency is not None:
         parts += [_times(analysis, one) for one in analysis.latency.graphs]
+    parts += further_tables(analysis)
     return "\n\n".join(parts)
 
 

@@ -97,6 +97,16 @@ def command(
             help="Operations of this role stay as the plan has them; may be given again.",
         ),
     ] = None,
+    timestep_groups: Annotated[
+        int,
+        typer.Option(
+            "--timestep-groups",
+            metavar="N",
+            min=1,
+            max=100,
+            help="Divide the schedule where it helps most, into N parts at most, each with ranges and types of inputs of its own.",
+        ),
+    ] = 1,
     prefer: Annotated[
         str,
         typer.Option(
@@ -105,6 +115,14 @@ def command(
             help="What goals make least, and the front is over: bytes, latency_ms or bit_operations.",
         ),
     ] = "bytes",
+    weigh: Annotated[
+        str,
+        typer.Option(
+            "--weigh",
+            metavar="HOW",
+            help="How steps of the schedule count: `steps`, all alike, or `trajectory`, by what part of a finished run's error each makes.",
+        ),
+    ] = "steps",
     guidance: Annotated[
         float,
         typer.Option(
@@ -167,11 +185,12 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
+    from qdx.analyze.weighing import read_weighing
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.search.budgets import Demand, read_budgets, read_goals
-    from qdx.search.job import Tools, read_roles
+    from qdx.search.job import Tools, check_timestep_groups, read_roles
     from qdx.search.problem import COSTS
     from qdx.targets import load_target
 
@@ -187,6 +206,10 @@ def command(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
     roles = read_roles(fix or ())
+    check_timestep_groups(
+        timestep_groups, load_plan(start), predicted=predicted, judged=bool(judged)
+    )
+    weighing = read_weighing(weigh)
     arguments, methods = read_call(call), read_setup(setup)
     cluster = read_cluster(engine, address)
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
@@ -222,6 +245,7 @@ def command(
                 workers=workers,
                 cache=cache,
                 cluster=cluster,
+                parts=("noise", *(("trajectory",) if weighing == "trajectory" else ())),
             )
             analyze(model, target=profile, output=place, settings=asked, progress=progress)
         read = read_analysis(place)
@@ -234,9 +258,11 @@ def command(
             name=output.stem,
             prefer=prefer,
             guidance_weight=guidance,
+            weigh=weighing,
             seed=seed,
             measurements=measurements,
             calls=measured_calls,
+            timestep_groups=timestep_groups,
             prompts=texts,
             workers=workers,
             cluster=cluster,
@@ -313,6 +339,22 @@ def _text(found: PlanFound) -> str:
         for one in result.controls
     ]
     parts.append(table(("", "bits per weight", "dB", "how"), rows))
+    parts += _times(found)
     rules = len(found.plan.rules)
     parts.append(f"{rules} rule{'s'[: rules != 1]}; {figures.bytes:,} bytes of weights searched")
     return "\n\n".join(parts)
+
+
+def _times(found: PlanFound) -> list[str]:
+    """What a call takes: by the analysis, and where the runtime runs here, as measured."""
+    predicted = found.predicted_ms
+    if predicted is None:
+        return []
+    floats = found.problem.float_ms
+    fast = "" if floats is None else f", {floats / predicted:.2f} times as fast as float"
+    words = f"predicted to take {predicted:.4g} ms{fast}"
+    if found.taken_ms is None:
+        return [words]
+    float_ms = found.taken_ms["float"]
+    rows = [(name, f"{ms:.4g}", f"{float_ms / ms:.2f}") for name, ms in found.taken_ms.items()]
+    return [f"{words}; measured in turns:\n{table(('', 'ms', 'times as fast'), rows)}"]

@@ -12,7 +12,7 @@ from PIL import Image
 from qdx.exporter.capture.media import call_parameters
 from qdx.exporter.capture.randomness import seeded
 
-__all__ = ["Products", "call_pipeline", "generate"]
+__all__ = ["Products", "call_pipeline", "generate", "products_of"]
 
 Products = dict[str, np.ndarray[Any, Any]]
 """What a pipeline made, by field of its output."""
@@ -47,10 +47,10 @@ def generate(pipeline: Any, call: dict[str, Any], *, seed: int) -> Products:
     Returns:
         What it made, by field of its output. The global state of random numbers stays as it was.
     """
-    return _products(call_pipeline(pipeline, call, seed=seed))
+    return products_of(call_pipeline(pipeline, call, seed=seed))
 
 
-def _products(output: Any) -> Products:
+def products_of(output: Any) -> Products:
     """The arrays in a pipeline's output, in float64, by field."""
     if not hasattr(output, "items"):
         output = {"images": output[0] if isinstance(output, tuple) else output}

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from qdx.bundle.manifest import InputPort, OutputPort
+from qdx.exporter.capture.known_values import as_values
 from qdx.exporter.devices import CPU, computing_on
 from qdx.exporter.graph.execute.interpreter import Executor
+from qdx.runtime.methods import TargetMethod
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from qdx.backends.contract import Runner
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
 
-__all__ = ["GraphRunner"]
+__all__ = ["GraphRunner", "method_of"]
 
 
 @dataclass
@@ -54,3 +58,23 @@ class GraphRunner:
             self._executor = Executor(self.graph, self.device)
         with computing_on(self.device, "give --device cpu, or a smaller call"):
             return self._executor.run(inputs)
+
+
+def method_of(graph: Graph, constants: Mapping[str, Any], runner: Runner) -> TargetMethod:
+    """A graph's method as a pipeline calls it.
+
+    Args:
+        graph: Declares what goes in and out.
+        constants: Arguments of the call that are no tensors.
+        runner: What computes.
+    """
+    ports = [(InputPort, "argument", graph.inputs), (OutputPort, "field", graph.outputs)]
+    inputs, outputs = (
+        tuple(
+            kind(**{name: s.name}, name=s.name, dtype=s.dtype, shape=s.shape, pairs=s.pairs)
+            for s in specs
+        )
+        for kind, name, specs in ports
+    )
+    fixed = {name: as_values(value) for name, value in graph.fixed.items()}
+    return TargetMethod(graph.where, inputs, outputs, constants, runner, graph.state, fixed)

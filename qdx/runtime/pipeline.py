@@ -219,6 +219,7 @@ def attach(
     called: Callable[[], None] = tell_nobody,
     adapters: Adapters | None = None,
     observe: Callable[[str, Mapping[str, torch.Tensor]], None] = tell_nobody,
+    differentiable: bool = False,
 ) -> Callable[[], None]:
     """Makes the skeleton's components compute on the target; returns what undoes it.
 
@@ -228,6 +229,7 @@ def attach(
         called: Told of every call of a component, when it is done.
         adapters: What is loaded into the artifacts; they know the scales that calls give. None for nothing.
         observe: Told of every call of a component before it computes: of which one, and of its tensors.
+        differentiable: Whether the methods let gradients through.
 
     A call of a component that was changed since raises `UsageError`, and so does one through which a gradient is wanted.
     """
@@ -242,7 +244,8 @@ def attach(
     unchanged: dict[str, Unchanged] = {}
 
     def answer(call: LiveCall) -> Any:
-        _check_no_gradient(call)
+        if not differentiable:
+            _check_no_gradient(call)
         if adapters is not None:
             call = adapters.prepared(call)
         where = choose_variant(signatures, call)

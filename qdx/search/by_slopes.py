@@ -2,7 +2,7 @@
 
 Slopes have all that is first order, exactly, and cost as much as a few measurements. What changes do to each other is taken from the
 errors of single options, where everything else is float. That is right in size and less so in sign, and so proposals of
-several sizes are made, and measured.
+several sizes are made, and measured. Where none is better, slopes still tell which of all single changes are worth measuring.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from qdx.search.descend import descend
 from qdx.search.interactions import Interactions
 from qdx.search.ledger import BETTER, Ledger
+from qdx.search.local import Move
 from qdx.search.problem import Assignment, Problem
 from qdx.search.solve import Row
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Slopes", "by_slopes"]
+__all__ = ["Slopes", "by_slopes", "promising"]
 
 Slopes = Callable[[Assignment], Mapping[tuple[int, int], float] | None]
 """Returns what each option of each group changes of the objective where an assignment holds, in first order; None where
@@ -33,8 +34,8 @@ nothing tells."""
 _LIMITS: Final = (None, 24, 12, 6, 3, 1)
 """How many changes are made at once: proposals of which the best is taken. None is without a limit."""
 _SHARES: Final = (1.0, 0.4)
-_ONES: Final = 24
-"""How many of the most promising single changes and swaps are measured where no proposal is better."""
+_MOVES_EACH: Final = 16
+"""How many single changes that save are measured, how many that spend, and how many that cost the same."""
 
 
 def by_slopes(
@@ -58,64 +59,59 @@ def by_slopes(
     Returns:
         None where more would have to be measured than may be.
     """
-    values = np.array(
-        [slopes.get((part.group, c.option), 0.0) for part in problem.parts for c in part.choices]
-    )
+    values = _by_choice(problem, slopes)
     proposed = [
         descend(problem, singles, best, rows, slopes=values, share=share, most_changes=limit)
         for limit, share in itertools.product(_LIMITS, _SHARES)
     ]
-    found = _better(best, proposed, ledger)
-    if found != best:
-        return found
-    return _better(best, _few(problem, best, values, rows, singles), ledger)
-
-
-def _better(best: Assignment, proposed: Sequence[Assignment], ledger: Ledger) -> Assignment | None:
-    """The best of what is proposed where it is better; None where it may not be measured."""
     new = [one for one in dict.fromkeys(proposed) if one != best]
-    if len([one for one in new if one not in ledger.known]) > ledger.left:
+    if sum(one not in ledger.known for one in new) > ledger.left:
         return None
-    values = ledger.values(new)
-    if not values or min(values) >= BETTER * ledger.value(best):
+    noises = ledger.values(new)
+    if not noises or min(noises) >= BETTER * ledger.value(best):
         return best
-    return new[values.index(min(values))]
+    return new[noises.index(min(noises))]
 
 
-def _few(
+def promising(
     problem: Problem,
     best: Assignment,
-    slopes: NDArray[np.float64],
+    slopes: Mapping[tuple[int, int], float],
     rows: Sequence[Row],
     singles: Interactions,
-) -> list[Assignment]:
-    """Single changes and swaps of two parts within the bounds, those with the least noise first as it is foreseen."""
+) -> tuple[Move, ...]:
+    """Returns the changes of one part that are worth measuring.
+
+    Of those that save, that spend, and that cost the same, they are the ones that are foreseen to add the least noise, or to take
+    the most of it away, for what they save or spend.
+
+    Args:
+        problem: What there is to choose.
+        best: Where the changes are made.
+        slopes: By group and option, where it holds.
+        rows: Bounds; what is saved and spent is what the first one bounds.
+        singles: Errors of all choices with all else float.
+    """
     owner = np.repeat(np.arange(len(problem.parts)), [len(p.choices) for p in problem.parts])
     options = np.array([c.option for p in problem.parts for c in p.choices])
-    now = np.flatnonzero(options == np.array(best)[owner])
-    held = now[owner]
-    norms = np.diag(singles.products)
-    alone = slopes - slopes[held]
-    alone = alone + norms - 2 * singles.products[np.arange(len(owner)), held] + norms[held]
-    costs = [np.concatenate([np.asarray(v, float) for v in row.values]) for row in rows]
-    left = [row.most - cost[now].sum() for row, cost in zip(rows, costs, strict=True)]
-    more = [cost - cost[held] for cost in costs]
-    moves = np.flatnonzero(options != np.array(best)[owner])
-    moves = moves[np.argsort(alone[moves], kind="stable")[: 12 * _ONES]]
-    sets = itertools.chain(
-        ((int(a),) for a in moves),
-        ((int(a), int(b)) for a, b in itertools.combinations(moves, 2) if owner[a] != owner[b]),
+    chosen = options == np.array(best)[owner]
+    held = np.flatnonzero(chosen)[owner]
+    products, values = singles.products, _by_choice(problem, slopes)
+    norms = np.diag(products)
+    change = values - values[held] + norms - 2 * products[np.arange(len(owner)), held] + norms[held]
+    costs = np.concatenate([np.asarray(v, float) for v in rows[0].values])
+    more = costs - costs[held]
+    found: list[Move] = []
+    for kind in (more < 0, more > 0, (more == 0) & ~chosen):
+        moves = np.flatnonzero(kind)
+        rates = change[moves] / np.where(more[moves] == 0, 1.0, np.abs(more[moves]))
+        order = np.argsort(rates, kind="stable")[:_MOVES_EACH]
+        found += [(int(owner[move]), int(options[move])) for move in moves[order]]
+    return tuple(found)
+
+
+def _by_choice(problem: Problem, slopes: Mapping[tuple[int, int], float]) -> NDArray[np.float64]:
+    """Slopes in the order of the choices; 0 of those that are chosen."""
+    return np.array(
+        [slopes.get((part.group, c.option), 0.0) for part in problem.parts for c in part.choices]
     )
-    foreseen = [
-        (float(sum(alone[k] for k in chosen)), chosen)
-        for chosen in sets
-        if all(sum(m[k] for k in chosen) <= room for m, room in zip(more, left, strict=True))
-    ]
-    foreseen.sort()
-    found = []
-    for _, chosen in foreseen[:_ONES]:
-        changed = list(best)
-        for move in chosen:
-            changed[owner[move]] = int(options[move])
-        found.append(tuple(changed))
-    return found

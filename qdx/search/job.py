@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qdx.analyze.analysis import Analysis, Group
 from qdx.analyze.plan_digest import plan_digest
@@ -20,15 +21,18 @@ from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits
 from qdx.search.judging import expected_db, judge_of, with_gates
 from qdx.search.kept import kept
 from qdx.search.outcomes import Pipeline
+from qdx.search.over_schedule import Searched, check_timestep_groups, over_schedule
 from qdx.search.pareto import Point
 from qdx.search.problem import Assignment, Problem, problem_of
 from qdx.search.search import Result, Settings, search
-from qdx.search.wording import describe, found_section, reasons
+from qdx.search.wording import describe, found_section, reasons, told_latency
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
+from qdx.search.write_timesteps import timed_of, write_timesteps
 
 if TYPE_CHECKING:
     from qdx.search.by_call import NoiseByCall
     from qdx.search.by_slopes import Slopes
+    from qdx.search.divided import Divide
     from qdx.search.interactions import ErrorsOf
     from qdx.search.ledger import Measure
     from qdx.search.solve import Objective
@@ -36,7 +40,21 @@ if TYPE_CHECKING:
     from qdx.targets.profile import TargetProfile
     from qdx.verification.judge.gates import Gate
 
-__all__ = ["PlanFound", "Tools", "check_fits", "find_plan", "pipeline_of", "read_roles"]
+__all__ = [
+    "BASE",
+    "FOUND",
+    "PlanFound",
+    "Tools",
+    "check_fits",
+    "check_timestep_groups",
+    "find_plan",
+    "pipeline_of",
+    "read_roles",
+]
+
+
+FOUND: Final = "this plan"
+BASE: Final = "what it began from"
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,10 @@ class Tools:
         gates_of: Exports a plan, verifies it and returns its gates; None where nothing makes pictures.
         by_call: Noise of single options by call; None where the analysis kept none.
         slopes: Returns what tells slopes of an objective; None where nothing does.
+        divide: Divides the schedule; None where inputs are the same at all timesteps.
         kept: Folder that keeps what was measured; None keeps nothing.
+        take_ms: Measures what an assignment takes in the target's runtime, by name, beside `float` and what the search
+            began from; None where that does not run here.
     """
 
     measure: Measure | None = None
@@ -57,7 +78,9 @@ class Tools:
     gates_of: Callable[[Plan], Sequence[Gate]] | None = None
     by_call: NoiseByCall | None = None
     slopes: Callable[[Objective], Slopes] | None = None
+    divide: Divide | None = None
     kept: Path | None = None
+    take_ms: Callable[[Assignment], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +91,24 @@ class PlanFound:
         plan: The plan.
         result: All figures.
         problem: What there was to choose.
+        taken_ms: What was measured in the target's runtime of the plan, `FOUND`, of `float` and of what it began from,
+            `BASE`; None where nothing was. Not in the plan, since it is another in every run.
+        steps: Segments of the schedule, as fractions of it, in which inputs have ranges and types of their own; empty for one.
     """
 
     plan: Plan
     result: Result
     problem: Problem
+    taken_ms: Mapping[str, float] | None = None
+
+    @property
+    def predicted_ms(self) -> float | None:
+        """What a call takes by the table of the analysis; None where it has none."""
+        if "latency_ms" not in self.problem.known_costs:
+            return None
+        return self.problem.cost(self.result.assignment, "latency_ms")
+
+    steps: tuple[tuple[float, float], ...] = ()
 
     @property
     def point(self) -> Point:
@@ -91,6 +127,8 @@ class PlanFound:
         refitted = self.result.refitted
         return {
             "plan": self.plan.to_json(),
+            "timesteps": [list(span) for span in self.steps],
+            "assignment": list(self.result.assignment),
             "front": self.result.front.to_json(),
             "predicted": dict(self.result.predicted),
             "measured": None if self.result.measured is None else dict(self.result.measured),
@@ -105,6 +143,7 @@ class PlanFound:
                 "measured": refitted.measured,
             },
             "judged": None if self.result.verdict is None else self.result.verdict.to_json(),
+            **({} if self.taken_ms is None else {"taken_ms": dict(self.taken_ms)}),
             "controls": [
                 {"name": c.name, "average_bits": round(c.average_bits, 4), "noise": dict(c.noise)}
                 for c in self.result.controls
@@ -172,6 +211,7 @@ def find_plan(
     name: str,
     analysis_sha256: str,
     fix: Sequence[str] = (),
+    timestep_groups: int = 1,
     tools: Tools = Tools(),
     progress: Progress = SILENT,
 ) -> PlanFound:
@@ -186,6 +226,7 @@ def find_plan(
         name: Of the new plan.
         analysis_sha256: Digest of the analysis.
         fix: Roles whose operations stay as the base has them.
+        timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         tools: What measures.
         progress: Told of the steps.
 
@@ -198,22 +239,25 @@ def find_plan(
             f"--from: plan {quoted(base.name or 'unnamed')} leaves the choice to `{base.quantizer}`",
             hint="begin from a plan whose rules qdx carries out, such as w8a8",
         )
+    check_timestep_groups(
+        timestep_groups, base, predicted=tools.divide is None, judged=bool(demand.judged)
+    )
     base = with_gates(base, demand.judged)
     problem = problem_of(analysis)
     fixed = _fixed(analysis.groups, analysis, pipeline, base, fix)
     settings = replace(settings, fixed=fixed or None)
     judge = None
 
-    def written(assignment: Assignment, description: str | None = None) -> Plan:
+    def written(assignment: Assignment) -> Plan:
         return write_plan(
             base,
             pipeline,
             analysis.options,
             assigned_of(analysis.groups, assignment),
             name=name,
-            description=description or "a candidate",
+            description="a candidate",
             why=reasons(analysis, problem, assignment),
-            readable=description is not None,
+            readable=False,
         )
 
     if demand.judged and tools.gates_of is not None:
@@ -221,26 +265,49 @@ def find_plan(
         judge = judge_of(
             tools.gates_of, written, demand.judged, basis=analysis_sha256, folder=tools.kept
         )
-    measure = tools.measure
-    if measure is not None and tools.kept is not None:
-        measure = kept(measure, tools.kept, analysis_sha256)
+    keeping = partial(_kept, folder=tools.kept, basis=analysis_sha256)
     result = search(
         problem,
         demand,
         settings,
-        measure=measure,
+        measure=None if tools.measure is None else keeping(tools.measure, ""),
         errors_of=tools.errors_of,
         judge=judge,
         by_call=tools.by_call,
         slopes=None if tools.slopes is None else tools.slopes(settings.objective),
         progress=progress,
     )
-    plan = written(
-        result.assignment,
-        description=describe(result, analysis.target.name, demand.words, base.name or ""),
+    found = Searched(problem, result)
+    if timestep_groups > 1 and tools.divide is not None:
+        found = over_schedule(
+            found, demand, settings, tools.divide, timestep_groups, keeping=keeping, progress=progress
+        )  # fmt: skip
+    result, options = found.result, found.by_group
+    why = reasons(analysis, found.problem, result.assignment)
+    plan = write_plan(
+        base,
+        pipeline,
+        analysis.options,
+        assigned_of(analysis.groups, [options[group.id][0] for group in analysis.groups]),
+        name=name,
+        description=describe(
+            result,
+            analysis.target.name,
+            demand.words,
+            base.name or "",
+            "" if found.steps else told_latency(analysis, problem, result.assignment),
+        ),
+        why=why,
     )
+    if found.steps:
+        timed = {
+            group.id: options[group.id] for group in analysis.groups if len(options[group.id]) > 1
+        }
+        plan = write_timesteps(
+            plan, pipeline, analysis.options, timed_of(analysis.groups, timed), found.steps, why
+        )
     section = found_section(
-        problem,
+        found.problem,
         result,
         target=analysis.target.name,
         analysis=analysis_sha256,
@@ -248,7 +315,23 @@ def find_plan(
         seed=settings.seed,
     )
     data = {**plan.to_json(), "found": section.model_dump(mode="json", by_alias=True, exclude_none=True)}  # fmt: skip
-    return PlanFound(plan_from_json(data, source=name), result, problem)
+    taken_ms = None
+    if tools.take_ms is not None and not found.steps and _is_of_time(demand, settings):
+        taken_ms = tools.take_ms(result.assignment)
+    made = plan_from_json(data, source=name)
+    return PlanFound(made, result, found.problem, taken_ms, found.steps)
+
+
+def _is_of_time(demand: Demand, settings: Settings) -> bool:
+    """Whether latency was asked for in any way."""
+    return bool({"latency_ms", "speedup"} & set(demand.budgets)) or settings.prefer == "latency_ms"
+
+
+def _kept(measure: Measure, name: str, *, folder: Path | None, basis: str) -> Measure:
+    """What measures only what the folder does not have under a name."""
+    if folder is None:
+        return measure
+    return kept(measure, folder, f"{basis} {name}" if name else basis)
 
 
 def _fixed(

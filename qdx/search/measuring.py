@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Final
 from qdx.exporter.errors import UsageError
 from qdx.exporter.strict_json import dump_json
 from qdx.search.by_call import noise_by_call
-from qdx.search.job import Tools
+from qdx.search.job import BASE, FOUND, Tools
 from qdx.search.ledger import Measured
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
+    from qdx.analyze.folder import NoiseByCall
+    from qdx.analyze.session import Session
+    from qdx.analyze.trajectory_data import CallWeight
     from qdx.cache.store import Store
     from qdx.exporter.plan import Plan
     from qdx.exporter.progress import Progress
@@ -66,6 +69,8 @@ def measuring(
     cache: Store | None,
     progress: Progress,
     calls: int | None = None,
+    arrays: NoiseByCall | None = None,
+    weights: Sequence[CallWeight] | None = None,
 ) -> Iterator[Tools]:
     """What measures candidates as the analysis measured single options.
 
@@ -81,19 +86,24 @@ def measuring(
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
         calls: Steps on which candidates are measured; None takes those of the analysis.
+        arrays: The numbers beside the analysis; None reads them.
+        weights: Of steps, as the analysis and the numbers have them; None where they count alike.
 
     Raises:
         InvalidInput: The numbers beside the analysis are missing or damaged.
         UsageError: The plan smooths activations and an option is of weights alone, or groups of the analysis are not those of the model as it is read now.
     """
     from qdx.analyze.folder import read_analysis
+    from qdx.analyze.latency_job import without_latency
     from qdx.analyze.report import groups_of
     from qdx.analyze.session import open_session
     from qdx.analyze.settings import AnalysisSettings
     from qdx.analyze.slopes import slopes
     from qdx.search.interactions import errors_from
+    from qdx.search.schedule import divider
 
-    _, arrays = read_analysis(folder)
+    if arrays is None:
+        _, arrays = read_analysis(folder)
     wheres = analysis.wheres
     errors = {
         "prediction": {where: arrays[f"errors.{where}"].numpy() for where in wheres},
@@ -107,6 +117,7 @@ def measuring(
         cache=cache,
         cluster=cluster,
         calls=calls,
+        weights=weights,
     )
     with open_session(
         source.folder,
@@ -117,7 +128,8 @@ def measuring(
         progress=progress,
     ) as session:
         offered = tuple(one.option for one in session.findings.offered)
-        if offered != analysis.options[1:] or groups_of(session.findings)[0] != analysis.groups:
+        groups = groups_of(session.findings)[0]
+        if offered != analysis.options[1:] or groups != without_latency(analysis).groups:
             raise UsageError(
                 "--analysis: its options or groups are not those of the model and the target now",
                 hint=f"analyze again with this version, {_OTHERWISE}",
@@ -130,7 +142,30 @@ def measuring(
         def slopes_of(objective: Objective) -> Slopes:
             return lambda assignment: slopes(whole, assignment, objective.noises)
 
+        def take_ms(assignment: Assignment) -> dict[str, float]:
+            return _taken(session, analysis, assignment)
+
+        timed = analysis.latency is not None and analysis.latency.source == "measured"
         yield Tools(
-            measure=measure, errors_of=errors_from(analysis, errors), slopes=slopes_of,
+            measure=measure,
+            errors_of=errors_from(analysis, errors),
+            slopes=slopes_of,
             by_call=noise_by_call(analysis, {w: arrays[f"single.{w}"].numpy() for w in wheres}),
-        )  # fmt: skip
+            divide=divider(session, analysis, arrays),
+            take_ms=take_ms if timed else None,
+        )
+
+
+def _taken(session: Session, analysis: Analysis, assignment: Assignment) -> dict[str, float]:
+    """What a plan takes whole, beside float and the plan that it began from, with the threads of the analysis."""
+    from qdx.analyze.latency_whole import assigned, can_lower, whole_ms
+
+    assert analysis.latency is not None
+    machine = analysis.latency.graphs[0].machine
+    plans = {FOUND: assigned(session, assignment)}
+    base = session.findings.planned.resolved
+    if can_lower(session, base):
+        plans[BASE] = base
+    else:
+        session.progress.say("the plan that it began from is not timed: no option analyzed needs what it has to know of activations")  # fmt: skip
+    return whole_ms(session, plans, threads=None if machine is None else machine.threads)

@@ -318,31 +318,28 @@ def _bit_product(option: Option) -> int:
 def by_timestep(
     problem: Problem,
     steps: Sequence[tuple[float, float]],
-    shares: Mapping[int, Sequence[Mapping[int, Mapping[str, float]]]],
+    choices: Mapping[int, Sequence[Sequence[Choice]]],
+    labels: Sequence[str],
 ) -> Problem:
     """Returns the problem with a part for each range of the schedule where inputs may differ; weights stay the same.
 
     Args:
         problem: Without timesteps.
         steps: Ranges of the schedule, as fractions from 0, the noisiest, to 1.
-        shares: By group that may differ: for each range, by option, the noises of the calls in it.
+        choices: By group that may differ: for each range, what it can take there. Costs are those of the whole schedule, and
+            noise is that of the calls in the range.
+        labels: Of all options.
     """
     parts: list[Part] = []
     for part in problem.parts:
-        if part.group not in shares:
+        if part.group not in choices:
             parts.append(part)
             continue
-        for (start, end), noises in zip(steps, shares[part.group], strict=True):
-            choices = tuple(
-                replace(
-                    choice,
-                    noise=noises[choice.option],
-                    costs={
-                        k: v if k == "bytes" else v * (end - start) for k, v in choice.costs.items()
-                    },
-                )
-                for choice in part.choices
-                if choice.option in noises
-            )
-            parts.append(replace(part, choices=choices, steps=(start, end)))
-    return replace(problem, parts=tuple(parts))
+        for (start, end), there in zip(steps, choices[part.group], strict=True):
+            costs = [
+                {k: v if k == "bytes" else v * (end - start) for k, v in one.costs.items()}
+                for one in there
+            ]
+            timed = tuple(replace(one, costs=c) for one, c in zip(there, costs, strict=True))
+            parts.append(replace(part, choices=timed, steps=(start, end)))
+    return replace(problem, parts=tuple(parts), labels=tuple(labels))

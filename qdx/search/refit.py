@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qdx.search.by_slopes import Slopes, by_slopes
+from qdx.search.by_slopes import Slopes, by_slopes, promising
 from qdx.search.in_context import by_errors
 from qdx.search.interactions import Interactions
 from qdx.search.ledger import Ledger
@@ -74,23 +74,30 @@ def refit(
     rounds: list[float] = []
     settled = False
     radius = max(2, len(problem.parts) // 3)
-    if singles is not None and slopes is not None and not any(p.steps for p in problem.parts):
-        while not settled and (told := slopes(best)) is not None:
+    while not settled:
+        told = None
+        if singles is not None and slopes is not None and not any(p.steps for p in problem.parts):
+            told = slopes(best)
+        if told is None or singles is None:
+            moves = neighbours(problem, best)
+        else:
             better = by_slopes(problem, best, told, rows, ledger, singles)
             if better is None:
                 break
-            settled = better == best
-            best = better
-            rounds.append(ledger.value(best))
-        if settled or told is not None:
-            noise = ledger.known[best].noise
-            return Refitted(best, noise, start, values, tuple(rounds), settled, len(ledger.known))
-    while not settled:
-        moves = neighbours(problem, best)
-        if len(moves) > ledger.left:
+            if better != best:
+                best = better
+                rounds.append(ledger.value(best))
+                continue
+            moves = promising(problem, best, told, rows, singles)
+        new = [one for one in (with_moves(best, [m]) for m in moves) if one not in ledger.known]
+        if len(new) > ledger.left:
             break
-        ledger.values([with_moves(best, [move]) for move in moves])
-        following = _following(problem, best, moves, rows, ledger, radius, singles)
+        ledger.values(new)
+        if ledger.errors(best) is not None and told is not None:
+            found = by_errors(problem, best, moves, rows, ledger)
+            following = None if found is None else (found, radius)
+        else:
+            following = _following(problem, best, moves, rows, ledger, radius, singles)
         if following is None:
             break
         settled = following[0] == best
@@ -109,8 +116,11 @@ def _following(
     radius: int,
     singles: Interactions | None,
 ) -> tuple[Assignment, int] | None:
-    if ledger.errors(best) is not None and not any(part.steps for part in problem.parts):
-        found = by_errors(problem, best, moves, rows, ledger, singles=singles)
+    errors = ledger.errors(best)
+    if errors is not None:
+        # Those of single options stand beside these where they are of the same calls.
+        alike = singles is not None and singles.errors.shape[1] == len(errors)
+        found = by_errors(problem, best, moves, rows, ledger, singles=singles if alike else None)
         if found is None or found != best:
             return None if found is None else (found, radius)
     return by_marginals(problem, best, moves, rows, ledger, radius)

@@ -41,7 +41,7 @@ def without_idle_parts(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def said(scheme: AskedWeights | AskedInputs) -> dict[str, Any]:
     """Returns what a scheme says, without what it leaves to the target."""
-    data: dict[str, Any] = scheme.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    data: dict[str, Any] = scheme.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     return data
 
 

@@ -20,6 +20,7 @@ from qdx.search.search import Settings
 from qdx.search.solve import Objective
 
 if TYPE_CHECKING:
+    from qdx.analyze.weighing import Weighing
     from qdx.cache.store import Store
     from qdx.targets.profile import TargetProfile
 
@@ -38,9 +39,11 @@ def run(
     name: str,
     prefer: str = "bytes",
     guidance_weight: float = 0.0,
+    weigh: Weighing = "steps",
     seed: int = 0,
     measurements: int | None = None,
     calls: int | None = None,
+    timestep_groups: int = 1,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
     cluster: str | None = None,
@@ -61,9 +64,11 @@ def run(
         name: Of the new plan.
         prefer: The cost that goals make least.
         guidance_weight: Weight of the noise of what the prompt adds, beside 1 for the prediction.
+        weigh: How steps of the schedule count.
         seed: Of the controls.
         measurements: How many candidates may be measured for the refit; None for as many as it usually takes.
         calls: Steps on which candidates are measured; None takes those of the analysis.
+        timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
@@ -77,6 +82,8 @@ def run(
         TargetRefusal: The demands cannot be met.
         UsageError: The analysis is of something else, or does not know what the demands need.
     """
+    from qdx.analyze.folder import read_analysis
+    from qdx.analyze.weights import trajectory_weights, weighed
     from qdx.exporter.capture.model import read_model
     from qdx.exporter.capture.setup import check_setup
     from qdx.source.pipeline import trace_pipeline
@@ -89,6 +96,10 @@ def run(
         folder, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
     )
     check_fits(analysis, source, profile, base)
+    arrays = weights = None
+    if weigh == "trajectory":
+        weights = trajectory_weights(analysis)
+        analysis, arrays = weighed(*read_analysis(read.folder), weights)
     noises = {"prediction": 1.0, **({"guidance": guidance_weight} if guidance_weight else {})}
     settings = Settings(Objective(noises), prefer=prefer, seed=seed)
     if measurements is not None:
@@ -99,14 +110,16 @@ def run(
                 measuring(
                     analysis, read.folder, source, profile, base,
                     prompts=prompts, workers=workers, cluster=cluster, cache=cache,
-                    progress=progress, calls=calls,
+                    progress=progress, calls=calls, arrays=arrays, weights=weights,
                 )
             )  # fmt: skip
             if demand.judged:
                 call = dict(analysis.sampling.call)
                 exports = Exports(source, profile, call, prompts, variant, workers, cache, progress)
                 tools = replace(tools, gates_of=exports.gates)
-        basis = read.sha256 if calls is None else key_of({"analysis": read.sha256, "calls": calls})
+        basis = read.sha256
+        if calls is not None or weights is not None:
+            basis = key_of({"analysis": read.sha256, "calls": calls, "weigh": weigh})
         ready = stack.enter_context(_kept(cache, basis, tools))
         return find_plan(
             analysis,
@@ -117,6 +130,7 @@ def run(
             name=name,
             analysis_sha256=read.sha256,
             fix=fix,
+            timestep_groups=timestep_groups,
             tools=ready,
             progress=progress,
         )

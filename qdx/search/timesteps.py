@@ -1,122 +1,154 @@
-"""Where to divide the schedule, and how many bits inputs have in each part: one integer program.
+"""Where to divide the schedule: a shortest path over its groups of timesteps, at a price for what is spent.
 
-Variables x[i, j, k] are 1 where one range of activations serves steps i to j - 1 with option k. They form a path from the
-first step to the end: as much flow leaves a step as arrives. Noise is weighted over the steps by what the analysis says
-of them; no policy of early or late steps stands here. In a few groups only: every one is a scale more in the artifact.
+Calibration keeps statistics of the schedule's groups apart; a division joins neighbouring ones into segments that share
+ranges. Every part takes in each segment the option that is best there. Noise is weighted over the steps by what the analysis
+says of them; no policy of early or late steps stands here. In a few segments only: each is a scale more in the artifact.
+
+With a price on what is spent, segments do not depend on each other, and the best division is a shortest path. The least price
+that keeps the bounds is found by halving (Lagrange multipliers; Everett 1963). What is found is the best for what it spends.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qdx.exporter.errors import InternalError, TargetRefusal
-from qdx.search.program import minimized
+from qdx.exporter.errors import TargetRefusal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["Segment", "divide", "equal_segments", "shared_range_noise", "total_noise"]
+__all__ = ["Edges", "Timed", "divide", "equal_edges", "shared_range_noise", "spent"]
+
+_HALVINGS: Final = 60
+_CLOSE: Final = 1e-6
+"""How near the price comes to the least one, relative."""
+
+Edges = tuple[int, ...]
+"""From 0 to the number of the calibration's groups, rising: segment k is from the k-th edge to the next."""
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Steps that share ranges, and what is done to inputs in them.
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A part whose inputs may differ over the schedule.
 
     Attributes:
-        first: The first step, from 0, the noisiest.
-        end: The step behind the last.
-        option: Place of the option.
+        noise: Of segments by option, as it counts: [from, to, options], infinite where `to` is not behind `from`.
+        costs: What each option spends of each bound over the whole schedule, as shares of the bound: [options, bounds].
     """
 
-    first: int
-    end: int
-    option: int
+    noise: Numbers
+    costs: Numbers
 
 
 def shared_range_noise(noise: Numbers, low: Numbers, high: Numbers) -> Numbers:
-    """Returns the noise of steps that share ranges: [from, to, options], infinite where `to` is not behind `from`.
+    """Returns the noise of groups of timesteps that share ranges: [from, to], infinite where `to` is not behind `from`.
 
-    A range wider than a step's own makes its grid coarser in proportion: noise of rounding is step² / 12 (Bennett 1948), so that
-    it grows with the square of the width.
+    A range wider than another makes its grid coarser in proportion: noise of rounding is step² / 12 (Bennett 1948), so that it
+    grows with the square of the width.
 
     Args:
-        noise: Of each step with ranges of its own, weighted as it counts: [operations, steps, options].
-        low: Least value of the inputs: [operations, steps].
+        noise: Of each group with one range for all of them, weighted as it counts: [groups].
+        low: Least value of each input: [inputs, groups]. Ranges hold zero.
         high: Greatest value.
     """
-    _, steps, options = noise.shape
-    width = np.maximum(high - low, 1e-30)
-    found = np.full((steps, steps + 1, options), np.inf)
-    for first in range(steps):
-        for end in range(first + 1, steps + 1):
-            shared = high[:, first:end].max(1) - low[:, first:end].min(1)
-            ratio = (shared[:, None] / width[:, first:end]) ** 2
-            found[first, end] = (noise[:, first:end] * ratio[:, :, None]).sum((0, 1))
+    groups = len(noise)
+    low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    whole = np.maximum(high.max(1) - low.min(1), 1e-30)
+    found = np.full((groups, groups + 1), np.inf)
+    for first in range(groups):
+        tops = np.maximum.accumulate(high[:, first:], axis=1)
+        bottoms = np.minimum.accumulate(low[:, first:], axis=1)
+        ratios = (((tops - bottoms) / whole[:, None]) ** 2).mean(0)
+        found[first, first + 1 :] = ratios * np.cumsum(noise[first:])
     return found
 
 
-def divide(noise: Numbers, cost: Numbers, *, groups: int, most: float) -> tuple[Segment, ...]:
-    """Returns the segments of least noise within a cost.
+def divide(parts: Sequence[Timed], *, segments: int) -> Edges:
+    """Returns the division of least noise that keeps every bound; every part chooses its own option in each segment.
 
     Args:
-        noise: Of segments: [from, to, options], as `shared_range_noise` has it.
-        cost: Of an option for one step, such as bit operations: [options].
-        groups: Most segments.
-        most: Most that all steps together may cost.
+        parts: What chooses; each with the same groups of timesteps.
+        segments: Most segments.
 
     Raises:
-        TargetRefusal: The least cost is more.
+        TargetRefusal: Nothing keeps the bounds.
     """
-    from scipy.optimize import LinearConstraint
-    from scipy.sparse import csr_array
-
-    steps, _, options = noise.shape
-    if steps * float(cost.min()) > most:
+    cheapest, _ = _path(parts, segments, np.inf)
+    if (spent(parts, cheapest, np.inf) > 1 + 1e-9).any():
         raise TargetRefusal(
-            f"{most:.6g} cannot be met over {steps} steps: the least that can is {steps * float(cost.min()):.6g}",
+            f"the budget cannot be met over the schedule in {segments} groups of timesteps",
             hint="allow options with fewer bits, or more",
         )
-    every = [
-        Segment(first, end, option)
-        for first in range(steps)
-        for end in range(first + 1, steps + 1)
-        for option in range(options)
-    ]
-    values = np.array([noise[one.first, one.end, one.option] for one in every])
-    spent = np.array([(one.end - one.first) * cost[one.option] for one in every])
-    rows = [one.first for one in every] + [one.end for one in every if one.end < steps]
-    columns = [*range(len(every)), *(n for n, one in enumerate(every) if one.end < steps)]
-    signs = [1.0] * len(every) + [-1.0] * (len(rows) - len(every))
-    flow = csr_array((signs, (rows, columns)), shape=(steps, len(every)))
-    arrives = np.zeros(steps)
-    arrives[0] = 1.0
-    scale = 1000 / max(float(values[np.isfinite(values)].min()) * steps, 1e-300)
-    found = minimized(
-        np.minimum(values, 1e12 / scale),
-        [
-            LinearConstraint(flow, arrives, arrives),
-            LinearConstraint(np.ones((1, len(every))), 0, groups),
-            LinearConstraint(spent[None] / most, -np.inf, 1 + 1e-9),
-        ],
-        scale=scale,
-    )
-    if found is None:
-        raise InternalError("the solver finds no division, though the least one is within the cost")
-    return tuple(one for one, x in zip(every, found, strict=True) if x > 0.5)
+    low, high = 0.0, 1.0
+    best, _ = _path(parts, segments, low)
+    if (spent(parts, best, low) <= 1 + 1e-9).all():
+        return best
+    scale = max(float(_least(part, 0.0)[0][np.isfinite(part.noise[:, :, 0])].max()) for part in parts)  # fmt: skip
+    high = scale or 1.0
+    while (spent(parts, best := _path(parts, segments, high)[0], high) > 1 + 1e-9).any():
+        low, high = high, high * 8
+    for _ in range(_HALVINGS):
+        if high - low <= _CLOSE * high:
+            break
+        middle = (low + high) / 2
+        edges, _ = _path(parts, segments, middle)
+        if (spent(parts, edges, middle) > 1 + 1e-9).any():
+            low = middle
+        else:
+            high, best = middle, edges
+    return best
 
 
-def equal_segments(steps: int, groups: int, option: int) -> tuple[Segment, ...]:
-    """Returns segments of equal length with one option: what a search is held against."""
-    edges = [round(steps * number / groups) for number in range(groups + 1)]
-    return tuple(Segment(a, b, option) for a, b in itertools.pairwise(edges) if a < b)
+def spent(parts: Sequence[Timed], edges: Edges, price: float) -> Numbers:
+    """Returns the share of each bound that a division spends at a price; an infinite one takes the cheapest options."""
+    groups = edges[-1]
+    total = np.zeros(parts[0].costs.shape[1])
+    for part in parts:
+        _, options = _least(part, price)
+        for first, end in itertools.pairwise(edges):
+            total += part.costs[options[first, end]] * ((end - first) / groups)
+    return total
 
 
-def total_noise(noise: Numbers, segments: tuple[Segment, ...]) -> float:
-    """Returns the noise of all segments together."""
-    return float(sum(noise[one.first, one.end, one.option] for one in segments))
+def equal_edges(groups: int, segments: int) -> Edges:
+    """Returns the division into segments as equal as they can be."""
+    return tuple(groups * number // segments for number in range(segments + 1))
+
+
+def _least(part: Timed, price: float) -> tuple[Numbers, NDArray[np.int_]]:
+    """The least noise with its price of each segment, and the option that has it."""
+    groups = len(part.noise)
+    length = np.arange(groups + 1)[None] - np.arange(groups)[:, None]
+    price_each = part.costs.sum(1) / groups
+    dear = np.maximum(length, 0)[:, :, None] * price_each
+    there = np.isfinite(part.noise)
+    noise = np.where(there, part.noise, 0.0)
+    total = np.where(there, dear if np.isinf(price) else noise + price * dear, np.inf)
+    options = total.argmin(2)
+    return np.take_along_axis(total, options[:, :, None], 2)[:, :, 0], options
+
+
+def _path(parts: Sequence[Timed], segments: int, price: float) -> tuple[Edges, float]:
+    """The edges of least noise at a price, and that; of equal ones those with fewer segments, then the earlier."""
+    total = sum(_least(part, price)[0] for part in parts)
+    assert isinstance(total, np.ndarray)
+    groups = len(total)
+    reached = [np.full(groups + 1, np.inf)]
+    reached[0][0] = 0.0
+    came: list[NDArray[np.int_]] = []
+    for _ in range(min(segments, groups)):
+        ways = reached[-1][:groups, None] + total
+        came.append(ways.argmin(0))
+        reached.append(ways.min(0))
+    best = min(range(1, len(reached)), key=lambda count: (float(reached[count][groups]), count))
+    edges = [groups]
+    for count in range(best, 0, -1):
+        edges.append(int(came[count - 1][edges[-1]]))
+    return tuple(reversed(edges)), float(reached[best][groups])

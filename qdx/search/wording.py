@@ -11,31 +11,46 @@ from qdx.search.problem import Assignment, Problem
 from qdx.search.search import Control, Result
 from qdx.search.write_plan import Wording
 
-__all__ = ["describe", "found_section", "reasons"]
+__all__ = ["describe", "found_section", "reasons", "told_latency"]
 
 
 def reasons(analysis: Analysis, problem: Problem, assignment: Assignment) -> Wording:
     """Returns what says why operations take an option: what it costs there, what it loses, and what the next cheaper one would."""
     groups = {(g.component, key): g for g in analysis.groups for key in g.sites}
-    place_of = {part.group: place for place, part in enumerate(problem.parts)}
+    places_of: dict[int, list[int]] = {}
+    for place, part in enumerate(problem.parts):
+        places_of.setdefault(part.group, []).append(place)
     elements, noise = problem.elements or 1, problem.noise(assignment) or 1.0
 
-    def why(option: Option, sites: Sequence[tuple[str, str]]) -> str:
+    def why(option: Option, sites: Sequence[tuple[str, str]], segment: int | None = None) -> str:
         found: dict[int, Group] = {groups[site].id: groups[site] for site in sites if site in groups}  # fmt: skip
-        places = [place_of[group] for group in found if group in place_of]
+        places = [place for group in found for place in _then(places_of.get(group, []), segment)]
         parts = [problem.parts[place] for place in places]
         if not parts:
             return "what was not searched stays as it is"
         chosen = [part.choice(assignment[p]) for p, part in zip(places, parts, strict=True)]
-        share = sum(part.elements for part in parts) / elements
         lost = sum(choice.noise["prediction"] for choice in chosen)
+        if segment is not None:
+            start, end = parts[0].steps or (0.0, 1.0)
+            return (
+                f"{_count(len(sites))} from {start:.0%} to {end:.0%} of the schedule: "
+                f"alone {decibels(lost):.1f} dB, {lost / noise:.1%} of the predicted noise"
+            )
+        share = sum({part.group: part.elements for part in parts}.values()) / elements
         words = f"{_count(len(sites))}, {share:.1%} of the weights searched"
         if option.id == FLOAT_OPTION:
             return f"{words}: {_saved(problem, places, assignment)}"
         words += f": alone {decibels(lost):.1f} dB, {lost / noise:.1%} of the predicted noise"
+        if any(part.steps for part in parts):
+            return f"{words}; inputs change over the schedule"
         return f"{words}; {_saved(problem, places, assignment)}"
 
     return why
+
+
+def _then(places: Sequence[int], segment: int | None) -> Sequence[int]:
+    """The parts of a group in a segment."""
+    return places if segment is None or len(places) == 1 else [places[segment]]
 
 
 def _count(number: int) -> str:
@@ -64,8 +79,8 @@ def _size(size_bytes: float) -> str:
     return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e4 else f"{size_bytes:.0f} bytes"
 
 
-def describe(result: Result, target: str, asked: str, base: str) -> str:
-    """Returns the description of the plan."""
+def describe(result: Result, target: str, asked: str, base: str, latency: str = "") -> str:
+    """Returns the description of the plan; `latency` is what is predicted of that, in words."""
     how = "measured" if result.measured is not None else "predicted, not measured"
     words = f"Found by qdx plan search for {target}, upon {base or 'an unnamed plan'}, with {asked}: {result.sqnr_db():.1f} dB, {how}"
     if result.verdict is not None:
@@ -74,9 +89,25 @@ def describe(result: Result, target: str, asked: str, base: str) -> str:
     drawn = [c for c in result.controls if c.name == "permuted"]
     if rivals:
         words += f"; {rivals[0].name} everywhere {decibels(rivals[0].noise['prediction']):.1f} dB at {rivals[0].average_bits:.2f} bits"
+    if latency:
+        words += f"; {latency}"
     if drawn:
         words += f"; the same options permuted {decibels(_mean(drawn)['prediction']):.1f} dB"
     return f"{words}."
+
+
+def told_latency(analysis: Analysis, problem: Problem, assignment: Assignment) -> str:
+    """What is predicted of latency, in words, and whether that was ever measured; empty where nothing is known."""
+    if analysis.latency is None or "latency_ms" not in problem.known_costs:
+        return ""
+    ms = problem.cost(assignment, "latency_ms")
+    fast = (
+        "" if problem.float_ms is None else f", {problem.float_ms / ms:.2f} times as fast as float"
+    )
+    how = (
+        "by measured times" if analysis.latency.source == "measured" else "as declared of a device"
+    )
+    return f"{ms:.4g} ms{fast}, {how} of operations"
 
 
 def found_section(

@@ -5,9 +5,9 @@ The plan that says it all by name is resolved, and so is the short one: what bec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from qdx.analyze.analysis import FLOAT_OPTION, Group, Option
 from qdx.exporter.errors import InternalError, quoted
@@ -32,8 +32,17 @@ _FLOAT_RULE: Final = {
     "select": {"component": "*"},
     "weights": {"dtype": FLOAT},
 }
-Wording = Callable[[Option, Sequence[tuple[str, str]]], str]
-"""Says why operations, by component and name, take an option."""
+
+
+class Wording(Protocol):
+    """Says why operations, by component and name, take an option: in a segment of the schedule, or at all timesteps."""
+
+    def __call__(
+        self, option: Option, sites: Sequence[tuple[str, str]], segment: int | None = None, /
+    ) -> str:
+        """The reason."""
+
+
 Rules = Sequence[dict[str, Any]]
 
 
@@ -78,15 +87,13 @@ def write_plan(
     wanted = outcomes_of(full)
     plans = []
     for start in (_floats_of(base, {component for component, _ in mine}, pipeline.kinds), base):
-        writer = _Writer(start, pipeline, options, mine)
+        writer = _Writer(start, pipeline, options, mine, whole=base)
         rules = cover(writer.operations(wanted))
         plan = writer.plan(writer.rules(rules, why), name, description)
         other = first_different(wanted, outcomes_of(pipeline.resolved(plan)))
         if other is None:
             plans.append(writer.shorter(plan, wanted))
-        elif (
-            start is base
-        ):  # of the first, rules may be missing that hold for what was not assigned
+        elif start is base:  # the first may lack rules that hold for what was not assigned
             raise InternalError(
                 f"the plan that was written treats {quoted(other)} otherwise than meant"
             )
@@ -186,8 +193,12 @@ class _Writer:
         pipeline: Pipeline,
         options: Sequence[Option],
         assigned: Mapping[tuple[str, str], int],
+        whole: Plan | None = None,
     ) -> None:
         self._base = base
+        # Gates and options that mean nothing for floats alone, as a plan of a part of the base's rules has them.
+        parts = ("gates", "options")
+        self._settings = {k: v for k, v in (whole or base).to_json().items() if k in parts}
         self._pipeline = pipeline
         self._options = options
         self._assigned = assigned
@@ -196,7 +207,7 @@ class _Writer:
         """The base with more rules behind its own, without those of its own that decide nothing any more."""
         data = self._base.to_json()
         data.pop("found", None)
-        data |= {"name": name, "description": description}
+        data |= {"name": name, "description": description, **self._settings}
         own = list(data["rules"])
         taken = {rule["id"] for rule in rules}
         for rule in own:

@@ -12,6 +12,7 @@ pytest.importorskip("sklearn")
 from benchmarks.timestep_groups import (  # noqa: E402
     MODEL,
     PAIRS,
+    PLANS,
     Settings,
     exported,
     gain_db,
@@ -42,8 +43,8 @@ def work(tmp_path_factory):
 @pytest.mark.parametrize("bits", PAIRS)
 def test_groups_gain(bits, reference, work):
     static, grouped = (
-        pictures(in_torch(exported(work, plan, "openvino", SETTINGS), plan), SETTINGS)
-        for plan in PAIRS[bits]
+        pictures(in_torch(exported(work, file, "openvino", SETTINGS), file), SETTINGS)
+        for file in (PLANS / f"{plan}.json" for plan in PAIRS[bits])
     )
 
     gain = gain_db(reference, static, grouped)

@@ -234,5 +234,37 @@ def analysis(sites=None, sensitivity=None, **changes):
     return Analysis.model_validate_json(dump_json(data))
 
 
+def timed_analysis(sensitivity=None, change_ns=0.0, source="declared"):
+    """The analysis with times: eight bits of both take half of float, weights alone a tenth more; changes are of neighbours in the list."""
+    from qdx.analyze.latency_job import with_latency
+    from qdx.analyze.latency_table import Latency
+
+    one = analysis(sensitivity=sensitivity)
+    factors = {0: 1.0, 1: 1.1, 2: 0.5, 3: 1.1, 4: 0.5}
+    keys = [key for group in one.groups for key in group.sites]
+    table = {
+        "schema": "qdx.latency/1",
+        "source": source,
+        "where": "unet.forward",
+        "machine": None,
+        "device": "Somebody's",
+        "whole": (),
+        "rest_ms": 2.0,
+        "operations": tuple(
+            {"operation": key, "option": option, "ms": factors[option] * 0.25, "sites": 1}
+            for group in one.groups
+            for key in group.sites
+            for option in group.options
+        ),
+        "kind_of": {key: key for key in keys},
+        "reads": ("float32", "float32", "int8", "float32", "int8"),
+        "neighbours": tuple(
+            {"maker": a, "reader": b, "elements": 1000} for a, b in itertools.pairwise(keys)
+        ),
+        "change_ns": change_ns,
+    }
+    return with_latency(one, Latency.model_validate({"graphs": (table,)}))
+
+
 def _said(scheme):
     return None if scheme is None else scheme.model_dump(mode="json", exclude_unset=True)

@@ -43,9 +43,20 @@ def test_as_many_as_are_wanted_each_once_and_the_last_step_among_them(steps, sam
 def test_fewer_than_steps_stand_for_equal_parts_of_the_schedule():
     found = choose_moments(schedule(21), WHERE, samples=2, count=6)
 
-    assert [one.step for one in found] == [2, 6, 10, 14, 18, 20]
-    assert [round(one.weight * 21) for one in found] == [4, 4, 4, 4, 4, 1]
+    assert [one.step for one in found] == [2, 7, 12, 17, 20, 20]
+    assert [round(one.weight * 21, 9) for one in found] == [5, 5, 5, 5, 0.5, 0.5]
     assert [one.sample for one in found] == [0, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("samples", "count", "runs"), [(4, 12, 4), (4, 9, 3), (4, 5, 1), (2, 12, 2), (1, 12, 1)]
+)
+def test_of_few_steps_the_last_is_seen_in_several_runs(samples, count, runs):
+    found = choose_moments(schedule(20), WHERE, samples=samples, count=count)
+
+    last = [one for one in found if one.step == 19]
+    assert len({one.sample for one in last}) == len(last) == runs
+    assert sum(one.weight for one in last) == pytest.approx(1 / 20)
 
 
 def test_more_than_steps_are_spent_on_the_last_steps_first():

@@ -101,6 +101,9 @@ def test_a_budget_that_cannot_be_met_is_a_refusal_of_the_target(qdx, smallest, a
         (("--goal", "beauty"), "none that there is"),
         ((*FEW, "--fix", "attention"), "not a role"),
         ((*FEW, "--prefer", "money"), "not a cost"),
+        ((*FEW, "--timestep-groups", "0"), "expected greater than or equal to 1"),
+        ((*FEW, "--timestep-groups", "11"), "keeps 10 groups of timesteps apart"),
+        ((*FEW, "--timestep-groups", "3"), "leave --predicted out"),
     ],
 )
 def test_wrong_usage_is_told_at_once(qdx, smallest, analyzed, tmp_path, more, words):

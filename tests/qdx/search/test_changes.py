@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from qdx.exporter.errors import TargetRefusal
-from qdx.search.interactions import descend
+from qdx.search.descend import descend
 from qdx.search.problem import by_timestep
 from qdx.search.solve import Objective, budget_rows, solve
 from tests.support.searching import assignments, correlated, drawn
 
 NOISE = Objective({"prediction": 1.0})
+NEAR = 1.001
+"""How near to the optimum a program of pairs ends: 0.004 dB."""
 
 
 def changing(seed, ms=0.15, count=5):
@@ -70,7 +72,7 @@ def test_the_least_noise_within_a_time_is_what_trying_everything_finds(seed, mos
     found = solve(one, NOISE, budget_rows(one, {"latency_ms": most}))
 
     assert taken(one, found) <= most
-    assert one.noise(found) == pytest.approx(min(fine), rel=1e-5)
+    assert min(fine) * (1 - 1e-9) <= one.noise(found) <= min(fine) * NEAR
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -78,15 +80,17 @@ def test_the_fastest_is_what_trying_everything_finds(seed):
     one = changing(seed, ms=0.4)
     found = solve(one, Objective({"prediction": 1.0}, "latency_ms"))
 
-    assert taken(one, found) == pytest.approx(min(taken(one, a) for a in assignments(one)))
+    assert taken(one, found) <= min(taken(one, a) for a in assignments(one)) * NEAR
 
 
 def test_a_time_that_cannot_be_met_names_the_least_with_its_changes():
     one = replace(changing(3, ms=0.4), fixed={"latency_ms": 2.0})
     fastest = min(taken(one, a) for a in assignments(one)) + 2.0
 
-    with pytest.raises(TargetRefusal, match=f"the least that can is {fastest:.6g}") as refused:
+    with pytest.raises(TargetRefusal, match="latency_ms=1 cannot be met") as refused:
         solve(one, NOISE, budget_rows(one, {"latency_ms": 1.0}))
+    told = float(refused.value.message.partition("the least that can is ")[2].partition(" ")[0])
+    assert fastest * (1 - 1e-9) <= told <= fastest * NEAR
     assert "2 ms are of operations that no option changes" in refused.value.message
     assert refused.value.refusals
 
@@ -134,10 +138,30 @@ def test_parts_of_one_time_share_what_they_have_in_common():
     one = changing(1, count=2)
     (pair, ms), *_ = one.changes_ms.items()
     one = replace(one, changes_ms={pair: ms})
-    shares = {0: [{o: {"prediction": 0.0} for o in range(3)}] * 2}
+    there = {0: [one.parts[0].choices] * 2}
 
-    split = by_timestep(one, [(0, 0.25), (0.25, 1)], shares)
+    split = by_timestep(one, [(0, 0.25), (0.25, 1)], there, one.labels)
 
     assert [cost for *_, cost in split.changes("latency_ms").pairs] == pytest.approx(
         [ms * 0.25, ms * 0.75]
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_moves_together_cost_what_the_sums_say(seed):
+    one = changing(seed)
+    changes = one.changes("latency_ms")
+    generator = random.Random(seed)
+    chosen = [generator.randrange(3) for _ in one.parts]
+    starts = list(range(0, 3 * len(one.parts) + 1, 3))
+    moves = np.array([m for m in range(starts[-1]) if m % 3 != chosen[m // 3]])
+
+    alone = changes.more_by_single(chosen, starts)
+    both = changes.together(chosen, starts, moves)
+
+    for (a, first), (b, second) in itertools.permutations(enumerate(moves.tolist()), 2):
+        if first // 3 == second // 3:
+            continue
+        changed = {first // 3: first % 3, second // 3: second % 3}
+        expected = changes.more(chosen, changed)
+        assert alone[first] + alone[second] + both[a, b] == pytest.approx(expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qdx.cli.plan_search import _times
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.plan import load_plan
 from qdx.search.budgets import Demand
@@ -13,19 +14,19 @@ from qdx.search.ledger import Measured
 from qdx.search.problem import problem_of
 from qdx.search.read import read_analysis
 from qdx.search.search import Settings
-from tests.support.searching import DIGEST, analysis, pipeline
+from tests.support.searching import DIGEST, analysis, pipeline, timed_analysis
 
 BASE = load_plan("w8a8")
 SENSITIVE = {"attn.q": 0.01, "attn.k": 0.01, "last": 500.0, "first": 100.0}
 
 
-def found(read=None, demand=None, **more):
+def found(read=None, demand=None, settings=None, **more):
     return find_plan(
         read or analysis(sensitivity=SENSITIVE),
         pipeline(),
         BASE,
         demand or Demand(budgets={"average_bits": 9}),
-        Settings(),
+        settings or Settings(),
         name="found",
         analysis_sha256="1" * 64,
         **more,
@@ -43,6 +44,78 @@ def test_the_plan_says_how_it_was_found_and_what_it_is_held_against():
     assert plan.found.permuted.sqnr_db < plan.found.predicted.sqnr_db
     assert "predicted, not measured" in plan.description
     assert all(rule.why for rule in plan.rules)
+
+
+def test_a_budget_of_time_is_kept_and_told():
+    done = found(timed_analysis(SENSITIVE), Demand(budgets={"speedup": 1.3}))
+    section = done.plan.found
+
+    assert 1.3 <= section.speedup < 1.4
+    assert section.latency_ms == pytest.approx(done.predicted_ms, abs=1e-4)
+    assert done.problem.float_ms == pytest.approx(2 + 0.25 * len(done.problem.parts))
+    assert section.speedup == pytest.approx(done.problem.float_ms / section.latency_ms, abs=1e-3)
+    assert "times as fast as float, as declared of a device" in done.plan.description
+
+
+def test_changes_of_types_keep_neighbours_alike():
+    def changes(change_ns):
+        one = timed_analysis(SENSITIVE, change_ns)
+        done = found(one, Demand(budgets={"speedup": 1.2}))
+        chosen = {k: o for g, o in zip(one.groups, done.result.assignment, strict=True) for k in g.sites}  # fmt: skip
+        assert done.predicted_ms == pytest.approx(one.latency.of("unet.forward").predict_ms(chosen))
+        return one.latency.of("unet.forward").changed_elements(chosen)
+
+    assert changes(50.0) < changes(0.0)
+
+
+def test_a_time_that_cannot_be_met_names_the_least_that_can():
+    with pytest.raises(TargetRefusal, match="speedup=9 cannot be met: the most that can is") as no:
+        found(timed_analysis(), Demand(budgets={"speedup": 9}))
+    assert no.value.exit_code == 3
+    assert "2 ms are of operations that no option changes" in no.value.message
+    assert no.value.refusals
+
+
+def test_times_that_nobody_knows_are_wrong_usage():
+    for demand in (Demand(budgets={"latency_ms": 5}), Demand(budgets={"speedup": 2})):
+        with pytest.raises(UsageError, match="does not know `latency_ms`") as wrong:
+            found(demand=demand)
+        assert "--latency auto" in wrong.value.hint
+    with pytest.raises(UsageError, match="--prefer: the analysis does not know `latency_ms`"):
+        found(settings=Settings(prefer="latency_ms"))
+
+
+def test_what_is_found_is_timed_where_time_was_asked_for():
+    taken = []
+
+    def take_ms(assignment):
+        taken.append(assignment)
+        return {"float": 8.0, "this plan": 5.0}
+
+    tools, one = Tools(take_ms=take_ms), timed_analysis(SENSITIVE)
+    timed = found(one, Demand(budgets={"latency_ms": 14}), tools=tools)
+    other = found(one, tools=tools)
+
+    assert taken == [timed.result.assignment]
+    assert timed.taken_ms == timed.to_json()["taken_ms"] == {"float": 8.0, "this plan": 5.0}
+    assert other.taken_ms is None
+    assert "taken_ms" not in other.to_json()
+    assert "measured in turns" in _times(timed)[0]
+    assert "this plan" in _times(timed)[0]
+    assert "1.60" in _times(timed)[0]
+    assert _times(other)[0].endswith("times as fast as float")
+    assert _times(found()) == []
+
+
+def test_the_cheapest_for_a_goal_is_the_fastest_where_that_is_preferred():
+    demand = Demand(bounds={"prediction": 20})
+    one = timed_analysis(SENSITIVE)
+    fast = found(one, demand, settings=Settings(prefer="latency_ms"))
+    small = found(one, demand, settings=Settings(prefer="bytes"))
+
+    assert fast.predicted_ms < small.predicted_ms
+    assert fast.plan.found.bytes > small.plan.found.bytes
+    assert fast.result.front.cost == "latency_ms"
 
 
 def test_the_same_inputs_have_the_same_plan():

@@ -9,6 +9,7 @@ import pytest
 
 import qdx
 from qdx.analyze.analyze import analyze
+from qdx.analyze.settings import AnalysisSettings
 from qdx.cache.store import Store
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.plan import load_plan
@@ -181,10 +182,8 @@ def test_verdicts_of_other_goals_or_analyses_are_not_taken(tmp_path):
 @pytest.mark.slow
 def test_the_gates_of_a_plan_that_was_found_hold_when_it_is_exported(smallest, tmp_path):
     call = {"num_inference_steps": 2}
-    analyze(
-        smallest, target="onnxruntime", plan="w8a8", output=tmp_path / "analysis", call=call,
-        options=["int8/int8"], calls=1, workers=1,
-    )  # fmt: skip
+    settings = AnalysisSettings(plan="w8a8", call=call, options=["int8/int8"], calls=1, workers=1)
+    analyze(smallest, target="onnxruntime", output=tmp_path / "analysis", settings=settings)
     found = run(
         smallest, read_analysis(tmp_path / "analysis"), load_target("onnxruntime"), BASE,
         Demand(judged=GATES), name="found", prefer="bit_operations", workers=1,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 
 from qdx.analyze.analyze import analyze
 from qdx.analyze.settings import AnalysisSettings
+from qdx.cache.store import Store
 from qdx.exporter.errors import UsageError
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.strict_json import dump_json
@@ -19,6 +21,13 @@ from qdx.targets import load_target
 from tests.support.searching import analysis
 
 PROMPTS = ["a", "b"]
+STEPPED = {
+    "schema": "qdx.plan/1",
+    "name": "stepped",
+    "rules": [{"select": {"component": "*"}, "weights": {"dtype": "float32"}}],
+    "calibration": {"samples": 1, "steps": 4, "timestep_groups": 4, "observed": 1.0},
+    "gates": {},
+}
 
 
 def asked_with(prompts):
@@ -67,3 +76,34 @@ def test_what_is_found_was_measured_and_is_the_same_again(smallest, tmp_path):
     assert measured["prediction"] != found[0].result.predicted["prediction"]
     assert all(one.noise["prediction"] > 0 for one in found[0].result.controls)
     assert found[0].to_json() == found[1].to_json()
+
+
+@pytest.mark.slow
+def test_the_schedule_is_divided_alike_by_any_number_of_workers(smallest, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(STEPPED))
+    profile, base = load_target("benchmarks/narrow_inputs.toml"), load_plan(file)
+    settings = AnalysisSettings(
+        plan=base, call={"num_inference_steps": 4}, options=["int8/int4", "int8/int6"], workers=1
+    )
+    analyze(smallest, target=profile, output=tmp_path / "analysis", settings=settings)
+    read = read_analysis(tmp_path / "analysis")
+    whole = sum(g.macs * 8 * 5 for g in read.analysis.groups)
+    demand = Demand({"bit_operations": float(whole)})
+
+    cache = Store(tmp_path / "cache")
+    found = [
+        run(
+            smallest, read, profile, base, demand, name="found", measurements=30,
+            timestep_groups=2, workers=workers, cache=kept,
+        )
+        for workers, kept in ((1, None), (2, cache), (1, cache))
+    ]  # fmt: skip
+
+    assert found[0].to_json() == found[1].to_json() == found[2].to_json()
+    assert len(found[0].steps) == 2
+    spans = {rule.select.timesteps for rule in found[0].plan.rules} - {None}
+    assert spans == {tuple(round(edge, 9) for edge in span) for span in found[0].steps}
+    assert found[0].problem.cost(found[0].result.assignment, "bit_operations") <= whole
+    untimed = run(smallest, read, profile, base, demand, name="found", measurements=30, cache=cache)
+    assert found[0].result.sqnr_db() > untimed.result.sqnr_db()

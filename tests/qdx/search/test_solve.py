@@ -140,9 +140,11 @@ def test_inputs_may_differ_by_timestep_and_weights_may_not():
     kinds = {0: "float", 1: "eight", 2: "eight", 3: "four"}
     choices = tuple(replace(c, tie=kinds[c.option]) for c in base.choices)
     one = replace(problem([1.0]), parts=(replace(base, choices=choices),))
-    loud = {0: {"prediction": 0.0}, 1: {"prediction": 1.0}, 2: {"prediction": 50.0}, 3: {"prediction": 60.0}}  # fmt: skip
-    quiet = {0: {"prediction": 0.0}, 1: {"prediction": 1.0}, 2: {"prediction": 1.5}, 3: {"prediction": 1.2}}  # fmt: skip
-    both = by_timestep(one, [(0, 0.5), (0.5, 1)], {0: [loud, quiet]})
+    loud, quiet = [
+        [replace(c, noise={"prediction": noise}) for c, noise in zip(choices, noises, strict=True)]
+        for noises in ((0.0, 1.0, 50.0, 60.0), (0.0, 1.0, 1.5, 1.2))
+    ]
+    both = by_timestep(one, [(0, 0.5), (0.5, 1)], {0: [loud, quiet]}, one.labels)
 
     found = solve(both, NOISE, budget_rows(both, {"bit_operations": 6}))
     # Least is eight-bit weights throughout, with narrow inputs where they are quiet; four-bit ones there would be less alone.

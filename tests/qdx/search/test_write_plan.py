@@ -173,3 +173,17 @@ def test_the_same_assignment_is_written_the_same():
     assignment = assigned(lambda one: generator.choice(options_for(one)))
 
     assert written(assignment).to_json() == written(assignment).to_json()
+
+
+@pytest.mark.parametrize("smoothing", [None, {"alpha": 0.5}])
+def test_gates_and_options_of_the_base_are_those_of_the_plan(smoothing):
+    data = BASE.to_json() | ({"options": {"smoothing": smoothing}} if smoothing else {})
+    base = parse_plan(dump_json(data).decode(), source="base")
+    # The base's own rules would be in the way here.
+    plan = written(
+        assigned(lambda one: 0 if one.role in {"attn.qk", "attn.pv", "attn.out"} else 2), base=base
+    )
+
+    assert {"audit", "coverage"} <= plan.to_json()["gates"].keys()
+    assert plan.gates == base.gates
+    assert plan.options == base.options

@@ -1,0 +1,146 @@
+"""The search again with the schedule divided: from what was found with the same inputs at all timesteps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qdx.exporter.errors import UsageError
+from qdx.search.divided import Undivided
+from qdx.search.search import search
+
+if TYPE_CHECKING:
+    from qdx.exporter.plan import Plan
+    from qdx.exporter.progress import Progress
+    from qdx.search.budgets import Demand
+    from qdx.search.divided import Divide, Divided
+    from qdx.search.ledger import Measure
+    from qdx.search.problem import Problem
+    from qdx.search.search import Result, Settings
+
+__all__ = ["Searched", "check_timestep_groups", "over_schedule"]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found.
+
+    Attributes:
+        problem: What there was to choose.
+        result: All figures.
+        divided: The schedule, where inputs change over it.
+    """
+
+    problem: Problem
+    result: Result
+    divided: Divided | None = None
+
+    @property
+    def steps(self) -> tuple[tuple[float, float], ...]:
+        """The segments as fractions of the schedule; none where inputs are the same at all timesteps."""
+        return () if self.divided is None else self.divided.steps
+
+    @property
+    def by_group(self) -> dict[int, tuple[int, ...]]:
+        """Of each group of the analysis its option, or that of every segment."""
+        if self.divided is not None:
+            return self.divided.by_group(self.result.assignment)
+        pairs = zip(self.problem.parts, self.result.assignment, strict=True)
+        return {part.group: (option,) for part, option in pairs}
+
+
+def check_timestep_groups(
+    groups: int, base: Plan, *, predicted: bool, judged: bool = False
+) -> None:
+    """Refuses a number of segments that cannot be.
+
+    Args:
+        groups: The number.
+        base: The plan that the search begins from.
+        predicted: Whether nothing is measured.
+        judged: Whether finished pictures are.
+
+    Raises:
+        UsageError: It is below one, more than calibration keeps apart, nothing is measured, or finished pictures are judged.
+    """
+    if groups < 1:
+        raise UsageError(f"--timestep-groups: {groups}, expected 1 or more")
+    known = base.calibration.timestep_groups
+    if groups > known:
+        raise UsageError(
+            f"--timestep-groups: {groups}, and the plan's calibration keeps {known} groups of timesteps apart",
+            hint="ask for fewer, or analyze and search upon a plan with more `calibration.timestep_groups`",
+        )
+    if groups > 1 and predicted:
+        raise UsageError(
+            "--timestep-groups: ranges over the schedule are not in an analysis",
+            hint="leave --predicted out, so that they are recorded and candidates are measured",
+        )
+    if groups > 1 and judged:
+        raise UsageError(
+            "--timestep-groups: finished pictures are not judged while the schedule is divided",
+            hint="ask for --budget, --goal sqnr_db or --goal guidance_db",
+        )
+
+
+def over_schedule(
+    found: Searched,
+    demand: Demand,
+    settings: Settings,
+    divide: Divide,
+    groups: int,
+    *,
+    keeping: Callable[[Measure, str], Measure],
+    progress: Progress,
+) -> Searched:
+    """Returns the better of what was found and what is found with the schedule divided.
+
+    Args:
+        found: With the same inputs at all timesteps.
+        demand: What it satisfies.
+        settings: Of the search.
+        divide: Divides the schedule.
+        groups: Segments at most.
+        keeping: Keeps what a function measures, under a name.
+        progress: Told of the steps.
+
+    Raises:
+        UsageError: More segments than the calibration keeps apart.
+    """
+    cost = found.problem.cost(found.result.assignment, settings.prefer)
+    undivided = Undivided(
+        found.problem,
+        found.result.assignment,
+        frozenset(settings.fixed or ()),
+        settings.objective,
+        demand.budgets or {settings.prefer: cost},
+    )
+    divided = divide(undivided, groups)
+    if divided is None:
+        progress.say("no inputs have ranges from calibration here: the schedule is not divided")
+        return found
+    name = "-".join(f"{start:.9g}" for start, _ in divided.steps)
+    result = search(
+        divided.problem,
+        demand,
+        # A change in one segment is measured on its calls alone.
+        replace(settings, fixed=None, measurements=settings.measurements * len(divided.steps)),
+        measure=keeping(divided.measure, name),
+        progress=progress,
+    )
+    other = Searched(divided.problem, result, divided)
+    if _rank(other, demand, settings) < _rank(found, demand, settings):
+        return other
+    progress.say("ranges and types that change over the schedule are no better here")
+    return found
+
+
+def _rank(one: Searched, demand: Demand, settings: Settings) -> tuple[float, ...]:
+    """What is less for the better one."""
+    result = one.result
+    noises = result.predicted if result.measured is None else result.measured
+    noise = sum(share * noises[name] for name, share in settings.objective.noises.items())
+    if demand.budgets:
+        return (noise,)
+    return (one.problem.cost(result.assignment, settings.prefer), noise)

@@ -16,7 +16,7 @@ _MOST: Final = 32
 """Steps of a graph that are measured at most where nobody says how many."""
 _LEAST: Final = 8
 """And at least: of fewer, noises of single operations rank otherwise than those of all steps."""
-_MACS: Final = 2e14
+_MACS: Final = 1.5e14
 """What measuring a graph may cost where nobody says how many steps it measures: about half an hour of two processors."""
 
 _FOLLOWED_MACS: Final = 2e13

@@ -239,8 +239,14 @@ def fewer(folder: Path) -> None:
         there = torch.isfinite(noise).all(-1) & (every > 0)
         schedule = [(where, float(step)) for step in range(steps)]
         for count in (4, 8, 12, 16, 24):
-            chosen = choose_moments(schedule, where, samples=1, count=count)
-            places = [next(n for n, one in enumerate(calls) if one.step == m.step) for m in chosen]
+            chosen = choose_moments(schedule, where, samples=analysis.sampling.samples, count=count)
+            places = [
+                max(
+                    range(len(calls)),
+                    key=lambda n: (calls[n].step == m.step, calls[n].sample == m.sample),
+                )
+                for m in chosen
+            ]
             shares = torch.tensor([m.weight for m in chosen], dtype=torch.float64)
             few = (noise[..., places] * shares).sum(-1)
             off = (10 * (few[there] / every[there]).log10()).abs()

@@ -17,7 +17,7 @@ _MOST: Final = 32
 _LEAST: Final = 8
 """And at least: of fewer, noises of single operations rank otherwise than those of all steps."""
 _MACS: Final = 1.5e14
-"""What measuring a graph may cost where nobody says how many steps it measures: about an hour of two processors."""
+"""What measuring a graph may cost where nobody says how many steps it measures: about half an hour of two processors."""
 
 _FOLLOWED_MACS: Final = 2e13
 """What following errors over whole runs may cost where nobody asks for it, and what leaving parts float may."""
@@ -33,7 +33,7 @@ def affordable(macs: int, wanted: int) -> int:
     return max(1, min(wanted, int(_FOLLOWED_MACS // max(1, macs))))
 
 
-def macs_of_step(sites: Sequence[Site], bound: Sequence[Bound], calls: int) -> int:
+def macs_of_step(sites: Sequence[Site], bound: Sequence[Bound], calls: float) -> float:
     """Multiply-accumulates of measuring all options of all groups of a graph at one step.
 
     A rerun computes the operations from the first changed one on, and the options of all groups together a whole run each.
@@ -41,7 +41,7 @@ def macs_of_step(sites: Sequence[Site], bound: Sequence[Bound], calls: int) -> i
     Args:
         sites: The operations of the graph, in order.
         bound: The groups.
-        calls: Of the graph at a step.
+        calls: Of the graph at a step, on average.
     """
     behind = list(accumulate(site.macs for site in reversed(sites)))[::-1]
     from_here = {site.key: macs for site, macs in zip(sites, behind, strict=True)}
@@ -50,6 +50,6 @@ def macs_of_step(sites: Sequence[Site], bound: Sequence[Bound], calls: int) -> i
     return calls * (single + together * (behind[0] if behind else 0))
 
 
-def usual_steps(sites: Sequence[Site], bound: Sequence[Bound], calls: int) -> int:
+def usual_steps(sites: Sequence[Site], bound: Sequence[Bound], calls: float) -> int:
     """How many steps of a graph are measured at most where nobody says: 32, and fewer of large graphs, but eight."""
     return max(_LEAST, min(_MOST, int(_MACS // max(1, macs_of_step(sites, bound, calls)))))

@@ -272,7 +272,8 @@ def _spread(
 ) -> tuple[Moment, ...]:
     found: list[Moment] = []
     for where, bound in ground.bound.items():
-        calls = max((len(places) for _, places in steps_of(made, where)), default=1)
+        each = [len(places) for _, places in steps_of(made, where)]
+        calls = sum(each) / len(each) if each else 1.0
         most = usual_steps(ground.planned.sites[where], bound, calls)
         samples = ground.base.calibration.samples
         found += choose_moments(made, where, samples=samples, count=count, most=most)

@@ -34,7 +34,8 @@ def test_a_group_costs_all_that_comes_from_its_first_operation_on():
 
 
 @pytest.mark.parametrize(
-    ("macs", "steps"), [(1, 32), (10**12, 32), (5 * 10**12, 15), (10**13, 8), (10**16, 8)]
+    ("macs", "steps"),
+    [(1, 32), (10**12, 32), (5 * 10**12, 15), (8 * 10**12, 9), (10**13, 8), (10**16, 8)],
 )
 def test_large_graphs_are_measured_at_fewer_steps_but_eight(macs, steps):
     site = Site("only", macs)  # once alone and once together with all others

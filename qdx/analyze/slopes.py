@@ -18,6 +18,7 @@ import torch
 from qdx.analyze.analysis import FLOAT_OPTION
 from qdx.analyze.noise import relative_errors
 from qdx.cache.keys import key_of
+from qdx.exporter.cost.memory import available_memory_bytes, check_memory
 from qdx.exporter.measure.mixed_run import evaluated
 from qdx.exporter.measure.reruns import Reruns
 from qdx.sweep.jobs import run_jobs
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["slopes"]
 
 _WORDS: Final = Words("search", "part")
+_COPIES: Final = 2
+"""Of each value: itself, and what its gradient needs."""
 
 
 def slopes(
@@ -50,12 +53,14 @@ def slopes(
         By group and option; None where operations change tensors in place, through which no gradient goes.
 
     Raises:
+        InsufficientMemory: There is not enough for all values of a step's calls, and their gradients.
         QdxError: As for `run_jobs`.
     """
     if any(one.mutates for one in whole.floats.values()):
         return None
     options = whole.options
     survey = whole.survey
+    _check_memory(whole)
     keys = [
         key_of({
             "job": "qdx.slopes/1",
@@ -88,6 +93,28 @@ def slopes(
         for group, option in options[survey.recorded[place].moment.where]:
             found[group, option] = found.get((group, option), 0.0) + float(next(values))
     return {(g, o): value for (g, o), value in found.items() if assignment[g] != o}
+
+
+def _check_memory(whole: Whole) -> None:
+    calls = max(len(one.moment.calls) for one in whole.survey.recorded)
+    values = max(map(_values_bytes, whole.floats.values()))
+    check_memory(
+        _COPIES * whole.workers * calls * values,
+        available_memory_bytes(),
+        f"following gradients with {whole.workers} worker{'s'[: whole.workers > 1]}",
+        "give fewer --workers, or decide by the analysis alone: --predicted",
+    )
+
+
+def _values_bytes(graph: FloatGraph) -> int:
+    """Of the results of all operations of a run."""
+    found = 0
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if node.op != "placeholder" and isinstance(one, torch.Tensor):
+                found += one.numel() * one.element_size()
+    return found
 
 
 def _slopes(

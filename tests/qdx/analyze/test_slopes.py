@@ -10,6 +10,7 @@ from qdx.analyze.noise import measured
 from qdx.analyze.session import open_session
 from qdx.analyze.settings import AnalysisSettings
 from qdx.analyze.slopes import slopes
+from qdx.exporter.errors import InsufficientMemory
 from qdx.exporter.measure.reruns import Reruns
 
 NOISES = {"prediction": 1.0, "guidance": 0.5}
@@ -68,3 +69,10 @@ def test_a_slope_is_the_derivative_of_the_noise_on_the_way_to_an_option(session)
             )
         direct = (sides[1] - sides[0]) / (2 * STEP)
         assert found[group, 2] == pytest.approx(direct, rel=0.02, abs=2e-3 * largest)
+
+
+def test_too_little_memory_is_refused(session, monkeypatch):
+    monkeypatch.setattr("qdx.analyze.slopes.available_memory_bytes", lambda: 1000)
+
+    with pytest.raises(InsufficientMemory, match="following gradients with 1 worker"):
+        slopes(session.whole, [1] * len(session.whole.groups["unet.forward"]), NOISES)

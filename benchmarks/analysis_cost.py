@@ -55,7 +55,7 @@ def main() -> None:
         folder = make_pipeline(arguments.work / model) if model == UNET80 else Path(model)
         for target in arguments.targets:
             settings = AnalysisSettings(
-                plan=arguments.plan, calls=arguments.calls, workers=1, cache=user_store(tell=_tell),
+                parts=("noise",), plan=arguments.plan, calls=arguments.calls, workers=1, cache=user_store(tell=_tell),
                 options=arguments.options and arguments.options.split(","),
             )  # fmt: skip
             began = time.process_time()

@@ -120,7 +120,7 @@ def analyzed(work: Path, base: Path, settings: Settings, cache: Store, workers: 
         analyze(
             MODEL, target=LABORATORY, output=folder,
             settings=AnalysisSettings(
-                plan=base, options=OPTIONS, workers=workers, cache=cache,
+                parts=("noise",), plan=base, options=OPTIONS, workers=workers, cache=cache,
                 call={"batch_size": 16, "num_inference_steps": settings.steps},
             ),
         )  # fmt: skip

@@ -32,9 +32,9 @@ RUNS: Final = 2
 """Runs that are followed at most."""
 _ABLATED: Final = 3
 """Options of which parts are left float where nobody asks for all: each costs a run for every part."""
-_RUNS_OF_AN_OPTION: Final = 14
+_RUNS_OF_AN_OPTION: Final = 10
 """What following an option over a run costs, in float runs: two of its own, about four forward with derivatives, three back
-from the end, and its segments."""
+from the end, and segments."""
 _NOT_FOLLOWED: Final = (TargetRefusal, InvalidModel, UsageError)
 """What a pipeline's own Python does not allow; it does not end the analysis."""
 

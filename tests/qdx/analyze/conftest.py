@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from qdx.analyze.analyze import analyze
 from qdx.analyze.folder import read_analysis
+from qdx.analyze.session import open_session
 from qdx.analyze.settings import AnalysisSettings
 
 STEPS = 3
@@ -53,6 +54,14 @@ def plan_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     path.write_text(json.dumps(PLAN))
     return path
+
+
+@pytest.fixture(scope="session")
+def followed_session(tiny_sd, plan_file):
+    """A session upon one step, for what goes over whole runs and back through graphs."""
+    settings = AnalysisSettings(plan=plan_file, options=["int8"], calls=1, workers=1)
+    with open_session(tiny_sd, target="openvino", settings=settings) as found:
+        yield found
 
 
 @pytest.fixture

@@ -7,18 +7,14 @@ import torch
 
 from qdx.analyze.course import record_course
 from qdx.analyze.courses import CourseRunner, Watcher
-from qdx.analyze.session import open_session
-from qdx.analyze.settings import AnalysisSettings
 from qdx.analyze.trajectory import PROBES, _followed, _gains, segments_of
 from qdx.analyze.treatments import everywhere, half
 from qdx.exporter.graph.execute.interpreter import run
 
 
 @pytest.fixture(scope="module")
-def session(tiny_sd, plan_file):
-    settings = AnalysisSettings(plan=plan_file, options=["int8"], calls=1, workers=1)
-    with open_session(tiny_sd, target="openvino", settings=settings) as found:
-        yield found
+def session(followed_session):
+    return followed_session
 
 
 @pytest.fixture(scope="module")

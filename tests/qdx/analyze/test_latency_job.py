@@ -23,7 +23,12 @@ OPTIONS = ["int8", "int8/int8"]
 @pytest.fixture(scope="module")
 def session(smallest):
     asked = AnalysisSettings(
-        plan="w8a8", options=OPTIONS, calls=1, workers=1, call={"num_inference_steps": 2}
+        parts=("noise",),
+        plan="w8a8",
+        options=OPTIONS,
+        calls=1,
+        workers=1,
+        call={"num_inference_steps": 2},
     )
     with open_session(smallest, target="onnxruntime", settings=asked) as found:
         yield found
@@ -120,7 +125,12 @@ def test_an_assignment_is_lowered_as_it_is_and_timed_beside_float(session, timed
 
 def test_declared_times_are_of_every_option_and_say_whose(smallest):
     asked = AnalysisSettings(
-        plan="w8", options=["int8"], calls=1, workers=1, call={"num_inference_steps": 2}
+        parts=("noise",),
+        plan="w8",
+        options=["int8"],
+        calls=1,
+        workers=1,
+        call={"num_inference_steps": 2},
     )
     with open_session(smallest, target="tensorrt-ada", settings=asked) as session:
         analysis = with_latency(session.analysis()[0], latency_of(session, "auto"))

@@ -45,7 +45,12 @@ def model(smallest):
 def opened(model):
     """A session, and a machine that has the model too."""
     settings = AnalysisSettings(
-        plan="w8a8", call={"num_inference_steps": 2}, options=OPTIONS, calls=2, workers=1
+        parts=("noise",),
+        plan="w8a8",
+        call={"num_inference_steps": 2},
+        options=OPTIONS,
+        calls=2,
+        workers=1,
     )
     with open_session(model, target="openvino", settings=settings) as found:
         parcel = parcel_of(found.ground, found.survey, found.ranges, 1)

@@ -9,7 +9,7 @@ from qdx.cache.store import Store
 
 def test_targets_that_take_other_inputs_do_not_share_recorded_ones(smallest, tmp_path):
     settings = AnalysisSettings(
-        plan="w8a8", call={"num_inference_steps": 2}, options=["int8"], calls=1, workers=1,
+        parts=("noise",), plan="w8a8", call={"num_inference_steps": 2}, options=["int8"], calls=1, workers=1,
         cache=Store(tmp_path / "cache"),
     )  # fmt: skip
     shapes = set()

@@ -19,7 +19,9 @@ STEP = 0.02
 
 @pytest.fixture(scope="module")
 def session(tiny_sd, plan_file):
-    asked = AnalysisSettings(plan=plan_file, options=["int4", "int8"], calls=2, workers=1)
+    asked = AnalysisSettings(
+        parts=("noise",), plan=plan_file, options=["int4", "int8"], calls=2, workers=1
+    )
     with open_session(tiny_sd, target="openvino", settings=asked) as found:
         yield found
 

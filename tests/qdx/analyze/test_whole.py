@@ -29,7 +29,9 @@ def session(tiny_sd, plan_file):
     with open_session(
         tiny_sd,
         target="openvino",
-        settings=AnalysisSettings(plan=plan_file, options=OPTIONS, calls=2, workers=1),
+        settings=AnalysisSettings(
+            parts=("noise",), plan=plan_file, options=OPTIONS, calls=2, workers=1
+        ),
     ) as found:
         yield found
 
@@ -119,7 +121,9 @@ def smooth_plan(plan_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smooth(tiny_sd, smooth_plan):
-    asked = AnalysisSettings(plan=smooth_plan, options=["int8/int8", "/int8"], calls=2, workers=1)
+    asked = AnalysisSettings(
+        parts=("noise",), plan=smooth_plan, options=["int8/int8", "/int8"], calls=2, workers=1
+    )
     with open_session(tiny_sd, target="openvino", settings=asked) as found:
         yield found
 
@@ -174,7 +178,7 @@ def test_weights_alone_beside_smooth_activations_are_refused(tiny_sd, smooth_pla
     with (
         open_session(
             tiny_sd, target="openvino", settings=AnalysisSettings(
-                plan=smooth_plan, options=["int8", "int8/int8"], calls=1, workers=1,
+                parts=("noise",), plan=smooth_plan, options=["int8", "int8/int8"], calls=1, workers=1,
             ),
         ) as found,
         pytest.raises(UsageError, match="weights alone are not measured beside smooth ones"),

@@ -61,6 +61,7 @@ def test_what_is_found_was_measured_and_is_the_same_again(smallest, tmp_path):
     analyze(
         smallest, target="openvino", output=tmp_path / "analysis", settings=AnalysisSettings(
             plan="w8a8", call={"num_inference_steps": 2}, options=["int8", "int4"], calls=1, workers=1,
+            parts=["noise"],
         ),
     )  # fmt: skip
     read = read_analysis(tmp_path / "analysis")
@@ -84,7 +85,11 @@ def test_the_schedule_is_divided_alike_by_any_number_of_workers(smallest, tmp_pa
     file.write_text(json.dumps(STEPPED))
     profile, base = load_target("benchmarks/narrow_inputs.toml"), load_plan(file)
     settings = AnalysisSettings(
-        plan=base, call={"num_inference_steps": 4}, options=["int8/int4", "int8/int6"], workers=1
+        plan=base,
+        call={"num_inference_steps": 4},
+        options=["int8/int4", "int8/int6"],
+        workers=1,
+        parts=["noise"],
     )
     analyze(smallest, target=profile, output=tmp_path / "analysis", settings=settings)
     read = read_analysis(tmp_path / "analysis")
@@ -107,3 +112,29 @@ def test_the_schedule_is_divided_alike_by_any_number_of_workers(smallest, tmp_pa
     assert found[0].problem.cost(found[0].result.assignment, "bit_operations") <= whole
     untimed = run(smallest, read, profile, base, demand, name="found", measurements=30, cache=cache)
     assert found[0].result.sqnr_db() > untimed.result.sqnr_db()
+
+
+@pytest.mark.slow
+def test_steps_weighed_by_the_trajectory_change_what_is_predicted_and_measured(smallest, tmp_path):
+    profile, base = load_target("openvino"), load_plan("w8a8")
+    settings = AnalysisSettings(
+        plan="w8a8",
+        call={"num_inference_steps": 3},
+        options=["int8", "int4"],
+        workers=1,
+        parts=("noise", "trajectory"),
+    )
+    analyze(smallest, target="openvino", output=tmp_path / "analysis", settings=settings)
+    read = read_analysis(tmp_path / "analysis")
+    demand = Demand(read_budgets(["average_bits=7"]))
+
+    alike, weighed = (
+        run(smallest, read, profile, base, demand, name="found", measurements=20, weigh=weigh)
+        for weigh in ("steps", "trajectory")
+    )
+
+    measured = [one.result.measured["prediction"] for one in (alike, weighed)]
+    assert measured[0] != measured[1]
+    for one in (alike, weighed):  # predictions are of the same weights as measurements
+        found = one.result.predicted["prediction"] / one.result.measured["prediction"]
+        assert 0.5 < found < 2

@@ -38,6 +38,7 @@ def found_bits(model, folder):
     """Bits of each operation that a search finds."""
     profile, base = load_target("openvino"), load_plan("float32")
     asked = AnalysisSettings(
+        parts=("noise",),
         plan="float32",
         call={"num_inference_steps": 2},
         options=["int4", "int8"],

@@ -71,7 +71,9 @@ def test_what_is_found_is_what_one_machine_finds(smallest, tmp_path, three_nodes
         folder = tmp_path / f"{len(found)}"
         there = cluster is not None
         analyzing = Watching("analyzing", (lambda: kill(three_nodes)) if there else None)
-        settings = AnalysisSettings(**ASKED, workers=None if there else 1, cluster=cluster)
+        settings = AnalysisSettings(
+            parts=("noise",), **ASKED, workers=None if there else 1, cluster=cluster
+        )
         analyze(smallest, target="openvino", output=folder, settings=settings, progress=analyzing)
         searching = Watching("measuring plans", (lambda: kill(three_nodes)) if there else None)
         plan = run(

@@ -38,7 +38,11 @@ def plan_file(tmp_path_factory):
 def opened(smallest, plan_file):
     """A session, its analysis and its arrays."""
     settings = AnalysisSettings(
-        plan=plan_file, options=OPTIONS, call={"num_inference_steps": STEPS}, workers=1
+        parts=("noise",),
+        plan=plan_file,
+        options=OPTIONS,
+        call={"num_inference_steps": STEPS},
+        workers=1,
     )
     with open_session(
         smallest, target="benchmarks/narrow_inputs.toml", settings=settings

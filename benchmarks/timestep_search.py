@@ -2,10 +2,11 @@
 
     python -m benchmarks.timestep_search --work build/timestep_search
 
-Four plans with weights in 8 bits and as many groups of timesteps each, drawn in free runs with the same noise:
+Five plans with weights in 8 bits and as many groups of timesteps each, drawn in free runs with the same noise:
 `equal` has 4 bits everywhere and equal groups; `edges` 4 bits everywhere and the groups that were found; `layers` the bits of
 each operation that the search finds where they are the same at all timesteps, in equal groups; `found` what the search finds
-with all of it open: where groups end, and the bits of each operation in each.
+with all of it open: where groups end, and the bits of each operation in each. Steps count by what part of a run's error they
+make; `alike` is what is found where all steps count alike.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from samples.measure import load
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
+    from qdx.analyze.weights import Weighing
     from qdx.search.job import PlanFound
 
 LABORATORY: Final = Path(__file__).with_name("narrow_inputs.toml")
@@ -122,13 +124,20 @@ def analyzed(work: Path, base: Path, settings: Settings, cache: Store, workers: 
             settings=AnalysisSettings(
                 parts=("noise",), plan=base, options=OPTIONS, workers=workers, cache=cache,
                 call={"batch_size": 16, "num_inference_steps": settings.steps},
+                parts=("trajectory",),
             ),
         )  # fmt: skip
     return folder
 
 
 def searched(
-    analysis: Path, base: Path, groups: int, measurements: int, cache: Store, workers: int
+    analysis: Path,
+    base: Path,
+    groups: int,
+    weigh: Weighing,
+    measurements: int,
+    cache: Store,
+    workers: int,
 ) -> PlanFound:
     """The best plan that spends as many bit-operations as 4 bits everywhere."""
     read = read_analysis(analysis)
@@ -137,21 +146,22 @@ def searched(
         MODEL, read, load_target(str(LABORATORY)), load_plan(base),
         Demand(budgets={"bit_operations": budget}),
         name="found" if groups > 1 else "layers", prefer="bit_operations", fix=FLOAT_ROLES,
-        measurements=measurements, timestep_groups=groups, cache=cache, workers=workers,
+        measurements=measurements, timestep_groups=groups, weigh=weigh, cache=cache, workers=workers,
     )  # fmt: skip
 
 
 def plans(work: Path, arguments: argparse.Namespace, settings: Settings) -> dict[str, Path]:
-    """The four plans by name."""
+    """The plans by name."""
     base = base_plan(work, settings.steps)
     cache = Store(work / "cache")
     given = (arguments.measurements, cache, arguments.workers)
     folder = analyzed(work, base, settings, cache, arguments.workers)
-    layers = searched(folder, base, 1, *given)
-    found = searched(folder, base, arguments.groups, *given)
+    layers = searched(folder, base, 1, "trajectory", *given)
+    found = searched(folder, base, arguments.groups, "trajectory", *given)
+    alike = searched(folder, base, arguments.groups, "steps", *given)
     parts = found.problem.parts
     four = four_bits(read_analysis(folder).analysis)
-    for name, one in (("layers", layers), ("found", found)):
+    for name, one in (("layers", layers), ("found", found), ("alike", alike)):
         spent = one.problem.cost(one.result.assignment, "bit_operations") / four
         sys.stdout.write(f"{name}: {spent:.2%} of the bit-operations of 4 bits\n")
     steps = found.steps or ((0.0, 1.0),)
@@ -166,6 +176,7 @@ def plans(work: Path, arguments: argparse.Namespace, settings: Settings) -> dict
         "edges": edges_plan(work, base, steps),
         "layers": layers_plan(work, layers, arguments.groups),
         "found": _written(work / "found.json", found.plan.to_json()),
+        "alike": _written(work / "alike.json", alike.plan.to_json()),
     }
 
 

@@ -49,6 +49,10 @@ class Divided:
     first: int
     measure: Measure
 
+    def parts_of(self, group: int) -> int:
+        """How many parts a group of the analysis has."""
+        return sum(part.group == group for part in self.problem.parts)
+
     def by_group(self, assignment: Assignment) -> dict[int, tuple[int, ...]]:
         """Returns the options of each group of the analysis in every segment, numbered as there; one where it is not divided."""
         found: dict[int, list[int]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -129,18 +129,26 @@ def over_schedule(
         measure=keeping(divided.measure, name),
         progress=progress,
     )
+    before = tuple(
+        found.result.assignment[place]
+        for place, part in enumerate(found.problem.parts)
+        for _ in range(divided.parts_of(part.group))
+    )
+    (same,) = divided.measure([before])
     other = Searched(divided.problem, result, divided)
-    if _rank(other, demand, settings) < _rank(found, demand, settings):
+    if _rank(other, result.measured or {}, demand, settings) < _rank(
+        found, same.noise, demand, settings
+    ):
         return other
     progress.say("ranges and types that change over the schedule are no better here")
     return found
 
 
-def _rank(one: Searched, demand: Demand, settings: Settings) -> tuple[float, ...]:
+def _rank(
+    one: Searched, noises: Mapping[str, float], demand: Demand, settings: Settings
+) -> tuple[float, ...]:
     """What is less for the better one."""
-    result = one.result
-    noises = result.predicted if result.measured is None else result.measured
     noise = sum(share * noises[name] for name, share in settings.objective.noises.items())
     if demand.budgets:
         return (noise,)
-    return (one.problem.cost(result.assignment, settings.prefer), noise)
+    return (one.problem.cost(one.result.assignment, settings.prefer), noise)

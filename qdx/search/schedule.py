@@ -2,6 +2,8 @@
 
 Weights are those of an assignment without timesteps, and so is what is not divided. Where inputs have static ranges there,
 each segment has ranges of its own, and any of the target's types of inputs beside the same weights.
+
+Noise is that of runs: errors of the steps of one run are added up before they are squared (`run_errors`).
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qdx.analyze.analysis import MEASURES
 from qdx.analyze.by_timestep import Schedule
+from qdx.analyze.calls import moments_of
 from qdx.exporter.calibrate.timesteps import group_of
 from qdx.exporter.dtypes import number_type
 from qdx.exporter.errors import UsageError
 from qdx.search.divided import Divide, Divided, Undivided
 from qdx.search.ledger import Measure, Measured
-from qdx.search.problem import NOISES, Assignment, Choice, Problem, by_timestep
+from qdx.search.problem import Assignment, Choice, Problem, by_timestep
+from qdx.search.run_errors import RunErrors, split
 from qdx.search.solve import budget_rows, solve
-from qdx.search.timesteps import Edges, Timed, divide, equal_edges, shared_range_noise
+from qdx.search.timesteps import Edges, Timed, divide, equal_edges, range_ratios
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["divider"]
 
 _AT_ALL_TIMES: Final = "at all timesteps"
+_ERRORS: Final = {"prediction": "errors", "guidance": "guidance_errors"}
+"""Names of arrays beside an analysis."""
 
 
 def divider(session: Session, analysis: Analysis, arrays: NoiseByCall) -> Divide:
@@ -129,34 +134,38 @@ class _Division:
         return offer is not None and all((one.where, key) in offer.sites for key in one.sites)
 
     def _noise(self, group: Group, option: int) -> dict[str, Numbers]:
-        """Noises of an option with one range, by group of timesteps: they add up to those of the whole schedule."""
-        assert self._schedule.session.ranges is not None
-        boundaries = self._schedule.session.ranges.groups(group.where)
-        calls = self._analysis.calls_of(group.where)
+        """Noises of an option with one range where it is taken from one group of timesteps to another: [from, to]."""
+        runs = self._runs[group.where]
         row = [one.id for one in self._analysis.groups_of(group.where)].index(group.id)
-        values = self._arrays[f"single.{group.where}"][row, option].numpy()
         found = {}
-        for name in NOISES:
-            column = values[:, MEASURES.index(name)]
-            there = np.isfinite(column)
-            weights = np.where(there, [one.weight for one in calls], 0.0)
-            shares = np.zeros(self._schedule.groups)
-            for call, weight, value in zip(calls, weights, column, strict=True):
-                if weight:
-                    shares[group_of(call.timestep or 0.0, boundaries)] += weight * value
-            if there.any():
-                found[name] = shares / weights.sum()
+        for name in self._found.objective.noises:
+            errors = self._arrays[f"{_ERRORS[name]}.{group.where}"][row, option].numpy()
+            found[name] = runs.of_segments(errors, self._schedule.groups)
+        return found
+
+    @cached_property
+    def _runs(self) -> dict[str, RunErrors]:
+        """How errors of the analysis stand side by side, by graph."""
+        ranges = self._schedule.session.ranges
+        assert ranges is not None
+        found = {}
+        for where in self._analysis.wheres:
+            own = [one for one in moments_of(self._analysis.calls) if one.where == where]
+            boundaries = ranges.groups(where) if where in ranges.graphs else ()
+            found[where] = RunErrors(
+                tuple(one.sample for one in own),
+                tuple(group_of(one.timestep or 0.0, boundaries) for one in own),
+            )
         return found
 
     def _segments_noise(self, group: Group, option: int) -> dict[str, Numbers]:
-        """The same of every segment, [from, to], with ranges of its own."""
+        """The same with ranges of its own in every segment."""
         if (group.id, option) not in self._known:
             session = self._schedule.session
             (one,) = (one for one in session.findings.offered if one.option.id == option)
-            low, high = self._schedule.extent(one, group.where, group.sites)
+            ratios = range_ratios(*self._schedule.extent(one, group.where, group.sites))
             self._known[group.id, option] = {
-                name: shared_range_noise(shares, low, high)
-                for name, shares in self._noise(group, option).items()
+                name: noise * ratios for name, noise in self._noise(group, option).items()
             }
         return self._known[group.id, option]
 
@@ -214,7 +223,7 @@ class _Division:
         by_segment = {k: self._segments_noise(group, k) for k in self._options[place]}
         found = []
         for a, b in itertools.pairwise(edges):
-            whole = {name: float(shares[a:b].sum()) for name, shares in alone.items()}
+            whole = {name: float(values[a, b]) for name, values in alone.items()}
             there = [replace(part.choice(now), noise=whole, tie=_AT_ALL_TIMES)]
             for option, noises in by_segment.items():
                 one = offered.get(option)
@@ -256,9 +265,30 @@ class _Division:
         whole = self._schedule.whole(offered, at, first=self._first)
 
         def measure(assignments: Sequence[Assignment]) -> list[Measured]:
-            return [Measured(one.noise, one.errors) for one in whole.measure(assignments)]
+            return [self._over_runs(one.errors) for one in whole.measure(assignments)]
 
         return measure
+
+    def _over_runs(self, errors: Mapping[str, NDArray[np.float32]]) -> Measured:
+        """Errors added up over the steps of each run."""
+        recorded = self._schedule.session.survey.recorded
+        samples: dict[str, list[int]] = {}
+        for one in recorded:
+            samples.setdefault(one.moment.where, []).append(one.moment.sample)
+        found = {}
+        for name in self._found.objective.noises:
+            sizes = {
+                where: self._arrays[f"{_ERRORS[name]}.{where}"].shape[2]
+                // len(runs.samples)
+                * len(samples.get(where, ()))
+                for where, runs in self._runs.items()
+            }
+            found[name] = np.concatenate([
+                RunErrors(tuple(samples[where]), ()).summed(part)
+                for where, part in split(errors[name], sizes).items()
+                if part.size
+            ])  # fmt: skip
+        return Measured({name: float(one @ one) for name, one in found.items()}, found)
 
     def _columns(self, problem: Problem, edges: Edges) -> list[list[int]]:
         """By moment, of every group of the analysis the part that holds then."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["Edges", "Timed", "divide", "equal_edges", "shared_range_noise", "spent"]
+__all__ = ["Edges", "Timed", "divide", "equal_edges", "range_ratios", "shared_range_noise", "spent"]
 
 _HALVINGS: Final = 60
 _CLOSE: Final = 1e-6
@@ -59,14 +59,27 @@ def shared_range_noise(noise: Numbers, low: Numbers, high: Numbers) -> Numbers:
         high: Greatest value.
     """
     groups = len(noise)
+    found = np.full((groups, groups + 1), np.inf)
+    for first in range(groups):
+        found[first, first + 1 :] = np.cumsum(noise[first:])
+    return found * range_ratios(low, high)
+
+
+def range_ratios(low: Numbers, high: Numbers) -> Numbers:
+    """Returns by how much noise shrinks where a segment has ranges of its own, mean over inputs: [from, to]; 1 where there is none.
+
+    Args:
+        low: As for `shared_range_noise`.
+        high: Likewise.
+    """
+    groups = low.shape[1]
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     whole = np.maximum(high.max(1) - low.min(1), 1e-30)
-    found = np.full((groups, groups + 1), np.inf)
+    found = np.ones((groups, groups + 1))
     for first in range(groups):
         tops = np.maximum.accumulate(high[:, first:], axis=1)
         bottoms = np.minimum.accumulate(low[:, first:], axis=1)
-        ratios = (((tops - bottoms) / whole[:, None]) ** 2).mean(0)
-        found[first, first + 1 :] = ratios * np.cumsum(noise[first:])
+        found[first, first + 1 :] = (((tops - bottoms) / whole[:, None]) ** 2).mean(0)
     return found
 
 

@@ -108,28 +108,35 @@ def test_a_part_that_is_fixed_is_not_divided(divided):
 
 
 def test_equal_segments_measure_what_the_analysis_has_of_equal_groups(divided, opened):
-    """One option everywhere in two equal segments is that option with `timestep_groups` 2."""
+    """One option everywhere in two equal segments is that option with `timestep_groups` 2, its errors added up over the run."""
     one = divided(2, edges=(0, 2, 4))
-    _, analysis, _ = opened
+    session, analysis, _ = opened
 
     for option, grouped in ((1, 3), (2, 4)):
         (found,) = one.measure([at_all(one, option)])
-        row = analysis.cumulative["unet.forward", grouped]
-        assert found.noise["prediction"] == pytest.approx(row.prediction, rel=1e-3)
+        everywhere = tuple(grouped if grouped in g.options else 0 for g in analysis.groups)
+        (usual,) = session.whole.measure([everywhere])
+        errors = usual.errors["prediction"].reshape(STEPS, -1).sum(0)
+        assert np.abs(found.errors["prediction"] - errors).max() < 1e-3 * np.abs(errors).max()
+        assert found.noise["prediction"] == pytest.approx(float(errors @ errors), rel=1e-3)
 
 
 def test_a_change_in_one_segment_changes_the_errors_of_its_calls_alone(divided):
     one = divided(2, edges=(0, 2, 4))
-    mixed = tuple(
-        one.first + (2 if part.steps[0] == 0 else 1) if part.steps else part.choices[0].option
-        for part in one.problem.parts
-    )
 
-    low, high, both = one.measure([at_all(one, 1), at_all(one, 2), mixed])
-    half = len(both.errors["prediction"]) // STEPS * 2
-    assert np.array_equal(both.errors["prediction"][:half], high.errors["prediction"][:half])
-    assert np.array_equal(both.errors["prediction"][half:], low.errors["prediction"][half:])
-    assert high.noise["prediction"] < both.noise["prediction"] < low.noise["prediction"]
+    def mixed(early, late):
+        return tuple(
+            one.first + (early if part.steps[0] == 0 else late)
+            if part.steps
+            else part.choices[0].option
+            for part in one.problem.parts
+        )
+
+    found = one.measure([mixed(1, 1), mixed(2, 2), mixed(2, 1), mixed(1, 2)])
+    low, high, early, late = (each.errors["prediction"] for each in found)
+    assert np.allclose(early + late, low + high, atol=1e-6)
+    assert np.abs(early - low).max() > 1e-5
+    assert found[1].noise["prediction"] < found[0].noise["prediction"]
 
 
 def test_options_of_a_group_come_back_by_segment(divided):

@@ -122,7 +122,7 @@ def analyzed(work: Path, base: Path, settings: Settings, cache: Store, workers: 
         analyze(
             MODEL, target=LABORATORY, output=folder,
             settings=AnalysisSettings(
-                parts=("noise",), plan=base, options=OPTIONS, workers=workers, cache=cache,
+                plan=base, options=OPTIONS, workers=workers, cache=cache,
                 call={"batch_size": 16, "num_inference_steps": settings.steps},
                 parts=("trajectory",),
             ),

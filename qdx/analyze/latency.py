@@ -219,19 +219,19 @@ def latency_table(
 def change_ns(
     at: Callable[[float], LatencyTable], fitted: Sequence[tuple[Mapping[str, int], float]]
 ) -> float:
-    """What a change takes for each number that passes, by least squares over graphs of several options.
+    """What a change takes for each number that passes, by least squares of relative errors over graphs of several options.
 
     Args:
         at: The table if changes take so many nanoseconds. What it predicts is linear in them, up to limits of scales.
         fitted: Of each graph, the options of its sites and what it takes in milliseconds.
     """
     none, some = at(0.0), at(_STEP_NS)
-    off_ms = [ms - none.predict_ms(chosen) for chosen, ms in fitted]
-    slopes = [(some.predict_ms(c) - none.predict_ms(c)) / _STEP_NS for c, _ in fitted]
+    off = [1 - none.predict_ms(chosen) / ms for chosen, ms in fitted]
+    slopes = [(some.predict_ms(c) - none.predict_ms(c)) / ms / _STEP_NS for c, ms in fitted]
     squares = sum(slope * slope for slope in slopes)
     if not squares:
         return 0.0
-    return max(0.0, sum(a * b for a, b in zip(slopes, off_ms, strict=True)) / squares)
+    return max(0.0, sum(a * b for a, b in zip(slopes, off, strict=True)) / squares)
 
 
 def _scaled(

@@ -200,8 +200,9 @@ def test_what_a_graph_of_several_options_takes_beyond_the_sum_is_what_its_change
     assert change_ns(at, [(chosen, ms - 9.0)]) == 0  # never less than the sum
     assert change_ns(at, [({}, 1e9)]) == 0  # nothing changes there
     other = {"first": INT8}  # half as many numbers pass, and it takes no more than the sum
-    both = change_ns(at, [(chosen, ms), (other, table.predict_ms(other))])
-    assert both == pytest.approx(found_ns * 2 * 2 / (2 * 2 + 1 * 1))
+    other_ms = table.predict_ms(other)
+    both = change_ns(at, [(chosen, ms), (other, other_ms)])
+    assert both == pytest.approx(found_ns * (2 / ms) ** 2 / ((2 / ms) ** 2 + (1 / other_ms) ** 2))
 
 
 def test_changes_in_a_graph_of_one_option_count_once(bench):

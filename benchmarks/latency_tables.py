@@ -71,7 +71,7 @@ def main() -> int:
         threads=arguments.threads, rounds=arguments.rounds,
     )  # fmt: skip
     drawn = [
-        DrawnArtifact(folders[name], chosen[name], seed, fitted=seed == 0)
+        DrawnArtifact(folders[name], chosen[name], name, fitted=seed == 0)
         for seed in range(arguments.mixed)
         for name in [f"mixed-{seed}"]
     ]

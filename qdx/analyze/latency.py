@@ -5,9 +5,9 @@ each stands among its neighbours, with its quantizers, and is fused as in the mo
 time of each artifact among its operations, and operations of the same kind and shapes share the mean of theirs.
 
 The time of the whole counts more than the clock inside: times of operations are scaled so that a graph of one option
-takes what it was measured to take. What changes where neighbours differ comes from further artifacts, in which options
-are drawn: how much more they take than the sum, for each number that passes from an operation to one that reads another
-type. Of the artifacts that are drawn some serve that fit, and the others only tell how far off the sum is.
+takes what it was measured to take, what its changes of types take among it. What these take, for each number that passes
+from an operation to one that reads another type, comes from further artifacts of several options, such as plans have
+them. Others, in which options are drawn, only tell how far off the sum is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import platform
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -50,6 +50,8 @@ __all__ = [
 _FARTHEST: Final = 1.5
 """How far the scale of an option's operations may lie from that of its whole graph: where few operations take the option,
 the difference of two whole graphs says little."""
+_STEP_NS: Final = 1e-3
+"""By which the slope of predictions is told."""
 _NANOSECONDS: Final = 1e6
 """In a millisecond."""
 
@@ -76,13 +78,13 @@ class DrawnArtifact:
     Attributes:
         folder: The files.
         chosen: Option of sites by key; others are float.
-        seed: Of the draw.
+        name: What it is.
         fitted: Whether what changes take is told from it; otherwise it is a check.
     """
 
     folder: Path
     chosen: Mapping[str, int]
-    seed: int = 0
+    name: str
     fitted: bool = True
 
 
@@ -106,7 +108,7 @@ class TimedDraw:
     """What was measured of several options; see `DrawnArtifact`."""
 
     chosen: Mapping[str, int]
-    seed: int
+    name: str
     fitted: bool
     artifact: TimedArtifact
 
@@ -144,7 +146,7 @@ def measure_latency(
             task.advance()
         for draw in drawn:
             found = bench.artifact(floats, draw.folder, operations=False)
-            draws.append(TimedDraw(draw.chosen, draw.seed, draw.fitted, found))
+            draws.append(TimedDraw(draw.chosen, draw.name, draw.fitted, found))
             task.advance()
     return latency_table(bench, timed, draws, reads)
 
@@ -170,8 +172,7 @@ def latency_table(
     float_ms = statistics.median(floats_ms)
     kinds = kinds_of(bench.graph, bench.sites)
     whole_ms = {one.option: float_ms * one.artifact.ratio for one in timed}
-    rest_ms, costs = _scaled(timed, whole_ms, kinds)
-    table = LatencyTable.model_validate(
+    bare = LatencyTable.model_validate(
         {
             "schema": SCHEMA,
             "source": "measured",
@@ -186,44 +187,62 @@ def latency_table(
                 )
                 for one in timed
             ),
-            "rest_ms": rest_ms,
-            "operations": _by_kind(costs, kinds),
+            **_scaled(timed, whole_ms, kinds, {}),
             "kind_of": kinds,
             "reads": tuple(reads),
             "neighbours": neighbours_of(bench.graph, [s for s in bench.sites if s.key in kinds]),
         }
     )
+    changed = {
+        one.option: bare.changed_elements(dict.fromkeys(one.sites & kinds.keys(), one.option))
+        for one in timed
+    }
+
+    def at(ns: float) -> LatencyTable:
+        """The table if changes take so much."""
+        changes_ms = {option: ns * elements / _NANOSECONDS for option, elements in changed.items()}
+        scaled = _scaled(timed, whole_ms, kinds, changes_ms)
+        return bare.model_copy(update={**scaled, "change_ns": ns})
+
     draw_ms = [float_ms * one.artifact.ratio for one in drawn]
-    table = table.model_copy(update={"change_ns": change_ns(table, drawn, draw_ms)})
+    fitted = [(one.chosen, ms) for one, ms in zip(drawn, draw_ms, strict=True) if one.fitted]
+    table = at(change_ns(at, fitted))
     mixed = tuple(
         MixedLatency(
-            seed=one.seed, fitted=one.fitted, ms=ms, predicted_ms=table.predict_ms(one.chosen)
+            name=one.name, fitted=one.fitted, ms=ms, predicted_ms=table.predict_ms(one.chosen)
         )
         for one, ms in zip(drawn, draw_ms, strict=True)
     )
     return table.model_copy(update={"mixed": mixed})
 
 
-def change_ns(table: LatencyTable, drawn: Sequence[TimedDraw], draw_ms: Sequence[float]) -> float:
-    """What a change takes for each number that passes: all that is more than the sum, over all changes of the fitted.
+def change_ns(
+    at: Callable[[float], LatencyTable], fitted: Sequence[tuple[Mapping[str, int], float]]
+) -> float:
+    """What a change takes for each number that passes, by least squares of relative errors over graphs of several options.
 
     Args:
-        table: Without it.
-        drawn: Graphs of several options.
-        draw_ms: What each takes.
+        at: The table if changes take so many nanoseconds. What it predicts is linear in them, up to limits of scales.
+        fitted: Of each graph, the options of its sites and what it takes in milliseconds.
     """
-    fitted = [(one.chosen, ms) for one, ms in zip(drawn, draw_ms, strict=True) if one.fitted]
-    more_ms = sum(ms - table.predict_ms(chosen) for chosen, ms in fitted)
-    elements = sum(table.changed_elements(chosen) for chosen, _ in fitted)
-    return max(0.0, more_ms * _NANOSECONDS / elements) if elements else 0.0
+    none, some = at(0.0), at(_STEP_NS)
+    off = [1 - none.predict_ms(chosen) / ms for chosen, ms in fitted]
+    slopes = [(some.predict_ms(c) - none.predict_ms(c)) / ms / _STEP_NS for c, ms in fitted]
+    squares = sum(slope * slope for slope in slopes)
+    if not squares:
+        return 0.0
+    return max(0.0, sum(a * b for a, b in zip(slopes, off, strict=True)) / squares)
 
 
 def _scaled(
-    timed: Sequence[Timed], whole_ms: Mapping[int, float], kinds: Mapping[str, str]
-) -> tuple[float, dict[tuple[str, int], float]]:
-    """What is left beside the sites in float, and what each site takes by each option, in milliseconds.
+    timed: Sequence[Timed],
+    whole_ms: Mapping[int, float],
+    kinds: Mapping[str, str],
+    changes_ms: Mapping[int, float],
+) -> dict[str, object]:
+    """What is left beside the sites in float, and what each kind of site takes by each option, in milliseconds.
 
-    Scaled so that they add up to what the whole graph of each option takes.
+    Scaled so that they and the changes of types in it add up to what the whole graph of each option takes.
     """
     floats = next(one for one in timed if one.option == FLOAT)
     floats_ms = _alike(floats.artifact, kinds)
@@ -237,11 +256,12 @@ def _scaled(
         if not sum(own.values()):
             raise InternalError(f"operations of option {one.option} take no time by the runtime")
         others_ms = rest_ms + sum(ms for (key, o), ms in costs.items() if o == FLOAT and key not in own)  # fmt: skip
+        others_ms += changes_ms.get(one.option, 0.0)
         plain = whole_ms[one.option] / one.artifact.clock_ms
         scale = (whole_ms[one.option] - others_ms) / sum(own.values())
         scale = min(max(scale, plain / _FARTHEST), plain * _FARTHEST)
         costs |= {(key, one.option): ms * scale for key, ms in own.items()}
-    return rest_ms, costs
+    return {"rest_ms": rest_ms, "operations": _by_kind(costs, kinds)}
 
 
 def _alike(artifact: TimedArtifact, kinds: Mapping[str, str]) -> dict[str, float]:

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = ["latency_of", "source_of", "with_latency", "without_latency"]
 
-_DRAWS: Final = 4
-"""Artifacts in which options are drawn; the first half tells what changes take, the others how far off the sum is."""
+_DRAWS: Final = 2
+"""Artifacts in which options are drawn, which tell how far off the sum is."""
+_NEAR: Final = ("plan", "half of it")
+"""Artifacts near to real plans, which tell what changes take."""
 _PART_LIMIT_BYTES: Final = 64 * MIB
 
 
@@ -168,7 +170,7 @@ class _Graph:
     @property
     def parts(self) -> int:
         """How many artifacts are timed."""
-        return 1 + len(self.lowering.executed) + _DRAWS
+        return 1 + len(self.lowering.executed) + len(_NEAR) + _DRAWS
 
     @property
     def types(self) -> frozenset[str]:
@@ -207,31 +209,73 @@ class _Graph:
                 found = artifacts.timed(dict.fromkeys(sites, option), operations=True)
                 timed.append(Timed(option, frozenset(sites), found))
                 done()
-            for seed, chosen in enumerate(self._draws):
+            for name, chosen in {**self._near, **self._draws}.items():
                 found = artifacts.timed(chosen, operations=False)
-                draws.append(TimedDraw(chosen, seed, seed < _DRAWS // 2, found))
+                draws.append(TimedDraw(chosen, name, name in _NEAR, found))
                 done()
         return latency_table(bench, timed, draws, lowering.reads)
 
     @cached_property
-    def _draws(self) -> Sequence[Mapping[str, int]]:
+    def _near(self) -> Mapping[str, Mapping[str, int]]:
+        """What the plan asks for, as far as it was analyzed, and half of that.
+
+        Where that reads one type only, the last option of each group stands for it: other plans will have changes.
+        """
+        asked = self.lowering.like(self.session.findings.planned.resolved)
+        lasts = [
+            next((o for o in reversed(options) if self._reads_another(o)), FLOAT)
+            for _, options in self._groups
+        ]
+        near = [
+            next((o for o in options if all(o in asked.get(key, ()) for key in keys)), FLOAT)
+            for keys, options in self._groups
+        ]
+        if not any(map(self._reads_another, near)):
+            near = lasts
+        generator = random.Random(self.lowering.where)  # noqa: S311 - chooses groups
+        half = [generator.choice((FLOAT, option)) for option in near]
+        plan, half_of_it = _NEAR
+        return {plan: self._chosen(near), half_of_it: self._chosen(half)}
+
+    @cached_property
+    def _draws(self) -> Mapping[str, Mapping[str, int]]:
         """Options of groups drawn at random: first the type in which inputs are read, then one of the options that do."""
-        lowering, found = self.lowering, []
-        kinds = kinds_of(lowering.graph, lowering.sites)
+        found = {}
         for seed in range(_DRAWS):
-            generator = random.Random(f"{lowering.where} {seed}")  # noqa: S311 - chooses options
-            chosen: dict[str, int] = {}
-            for bound in self.session.findings.bound[lowering.where]:
-                keys = [site.key for site in bound.sites]
-                by_type: dict[str, list[int]] = {lowering.reads[FLOAT]: [FLOAT]}
-                for option in bound.options:
-                    if all(key in lowering.executed.get(option, {}) for key in keys):
-                        by_type.setdefault(lowering.reads[option], []).append(option)
-                option = generator.choice(by_type[generator.choice(sorted(by_type))])
-                if option != FLOAT:
-                    chosen.update({key: option for key in keys if key in kinds})
-            found.append(chosen)
+            generator = random.Random(f"{self.lowering.where} {seed}")  # noqa: S311 - chooses options
+            drawn = []
+            for _, options in self._groups:
+                by_type: dict[str, list[int]] = {}
+                for option in (FLOAT, *options):
+                    by_type.setdefault(self.lowering.reads[option], []).append(option)
+                drawn.append(generator.choice(by_type[generator.choice(sorted(by_type))]))
+            found[f"drawn {seed}"] = self._chosen(drawn)
         return found
+
+    @cached_property
+    def _groups(self) -> Sequence[tuple[Sequence[str], Sequence[int]]]:
+        """Keys of the sites of each group, and the options beside float that the target carries out of all of them."""
+        found = []
+        for bound in self.session.findings.bound[self.lowering.where]:
+            keys = [site.key for site in bound.sites]
+            executed = self.lowering.executed
+            options = [o for o in bound.options if all(k in executed.get(o, ()) for k in keys)]
+            found.append((keys, options))
+        return found
+
+    def _reads_another(self, option: int) -> bool:
+        """Whether inputs are read in another type than in float."""
+        return self.lowering.reads[option] != self.lowering.reads[FLOAT]
+
+    def _chosen(self, options: Sequence[int]) -> dict[str, int]:
+        """Of the sites that have a time of their own, the option where it is not float."""
+        kinds = kinds_of(self.lowering.graph, self.lowering.sites)
+        return {
+            key: option
+            for (keys, _), option in zip(self._groups, options, strict=True)
+            for key in keys
+            if option != FLOAT and key in kinds
+        }
 
 
 class _Artifacts:

@@ -99,16 +99,16 @@ class WholeLatency(StrictModel):
 
 
 class MixedLatency(StrictModel):
-    """What a graph takes whose operations have options drawn at random.
+    """What a graph takes whose operations have several options.
 
     Attributes:
-        seed: Of the draw.
+        name: What it is: `plan`, `half of it`, or `drawn` with a number.
         fitted: Whether what changes between neighbours take was told from it; otherwise it is a check.
         ms: Of one call.
         predicted_ms: By the table.
     """
 
-    seed: Index
+    name: str
     fitted: bool
     ms: Milliseconds
     predicted_ms: Milliseconds

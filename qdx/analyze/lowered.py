@@ -118,6 +118,15 @@ class Lowering:
         sites = {where: tuple(found) for where, found in first.floats.items()}
         return replace(first.resolved, sites={**sites, self.where: own})
 
+    def like(self, resolved: ResolvedPlan) -> Mapping[str, frozenset[int]]:
+        """By key of a site, the options that come to what a resolution has there; none where no option does."""
+        found: dict[str, frozenset[int]] = {}
+        for one in resolved.sites[self.where]:
+            every = {FLOAT: self.floats, **self.executed}
+            alike = (o for o, sites in every.items() if one.key in sites and _alike(sites[one.key], one))  # fmt: skip
+            found[one.key] = frozenset(alike)
+        return found
+
     def lower(self, resolved: ResolvedPlan, folder: Path) -> None:
         """Writes the artifact of a resolution into an existing folder.
 
@@ -132,3 +141,11 @@ class Lowering:
         types = resolved.float_types(self.component)
         check_request(face, types.storage, self.profile)
         self.backend.lower(face, types, self.profile, folder)
+
+
+def _alike(one: SiteResolution, other: SiteResolution) -> bool:
+    """Whether two resolutions of a site come to the same artifact, whatever the reasons."""
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("weights", "inputs", "stored_dtype", "scale_dtype", "form")
+    )

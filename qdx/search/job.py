@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qdx.analyze.analysis import Analysis, Group
+from qdx.analyze.analysis import Analysis
 from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.ir.site import ROLES
@@ -18,6 +18,7 @@ from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
 from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits, digest
+from qdx.search.from_base import fixed_of, start_of
 from qdx.search.judging import expected_db, judge_of, with_gates
 from qdx.search.kept import kept
 from qdx.search.outcomes import Pipeline
@@ -244,9 +245,11 @@ def find_plan(
     )
     base = with_gates(base, demand.judged)
     problem = problem_of(analysis)
-    fixed = _fixed(analysis.groups, analysis, pipeline, base, fix)
-    settings = replace(settings, fixed=fixed or None)
+    asked = options_of_base(base, pipeline, analysis.options, analysis.groups)
+    fixed, start = fixed_of(analysis.groups, asked, fix), start_of(problem, asked)
+    settings = replace(settings, fixed=fixed or None, start=start)
     judge = None
+    take_ms = None if tools.take_ms is None else _timing(tools.take_ms, start)
 
     def written(assignment: Assignment) -> Plan:
         return write_plan(
@@ -275,6 +278,7 @@ def find_plan(
         judge=judge,
         by_call=tools.by_call,
         slopes=None if tools.slopes is None else tools.slopes(settings.objective),
+        slower=None if take_ms is None else lambda found: _is_slower(take_ms(found)),
         progress=progress,
     )
     found = Searched(problem, result)
@@ -316,8 +320,8 @@ def find_plan(
     )
     data = {**plan.to_json(), "found": section.model_dump(mode="json", by_alias=True, exclude_none=True)}  # fmt: skip
     taken_ms = None
-    if tools.take_ms is not None and not found.steps and _is_of_time(demand, settings):
-        taken_ms = tools.take_ms(result.assignment)
+    if take_ms is not None and not found.steps and _is_of_time(demand, settings):
+        taken_ms = take_ms(result.assignment)
     made = plan_from_json(data, source=name)
     return PlanFound(made, result, found.problem, taken_ms, found.steps)
 
@@ -327,33 +331,26 @@ def _is_of_time(demand: Demand, settings: Settings) -> bool:
     return bool({"latency_ms", "speedup"} & set(demand.budgets)) or settings.prefer == "latency_ms"
 
 
+def _timing(
+    take_ms: Callable[[Assignment], Mapping[str, float]], start: Assignment | None
+) -> Callable[[Assignment], Mapping[str, float]]:
+    """What times each assignment once; what the search began from is one plan, with one time."""
+
+    @cache
+    def timed(assignment: Assignment) -> Mapping[str, float]:
+        taken = take_ms(assignment)
+        return {**taken, FOUND: taken.get(BASE, taken[FOUND])} if assignment == start else taken
+
+    return timed
+
+
+def _is_slower(taken: Mapping[str, float]) -> bool:
+    """Whether a plan was measured to take longer than what the search began from."""
+    return BASE in taken and taken[FOUND] > taken[BASE]
+
+
 def _kept(measure: Measure, name: str, *, folder: Path | None, basis: str) -> Measure:
     """What measures only what the folder does not have under a name."""
     if folder is None:
         return measure
     return kept(measure, folder, f"{basis} {name}" if name else basis)
-
-
-def _fixed(
-    groups: Sequence[Group],
-    analysis: Analysis,
-    pipeline: Pipeline,
-    base: Plan,
-    roles: Sequence[str],
-) -> Mapping[int, frozenset[int]]:
-    if not roles:
-        return {}
-    asked = options_of_base(base, pipeline, analysis.options, groups)
-    found: dict[int, frozenset[int]] = {}
-    for place, (group, option) in enumerate(zip(groups, asked, strict=True)):
-        if not set(roles) & set(group.roles):
-            continue
-        if option is None:
-            raise UsageError(
-                f"--fix: none of the options analyzed is what the plan asks of {quoted(group.sites[0])}",
-                hint="analyze with that option too",
-            )
-        found[place] = frozenset({option})
-    if not found:
-        raise UsageError(f"--fix: no operation that was analyzed is one of {choices(roles)}")
-    return found

@@ -15,7 +15,7 @@ from qdx.exporter.errors import Refusal, TargetRefusal
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.by_call import NoiseByCall
 from qdx.search.problem import Assignment, Problem
-from qdx.search.solve import Objective, Row, solve
+from qdx.search.solve import Objective, Row, keeps, solve
 from qdx.search.verdict import Judge, Verdict
 
 __all__ = ["Held", "cheapest_held"]
@@ -48,6 +48,7 @@ def cheapest_held(
     noise: NoiseByCall,
     *,
     start_db: float,
+    start: Assignment | None = None,
     progress: Progress = SILENT,
 ) -> Held:
     """Returns the cheapest assignment that a judge finds holding.
@@ -59,6 +60,7 @@ def cheapest_held(
         judge: Exports and verifies.
         noise: By call.
         start_db: Where the first candidate is expected to hold: the least that a gate asks of the worst call.
+        start: What the search began from; it is judged where it is cheaper than what was found.
         progress: Told of every verdict.
 
     Raises:
@@ -76,6 +78,13 @@ def cheapest_held(
         else:
             below = middle
     best = min(line.held, key=line.cost)
+    if (
+        start is not None
+        and line.cost(start) < line.cost(best)
+        and keeps(problem, start, rows)
+        and line.verdict(start).ok
+    ):
+        best = start
     return Held(best, line.verdicts[best], len(line.verdicts))
 
 

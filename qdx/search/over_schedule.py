@@ -125,7 +125,12 @@ def over_schedule(
         divided.problem,
         demand,
         # A change in one segment is measured on its calls alone.
-        replace(settings, fixed=None, measurements=settings.measurements * len(divided.steps)),
+        replace(
+            settings,
+            fixed=None,
+            start=None,
+            measurements=settings.measurements * len(divided.steps),
+        ),
         measure=keeping(divided.measure, name),
         progress=progress,
     )

@@ -16,6 +16,9 @@ __all__ = ["Front", "Point", "decibels", "front_of", "pareto"]
 
 POINTS: Final = 9
 """How many budgets between the least and the most a front has."""
+APART: Final = {"latency_ms": 1.03}
+"""How many times the cost of the next cheaper point a point has at least, of costs that are measured: what one artifact takes
+differs by as much from one opening to the next."""
 
 
 def decibels(noise: float) -> float:
@@ -135,6 +138,9 @@ def pareto(
     except TargetRefusal:
         return Front(cost, ())
     low, high = problem.cost(cheapest, cost), problem.cost(finest, cost)
+    apart = APART.get(cost, 1.0)
+    if apart > 1 and low > 0:
+        count = min(count, 1 + int(math.log(high / low) / math.log(apart)))
     found = []
     for number in range(count):
         most = low * (high / low) ** (number / max(count - 1, 1)) if low > 0 else high
@@ -144,14 +150,20 @@ def pareto(
 
 
 def front_of(problem: Problem, assignments: Sequence[Assignment], cost: str) -> Front:
-    """Returns the front of assignments: by rising cost, without those that others beat in cost and in noise."""
+    """Returns the front of assignments: by rising cost, without those that others beat in cost and in noise.
+
+    Points whose costs are measured stand apart by more than measurements do.
+    """
     points = sorted(
         (_point(problem, one, cost) for one in dict.fromkeys(assignments)),
         key=lambda point: (point.cost, point.predicted["prediction"]),
     )
     kept: list[Point] = []
     for point in points:
-        if not kept or point.predicted["prediction"] < kept[-1].predicted["prediction"]:
+        if not kept or (
+            point.predicted["prediction"] < kept[-1].predicted["prediction"]
+            and point.cost >= kept[-1].cost * APART.get(cost, 1.0)
+        ):
             kept.append(point)
     return Front(cost, tuple(kept))
 

@@ -154,7 +154,7 @@ class Problem:
         """What an assignment costs altogether; bytes of a group with several parts count once."""
         total = self.fixed.get(name, 0.0)
         if (changes := self.changes(name)) is not None:
-            total += changes.total(self._places(assignment))
+            total += changes.total(self.places(assignment))
         counted = set()
         for part, option in zip(self.parts, assignment, strict=True):
             if name == "bytes" and part.group in counted:
@@ -163,7 +163,12 @@ class Problem:
             total += part.choice(option).costs[name]
         return total
 
-    def _places(self, assignment: Assignment) -> list[int]:
+    def places(self, assignment: Assignment) -> list[int]:
+        """Of each part, the place of its option among its choices.
+
+        Raises:
+            ValueError: A part cannot take its option.
+        """
         return [
             [choice.option for choice in part.choices].index(option)
             for part, option in zip(self.parts, assignment, strict=True)

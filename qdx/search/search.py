@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -20,7 +20,7 @@ from qdx.search.ledger import Ledger, Measure, Measured
 from qdx.search.pareto import Front, decibels, pareto
 from qdx.search.problem import Assignment, Problem
 from qdx.search.refit import Refitted, refit
-from qdx.search.solve import Objective, Row, budget_rows, noise_rows, solve
+from qdx.search.solve import Objective, Row, budget_rows, keeps, noise_rows, solve
 from qdx.search.verdict import Judge, Verdict
 
 __all__ = ["Control", "Result", "Settings", "search"]
@@ -42,6 +42,7 @@ class Settings:
         measurements: How many assignments may be measured for the refit; controls and the front come on top.
         fixed: Allowed options by place of the part, for what the user insists on.
         why_fixed: Why, for messages.
+        start: What the search begins from, where it can be chosen: what is found is never worse, as measured.
         start_db: Noise of the worst call at which finished pictures are expected to hold, where they are judged.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     measurements: int = 2000
     fixed: Mapping[int, frozenset[int]] | None = None
     why_fixed: str = "--fix keeps it"
+    start: Assignment | None = None
     start_db: float = 25.0
 
 
@@ -108,6 +110,7 @@ def search(
     judge: Judge | None = None,
     by_call: NoiseByCall | None = None,
     slopes: Slopes | None = None,
+    slower: Callable[[Assignment], bool] | None = None,
     progress: Progress = SILENT,
 ) -> Result:
     """Finds the assignment that satisfies demands best.
@@ -123,6 +126,8 @@ def search(
         judge: Judges finished pictures; needed where the demand has such goals.
         by_call: Noise by call, by which assignments to judge are proposed; None takes the mean noise.
         slopes: Tells what options change of the objective in first order where an assignment holds; None where nothing does.
+        slower: Tells whether an assignment was measured to take longer than the start of the settings; None where nothing
+            times them.
         progress: Told of the steps.
 
     Raises:
@@ -140,7 +145,7 @@ def search(
         problem = problem.restricted(settings.fixed, settings.why_fixed)
     budgets = budget_rows(problem, demand.budgets)
     _check_known(problem, settings.prefer)
-    work = _Search(problem, settings, budgets, measure, errors_of, slopes, progress)
+    work = _Search(problem, settings, budgets, measure, errors_of, slopes, slower, progress)
     if demand.judged:
         assert judge is not None
         return work.judged(judge, by_call, noise_rows(problem, demand.bounds))
@@ -167,6 +172,7 @@ class _Search:
         measure: Measure | None,
         errors_of: ErrorsOf | None,
         slopes: Slopes | None,
+        slower: Callable[[Assignment], bool] | None,
         progress: Progress,
     ) -> None:
         self._problem = problem
@@ -175,6 +181,7 @@ class _Search:
         self._measure = measure
         self._errors_of = errors_of
         self._slopes = slopes
+        self._slower = slower if settings.prefer == "latency_ms" else None
         self._progress = progress
         self._ledger = None if measure is None else Ledger(measure, settings.objective, settings.measurements)  # fmt: skip
 
@@ -202,8 +209,7 @@ class _Search:
             return self._result(first, first, self._at_cost(first), None)
         holding: Assignment | None = None
         for _ in range(_TIGHTENED_MOST):
-            noise = self._measured(best)
-            over = {name: noise[name] / 10 ** (-least / 10) for name, least in bounds_db.items()}
+            over = self._over(best, bounds_db)
             if max(over.values()) <= 1 and (
                 holding is None or self._cost(best) < self._cost(holding)
             ):
@@ -219,9 +225,35 @@ class _Search:
             if following == best:
                 break
             best = following
+        if self._beats(self._start, holding, bounds_db):
+            holding = self._start
         if holding is None:
             raise self._unmet(bounds_db)
         return self._result(holding, first, self._at_cost(holding), None)
+
+    def _beats(
+        self, start: Assignment | None, found: Assignment | None, bounds_db: Mapping[str, float]
+    ) -> bool:
+        """Whether what the search began from holds what is asked, and is better than what was found."""
+        if start is None or start == found or max(self._over(start, bounds_db).values()) > 1:
+            return False
+        if found is None or self._cost(start) < self._cost(found):
+            return True
+        return self._slower is not None and self._slower(found)
+
+    def _over(self, assignment: Assignment, bounds_db: Mapping[str, float]) -> dict[str, float]:
+        """Each noise, measured, over what is allowed."""
+        noise = self._measured(assignment)
+        return {name: noise[name] / 10 ** (-least / 10) for name, least in bounds_db.items()}
+
+    @property
+    def _start(self) -> Assignment | None:
+        """What the search began from; None where it may not be chosen."""
+        start = self._settings.start
+        if start is None:
+            return None
+        parts = zip(self._problem.parts, start, strict=True)
+        return start if all(any(c.option == o for c in p.choices) for p, o in parts) else None
 
     def judged(self, judge: Judge, by_call: NoiseByCall | None, bounds: Sequence[Row]) -> Result:
         """The cheapest whose pictures hold what is asked."""
@@ -230,13 +262,15 @@ class _Search:
         noise = by_call or mean_noise(self._problem)
         held = cheapest_held(
             self._problem, cheap, rows, judge, noise,
-            start_db=self._settings.start_db, progress=self._progress,
+            start_db=self._settings.start_db, start=self._start, progress=self._progress,
         )  # fmt: skip
         found = self._result(held.assignment, held.assignment, self._at_cost(held.assignment), None)
         return replace(found, verdict=held.verdict)
 
     def _candidates(self, first: Assignment, rows: Sequence[Row]) -> dict[str, Assignment]:
         found = {"additive": first}
+        if (start := self._start) is not None and keeps(self._problem, start, rows):
+            found["what it began from"] = start
         singles = self._singles
         for share in _SHARES if singles is not None else ():
             assert singles is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["Objective", "Row", "budget_rows", "least", "noise_rows", "solve"]
+__all__ = ["Objective", "Row", "budget_rows", "keeps", "least", "noise_rows", "solve"]
 
 _SHOWN: Final = 8
 """How many parts that stand in the way an error names."""
@@ -121,6 +121,12 @@ def solve(problem: Problem, objective: Objective, rows: Sequence[Row] = ()) -> A
     if places is None:
         raise _infeasible(problem, rows)
     return _options(problem, places)
+
+
+def keeps(problem: Problem, assignment: Assignment, rows: Sequence[Row]) -> bool:
+    """Whether an assignment keeps bounds."""
+    places = problem.places(assignment)
+    return all(row.total(places) <= row.most for row in rows)
 
 
 def least(problem: Problem, row: Row, others: Sequence[Row] = ()) -> float | None:

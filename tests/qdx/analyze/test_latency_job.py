@@ -56,7 +56,8 @@ def test_every_option_of_every_group_has_a_time(timed):
     table = timed.latency.of(WHERE)
     assert [one.option for one in table.whole] == [FLOAT, 1, 2]
     assert table.reads == ("float32", "float32", "int8")
-    assert [one.fitted for one in table.mixed] == [True, True, False, False]
+    fitted = {one.name: one.fitted for one in table.mixed}
+    assert fitted == {"plan": True, "half of it": True, "drawn 0": False, "drawn 1": False}
 
 
 def test_a_search_counts_what_the_table_says(timed):

@@ -14,17 +14,18 @@ from qdx.search.ledger import Measured
 from qdx.search.problem import problem_of
 from qdx.search.read import read_analysis
 from qdx.search.search import Settings
+from qdx.search.write_plan import options_of_base
 from tests.support.searching import DIGEST, analysis, pipeline, timed_analysis
 
 BASE = load_plan("w8a8")
 SENSITIVE = {"attn.q": 0.01, "attn.k": 0.01, "last": 500.0, "first": 100.0}
 
 
-def found(read=None, demand=None, settings=None, **more):
+def found(read=None, demand=None, settings=None, base=BASE, **more):
     return find_plan(
         read or analysis(sensitivity=SENSITIVE),
         pipeline(),
-        BASE,
+        base,
         demand or Demand(budgets={"average_bits": 9}),
         settings or Settings(),
         name="found",
@@ -105,6 +106,28 @@ def test_what_is_found_is_timed_where_time_was_asked_for():
     assert "1.60" in _times(timed)[0]
     assert _times(other)[0].endswith("times as fast as float")
     assert _times(found()) == []
+
+
+def test_what_is_measured_slower_than_what_it_began_from_is_not_returned():
+    one, demand = timed_analysis(SENSITIVE), Demand(bounds={"prediction": 20})
+    settings, asked, weights = Settings(prefer="latency_ms"), [], load_plan("w8")
+
+    def measure(batch):
+        return [Measured({"prediction": 1e-6, "guidance": 1e-6}) for _ in batch]
+
+    def begun(ms):
+        def take_ms(assignment):
+            asked.append(assignment)
+            return {"float": 8.0, "this plan": 5.0, "what it began from": ms}
+
+        return found(one, demand, settings, weights, tools=Tools(measure=measure, take_ms=take_ms))
+
+    faster, slower = begun(6.0), begun(4.0)
+    start = options_of_base(weights, pipeline(), one.options, one.groups)
+    assert faster.result.assignment != slower.result.assignment == start
+    assert faster.taken_ms["this plan"] == 5.0
+    assert slower.taken_ms["this plan"] == slower.taken_ms["what it began from"] == 4.0
+    assert len(asked) == 3  # each once in a search
 
 
 def test_the_cheapest_for_a_goal_is_the_fastest_where_that_is_preferred():

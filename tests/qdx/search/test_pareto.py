@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -81,3 +83,16 @@ def test_the_picture_is_a_document_of_its_own_with_a_dot_for_each_point():
     inside = [float(dot.get("cx")) for dot in dots]
     assert min(inside) >= 64
     assert max(inside) <= 664
+
+
+def test_points_of_time_stand_apart_by_more_than_repeated_measurements_do():
+    one = drawn(1, count=12)
+    slower = replace(
+        one, fixed={"latency_ms": 2 * one.float_ms}
+    )  # all within a third of each other
+    near, far = (pareto(p, NOISE, cost="latency_ms", count=40).points for p in (slower, one))
+
+    assert 5 <= len(near) < len(far)
+    for points in (near, far):
+        assert all(b.cost >= 1.03 * a.cost for a, b in itertools.pairwise(points))
+    assert len(pareto(slower, NOISE, cost="bytes", count=40).points) > len(near)

@@ -212,3 +212,58 @@ def test_interactions_hold_what_they_are_given():
 
     assert isinstance(errors, Interactions)
     assert errors.noise([0, 4, 8, 12]) == pytest.approx(together(one, errors, (0, 0, 0, 0)))
+
+
+@pytest.mark.parametrize("prefer", ["bytes", "latency_ms"])
+def test_what_is_found_for_a_goal_costs_no_more_than_what_it_began_from(prefer):
+    one = drawn(8, count=5)
+    measure = interacting(one, strength=20)
+    noises = {a: measure([a])[0].noise["prediction"] for a in assignments(one)}
+    alone = search(one, Demand(bounds={"prediction": 25}), Settings(prefer=prefer), measure=measure)
+    holding = [a for a, noise in noises.items() if decibels(noise) >= 25]
+    best = min(holding, key=lambda a: one.cost(a, prefer))
+    assert one.cost(best, prefer) < one.cost(alone.assignment, prefer)
+
+    def from_(start, **more):
+        return search(one, Demand(bounds={"prediction": 25}), Settings(prefer=prefer, start=start), measure=measure, **more)  # fmt: skip
+
+    assert from_(best).assignment == best
+    assert from_(best).measured["prediction"] == noises[best]
+    dearer = (0,) * 5
+    assert from_(dearer).assignment == alone.assignment
+    cheap = min(noises, key=lambda a: one.cost(a, prefer))
+    assert from_(cheap).assignment == alone.assignment  # it does not hold
+    # As the runtime has it, not as it was predicted, where time is what counts.
+    assert from_(dearer, slower=lambda _: False).assignment == alone.assignment
+    slower = from_(dearer, slower=lambda found: found == alone.assignment).assignment
+    assert slower == (dearer if prefer == "latency_ms" else alone.assignment)
+
+
+def test_what_is_found_within_a_budget_loses_no_more_than_what_it_began_from():
+    one = drawn(6, count=6)
+
+    def measure(batch):  # the model knows nothing of it
+        return [Measured({"prediction": 1e-6 if a == begun else 1.0, "guidance": 1.0}) for a in batch]  # fmt: skip
+
+    begun = (2, 3, 2, 3, 2, 3)
+    assert search(one, FEW, measure=measure).assignment != begun
+    assert search(one, FEW, Settings(start=begun), measure=measure).assignment == begun
+    over = (0,) * 6
+    assert search(one, FEW, Settings(start=over), measure=measure).assignment != over
+
+
+def test_pictures_are_judged_of_what_it_began_from_where_that_is_cheaper():
+    one = drawn(2)
+    begun = (2,) * len(one.parts)
+
+    def judge(assignment):
+        good = assignment == begun or set(assignment) <= {0, 1}
+        return Verdict((GateResult("unet.sqnr_db", 30.0 if good else 1.0, 20.0, "at least"),))
+
+    def from_(start):
+        return search(one, Demand(judged={"gates": 0.0}), Settings(start=start), judge=judge)
+
+    assert one.cost(from_(None).assignment, "bytes") > one.cost(begun, "bytes")
+    found = from_(begun)
+    assert (found.assignment, found.verdict.ok) == (begun, True)
+    assert from_((3,) * len(one.parts)).assignment == from_(None).assignment

@@ -64,6 +64,13 @@ def command(
             help="Operations of this role stay as the plan has them; may be given again.",
         ),
     ] = None,
+    no_float: Annotated[
+        bool,
+        typer.Option(
+            "--no-float",
+            help="Every operation analyzed takes an option; by default some stay float.",
+        ),
+    ] = False,
     prefer: Annotated[
         str,
         typer.Option(
@@ -180,6 +187,7 @@ def command(
             prompts=texts,
             workers=workers,
             fix=roles,
+            no_float=no_float,
             variant=variant,
             cache=open_cache(no_cache=no_cache),
             tools=Tools() if predicted else None,

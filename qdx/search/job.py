@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdx.analyze.analysis import Analysis, Group
+from qdx.analyze.analysis import FLOAT_OPTION, Analysis, Group
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.ir.site import ROLES
 from qdx.exporter.model_faults import choices
@@ -167,6 +167,7 @@ def find_plan(
     name: str,
     analysis_sha256: str,
     fix: Sequence[str] = (),
+    no_float: bool = False,
     tools: Tools = Tools(),
     progress: Progress = SILENT,
 ) -> PlanFound:
@@ -181,6 +182,7 @@ def find_plan(
         name: Of the new plan.
         analysis_sha256: Digest of the analysis.
         fix: Roles whose operations stay as the base has them.
+        no_float: Whether every other operation takes an option, and none stays float.
         tools: What measures.
         progress: Told of the steps.
 
@@ -195,7 +197,10 @@ def find_plan(
         )
     problem = problem_of(analysis)
     fixed = _fixed(analysis.groups, analysis, pipeline, base, fix)
-    settings = replace(settings, fixed=fixed or None)
+    if no_float:
+        fixed = {**_quantized(problem), **fixed}
+    why = "--no-float leaves it no other" if no_float and not fix else settings.why_fixed
+    settings = replace(settings, fixed=fixed or None, why_fixed=why)
     measure = tools.measure
     if measure is not None and tools.kept is not None:
         measure = kept(measure, tools.kept, analysis_sha256)
@@ -228,6 +233,12 @@ def find_plan(
     )
     data = {**plan.to_json(), "found": section.model_dump(mode="json", by_alias=True, exclude_none=True)}  # fmt: skip
     return PlanFound(plan_from_json(data, source=name), result, problem)
+
+
+def _quantized(problem: Problem) -> Mapping[int, frozenset[int]]:
+    """The options of every part that has another than float, without that."""
+    allowed = (frozenset(c.option for c in part.choices) - {FLOAT_OPTION} for part in problem.parts)
+    return {place: options for place, options in enumerate(allowed) if options}
 
 
 def _fixed(

@@ -43,6 +43,7 @@ def run(
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
     fix: Sequence[str] = (),
+    no_float: bool = False,
     variant: str | None = None,
     cache: Store | None = None,
     tools: Tools | None = None,
@@ -65,6 +66,7 @@ def run(
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
         fix: Roles whose operations stay as the base has them.
+        no_float: Whether every other operation takes an option, and none stays float.
         variant: Of the stored weights.
         cache: Where measurements are kept between runs; None keeps none.
         tools: What measures; None measures candidates as the analysis measured single options.
@@ -106,6 +108,7 @@ def run(
             name=name,
             analysis_sha256=read.sha256,
             fix=fix,
+            no_float=no_float,
             tools=ready,
             progress=progress,
         )

@@ -165,7 +165,7 @@ def open_session(
         "samples": base.calibration.samples,
         "seed": base.calibration.seed,
     }
-    key = key_of({**facts, "runs": sampling})
+    key = key_of({**facts, "runs": sampling, "faces": _faces(planned)})
     with one_thread(), remembering(stored), _place(key, kept) as place:
         ranges = ranges_of(
             source, planned, profile, offered,
@@ -232,6 +232,14 @@ def _computing(source: TracedPipeline, planned: PlannedGraphs) -> dict[str, Any]
     return {
         where: replace(graph, weights=source.mapped_weights[where.partition(".")[0]])
         for where, graph in planned.graphs.items()
+    }
+
+
+def _faces(planned: PlannedGraphs) -> JsonValue:
+    """The inputs of every graph: another target's may have other shapes and types, and recorded ones do not fit it."""
+    return {
+        where: [[one.name, one.dtype, [str(size) for size in one.shape]] for one in graph.inputs]
+        for where, graph in sorted(planned.graphs.items())
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qdx.analyze import latency_timing
-from qdx.analyze.latency_job import latency_of, source_of, with_latency, without_latency
+from qdx.analyze.latency_job import _Graph, latency_of, source_of, with_latency, without_latency
 from qdx.analyze.latency_table import FLOAT, read_how
 from qdx.analyze.latency_whole import FLOATS, assigned, can_lower, whole_ms
 from qdx.analyze.lowered import Lowering
@@ -74,6 +74,29 @@ def test_a_search_counts_what_the_table_says(timed):
     most = problem.cost(fastest, "latency_ms") * 1.05
     within = solve(problem, Objective({"prediction": 1.0}), budget_rows(problem, {"latency_ms": most}))  # fmt: skip
     assert problem.cost(within, "latency_ms") <= most
+
+
+def test_changes_are_told_from_the_plan_and_half_of_it(session):
+    graph = _Graph(session, Lowering.of(session, WHERE))
+    asked = session.findings.planned.resolved.quantized(WHERE)
+    plan, half = graph._near.values()
+
+    lowered = {one.key: one for one in graph.lowering.resolved(plan).quantized(WHERE)}
+    assert plan.keys() == lowered.keys() == {one.key for one in asked}
+    for one in asked:
+        assert (lowered[one.key].weights, lowered[one.key].inputs) == (one.weights, one.inputs)
+    assert 0 < len(half) < len(plan)
+    assert half.items() <= plan.items()
+
+
+def test_of_a_plan_that_reads_one_type_changes_are_told_from_the_last_options(smallest, session):
+    asked = AnalysisSettings(parts=("noise",), plan="w8", options=OPTIONS, calls=1, workers=1, call={"num_inference_steps": 2})  # fmt: skip
+    with open_session(smallest, target="onnxruntime", settings=asked) as weights:
+        plan, _ = _Graph(weights, Lowering.of(weights, WHERE))._near.values()
+
+    both = OPTIONS.index("int8/int8") + 1
+    assert set(plan.values()) == {both}
+    assert plan.keys() >= _Graph(session, Lowering.of(session, WHERE))._near["plan"].keys()
 
 
 def test_what_was_measured_is_kept(session, timed, monkeypatch):

@@ -160,6 +160,7 @@ class Work:
                 "--from", self.plan, *self._prompts, "--budget", budget,
                 "--measured-calls", _SEARCHED, "--workers", self.workers, "--force",
                 *(() if self.measurements is None else ("--measurements", self.measurements)),
+                *(("--no-float",) if self.target == str(TARGET) else ()),
                 *(("--predicted",) if self.predicted else ()),
                 "-o", f"{report}.json", "--report", report,
             )  # fmt: skip

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from qdx.analyze.settings import read_parts
-from qdx.cli.analysis_tables import further_tables
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -27,13 +25,9 @@ from qdx.cli.options import (
     read_names,
     read_setup,
 )
-from qdx.cli.output import emit, say, size, table
+from qdx.cli.output import emit, say
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import UsageError
-
-if TYPE_CHECKING:
-    from qdx.analyze.analysis import Analysis, MeanNoise
-    from qdx.analyze.latency_table import LatencyTable
 
 __all__ = ["command"]
 
@@ -162,6 +156,7 @@ def command(
 
     from qdx.analyze.analyze import analyze
     from qdx.analyze.settings import AnalysisSettings
+    from qdx.cli.analysis_tables import tables_of
 
     settings = AnalysisSettings(
         plan=plan,
@@ -191,87 +186,5 @@ def command(
             force=force,
             progress=progress,
         )
-    emit(analysis, as_json=as_json, text=_words(analysis))
+    emit(analysis, as_json=as_json, text=tables_of(analysis))
     say(f"wrote {output}")
-
-
-def _words(analysis: Analysis) -> str:
-    """For each graph and option what it costs and does as a whole, and which groups it hurts most."""
-    parts = []
-    for where in analysis.wheres:
-        rows = []
-        for option in analysis.options[1:]:
-            whole = analysis.cumulative.get((where, option.id))
-            if whole is None:
-                continue
-            groups = [one for one in analysis.groups_of(where) if option.id in one.options]
-            single = [(_noise(analysis.single[one.id, option.id]), one) for one in groups]
-            single.sort(key=lambda pair: (-pair[0], pair[1].id))
-            held = sum(one.offered(option.id).bytes for one in groups)
-            floats = sum(one.offers[0].bytes for one in groups)
-            rows.append(
-                (
-                    option.label,
-                    str(len(groups)),
-                    f"{size(floats)} to {size(held)}",
-                    _decibels(whole.prediction),
-                    _decibels(whole.guidance),
-                    ", ".join(f"{one.sites[0]} {_in_db(noise)}" for noise, one in single[:1]),
-                )
-            )
-        columns = (
-            "option",
-            "groups",
-            "weights",
-            "all of them, dB",
-            "guidance, dB",
-            "worst alone, dB",
-        )
-        parts.append(f"{where}\n{table(columns, rows)}")
-    if analysis.latency is not None:
-        parts += [_times(analysis, one) for one in analysis.latency.graphs]
-    parts += further_tables(analysis)
-    return "\n\n".join(parts)
-
-
-def _times(analysis: Analysis, one: LatencyTable) -> str:
-    """What a graph takes where all that can has one option, and how far off the sum of its operations is."""
-    from qdx.analyze.latency_table import TRUSTED
-
-    if one.source == "declared":
-        rows = [(o.label, f"{one.everywhere_ms(o.id):.3g}") for o in analysis.options]
-        found = table(("option everywhere", "ms"), rows)
-        return f"{one.where}: declared by what is said of {one.device}, not measured\n{found}"
-    floats = next(whole.ms for whole in one.whole if whole.option == 0)
-    labels = {option.id: option.label for option in analysis.options}
-    measured = [
-        (
-            labels[whole.option],
-            f"{whole.ms:.4g}",
-            f"{floats / whole.ms:.2f}",
-            f"{whole.clock_ms:.4g}",
-        )
-        for whole in one.whole
-    ]
-    found = table(("option everywhere", "ms", "times as fast", "sum of operations, ms"), measured)
-    machine = one.machine
-    assert machine is not None
-    threads = "the runtime's own number of" if machine.threads is None else str(machine.threads)
-    words = [f"{one.where}: measured, {machine.clock} time, {threads} threads", found]
-    if (off := one.farthest_off) is not None:
-        words.append(f"options drawn at random: predicted within {off:.0%} of what was measured")
-        if off > TRUSTED:
-            words.append("budgets of latency are no more certain than that")
-    return "\n".join(words)
-
-
-def _noise(row: MeanNoise) -> float:
-    return math.inf if row.prediction is None else row.prediction
-
-
-def _decibels(noise: float | None) -> str:
-    return "-" if noise is None else _in_db(noise)
-
-
-def _in_db(noise: float) -> str:
-    return "exact" if noise == 0 else "-" if math.isinf(noise) else f"{-10 * math.log10(noise):.1f}"

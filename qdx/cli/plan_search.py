@@ -107,6 +107,13 @@ def command(
             help="Divide the schedule where it helps most, into N parts at most, each with ranges and types of inputs of its own.",
         ),
     ] = 1,
+    no_float: Annotated[
+        bool,
+        typer.Option(
+            "--no-float",
+            help="Every operation analyzed takes an option; by default some stay float.",
+        ),
+    ] = False,
     prefer: Annotated[
         str,
         typer.Option(
@@ -267,6 +274,7 @@ def command(
             workers=workers,
             cluster=cluster,
             fix=roles,
+            no_float=no_float,
             variant=variant,
             cache=cache,
             tools=Tools() if predicted else None,

@@ -59,11 +59,16 @@ def by_slopes(
     Returns:
         None where more would have to be measured than may be.
     """
+    if ledger.value(best) == 0:
+        return best
     values = _by_choice(problem, slopes)
     proposed = [
-        descend(problem, singles, best, rows, slopes=values, share=share, most_changes=limit)
+        descend(
+            problem, singles, best, rows,
+            slopes=values, noise=ledger.value(best), share=share, most_changes=limit,
+        )
         for limit, share in itertools.product(_LIMITS, _SHARES)
-    ]
+    ]  # fmt: skip
     new = [one for one in dict.fromkeys(proposed) if one != best]
     if sum(one not in ledger.known for one in new) > ledger.left:
         return None

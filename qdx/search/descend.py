@@ -32,6 +32,7 @@ def descend(
     rows: Sequence[Row],
     *,
     slopes: Numbers | None = None,
+    noise: float = 0.0,
     share: float = 1.0,
     most_changes: int | None = None,
 ) -> Assignment:
@@ -46,11 +47,13 @@ def descend(
         start: Where to begin; it keeps the bounds.
         rows: The bounds.
         slopes: What each choice changes of the noise in first order, where the start holds, in the order of the errors.
+        noise: Of the start, with slopes: no change takes away more than there is. Where a slope is too steep for the size that
+            a change of error has alone, |<T, D>|² > |T|² |D|², it is larger here, and counts as large as it must be.
         share: How much of the inner products of different parts counts, from 0 to 1. What was measured on few calls, or
             elsewhere, has products by chance, which less of them forgives. 0 without slopes is the additive model.
         most_changes: How many parts may differ from the start at most; None for all.
     """
-    return _Descent(problem, interactions, start, rows, slopes, share).run(most_changes)
+    return _Descent(problem, interactions, start, rows, slopes, noise, share).run(most_changes)
 
 
 class _Descent:
@@ -61,6 +64,7 @@ class _Descent:
         start: Assignment,
         rows: Sequence[Row],
         slopes: Numbers | None,
+        noise: float,
         share: float,
     ) -> None:
         counts = [len(part.choices) for part in problem.parts]
@@ -81,8 +85,8 @@ class _Descent:
             ]
         )
         self._start = self._now.copy()
-        self._own, noise = self._linear(interactions, slopes)
-        self._least = _LEAST_GAIN * noise
+        self._own, size = self._linear(interactions, slopes, noise)
+        self._least = _LEAST_GAIN * size
         # <e, Σ D> of every choice.
         self._along = np.zeros(len(self._owner))
 
@@ -104,7 +108,9 @@ class _Descent:
             for part, now, first in zip(self._problem.parts, self._now, self._firsts, strict=False)
         )
 
-    def _linear(self, interactions: Interactions, slopes: Numbers | None) -> tuple[Numbers, float]:
+    def _linear(
+        self, interactions: Interactions, slopes: Numbers | None, known: float
+    ) -> tuple[Numbers, float]:
         """What each choice adds to the noise where all else is as at the start; and the noise there, about."""
         products, start = self._products, self._start[self._owner]
         norms = np.diag(products)
@@ -112,7 +118,8 @@ class _Descent:
         base = interactions.base
         noise = float(norms[self._start].sum()) + (0.0 if base is None else float(base @ base))
         if slopes is not None:
-            return own + slopes - slopes[start], noise
+            steep = slopes - slopes[start]
+            return np.maximum(own, steep**2 / (4 * known)) + steep, noise
         total = products[:, self._start].sum(1)
         held = products[np.arange(len(start)), start]
         # <T, D> of the part's own error in full, of the others' with the share.

@@ -49,9 +49,26 @@ class Divided:
     first: int
     measure: Measure
 
-    def parts_of(self, group: int) -> int:
-        """How many parts a group of the analysis has."""
-        return sum(part.group == group for part in self.problem.parts)
+    def undivided(self, assignment: Assignment, problem: Problem) -> Assignment:
+        """Returns an assignment of the problem without timesteps as one of this, with the same ranges at all timesteps."""
+        options = {
+            part.group: option for part, option in zip(problem.parts, assignment, strict=True)
+        }
+        return tuple(options[part.group] for part in self.problem.parts)
+
+    def like(self, assignment: Assignment, problem: Problem) -> dict[str, Assignment]:
+        """Returns the same options with ranges of their own in every segment, by name; none where a part lacks them."""
+        found = []
+        pairs = zip(self.problem.parts, self.undivided(assignment, problem), strict=True)
+        for part, option in pairs:
+            known = [choice.option for choice in part.choices]
+            if self.first + option in known:
+                found.append(self.first + option)
+            elif option in known:
+                found.append(option)
+            else:
+                return {}
+        return {"as at all timesteps": tuple(found)}
 
     def by_group(self, assignment: Assignment) -> dict[int, tuple[int, ...]]:
         """Returns the options of each group of the analysis in every segment, numbered as there; one where it is not divided."""

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qdx.analyze.analysis import Analysis
+from qdx.analyze.analysis import FLOAT_OPTION, Analysis
 from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.graph.ir.site import ROLES
@@ -213,6 +213,7 @@ def find_plan(
     analysis_sha256: str,
     fix: Sequence[str] = (),
     timestep_groups: int = 1,
+    no_float: bool = False,
     tools: Tools = Tools(),
     progress: Progress = SILENT,
 ) -> PlanFound:
@@ -228,6 +229,7 @@ def find_plan(
         analysis_sha256: Digest of the analysis.
         fix: Roles whose operations stay as the base has them.
         timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
+        no_float: Whether every other operation takes an option, and none stays float.
         tools: What measures.
         progress: Told of the steps.
 
@@ -247,7 +249,10 @@ def find_plan(
     problem = problem_of(analysis)
     asked = options_of_base(base, pipeline, analysis.options, analysis.groups)
     fixed, start = fixed_of(analysis.groups, asked, fix), start_of(problem, asked)
-    settings = replace(settings, fixed=fixed or None, start=start)
+    if no_float:
+        fixed = {**_quantized(problem), **fixed}
+    why_fixed = "--no-float leaves it no other" if no_float and not fix else settings.why_fixed
+    settings = replace(settings, fixed=fixed or None, why_fixed=why_fixed, start=start)
     judge = None
     take_ms = None if tools.take_ms is None else _timing(tools.take_ms, start)
 
@@ -354,3 +359,9 @@ def _kept(measure: Measure, name: str, *, folder: Path | None, basis: str) -> Me
     if folder is None:
         return measure
     return kept(measure, folder, f"{basis} {name}" if name else basis)
+
+
+def _quantized(problem: Problem) -> Mapping[int, frozenset[int]]:
+    """The options of every part that has another than float, without that."""
+    allowed = (frozenset(c.option for c in part.choices) - {FLOAT_OPTION} for part in problem.parts)
+    return {place: options for place, options in enumerate(allowed) if options}

@@ -130,15 +130,12 @@ def over_schedule(
             fixed=None,
             start=None,
             measurements=settings.measurements * len(divided.steps),
+            starts=divided.like(found.result.assignment, found.problem),
         ),
         measure=keeping(divided.measure, name),
         progress=progress,
     )
-    before = tuple(
-        found.result.assignment[place]
-        for place, part in enumerate(found.problem.parts)
-        for _ in range(divided.parts_of(part.group))
-    )
+    before = divided.undivided(found.result.assignment, found.problem)
     (same,) = divided.measure([before])
     other = Searched(divided.problem, result, divided)
     if _rank(other, result.measured or {}, demand, settings) < _rank(

@@ -40,7 +40,10 @@ def without_idle_parts(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def said(scheme: AskedWeights | AskedInputs) -> dict[str, Any]:
-    """Returns what a scheme says, without what it leaves to the target."""
+    """Returns what a scheme says, without what it leaves to the target and what holds anyway.
+
+    A scheme that was read from an analysis has a value for every key, and not each means something for its type.
+    """
     data: dict[str, Any] = scheme.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     return data
 

@@ -48,6 +48,7 @@ def run(
     workers: int | None = None,
     cluster: str | None = None,
     fix: Sequence[str] = (),
+    no_float: bool = False,
     variant: str | None = None,
     cache: Store | None = None,
     tools: Tools | None = None,
@@ -73,6 +74,7 @@ def run(
         workers: Parts measured at a time; None takes all cores.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         fix: Roles whose operations stay as the base has them.
+        no_float: Whether every other operation takes an option, and none stays float.
         variant: Of the stored weights.
         cache: Where measurements are kept between runs; None keeps none.
         tools: What measures; None measures candidates as the analysis measured single options.
@@ -131,6 +133,7 @@ def run(
             analysis_sha256=read.sha256,
             fix=fix,
             timestep_groups=timestep_groups,
+            no_float=no_float,
             tools=ready,
             progress=progress,
         )

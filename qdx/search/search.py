@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final
 
 from qdx.exporter.errors import TargetRefusal, UsageError
@@ -43,6 +44,7 @@ class Settings:
         fixed: Allowed options by place of the part, for what the user insists on.
         why_fixed: Why, for messages.
         start: What the search begins from, where it can be chosen: what is found is never worse, as measured.
+        starts: Assignments by name that are measured beside those of the model, where they keep the bounds.
         start_db: Noise of the worst call at which finished pictures are expected to hold, where they are judged.
     """
 
@@ -53,6 +55,7 @@ class Settings:
     fixed: Mapping[int, frozenset[int]] | None = None
     why_fixed: str = "--fix keeps it"
     start: Assignment | None = None
+    starts: Mapping[str, Assignment] = field(default_factory=lambda: MappingProxyType({}))
     start_db: float = 25.0
 
 
@@ -277,7 +280,16 @@ class _Search:
             found[f"interactions {share:g}"] = descend(
                 self._problem, singles, first, rows, share=share
             )
-        return found
+        within = {
+            name: one
+            for name, one in self._settings.starts.items()
+            if all(self._total(row, one) <= row.most + 1e-9 * abs(row.most) for row in rows)
+        }
+        return {**within, **found}
+
+    def _total(self, row: Row, assignment: Assignment) -> float:
+        parts = zip(self._problem.parts, assignment, strict=True)
+        return row.total([[c.option for c in p.choices].index(o) for p, o in parts])
 
     @cached_property
     def _singles(self) -> Interactions | None:

@@ -18,7 +18,7 @@ _FENCE = re.compile(
 )
 _MARKS = frozenset({"", "slow", "not run"})
 _OTHER_PROGRAMS = frozenset(
-    {"docker", "git", "hf", "make", "mkdir", "pip", "pre-commit", ".venv-test/bin/pytest"}
+    {"docker", "git", "hf", "make", "mkdir", "pip", "pre-commit", "ray", ".venv-test/bin/pytest"}
 )
 
 

@@ -283,3 +283,17 @@ def test_a_damaged_analysis_is_refused(analyzed_once, tmp_path, harm, words):
 def _edit(folder, old, new):
     path = folder / "analysis.json"
     path.write_text(path.read_text().replace(old, new, 1))
+
+
+@pytest.mark.slow
+def test_what_is_kept_of_one_target_is_not_taken_for_another_that_is_called_otherwise(
+    analyzed, tiny_sd, tmp_path
+):
+    """OpenVINO's timestep has a dimension, ONNX Runtime's has none."""
+    cache = Store(tmp_path / "cache")
+    asked = {"options": ["int8"], "calls": 1, "cache": cache}
+
+    analyzed(tiny_sd, "first", target="openvino", **asked)
+    kept = analyzed(tiny_sd, "second", target="onnxruntime", **asked)
+    anew = analyzed(tiny_sd, "third", target="onnxruntime", **{**asked, "cache": None})
+    assert kept.files == anew.files

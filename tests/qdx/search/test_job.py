@@ -172,6 +172,16 @@ def test_a_role_that_is_fixed_stays_as_the_base_has_it():
     assert {fixed.result.assignment[place] for place in shortcuts} == {0}
 
 
+def test_without_float_every_operation_takes_an_option_but_what_is_fixed():
+    demand = Demand(budgets={"average_bits": 9})
+    shortcuts = {g.id for g in analysis().groups if g.roles == ("shortcut",)}
+
+    assert 0 in found(demand=demand).result.assignment
+    assert 0 not in found(demand=demand, no_float=True).result.assignment
+    fixed = found(demand=demand, no_float=True, fix=("shortcut",)).result.assignment
+    assert {place for place, option in enumerate(fixed) if option == 0} == shortcuts
+
+
 def test_a_role_whose_option_was_not_analyzed_cannot_be_fixed():
     with pytest.raises(UsageError, match="none of the options analyzed"):
         found(fix=("conv",))  # the preset chooses ranges by least error, these options do not

@@ -139,6 +139,20 @@ def test_a_change_in_one_segment_changes_the_errors_of_its_calls_alone(divided):
     assert found[1].noise["prediction"] < found[0].noise["prediction"]
 
 
+def test_what_was_found_before_is_a_start_with_ranges_of_its_own(divided, opened):
+    one = divided(2, edges=(0, 2, 4))
+    analysis = opened[1]
+    problem = problem_of(analysis, options=[1, 2])
+    four = tuple(1 if 1 in g.options else 0 for g in analysis.groups)
+
+    (start,) = one.like(four, problem).values()
+    assert start == at_all(one, 1)
+    same = one.undivided(four, problem)
+    assert len(same) == len(one.problem.parts)
+    before, after = one.measure([same, start])
+    assert 0 < after.noise["prediction"] != before.noise["prediction"] > 0
+
+
 def test_options_of_a_group_come_back_by_segment(divided):
     one = divided(2)
     by_group = one.by_group(at_all(one, 2))

@@ -267,3 +267,24 @@ def test_pictures_are_judged_of_what_it_began_from_where_that_is_cheaper():
     found = from_(begun)
     assert (found.assignment, found.verdict.ok) == (begun, True)
     assert from_((3,) * len(one.parts)).assignment == from_(None).assignment
+
+
+def test_a_start_that_keeps_the_bounds_is_measured_and_one_that_does_not_is_left_out():
+    one = drawn(3)
+    measured = []
+
+    def measure(batch):
+        measured.extend(batch)
+        return [Measured({"prediction": 1.0 + len(a), "guidance": 1.0}) for a in batch]
+
+    cheapest = tuple(part.choices[-1].option for part in one.parts)
+    dearest = tuple(part.choices[0].option for part in one.parts)
+    search(
+        one,
+        Demand(budgets={"average_bits": 4.0}),
+        Settings(starts={"cheap": cheapest, "dear": dearest}, measurements=3),
+        measure=measure,
+    )
+
+    assert measured[0] == cheapest
+    assert dearest not in measured[:3]

@@ -604,7 +604,7 @@ def test_a_resolution_as_json_holds_every_default():
 
     assert ff.to_json()["weights"] == {
         "dtype": "int8", "granularity": "channel", "symmetric": True, "observer": "minmax",
-        "rounding": "nearest", "reduce_range": False,
+        "range_factor": 1.0, "rounding": "nearest", "reduce_range": False,
     }  # fmt: skip
     assert ff.to_json()["where"] == "unet.forward"
 

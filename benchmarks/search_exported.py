@@ -77,10 +77,9 @@ def row(work: Work, asked: Asked) -> Sequence[str]:
     figures = found["plan"]["found"]
     report = verified(work)
     (method,) = (
-        one
-        for component in report["components"].values()
-        for where, one in component["methods"].items()
-        if where == "forward" and "rungs" in one and one["rungs"]
+        component["methods"]["forward"]
+        for name, component in report["components"].items()
+        if name in {"unet", "transformer"}
     )
     rungs = {one["name"]: one for one in method["rungs"]}
     uniform = figures.get("uniform") or {}

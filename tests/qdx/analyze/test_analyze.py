@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from qdx.analyze import noise as noise_module
+from qdx.analyze import session as session_module
 from qdx.analyze.analysis import MEASURES
 from qdx.cache.store import Store
 from qdx.exporter.errors import InvalidInput, TargetRefusal, UsageError
@@ -286,14 +287,16 @@ def _edit(folder, old, new):
 
 
 @pytest.mark.slow
-def test_what_is_kept_of_one_target_is_not_taken_for_another_that_is_called_otherwise(
-    analyzed, tiny_sd, tmp_path
-):
-    """OpenVINO's timestep has a dimension, ONNX Runtime's has none."""
-    cache = Store(tmp_path / "cache")
-    asked = {"options": ["int8"], "calls": 1, "cache": cache}
+def test_runs_are_kept_apart_where_targets_call_a_graph_otherwise(tiny_sd, plan_file, tmp_path):
+    """OpenVINO's timestep has a dimension, ONNX Runtime's has none: neither takes the other's recorded inputs."""
+    places = []
+    for target in ("openvino", "onnxruntime"):
+        with session_module.open_session(
+            tiny_sd, target=target, plan=plan_file, options=["int8"], calls=1, workers=1,
+            cache=Store(tmp_path / "cache"),
+        ) as session:  # fmt: skip
+            places.append(session.place)
+            shapes = {tuple(one["timestep"].shape) for one in session.survey.recorded[0].inputs}
+            assert shapes == {(1,) if target == "openvino" else ()}
 
-    analyzed(tiny_sd, "first", target="openvino", **asked)
-    kept = analyzed(tiny_sd, "second", target="onnxruntime", **asked)
-    anew = analyzed(tiny_sd, "third", target="onnxruntime", **{**asked, "cache": None})
-    assert kept.files == anew.files
+    assert places[0] != places[1]

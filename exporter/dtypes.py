@@ -88,7 +88,7 @@ NUMBER_TYPES: Final = {
         *(_integer(bits, signed=signed) for bits in (64, 32, 16, 8) for signed in (True, False)),
         # In eight bits: torch has none that are narrower.
         *(_integer(bits, "int8") for bits in (6, 5, 4, 3, 2)),
-        *(_integer(bits, "uint8", signed=False) for bits in (5, 4)),
+        *(_integer(bits, "uint8", signed=False) for bits in (6, 5, 4, 3, 2)),
         *(
             NumberType(name, 0, (1 << bits) - 1, bits, signed=False, container="uint8")
             for name, bits in PALETTES.items()

@@ -23,7 +23,21 @@ def test_ranges_and_sizes_are_those_of_torch(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["int6", "int5", "uint5", "int4", "uint4", "int3", "int2", "palette6", "palette1"]
+    "name",
+    [
+        "int6",
+        "uint6",
+        "int5",
+        "uint5",
+        "int4",
+        "uint4",
+        "int3",
+        "uint3",
+        "int2",
+        "uint2",
+        "palette6",
+        "palette1",
+    ],
 )
 def test_integers_have_the_range_of_their_bits_and_a_container_that_holds_it(name):
     kind = number_type(name)

@@ -95,3 +95,16 @@ def test_a_scale_by_token_comes_from_the_values() -> None:
     wish = Inputs(dtype="int8", granularity="token", mode="dynamic")
 
     assert quantization(wish, Ranges()).token
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6])
+def test_every_narrow_type_has_so_many_values_in_either_carrier(*, bits: int, signed: bool) -> None:
+    found = quantization(
+        Inputs(dtype=f"int{bits}", symmetric=False), Ranges((-1.0, 3.0)), signed=signed
+    )
+
+    assert found.bounds is not None
+    low, high = found.bounds
+    assert found.dtype == ("int8" if signed else "uint8")
+    assert high - low == 2**bits - 1

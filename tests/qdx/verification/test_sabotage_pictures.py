@@ -10,7 +10,7 @@ from PIL import Image
 from qdx.exporter.capture.distributions import map_tensors
 from qdx.exporter.capture.dry_run import intercept
 from qdx.exporter.errors import InternalError, UsageError
-from qdx.runtime.generate import _products, generate
+from qdx.runtime.generate import generate, products_of
 from qdx.verification.measure.picture import attempt, compare_products
 from tests.support.judging import pipeline_gates
 from tests.support.tiny.families import picture
@@ -139,7 +139,7 @@ def test_every_output_counts():
     ids=["array", "tensor", "PIL", "lists of frames", "tuple"],
 )
 def test_products_are_arrays_whatever_the_pipeline_returns(output, field):
-    found = _products(output)
+    found = products_of(output)
 
     assert list(found) == [field]
     assert found[field].reshape(PICTURES.shape) == pytest.approx(PICTURES, abs=1e-6)

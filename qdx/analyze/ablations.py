@@ -20,7 +20,7 @@ from qdx.cache.keys import key_of
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import parse_json
 from qdx.exporter.strict_json import dump_json
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.jobs import Shown, run_shown
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
@@ -120,28 +120,26 @@ class Ablator:
         for job in self._jobs:
             # Free runs of an option share the float run, calls of a step the float values.
             parts.setdefault((job.recorded, job.option if job.recorded is None else 0), []).append(job.key)  # fmt: skip
-        missing = known.keys() - results.known.keys()
-        with progress.task("leaving parts float", len(missing), unit="measurements") as task:
 
-            def compute(_: int, keys: Sequence[str], found: Found) -> None:
-                recorded = known[keys[0]].recorded
-                if recorded is None:
-                    course = self._course()
-                    for key in keys:
-                        found(key, self._free(course, known[key]))
-                    return
-                bench = self.survey.bench(self.survey.recorded[recorded])
+        def compute(_: int, keys: Sequence[str], found: Found) -> None:
+            recorded = known[keys[0]].recorded
+            if recorded is None:
+                course = self._course()
                 for key in keys:
-                    found(key, bench.noise(self._change(known[key])))
+                    found(key, self._free(course, known[key]))
+                return
+            bench = self.survey.bench(self.survey.recorded[recorded])
+            for key in keys:
+                found(key, bench.noise(self._change(known[key])))
 
-            run_jobs(
-                list(parts.values()),
-                compute,
-                results,
-                words=_WORDS,
-                workers=workers,
-                tell=lambda message: task.advance(len(message["done"])),
-            )
+        run_shown(
+            list(parts.values()),
+            compute,
+            results,
+            words=_WORDS,
+            workers=workers,
+            shown=Shown(progress, "leaving parts float"),
+        )
         return results.known
 
     def section(self, results: Mapping[str, Outcome], why_no_pictures: str) -> Ablations:

@@ -21,7 +21,7 @@ from qdx.analyze.gradients import fisher_noise, hessian_traces, weight_gradients
 from qdx.analyze.weight_changes import changes_weight, weight_change
 from qdx.cache.keys import key_of
 from qdx.exporter.transforms.smoothing import Smooth
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.jobs import Shown, run_shown
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
@@ -72,21 +72,20 @@ class GradientSurvey:
         jobs = [(place, traced) for place in range(len(self._steps)) for traced in (False, True)]
         keys = {self._key(*job): job for job in jobs if not job[1] or job[0] in self._traced}
         missing = keys.keys() - results.known.keys()
-        with progress.task("gradients", len(missing), unit="passes") as task:
 
-            def compute(_: int, wanted: Sequence[str], found: Found) -> None:
-                for key in wanted:
-                    place, traced = keys[key]
-                    found(key, self._traces(place, key) if traced else self._gradients(place, key))
+        def compute(_: int, wanted: Sequence[str], found: Found) -> None:
+            for key in wanted:
+                place, traced = keys[key]
+                found(key, self._traces(place, key) if traced else self._gradients(place, key))
 
-            run_jobs(
-                [[key] for key in keys],
-                compute,
-                results,
-                words=_WORDS,
-                workers=self._workers(workers) if missing else 1,
-                tell=lambda message: task.advance(len(message["done"])),
-            )
+        run_shown(
+            [[key] for key in keys],
+            compute,
+            results,
+            words=_WORDS,
+            workers=self._workers(workers) if missing else 1,
+            shown=Shown(progress, "gradients", "passes"),
+        )
         return results.known
 
     def section(self, analysis: Analysis, results: Mapping[str, Outcome]) -> Gradients | None:

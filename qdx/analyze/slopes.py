@@ -21,7 +21,7 @@ from qdx.cache.keys import key_of
 from qdx.exporter.cost.memory import available_memory_bytes, check_memory
 from qdx.exporter.measure.mixed_run import evaluated
 from qdx.exporter.measure.reruns import Reruns
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.jobs import Shown, run_shown
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
@@ -71,22 +71,20 @@ def slopes(
         for place, one in enumerate(survey.recorded)
     ]  # fmt: skip
     results = Results(whole.folder.with_name("slopes"))
-    missing = len(set(keys) - results.known.keys())
-    with whole.progress.task("following gradients", missing, unit="steps") as task:
 
-        def compute(place: int, wanted: Sequence[str], found: Found) -> None:
-            values = _slopes(whole, assignment, noises, place)
-            for key in wanted:
-                found(key, Outcome((), values.tobytes()))
+    def compute(place: int, wanted: Sequence[str], found: Found) -> None:
+        values = _slopes(whole, assignment, noises, place)
+        for key in wanted:
+            found(key, Outcome((), values.tobytes()))
 
-        run_jobs(
-            [[key] for key in keys],
-            compute,
-            results,
-            words=_WORDS,
-            workers=whole.workers,
-            tell=lambda message: task.advance(len(message["done"])),
-        )
+    run_shown(
+        [[key] for key in keys],
+        compute,
+        results,
+        words=_WORDS,
+        workers=whole.workers,
+        shown=Shown(whole.progress, "following gradients", "steps"),
+    )
     found: dict[tuple[int, int], float] = {}
     for place, key in enumerate(keys):
         values = iter(np.frombuffer(results.known[key].data, dtype=np.float64))

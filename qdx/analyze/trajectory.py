@@ -23,7 +23,7 @@ from qdx.cache.keys import key_of
 from qdx.exporter.errors import InvalidInput
 from qdx.exporter.files import parse_json
 from qdx.exporter.strict_json import dump_json
-from qdx.sweep.jobs import run_jobs
+from qdx.sweep.jobs import Shown, run_shown
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
@@ -92,22 +92,20 @@ class Follower:
         parts: dict[tuple[int, int | None], list[str]] = {}
         for job in self._jobs:
             parts.setdefault((job.sample, job.treatment), []).append(job.key)
-        missing = by_key.keys() - results.known.keys()
-        with progress.task("following errors over runs", len(missing), unit="measurements") as task:
 
-            def compute(_: int, keys: Sequence[str], found: Found) -> None:
-                course = self._course(by_key[keys[0]].sample)
-                for key in keys:
-                    found(key, Outcome((), dump_json(self._row(course, by_key[key]), indent=None)))
+        def compute(_: int, keys: Sequence[str], found: Found) -> None:
+            course = self._course(by_key[keys[0]].sample)
+            for key in keys:
+                found(key, Outcome((), dump_json(self._row(course, by_key[key]), indent=None)))
 
-            run_jobs(
-                list(parts.values()),
-                compute,
-                results,
-                words=_WORDS,
-                workers=workers,
-                tell=lambda message: task.advance(len(message["done"])),
-            )
+        run_shown(
+            list(parts.values()),
+            compute,
+            results,
+            words=_WORDS,
+            workers=workers,
+            shown=Shown(progress, "following errors over runs"),
+        )
         return {
             ".".join(str(n) for n in (j.kind, j.sample, j.treatment, j.segment) if n is not None):
             parse_json(results.known[j.key].data.decode(), source="a result", error=InvalidInput)

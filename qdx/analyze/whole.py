@@ -21,7 +21,7 @@ from qdx.exporter.measure.reruns import FloatGraph, Reruns
 from qdx.exporter.transforms.recipe import Recipe, quantized_graph
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.sweep.elsewhere import Request
-from qdx.sweep.jobs import Sent, run_jobs
+from qdx.sweep.jobs import Sent, Shown, run_shown
 from qdx.sweep.results import Outcome, Results
 from qdx.sweep.workers import Words
 
@@ -140,36 +140,32 @@ class Whole:
         results = self._results
         portions = self._portions(len(wanted))
         parts = [[jobs[number, place] for number in numbers] for place, numbers in portions]
-        missing = {key for part in parts for key in part} - results.known.keys()
-        with self.progress.task("measuring plans", len(missing), unit="measurements") as task:
 
-            def chosen(part: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
-                place, numbers = portions[part]
-                todo = {
-                    jobs[number, place]: self._then(wanted[number], place) for number in numbers
-                }
-                return {key: todo[key] for key in keys}
+        def chosen(part: int, keys: Sequence[str]) -> dict[str, Sequence[int]]:
+            place, numbers = portions[part]
+            todo = {jobs[number, place]: self._then(wanted[number], place) for number in numbers}
+            return {key: todo[key] for key in keys}
 
-            def compute(part: int, keys: Sequence[str], found: Found) -> None:
-                self._measure(portions[part][0], chosen(part, keys), found)
+        def compute(part: int, keys: Sequence[str], found: Found) -> None:
+            self._measure(portions[part][0], chosen(part, keys), found)
 
-            def requests(part: int, keys: Sequence[str]) -> list[Request]:
-                place, options = (
-                    portions[part][0],
-                    [list(one) for one in chosen(part, keys).values()],
-                )
-                body = {"kind": WHOLE, "place": place, "options": options, "keys": list(keys)}
-                return [Request(part, place, body)]
-
-            run_jobs(
-                parts,
-                compute,
-                results,
-                words=_WORDS,
-                workers=self.workers,
-                tell=lambda message: task.advance(len(message["done"])),
-                sent=None if self.elsewhere is None else Sent(self.elsewhere, requests),
+        def requests(part: int, keys: Sequence[str]) -> list[Request]:
+            place, options = (
+                portions[part][0],
+                [list(one) for one in chosen(part, keys).values()],
             )
+            body = {"kind": WHOLE, "place": place, "options": options, "keys": list(keys)}
+            return [Request(part, place, body)]
+
+        run_shown(
+            parts,
+            compute,
+            results,
+            words=_WORDS,
+            workers=self.workers,
+            shown=Shown(self.progress, "measuring plans"),
+            sent=None if self.elsewhere is None else Sent(self.elsewhere, requests),
+        )
         found = [
             self._gathered(
                 [results.known[jobs[number, place]] for place in range(len(self.survey.recorded))]

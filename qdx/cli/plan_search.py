@@ -213,9 +213,8 @@ def command(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
     roles = read_roles(fix or ())
-    check_timestep_groups(
-        timestep_groups, load_plan(start), predicted=predicted, judged=bool(judged)
-    )
+    base = load_plan(start)
+    check_timestep_groups(timestep_groups, base, predicted=predicted, judged=bool(judged))
     weighing = read_weighing(weigh)
     arguments, methods = read_call(call), read_setup(setup)
     cluster = read_cluster(engine, address)
@@ -227,7 +226,7 @@ def command(
         )
     _check_output(output, force=force)
     check_model(model)
-    profile, base = load_target(target), load_plan(start)
+    profile = load_target(target)
     texts = None if prompts is None else read_prompts(prompts)
 
     from qdx.search.read import read_analysis

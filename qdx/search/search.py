@@ -283,13 +283,9 @@ class _Search:
         within = {
             name: one
             for name, one in self._settings.starts.items()
-            if all(self._total(row, one) <= row.most + 1e-9 * abs(row.most) for row in rows)
+            if keeps(self._problem, one, rows, slack=1e-9)
         }
         return {**within, **found}
-
-    def _total(self, row: Row, assignment: Assignment) -> float:
-        parts = zip(self._problem.parts, assignment, strict=True)
-        return row.total([[c.option for c in p.choices].index(o) for p, o in parts])
 
     @cached_property
     def _singles(self) -> Interactions | None:

@@ -123,10 +123,19 @@ def solve(problem: Problem, objective: Objective, rows: Sequence[Row] = ()) -> A
     return _options(problem, places)
 
 
-def keeps(problem: Problem, assignment: Assignment, rows: Sequence[Row]) -> bool:
-    """Whether an assignment keeps bounds."""
+def keeps(
+    problem: Problem, assignment: Assignment, rows: Sequence[Row], *, slack: float = 0.0
+) -> bool:
+    """Whether an assignment keeps bounds.
+
+    Args:
+        problem: Whose parts take options.
+        assignment: Of them.
+        rows: The bounds.
+        slack: What part of a bound a sum may be above it.
+    """
     places = problem.places(assignment)
-    return all(row.total(places) <= row.most for row in rows)
+    return all(row.total(places) <= row.most + slack * abs(row.most) for row in rows)
 
 
 def least(problem: Problem, row: Row, others: Sequence[Row] = ()) -> float | None:

@@ -11,10 +11,11 @@ from qdx.sweep.elsewhere import Request
 from qdx.sweep.workers import Tell, Words, one_thread, run_parts
 
 if TYPE_CHECKING:
+    from qdx.exporter.progress import Progress
     from qdx.sweep.elsewhere import Elsewhere
     from qdx.sweep.results import Outcome, Results
 
-__all__ = ["Compute", "Found", "Sent", "run_jobs"]
+__all__ = ["Compute", "Found", "Sent", "Shown", "run_jobs", "run_shown"]
 
 Found = Callable[[str, "Outcome"], None]
 """Takes the result of a job, and its key."""
@@ -33,6 +34,21 @@ class Sent:
 
     elsewhere: Elsewhere
     requests: Callable[[int, Sequence[str]], Sequence[Request]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How work is shown while it goes on.
+
+    Attributes:
+        progress: Told of every job.
+        title: What is done.
+        unit: What jobs are called.
+    """
+
+    progress: Progress
+    title: str
+    unit: str = "measurements"
 
 
 _KEEP_EVERY_S: Final = 5.0
@@ -99,6 +115,43 @@ def run_jobs(
             repeats=_REPEATS,
         )
     results.reload()
+
+
+def run_shown(
+    parts: Sequence[Sequence[str]],
+    compute: Compute,
+    results: Results,
+    *,
+    words: Words,
+    workers: int,
+    shown: Shown,
+    sent: Sent | None = None,
+) -> None:
+    """Computes every job that has no result yet, and shows how many are done.
+
+    Args:
+        parts: As for `run_jobs`.
+        compute: Likewise.
+        results: Likewise.
+        words: Likewise.
+        workers: Likewise.
+        shown: How it is shown.
+        sent: As for `run_jobs`.
+
+    Raises:
+        QdxError, StorageError: As for `run_jobs`.
+    """
+    missing = {key for keys in parts for key in keys} - results.known.keys()
+    with shown.progress.task(shown.title, len(missing), unit=shown.unit) as task:
+        run_jobs(
+            parts,
+            compute,
+            results,
+            words=words,
+            workers=workers,
+            tell=lambda message: task.advance(len(message["done"])),
+            sent=sent,
+        )
 
 
 def _run(part: int, keys: Sequence[str], compute: Compute, results: Results, tell: Tell) -> None:

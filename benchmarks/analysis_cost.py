@@ -2,6 +2,7 @@
 
     python -m benchmarks.analysis_cost samples/shapes samples/shapes-mmdit unet80 --targets openvino onnxruntime
     python -m benchmarks.analysis_cost unet80 --workers 1 2 --calls 1
+    python -m benchmarks.analysis_cost sd15 --plan w8 --options int4,int8 --steps 2 --calls 1 --every 200
     python -m benchmarks.analysis_cost --estimate sdxl --forward-s 0.119
     python -m benchmarks.analysis_cost --fewer out/analysis
 
@@ -52,10 +53,13 @@ def main() -> None:
     """Prints a row for each model and target, or for each number of workers."""
     arguments = _arguments()
     for model in arguments.models:
-        folder = make_pipeline(arguments.work / model) if model == UNET80 else Path(model)
+        folder = _made(model, arguments.work)
+        call = CALLS.get(model, {}) | (
+            {} if arguments.steps is None else {"num_inference_steps": arguments.steps}
+        )
         for target in arguments.targets:
             settings = AnalysisSettings(
-                parts=("noise",), plan=arguments.plan, calls=arguments.calls, workers=1, cache=user_store(tell=_tell),
+                parts=("noise",), plan=arguments.plan, call=call, calls=arguments.calls, workers=1, cache=user_store(tell=_tell),
                 options=arguments.options and arguments.options.split(","),
             )  # fmt: skip
             began = time.process_time()
@@ -73,6 +77,18 @@ def main() -> None:
     for model in arguments.estimate:
         for target in arguments.targets:
             estimate(model, target, arguments)
+
+
+def _made(model: str, work: Path) -> Path:
+    """The folder of a pipeline: one that is there, or one of random weights."""
+    if model == UNET80:
+        return make_pipeline(work / model)
+    if model not in CALLS:
+        return Path(model)
+    if not (work / model).exists():
+        work.mkdir(parents=True, exist_ok=True)
+        make(model, work / model, dtype="float16")
+    return work / model
 
 
 @dataclass(frozen=True)
@@ -274,11 +290,14 @@ def _children_s() -> float:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", help=f"Folders of pipelines, or {UNET80}.")
+    parser.add_argument(
+        "models", nargs="*", help=f"Folders of pipelines, {UNET80}, {', '.join(CALLS)}."
+    )
     parser.add_argument("--targets", nargs="*", default=["openvino"])
     parser.add_argument("--plan", default="w8a8")
     parser.add_argument("--options", help="All that the target has by default.")
     parser.add_argument("--calls", type=int)
+    parser.add_argument("--steps", type=int, help="Of the pipeline call; its own by default.")
     parser.add_argument("--every", type=int, default=1, help="Of how many jobs one is measured.")
     parser.add_argument("--reruns", action="store_true", help="Reruns against whole runs.")
     parser.add_argument("--workers", type=int, nargs="*", default=[])

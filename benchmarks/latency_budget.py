@@ -52,6 +52,9 @@ from qdx.targets.profile import load_target
 OPTIONS: Final = ["int8", "int8/int8", "/int8"]
 BASE: Final = "w8a8"
 RANDOM: Final = "unet-80m"
+_ROUNDS: Final = 120
+"""Turns of what is compared: of one artifact, calls of one opening differ by a tenth from those of the next on a virtual machine."""
+_OPENINGS: Final = 15
 
 
 def main() -> int:
@@ -94,9 +97,12 @@ def main() -> int:
         noises = [_noise(session, one) for one in points]
         plans = {str(n): assigned(session, one) for n, one in enumerate(points)}
         plans |= {"fastest": assigned(session, found.result.assignment), BASE: session.findings.planned.resolved}  # fmt: skip
-        taken = whole_ms(session, plans, threads=1)
+        taken = whole_ms(session, plans, threads=1, rounds=_ROUNDS, openings=_OPENINGS)
         lowering = Lowering.of(session, analysis.wheres[0])
-        bench = Bench(lowering.face, lowering.sites, lowering.backend, profile.options, threads=1)
+        bench = Bench(
+            lowering.face, lowering.sites, lowering.backend, profile.options,
+            threads=1, rounds=_ROUNDS, openings=_OPENINGS,
+        )  # fmt: skip
     plan = work / f"{name}.json"
     plan.write_text(json.dumps(found.plan.to_json(), indent=1))
     bundles = _bundles(model, arguments, work / name, plan, call, prompts, cache)

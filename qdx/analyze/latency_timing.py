@@ -43,7 +43,10 @@ _TURN_S: Final = 0.01
 _PAUSE_S: Final = 0.02
 _TURNS_S: Final = 10.0
 """For the turns of one artifact, about; between the numbers of rounds below."""
-_OPENINGS: Final = 3
+_OPENINGS_LEAST: Final = 3
+_OPENINGS_MOST: Final = 9
+_OPENINGS_S: Final = 8.0
+"""For opening artifacts anew, about, between the numbers above."""
 _ROUNDS_LEAST: Final = 9
 _ROUNDS_MOST: Final = 33
 _RUNS: Final = 16
@@ -112,6 +115,7 @@ class Bench:
         threads: Of the runtime; None for its own choice. With one thread processor time is measured, which other programs
             on the machine disturb little.
         rounds: Turns that count; None takes as many as about ten seconds hold.
+        openings: How often artifacts are opened for them; None for three to nine times, fewer where that takes long.
         runs: In which operations are timed.
     """
 
@@ -122,6 +126,7 @@ class Bench:
     inputs: _Inputs | None = None
     threads: int | None = None
     rounds: int | None = None
+    openings: int | None = None
     runs: int = _RUNS
 
     @property
@@ -162,17 +167,26 @@ class Bench:
         They are opened a few times: where in memory a runtime lays out weights changes what it takes by some percent.
         """
         found: dict[str, list[float]] = {name: [] for name in folders}
-        openings = min(_OPENINGS, self.rounds or _OPENINGS)
-        for number in range(openings):
+        number, openings = 0, self.openings or 1
+        while number < openings:
+            start = time.perf_counter()
+            runners = {name: self._open(folder) for name, folder in folders.items()}
+            if not number and self.openings is None:
+                openings = self._usual_openings(time.perf_counter() - start)
             rounds = None if self.rounds is None else len(range(number, self.rounds, openings))
-            for name, each in self._turns(folders, rounds, openings).items():
+            for name, each in self._turns(runners, rounds, openings).items():
                 found[name] += each
+            number += 1
         return found
 
+    def _usual_openings(self, opening_s: float) -> int:
+        most = min(self.rounds or _OPENINGS_MOST, _OPENINGS_MOST)
+        asked = max(int(_OPENINGS_S / opening_s), _OPENINGS_LEAST)
+        return min(asked, most)
+
     def _turns(
-        self, folders: Mapping[str, Path], rounds: int | None, openings: int
+        self, runners: Mapping[str, Runner], rounds: int | None, openings: int
     ) -> dict[str, list[float]]:
-        runners = {name: self._open(folder) for name, folder in folders.items()}
         given = self._given(next(iter(runners.values())))
         calls = {name: partial(runner, given) for name, runner in runners.items()}
         if rounds is None:

@@ -73,6 +73,7 @@ def whole_ms(
     *,
     threads: int | None,
     rounds: int | None = None,
+    openings: int | None = None,
 ) -> dict[str, float]:
     """Milliseconds of one call of each graph, added up over graphs.
 
@@ -83,6 +84,7 @@ def whole_ms(
         plans: What is measured, by name; `FLOATS` is measured beside them.
         threads: Of the runtime; None for its own choice.
         rounds: Turns of each; None takes as many as about ten seconds hold.
+        openings: How often each is opened for them; None for its own choice.
 
     Raises:
         InvalidInput: The range of a quantized activation was not recorded.
@@ -96,7 +98,7 @@ def whole_ms(
             every = {FLOATS: lowering.resolved({}), **plans}
             bench = Bench(
                 lowering.face, lowering.sites, lowering.backend, lowering.profile.options,
-                threads=threads, rounds=rounds,
+                threads=threads, rounds=rounds, openings=openings,
             )  # fmt: skip
             with TemporaryDirectory(prefix="qdx-plans-") as temporary:
                 folders = {name: Path(temporary) / str(n) for n, name in enumerate(every)}

@@ -39,7 +39,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency_timing, "_PAUSE_S", 0.0)
         patch.setattr(latency_timing, "_TURN_S", 0.0)
-        patch.setattr(latency_timing, "_OPENINGS", 1)
+        patch.setattr(latency_timing, "_OPENINGS_MOST", 1)
         yield
 
 

@@ -252,7 +252,12 @@ def find_plan(
     if no_float:
         fixed = {**_quantized(problem), **fixed}
     why_fixed = "--no-float leaves it no other" if no_float and not fix else settings.why_fixed
-    settings = replace(settings, fixed=fixed or None, why_fixed=why_fixed, start=start)
+    settings = replace(
+        settings,
+        fixed=fixed or None,
+        why_fixed=why_fixed,
+        starts={} if start is None else {BASE: start},
+    )
     judge = None
     take_ms = None if tools.take_ms is None else _timing(tools.take_ms, start)
 

@@ -128,7 +128,6 @@ def over_schedule(
         replace(
             settings,
             fixed=None,
-            start=None,
             measurements=settings.measurements * len(divided.steps),
             starts=divided.like(found.result.assignment, found.problem),
         ),

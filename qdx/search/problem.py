@@ -174,6 +174,11 @@ class Problem:
             for part, option in zip(self.parts, assignment, strict=True)
         ]
 
+    def allows(self, assignment: Assignment) -> bool:
+        """Whether every part can take its option."""
+        parts = zip(self.parts, assignment, strict=True)
+        return all(any(c.option == option for c in part.choices) for part, option in parts)
+
     def average_bits(self, assignment: Assignment) -> float:
         """Bits of the file for each weight element, scales and tables included; 0 without weights."""
         elements = self.elements

@@ -43,8 +43,8 @@ class Settings:
         measurements: How many assignments may be measured for the refit; controls and the front come on top.
         fixed: Allowed options by place of the part, for what the user insists on.
         why_fixed: Why, for messages.
-        start: What the search begins from, where it can be chosen: what is found is never worse, as measured.
-        starts: Assignments by name that are measured beside those of the model, where they keep the bounds.
+        starts: What the search begins from, by name: what is found is never worse, as measured. One that cannot be chosen,
+            or does not satisfy the demands, is left out.
         start_db: Noise of the worst call at which finished pictures are expected to hold, where they are judged.
     """
 
@@ -54,7 +54,6 @@ class Settings:
     measurements: int = 2000
     fixed: Mapping[int, frozenset[int]] | None = None
     why_fixed: str = "--fix keeps it"
-    start: Assignment | None = None
     starts: Mapping[str, Assignment] = field(default_factory=lambda: MappingProxyType({}))
     start_db: float = 25.0
 
@@ -129,7 +128,7 @@ def search(
         judge: Judges finished pictures; needed where the demand has such goals.
         by_call: Noise by call, by which assignments to judge are proposed; None takes the mean noise.
         slopes: Tells what options change of the objective in first order where an assignment holds; None where nothing does.
-        slower: Tells whether an assignment was measured to take longer than the start of the settings; None where nothing
+        slower: Tells whether an assignment was measured to take longer than what the search begins from; None where nothing
             times them.
         progress: Told of the steps.
 
@@ -228,17 +227,18 @@ class _Search:
             if following == best:
                 break
             best = following
-        if self._beats(self._start, holding, bounds_db):
-            holding = self._start
+        for start in self._starts.values():
+            if self._beats(start, holding, bounds_db):
+                holding = start
         if holding is None:
             raise self._unmet(bounds_db)
         return self._result(holding, first, self._at_cost(holding), None)
 
     def _beats(
-        self, start: Assignment | None, found: Assignment | None, bounds_db: Mapping[str, float]
+        self, start: Assignment, found: Assignment | None, bounds_db: Mapping[str, float]
     ) -> bool:
         """Whether what the search began from holds what is asked, and is better than what was found."""
-        if start is None or start == found or max(self._over(start, bounds_db).values()) > 1:
+        if start == found or max(self._over(start, bounds_db).values()) > 1:
             return False
         if found is None or self._cost(start) < self._cost(found):
             return True
@@ -249,14 +249,10 @@ class _Search:
         noise = self._measured(assignment)
         return {name: noise[name] / 10 ** (-least / 10) for name, least in bounds_db.items()}
 
-    @property
-    def _start(self) -> Assignment | None:
-        """What the search began from; None where it may not be chosen."""
-        start = self._settings.start
-        if start is None:
-            return None
-        parts = zip(self._problem.parts, start, strict=True)
-        return start if all(any(c.option == o for c in p.choices) for p, o in parts) else None
+    @cached_property
+    def _starts(self) -> Mapping[str, Assignment]:
+        """What the search began from, where it may be chosen."""
+        return {n: one for n, one in self._settings.starts.items() if self._problem.allows(one)}
 
     def judged(self, judge: Judge, by_call: NoiseByCall | None, bounds: Sequence[Row]) -> Result:
         """The cheapest whose pictures hold what is asked."""
@@ -265,27 +261,26 @@ class _Search:
         noise = by_call or mean_noise(self._problem)
         held = cheapest_held(
             self._problem, cheap, rows, judge, noise,
-            start_db=self._settings.start_db, start=self._start, progress=self._progress,
+            start_db=self._settings.start_db, starts=tuple(self._starts.values()), progress=self._progress,
         )  # fmt: skip
         found = self._result(held.assignment, held.assignment, self._at_cost(held.assignment), None)
         return replace(found, verdict=held.verdict)
 
     def _candidates(self, first: Assignment, rows: Sequence[Row]) -> dict[str, Assignment]:
-        found = {"additive": first}
-        if (start := self._start) is not None and keeps(self._problem, start, rows):
-            found["what it began from"] = start
+        # Sums over parts of the schedule may differ in the last place.
+        keeping = {
+            name: start
+            for name, start in self._starts.items()
+            if keeps(self._problem, start, rows, slack=1e-9)
+        }
+        found = {"additive": first, **keeping}
         singles = self._singles
         for share in _SHARES if singles is not None else ():
             assert singles is not None
             found[f"interactions {share:g}"] = descend(
                 self._problem, singles, first, rows, share=share
             )
-        within = {
-            name: one
-            for name, one in self._settings.starts.items()
-            if keeps(self._problem, one, rows, slack=1e-9)
-        }
-        return {**within, **found}
+        return found
 
     @cached_property
     def _singles(self) -> Interactions | None:

@@ -225,7 +225,7 @@ def test_what_is_found_for_a_goal_costs_no_more_than_what_it_began_from(prefer):
     assert one.cost(best, prefer) < one.cost(alone.assignment, prefer)
 
     def from_(start, **more):
-        return search(one, Demand(bounds={"prediction": 25}), Settings(prefer=prefer, start=start), measure=measure, **more)  # fmt: skip
+        return search(one, Demand(bounds={"prediction": 25}), Settings(prefer=prefer, starts={"it": start}), measure=measure, **more)  # fmt: skip
 
     assert from_(best).assignment == best
     assert from_(best).measured["prediction"] == noises[best]
@@ -247,9 +247,9 @@ def test_what_is_found_within_a_budget_loses_no_more_than_what_it_began_from():
 
     begun = (2, 3, 2, 3, 2, 3)
     assert search(one, FEW, measure=measure).assignment != begun
-    assert search(one, FEW, Settings(start=begun), measure=measure).assignment == begun
+    assert search(one, FEW, Settings(starts={"it": begun}), measure=measure).assignment == begun
     over = (0,) * 6
-    assert search(one, FEW, Settings(start=over), measure=measure).assignment != over
+    assert search(one, FEW, Settings(starts={"it": over}), measure=measure).assignment != over
 
 
 def test_pictures_are_judged_of_what_it_began_from_where_that_is_cheaper():
@@ -260,13 +260,14 @@ def test_pictures_are_judged_of_what_it_began_from_where_that_is_cheaper():
         good = assignment == begun or set(assignment) <= {0, 1}
         return Verdict((GateResult("unet.sqnr_db", 30.0 if good else 1.0, 20.0, "at least"),))
 
-    def from_(start):
-        return search(one, Demand(judged={"gates": 0.0}), Settings(start=start), judge=judge)
+    def from_(*starts):
+        settings = Settings(starts=dict(zip("ab", starts, strict=False)))
+        return search(one, Demand(judged={"gates": 0.0}), settings, judge=judge)
 
-    assert one.cost(from_(None).assignment, "bytes") > one.cost(begun, "bytes")
+    assert one.cost(from_().assignment, "bytes") > one.cost(begun, "bytes")
     found = from_(begun)
     assert (found.assignment, found.verdict.ok) == (begun, True)
-    assert from_((3,) * len(one.parts)).assignment == from_(None).assignment
+    assert from_((3,) * len(one.parts)).assignment == from_().assignment
 
 
 def test_a_start_that_keeps_the_bounds_is_measured_and_one_that_does_not_is_left_out():
@@ -286,5 +287,5 @@ def test_a_start_that_keeps_the_bounds_is_measured_and_one_that_does_not_is_left
         measure=measure,
     )
 
-    assert measured[0] == cheapest
+    assert cheapest in measured[:3]
     assert dearest not in measured[:3]

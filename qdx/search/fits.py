@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qdx.analyze.analysis import Analysis
+from qdx.analyze.plan_digest import plan_digest
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.strict_json import dump_json
 
-__all__ = ["check_model_fits", "check_plan_fits", "check_target_fits", "digest"]
+if TYPE_CHECKING:
+    from qdx.exporter.plan import Plan
+    from qdx.source.pipeline import TracedPipeline
+    from qdx.targets.profile import TargetProfile
+
+__all__ = ["check_fits", "check_model_fits", "check_plan_fits", "check_target_fits", "digest"]
+
+
+def check_fits(
+    analysis: Analysis, source: TracedPipeline, profile: TargetProfile, base: Plan
+) -> None:
+    """Refuses an analysis of another model, for another target or upon another plan.
+
+    Raises:
+        UsageError: With what differs.
+    """
+    from qdx.source.same_model import digest_of
+
+    check_target_fits(analysis, profile.name, digest(profile.model_dump(mode="json")))
+    check_plan_fits(analysis, base.name or "", plan_digest(base))
+    names = [*analysis.model.files]
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = digest_of(source.folder, name, source.cache)
+        except (OSError, LookupError):
+            continue
+    check_model_fits(analysis, found)
 
 
 def digest(value: Any) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from qdx.exporter.errors import UsageError
 from qdx.exporter.strict_json import dump_json
 from qdx.search.by_call import noise_by_call
-from qdx.search.job import BASE, FOUND, Tools
 from qdx.search.ledger import Measured
+from qdx.search.tools import BASE, FOUND, Tools
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis

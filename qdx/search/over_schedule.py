@@ -112,7 +112,7 @@ def over_schedule(
     undivided = Undivided(
         found.problem,
         found.result.assignment,
-        frozenset(settings.fixed or ()),
+        frozenset(settings.fixed),
         settings.objective,
         demand.budgets or {settings.prefer: cost},
     )
@@ -127,7 +127,7 @@ def over_schedule(
         # A change in one segment is measured on its calls alone.
         replace(
             settings,
-            fixed=None,
+            fixed={},
             measurements=settings.measurements * len(divided.steps),
             starts=divided.like(found.result.assignment, found.problem),
         ),

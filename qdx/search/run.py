@@ -12,12 +12,16 @@ from qdx.cache.keys import key_of
 from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
-from qdx.search.job import PlanFound, Tools, check_fits, find_plan, pipeline_of
+from qdx.search.fits import check_fits
+from qdx.search.found import PlanFound
+from qdx.search.job import find_plan
 from qdx.search.judging import Exports
 from qdx.search.measuring import check_prompts, measuring
+from qdx.search.outcomes import pipeline_of
 from qdx.search.read import ReadAnalysis
 from qdx.search.search import Settings
 from qdx.search.solve import Objective
+from qdx.search.tools import Tools
 
 if TYPE_CHECKING:
     from qdx.analyze.weighing import Weighing
@@ -131,6 +135,7 @@ def run(
             settings,
             name=name,
             analysis_sha256=read.sha256,
+            weigh=weigh,
             fix=fix,
             timestep_groups=timestep_groups,
             no_float=no_float,

@@ -19,7 +19,7 @@ from qdx.search.interactions import ErrorsOf, Interactions
 from qdx.search.judged import cheapest_held
 from qdx.search.ledger import Ledger, Measure, Measured
 from qdx.search.pareto import Front, decibels, pareto
-from qdx.search.problem import Assignment, Problem
+from qdx.search.problem import Allowed, Assignment, Problem
 from qdx.search.refit import Refitted, refit
 from qdx.search.solve import Objective, Row, budget_rows, keeps, noise_rows, solve
 from qdx.search.verdict import Judge, Verdict
@@ -41,8 +41,7 @@ class Settings:
         prefer: The cost that becomes least where goals are given, and that the front is over.
         seed: Of the permuted controls.
         measurements: How many assignments may be measured for the refit; controls and the front come on top.
-        fixed: Allowed options by place of the part, for what the user insists on.
-        why_fixed: Why, for messages.
+        fixed: What the user insists on, by place of the part.
         starts: What the search begins from, by name: what is found is never worse, as measured. One that cannot be chosen,
             or does not satisfy the demands, is left out.
         start_db: Noise of the worst call at which finished pictures are expected to hold, where they are judged.
@@ -52,8 +51,7 @@ class Settings:
     prefer: str = "bytes"
     seed: int = 0
     measurements: int = 2000
-    fixed: Mapping[int, frozenset[int]] | None = None
-    why_fixed: str = "--fix keeps it"
+    fixed: Mapping[int, Allowed] = field(default_factory=lambda: MappingProxyType({}))
     starts: Mapping[str, Assignment] = field(default_factory=lambda: MappingProxyType({}))
     start_db: float = 25.0
 
@@ -143,8 +141,7 @@ def search(
             f"--goal {demand.words}: nothing here makes pictures to judge",
             hint="leave --predicted out",
         )
-    if settings.fixed:
-        problem = problem.restricted(settings.fixed, settings.why_fixed)
+    problem = problem.restricted(settings.fixed)
     budgets = budget_rows(problem, demand.budgets)
     _check_known(problem, settings.prefer)
     work = _Search(problem, settings, budgets, measure, errors_of, slopes, slower, progress)

@@ -14,6 +14,7 @@ from qdx.search.interactions import Interactions
 from qdx.search.kept import kept
 from qdx.search.ledger import Measured
 from qdx.search.pareto import decibels
+from qdx.search.problem import Allowed
 from qdx.search.search import Settings, search
 from qdx.search.solve import Objective
 from qdx.search.verdict import GateResult, Verdict
@@ -119,9 +120,13 @@ def test_nothing_asked_is_wrong_usage():
         search(drawn(2), Demand())
 
 
+def insisted(option):
+    return Allowed(frozenset({option}), "--fix keeps it")
+
+
 def test_what_the_user_insists_on_stays():
     one = drawn(1)
-    kept_parts = {3: frozenset({0}), 5: frozenset({3})}
+    kept_parts = {3: insisted(0), 5: insisted(3)}
     found = search(one, FEW, Settings(fixed=kept_parts))
 
     assert (found.assignment[3], found.assignment[5]) == (0, 3)
@@ -130,7 +135,7 @@ def test_what_the_user_insists_on_stays():
 
 def test_what_the_user_insists_on_may_stand_in_the_way():
     with pytest.raises(TargetRefusal, match="--fix keeps it"):
-        search(drawn(1), FEW, Settings(fixed={0: frozenset({0})}))
+        search(drawn(1), FEW, Settings(fixed={0: insisted(0)}))
 
 
 def test_the_two_noises_are_weighed_as_asked():

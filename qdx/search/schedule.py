@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis, Group
     from qdx.analyze.folder import NoiseByCall
-    from qdx.analyze.options import Offering
+    from qdx.analyze.offerings import Offering
     from qdx.analyze.session import Session
 
     Numbers = NDArray[np.float64]

@@ -206,7 +206,7 @@ def command(
         _refuse_unused(
             place, {"--options": options, "--calls": calls, "--call": call, "--setup": setup}
         )
-    _check_output(output, force=force)
+    _check_output(output, report, force=force)
     check_model(model)
     profile = load_target(target)
     texts = None if prompts is None else read_prompts(prompts)
@@ -277,13 +277,22 @@ def _refuse_unused(place: Path, given: Mapping[str, object]) -> None:
             )
 
 
-def _check_output(output: Path, *, force: bool) -> None:
+def _check_output(output: Path, report: Path | None, *, force: bool) -> None:
+    from qdx.analyze.folder_check import check_writable
+
     if output.exists() and not force:
         raise UsageError(
             f"--output: {quoted(output)} exists", hint="choose another name, or give --force"
         )
     if not output.parent.is_dir():
         raise UsageError(f"--output: there is no folder {quoted(output.parent)}")
+    check_writable(output.parent, "--output")
+    if report is not None and report.exists():
+        if not report.is_dir():
+            raise UsageError(
+                f"--report: {quoted(report)} is not a folder", hint="choose another name"
+            )
+        check_writable(report, "--report")
 
 
 def _write(found: PlanFound, output: Path, report: Path | None) -> None:

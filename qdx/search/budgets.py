@@ -68,6 +68,10 @@ class Demand:
     bounds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     judged: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
+    def is_of_time(self, prefer: str) -> bool:
+        """Whether latency is asked for in any way, `prefer` being the cost that becomes least."""
+        return bool({"latency_ms", "speedup"} & set(self.budgets)) or prefer == "latency_ms"
+
     @property
     def words(self) -> str:
         """It as it was written, in order."""

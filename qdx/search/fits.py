@@ -13,10 +13,19 @@ from qdx.exporter.strict_json import dump_json
 
 if TYPE_CHECKING:
     from qdx.exporter.plan import Plan
+    from qdx.search.outcomes import Pipeline
     from qdx.source.pipeline import TracedPipeline
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["check_fits", "check_model_fits", "check_plan_fits", "check_target_fits", "digest"]
+__all__ = [
+    "cautions_of",
+    "check_fits",
+    "check_groups_fit",
+    "check_model_fits",
+    "check_plan_fits",
+    "check_target_fits",
+    "digest",
+]
 
 
 def check_fits(
@@ -44,6 +53,52 @@ def check_fits(
 def digest(value: Any) -> str:
     """Returns the SHA-256 of JSON data."""
     return hashlib.sha256(dump_json(value)).hexdigest()
+
+
+def check_groups_fit(analysis: Analysis, pipeline: Pipeline) -> None:
+    """Refuses an analysis with operations that the model does not have.
+
+    Raises:
+        UsageError: With the first of them.
+    """
+    known = {where: {site.key for site in sites} for where, sites in pipeline.sites.items()}
+    for group in analysis.groups:
+        for key in group.sites:
+            if key not in known.get(group.where, ()):
+                raise UsageError(
+                    f"--analysis: {quoted(group.where)} of this model has no operation {quoted(key)}",
+                    hint="analyze again: the file was changed, or another version wrote it",
+                )
+
+
+def cautions_of(
+    analysis: Analysis, versions: Mapping[str, object], processor: str, *, of_time: bool
+) -> list[str]:
+    """What is different here from where the analysis was made, in words.
+
+    Args:
+        analysis: The analysis.
+        versions: Of all that computes here.
+        processor: Its name here.
+        of_time: Whether times count.
+    """
+    found = [
+        f"{name} {analysis.versions.get(name, 'of an unknown version')}, here {value}"
+        for name, value in versions.items()
+        if name != "qdx_sha256" and analysis.versions.get(name) != str(value)
+    ]
+    words = []
+    if found:
+        words.append(
+            f"the analysis was made with {', '.join(found)}: what is measured here may differ from it"
+        )
+    machines = [] if analysis.latency is None else [t.machine for t in analysis.latency.graphs]
+    others = {one.processor for one in machines if one is not None} - {processor}
+    if of_time and others:
+        words.append(
+            f"times are those of {', '.join(sorted(others))}, where they were measured, and this is {processor}"
+        )
+    return words
 
 
 def check_target_fits(analysis: Analysis, name: str, profile: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import SILENT, Progress
+from qdx.search.fits import check_groups_fit
 from qdx.search.found import PlanFound
 from qdx.search.from_analysis import problem_of
 from qdx.search.from_base import fixed_of, never_float, start_of
@@ -71,7 +72,8 @@ def find_plan(
 
     Raises:
         TargetRefusal: The demands cannot be met.
-        UsageError: The analysis does not know what they need, or nothing comes to what the base asks of a fixed role.
+        UsageError: The analysis does not know what they need, or is not of this model, or nothing comes to what the base asks of a
+            fixed role.
     """
     if base.quantizes_artifacts:
         raise UsageError(
@@ -81,6 +83,7 @@ def find_plan(
     check_timestep_groups(
         timestep_groups, base, predicted=tools.divide is None, judged=bool(demand.judged)
     )
+    check_groups_fit(analysis, pipeline)
     base = with_gates(base, demand.judged)
     problem = problem_of(analysis)
     asked = options_of_base(base, pipeline, analysis.options, analysis.groups)
@@ -139,7 +142,7 @@ def find_plan(
     told = section.model_dump(mode="json", by_alias=True, exclude_none=True)
     made = plan_from_json({**plan.to_json(), "found": told}, source=name)
     taken_ms = None
-    if take_ms is not None and not found.steps and _is_of_time(demand, settings):
+    if take_ms is not None and not found.steps and demand.is_of_time(settings.prefer):
         taken_ms = take_ms(found.result.assignment)
     return PlanFound(made, found.result, found.problem, taken_ms, found.steps)
 
@@ -170,11 +173,6 @@ def _written(
     return write_timesteps(
         plan, pipeline, analysis.options, timed_of(analysis.groups, timed), found.steps, why
     )
-
-
-def _is_of_time(demand: Demand, settings: Settings) -> bool:
-    """Whether latency was asked for in any way."""
-    return bool({"latency_ms", "speedup"} & set(demand.budgets)) or settings.prefer == "latency_ms"
 
 
 def _timing(

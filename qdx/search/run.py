@@ -12,7 +12,7 @@ from qdx.cache.keys import key_of
 from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
-from qdx.search.fits import check_fits
+from qdx.search.fits import cautions_of, check_fits
 from qdx.search.found import PlanFound
 from qdx.search.job import find_plan
 from qdx.search.judging import Exports
@@ -90,6 +90,7 @@ def run(
     """
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.weights import trajectory_weights, weighed
+    from qdx.cache.facts import computing_versions, processor_name
     from qdx.exporter.capture.model import read_model
     from qdx.exporter.capture.setup import check_setup
     from qdx.source.pipeline import trace_pipeline
@@ -102,6 +103,11 @@ def run(
         folder, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
     )
     check_fits(analysis, source, profile, base)
+    here = cautions_of(
+        analysis, computing_versions(), processor_name(), of_time=demand.is_of_time(prefer)
+    )
+    for words in here:
+        progress.say(words)
     arrays = weights = None
     if weigh == "trajectory":
         weights = trajectory_weights(analysis)

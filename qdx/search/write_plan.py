@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 from qdx.analyze.analysis import FLOAT_OPTION, Group, Option
-from qdx.exporter.errors import InternalError, quoted
+from qdx.exporter.errors import InternalError, UsageError, quoted
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.scheme import FLOAT
@@ -58,6 +58,7 @@ def write_plan(
         readable: Whether the rules go by role and stage where these say the same; otherwise all by name, which is quickly made.
 
     Raises:
+        UsageError: The analysis has an option that the target refuses.
         InternalError: The short plan does not come to the same as the one that says it all by name.
         InvalidPlan: Two graphs of a component have an operation of one name, with different options.
     """
@@ -167,6 +168,7 @@ def _check_refused(resolved: ResolvedPlan) -> None:
     for graph in resolved.sites.values():
         for one in graph:
             if one.form == "refused":
-                raise InternalError(
-                    f"{quoted(one.key)}: the analysis offers an option that the target refuses: {one.why}"
+                raise UsageError(
+                    f"--analysis: {quoted(one.key)}: it offers an option that the target refuses: {one.why}",
+                    hint="analyze again: the file was changed, or another version wrote it",
                 )

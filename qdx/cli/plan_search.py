@@ -185,11 +185,7 @@ def command(
 
     bounds, judged = read_goals(goal or ())
     demand = Demand(read_budgets(budget or ()), bounds, judged)
-    if not (demand.budgets or demand.bounds or demand.judged):
-        raise UsageError(
-            "nothing is asked for",
-            hint="give a budget such as --budget average_bits=4, or a goal such as --goal sqnr_db=30",
-        )
+    demand.check(makes_pictures=not predicted)
     if prefer not in COSTS:
         raise UsageError(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"

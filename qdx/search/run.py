@@ -122,7 +122,8 @@ def run(
                 measuring(
                     analysis, read.folder, source, profile, base,
                     prompts=prompts, workers=workers, cluster=cluster, cache=cache,
-                    progress=progress, calls=calls, arrays=arrays, weights=weights,
+                    progress=progress, calls=calls, timestep_groups=timestep_groups,
+                    arrays=arrays, weights=weights,
                 )
             )  # fmt: skip
             if demand.judged:

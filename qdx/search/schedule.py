@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["divider"]
+__all__ = ["check_segments", "divider"]
 
 _AT_ALL_TIMES: Final = "at all timesteps"
 _ERRORS: Final = {"prediction": "errors", "guidance": "guidance_errors"}

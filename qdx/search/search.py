@@ -134,13 +134,7 @@ def search(
         TargetRefusal: The demands cannot be met: names the least that can be.
         UsageError: Nothing is demanded, or the analysis does not know what it would need.
     """
-    if not (demand.budgets or demand.bounds or demand.judged):
-        raise UsageError("nothing is asked for", hint="give --budget or --goal, such as --budget average_bits=4")  # fmt: skip
-    if demand.judged and judge is None:
-        raise UsageError(
-            f"--goal {demand.words}: nothing here makes pictures to judge",
-            hint="leave --predicted out",
-        )
+    demand.check(makes_pictures=judge is not None)
     problem = problem.restricted(settings.fixed)
     budgets = budget_rows(problem, demand.budgets)
     _check_known(problem, settings.prefer)

@@ -148,7 +148,7 @@ class Work:
         if not (self.analysis / "analysis.json").exists():
             run_qdx(
                 "analyze", self.model, "--target", self.target, "--plan", self.plan, *self._prompts,
-                "--options", self.options, "--calls", _ANALYZED, "--workers", self.workers,
+                "--options", self.options, "--parts", "noise", "--latency", "none", "--calls", _ANALYZED, "--workers", self.workers,
                 "--call", json.dumps(dict(self.sample.call)), "-o", self.analysis,
             )  # fmt: skip
         return read_analysis(self.analysis)[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,3 +38,10 @@ class StrictModel(BaseModel):
     def known_keys(cls) -> tuple[str, ...]:
         """The keys that a file may have here."""
         return tuple(field.alias or name for name, field in cls.model_fields.items())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values of some fields; what was worked out once from the old ones is not in it."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in vars(copied).keys() - type(self).model_fields.keys():
+            del vars(copied)[name]  # a cached property, which pydantic copies like a field
+        return copied

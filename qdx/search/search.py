@@ -28,7 +28,9 @@ __all__ = ["Control", "Result", "Settings", "search"]
 
 _SHARES: Final = (0.3, 0.6, 1.0)
 """How much of the inner products candidates take into account."""
-_TIGHTENED_MOST: Final = 8
+_MOVED_MOST: Final = 8
+_LEVEL: Final = 1 + 1e-9
+"""What is measured of what is allowed, where sums and logarithms in another order differ in the last places."""
 _PREDICTION: Final = Objective({"prediction": 1.0})
 
 
@@ -201,14 +203,12 @@ class _Search:
         if self._ledger is None:
             return self._result(first, first, self._at_cost(first), None)
         holding: Assignment | None = None
-        for _ in range(_TIGHTENED_MOST):
+        for _ in range(_MOVED_MOST):
             over = self._over(best, bounds_db)
-            if max(over.values()) <= 1 and (
-                holding is None or self._cost(best) < self._cost(holding)
-            ):
+            if _holds(over) and (holding is None or self._cost(best) < self._cost(holding)):
                 holding = best
             rows = [
-                replace(row, most=row.most / over[name] * (0.98 if over[name] > 1 else 1.0))
+                self._moved(row, name, best, over[name])
                 for row, name in zip(rows, bounds_db, strict=True)
             ]
             try:
@@ -222,18 +222,25 @@ class _Search:
             if self._beats(start, holding, bounds_db):
                 holding = start
         if holding is None:
-            raise self._unmet(bounds_db)
+            holding = self._finest(bounds_db)
         return self._result(holding, first, self._at_cost(holding), None)
 
     def _beats(
         self, start: Assignment, found: Assignment | None, bounds_db: Mapping[str, float]
     ) -> bool:
         """Whether what the search began from holds what is asked, and is better than what was found."""
-        if start == found or max(self._over(start, bounds_db).values()) > 1:
+        if start == found or not _holds(self._over(start, bounds_db)):
             return False
         if found is None or self._cost(start) < self._cost(found):
             return True
         return self._slower is not None and self._slower(found)
+
+    def _moved(self, row: Row, name: str, best: Assignment, over: float) -> Row:
+        """The bound of the model at which the measured one is met, if their ratio stays what it is at the best so far."""
+        predicted = self._problem.noise(best, name)
+        if not (over and predicted):
+            return row
+        return replace(row, most=predicted / over * (1.0 if over <= _LEVEL else 0.98))
 
     def _over(self, assignment: Assignment, bounds_db: Mapping[str, float]) -> dict[str, float]:
         """Each noise, measured, over what is allowed."""
@@ -339,14 +346,26 @@ class _Search:
         rows = budget_rows(self._problem, {self._settings.prefer: most})
         return [*self._budgets, *rows]
 
-    def _unmet(self, bounds_db: Mapping[str, float]) -> TargetRefusal:
+    def _finest(self, bounds_db: Mapping[str, float]) -> Assignment:
+        """What makes the least noise, where nothing cheaper was found that holds.
+
+        Raises:
+            TargetRefusal: Nor does that hold.
+        """
         finest = solve(self._problem, self._settings.objective)
+        if _holds(self._over(finest, bounds_db)):
+            return finest
         noise = self._measured(finest)
         words = ", ".join(
             f"{name} {least:g} dB (the most measured is {decibels(noise[name]):.4g})"
             for name, least in bounds_db.items()
         )
-        return TargetRefusal(
+        raise TargetRefusal(
             f"no assignment was measured that holds {words}",
             hint="ask for less, or allow options with more bits",
         )
+
+
+def _holds(over: Mapping[str, float]) -> bool:
+    """Whether no measured noise is over what is allowed."""
+    return max(over.values()) <= _LEVEL

@@ -37,6 +37,7 @@ def test_an_earlier_step_takes_what_lies_between():
 def test_means_and_errors_count_by_the_weights(analyzed_once):
     made = analyzed_once("int8", "int4")
     given = weights(0.7, 0.2, 0.1)
+    assert made.analysis.single  # looked up before, as a search does
 
     analysis, arrays = weighed(made.analysis, made.noise, given)
 

@@ -9,14 +9,16 @@ from tests.support.rtx_presets import EVERYTHING, check, turns
 pytest.importorskip("tensorrt_rtx")
 
 
-def test_a_sample_builds_with_every_plan_for_every_target(tmp_path):
-    check("shapes", EVERYTHING, tmp_path)
+TURNS = {"shapes": 1, "shapes-mmdit": 3}
+"""Which turn of plans and targets each takes; families of pipelines take all of them."""
 
 
-def test_the_other_sample_builds_for_every_target(tmp_path):
-    check("shapes-mmdit", list(turns(3)), tmp_path)
+@pytest.mark.parametrize("name", TURNS)
+def test_a_sample_builds_for_every_target(name, tmp_path):
+    check(name, list(turns(TURNS[name])), tmp_path)
 
 
 @pytest.mark.slow
-def test_the_other_sample_builds_with_every_plan_for_every_target(tmp_path):
-    check("shapes-mmdit", EVERYTHING, tmp_path)
+@pytest.mark.parametrize("name", TURNS)
+def test_a_sample_builds_with_every_plan_for_every_target(name, tmp_path):
+    check(name, EVERYTHING, tmp_path)

@@ -83,6 +83,30 @@ def test_a_goal_is_held_by_what_is_measured_not_by_the_model():
     assert one.average_bits(found.assignment) < 32
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_goal_of_just_what_was_measured_of_an_assignment_is_held_by_it(seed):
+    one = drawn(seed)
+    measure = interacting(one, strength=2)
+    begun = tuple(part.choices[2].option for part in one.parts)
+    least = decibels(measure([begun])[0].noise["prediction"])
+    found = search(
+        one, Demand(bounds={"prediction": least}), Settings(start=begun), measure=measure
+    )
+
+    assert one.cost(found.assignment, "bytes") <= one.cost(begun, "bytes")
+    assert found.sqnr_db() >= least - 1e-6
+
+
+def test_a_goal_far_from_the_model_ends_at_what_makes_no_noise():
+    one = problem([1.0] * 4)
+
+    def measure(batch):  # every option but float makes all noise there is
+        return [Measured(dict.fromkeys(("prediction", "guidance"), float(any(a)))) for a in batch]
+
+    found = search(one, Demand(bounds={"prediction": 20}), measure=measure)
+    assert found.assignment == (0,) * 4
+
+
 def test_a_goal_that_nothing_holds_names_the_most_that_was_measured():
     one = problem([1.0] * 4, bits=(8, 4))
 

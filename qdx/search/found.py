@@ -11,7 +11,7 @@ from qdx.search.pareto import Point
 if TYPE_CHECKING:
     from qdx.exporter.plan import Plan
     from qdx.search.problem import Problem
-    from qdx.search.search import Result
+    from qdx.search.result import Result
 
 __all__ = ["PlanFound"]
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from qdx.search.divided import Divide, Divided
     from qdx.search.ledger import Measure
     from qdx.search.problem import Problem
-    from qdx.search.search import Result, Settings
+    from qdx.search.result import Result
+    from qdx.search.search import Settings
 
 __all__ = ["Searched", "check_timestep_groups", "over_schedule"]
 

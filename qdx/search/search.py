@@ -18,13 +18,14 @@ from qdx.search.descend import descend
 from qdx.search.interactions import ErrorsOf, Interactions
 from qdx.search.judged import cheapest_held
 from qdx.search.ledger import Ledger, Measure, Measured
-from qdx.search.pareto import Front, decibels, pareto
+from qdx.search.pareto import decibels, pareto
 from qdx.search.problem import Allowed, Assignment, Problem
 from qdx.search.refit import Refitted, refit
+from qdx.search.result import Control, Result
 from qdx.search.solve import Objective, Row, budget_rows, keeps, noise_rows, solve
-from qdx.search.verdict import Judge, Verdict
+from qdx.search.verdict import Judge
 
-__all__ = ["Control", "Result", "Settings", "search"]
+__all__ = ["Settings", "search"]
 
 _SHARES: Final = (0.3, 0.6, 1.0)
 """How much of the inner products candidates take into account."""
@@ -56,50 +57,6 @@ class Settings:
     fixed: Mapping[int, Allowed] = field(default_factory=lambda: MappingProxyType({}))
     starts: Mapping[str, Assignment] = field(default_factory=lambda: MappingProxyType({}))
     start_db: float = 25.0
-
-
-@dataclass(frozen=True)
-class Control:
-    """Something that the search is held against.
-
-    Attributes:
-        name: `uniform` with the option's label, or `permuted`.
-        average_bits: Bits of the file for each weight element.
-        noise: Noises, measured where anything was, else of the model.
-    """
-
-    name: str
-    average_bits: float
-    noise: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out.
-
-    Attributes:
-        assignment: The option of each part.
-        predicted: Noises of the additive model.
-        measured: Noises measured; None where nothing measures.
-        additive: Measured noises of the plain integer program, for comparison; None likewise.
-        refitted: How the refit went; None without one.
-        front: Least noise by cost.
-        controls: The best uniform option and permuted assignments.
-        verdict: On the finished pictures; None where nobody asked for it.
-    """
-
-    assignment: Assignment
-    predicted: Mapping[str, float]
-    measured: Mapping[str, float] | None
-    additive: Mapping[str, float] | None
-    refitted: Refitted | None
-    front: Front
-    controls: tuple[Control, ...]
-    verdict: Verdict | None = None
-
-    def sqnr_db(self, name: str = "prediction") -> float:
-        """Signal to noise: measured where it was, else predicted."""
-        return decibels((self.predicted if self.measured is None else self.measured)[name])
 
 
 def search(

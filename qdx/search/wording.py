@@ -9,7 +9,7 @@ from qdx.analyze.analysis import FLOAT_OPTION, Analysis, Group, Option
 from qdx.exporter.plan.schema.found import Figures, Found, Weighing
 from qdx.search.pareto import decibels
 from qdx.search.problem import Assignment, Problem
-from qdx.search.search import Control, Result
+from qdx.search.result import Control, Result
 
 __all__ = ["Wording", "describe", "found_section", "reasons", "told_latency"]
 

@@ -61,8 +61,8 @@ def test_what_is_found_was_measured_and_is_the_same_again(smallest, tmp_path):
     profile, base = load_target("openvino"), load_plan("w8a8")
     analyze(
         smallest, target="openvino", output=tmp_path / "analysis", settings=AnalysisSettings(
-            plan="w8a8", call={"num_inference_steps": 2}, options=["int8", "int4"], calls=1, workers=1,
-            parts=["noise"],
+            plan="w8a8", call={"num_inference_steps": 2}, options=["int8", "int4", "int8/int8"], calls=1,
+            workers=1, parts=["noise"],
         ),
     )  # fmt: skip
     read = read_analysis(tmp_path / "analysis")

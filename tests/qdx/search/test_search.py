@@ -90,7 +90,7 @@ def test_a_goal_of_just_what_was_measured_of_an_assignment_is_held_by_it(seed):
     begun = tuple(part.choices[2].option for part in one.parts)
     least = decibels(measure([begun])[0].noise["prediction"])
     found = search(
-        one, Demand(bounds={"prediction": least}), Settings(start=begun), measure=measure
+        one, Demand(bounds={"prediction": least}), Settings(starts={"it": begun}), measure=measure
     )
 
     assert one.cost(found.assignment, "bytes") <= one.cost(begun, "bytes")

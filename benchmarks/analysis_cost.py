@@ -32,7 +32,7 @@ from qdx.analyze.effort import macs_of_step, usual_steps
 from qdx.analyze.folder import read_analysis
 from qdx.analyze.ground import Ground, ground_of
 from qdx.analyze.noise import Bench, Change
-from qdx.analyze.options import candidates
+from qdx.analyze.option_text import candidates
 from qdx.analyze.session import Session, open_session
 from qdx.analyze.settings import AnalysisSettings
 from qdx.cache.store import user_store

@@ -34,7 +34,7 @@ from qdx.exporter.plan import ResolvedPlan
 from qdx.exporter.plan.schema.load import load_plan, plan_from_json
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.search.budgets import Demand
-from qdx.search.job import pipeline_of
+from qdx.search.outcomes import pipeline_of
 from qdx.search.read import read_analysis
 from qdx.search.run import run
 from qdx.source.pipeline import trace_pipeline

@@ -39,13 +39,15 @@ from qdx.calibration.prompts import read_prompts
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.search.budgets import Demand
 from qdx.search.interactions import errors_from
-from qdx.search.job import BASE as BEGUN
-from qdx.search.job import FOUND, Tools, find_plan, pipeline_of
+from qdx.search.job import find_plan
 from qdx.search.ledger import Measured
+from qdx.search.outcomes import pipeline_of
 from qdx.search.pareto import decibels, pareto
 from qdx.search.problem import Assignment, Problem
 from qdx.search.search import Settings
 from qdx.search.solve import Objective
+from qdx.search.tools import BASE as BEGUN
+from qdx.search.tools import FOUND, Tools
 from qdx.search.write_plan import options_of_base
 from qdx.targets.profile import load_target
 

@@ -31,7 +31,9 @@ from qdx.cache.store import user_store
 from qdx.exporter.dtypes import bits
 from qdx.exporter.plan import load_plan
 from qdx.search.controls import permuted
-from qdx.search.problem import Assignment, Problem, problem_of
+from qdx.search.from_analysis import problem_of
+from qdx.search.from_base import never_float
+from qdx.search.problem import Assignment, Problem
 from qdx.search.solve import Objective, Row, solve
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -252,8 +254,7 @@ def measured(
 
 def integers(problem: Problem) -> Problem:
     """The problem without float, which the yardstick does not have."""
-    allowed = {p: {c.option for c in part.choices} - {FLOAT_OPTION} for p, part in enumerate(problem.parts)}  # fmt: skip
-    return problem.restricted(allowed, "the yardstick has no float")
+    return problem.restricted(never_float(problem))
 
 
 def value_bits(analysis: Analysis, problem: Problem, assignment: Assignment) -> float:

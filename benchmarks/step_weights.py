@@ -26,7 +26,7 @@ from qdx.exporter.graph.execute.interpreter import Executor
 from qdx.exporter.measure.reruns import Reruns
 from qdx.exporter.progress import SILENT
 from qdx.search.budgets import Demand, read_budgets
-from qdx.search.problem import problem_of
+from qdx.search.from_analysis import problem_of
 from qdx.search.search import Settings, search
 from qdx.search.solve import Objective
 

@@ -49,7 +49,7 @@ from samples.measure import load
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
     from qdx.analyze.weights import Weighing
-    from qdx.search.job import PlanFound
+    from qdx.search.found import PlanFound
 
 LABORATORY: Final = Path(__file__).with_name("narrow_inputs.toml")
 OPTIONS: Final = tuple(f"int8/int{bits}" for bits in (3, 4, 5, 6))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
 from qdx.exporter.dtypes import FLOAT_DTYPES
 from qdx.exporter.plan.resolve.feasibility import Offer, Request
@@ -163,7 +163,34 @@ class Limits(StrictModel):
     weights_bytes_why: str = ""
 
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_MEGA: Final = 1e6
+_MACS_PER_S_MOST: Final = 1e18
+_BYTES_PER_S_MOST: Final = 1e15
+_OPERATION_S_MOST: Final = 1.0
+
+
+def _rate(what: str, most: float) -> AfterValidator:
+    """What keeps a rate among those that devices have: a number of a data sheet without its prefix is none of them."""
+
+    def checked(value: float) -> float:
+        if not _MEGA <= value <= most:
+            raise ValueError(
+                f"{value:g} is not a rate of a device, expected {what} in one second, "
+                f"from {_written(_MEGA)} to {_written(most)}"
+            )
+        return value
+
+    return AfterValidator(checked)
+
+
+def _written(power: float) -> str:
+    """A power of ten as TOML has it."""
+    return f"{power:.0e}".replace("+0", "").replace("+", "")
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+MacsPerS = Annotated[Number, _rate("multiply-accumulates", _MACS_PER_S_MOST)]
+BytesPerS = Annotated[Number, _rate("bytes", _BYTES_PER_S_MOST)]
 
 
 class DeviceSpeed(StrictModel):
@@ -178,13 +205,15 @@ class DeviceSpeed(StrictModel):
     """
 
     device: Annotated[str, Field(min_length=1, max_length=100)]
-    macs_per_s: Annotated[Mapping[str, Rate], Field(min_length=1)]
-    bytes_per_s: Rate
-    operation_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    macs_per_s: Mapping[str, MacsPerS]
+    bytes_per_s: BytesPerS
+    operation_s: Annotated[float, Field(ge=0, le=_OPERATION_S_MOST, allow_inf_nan=False)] = 0.0
 
     @field_validator("macs_per_s")
     @classmethod
     def _types_are_known(cls, value: Mapping[str, float]) -> Mapping[str, float]:
+        if not value:
+            raise ValueError(f"names no type, expected {', '.join(_MULTIPLIED)}")
         for dtype in value:
             if dtype not in _MULTIPLIED:
                 raise ValueError(f"{dtype!r} is not a type that is multiplied, expected {', '.join(_MULTIPLIED)}")  # fmt: skip

@@ -31,7 +31,7 @@ _BANNED_ATTRIBUTES = frozenset(
     {("torch", "load"), ("torch", "save"), ("os", "system"), ("os", "popen"), ("json", "load")}
 )
 # The one module that reaches others, where a user names them.
-_MAY_IMPORT = {"qdx/sweep/ray_cluster.py": {"socket"}}
+_MAY_IMPORT = {"qdx/sweep/ray_address.py": {"socket"}}
 # The modules whose whole job is that one call.
 _MAY = {"exporter/strict_json.py": {("json", "loads")}}
 _ONE_JOB = frozenset({("json", "loads")})

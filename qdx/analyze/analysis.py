@@ -22,9 +22,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from qdx.analyze.ablation_data import Ablations
-from qdx.analyze.fields import Count, Finite, Index, NotNegative, Sha256
+from qdx.analyze.fields import Count, Index, NotNegative, Sha256, Where
 from qdx.analyze.gradient_data import Gradients
 from qdx.analyze.latency_table import Latency
+from qdx.analyze.noise_data import MEASURES, Branch, MeanNoise, MeasuredCall, Noise
 from qdx.analyze.trajectory_data import Missing, Trajectory
 from qdx.exporter.plan.resolve.feasibility import Support
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
@@ -53,16 +54,10 @@ __all__ = [
 SCHEMA: Final = "qdx.analysis/1"
 ANALYSIS_FILE: Final = "analysis.json"
 NOISE_FILE: Final = "noise.safetensors"
+_NEAR: Final = 1e-6
+"""How far weights may lie from 1: they are shares, added up in floats."""
 FLOAT_OPTION: Final = 0
 """The option that every group has: the target's float type."""
-MEASURES: Final = ("prediction", "unconditional", "conditional", "guidance")
-"""What is measured of a call: squared error over squared value, of the output, of the part of it that belongs to either
-branch of guidance, and of the difference of the branches, which is what the prompt adds."""
-
-Branch = Literal["both", "unconditional", "conditional"]
-Where = Annotated[
-    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}\.[A-Za-z_][A-Za-z0-9_]{0,127}$")
-]
 Key = Annotated[str, Field(min_length=1, max_length=512)]
 
 
@@ -217,71 +212,6 @@ class Group(StrictModel):
         return found
 
 
-class MeasuredCall(StrictModel):
-    """One recorded call, computed again with options in the place of floats.
-
-    Attributes:
-        where: The graph.
-        sample: The run it comes from, from 0.
-        call: Its place among the calls of the graph in that run.
-        step: Its step in the schedule, from 0; calls in a row with the same timestep are one.
-        timestep: As the graph gets it; null without one.
-        prompt: Index of its first prompt; null where the call's own was used.
-        branch: Which branches of guidance it holds; null without guidance.
-        other: Of a call with one branch, the place in the list of the call with the other one.
-        weight: What part of the error of a whole run the calls for which this one stands make; those of a graph add
-            up to 1.
-    """
-
-    where: Where
-    sample: Index
-    call: Index
-    step: Index
-    timestep: Finite | None
-    prompt: Index | None
-    branch: Branch | None
-    other: Index | None = None
-    weight: NotNegative
-
-
-class MeanNoise(StrictModel):
-    """Mean over the calls of a graph, each with its weight; null where nothing was measured.
-
-    Attributes:
-        where: The graph.
-        group: The group; null for all groups of the graph that offer the option at once.
-        option: The option.
-        prediction: Squared error of the output over its square.
-        unconditional: The same of the branch without the prompt.
-        conditional: The same of the branch with it.
-        guidance: The same of the difference of the branches.
-    """
-
-    where: Where
-    group: Index | None
-    option: Index
-    prediction: NotNegative | None
-    unconditional: NotNegative | None
-    conditional: NotNegative | None
-    guidance: NotNegative | None
-
-
-class Noise(StrictModel):
-    """What options do to outputs.
-
-    Attributes:
-        sha256: Of the file with the numbers by call.
-        measures: The last dimension of its arrays.
-        single: One group quantized, all else float; sorted by group and option.
-        cumulative: All groups of a graph that offer an option quantized by it.
-    """
-
-    sha256: Sha256
-    measures: tuple[str, ...]
-    single: tuple[MeanNoise, ...]
-    cumulative: tuple[MeanNoise, ...]
-
-
 class Analysis(StrictModel):
     """The whole of it.
 
@@ -327,15 +257,18 @@ class Analysis(StrictModel):
                 raise ValueError(f"`{name}`: `id` is not the place in the list")
         if not self.options[FLOAT_OPTION].is_float:
             raise ValueError("`options`: the first is not float")
+        places: dict[tuple[str, str], int] = {}
         for group in self.groups:
             known = [*dict.fromkeys(group.options)]
             if known != sorted(group.options) or known[0] != FLOAT_OPTION:
                 raise ValueError(f"`groups[{group.id}].offers`: expected float and others in order")
             if known[-1] >= len(self.options):
                 raise ValueError(f"`groups[{group.id}].offers`: there is no option {known[-1]}")
-        for row in (*self.noise.single, *self.noise.cumulative):
-            if row.option >= len(self.options) or (row.group or 0) >= len(self.groups):
-                raise ValueError("`noise`: an option or a group that there is not")
+        for group in self.groups:
+            for key in group.sites:
+                if places.setdefault((group.where, key), group.id) != group.id:
+                    raise ValueError(f"`groups[{group.id}].sites`: `{key}` is of two groups")
+        self._check_noise()
         if self.latency is not None and {t.where for t in self.latency.graphs} != set(self.wheres):
             raise ValueError("`latency.graphs`: expected a table of each graph that has groups")
         for place, call in enumerate(self.calls):
@@ -344,6 +277,33 @@ class Analysis(StrictModel):
                     f"`calls[{place}].other`: the call there is not of the other branch"
                 )
         return self
+
+    def _check_noise(self) -> None:
+        for where in self.wheres:
+            weights = sum(call.weight for call in self.calls_of(where))
+            if abs(weights - 1) > _NEAR:
+                raise ValueError(
+                    f"`calls`: those of `{where}` have weights of {weights:g}, not of 1"
+                )
+        if self.noise.measures != MEASURES:
+            raise ValueError(f"`noise.measures`: expected {', '.join(MEASURES)}")
+        for row in self.noise.cumulative:
+            if row.option >= len(self.options) or row.where not in self.wheres:
+                raise ValueError("`noise.cumulative`: an option or a graph that there is not")
+        found = set()
+        for row in self.noise.single:
+            if row.group is None or row.group >= len(self.groups):
+                raise ValueError("`noise.single`: a group that there is not")
+            group = self.groups[row.group]
+            if row.where != group.where or row.option not in group.options:
+                raise ValueError(
+                    f"`noise.single`: group {row.group} has no option {row.option} in `{row.where}`"
+                )
+            if (row.group, row.option) in found:
+                raise ValueError(
+                    f"`noise.single`: group {row.group}, option {row.option} comes twice"
+                )
+            found.add((row.group, row.option))
 
     def _is_other(self, place: int, other: int) -> bool:
         return other < len(self.calls) and self.calls[other].other == place

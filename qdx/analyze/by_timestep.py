@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qdx.analyze.options import offering
+from qdx.analyze.offerings import offering
 from qdx.analyze.prepared import prepare
 from qdx.analyze.whole import Whole
 from qdx.backends.registry import get_backend
@@ -21,7 +21,7 @@ from qdx.source.timesteps import with_exact_timesteps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from qdx.analyze.options import Offering
+    from qdx.analyze.offerings import Offering
     from qdx.analyze.session import Session
     from qdx.analyze.whole import At
 

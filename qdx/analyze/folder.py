@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import ValidationError
 
-from qdx.analyze.analysis import ANALYSIS_FILE, NOISE_FILE, SCHEMA, Analysis
+from qdx.analyze.analysis import ANALYSIS_FILE, NOISE_FILE, Analysis
+from qdx.analyze.analysis_file import AGAIN, parse_analysis
 from qdx.exporter.errors import InvalidInput, StorageError, quoted
-from qdx.exporter.files import parse_json, read_text, replace_file, sha256_file
+from qdx.exporter.files import replace_file, sha256_file
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
-from qdx.exporter.limits import MIB
-from qdx.exporter.model_faults import Document
-from qdx.exporter.strict_json import dump_json, positions_of
+from qdx.exporter.strict_json import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +28,6 @@ __all__ = [
     "read_analysis",
     "write_analysis",
 ]
-
-_SIZE_LIMIT_BYTES: Final = 256 * MIB
-_AGAIN: Final = "analyze again with `qdx analyze`"
 
 NoiseByCall = Mapping[str, torch.Tensor]
 """The tensors of the file beside the analysis by name; see `analysis`."""
@@ -71,26 +65,15 @@ def read_analysis(folder: Path | str) -> tuple[Analysis, NoiseByCall]:
         StorageError: Reading failed.
     """
     place = Path(folder)
-    path = place / ANALYSIS_FILE
-    text = read_text(path, _SIZE_LIMIT_BYTES, error=InvalidInput)
-    value = parse_json(text, source=str(path), error=InvalidInput)
-    if value.get("schema") != SCHEMA:
-        raise InvalidInput(f"{quoted(path)}: expected `schema` to be `{SCHEMA}`", hint=_AGAIN)
-    here = Document(
-        Analysis, "the analysis", "an object", str(path), InvalidInput, partial(positions_of, text)
-    )
-    try:
-        analysis = Analysis.model_validate_json(text)
-    except ValidationError as bad:
-        raise here.malformed(bad, value) from None
+    analysis, _ = parse_analysis(place)
     return analysis, _read_noise(place / NOISE_FILE, analysis)
 
 
 def _read_noise(path: Path, analysis: Analysis) -> NoiseByCall:
     if not path.is_file():
-        raise InvalidInput(f"{quoted(path)}: missing beside the analysis", hint=_AGAIN)
+        raise InvalidInput(f"{quoted(path)}: missing beside the analysis", hint=AGAIN)
     if sha256_file(path) != analysis.noise.sha256:
-        raise InvalidInput(f"{quoted(path)}: is not that of the analysis", hint=_AGAIN)
+        raise InvalidInput(f"{quoted(path)}: is not that of the analysis", hint=AGAIN)
     file = SafetensorsFile(path)
     try:
         found = {name: file.read(name) for name in file.tensors}
@@ -109,7 +92,7 @@ def _read_noise(path: Path, analysis: Analysis) -> NoiseByCall:
     shapes = {name: tuple(one.shape) for name, one in found.items()}
     wrong = [name for name, one in found.items() if one.dtype != _dtype(name)]
     if shapes != expected or wrong:
-        raise InvalidInput(f"{quoted(path)}: holds {shapes}, expected {expected}", hint=_AGAIN)
+        raise InvalidInput(f"{quoted(path)}: holds {shapes}, expected {expected}", hint=AGAIN)
     return found
 
 

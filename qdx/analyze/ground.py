@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from qdx.analyze.groups import Bound, bound_sites
-from qdx.analyze.options import Offering, offerings
+from qdx.analyze.offerings import Offering, offerings
 from qdx.cache.facts import computing_versions
 from qdx.exporter.errors import TargetRefusal, UsageError, quoted
 from qdx.source.planned import PlannedGraphs, plan_graphs

@@ -13,7 +13,6 @@ them. Others, in which options are drawn, only tell how far off the sum is.
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +31,7 @@ from qdx.analyze.latency_table import (
     WholeLatency,
 )
 from qdx.analyze.latency_timing import Bench, TimedArtifact
+from qdx.cache.facts import processor_name
 from qdx.exporter.errors import InternalError
 from qdx.exporter.progress import SILENT
 
@@ -294,7 +294,7 @@ def _by_kind(
 def _machine(bench: Bench, artifacts: Sequence[TimedArtifact]) -> Machine:
     load = [load for one in artifacts for load in one.load]
     return Machine(
-        processor=platform.processor() or platform.machine(),
+        processor=processor_name(),
         cores=os.cpu_count(),
         threads=bench.threads,
         clock=bench.clock,

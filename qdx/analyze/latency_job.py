@@ -29,6 +29,7 @@ from qdx.analyze.lowered import Lowering
 from qdx.analyze.stored_bytes import StoredBytes
 from qdx.backends.capabilities import TimesOperations
 from qdx.backends.registry import get_backend
+from qdx.cache.facts import processor_name
 from qdx.cache.keys import key_of
 from qdx.exporter.errors import InvalidInput, RuntimeMissing, UsageError, quoted
 from qdx.exporter.files import dump_json, read_text, replace_file
@@ -291,7 +292,7 @@ class _Artifacts:
             "where": lowering.where,
             "target": lowering.profile.to_json(),
             "versions": dict(lowering.backend.versions()),
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor_name(),
             "machine": platform.node(),
             "cores": os.cpu_count(),
             "threads": bench.threads,

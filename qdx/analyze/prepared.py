@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from qdx.analyze.noise import Quantized
-from qdx.analyze.options import plan_asking
+from qdx.analyze.offerings import plan_asking
 from qdx.cache.facts import tensor_digest
 from qdx.calibration.record import record_ranges
 from qdx.compile.recipe import choose_recipe
@@ -21,7 +21,7 @@ from qdx.exporter.strict_json import dump_json
 from qdx.exporter.transforms.recipe import quantized_graph
 
 if TYPE_CHECKING:
-    from qdx.analyze.options import Offering
+    from qdx.analyze.offerings import Offering
     from qdx.backends.contract import Backend
     from qdx.calibration.kept import Kept
     from qdx.exporter.graph.ir.graph import Graph

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qdx.analyze.calls import RecordedInputs, Runs
     from qdx.analyze.folder import NoiseByCall
     from qdx.analyze.groups import Bound
-    from qdx.analyze.options import Offering
+    from qdx.analyze.offerings import Offering
     from qdx.analyze.survey import Survey
     from qdx.exporter.plan.resolve.feasibility import Support
     from qdx.exporter.plan.schema.plan import Plan

@@ -20,7 +20,8 @@ from qdx.analyze.follow import Follow
 from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
-from qdx.analyze.options import Offering, candidates
+from qdx.analyze.offerings import Offering
+from qdx.analyze.option_text import candidates
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
 from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.report import Findings, analysis_of

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from qdx.exporter.errors import UsageError, quoted
+from qdx.exporter.plan.schema.found import Weighing
 
 __all__ = ["WEIGHINGS", "Weighing", "read_weighing"]
 
-Weighing = Literal["steps", "trajectory"]
 WEIGHINGS: Final[tuple[Weighing, ...]] = get_args(Weighing)
-"""`steps`: every step of the schedule counts alike. `trajectory`: by the part of the final error that it makes."""
 
 
 def read_weighing(text: str) -> Weighing:

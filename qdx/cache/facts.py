@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,9 +15,16 @@ if TYPE_CHECKING:
     import torch
     from pydantic import JsonValue
 
-__all__ = ["computing_versions", "images_digest", "tensor_digest", "versions_of"]
+__all__ = [
+    "computing_versions",
+    "images_digest",
+    "processor_name",
+    "tensor_digest",
+    "versions_of",
+]
 
 _LIBRARIES: Final = ("diffusers", "numpy", "torch", "transformers")
+_CPUINFO: Final = Path("/proc/cpuinfo")
 _PARTS: Final = ("qdx", "qdx.exporter", "qdx.targets", "qdx.backends")
 
 
@@ -40,6 +48,17 @@ def computing_versions() -> dict[str, JsonValue]:
         "qdx_sha256": _code_digest(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+@functools.cache
+def processor_name() -> str:
+    """The kind of processor, as precisely as the system tells without being asked by a program of its own."""
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def images_digest(call: dict[str, Any]) -> str:

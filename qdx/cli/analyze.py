@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qdx.analyze.settings import read_parts
+from qdx.cli.analysis_options import AnalyzedModel, AnalyzedTarget, Calls, Prompts, Tried
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -33,10 +34,8 @@ __all__ = ["command"]
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusers pipeline folder.")],
-    target: Annotated[
-        str, typer.Option("--target", metavar="TARGET", help="A target's name or a TOML file.")
-    ],
+    model: AnalyzedModel,
+    target: AnalyzedTarget,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")],
     plan: Annotated[
         str | None,
@@ -55,30 +54,9 @@ def command(
             "--components", metavar="NAMES", help="Comma-separated; the denoisers by default."
         ),
     ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option("--calib", metavar="FILE", help="Prompts to run with, one each line."),
-    ] = None,
-    options: Annotated[
-        str | None,
-        typer.Option(
-            "--options",
-            metavar="LIST",
-            help="What to try, such as int8,int4:block32,int8/int8; what the target lacks is simulated. "
-            "All that the target has by default.",
-        ),
-    ] = None,
-    calls: Annotated[
-        int | None,
-        typer.Option(
-            "--calls",
-            metavar="N",
-            min=1,
-            max=100_000,
-            help="Steps measured, spread over the schedule and the runs, with all branches of guidance. "
-            "Default: all steps, the last two in every run, up to 32.",
-        ),
-    ] = None,
+    prompts: Prompts = None,
+    options: Tried = None,
+    calls: Calls = None,
     latency: Annotated[
         str,
         typer.Option(

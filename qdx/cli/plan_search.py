@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qdx.cli.analysis_options import AnalyzedModel, AnalyzedTarget, Calls, Prompts, Tried
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -23,14 +24,14 @@ from qdx.cli.options import (
     read_names,
     read_setup,
 )
-from qdx.cli.output import emit, say, table
+from qdx.cli.output import emit, say
 from qdx.cli.progress import progress_bars
 from qdx.exporter.errors import StorageError, UsageError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qdx.search.job import PlanFound
+    from qdx.search.found import PlanFound
 
 __all__ = ["command"]
 
@@ -38,10 +39,8 @@ _SEED_LIMIT = 2**32 - 1
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusers pipeline folder.")],
-    target: Annotated[
-        str, typer.Option("--target", metavar="TARGET", help="See `qdx targets`, or a TOML file.")
-    ],
+    model: AnalyzedModel,
+    target: AnalyzedTarget,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Plan to write.")],
     analysis: Annotated[
         Path | None,
@@ -51,20 +50,8 @@ def command(
             help="What `qdx analyze` wrote for this model, target and plan. Default: beside FILE, made where it is missing.",
         ),
     ] = None,
-    options: Annotated[
-        str | None,
-        typer.Option(
-            "--options",
-            metavar="LIST",
-            help="What an analysis that is made tries; see `qdx analyze`.",
-        ),
-    ] = None,
-    calls: Annotated[
-        int | None,
-        typer.Option(
-            "--calls", metavar="N", min=1, max=100_000, help="Likewise, how many steps it measures."
-        ),
-    ] = None,
+    options: Tried = None,
+    calls: Calls = None,
     call: Call = None,
     setup: Setup = None,
     budget: Annotated[
@@ -139,14 +126,7 @@ def command(
             help="Weight of the noise of what the prompt adds, beside 1 for that of the prediction.",
         ),
     ] = 0.0,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            "--calib",
-            metavar="FILE",
-            help="Prompts to run with; those that an analysis had which is there.",
-        ),
-    ] = None,
+    prompts: Prompts = None,
     predicted: Annotated[
         bool,
         typer.Option("--predicted", help="Decide by the analysis alone; measure no candidate."),
@@ -197,17 +177,15 @@ def command(
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
     from qdx.search.budgets import Demand, read_budgets, read_goals
-    from qdx.search.job import Tools, check_timestep_groups, read_roles
+    from qdx.search.from_base import read_roles
+    from qdx.search.over_schedule import check_timestep_groups
     from qdx.search.problem import COSTS
+    from qdx.search.tools import NO_TOOLS
     from qdx.targets import load_target
 
     bounds, judged = read_goals(goal or ())
     demand = Demand(read_budgets(budget or ()), bounds, judged)
-    if not (demand.budgets or demand.bounds or demand.judged):
-        raise UsageError(
-            "nothing is asked for",
-            hint="give a budget such as --budget average_bits=4, or a goal such as --goal sqnr_db=30",
-        )
+    demand.check(makes_pictures=not predicted)
     if prefer not in COSTS:
         raise UsageError(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
@@ -224,11 +202,12 @@ def command(
         _refuse_unused(
             place, {"--options": options, "--calls": calls, "--call": call, "--setup": setup}
         )
-    _check_output(output, force=force)
+    _check_output(output, report, force=force)
     check_model(model)
     profile = load_target(target)
     texts = None if prompts is None else read_prompts(prompts)
 
+    from qdx.cli.search_tables import tables_of
     from qdx.search.read import read_analysis
     from qdx.search.run import run
 
@@ -276,11 +255,11 @@ def command(
             no_float=no_float,
             variant=variant,
             cache=cache,
-            tools=Tools() if predicted else None,
+            tools=NO_TOOLS if predicted else None,
             progress=progress,
         )
     _write(found, output, report)
-    emit(found.to_json(), as_json=as_json, text=_text(found))
+    emit(found.to_json(), as_json=as_json, text=tables_of(found))
     say(f"wrote {output}")
 
 
@@ -294,13 +273,22 @@ def _refuse_unused(place: Path, given: Mapping[str, object]) -> None:
             )
 
 
-def _check_output(output: Path, *, force: bool) -> None:
+def _check_output(output: Path, report: Path | None, *, force: bool) -> None:
+    from qdx.analyze.folder_check import check_writable
+
     if output.exists() and not force:
         raise UsageError(
             f"--output: {quoted(output)} exists", hint="choose another name, or give --force"
         )
     if not output.parent.is_dir():
         raise UsageError(f"--output: there is no folder {quoted(output.parent)}")
+    check_writable(output.parent, "--output")
+    if report is not None and report.exists():
+        if not report.is_dir():
+            raise UsageError(
+                f"--report: {quoted(report)} is not a folder", hint="choose another name"
+            )
+        check_writable(report, "--report")
 
 
 def _write(found: PlanFound, output: Path, report: Path | None) -> None:
@@ -319,49 +307,3 @@ def _write(found: PlanFound, output: Path, report: Path | None) -> None:
     if len(found.result.front.points) > 1:
         image = picture(found.result.front, title=found.plan.name or "plan", found=found.point)
         replace_file(report / "front.svg", image.encode())
-
-
-def _text(found: PlanFound) -> str:
-    """The front, what was found, and what it is held against."""
-    from qdx.search.pareto import decibels
-
-    result = found.result
-    parts = [table(result.front.columns, [*result.front.rows()])]
-    figures = found.plan.found
-    assert figures is not None
-    rows: list[tuple[object, ...]] = [
-        (
-            "this plan",
-            round(figures.average_bits, 2),
-            result.sqnr_db(),
-            "measured" if result.measured else "predicted",
-        )
-    ]
-    if result.additive is not None:
-        rows.append(
-            ("additive integer program", None, decibels(result.additive["prediction"]), "measured")
-        )
-    rows += [
-        (one.name, round(one.average_bits, 2), decibels(one.noise["prediction"]), rows[0][3])
-        for one in result.controls
-    ]
-    parts.append(table(("", "bits per weight", "dB", "how"), rows))
-    parts += _times(found)
-    rules = len(found.plan.rules)
-    parts.append(f"{rules} rule{'s'[: rules != 1]}; {figures.bytes:,} bytes of weights searched")
-    return "\n\n".join(parts)
-
-
-def _times(found: PlanFound) -> list[str]:
-    """What a call takes: by the analysis, and where the runtime runs here, as measured."""
-    predicted = found.predicted_ms
-    if predicted is None:
-        return []
-    floats = found.problem.float_ms
-    fast = "" if floats is None else f", {floats / predicted:.2f} times as fast as float"
-    words = f"predicted to take {predicted:.4g} ms{fast}"
-    if found.taken_ms is None:
-        return [words]
-    float_ms = found.taken_ms["float"]
-    rows = [(name, f"{ms:.4g}", f"{float_ms / ms:.2f}") for name, ms in found.taken_ms.items()]
-    return [f"{words}; measured in turns:\n{table(('', 'ms', 'times as fast'), rows)}"]

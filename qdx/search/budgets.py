@@ -68,6 +68,30 @@ class Demand:
     bounds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     judged: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
+    def check(self, *, makes_pictures: bool) -> None:
+        """Refuses what cannot be searched for.
+
+        Args:
+            makes_pictures: Whether something makes finished pictures, by which goals are judged.
+
+        Raises:
+            UsageError: Nothing is asked for, or nothing makes the pictures.
+        """
+        if not (self.budgets or self.bounds or self.judged):
+            raise UsageError(
+                "nothing is asked for",
+                hint="give a budget such as --budget average_bits=4, or a goal such as --goal sqnr_db=30",
+            )
+        if self.judged and not makes_pictures:
+            raise UsageError(
+                f"--goal {self.words}: nothing here makes pictures to judge",
+                hint="leave --predicted out",
+            )
+
+    def is_of_time(self, prefer: str) -> bool:
+        """Whether latency is asked for in any way, `prefer` being the cost that becomes least."""
+        return bool({"latency_ms", "speedup"} & set(self.budgets)) or prefer == "latency_ms"
+
     @property
     def words(self) -> str:
         """It as it was written, in order."""

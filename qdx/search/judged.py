@@ -48,7 +48,7 @@ def cheapest_held(
     noise: NoiseByCall,
     *,
     start_db: float,
-    start: Assignment | None = None,
+    starts: Sequence[Assignment] = (),
     progress: Progress = SILENT,
 ) -> Held:
     """Returns the cheapest assignment that a judge finds holding.
@@ -60,7 +60,7 @@ def cheapest_held(
         judge: Exports and verifies.
         noise: By call.
         start_db: Where the first candidate is expected to hold: the least that a gate asks of the worst call.
-        start: What the search began from; it is judged where it is cheaper than what was found.
+        starts: What the search began from; one is judged where it is cheaper than what was found.
         progress: Told of every verdict.
 
     Raises:
@@ -78,13 +78,10 @@ def cheapest_held(
         else:
             below = middle
     best = min(line.held, key=line.cost)
-    if (
-        start is not None
-        and line.cost(start) < line.cost(best)
-        and keeps(problem, start, rows)
-        and line.verdict(start).ok
-    ):
-        best = start
+    for start in starts:
+        cheaper = line.cost(start) < line.cost(best) and keeps(problem, start, rows)
+        if cheaper and line.verdict(start).ok:
+            best = start
     return Held(best, line.verdicts[best], len(line.verdicts))
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from qdx.exporter.errors import UsageError
 from qdx.exporter.strict_json import dump_json
 from qdx.search.by_call import noise_by_call
-from qdx.search.job import BASE, FOUND, Tools
 from qdx.search.ledger import Measured
+from qdx.search.tools import BASE, FOUND, Tools
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
@@ -69,6 +69,7 @@ def measuring(
     cache: Store | None,
     progress: Progress,
     calls: int | None = None,
+    timestep_groups: int = 1,
     arrays: NoiseByCall | None = None,
     weights: Sequence[CallWeight] | None = None,
 ) -> Iterator[Tools]:
@@ -86,13 +87,16 @@ def measuring(
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
         calls: Steps on which candidates are measured; None takes those of the analysis.
+        timestep_groups: Segments of the schedule that are to be asked for; they are checked before anything is measured.
         arrays: The numbers beside the analysis; None reads them.
         weights: Of steps, as the analysis and the numbers have them; None where they count alike.
 
     Raises:
         InvalidInput: The numbers beside the analysis are missing or damaged.
-        UsageError: The plan smooths activations and an option is of weights alone, or groups of the analysis are not those of the model as it is read now.
+        UsageError: The plan smooths activations and an option is of weights alone, groups of the analysis are
+            not those of the model as it is read now, or the calibration does not keep so many segments apart.
     """
+    from qdx.analyze.by_timestep import Schedule
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.latency_job import without_latency
     from qdx.analyze.report import groups_of
@@ -100,7 +104,7 @@ def measuring(
     from qdx.analyze.settings import AnalysisSettings
     from qdx.analyze.slopes import slopes
     from qdx.search.interactions import errors_from
-    from qdx.search.schedule import divider
+    from qdx.search.schedule import check_segments, divider
 
     if arrays is None:
         _, arrays = read_analysis(folder)
@@ -134,6 +138,8 @@ def measuring(
                 "--analysis: its options or groups are not those of the model and the target now",
                 hint=f"analyze again with this version, {_OTHERWISE}",
             )
+        if timestep_groups > 1:
+            check_segments(Schedule(session), timestep_groups)
         whole = session.whole
 
         def measure(assignments: Sequence[Assignment]) -> list[Measured]:

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.kind import Kind
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan import Plan, PlanTarget, ResolvedPlan, SiteResolution
+    from qdx.source.pipeline import TracedPipeline
+    from qdx.targets.profile import TargetProfile
 
-__all__ = ["Outcome", "Pipeline", "first_different", "outcomes_of"]
+__all__ = ["Outcome", "Pipeline", "first_different", "outcomes_of", "pipeline_of"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,20 @@ class Pipeline:
             plan, self.components, self.target, self.sites, self.kinds, upcast=self.upcast
         )
         return examined.resolved
+
+
+def pipeline_of(source: TracedPipeline, profile: TargetProfile, base: Plan) -> Pipeline:
+    """Returns what plans are resolved for: the sites of all graphs as the target has them."""
+    from qdx.source.planned import plan_graphs
+
+    planned = plan_graphs(source, base, profile)
+    return Pipeline(
+        tuple(source.skeleton.modules),
+        planned.sites,
+        source.captured.kinds,
+        frozenset(source.upcast),
+        profile,
+    )
 
 
 Outcome = tuple[Any, ...]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from qdx.search.divided import Divide, Divided
     from qdx.search.ledger import Measure
     from qdx.search.problem import Problem
-    from qdx.search.search import Result, Settings
+    from qdx.search.result import Result
+    from qdx.search.search import Settings
 
 __all__ = ["Searched", "check_timestep_groups", "over_schedule"]
 
@@ -112,7 +113,7 @@ def over_schedule(
     undivided = Undivided(
         found.problem,
         found.result.assignment,
-        frozenset(settings.fixed or ()),
+        frozenset(settings.fixed),
         settings.objective,
         demand.budgets or {settings.prefer: cost},
     )
@@ -127,8 +128,7 @@ def over_schedule(
         # A change in one segment is measured on its calls alone.
         replace(
             settings,
-            fixed=None,
-            start=None,
+            fixed={},
             measurements=settings.measurements * len(divided.steps),
             starts=divided.like(found.result.assignment, found.problem),
         ),

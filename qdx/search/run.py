@@ -12,12 +12,16 @@ from qdx.cache.keys import key_of
 from qdx.exporter.plan import Plan
 from qdx.exporter.progress import SILENT, Progress
 from qdx.search.budgets import Demand
-from qdx.search.job import PlanFound, Tools, check_fits, find_plan, pipeline_of
+from qdx.search.fits import cautions_of, check_fits
+from qdx.search.found import PlanFound
+from qdx.search.job import find_plan
 from qdx.search.judging import Exports
 from qdx.search.measuring import check_prompts, measuring
+from qdx.search.outcomes import pipeline_of
 from qdx.search.read import ReadAnalysis
 from qdx.search.search import Settings
 from qdx.search.solve import Objective
+from qdx.search.tools import Tools
 
 if TYPE_CHECKING:
     from qdx.analyze.weighing import Weighing
@@ -86,6 +90,7 @@ def run(
     """
     from qdx.analyze.folder import read_analysis
     from qdx.analyze.weights import trajectory_weights, weighed
+    from qdx.cache.facts import computing_versions, processor_name
     from qdx.exporter.capture.model import read_model
     from qdx.exporter.capture.setup import check_setup
     from qdx.source.pipeline import trace_pipeline
@@ -98,6 +103,11 @@ def run(
         folder, dict(analysis.sampling.call), variant=variant, cache=cache, progress=progress
     )
     check_fits(analysis, source, profile, base)
+    here = cautions_of(
+        analysis, computing_versions(), processor_name(), of_time=demand.is_of_time(prefer)
+    )
+    for words in here:
+        progress.say(words)
     arrays = weights = None
     if weigh == "trajectory":
         weights = trajectory_weights(analysis)
@@ -112,7 +122,8 @@ def run(
                 measuring(
                     analysis, read.folder, source, profile, base,
                     prompts=prompts, workers=workers, cluster=cluster, cache=cache,
-                    progress=progress, calls=calls, arrays=arrays, weights=weights,
+                    progress=progress, calls=calls, timestep_groups=timestep_groups,
+                    arrays=arrays, weights=weights,
                 )
             )  # fmt: skip
             if demand.judged:
@@ -131,6 +142,7 @@ def run(
             settings,
             name=name,
             analysis_sha256=read.sha256,
+            weigh=weigh,
             fix=fix,
             timestep_groups=timestep_groups,
             no_float=no_float,

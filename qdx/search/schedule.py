@@ -23,7 +23,7 @@ from qdx.exporter.dtypes import number_type
 from qdx.exporter.errors import UsageError
 from qdx.search.divided import Divide, Divided, Undivided
 from qdx.search.ledger import Measure, Measured
-from qdx.search.problem import Assignment, Choice, Problem, by_timestep
+from qdx.search.problem import Allowed, Assignment, Choice, Problem, by_timestep
 from qdx.search.run_errors import RunErrors, split
 from qdx.search.solve import budget_rows, solve
 from qdx.search.timesteps import Edges, Timed, divide, equal_edges, range_ratios
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from qdx.analyze.analysis import Analysis, Group
     from qdx.analyze.folder import NoiseByCall
-    from qdx.analyze.options import Offering
+    from qdx.analyze.offerings import Offering
     from qdx.analyze.session import Session
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["divider"]
+__all__ = ["check_segments", "divider"]
 
 _AT_ALL_TIMES: Final = "at all timesteps"
 _ERRORS: Final = {"prediction": "errors", "guidance": "guidance_errors"}
@@ -202,13 +202,13 @@ class _Division:
             for place in self._options
         }
         kept = {
-            place: {option}
+            place: Allowed(frozenset({option}), "it is the same at all timesteps")
             for place, option in enumerate(found.assignment)
             if place not in self._options
         }
         labels = found.problem.labels
         return by_timestep(
-            found.problem.restricted(kept, "it is the same at all timesteps"),
+            found.problem.restricted(kept),
             steps,
             choices,
             [*labels, *(f"{label}, by timestep" for label in labels)],
@@ -250,11 +250,14 @@ class _Division:
             if part.steps is not None
         }
         allowed = {
-            place: {c.option for c in part.choices if c.tie == ties[part.group]}
+            place: Allowed(
+                frozenset(c.option for c in part.choices if c.tie == ties[part.group]),
+                "a graph has one kind of quantizer at all timesteps",
+            )
             for place, part in enumerate(problem.parts)
             if part.steps is not None
         }
-        return problem.restricted(allowed, "a graph has one kind of quantizer at all timesteps")
+        return problem.restricted(allowed)
 
     def _measure(self, problem: Problem, edges: Edges, offered: Mapping[int, Offering]) -> Measure:
         columns = self._columns(problem, edges)

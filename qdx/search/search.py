@@ -18,13 +18,14 @@ from qdx.search.descend import descend
 from qdx.search.interactions import ErrorsOf, Interactions
 from qdx.search.judged import cheapest_held
 from qdx.search.ledger import Ledger, Measure, Measured
-from qdx.search.pareto import Front, decibels, pareto
-from qdx.search.problem import Assignment, Problem
+from qdx.search.pareto import decibels, pareto
+from qdx.search.problem import Allowed, Assignment, Problem
 from qdx.search.refit import Refitted, refit
+from qdx.search.result import Control, Result
 from qdx.search.solve import Objective, Row, budget_rows, keeps, noise_rows, solve
-from qdx.search.verdict import Judge, Verdict
+from qdx.search.verdict import Judge
 
-__all__ = ["Control", "Result", "Settings", "search"]
+__all__ = ["Settings", "search"]
 
 _SHARES: Final = (0.3, 0.6, 1.0)
 """How much of the inner products candidates take into account."""
@@ -43,10 +44,9 @@ class Settings:
         prefer: The cost that becomes least where goals are given, and that the front is over.
         seed: Of the permuted controls.
         measurements: How many assignments may be measured for the refit; controls and the front come on top.
-        fixed: Allowed options by place of the part, for what the user insists on.
-        why_fixed: Why, for messages.
-        start: What the search begins from, where it can be chosen: what is found is never worse, as measured.
-        starts: Assignments by name that are measured beside those of the model, where they keep the bounds.
+        fixed: What the user insists on, by place of the part.
+        starts: What the search begins from, by name: what is found is never worse, as measured. One that cannot be chosen,
+            or does not satisfy the demands, is left out.
         start_db: Noise of the worst call at which finished pictures are expected to hold, where they are judged.
     """
 
@@ -54,55 +54,9 @@ class Settings:
     prefer: str = "bytes"
     seed: int = 0
     measurements: int = 2000
-    fixed: Mapping[int, frozenset[int]] | None = None
-    why_fixed: str = "--fix keeps it"
-    start: Assignment | None = None
+    fixed: Mapping[int, Allowed] = field(default_factory=lambda: MappingProxyType({}))
     starts: Mapping[str, Assignment] = field(default_factory=lambda: MappingProxyType({}))
     start_db: float = 25.0
-
-
-@dataclass(frozen=True)
-class Control:
-    """Something that the search is held against.
-
-    Attributes:
-        name: `uniform` with the option's label, or `permuted`.
-        average_bits: Bits of the file for each weight element.
-        noise: Noises, measured where anything was, else of the model.
-    """
-
-    name: str
-    average_bits: float
-    noise: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out.
-
-    Attributes:
-        assignment: The option of each part.
-        predicted: Noises of the additive model.
-        measured: Noises measured; None where nothing measures.
-        additive: Measured noises of the plain integer program, for comparison; None likewise.
-        refitted: How the refit went; None without one.
-        front: Least noise by cost.
-        controls: The best uniform option and permuted assignments.
-        verdict: On the finished pictures; None where nobody asked for it.
-    """
-
-    assignment: Assignment
-    predicted: Mapping[str, float]
-    measured: Mapping[str, float] | None
-    additive: Mapping[str, float] | None
-    refitted: Refitted | None
-    front: Front
-    controls: tuple[Control, ...]
-    verdict: Verdict | None = None
-
-    def sqnr_db(self, name: str = "prediction") -> float:
-        """Signal to noise: measured where it was, else predicted."""
-        return decibels((self.predicted if self.measured is None else self.measured)[name])
 
 
 def search(
@@ -131,7 +85,7 @@ def search(
         judge: Judges finished pictures; needed where the demand has such goals.
         by_call: Noise by call, by which assignments to judge are proposed; None takes the mean noise.
         slopes: Tells what options change of the objective in first order where an assignment holds; None where nothing does.
-        slower: Tells whether an assignment was measured to take longer than the start of the settings; None where nothing
+        slower: Tells whether an assignment was measured to take longer than what the search begins from; None where nothing
             times them.
         progress: Told of the steps.
 
@@ -139,15 +93,8 @@ def search(
         TargetRefusal: The demands cannot be met: names the least that can be.
         UsageError: Nothing is demanded, or the analysis does not know what it would need.
     """
-    if not (demand.budgets or demand.bounds or demand.judged):
-        raise UsageError("nothing is asked for", hint="give --budget or --goal, such as --budget average_bits=4")  # fmt: skip
-    if demand.judged and judge is None:
-        raise UsageError(
-            f"--goal {demand.words}: nothing here makes pictures to judge",
-            hint="leave --predicted out",
-        )
-    if settings.fixed:
-        problem = problem.restricted(settings.fixed, settings.why_fixed)
+    demand.check(makes_pictures=judge is not None)
+    problem = problem.restricted(settings.fixed)
     budgets = budget_rows(problem, demand.budgets)
     _check_known(problem, settings.prefer)
     work = _Search(problem, settings, budgets, measure, errors_of, slopes, slower, progress)
@@ -228,17 +175,18 @@ class _Search:
             if following == best:
                 break
             best = following
-        if self._beats(self._start, holding, bounds_db):
-            holding = self._start
+        for start in self._starts.values():
+            if self._beats(start, holding, bounds_db):
+                holding = start
         if holding is None:
             holding = self._finest(bounds_db)
         return self._result(holding, first, self._at_cost(holding), None)
 
     def _beats(
-        self, start: Assignment | None, found: Assignment | None, bounds_db: Mapping[str, float]
+        self, start: Assignment, found: Assignment | None, bounds_db: Mapping[str, float]
     ) -> bool:
         """Whether what the search began from holds what is asked, and is better than what was found."""
-        if start is None or start == found or not _holds(self._over(start, bounds_db)):
+        if start == found or not _holds(self._over(start, bounds_db)):
             return False
         if found is None or self._cost(start) < self._cost(found):
             return True
@@ -256,14 +204,10 @@ class _Search:
         noise = self._measured(assignment)
         return {name: noise[name] / 10 ** (-least / 10) for name, least in bounds_db.items()}
 
-    @property
-    def _start(self) -> Assignment | None:
-        """What the search began from; None where it may not be chosen."""
-        start = self._settings.start
-        if start is None:
-            return None
-        parts = zip(self._problem.parts, start, strict=True)
-        return start if all(any(c.option == o for c in p.choices) for p, o in parts) else None
+    @cached_property
+    def _starts(self) -> Mapping[str, Assignment]:
+        """What the search began from, where it may be chosen."""
+        return {n: one for n, one in self._settings.starts.items() if self._problem.allows(one)}
 
     def judged(self, judge: Judge, by_call: NoiseByCall | None, bounds: Sequence[Row]) -> Result:
         """The cheapest whose pictures hold what is asked."""
@@ -272,27 +216,26 @@ class _Search:
         noise = by_call or mean_noise(self._problem)
         held = cheapest_held(
             self._problem, cheap, rows, judge, noise,
-            start_db=self._settings.start_db, start=self._start, progress=self._progress,
+            start_db=self._settings.start_db, starts=tuple(self._starts.values()), progress=self._progress,
         )  # fmt: skip
         found = self._result(held.assignment, held.assignment, self._at_cost(held.assignment), None)
         return replace(found, verdict=held.verdict)
 
     def _candidates(self, first: Assignment, rows: Sequence[Row]) -> dict[str, Assignment]:
-        found = {"additive": first}
-        if (start := self._start) is not None and keeps(self._problem, start, rows):
-            found["what it began from"] = start
+        # Sums over parts of the schedule may differ in the last place.
+        keeping = {
+            name: start
+            for name, start in self._starts.items()
+            if keeps(self._problem, start, rows, slack=1e-9)
+        }
+        found = {"additive": first, **keeping}
         singles = self._singles
         for share in _SHARES if singles is not None else ():
             assert singles is not None
             found[f"interactions {share:g}"] = descend(
                 self._problem, singles, first, rows, share=share
             )
-        within = {
-            name: one
-            for name, one in self._settings.starts.items()
-            if keeps(self._problem, one, rows, slack=1e-9)
-        }
-        return {**within, **found}
+        return found
 
     @cached_property
     def _singles(self) -> Interactions | None:

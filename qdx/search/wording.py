@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from qdx.analyze.analysis import FLOAT_OPTION, Analysis, Group, Option
-from qdx.exporter.plan.schema.found import Figures, Found
+from qdx.exporter.plan.schema.found import Figures, Found, Weighing
 from qdx.search.pareto import decibels
 from qdx.search.problem import Assignment, Problem
-from qdx.search.search import Control, Result
-from qdx.search.write_plan import Wording
+from qdx.search.result import Control, Result
 
-__all__ = ["describe", "found_section", "reasons", "told_latency"]
+__all__ = ["Wording", "describe", "found_section", "reasons", "told_latency"]
+
+
+class Wording(Protocol):
+    """Says why operations, by component and name, take an option: in a segment of the schedule, or at all timesteps."""
+
+    def __call__(
+        self, option: Option, sites: Sequence[tuple[str, str]], segment: int | None = None, /
+    ) -> str:
+        """The reason."""
 
 
 def reasons(analysis: Analysis, problem: Problem, assignment: Assignment) -> Wording:
@@ -111,7 +120,14 @@ def told_latency(analysis: Analysis, problem: Problem, assignment: Assignment) -
 
 
 def found_section(
-    problem: Problem, result: Result, *, target: str, analysis: str, asked: str, seed: int
+    problem: Problem,
+    result: Result,
+    *,
+    target: str,
+    analysis: str,
+    asked: str,
+    weigh: Weighing,
+    seed: int,
 ) -> Found:
     """Returns what the plan says of its search.
 
@@ -121,6 +137,7 @@ def found_section(
         target: Its name.
         analysis: SHA-256 of it.
         asked: Budgets and goals as given.
+        weigh: How steps of the schedule counted.
         seed: Of the controls.
     """
     known = problem.known_costs
@@ -131,6 +148,7 @@ def found_section(
         target=target,
         analysis=analysis,
         asked=asked,
+        weigh=weigh,
         seed=seed,
         bytes=round(problem.cost(result.assignment, "bytes")),
         average_bits=round(problem.average_bits(result.assignment), 4),

@@ -17,7 +17,7 @@ from qdx.search.rule_text import ids_of, ordered, said, takes, without_idle_part
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Group, Option
     from qdx.exporter.plan import Plan
-    from qdx.search.write_plan import Wording
+    from qdx.search.wording import Wording
 
 __all__ = ["Span", "timed_of", "write_timesteps"]
 

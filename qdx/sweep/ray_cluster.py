@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +27,7 @@ from qdx.exporter.errors import (
 from qdx.exporter.messages import error_of
 from qdx.exporter.progress import SILENT
 from qdx.exporter.strict_json import dump_json, parse_json
+from qdx.sweep.ray_address import check_address, silence_of
 from qdx.sweep.ray_worker import RayWorker
 from qdx.sweep.results import unpacked
 
@@ -38,14 +37,9 @@ if TYPE_CHECKING:
     from qdx.sweep.results import Outcome
     from qdx.sweep.workers import Words
 
-__all__ = ["RayCluster", "check_address", "check_ray"]
+__all__ = ["RayCluster", "check_ray"]
 
-_ADDRESS: Final = re.compile(
-    r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):(?P<port>[0-9]{1,5})", re.ASCII
-)
-_PORTS: Final = 65535
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_REACH_S: Final = 5.0
 _LOOK_S: Final = 5.0
 """How often it is looked whether machines are left."""
 _TELL_AFTER_S: Final = 30.0
@@ -66,21 +60,6 @@ def check_ray(address: str) -> None:
 
 def _missing() -> UsageError:
     return UsageError("--engine ray: Ray is not installed", hint="pip install 'qdx[ray]'")
-
-
-def check_address(text: str) -> tuple[str, int]:
-    """Returns host and port of a cluster.
-
-    Raises:
-        UsageError: It is no `HOST:PORT`.
-    """
-    match = _ADDRESS.fullmatch(text)
-    if match is None or not 0 < int(match["port"]) <= _PORTS:
-        raise UsageError(
-            f"--address: {quoted(text)}, expected HOST:PORT such as 10.0.0.1:6379",
-            hint="`ray start --head` tells it",
-        )
-    return match["host"].strip("[]"), int(match["port"])
 
 
 @dataclass(eq=False)
@@ -295,14 +274,9 @@ def _connected(address: str) -> Any:
         )
     if host in _LOOPBACK:
         host = ray.util.get_node_ip_address()  # Ray looks there for a cluster of this machine
-    nowhere = StorageError(
-        f"--address: no Ray cluster answers at {quoted(address)}",
-        hint="start one with `ray start --head`, and run this command on one of its machines",
-    )
-    try:
-        socket.create_connection((host, port), timeout=_REACH_S).close()
-    except OSError as refused:
-        raise nowhere from refused
+    silence = silence_of(host, port)
+    if silence is not None:
+        raise _nowhere(address, silence)
     try:
         ray.init(
             address=address,
@@ -311,7 +285,12 @@ def _connected(address: str) -> Any:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as failed:
-        raise StorageError(
-            f"{nowhere.message}: {first_line(failed)}", hint=nowhere.hint
-        ) from failed
+        raise _nowhere(address, first_line(failed)) from failed
     return ray
+
+
+def _nowhere(address: str, why: str) -> StorageError:
+    return StorageError(
+        f"--address: no Ray cluster answers at {quoted(address)}: {why}",
+        hint="start one with `ray start --head`, and run this command on one of its machines",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.search_yardstick import integers, overhead_bytes, value_bits, value_row
-from qdx.search.problem import problem_of
+from qdx.search.from_analysis import problem_of
 from tests.support.searching import SITES, analysis
 
 LINEAR = tuple(one for one in SITES["unet.forward"] if one.op == "linear")

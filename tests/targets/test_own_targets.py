@@ -124,6 +124,9 @@ def test_a_profile_is_read_again_from_plain_data(name):
     assert profile == TargetProfile.model_validate(json.loads(json.dumps(profile.to_json())))
 
 
+SPEED = SMALL + '[speed]\ndevice = "X"\n'
+RATES = "bytes_per_s = 1e11\nmacs_per_s = { int8 = 1e12 }\n"
+
 FAULTS = {
     "unknown key": (
         SMALL + "kernel = []\n",
@@ -148,6 +151,61 @@ FAULTS = {
     "type of an item": (
         SMALL + 'storage_dtypes = ["float32", "int3"]\n',
         "`x.toml:4:30`: `storage_dtypes[1]` is `int3`, expected `float32`,",
+        "",
+    ),
+    "no rate": (
+        SPEED + "bytes_per_s = 0\nmacs_per_s = { int8 = 1e12 }\n",
+        "`x.toml:6:1`: `speed.bytes_per_s`: 0 is not a rate of a device, expected bytes in one second, from 1e6 to 1e15",
+        "",
+    ),
+    "negative rate": (
+        SPEED + "bytes_per_s = 1e11\nmacs_per_s = { int8 = -1e12 }\n",
+        "`x.toml:7:16`: `speed.macs_per_s.int8`: -1e+12 is not a rate of a device, expected multiply-accumulates in one second",
+        "",
+    ),
+    "rate of no number": (
+        SPEED + "bytes_per_s = nan\nmacs_per_s = { int8 = 1e12 }\n",
+        "`x.toml:6:1`: `speed.bytes_per_s` is nan, expected a finite number",
+        "",
+    ),
+    "rate without end": (
+        SPEED + "bytes_per_s = 1e11\nmacs_per_s = { int8 = inf }\n",
+        "`x.toml:7:16`: `speed.macs_per_s.int8` is inf, expected a finite number",
+        "",
+    ),
+    "rate of no device": (
+        SPEED + "bytes_per_s = 1e300\nmacs_per_s = { int8 = 1e12 }\n",
+        "`speed.bytes_per_s`: 1e+300 is not a rate of a device",
+        "",
+    ),
+    "rate without its prefix": (
+        SPEED + "bytes_per_s = 1e11\nmacs_per_s = { int8 = 142 }\n",
+        "`speed.macs_per_s.int8`: 142 is not a rate of a device",
+        "",
+    ),
+    "rate with a unit": (
+        SPEED + 'bytes_per_s = "936 GB/s"\nmacs_per_s = { int8 = 1e12 }\n',
+        "`x.toml:6:1`: `speed.bytes_per_s` is `936 GB/s`, expected a number",
+        "",
+    ),
+    "rate in another unit": (
+        SPEED + RATES + "operation_us = 3\n",
+        "`x.toml:8:1`: unknown key `operation_us`",
+        "did you mean `operation_s`?",
+    ),
+    "rate of no type": (
+        SPEED + "bytes_per_s = 1e11\nmacs_per_s = { int9 = 1e12 }\n",
+        "`speed.macs_per_s`: 'int9' is not a type that is multiplied, expected float32",
+        "",
+    ),
+    "no rates": (
+        SPEED + "bytes_per_s = 1e11\nmacs_per_s = {}\n",
+        "`x.toml:7:1`: `speed.macs_per_s`: names no type, expected float32",
+        "",
+    ),
+    "operation of an hour": (
+        SPEED + RATES + "operation_s = 3600.0\n",
+        "`x.toml:8:1`: `speed.operation_s` is `3600.0`, expected less than or equal to 1",
         "",
     ),
     "no table": (SMALL + "options = 1\n", "`x.toml:4:1`: `options` is `1`, expected a table", ""),

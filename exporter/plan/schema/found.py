@@ -8,7 +8,10 @@ from pydantic import Field
 
 from qdx.exporter.plan.schema.model import PlanModel, Words
 
-__all__ = ["Figures", "Found", "JudgedGate"]
+__all__ = ["Figures", "Found", "JudgedGate", "Weighing"]
+
+Weighing = Literal["steps", "trajectory"]
+"""`steps`: every step of the schedule counts alike. `trajectory`: by the part of the final error that it makes."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -56,6 +59,7 @@ class Found(PlanModel):
         target: The target that it was found for.
         analysis: SHA-256 of the analysis.
         asked: Budgets and goals, as they were given.
+        weigh: How steps of the schedule counted; null where that was not told.
         seed: Of what was drawn at random for comparison.
         bytes: What the file holds for the weights of the groups that were searched.
         average_bits: Bits of the file for each of their weight elements.
@@ -72,6 +76,7 @@ class Found(PlanModel):
     target: Words
     analysis: Sha256
     asked: Words
+    weigh: Weighing | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     bytes: Annotated[int, Field(ge=0)]
     average_bits: NotNegative

@@ -9,7 +9,8 @@ from diffusers import UNet2DConditionModel
 from qdx.analyze.analysis import MEASURES
 from qdx.analyze.calls import Moment, RecordedInputs
 from qdx.analyze.noise import Bench, Change
-from qdx.analyze.options import candidates, offerings
+from qdx.analyze.offerings import offerings
+from qdx.analyze.option_text import candidates
 from qdx.analyze.prepared import prepare
 from qdx.backends.registry import get_backend
 from qdx.exporter.plan.schema.load import load_plan

@@ -12,7 +12,7 @@ from qdx.analyze.lowered import Lowering
 from qdx.analyze.session import open_session
 from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.errors import InternalError, RuntimeMissing, UsageError
-from qdx.search.problem import problem_of
+from qdx.search.from_analysis import problem_of
 from qdx.search.solve import Objective, budget_rows, solve
 from qdx.targets.profile import list_targets, load_target, parse_target
 

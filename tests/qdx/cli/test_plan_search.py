@@ -104,6 +104,11 @@ def test_a_budget_that_cannot_be_met_is_a_refusal_of_the_target(qdx, smallest, a
         ((*FEW, "--timestep-groups", "0"), "expected greater than or equal to 1"),
         ((*FEW, "--timestep-groups", "11"), "keeps 10 groups of timesteps apart"),
         ((*FEW, "--timestep-groups", "3"), "leave --predicted out"),
+        (("--goal", "psnr_db=25"), "nothing here makes pictures to judge"),
+        (("--budget", "average_bits=nan"), "is no number"),
+        (("--budget", "average_bits=4,average_bits=5"), "is given twice"),
+        ((*FEW, "--weigh", "luck"), "expected steps or trajectory"),
+        ((*FEW, "--report", __file__), "is not a folder"),
     ],
 )
 def test_wrong_usage_is_told_at_once(qdx, smallest, analyzed, tmp_path, more, words):

@@ -7,8 +7,8 @@ import pytest
 
 from qdx.exporter.errors import InternalError
 from qdx.search.descend import descend
+from qdx.search.from_analysis import problem_of
 from qdx.search.interactions import Interactions, errors_from
-from qdx.search.problem import problem_of
 from qdx.search.solve import Objective, budget_rows, solve
 from tests.support.searching import analysis, assignments, correlated, drawn, together
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from qdx.cli.plan_search import _times
+from qdx.cli.search_tables import times_of
 from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.plan import load_plan
 from qdx.search.budgets import Demand
 from qdx.search.fits import check_model_fits, check_plan_fits, check_target_fits
-from qdx.search.job import Tools, find_plan, read_roles
+from qdx.search.from_analysis import problem_of
+from qdx.search.from_base import read_roles
+from qdx.search.job import find_plan
 from qdx.search.ledger import Measured
-from qdx.search.problem import problem_of
 from qdx.search.read import read_analysis
 from qdx.search.search import Settings
+from qdx.search.tools import Tools
 from qdx.search.write_plan import options_of_base
 from tests.support.searching import DIGEST, analysis, pipeline, timed_analysis
 
@@ -38,6 +40,8 @@ def test_the_plan_says_how_it_was_found_and_what_it_is_held_against():
     plan = found().plan
 
     assert plan.found.schema_ == "qdx.found/1"
+    assert plan.found.weigh == "steps"
+    assert found(weigh="trajectory").plan.found.weigh == "trajectory"
     assert plan.found.analysis == "1" * 64
     assert plan.found.average_bits <= 9
     assert plan.found.asked == "average_bits=9"
@@ -101,11 +105,11 @@ def test_what_is_found_is_timed_where_time_was_asked_for():
     assert timed.taken_ms == timed.to_json()["taken_ms"] == {"float": 8.0, "this plan": 5.0}
     assert other.taken_ms is None
     assert "taken_ms" not in other.to_json()
-    assert "measured in turns" in _times(timed)[0]
-    assert "this plan" in _times(timed)[0]
-    assert "1.60" in _times(timed)[0]
-    assert _times(other)[0].endswith("times as fast as float")
-    assert _times(found()) == []
+    assert "measured in turns" in times_of(timed)[0]
+    assert "this plan" in times_of(timed)[0]
+    assert "1.60" in times_of(timed)[0]
+    assert times_of(other)[0].endswith("times as fast as float")
+    assert times_of(found()) == []
 
 
 def test_what_is_measured_slower_than_what_it_began_from_is_not_returned():
@@ -180,6 +184,18 @@ def test_without_float_every_operation_takes_an_option_but_what_is_fixed():
     assert 0 not in found(demand=demand, no_float=True).result.assignment
     fixed = found(demand=demand, no_float=True, fix=("shortcut",)).result.assignment
     assert {place for place, option in enumerate(fixed) if option == 0} == shortcuts
+
+
+def test_what_stands_in_the_way_names_the_restriction_of_its_own():
+    demand = Demand(budgets={"bit_operations": 1.0})
+    with pytest.raises(TargetRefusal) as caught:
+        found(demand=demand, no_float=True, fix=("shortcut",))
+
+    shortcuts = {f"unet.{g.sites[0]}" for g in analysis().groups if g.roles == ("shortcut",)}
+    assert {one.site in shortcuts for one in caught.value.refusals} == {True, False}
+    for one in caught.value.refusals:
+        assert ("--fix keeps it" in one.reason) == (one.site in shortcuts)
+        assert ("--no-float leaves it no other" in one.reason) == (one.site not in shortcuts)
 
 
 def test_a_role_whose_option_was_not_analyzed_cannot_be_fixed():

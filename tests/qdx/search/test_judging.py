@@ -15,11 +15,12 @@ from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.exporter.plan import load_plan
 from qdx.exporter.strict_json import dump_json
 from qdx.search.budgets import Demand
-from qdx.search.job import Tools, find_plan
+from qdx.search.job import find_plan
 from qdx.search.judging import expected_db, judge_of, verdict_of, with_gates
 from qdx.search.read import read_analysis
 from qdx.search.run import run
 from qdx.search.search import Settings
+from qdx.search.tools import Tools
 from qdx.targets import load_target
 from qdx.verification.judge.gates import at_least, at_most
 from tests.support.searching import analysis, pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 
 import pytest
 
@@ -60,8 +61,8 @@ def test_what_is_found_was_measured_and_is_the_same_again(smallest, tmp_path):
     profile, base = load_target("openvino"), load_plan("w8a8")
     analyze(
         smallest, target="openvino", output=tmp_path / "analysis", settings=AnalysisSettings(
-            plan="w8a8", call={"num_inference_steps": 2}, options=["int8", "int4"], calls=1, workers=1,
-            parts=["noise"],
+            plan="w8a8", call={"num_inference_steps": 2}, options=["int8", "int4", "int8/int8"], calls=1,
+            workers=1, parts=["noise"],
         ),
     )  # fmt: skip
     read = read_analysis(tmp_path / "analysis")
@@ -77,6 +78,39 @@ def test_what_is_found_was_measured_and_is_the_same_again(smallest, tmp_path):
     assert measured["prediction"] != found[0].result.predicted["prediction"]
     assert all(one.noise["prediction"] > 0 for one in found[0].result.controls)
     assert found[0].to_json() == found[1].to_json()
+    # Of two steps no ten groups are kept apart, which is told before anything is measured.
+    watching = Stopping()
+    with pytest.raises(UsageError, match="the schedule of the calibration has 2 steps"):
+        run(
+            smallest, read, profile, base, demand, name="found", timestep_groups=2, progress=watching
+        )  # fmt: skip
+    assert watching.tasks
+    assert "measuring candidates" not in watching.tasks
+
+
+class Stopping:
+    """Progress that ends the work with the second measurement after a task began so many times."""
+
+    def __init__(self, task=None, times=0):
+        self.tasks = []
+        self._task, self._times, self._left = task, times, 2
+
+    def say(self, text):
+        pass
+
+    @contextmanager
+    def task(self, name, total=None, *, unit=""):
+        self.tasks.append(name)
+        yield self
+
+    def advance(self, n=1):
+        if self._task is not None and self.tasks.count(self._task) >= self._times:
+            self._left -= n
+            if self._left <= 0:
+                raise KeyboardInterrupt
+
+    def expect(self, seconds_left):
+        pass
 
 
 @pytest.mark.slow
@@ -106,6 +140,14 @@ def test_the_schedule_is_divided_alike_by_any_number_of_workers(smallest, tmp_pa
     ]  # fmt: skip
 
     assert found[0].to_json() == found[1].to_json() == found[2].to_json()
+    # Ended while candidates of the divided schedule are measured, and continued.
+    again = Store(tmp_path / "again")
+    given = {"name": "found", "measurements": 30, "timestep_groups": 2, "workers": 1}
+    stopping = Stopping("measuring candidates", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(smallest, read, profile, base, demand, **given, cache=again, progress=stopping)
+    resumed = run(smallest, read, profile, base, demand, **given, cache=again)
+    assert resumed.to_json() == found[0].to_json()
     assert len(found[0].steps) == 2
     spans = {rule.select.timesteps for rule in found[0].plan.rules} - {None}
     assert spans == {tuple(round(edge, 9) for edge in span) for span in found[0].steps}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qdx.analyze.analysis import Option
-from qdx.analyze.options import parse_option
+from qdx.analyze.option_text import parse_option
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.search.rule_text import said
 

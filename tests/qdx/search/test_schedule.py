@@ -11,7 +11,7 @@ from qdx.analyze.session import open_session
 from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.errors import UsageError
 from qdx.search.divided import Undivided
-from qdx.search.problem import problem_of
+from qdx.search.from_analysis import problem_of
 from qdx.search.schedule import divider
 from qdx.search.solve import Objective, budget_rows
 

@@ -14,6 +14,7 @@ FOUND = {
     "target": "openvino",
     "analysis": "0" * 64,
     "asked": "average_bits=4",
+    "weigh": "trajectory",
     "seed": 0,
     "bytes": 1000,
     "average_bits": 4.0,
@@ -26,6 +27,12 @@ def test_it_comes_back_as_it_was_written():
 
     assert plan.to_json()["found"] == {**FOUND, "predicted": {"sqnr_db": 31.5}}
     assert plan_of(RULE).found is None
+
+
+def test_one_that_was_written_before_steps_could_be_weighed_is_read():
+    before = {key: value for key, value in FOUND.items() if key != "weigh"}
+
+    assert plan_of(RULE, found=before).found.weigh is None
 
 
 def test_it_changes_nothing_that_is_asked():
@@ -41,6 +48,7 @@ def test_it_changes_nothing_that_is_asked():
         ({"luck": 3}, "luck"),
         ({"predicted": {"beauty": 3}}, "beauty"),
         ({"seed": None}, "found.seed"),
+        ({"weigh": "luck"}, "found.weigh"),
     ],
 )
 def test_what_is_wrong_in_it_is_named(change, words):

@@ -289,7 +289,7 @@ def test_what_is_no_analysis_is_refused(tmp_path):
 
     for text, words in (
         (b"{}", "`schema`"),
-        (b'{"schema": "qdx.analysis/1"}', "Field required"),
+        (b'{"schema": "qdx.analysis/1"}', "key `versions` is missing"),
         (b"nonsense", "analysis.json"),
     ):
         path.write_bytes(text)

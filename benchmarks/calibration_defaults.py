@@ -35,6 +35,7 @@ from qdx.compile.recipe import choose_recipe
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.capture.arguments import complete_call
 from qdx.exporter.capture.materialize import load_pipeline
+from qdx.exporter.capture.variants import signature_of_record
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.measure.metrics import sqnr_db
 from qdx.exporter.plan.schema.load import load_plan
@@ -190,7 +191,7 @@ class Measurement:
         pipeline = load_pipeline(self.source.folder).pipeline
         pipeline.set_progress_bar_config(disable=True)
         modules = {r.component: getattr(pipeline, r.component) for r in self.source.chosen.values()}
-        names = {where: frozenset(record.tensors()) for where, record in self.source.chosen.items()}
+        signatures = {where: signature_of_record(r) for where, r in self.source.chosen.items()}
         found: dict[str, tuple[RecordedCall, ...]] = {}
         for number in range(self.subject.runs):
             own = {"prompt": str(held_out_captions()[number])} if self.subject.prompted else {}
@@ -198,7 +199,7 @@ class Measurement:
                 pipeline, {**self.subject.call, **own, "num_inference_steps": _STEPS}
             )
             run_once = partial(generate, pipeline, call, seed=_HELD_OUT_SEED + number)
-            _, records = record_calls(modules, run_once, graphs=names)
+            _, records = record_calls(modules, run_once, graphs=signatures)
             for where, record in records.items():
                 found[where] = (*found.get(where, ()), *record.calls)
         return found

@@ -81,7 +81,8 @@ def measure(
     opened = read_bundle(bundle)
     methods = open_methods(opened)
     calls = reference_calls(opened.manifest, model, steps=_STEPS)
-    denoisers, others = [], []
+    denoisers: list[Fidelity] = []
+    others: list[Fidelity] = []
     for where, method in calls.items():
         kept = denoisers if where.startswith(_DENOISERS) else others
         kept += [

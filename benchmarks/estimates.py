@@ -191,7 +191,8 @@ class _Block(nn.Module):
         )
         attended = nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         tokens = tokens + self.outside(attended)
-        return tokens + self.feed(tokens)
+        answer: torch.Tensor = tokens + self.feed(tokens)
+        return answer
 
 
 def _rate(text: str) -> tuple[str, float]:

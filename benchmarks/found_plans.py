@@ -201,10 +201,11 @@ def compare(
             sys.stderr.write(f"{other}: {refused}\n")
             rows.append(Row(name, target, mine.audits[0].planned_share, None, _gates(mine), {}))
             continue
-        times = _timed(folders[0], folders[1], rounds) if target in _TIMED else (None, None)
-        shares = [report.audits[0].planned_share for report in (mine, theirs)]
+        timed = _timed(folders[0], folders[1], rounds) if target in _TIMED else None
+        ratio, cpu_ratio = timed or (None, None)
+        share, other_share = (report.audits[0].planned_share for report in (mine, theirs))
         values = {gate.name: gate.value for gate in theirs.gates}
-        rows.append(Row(name, target, *shares, _gates(mine), values, *times))
+        rows.append(Row(name, target, share, other_share, _gates(mine), values, ratio, cpu_ratio))
     return rows
 
 

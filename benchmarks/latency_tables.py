@@ -77,7 +77,7 @@ def main() -> int:
     ]
     table = measure_latency(bench, artifacts, ("float32", "float32", "int8"), drawn=drawn)
     measured = _measured(bench, folders)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "plan": name,
             "measured_ms": ms,

@@ -27,6 +27,7 @@ import torch
 import qdx
 from benchmarks.pipelines import make_pipeline
 from benchmarks.real_sizes import make
+from qdx.backends.capabilities import OpensInLockstep
 from qdx.backends.registry import get_backend
 from qdx.bundle.reader import read_bundle
 from qdx.bundle.target_options import checked_options
@@ -158,9 +159,11 @@ def _measure(work: Path, folder: Path, limit_bytes: int, arguments: argparse.Nam
     call = _call(entry.inputs)
     inputs = as_method(method, graph).adapted(call)
     arrays = {name: tensor.numpy() for name, tensor in method.adapted(call).items()}
+    backend = get_backend(manifest.target.runtime)
+    assert isinstance(backend, OpensInLockstep)
     start = time.monotonic()
     with _Peak() as peak:
-        artifact = get_backend(manifest.target.runtime).open_lockstep(
+        artifact = backend.open_lockstep(
             bundle.path / entry.opened,
             checked_options(manifest),
             quantizer_shapes(graph),

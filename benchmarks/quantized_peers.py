@@ -46,7 +46,7 @@ def quantize_static(source: Path, target: Path, calls: Sequence[Call]) -> None:
     from onnxruntime.quantization import quantize_static as quantize
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc] # it has no types
         def __init__(self) -> None:
             self._calls: Iterator[Call] = iter(calls)
 

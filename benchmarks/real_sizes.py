@@ -11,7 +11,7 @@ import numpy as np
 from tests.support.tiny import build
 
 # Stable Diffusion 1.5's own configurations, as far as they differ from the tiny pipeline's.
-_SD15 = {
+_SD15: dict[str, dict[str, Any]] = {
     "unet": {
         "block_out_channels": [320, 640, 1280, 1280],
         "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
@@ -37,7 +37,7 @@ _SD15 = {
     },
 }
 # Stable Diffusion XL 1.0's own, likewise.
-_SDXL = {
+_SDXL: dict[str, dict[str, Any]] = {
     "unet": {
         "block_out_channels": [320, 640, 1280],
         "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
@@ -65,7 +65,11 @@ _SDXL = {
 _WHOLE = {"sd15": ("sd", _SD15), "sdxl": ("sdxl", _SDXL)}
 """Pipelines of which every component has its real size, with the tiny family that they are made from."""
 # FLUX.1's width; the depth sets the size: 340 million parameters per double block, 141 per single block.
-_FLUX = {"attention_head_dim": 128, "num_attention_heads": 24, "axes_dims_rope": [16, 56, 56]}
+_FLUX: dict[str, Any] = {
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "axes_dims_rope": [16, 56, 56],
+}
 _FLUX_LAYERS = {"flux-1b": (1, 5), "flux-4b": (6, 14), "flux-12b": (19, 38)}
 _BLOCK = 1 << 22  # random numbers are repeated after so many elements
 

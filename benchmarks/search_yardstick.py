@@ -27,6 +27,7 @@ from typing import Any, Final
 from qdx.analyze.analysis import FLOAT_OPTION, Analysis
 from qdx.analyze.folder import read_analysis
 from qdx.analyze.session import open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.cache.store import user_store
 from qdx.exporter.dtypes import bits
 from qdx.exporter.plan import load_plan
@@ -242,11 +243,11 @@ def measured(
     if held_out:
         unseen = plan.calibration.model_copy(update={"seed": 1000})
         plan = plan.model_copy(update={"calibration": unseen})
-    with open_session(
-        work.model, target=TARGET, plan=plan, call=dict(work.sample.call),
-        prompts=list(prompts) if work.sample.captioned else None, like=analysis,
+    settings = AnalysisSettings(
+        plan=plan, call=dict(work.sample.call), prompts=list(prompts) if work.sample.captioned else None,
         calls=_STEPS * plan.calibration.samples, workers=work.workers, cache=user_store(),
-    ) as session:  # fmt: skip
+    )  # fmt: skip
+    with open_session(work.model, target=TARGET, settings=settings, like=analysis) as session:
         unique = list(dict.fromkeys(assignments))
         found = session.whole.measure(unique)
     return {one: value.noise["prediction"] for one, value in zip(unique, found, strict=True)}

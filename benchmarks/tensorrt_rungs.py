@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.widen import widen
+from qdx.backends.capabilities import OpensInLockstep
 from qdx.backends.layout import graph_in_layout
 from qdx.backends.registry import get_backend
 from qdx.backends.tensorrt.engine.produce import lint_file
@@ -193,6 +194,7 @@ def _rung(
     if not shapes:
         widen(file, file)
         made = replace(made, weights=_rounded(made.weights, storage))
+    assert isinstance(_BACKEND, OpensInLockstep)
     artifact = _BACKEND.open_lockstep(folder, {}, shapes, threads=1)
     names = {s.name: port.name for s, port in zip(made.outputs, face.outputs, strict=True)}
     worst = ("", math.inf)

@@ -48,7 +48,7 @@ from samples.measure import load
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
-    from qdx.analyze.weights import Weighing
+    from qdx.exporter.plan.schema.found import Weighing
     from qdx.search.found import PlanFound
 
 LABORATORY: Final = Path(__file__).with_name("narrow_inputs.toml")

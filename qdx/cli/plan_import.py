@@ -47,6 +47,10 @@ def command(
             help="The component that it is about. Default: the denoiser.",
         ),
     ] = None,
+    entry: Annotated[
+        str | None,
+        typer.Option("--entry", metavar="NAME", help="Which of several plans in the file."),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -91,7 +95,7 @@ def command(
 
     profile = None if target is None else load_target(target)
     # Malformed files are refused before a model is opened.
-    imported = import_plan(file, tool=tool, component=component)
+    imported = import_plan(file, tool=tool, component=component, entry=entry)
     if model is not None:
         check_model(model)
         from qdx.importing.plans import import_for, operations_of
@@ -99,7 +103,12 @@ def command(
         with progress_bars() as progress:
             operations = operations_of(model, arguments or {}, variant=variant, progress=progress)
         imported = import_for(
-            file, tool=tool, component=component, operations=operations, profile=profile
+            file,
+            tool=tool,
+            component=component,
+            entry=entry,
+            operations=operations,
+            profile=profile,
         )
     data = {
         "tool": imported.tool,

@@ -90,6 +90,7 @@ def import_for(
     *,
     tool: str | None = None,
     component: str | None = None,
+    entry: str | None = None,
     operations: Operations | None = None,
     profile: TargetProfile | None = None,
 ) -> Imported:
@@ -99,6 +100,7 @@ def import_for(
         path: The file.
         tool: Whose it is; None where it says so.
         component: Glob of the component that it is about; None for the denoiser.
+        entry: Which of several plans in the file; None for the only one.
         operations: Those of a pipeline; None for any.
         profile: The target; None for any.
 
@@ -107,7 +109,7 @@ def import_for(
         UsageError: No tool has that name.
     """
     sites = None if operations is None else operations.of(component)
-    imported = import_plan(path, tool=tool, component=component, sites=sites)
+    imported = import_plan(path, tool=tool, component=component, sites=sites, entry=entry)
     return imported if operations is None else fitted(imported, operations, profile)
 
 

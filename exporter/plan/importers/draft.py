@@ -40,15 +40,19 @@ class Draft:
     Attributes:
         component: Glob of the component that the file is about; None for the denoiser, whatever it is called.
         sites: All operations of these components, where a model was given.
+        entry: Which of several plans in the file is wanted; None for the only one.
         rules: As JSON data.
         options: Those of the plan.
+        calibration: Likewise.
         findings: What became of each part of the file, in its order.
     """
 
     component: str | None = None
     sites: tuple[Site, ...] | None = None
+    entry: str | None = None
     rules: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def rule(
@@ -57,7 +61,6 @@ class Draft:
         *,
         op: Sequence[str],
         modules: Iterable[str] | None = None,
-        why: str | None = None,
         **parts: Any,
     ) -> None:
         """Adds a rule, or several where it names more modules than one may.
@@ -66,14 +69,14 @@ class Draft:
             id_: Its name; a number is added where it is taken.
             op: Operations.
             modules: Globs of the names of modules; None selects all.
-            why: The reason.
-            parts: `weights`, `inputs`, `keep`, `when` and `select`, as in a plan.
+            parts: `why`, `weights`, `inputs`, `keep`, `when` and `select`, as in a plan; None for none.
         """
         select: dict[str, Any] = (
             {"kind": "denoiser"} if self.component is None else {"component": self.component}
         )
         select["op"] = op[0] if len(op) == 1 else list(op)
         select |= parts.pop("select", {})
+        said = {key: value for key, value in parts.items() if value is not None}
         globs: list[tuple[str, ...] | None] = [None]
         if modules is not None:
             keys = self._short(keys_of(modules), select["op"])
@@ -83,10 +86,7 @@ class Draft:
                 globs = [keys[at : at + _GLOBS_MOST] for at in range(0, len(keys), _GLOBS_MOST)]
         for part in globs:
             named = {} if part is None else {"name": part[0] if len(part) == 1 else list(part)}
-            given = {"why": why} if why else {}
-            self.rules.append(
-                {"id": self._free(id_), **given, "select": {**select, **named}, **parts}
-            )
+            self.rules.append({"id": self._free(id_), "select": {**select, **named}, **said})
         if len(self.rules) > RULES_LIMIT:
             raise InvalidInput(
                 f"the plan would have more than {RULES_LIMIT} rules",
@@ -150,6 +150,8 @@ class Draft:
         plan["rules"] = rules
         if self.options:
             plan["options"] = self.options
+        if self.calibration:
+            plan["calibration"] = self.calibration
         return {**plan, "gates": {}}
 
     def _short(self, keys: tuple[str, ...], op: str | list[str]) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ def import_plan(
     tool: str | None = None,
     component: str | None = None,
     sites: Sequence[Site] | None = None,
+    entry: str | None = None,
 ) -> Imported:
     """Reads the plan of another tool.
 
@@ -59,6 +60,7 @@ def import_plan(
         tool: Whose it is; None where the file says so.
         component: Glob of the component that it is about; None for the denoiser.
         sites: Operations of a model, for patterns that only their names decide.
+        entry: Which of several plans in the file; None for the only one.
 
     Raises:
         InvalidInput: The file is malformed, or of another shape than the tool writes.
@@ -74,7 +76,7 @@ def import_plan(
     )
     digest = hashlib.sha256(text.encode()).hexdigest()
     return plan_of_data(
-        data, source=source, tool=tool, component=component, sites=sites, digest=digest
+        data, source=source, tool=tool, component=component, sites=sites, entry=entry, digest=digest
     )
 
 
@@ -85,11 +87,12 @@ def plan_of_data(
     tool: str | None = None,
     component: str | None = None,
     sites: Sequence[Site] | None = None,
+    entry: str | None = None,
     digest: str | None = None,
 ) -> Imported:
     """Reads the plan of another tool out of plain data; see `import_plan`."""
     importer = importer_of(tool, data, source)
-    draft = Draft(component, None if sites is None else tuple(sites))
+    draft = Draft(component, None if sites is None else tuple(sites), entry)
     importer.read(Foreign(data, source), draft)
     shown = "" if digest is None else f" (SHA-256 {digest})"
     value = draft.to_plan(_name(source), f"Imported from a file of {importer.title}{shown}.")

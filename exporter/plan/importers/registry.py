@@ -7,15 +7,32 @@ from typing import Any, Final
 
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.model_faults import choices
+from qdx.exporter.plan.importers.apple import Apple
+from qdx.exporter.plan.importers.bitsandbytes import BitsAndBytes
+from qdx.exporter.plan.importers.comfyui import ComfyUi
+from qdx.exporter.plan.importers.deepcompressor import DeepCompressor
 from qdx.exporter.plan.importers.importer import PlanImporter
+from qdx.exporter.plan.importers.mixdq import MixDq, MixDqInputs
 from qdx.exporter.plan.importers.modelopt import ModelOpt
 from qdx.exporter.plan.importers.nncf import Nncf
+from qdx.exporter.plan.importers.quanto import Quanto
+from qdx.exporter.plan.importers.sdnq import Sdnq
+from qdx.exporter.plan.importers.torchao import TorchAo
 
 __all__ = ["IMPORTERS", "importer_of", "tools"]
 
 IMPORTERS: Final[list[PlanImporter]] = [
     ModelOpt(),
     Nncf(),
+    Apple(),
+    MixDq(),
+    MixDqInputs(),
+    TorchAo(),
+    Quanto(),
+    BitsAndBytes(),
+    DeepCompressor(),
+    Sdnq(),
+    ComfyUi(),
 ]
 """In the order in which help and documentation list them."""
 

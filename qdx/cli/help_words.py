@@ -43,6 +43,7 @@ OPTION_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "--setup",
         "--target",
         "--variant",
+        "--weights",
     ),
     "What is computed": (),
     "Output": ("--force", "--halves", "--json", "--layout", "--output", "--report", "--save-reference", "--schema", "--timing-cache", "--toml"),

@@ -130,7 +130,7 @@ def _rule(config: Foreign, draft: Draft, modules: tuple[str, ...] | None) -> Non
 def _halves(bits: int) -> tuple[Scheme, str]:
     """Symmetric integers whose scale is the magnitude over half of all steps."""
     top = (1 << bits - 1) - 1
-    scheme = {**integers(bits, symmetric=True), "range_factor": round(top / (top + 0.5), 9)}
+    scheme = {**integers(bits, symmetric=True), "range_factor": top / (top + 0.5)}
     if bits < 8:
         return scheme, ""
     return scheme, "its least integer is -128, here -127, which values of largest magnitude take"

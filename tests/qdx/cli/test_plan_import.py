@@ -87,7 +87,7 @@ def test_for_a_model_and_a_target(qdx, write, tmp_path):
         ('{"quant_cfg": ', "expected"),
         ('{"a": 1}', "does not say which tool wrote it"),
         ("a: &x 1", "an anchor"),
-        ("a: !!python/object/apply:os.system [touch /tmp/x]", "tags can name code"),
+        ("a: !!python/object/apply:os.system [touch x]", "tags can name code"),
         ("\x80\x02", "f:1:1"),
         ("", "expected a mapping"),
     ],

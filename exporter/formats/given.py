@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qdx.exporter.formats.quantization import WeightQuantization
     from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["VALUES", "GivenWeight", "check_parts", "given_parts", "part_name"]
+__all__ = ["VALUES", "GivenWeight", "check_parts", "given_parts", "part_name", "values_of"]
 
 VALUES: Final = "values"
 """How the part with the suffix "" is called where a name is needed: integers, indices or elements."""
@@ -34,6 +34,25 @@ class GivenWeight:
 
     quantization: WeightQuantization
     parts: Mapping[str, torch.Tensor]
+
+
+def values_of(one: GivenWeight) -> torch.Tensor:
+    """The float32 values that a given weight stands for."""
+    from qdx.exporter.formats.affine import QuantizedTensor
+    from qdx.exporter.formats.block_floats import Mxfp8, Nvfp4
+    from qdx.exporter.formats.palettes import Palette
+
+    parts, quantization = one.parts, one.quantization
+    if quantization.dtype == "nvfp4":
+        return Nvfp4(parts[""], parts[".block_scale"], parts[".scale"]).dequantized()
+    if quantization.dtype == "mxfp8":
+        return Mxfp8(parts[""], parts[".exponent"]).dequantized()
+    if ".table" in parts:
+        return Palette(parts[""], parts[".table"], parts.get(".scale"), quantization).dequantized()
+    scale = parts[".scale"]
+    zero = parts.get(".zero_point")
+    zero = torch.zeros_like(scale) if zero is None else zero
+    return QuantizedTensor(parts[""], scale, zero, quantization).dequantized()
 
 
 def part_name(suffix: str) -> str:

@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _PLACES_SHOWN: Final = 3
+_WEIGHTS: Final = frozenset({".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt", ".pkl"})
+"""Endings of files of weights; those that are pickles are refused."""
 
 
 def command(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What the other tool wrote: JSON or YAML.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="What the other tool wrote: a plan in JSON or YAML, or a component's folder, safetensors or GGUF file whose weights are quantized.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -67,6 +73,14 @@ def command(
             help="With --model: what this target refuses counts as refused.",
         ),
     ] = None,
+    save_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-weights",
+            metavar="FILE",
+            help="With quantized weights: where they are saved for `qdx export --weights`.",
+        ),
+    ] = None,
     call: Call = None,
     variant: Variant = None,
     partial: Annotated[
@@ -94,22 +108,40 @@ def command(
     from qdx.targets import load_target
 
     profile = None if target is None else load_target(target)
-    # Malformed files are refused before a model is opened.
-    imported = import_plan(file, tool=tool, component=component, entry=entry)
-    if model is not None:
+    given = None
+    if _is_result(file, model, save_weights):
+        assert model is not None
         check_model(model)
-        from qdx.importing.plans import import_for, operations_of
+        from qdx.importing.plans import operations_of
+        from qdx.importing.results import import_result, read_result
 
+        read_result(file, tool)  # malformed files are refused before a model is opened
         with progress_bars() as progress:
-            operations = operations_of(model, arguments or {}, variant=variant, progress=progress)
-        imported = import_for(
-            file,
-            tool=tool,
-            component=component,
-            entry=entry,
-            operations=operations,
-            profile=profile,
+            operations, weights = operations_of(
+                model, arguments or {}, variant=variant, progress=progress
+            )
+        result = import_result(
+            file, operations, weights, tool=tool, component=component, profile=profile
         )
+        imported, given = result.imported, result.given
+    else:
+        imported = import_plan(file, tool=tool, component=component, entry=entry)
+        if model is not None:
+            check_model(model)
+            from qdx.importing.plans import import_for, operations_of
+
+            with progress_bars() as progress:
+                operations, _ = operations_of(
+                    model, arguments or {}, variant=variant, progress=progress
+                )
+            imported = import_for(
+                file,
+                tool=tool,
+                component=component,
+                entry=entry,
+                operations=operations,
+                profile=profile,
+            )
     data = {
         "tool": imported.tool,
         "findings": imported.findings,
@@ -123,6 +155,12 @@ def command(
             refusals=tuple(Refusal(one.place, one.words) for one in imported.refused),
             hint="--partial writes the rest and leaves what is refused float",
         )
+    if given is not None:
+        from qdx.exporter.transforms.given_file import write_given
+
+        assert save_weights is not None
+        write_given(save_weights, given)
+        say(f"wrote {save_weights}")
     try:
         write_new_file(output, dump_json(imported.plan.to_json()))
     except FileExistsError:
@@ -130,6 +168,33 @@ def command(
     except OSError as bad:
         raise StorageError(f"{quoted(output)}: {bad.strerror or bad}") from bad
     say(f"wrote {output}")
+
+
+def _is_result(file: Path, model: Path | None, save_weights: Path | None) -> bool:
+    """Whether weights are imported; with everything that this needs.
+
+    Raises:
+        UsageError: An option is missing, or given where there are no weights.
+    """
+    if not (file.is_dir() or file.suffix in _WEIGHTS):
+        if save_weights is not None:
+            raise UsageError(
+                "--save-weights: a plan has no weights",
+                hint="it is for folders and files whose weights are quantized",
+            )
+        return False
+    for name, value in (("--model", model), ("--save-weights", save_weights)):
+        if value is None:
+            raise UsageError(
+                f"{quoted(file)}: quantized weights, and no {name}",
+                hint="their shapes and names are compared with those of the float model, and they are saved for `qdx export --weights`",
+            )
+    if save_weights is not None and save_weights.exists():
+        raise UsageError(
+            f"--save-weights: {quoted(save_weights)} exists",
+            hint="choose another name; nothing is overwritten",
+        )
+    return True
 
 
 def _as_text(findings: Sequence[Finding]) -> str:

@@ -19,6 +19,7 @@ from qdx.exporter.strict_json import dump_json
 if TYPE_CHECKING:
     from qdx.exporter.errors import Refusal
     from qdx.exporter.graph.ir.kind import Kind
+    from qdx.exporter.graph.ir.weights import LazyWeight
     from qdx.exporter.plan import Plan
     from qdx.exporter.progress import Progress
     from qdx.targets.profile import TargetProfile
@@ -64,8 +65,8 @@ def operations_of(
     *,
     variant: str | None = None,
     progress: Progress = SILENT,
-) -> Operations:
-    """Traces a pipeline; see `trace_pipeline`.
+) -> tuple[Operations, Mapping[str, Mapping[str, LazyWeight]]]:
+    """Traces a pipeline: its operations, and its parameters by component; see `trace_pipeline`.
 
     Raises:
         InvalidModel: The folder is none of a pipeline.
@@ -80,9 +81,10 @@ def operations_of(
         for where in source.chosen:
             found[where] = tuple(sites(source.graph(where)))
             task.advance(1)
-    return Operations(
+    operations = Operations(
         tuple(source.skeleton.modules), source.captured.kinds, found, tuple(source.upcast)
     )
+    return operations, source.weights
 
 
 def import_for(

@@ -1,7 +1,7 @@
 """Configurations of torchao, as it writes them to JSON, and `quantization_config` of diffusers around them.
 
 Only linear layers are quantized, as `quantize_` does it. torchao's symmetric scale is the largest magnitude over half the number of steps (127.5 for
-eight bits), which `range_factor` says; below eight bits the values are then the same.
+eight bits), which `range_factor` says; below eight bits the values are then the same, but where the largest lies between two of them.
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ def _halves(bits: int) -> tuple[Scheme, str]:
     top = (1 << bits - 1) - 1
     scheme = {**integers(bits, symmetric=True), "range_factor": top / (top + 0.5)}
     if bits < 8:
-        return scheme, ""
+        return (
+            scheme,
+            "the largest value of each scale lies halfway between two integers, where either may be taken",
+        )
     return scheme, "its least integer is -128, here -127, which values of largest magnitude take"
 
 

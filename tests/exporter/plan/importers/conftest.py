@@ -50,7 +50,8 @@ def operations(tmp_path_factory):
     from qdx.importing.plans import operations_of
 
     model = build_smallest_text_to_image(tmp_path_factory.mktemp("importers") / "model")
-    return operations_of(model, {"prompt": "a fox", "num_inference_steps": 1})
+    operations, _ = operations_of(model, {"prompt": "a fox", "num_inference_steps": 1})
+    return operations
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,16 @@ from tests.exporter.plan.importers.conftest import MADE, imported, made
 from tests.support.tracing import sqnr_db
 
 EXACT = {
-    "torchao": {"int4-group", "int4-axis", "int4-zero", "int3-group", "float8"},
+    "torchao": {"int4-zero", "float8"},
     "quanto": {"qint8", "qfloat8"},
     "modelopt": {"int8_default", "fp8_default", "int4_blockwise_weight_only"},
     "bitsandbytes": {"int8"},
 }
-NEAR = {"torchao": {"int8", "int8-tensor"}, "quanto": {"qint4"}, "bitsandbytes": set()}
+NEAR = {
+    "torchao": {"int8", "int8-tensor", "int4-group", "int4-axis", "int3-group"},
+    "quanto": {"qint4"},
+    "bitsandbytes": set(),
+}
 WEIGHT = torch.randn(8, 128, generator=torch.Generator().manual_seed(0)) * 0.1
 
 

@@ -1,4 +1,4 @@
-"""The file of given weights: tensors of every part under `component/weight/part`, and the quantizers in its header.
+"""The file of given weights: tensors of every part under `component.weight.part`, and the quantizers in its header.
 
 A safetensors file of schema `qdx.weights/1`, which an importer writes and an export reads. It is untrusted: names, quantizers, shapes, types and bounds
 are checked before a number is used. Tensors are pages of the file until they are read.
@@ -88,7 +88,7 @@ def write_given(path: Path, given: Given) -> None:
     }
     header = {"schema": SCHEMA, "tool": given.tool, "components": components}
     tensors = {
-        f"{component}/{name}/{part_name(suffix)}": part.contiguous()
+        f"{component}.{name}.{part_name(suffix)}": part.contiguous()
         for component, weights in given.weights.items()
         for name, one in weights.items()
         for suffix, part in one.parts.items()
@@ -125,7 +125,7 @@ def read_given(path: Path) -> Given:
         for name, stored in weights.items():
             quantization = stored.quantization()
             for suffix in format_of(quantization.dtype).suffixes(quantization):
-                expected[f"{component}/{name}/{part_name(suffix)}"] = component, name, suffix
+                expected[f"{component}.{name}.{part_name(suffix)}"] = component, name, suffix
     if differing := sorted(expected.keys() ^ file.tensors.keys()):
         which = "is missing" if differing[0] in expected else "belongs to no weight"
         raise InvalidInput(f"{quoted(path)}: tensor {quoted(differing[0])} {which}")

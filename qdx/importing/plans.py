@@ -153,6 +153,11 @@ def _reaching(plan: Plan, operations: Operations) -> tuple[Plan, list[str]]:
 
 def _with(data: dict[str, Any], rules: list[dict[str, Any]]) -> Plan:
     data["rules"] = rules or [{"id": "float", "weights": {"dtype": "float"}}]
+    # What an option works with may have been left out with the rules that ask for it.
+    inputs = any(rule.get("inputs", {}).get("dtype", "float32") != "float32" for rule in rules)
+    for name in ("smoothing", "bias_correction"):
+        if not inputs and name in data.get("options", {}):
+            del data["options"][name]
     return parse_plan(dump_json(data).decode(), source="the imported plan")
 
 

@@ -128,6 +128,12 @@ RESULTS: dict[str, dict[str, dict[str, Any] | str]] = {
         "Q3_K": {"dtype": "int4", "granularity": "block", "block": 16},
         "Q4_1, Q5_1, Q2_K, Q4_K, Q5_K": "blocks have minima",
     },
+    "aimet": {
+        "8 bits, symmetric": {"dtype": "int8", "granularity": "channel"},
+        "8 bits, offsets": {"dtype": "int8", "granularity": "channel", "symmetric": False},
+        "4 bits in blocks": {"dtype": "int4", "granularity": "block", "block": 32},
+        "16 bits; of activations": "no integers of that width; names of another graph",
+    },
     "Q-Diffusion, DeepCompressor": {"`.pt` files": "pickles"},
 }  # fmt: skip
 """By tool and what is stored: the scheme that it is read as, or why it is not."""

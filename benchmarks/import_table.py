@@ -1,4 +1,6 @@
-"""The table of what is imported: each tool's formats, and what becomes of them on each target. Run from the repository root:
+"""The table of what is imported: each tool's formats, and what becomes of them on each target.
+
+Run from the repository root:
 
 python -m benchmarks.import_table -o docs/import-table.md
 """

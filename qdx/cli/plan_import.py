@@ -23,6 +23,8 @@ __all__ = ["command"]
 _PLACES_SHOWN: Final = 3
 _WEIGHTS: Final = frozenset({".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt", ".pkl"})
 """Endings of files of weights; those that are pickles are refused."""
+_ENCODINGS: Final = "aimet"
+"""The tool that writes scales without the integers, which the model's weights become."""
 
 
 def command(
@@ -109,13 +111,14 @@ def command(
 
     profile = None if target is None else load_target(target)
     given = None
-    if _is_result(file, model, save_weights):
+    if _is_result(file, tool, model, save_weights):
         assert model is not None
         check_model(model)
         from qdx.importing.plans import operations_of
         from qdx.importing.results import import_result, read_result
 
-        read_result(file, tool)  # malformed files are refused before a model is opened
+        if tool != _ENCODINGS:
+            read_result(file, tool)  # malformed files are refused before a model is opened
         with progress_bars() as progress:
             operations, weights = operations_of(
                 model, arguments or {}, variant=variant, progress=progress
@@ -170,13 +173,13 @@ def command(
     say(f"wrote {output}")
 
 
-def _is_result(file: Path, model: Path | None, save_weights: Path | None) -> bool:
+def _is_result(file: Path, tool: str | None, model: Path | None, save_weights: Path | None) -> bool:
     """Whether weights are imported; with everything that this needs.
 
     Raises:
         UsageError: An option is missing, or given where there are no weights.
     """
-    if not (file.is_dir() or file.suffix in _WEIGHTS):
+    if not (tool == _ENCODINGS or file.is_dir() or file.suffix in _WEIGHTS):
         if save_weights is not None:
             raise UsageError(
                 "--save-weights: a plan has no weights",

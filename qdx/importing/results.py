@@ -27,6 +27,7 @@ from qdx.exporter.transforms.given_file import Given
 from qdx.importing.gguf_file import GgufFile
 from qdx.importing.plans import Operations, fitted
 from qdx.importing.result import Found, ResultReader, StoredResult
+from qdx.importing.result_aimet import read_aimet
 from qdx.importing.result_bitsandbytes import BitsAndBytesResult
 from qdx.importing.result_gguf import read_gguf
 from qdx.importing.result_quanto import QuantoResult
@@ -47,6 +48,7 @@ READERS: Final[list[ResultReader]] = [
 ]
 """Of safetensors files, in the order in which they are asked; GGUF is known by its first bytes."""
 _GGUF: Final = "gguf"
+_AIMET: Final = "aimet"
 _PICKLES: Final = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl"})
 _OTHER_LAYERS: Final = "no convolution or linear layer of the model has it as its weight"
 
@@ -66,7 +68,7 @@ class ImportedResult:
 
 def result_tools() -> tuple[str, ...]:
     """The names that `--from` takes for folders and files of weights."""
-    return (*(one.tool for one in READERS), _GGUF)
+    return (*(one.tool for one in READERS), _GGUF, _AIMET)
 
 
 def read_result(path: Path, tool: str | None = None) -> tuple[str, Found]:
@@ -136,11 +138,13 @@ def import_result(
         UsageError: No tool has that name, or no component.
     """
     name = _component(component, operations)
-    tool, found = read_result(path, tool)
-    sites = operations.of(name)
+    known, sites = weights[name], operations.of(name)
+    if tool == _AIMET:
+        found = read_aimet(path, known)
+    else:
+        tool, found = read_result(path, tool)
     draft = Draft(name, sites)
     draft.findings += found.findings
-    known = weights[name]
     modules: dict[str, list[str]] = {}
     for site in sites:
         if site.weight is not None and site.op in WEIGHTED:

@@ -171,3 +171,38 @@ def test_a_file_of_weights_with_another_header(imported, tmp_path):
         save_file(load_file(path), tmp_path / "w.qdx", {"qdx": json.dumps(value)})
         with pytest.raises(InvalidInput):
             read_given(tmp_path / "w.qdx")
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("torchao-int8", "onnxruntime"),
+        *(
+            pytest.param(name, target, marks=pytest.mark.slow)
+            for name, target in (
+                ("Q4_0.gguf", "onnxruntime"),
+                ("torchao-int8", "openvino"),
+                ("Q4_0.gguf", "openvino"),
+                ("torchao-float8", "openvino"),
+                ("torchao-int8", "coreml"),
+                ("Q4_0.gguf", "coreml"),
+                ("torchao-int8", "tensorrt"),
+                ("torchao-float8", "tensorrt"),
+                ("modelopt-nvfp4", "tensorrt-blackwell"),
+            )
+        ),
+    ],
+)
+def test_the_artifact_computes_with_the_given_numbers(model, name, target, tmp_path):
+    assert run_import(model, tmp_path, name, "--target", target) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["gates"] = {"component": {"sqnr_db_min": 5}, "lowering": {"sqnr_db_min": 60}, "pipeline": {"psnr_db_min": 1, "ssim_min": 0.0}}  # fmt: skip
+    plan["rules"].insert(0, {"select": {"component": "*"}, "weights": {"dtype": "float32"}})
+    (tmp_path / "gated.json").write_text(json.dumps(plan))
+    bundle = tmp_path / "bundle"
+    qdx.export(model, target=target, plan=tmp_path / "gated.json", weights=tmp_path / "weights.qdx", call=dict(CALL), components=["unet"], output=bundle)  # fmt: skip
+    report = qdx.verify(bundle, model=model)
+    gate = next(gate for gate in report.gates if gate.name == "unet.forward.lowering.sqnr_db")
+
+    assert read_recipe(bundle / "unet").find(TakeGiven) is not None
+    assert gate.ok, str(report)

@@ -52,7 +52,7 @@ SAMPLES = {
                 "Int8DynamicActivationInt8WeightConfig", granularity=_torchao("PerRow", 1, dim=-1)
             ),
         },
-    ),  # fmt: skip
+    ),
     "quanto": {
         "a.to_q": {"weights": "qint8", "activations": "none"},
         "a.to_k": {"weights": "qint4", "activations": "qint8"},

@@ -15,14 +15,14 @@ from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.editing import ProgramEditor
 from qdx.exporter.transforms.stored_quantizers import StoredWeight
-from qdx.exporter.transforms.transform import Choice, Key, StoredRecord, Tensors, Transform
+from qdx.exporter.transforms.transform import Choice, Given, Key, StoredRecord, Tensors, Transform
 
 if TYPE_CHECKING:
     import torch
 
     from qdx.exporter.graph.ir.graph import Graph
 
-__all__ = ["TakeGiven"]
+__all__ = ["TakeGiven", "check_taken"]
 
 _HOW = ("dtype", "granularity", "axis", "block", "symmetric", "group", "lut_dtype")
 """What must be the same in the plan and in what is given; how a range is chosen does not matter any more."""
@@ -122,6 +122,18 @@ class TakeGiven(Transform):
         """See `Transform`; the parts are checked once the weights' shapes are known."""
         weights = {name: one.quantization() for name, one in stored.weights.items()}
         return cls(stored.tool, weights, tensors)
+
+
+def check_taken(graph: Graph, given: Given | None) -> None:
+    """Refuses weights that are given for a graph of which the plan quantizes nothing.
+
+    Raises:
+        UsageError: Names the first.
+    """
+    weights = {} if given is None else given.weights.get(graph.component, {})
+    for site in find_sites(graph) if weights else ():
+        if site.weight is not None and site.weight in weights:
+            _check_asked(f"{graph.component}.{site.key}", None, weights[site.weight].quantization)
 
 
 def _check_asked(where: str, asked: WeightQuantization | None, given: WeightQuantization) -> None:

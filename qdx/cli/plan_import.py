@@ -113,12 +113,12 @@ def command(
     given = None
     if _is_result(file, tool, model, save_weights):
         assert model is not None
-        check_model(model)
         from qdx.importing.plans import operations_of
-        from qdx.importing.results import import_result, read_result
+        from qdx.importing.results import import_result, open_result
 
         if tool != _ENCODINGS:
-            read_result(file, tool)  # malformed files are refused before a model is opened
+            open_result(file, tool)  # malformed files are refused before a model is opened
+        check_model(model)
         with progress_bars() as progress:
             operations, weights = operations_of(
                 model, arguments or {}, variant=variant, progress=progress

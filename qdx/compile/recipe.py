@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.plan.resolve.timestep_groups import check_groups
+from qdx.exporter.transforms.given import check_taken
 from qdx.exporter.transforms.recipe import Recipe
 from qdx.exporter.transforms.registry import TRANSFORMS
 from qdx.exporter.transforms.transform import Choice, Given, Transform
@@ -62,4 +63,6 @@ def choose_recipe(
         choice = replace(choice, placement=placement)
         found = (kind.choose(graph, choice) for kind in TRANSFORMS if not kind.prepares)
         transforms += [chosen for chosen in found if chosen is not None]
+    else:
+        check_taken(graph, given)
     return graph, Recipe(graph.where, tuple(transforms)) if transforms else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +39,14 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.weights import LazyWeight
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["READERS", "ImportedResult", "import_result", "read_result", "result_tools"]
+__all__ = [
+    "READERS",
+    "ImportedResult",
+    "import_result",
+    "open_result",
+    "read_result",
+    "result_tools",
+]
 
 READERS: Final[list[ResultReader]] = [
     TorchAoResult(),
@@ -72,7 +80,13 @@ def result_tools() -> tuple[str, ...]:
 
 
 def read_result(path: Path, tool: str | None = None) -> tuple[str, Found]:
-    """Takes the weights of a component's folder, or of one file, apart.
+    """Takes the weights of a component's folder, or of one file, apart; arguments and errors are those of `open_result`."""
+    name, read = open_result(path, tool)
+    return name, read()
+
+
+def open_result(path: Path, tool: str | None = None) -> tuple[str, Callable[[], Found]]:
+    """Opens a component's folder, or one file: whose it is, and what takes its weights apart. No weight is read yet.
 
     Args:
         path: A folder with safetensors files, such a file, or a GGUF file.
@@ -93,7 +107,7 @@ def read_result(path: Path, tool: str | None = None) -> tuple[str, Found]:
             hint="where you trust it, load it in PyTorch and save its tensors with safetensors",
         )
     if path.suffix == f".{_GGUF}" or tool == _GGUF:
-        return _GGUF, read_gguf(GgufFile(path))
+        return _GGUF, partial(read_gguf, GgufFile(path))
     stored = _opened(path)
     fitting = [one for one in READERS if (one.tool == tool if tool else one.recognizes(stored))]
     if not fitting:
@@ -101,7 +115,7 @@ def read_result(path: Path, tool: str | None = None) -> tuple[str, Found]:
             f"{quoted(path)}: does not say which tool quantized it",
             hint=f"say it with --from: {choices(result_tools())}",
         )
-    return fitting[0].tool, fitting[0].read(stored)
+    return fitting[0].tool, partial(fitting[0].read, stored)
 
 
 def _opened(path: Path) -> StoredResult:

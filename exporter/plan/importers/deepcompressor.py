@@ -46,6 +46,14 @@ _METHODS: Final = {
     "kernel_gptq": "rounding by second moments of inputs",
     "calib_range": "a search of ranges",
 }
+_PART_KEYS: Final = (
+    "dtype", "zero_point", "group_shapes", "scale_dtypes", "static", "skips", "low_rank", "kernel_gptq", "calib_range", "allow_unsigned",
+)  # fmt: skip
+_PART_HARMLESS: Final = ("intermediate_dtypes", "intermediate_levels", "needs_dequant_saturation", "enable_low_rank", "enable_kernel_gptq", "enable_calib_range")  # fmt: skip
+_OTHER_SECTIONS: Final = (
+    "pipeline", "eval", "calib", "text", "model", "output", "cache", "skip_eval", "skip_gen", "save_model", "load_from", "copy_on_save", "seed", "job",
+)  # fmt: skip
+"""What is measured, cached and saved, and how: nothing of it changes what is quantized here."""
 _QUANT_KEYS: Final = ("wgts", "ipts", "opts", "extra_wgts", "unsigned_ipts", "smooth", "rotation", "calib")  # fmt: skip
 
 
@@ -64,6 +72,7 @@ class DeepCompressor(PlanImporter):
     def read(self, root: Foreign, draft: Draft) -> None:
         """See `PlanImporter`."""
         quant = root.need("quant")
+        draft.refuse_others(root, ("quant",), harmless=_OTHER_SECTIONS)
         draft.refuse_others(quant, _QUANT_KEYS, harmless=("develop_dtype", "enable_cache"))
         for key, part in (("wgts", "weights"), ("ipts", "inputs")):
             place = quant.find(key)
@@ -84,14 +93,15 @@ class DeepCompressor(PlanImporter):
 def _is_off(place: Foreign) -> bool:
     """Whether a part of the configuration is there and says that it does nothing."""
     if not isinstance(place.value, dict):
-        return place.value in {False, None}
+        return place.is_any(False, None)
     for key in ("enabled", "dtype"):
-        if key in place.value and place.value[key] in {False, None}:
+        if key in place.value and (place.value[key] is None or place.value[key] is False):
             return True
     return not any(value not in (None, False, {}, []) for value in place.value.values())
 
 
 def _part(place: Foreign, part: str, draft: Draft) -> None:
+    draft.refuse_others(place, _PART_KEYS, harmless=_PART_HARMLESS)
     kind = place.find("dtype")
     if kind is None:
         draft.exact(place, f"{part} stay float")
@@ -173,7 +183,7 @@ def _smooth(place: Foreign, draft: Draft) -> None:
     projection = place.find("proj") or place
     alpha = projection.find("alpha")
     strategy = projection.find("strategy")
-    if alpha is None or (strategy is not None and strategy.value not in {"Manual", "manual"}):
+    if alpha is None or (strategy is not None and not strategy.is_any("Manual", "manual")):
         draft.refuse(place, "smoothing by a search of its exponents; a plan has one for all")
         return
     if not 0 <= alpha.number() <= 1:

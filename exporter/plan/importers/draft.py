@@ -79,7 +79,7 @@ class Draft:
         said = {key: value for key, value in parts.items() if value is not None}
         globs: list[tuple[str, ...] | None] = [None]
         if modules is not None:
-            keys = self._short(keys_of(modules), select["op"])
+            keys = self._short(_keys(modules), select["op"])
             if not keys:
                 return
             if "*" not in keys:
@@ -169,3 +169,20 @@ class Draft:
         if id_ not in taken:
             return id_
         return next(f"{id_}-{n}" for n in range(2, RULES_LIMIT * 2) if f"{id_}-{n}" not in taken)
+
+
+def _keys(modules: Iterable[str]) -> tuple[str, ...]:
+    """Globs for all calls of modules.
+
+    Raises:
+        InvalidInput: A name is one that no module has.
+    """
+    found: list[str] = []
+    for module in modules:
+        try:
+            found += keys_of([module])
+        except NoGlobError as bad:
+            raise InvalidInput(
+                f"{quoted(module)} {bad}, expected one like `mid_block.conv`"
+            ) from None
+    return tuple(dict.fromkeys(found))

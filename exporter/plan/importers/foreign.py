@@ -94,6 +94,10 @@ class Foreign:
             else self.fail(choices(known))
         )
 
+    def is_any(self, *values: object) -> bool:
+        """Whether the value is one of some; a list or an object is none."""
+        return not isinstance(self.value, list | dict) and self.value in values
+
     def texts(self) -> tuple[str, ...]:
         """The value as a list of texts; one text counts as a list of it."""
         if isinstance(self.value, str):

@@ -186,7 +186,7 @@ def _configuration(root: Foreign, draft: Draft) -> None:
         draft.exact(activation, f"inputs {scheme_words(parts['inputs'])}")
     for place, key, plain in ((weight, "scale_method", "min_max"), (weight, "round_mode", "nearest"), (activation, "scale_method", "min_max")):  # fmt: skip
         found = place.find(key)
-        if found is not None and found.value not in {plain, "max"}:
+        if found is not None and not found.is_any(plain, "max"):
             draft.refuse(found, f"{quoted(key)} {quoted(found.value)}; here ranges are of all values, and weights are rounded to the nearest")  # fmt: skip
     smooth = activation.find("smooth_quant")
     if smooth is not None:

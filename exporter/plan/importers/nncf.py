@@ -159,6 +159,7 @@ def _advanced(place: Foreign, draft: Draft) -> None:
         if one.value is None:
             continue
         if key == "smooth_quant_alphas":
+            draft.refuse_others(one, ("matmul",), harmless=("convolution", "conv"))
             alpha = one.find("matmul")
             if alpha is not None and 0 <= alpha.number() <= 1:
                 draft.options["smoothing"] = {"alpha": alpha.number()}
@@ -245,7 +246,7 @@ def _optimum(config: Foreign, draft: Draft) -> None:
     _weights(bits, f"int{bits.integer(1)}_{suffix}", None if size is None else size.value, draft)
     _share(config, draft)
     method = config.find("quant_method")
-    if method is not None and method.value not in {"default", "QuantizationMethod.DEFAULT"}:
+    if method is not None and not method.is_any("default", "QuantizationMethod.DEFAULT"):
         draft.refuse(method, f"method {quoted(method.value)}")
     for key in _METHODS:
         found = config.find(key)

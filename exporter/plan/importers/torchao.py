@@ -27,6 +27,7 @@ from qdx.exporter.plan.importers.schemes import (
 
 __all__ = ["TorchAo"]
 
+_PARTS: Final = ("_type", "_version", "_data")
 _TOKENS: Final = {"dtype": "int8", "granularity": "token", "mode": "dynamic"}
 _HARMLESS: Final = (
     "set_inductor_config", "int4_packing_format", "int4_tile_packed_ntile", "intx_packing_format", "packing_format", "mm_config", "kernel_preference",
@@ -62,7 +63,8 @@ class TorchAo(PlanImporter):
             kept = config.find("modules_to_not_convert")
             left = () if kept is None else kept.texts()
             config = config.need("quant_type").need("default")
-        if config.need("_type").value in {"FqnToConfig", "ModuleFqnToConfig"}:
+        draft.refuse_others(config, _PARTS)
+        if config.need("_type").is_any("FqnToConfig", "ModuleFqnToConfig"):
             _by_name(config.need("_data"), draft)
         else:
             _rule(config, draft, None)
@@ -107,6 +109,7 @@ def _rule(config: Foreign, draft: Draft, modules: tuple[str, ...] | None) -> Non
         draft.rule("off", op=("linear",), modules=modules, keep="float")
         draft.exact(config, "stays float")
         return
+    draft.refuse_others(config, _PARTS)
     kind = config.need("_type").text()
     reader = _READERS.get(kind)
     if reader is None:

@@ -71,10 +71,11 @@ def _save(
 
 def _saved(name: str, config: Any, kept: str) -> None:
     """A folder that diffusers saved, without float tensors, and what its weights stand for."""
+    import torch
     from safetensors import safe_open
 
     with tempfile.TemporaryDirectory() as place:
-        unet = _load(_model(Path(place)), quantization_config=config)
+        unet = _load(_model(Path(place)), quantization_config=config, torch_dtype=torch.float32)
         unet.save_pretrained(Path(place) / "saved", safe_serialization=True)
         with safe_open(Path(place) / "saved" / "diffusion_pytorch_model.safetensors", "pt") as file:
             every = file.keys()

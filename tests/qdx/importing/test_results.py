@@ -10,117 +10,155 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import qdx
 from qdx.bundle.recipes import read_recipe, rebuilt
 from qdx.cli.main import run_command
 from qdx.exporter.errors import InvalidInput, UsageError
+from qdx.exporter.formats.given import check_parts
 from qdx.exporter.transforms.given import TakeGiven
 from qdx.exporter.transforms.given_file import read_given
-from qdx.importing.results import read_result
+from qdx.importing.plans import operations_of
+from qdx.importing.results import import_result, read_result
 from qdx.source.pipeline import trace_pipeline
-from tests.support.smallest import build_smallest_text_to_image
+from qdx.targets import load_target
+from tests.support.smallest import build_smallest, build_smallest_text_to_image
 
 MADE = Path(__file__).parent / "made"
-CALL = {"prompt": "a fox", "num_inference_steps": 1}
+TEXT_CALL = {"prompt": "a fox", "num_inference_steps": 1}
+CALL = {"num_inference_steps": 1}
 LAYER = "time_embedding.linear_2"
+"""A layer of this name and shape is in both models of the tests."""
+GATES = {"component": {"sqnr_db_min": 5}, "lowering": {"sqnr_db_min": 60}, "pipeline": {"psnr_db_min": 1, "ssim_min": 0.0}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return build_smallest_text_to_image(tmp_path_factory.mktemp("results") / "model")
+    return build_smallest(tmp_path_factory.mktemp("results") / "model")
+
+
+@pytest.fixture(scope="module")
+def traced(model):
+    return operations_of(model, dict(CALL))
 
 
 @pytest.fixture(scope="module")
 def imported(model, tmp_path_factory):
     """A plan and a file of weights of torchao's folder."""
     place = tmp_path_factory.mktemp("imported")
-    status = run_import(model, place, "torchao-int8", "--target", "onnxruntime")
-    assert status == 0
+    assert run_import(cut("torchao-int8", place), model, place, "--target", "onnxruntime") == 0
     return place
 
 
 @pytest.fixture(scope="module")
 def bundle(model, imported, tmp_path_factory):
     place = tmp_path_factory.mktemp("bundle") / "bundle"
-    qdx.export(model, target="onnxruntime", plan=imported / "plan.json", weights=imported / "weights.qdx", call=dict(CALL), components=["unet"], output=place)  # fmt: skip
+    qdx.export(model, target="onnxruntime", plan=gated(imported), weights=imported / "weights.qdx", call=dict(CALL), output=place)  # fmt: skip
     return place
 
 
-def run_import(model, place, name, *arguments):
-    words = ["plan", "import", MADE / name, "--model", model, "--call", json.dumps(CALL), "-o", place / "plan.json"]  # fmt: skip
+def cut(name, place):
+    """A folder of a tool, of the timestep's layers alone."""
+    folder = place / name
+    folder.mkdir()
+    path = MADE / name / "diffusion_pytorch_model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = {k: v for k, v in file.metadata().items() if k.startswith("time_") or k == "format"}  # fmt: skip
+    tensors = {k: v for k, v in load_file(path).items() if k.startswith("time_")}
+    save_file(tensors, folder / path.name, metadata)
+    (folder / "config.json").write_text((MADE / name / "config.json").read_text())
+    return folder
+
+
+def gated(place):
+    """The imported plan, with floats in float32 and gates that a rounding of its own would fail."""
+    plan = json.loads((place / "plan.json").read_text())
+    plan["gates"] = GATES
+    plan["rules"].insert(0, {"select": {"component": "*"}, "weights": {"dtype": "float32"}})
+    (place / "gated.json").write_text(json.dumps(plan))
+    return place / "gated.json"
+
+
+def run_import(path, model, place, *arguments, call=CALL):
+    words = ["plan", "import", path, "--model", model, "--call", json.dumps(call), "-o", place / "plan.json"]  # fmt: skip
     return run_command([str(one) for one in (*words, "--save-weights", place / "weights.qdx", *arguments)])  # fmt: skip
 
 
 def test_the_artifact_has_the_integers_and_scales(imported, bundle):
     given = read_given(imported / "weights.qdx").weights["unet"][f"{LAYER}.weight"]
-    stored = {one.name: numpy_helper.to_array(one) for one in onnx.load(bundle / "unet" / "model.onnx").graph.initializer}  # fmt: skip
+    graph = onnx.load(bundle / "unet" / "model.onnx").graph
+    stored = [numpy_helper.to_array(one) for one in graph.initializer]
     values = given.parts[""].numpy()
     wanted = {values.tobytes(), np.ascontiguousarray(values.T).tobytes()}
 
-    assert values.min() == -128, "which no symmetric rounding of ours makes"
-    assert any(one.dtype == np.int8 and one.tobytes() in wanted for one in stored.values())
+    assert any(one.dtype == np.int8 and one.tobytes() in wanted for one in stored)
     scale = given.parts[".scale"].numpy().tobytes()
-    assert any(one.dtype == np.float32 and one.tobytes() == scale for one in stored.values())
+    assert any(one.dtype == np.float32 and one.tobytes() == scale for one in stored)
 
 
-def test_the_recipe_makes_the_same_graph_again(model, imported, bundle):
+def test_the_recipe_makes_the_same_graph_again(model, bundle):
     recipe = read_recipe(bundle / "unet")
     graph = trace_pipeline(model, dict(CALL)).graph("unet.forward")
     _, quantized = rebuilt(graph, recipe)
     _, found = read_result(MADE / "torchao-int8")
+    name = f"{LAYER}.weight"
 
-    assert recipe.find(TakeGiven).weights.keys() == found.weights.keys()
-    for name, one in found.weights.items():
-        assert torch.equal(quantized.weights[name].read(), one.parts[""])
+    assert recipe.find(TakeGiven).weights.keys() == {name}
+    assert torch.equal(quantized.weights[name].read(), found.weights[name].parts[""])
 
 
-def test_verify_needs_no_more_than_the_bundle(model, bundle):
+def test_verify_needs_no_more_than_the_bundle_and_the_model(model, bundle):
     report = qdx.verify(bundle, model=model)
-    lowering = next(gate for gate in report.gates if gate.name == "unet.sqnr_db")
 
-    assert lowering.value > 25
-
-
-def test_the_plan_alone_rounds_otherwise(model, imported, tmp_path):
-    qdx.export(model, target="onnxruntime", plan=imported / "plan.json", call=dict(CALL), components=["unet"], output=tmp_path / "b")  # fmt: skip
-
-    assert read_recipe(tmp_path / "b" / "unet").find(TakeGiven) is None
+    assert next(g for g in report.gates if g.name == "unet.forward.lowering.sqnr_db").ok, str(report)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["quanto-float8", "Q4_0.gguf", "bitsandbytes-int8"])
-def test_other_tools(model, name, tmp_path, capsys):
-    assert run_import(model, tmp_path, name) == 0
-    assert "the least like the model's is" in capsys.readouterr().out
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    assert [rule["weights"]["dtype"] for rule in plan["rules"]] == [
-        {"quanto-float8": "float8_e4m3fn", "Q4_0.gguf": "int4", "bitsandbytes-int8": "int8"}[name]
-    ]
-    assert read_given(tmp_path / "weights.qdx").weights["unet"]
+@pytest.mark.parametrize(
+    "name", ["quanto-float8", "modelopt-fp8", "bitsandbytes-int8", "Q4_0.gguf"]
+)
+def test_what_fits_the_model_is_taken_and_the_rest_refused(traced, name):
+    result = import_result(MADE / name, *traced)
+    rules = result.imported.plan.rules
+
+    assert result.given.weights["unet"].keys() == {f"{LAYER}.weight"}
+    assert [rule.select.name for rule in rules if rule.weights.quantized] == [(LAYER, f"{LAYER}#*")]
+    assert all("the model has no" in one.words for one in result.imported.refused)
+    assert any("the least like the model's is" in one.words for one in result.imported.findings)
 
 
-def test_what_a_target_refuses_is_in_neither_file_with_partial(model, tmp_path, capsys):
-    assert run_import(model, tmp_path, "modelopt-nvfp4", "--target", "onnxruntime") == 3
-    assert "no kernels of floats in blocks" in capsys.readouterr().out
+def test_what_a_target_refuses_is_in_neither_file(traced):
+    result = import_result(MADE / "modelopt-nvfp4", *traced, profile=load_target("onnxruntime"))
+
+    assert result.given is None
+    assert any("no kernels of floats in blocks" in one.words for one in result.imported.refused)
+    assert not result.imported.plan.quantizes
+
+
+def test_with_something_refused_nothing_is_written(model, tmp_path, capsys):
+    assert run_import(MADE / "modelopt-fp8", model, tmp_path) == 3
+    assert "the model has no" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
-    assert run_import(model, tmp_path, "modelopt-nvfp4", "--target", "onnxruntime", "--partial") == 0  # fmt: skip
-    assert not (tmp_path / "weights.qdx").exists(), "there is no weight left"
 
 
-def test_weights_of_another_model_are_refused(model, tmp_path, capsys):
-    tensors = load_file(MADE / "quanto-int8" / "diffusion_pytorch_model.safetensors")
-    tensors = {f"other.{name}": tensor for name, tensor in tensors.items()}
-    save_file(tensors, tmp_path / "w.safetensors")
-    done = run_command([str(one) for one in ("plan", "import", tmp_path / "w.safetensors", "--model", model, "--call", json.dumps(CALL), "-o", tmp_path / "p.json", "--save-weights", tmp_path / "w.qdx")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("plan", "import", MADE / "modelopt-fp8", "-o", "p.json"), "no --model"),
+        (("plan", "import", MADE / "modelopt-fp8", "-o", "p.json", "--model", "m"), "no --save-weights"),
+        (("plan", "import", "c.json", "-o", "p.json", "--save-weights", "w"), "a plan has no weights"),
+        (("plan", "import", "m.pth", "-o", "p.json", "--model", "m", "--save-weights", "w"), "a pickle, which is a program"),
+    ],
+)  # fmt: skip
+def test_wrong_usage(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
-    assert done == 3
-    assert "the model has no `other." in capsys.readouterr().out
+    assert run_command([str(one) for one in arguments]) == 2
+    assert words in capsys.readouterr().err
 
 
 def changed(path, place, **tensors):
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
     name = f"unet.{LAYER}.weight"
@@ -139,17 +177,30 @@ def changed(path, place, **tensors):
         ({"values": torch.ones(32, 32)}, "expected torch.int8"),
     ],
 )
-def test_a_file_of_weights_with_other_parts_is_refused(model, imported, tmp_path, tensors, words):
+def test_a_file_of_weights_with_other_parts_is_refused(imported, tmp_path, tensors, words):
     path = changed(imported / "weights.qdx", tmp_path / "w.qdx", **tensors)
-    with pytest.raises(UsageError, match=words):
-        qdx.export(model, target="onnxruntime", plan=imported / "plan.json", weights=path, call=dict(CALL), components=["unet"], output=tmp_path / "b")  # fmt: skip
+    one = read_given(path).weights["unet"][f"{LAYER}.weight"]
+    with pytest.raises(ValueError, match=words):
+        check_parts((32, 32), one.quantization, one.parts)
+
+
+def test_an_export_checks_the_parts(model, imported, tmp_path):
+    path = changed(imported / "weights.qdx", tmp_path / "w.qdx", scale=torch.zeros(32))
+    with pytest.raises(UsageError, match=r"linear_2`: given weights do not fit: scale"):
+        qdx.export(model, target="onnxruntime", plan=imported / "plan.json", weights=path, call=dict(CALL), output=tmp_path / "b")  # fmt: skip
     assert not (tmp_path / "b").exists()
 
 
-def test_a_plan_that_asks_otherwise_is_refused(model, imported, tmp_path):
-    for plan, words in (("float32", "stores it as floats"), ("w4", "the plan says dtype `int4`")):
-        with pytest.raises(UsageError, match=words):
-            qdx.export(model, target="onnxruntime", plan=plan, weights=imported / "weights.qdx", call=dict(CALL), components=["unet"], output=tmp_path / "b")  # fmt: skip
+@pytest.mark.parametrize(
+    ("plan", "words"), [("float32", "stores it as floats"), ("int4", "the plan says dtype `int4`")]
+)
+def test_a_plan_that_asks_otherwise_is_refused(model, imported, tmp_path, plan, words):
+    rule = {"select": {"component": "unet", "op": "linear"}, "weights": {"dtype": "int4", "granularity": "channel"}}  # fmt: skip
+    asked = {"schema": "qdx.plan/1", "rules": [rule], "gates": {}}
+    (tmp_path / "p.json").write_text(json.dumps(asked))
+    given = "float32" if plan == "float32" else tmp_path / "p.json"
+    with pytest.raises(UsageError, match=words):
+        qdx.export(model, target="onnxruntime", plan=given, weights=imported / "weights.qdx", call=dict(CALL), output=tmp_path / "b")  # fmt: skip
 
 
 def test_a_file_that_is_none_of_weights(imported, tmp_path):
@@ -162,8 +213,6 @@ def test_a_file_that_is_none_of_weights(imported, tmp_path):
 
 
 def test_a_file_of_weights_with_another_header(imported, tmp_path):
-    from safetensors import safe_open
-
     path = imported / "weights.qdx"
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["qdx"])
@@ -173,34 +222,26 @@ def test_a_file_of_weights_with_another_header(imported, tmp_path):
             read_given(tmp_path / "w.qdx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "target"),
     [
         ("torchao-int8", "onnxruntime"),
-        *(
-            pytest.param(name, target, marks=pytest.mark.slow)
-            for name, target in (
-                ("Q4_0.gguf", "onnxruntime"),
-                ("torchao-int8", "openvino"),
-                ("Q4_0.gguf", "openvino"),
-                ("torchao-float8", "openvino"),
-                ("torchao-int8", "coreml"),
-                ("Q4_0.gguf", "coreml"),
-                ("torchao-int8", "tensorrt"),
-                ("torchao-float8", "tensorrt"),
-                ("modelopt-nvfp4", "tensorrt-blackwell"),
-            )
-        ),
+        ("Q4_0.gguf", "onnxruntime"),
+        ("torchao-int8", "openvino"),
+        ("Q4_0.gguf", "openvino"),
+        ("torchao-float8", "openvino"),
+        ("torchao-int8", "coreml"),
+        ("Q4_0.gguf", "coreml"),
+        ("torchao-int8", "tensorrt"),
+        ("torchao-float8", "tensorrt"),
     ],
 )
-def test_the_artifact_computes_with_the_given_numbers(model, name, target, tmp_path):
-    assert run_import(model, tmp_path, name, "--target", target) == 0
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    plan["gates"] = {"component": {"sqnr_db_min": 5}, "lowering": {"sqnr_db_min": 60}, "pipeline": {"psnr_db_min": 1, "ssim_min": 0.0}}  # fmt: skip
-    plan["rules"].insert(0, {"select": {"component": "*"}, "weights": {"dtype": "float32"}})
-    (tmp_path / "gated.json").write_text(json.dumps(plan))
+def test_the_artifact_computes_with_the_given_numbers(name, target, tmp_path):
+    model = build_smallest_text_to_image(tmp_path / "model")
+    assert run_import(MADE / name, model, tmp_path, "--target", target, call=TEXT_CALL) == 0
     bundle = tmp_path / "bundle"
-    qdx.export(model, target=target, plan=tmp_path / "gated.json", weights=tmp_path / "weights.qdx", call=dict(CALL), components=["unet"], output=bundle)  # fmt: skip
+    qdx.export(model, target=target, plan=gated(tmp_path), weights=tmp_path / "weights.qdx", call=dict(TEXT_CALL), components=["unet"], output=bundle)  # fmt: skip
     report = qdx.verify(bundle, model=model)
     gate = next(gate for gate in report.gates if gate.name == "unet.forward.lowering.sqnr_db")
 

@@ -46,6 +46,7 @@ _METHODS: Final = {
     "kernel_gptq": "rounding by second moments of inputs",
     "calib_range": "a search of ranges",
 }
+_SMOOTH_KEYS: Final = ("enabled", "enable_proj", "enable_attn", "alpha", "strategy")
 _PART_KEYS: Final = (
     "dtype", "zero_point", "group_shapes", "scale_dtypes", "static", "skips", "low_rank", "kernel_gptq", "calib_range", "allow_unsigned",
 )  # fmt: skip
@@ -180,7 +181,12 @@ def _groups(place: Foreign) -> int:
 
 
 def _smooth(place: Foreign, draft: Draft) -> None:
+    draft.refuse_others(place, (*_SMOOTH_KEYS, "proj", "attn"))
+    attention = place.find("attn")
+    if attention is not None and not _is_off(attention):
+        draft.refuse(attention, "smoothing of the keys of attention")
     projection = place.find("proj") or place
+    draft.refuse_others(projection, (*_SMOOTH_KEYS, "proj", "attn"))
     alpha = projection.find("alpha")
     strategy = projection.find("strategy")
     if alpha is None or (strategy is not None and not strategy.is_any("Manual", "manual")):

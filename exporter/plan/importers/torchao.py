@@ -164,7 +164,10 @@ def _int8_both(data: Foreign, draft: Draft) -> Read:
     granularity = data.find("granularity")
     inputs = granularity
     if granularity is not None and isinstance(granularity.value, list):
-        inputs, granularity = list(granularity.items())[:2]
+        both = list(granularity.items())
+        if len(both) != 2:
+            granularity.fail("that of inputs and that of weights")
+        inputs, granularity = both
     if _name(inputs, "PerRow", key="_type") not in {"PerRow", "PerToken"}:
         raise NoScheme("dynamic inputs with one scale of the tensor")
     return _shared(granularity, scheme), dict(_TOKENS), f"{note}; so the inputs"
@@ -227,10 +230,15 @@ def _shared(granularity: Foreign | None, scheme: Scheme) -> Scheme:
     kind = _name(granularity, "PerRow", key="_type")
     data = None if granularity is None else granularity.find("_data")
     if kind in {"PerRow", "PerAxis"}:
+        for name, other in () if data is None else data.members():
+            if name not in {"dim", "axis"} or not other.is_any(-1, 0):
+                other.fail("the axis of rows")
         return by_channel(scheme)
     if kind == "PerTensor":
         return by_tensor(scheme)
     if kind == "PerGroup" and data is not None:
+        for _, other in data.others(("group_size",)):
+            other.fail("nothing beside `group_size`")
         return by_block(scheme, data.need("group_size").integer(1))
     raise NoScheme(f"granularity {quoted(kind)}")
 
@@ -239,7 +247,11 @@ def _name(value: Foreign | None, default: str, *, key: str = "_data") -> str:
     """The name of an enumeration's member, or the type of a value."""
     if value is None:
         return default
-    return value.text() if isinstance(value.value, str) else value.need(key).text()
+    if isinstance(value.value, str):
+        return value.text()
+    for _, other in value.others(_PARTS):
+        other.fail("a type, a version and data alone")
+    return value.need(key).text()
 
 
 _READERS: Final[dict[str, Callable[[Foreign, Draft], Read]]] = {

@@ -6,11 +6,13 @@ are checked before a number is used. Tensors are pages of the file until they ar
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Any, BinaryIO, Final, Literal
 
+import torch
 from pydantic import Field, ValidationError
 
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
@@ -20,13 +22,12 @@ from qdx.exporter.formats.registry import format_of
 from qdx.exporter.transforms.stored_quantizers import StoredWeight
 from qdx.exporter.transforms.transform import Key, StoredRecord
 
-if TYPE_CHECKING:
-    import torch
-
 __all__ = ["SCHEMA", "Given", "read_given", "write_given"]
 
 SCHEMA: Final = "qdx.weights/1"
 _HEADER: Final = "qdx"
+_KINDS: Final = {"int8": "I8", "uint8": "U8", "float32": "F32", "float8_e4m3fn": "F8_E4M3"}
+_ALIGNMENT: Final = 8
 
 
 class _Header(StoredRecord):
@@ -68,13 +69,11 @@ class Given:
 
 
 def write_given(path: Path, given: Given) -> None:
-    """Writes a file of given weights.
+    """Writes a file of given weights, one tensor after the other.
 
     Raises:
         StorageError: The disk refused.
     """
-    from safetensors.torch import save
-
     components = {
         component: {
             name: {
@@ -88,13 +87,31 @@ def write_given(path: Path, given: Given) -> None:
     }
     header = {"schema": SCHEMA, "tool": given.tool, "components": components}
     tensors = {
-        f"{component}.{name}.{part_name(suffix)}": part.contiguous()
+        f"{component}.{name}.{part_name(suffix)}": part
         for component, weights in given.weights.items()
         for name, one in weights.items()
         for suffix, part in one.parts.items()
     }
     text = dump_json(header, indent=None).decode().strip()
-    replace_file(path, save(tensors, metadata={_HEADER: text}))
+    replace_file(path, lambda file: _write(file, tensors, {_HEADER: text}))
+
+
+def _write(file: BinaryIO, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:  # fmt: skip
+    """Writes a safetensors file. Wide elements come first, so that every tensor is aligned."""
+    ordered = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in ordered:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        kind = _KINDS[str(tensor.dtype).removeprefix("torch.")]
+        entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    header = dump_json(entries, indent=None).strip()
+    header += b" " * (-len(header) % _ALIGNMENT)
+    file.write(struct.pack("<Q", len(header)))
+    file.write(header)
+    for name in ordered:
+        file.write(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def read_given(path: Path) -> Given:

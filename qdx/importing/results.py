@@ -120,10 +120,10 @@ def open_result(path: Path, tool: str | None = None) -> tuple[str, Callable[[], 
 
 def _opened(path: Path) -> StoredResult:
     if path.is_dir():
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_checkpoint(path, mapped=True)
         config = load_json(path / "config.json") if (path / "config.json").is_file() else {}
     else:
-        checkpoint, config = Checkpoint([SafetensorsFile(path)], [path]), {}
+        checkpoint, config = Checkpoint([SafetensorsFile(path)], [path], mapped=True), {}
     metadata = {key: text for one in checkpoint.shards for key, text in one.metadata.items()}
     return StoredResult(path, checkpoint, metadata, config)
 

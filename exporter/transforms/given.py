@@ -12,6 +12,7 @@ from qdx.exporter.errors import InternalError, UsageError, quoted
 from qdx.exporter.formats.given import GivenWeight, check_parts, part_name
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.formats.registry import format_of
+from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.editing import ProgramEditor
 from qdx.exporter.transforms.stored_quantizers import StoredWeight
@@ -70,6 +71,11 @@ class TakeGiven(Transform):
         assert choice.given is not None
         assert choice.placement is not None
         asked = {placed.key: placed.weight for placed in choice.placement.sites}
+        rounded = {
+            one.key: one.quantized_weights.rounding
+            for one in choice.resolved.quantized(graph.where)
+            if one.quantized_weights is not None
+        }
         found: dict[str, GivenWeight] = {}
         for site in find_sites(graph):
             if site.weight is None or site.weight not in given:
@@ -77,6 +83,11 @@ class TakeGiven(Transform):
             one, quantization = given[site.weight], asked.get(site.key)
             where = f"{graph.component}.{site.key}"
             _check_asked(where, quantization, one.quantization)
+            if rounded.get(site.key, NEAREST) != NEAREST:
+                raise UsageError(
+                    f"{quoted(where)}: the plan rounds it by {quoted(rounded[site.key])}, and it is given rounded",
+                    hint="take the plan that was written with the file of weights",
+                )
             try:
                 check_parts(graph.weights[site.weight].shape, one.quantization, one.parts)
             except ValueError as bad:

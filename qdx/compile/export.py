@@ -192,7 +192,7 @@ def export(
     check_lora_ready(lora_ready, intent, layout)
     if ranges is not None:
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
-    given = None if weights is None else _given(weights, intent)
+    given = None if weights is None else _given(weights, intent, lora)
     folder = read_model(model, variant=variant).with_setup(check_setup(setup))
     packages = open_layout(layout, profile, folder, halved=halves)
     source = trace_pipeline(
@@ -324,13 +324,18 @@ def _lora_records(source: TracedPipeline) -> dict[str, Any]:
     return {"lora": [{"sha256": digest, "scale": scale} for digest, scale in adapters.records]}
 
 
-def _given(path: Path, plan: Plan) -> Given:
+def _given(path: Path, plan: Plan, lora: Sequence[Path | str]) -> Given:
     """Weights that another tool has quantized.
 
     Raises:
         InvalidInput: The file is none of such weights.
-        UsageError: The plan changes weights before they are quantized, or biases by what is lost.
+        UsageError: Adapters or the plan change weights before they are quantized, or the plan biases by what is lost.
     """
+    if lora:
+        raise UsageError(
+            f"{quoted(path)}: given weights, and adapters to merge into the weights",
+            hint="quantize the model with the adapters merged, or give them at run time with `lora_ready`",
+        )
     for name in ("smoothing", "bias_correction"):
         if getattr(plan.options, name):
             raise UsageError(

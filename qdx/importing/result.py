@@ -100,7 +100,9 @@ def by_tensor(dtype: str, values: torch.Tensor, scale: torch.Tensor, zero: torch
 
 
 def by_block(dtype: str, values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None = None) -> GivenWeight:  # fmt: skip
-    """A matrix [n, k] with a scale for each block of k: scale [n, k / block]."""
+    """A matrix [n, k] with a scale for each block of k: scale [n, k / block]. One block for each row is a channel, as placing has it."""
+    if scale.shape[1] == 1:
+        return by_channel(dtype, values, scale, zero)
     block = values.shape[1] // max(1, scale.shape[1])
     quantization = WeightQuantization(
         dtype, granularity="block", axis=1, block=block, symmetric=zero is None

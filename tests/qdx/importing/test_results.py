@@ -18,6 +18,7 @@ from qdx.bundle.recipes import read_recipe, rebuilt
 from qdx.cli.main import run_command
 from qdx.exporter.errors import InvalidInput, UsageError
 from qdx.exporter.formats.given import check_parts
+from qdx.exporter.formats.rounding import ROUNDINGS, RoundingMethod
 from qdx.exporter.transforms.given import TakeGiven
 from qdx.exporter.transforms.given_file import read_given
 from qdx.importing.plans import operations_of
@@ -189,6 +190,36 @@ def test_an_export_checks_the_parts(model, imported, tmp_path):
     with pytest.raises(UsageError, match=r"linear_2`: given weights do not fit: scale"):
         qdx.export(model, target="onnxruntime", plan=imported / "plan.json", weights=path, call=dict(CALL), output=tmp_path / "b")  # fmt: skip
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "lora", "words"),
+    [
+        ({"smoothing": {"alpha": 0.5}}, (), "asks for `smoothing`"),
+        ({"bias_correction": True}, (), "asks for `bias_correction`"),
+        ({}, ("adapter.safetensors",), "adapters to merge"),
+    ],
+)
+def test_what_changes_weights_before_they_are_stored_is_refused(model, imported, tmp_path, options, lora, words):  # fmt: skip
+    rule = {"weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}, "select": {"op": "linear"}}
+    (tmp_path / "p.json").write_text(json.dumps({"schema": "qdx.plan/1", "rules": [rule], "options": options, "gates": {}}))  # fmt: skip
+    with pytest.raises(UsageError, match=words):
+        qdx.export(model, target="onnxruntime", plan=tmp_path / "p.json", weights=imported / "weights.qdx", lora=lora, output=tmp_path / "b")  # fmt: skip
+
+
+def test_another_rounding_is_refused(model, imported, tmp_path, monkeypatch):
+    class Anyhow(RoundingMethod):
+        def rounding(self, shape, learned):
+            return lambda scaled: scaled.floor()
+
+    monkeypatch.setitem(ROUNDINGS, "anyhow", Anyhow())
+    plan = json.loads((imported / "plan.json").read_text())
+    for rule in plan["rules"]:
+        if rule["weights"]["dtype"] == "int8":
+            rule["weights"]["rounding"] = "anyhow"
+    (tmp_path / "p.json").write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match="rounds it by `anyhow`"):
+        qdx.export(model, target="onnxruntime", plan=tmp_path / "p.json", weights=imported / "weights.qdx", call=dict(CALL), output=tmp_path / "b")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ TARGET_KEYS_LIMIT: Final = 128
 TOML_LINE_LIMIT: Final = 1000
 TOML_DEPTH: Final = 8
 
+# Configurations of other tools: those of a layer each have some hundred kilobytes.
+FOREIGN_PLAN_LIMIT_BYTES: Final = 1 * MIB
+YAML_EVENTS_LIMIT: Final = 100_000
+# Patterns of strangers: alternatives that one becomes, and characters of it.
+PATTERN_ALTERNATIVES_LIMIT: Final = 64
+PATTERN_LIMIT: Final = 512
+
 # What libraries build from a configuration. Real models stay below 5,000 parameters (a layer's
 # tensors), 1,000 training steps and 100 MB for a filled table.
 PARAMETERS_LIMIT: Final = 20_000

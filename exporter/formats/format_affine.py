@@ -80,6 +80,11 @@ class Affine(WeightFormat):
         if quantization.group:
             raise ValueError("groups of channels for palettes alone")
 
+    def suffixes(self, quantization: WeightQuantization) -> tuple[str, ...]:
+        """See `WeightFormat`."""
+        zero = _has_zero_points(quantization.dtype, symmetric=quantization.symmetric)
+        return ("", ".scale", *([_ZERO_POINT] if zero else []))
+
     def derive(
         self, weight: LazyWeight, quantization: WeightQuantization
     ) -> Mapping[str, LazyWeight]:

@@ -71,6 +71,11 @@ class BlockFloats(WeightFormat):
         if quantization.lut_dtype:
             raise ValueError("a type of values for palettes alone")
 
+    def suffixes(self, quantization: WeightQuantization) -> tuple[str, ...]:
+        """See `WeightFormat`."""
+        mxfp8 = quantization.dtype == "mxfp8"
+        return ("", ".exponent") if mxfp8 else ("", ".block_scale", ".scale")
+
     def derive(
         self, weight: LazyWeight, quantization: WeightQuantization
     ) -> Mapping[str, LazyWeight]:

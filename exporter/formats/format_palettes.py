@@ -76,6 +76,10 @@ class Palettes(WeightFormat):
         if quantization.granularity not in {"tensor", "grouped_channel"}:
             raise ValueError("a palette's table for the tensor or for groups of channels")
 
+    def suffixes(self, quantization: WeightQuantization) -> tuple[str, ...]:
+        """See `WeightFormat`."""
+        return ("", ".table", *([".scale"] if quantization.lut_dtype == "int8" else []))
+
     def derive(
         self, weight: LazyWeight, quantization: WeightQuantization
     ) -> Mapping[str, LazyWeight]:

@@ -124,6 +124,11 @@ class WeightFormat(ABC):
             ValueError: With what is expected.
         """
 
+    def suffixes(self, quantization: WeightQuantization) -> tuple[str, ...]:
+        """The suffixes of the parts that `derive` makes, the values' first."""
+        del quantization
+        return ("",)
+
     @abstractmethod
     def derive(
         self, weight: LazyWeight, quantization: WeightQuantization

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qdx.exporter.formats import block_operators
+from qdx.exporter.formats.given import given_parts
 from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.ir import operators
 
@@ -55,7 +56,7 @@ class WeightInsertion:
 
     def _store(self, weight: str, quantization: WeightQuantization, name: str) -> dict[str, Node]:
         """The placeholders of the stored parts by suffix."""
-        parts = format_of(quantization.dtype).derive(self._weights[weight], quantization)
+        parts = given_parts(self._weights[weight], quantization)
         nodes: dict[str, Node] = {}
         for suffix, part in parts.items():
             if not suffix and name == weight:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qdx.exporter.transforms.bias_correction import CorrectBias
+from qdx.exporter.transforms.given import TakeGiven
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 from qdx.exporter.transforms.opened_attention import OpenAttention
 from qdx.exporter.transforms.rounding import RoundWeights
@@ -19,6 +20,7 @@ TRANSFORMS: Final[list[type[Transform]]] = [
     Smooth,
     TimeTable,  # behind smoothing, so that smoothed layers can become part of the table
     # From here on the graph is quantized.
+    TakeGiven,  # what is given is not rounded
     RoundWeights,
     CorrectBias,  # of the error that rounded weights make
     InsertQuantizers,

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.formats.given import GivenWeight
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
     from qdx.exporter.transforms.placement import Placement
 
-__all__ = ["Choice", "Key", "Schedule", "StoredRecord", "Tensors", "Transform", "vectors"]
+__all__ = ["Choice", "Given", "Key", "Schedule", "StoredRecord", "Tensors", "Transform", "vectors"]
 
 Key = Annotated[str, Field(min_length=1, max_length=512)]
 Tensors = Mapping[str, torch.Tensor]
@@ -34,6 +35,18 @@ class Schedule(Protocol):
         """Each once, in the order in which they come."""
 
 
+class Given(Protocol):
+    """Weights that another tool has quantized."""
+
+    @property
+    def tool(self) -> str:
+        """Its name."""
+
+    @property
+    def weights(self) -> Mapping[str, Mapping[str, GivenWeight]]:
+        """By component and by the qualified name of the parameter in it."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the transforms of one graph are chosen by.
@@ -42,6 +55,7 @@ class Choice:
         resolved: What the plan becomes on the target.
         ranges: What calibration recorded; None where nothing comes from it.
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
+        given: Weights that another tool has quantized; None for none.
         placement: The quantizers; None while the float graph is being prepared for them.
     """
 
@@ -49,6 +63,7 @@ class Choice:
     ranges: Ranges | None = None
     schedule: Schedule | None = None
     placement: Placement | None = None
+    given: Given | None = None
 
 
 class StoredRecord(BaseModel):

@@ -56,6 +56,14 @@ def command(
         Path | None,
         typer.Option("--calib", metavar="FILE", help="Prompts to calibrate with, one each line."),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights that another tool quantized, which `qdx plan import` saved; taken as they are.",
+        ),
+    ] = None,
     ranges: Annotated[
         Path | None,
         typer.Option("--ranges", metavar="FILE", help="Ranges that `qdx calibrate` recorded."),
@@ -132,6 +140,7 @@ def command(
             setup=methods,
             variant=variant,
             ranges=ranges,
+            weights=weights,
             prompts=texts,
             layout=layout,
             halves=halves,

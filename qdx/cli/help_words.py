@@ -43,6 +43,7 @@ OPTION_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "--setup",
         "--target",
         "--variant",
+        "--weights",
     ),
     "What is computed": (),
     "Output": ("--force", "--halves", "--json", "--layout", "--output", "--report", "--save-reference", "--schema", "--timing-cache", "--toml"),
@@ -74,6 +75,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "plan search": (
         "qdx plan search samples/shapes --target openvino --analysis out/analysis --budget average_bits=6 --measurements 50 -o out/found.json",
     ),
+    "plan import": ("qdx plan import samples/modelopt-fp8.json -o out/fp8.json",),
     "plan schema": ("qdx plan schema > out/plan.schema.json",),
     "build": (
         "qdx export samples/shapes --target tensorrt --plan float16 -o out/engines",
@@ -117,6 +119,7 @@ STATUSES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "plan check": ("0", "2", "3", "5"),
     "plan show": ("0", "2", "3", "5"),
     "plan search": ("0", "2", "3", "5"),
+    "plan import": ("0", "2", "3", "5"),
     "build": _WORKS,
     "run": _WORKS,
     "verify": ("0", "1", "2", "4", "5"),

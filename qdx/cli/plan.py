@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from qdx.cli import plan_search, plan_show
+from qdx.cli import plan_import, plan_search, plan_show
 from qdx.cli.options import AsJson
 from qdx.cli.output import emit, say, table
 from qdx.exporter.errors import StorageError, UsageError, quoted
@@ -107,6 +107,7 @@ def check(
 
 app.command("show")(plan_show.command)
 app.command("search")(plan_search.command)
+app.command("import")(plan_import.command)
 
 
 @app.command("schema")

@@ -44,13 +44,14 @@ from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.setup import check_setup
 from qdx.exporter.cautions import collected
 from qdx.exporter.devices import choose_device
-from qdx.exporter.errors import UsageError
+from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.formats.memory import remembering
 from qdx.exporter.plan.resolve.resolve import resolve
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.progress import SILENT
 from qdx.exporter.text.card import card
 from qdx.exporter.text.words import size
+from qdx.exporter.transforms.given_file import Given, read_given
 from qdx.source.adapted import with_adapters
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import PlannedGraphs, plan_graphs
@@ -119,6 +120,7 @@ def export(
     setup: Sequence[Mapping[str, Any]] = (),
     variant: str | None = None,
     ranges: Path | None = None,
+    weights: Path | None = None,
     prompts: Sequence[str] | None = None,
     layout: str | None = None,
     halves: bool = False,
@@ -154,6 +156,8 @@ def export(
         variant: Of the stored weights, such as `fp16`; components without it are read from their unmarked ones. None
             takes the unmarked ones, or the only variant that there is.
         ranges: A file of ranges that `qdx calibrate` made; None calibrates where the plan needs it.
+        weights: A file of weights that another tool has quantized, as `qdx plan import` writes it; its integers, scales and
+            tables are taken as they are. None for none.
         prompts: Prompts to calibrate with; None takes the call's own with several seeds.
         layout: The layout of an application's own packages, such as `swift`, or of the files that one reader of
             finished engines opens, such as `epcontext`; None for the target's.
@@ -188,6 +192,7 @@ def export(
     check_lora_ready(lora_ready, intent, layout)
     if ranges is not None:
         check_ranges_file(ranges)  # the rest of it is read once the graphs are known
+    given = None if weights is None else _given(weights, intent, lora)
     folder = read_model(model, variant=variant).with_setup(check_setup(setup))
     packages = open_layout(layout, profile, folder, halved=halves)
     source = trace_pipeline(
@@ -206,7 +211,7 @@ def export(
     adaptable = lora_ready_components(lora_ready, source)
     skeleton = source.skeleton
     profile, timestep_notes = with_exact_timesteps(profile, skeleton, source.captured)
-    planned = _planned(source, intent, profile)
+    planned = _planned(source, intent, profile, given)
     recording = partial(
         record_ranges, source, intent, call, prompts=prompts, planned=planned, choices=profile.choices,
         workers=workers, device=chosen, kept=None if cache is None else Kept(cache, fresh=fresh), progress=progress,
@@ -230,6 +235,7 @@ def export(
         quantizer,
         calibrated.calls,
         adaptable,
+        given,
     )
     memory = None if cache is None else StoredNumbers(cache)
     with remembering(memory), BundleWriter(output, force=force) as writer:
@@ -318,6 +324,27 @@ def _lora_records(source: TracedPipeline) -> dict[str, Any]:
     return {"lora": [{"sha256": digest, "scale": scale} for digest, scale in adapters.records]}
 
 
+def _given(path: Path, plan: Plan, lora: Sequence[Path | str]) -> Given:
+    """Weights that another tool has quantized.
+
+    Raises:
+        InvalidInput: The file is none of such weights.
+        UsageError: Adapters or the plan change weights before they are quantized, or the plan biases by what is lost.
+    """
+    if lora:
+        raise UsageError(
+            f"{quoted(path)}: given weights, and adapters to merge into the weights",
+            hint="quantize the model with the adapters merged, or give them at run time with `lora_ready`",
+        )
+    for name in ("smoothing", "bias_correction"):
+        if getattr(plan.options, name):
+            raise UsageError(
+                f"{quoted(path)}: given weights, and the plan asks for `{name}`, which works with weights that qdx quantizes",
+                hint=f"take a plan without `options.{name}`",
+            )
+    return read_given(path)
+
+
 def _artifact_quantizer(
     plan: Plan, profile: TargetProfile, backend: Backend, ranges: Path | None
 ) -> ArtifactQuantizer | None:
@@ -341,8 +368,16 @@ def _artifact_quantizer(
     return quantizer
 
 
-def _planned(source: TracedPipeline, plan: Plan, profile: TargetProfile) -> PlannedGraphs:
-    """The graphs and what becomes of their sites; graphs of a plan for whole components are traced one by one later."""
+def _planned(
+    source: TracedPipeline, plan: Plan, profile: TargetProfile, given: Given | None
+) -> PlannedGraphs:
+    """The graphs and what becomes of their sites; graphs of a plan for whole components are traced one by one later.
+
+    Raises:
+        UsageError: Weights are given that the pipeline does not have.
+    """
+    if given is not None:
+        given.check_names(source.weights)
     if plan.quantizes or plan.selects_operations:
         return plan_graphs(source, plan, profile)
     return PlannedGraphs(

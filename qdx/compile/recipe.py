@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.plan.resolve.timestep_groups import check_groups
+from qdx.exporter.transforms.given import check_taken
 from qdx.exporter.transforms.recipe import Recipe
 from qdx.exporter.transforms.registry import TRANSFORMS
-from qdx.exporter.transforms.transform import Choice, Transform
+from qdx.exporter.transforms.transform import Choice, Given, Transform
 
 if TYPE_CHECKING:
     from qdx.backends.contract import Backend
@@ -27,6 +28,7 @@ def choose_recipe(
     ranges: Ranges | None,
     backend: Backend,
     schedule: MethodSchedule | None = None,
+    given: Given | None = None,
 ) -> tuple[Graph, Recipe | None]:
     """How one graph is changed on a target.
 
@@ -36,6 +38,7 @@ def choose_recipe(
         ranges: What calibration recorded; None where nothing comes from it.
         backend: The target's.
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
+        given: Weights that another tool has quantized; None for none.
 
     Returns:
         The float graph in the form that is quantized, and the recipe; the given graph and None where the
@@ -49,7 +52,7 @@ def choose_recipe(
     quantized = resolved.quantized(graph.where)
     if quantized:
         check_groups(resolved, ranges, graph.where)
-    choice = Choice(resolved, ranges, schedule)
+    choice = Choice(resolved, ranges, schedule, given=given)
     transforms: list[Transform] = []
     for kind in TRANSFORMS:
         if kind.prepares and (chosen := kind.choose(graph, choice)) is not None:
@@ -60,4 +63,6 @@ def choose_recipe(
         choice = replace(choice, placement=placement)
         found = (kind.choose(graph, choice) for kind in TRANSFORMS if not kind.prepares)
         transforms += [chosen for chosen in found if chosen is not None]
+    else:
+        check_taken(graph, given)
     return graph, Recipe(graph.where, tuple(transforms)) if transforms else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from qdx.search.globs import covering
+from qdx.exporter.plan.schema.globs import covering
 
 __all__ = ["NOTHING", "Operation", "Selection", "cover", "options_after"]
 

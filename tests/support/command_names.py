@@ -22,6 +22,7 @@ COMMANDS = [
     ("plan", "check"),
     ("plan", "show"),
     ("plan", "search"),
+    ("plan", "import"),
     ("plan", "schema"),
     ("cache",),
     ("cache", "clear"),

@@ -35,6 +35,7 @@ ROOMS = {
         "measure/metrics",  # of two tensors alone; plans name them in their gates
         "formats",
         "plan/schema",
+        "plan/importers",
         "plan/resolve",
         "plan",
         "calibrate",
@@ -49,6 +50,7 @@ ROOMS = {
         "runtime",
         "sweep",
         "calibration",
+        "importing",
         "compile",
         "engines",
         "bench",

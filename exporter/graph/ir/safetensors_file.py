@@ -194,6 +194,11 @@ class Checkpoint(Mapping[str, StoredTensor]):
                     raise InvalidModel(f"{message} {quoted(self._owner[name].path)}")
                 self._owner[name] = shard
 
+    @property
+    def shards(self) -> tuple[SafetensorsFile, ...]:
+        """The weight files."""
+        return tuple(dict.fromkeys(self._owner.values()))
+
     def __getitem__(self, name: str) -> StoredTensor:
         return self._owner[name].tensors[name]
 

@@ -28,6 +28,7 @@ class LazyWeight:
         quantized: The dtype of a quantized weight's part, which no storage dtype changes: `int4` for
             integers in an int8 tensor, `float32` for their scales; None for all other weights.
         rounding: What makes whole numbers of its scaled values when it is quantized; None for the nearest.
+        given: Its stored parts by suffix, where somebody else has quantized it; None where a format derives them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class LazyWeight:
     load: Callable[[], torch.Tensor] = field(repr=False)
     quantized: str | None = None
     rounding: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
+    given: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
 
     def read(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Reads it in one conversion: in the graph's dtype, or in another that the caller wants."""

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qdx.exporter.plan.schema.globs import covering, globs_of
 from qdx.exporter.plan.schema.rule import matches
-from qdx.search.globs import covering, globs_of
 from tests.support.searching import SITES
 
 NAMES = [one.key for one in SITES["unet.forward"]]

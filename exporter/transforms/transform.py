@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
@@ -12,11 +12,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
+    from qdx.exporter.formats.quantization import WeightQuantization
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
+    from qdx.exporter.plan.schema.scheme import Weights
     from qdx.exporter.transforms.placement import Placement
 
-__all__ = ["Choice", "Key", "Schedule", "StoredRecord", "Tensors", "Transform", "vectors"]
+__all__ = [
+    "Asked",
+    "Choice",
+    "Key",
+    "Learner",
+    "Schedule",
+    "StoredRecord",
+    "Tensors",
+    "Transform",
+    "vectors",
+]
 
 Key = Annotated[str, Field(min_length=1, max_length=512)]
 Tensors = Mapping[str, torch.Tensor]
@@ -35,6 +47,40 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A weight whose rounding is to be learned.
+
+    Attributes:
+        scheme: What the plan makes of it, with the method and how it learns.
+        quantization: Its quantizer.
+    """
+
+    scheme: Weights
+    quantization: WeightQuantization
+
+
+class Learner(Protocol):
+    """Learns from calls of a graph."""
+
+    def learned(
+        self, where: str, prepared: Sequence[Transform], asked: Mapping[str, Asked]
+    ) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        """What methods of rounding store.
+
+        Args:
+            where: The graph.
+            prepared: The transforms that make it ready for quantizers.
+            asked: What is learned, by site key.
+
+        Returns:
+            By site key, the tensors of the method's `learns`, contiguous.
+
+        Raises:
+            InvalidModel: A weight cannot be quantized, or calls show nothing of its inputs.
+        """
+
+
+@dataclass(frozen=True)
 class Choice:
     """What the transforms of one graph are chosen by.
 
@@ -43,12 +89,16 @@ class Choice:
         ranges: What calibration recorded; None where nothing comes from it.
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
         placement: The quantizers; None while the float graph is being prepared for them.
+        prepared: The transforms that prepared it.
+        learner: Learns from calls; None where nothing is to be learned.
     """
 
     resolved: ResolvedPlan
     ranges: Ranges | None = None
     schedule: Schedule | None = None
     placement: Placement | None = None
+    prepared: tuple[Transform, ...] = ()
+    learner: Learner | None = None
 
 
 class StoredRecord(BaseModel):

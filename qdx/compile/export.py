@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.calls import record_calls
 from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept
+from qdx.calibration.learning_calls import learning_calls
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.alone import alone_notes, why_not_alone
 from qdx.compile.application import check_layout, open_layout, write_resources
@@ -57,6 +59,7 @@ from qdx.source.planned import PlannedGraphs, plan_graphs
 from qdx.source.schedule import schedules
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets.profile import load_target
+from qdx.tune.learner import CallLearner, wanted_calls
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -219,6 +222,11 @@ def export(
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
         recorded_call = record_call(call)
+    wanted = wanted_calls(planned.resolved)
+    learner = None if not wanted else CallLearner(
+        learning_calls(source, intent, source.call, prompts=prompts, planned=planned, workers=workers, progress=progress),
+        wanted, store=cache, fresh=fresh, progress=progress,
+    )  # fmt: skip
     job = Job(
         source,
         planned,
@@ -230,9 +238,10 @@ def export(
         quantizer,
         calibrated.calls,
         adaptable,
+        learner,
     )
     memory = None if cache is None else StoredNumbers(cache)
-    with remembering(memory), BundleWriter(output, force=force) as writer:
+    with remembering(memory), learner or nullcontext(), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
         helpers = _write_without_artifacts(source, writer.staging)
         needs_model = why_not_alone(source, entries, writer.staging)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.exporter.plan.resolve.resolution import FloatTypes
     from qdx.exporter.progress import Progress
+    from qdx.exporter.transforms.transform import Learner
     from qdx.source.pipeline import TracedPipeline
     from qdx.source.planned import PlannedGraphs
     from qdx.source.schedule import MethodSchedule
@@ -65,6 +66,7 @@ class Job:
         quantizer: Takes float artifacts; None where the rules quantize graphs.
         calls: With which it calibrates, by `component.method`.
         lora: What takes adapters at run time; None for nothing.
+        learner: Learns to round, where the plan asks for that.
     """
 
     source: TracedPipeline
@@ -77,6 +79,7 @@ class Job:
     quantizer: ArtifactQuantizer | None = None
     calls: Mapping[str, Sequence[Arrays]] = field(default_factory=dict)
     lora: LoraReady | None = None
+    learner: Learner | None = None
 
 
 def lower_all(
@@ -113,7 +116,9 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
         record.where, job.profile, float16=name in in_float16(job.planned.resolved.components)
     )
     schedule = job.schedules.get(record.where)
-    floats, recipe = choose_recipe(graph, job.planned.resolved, job.ranges, job.backend, schedule)
+    floats, recipe = choose_recipe(
+        graph, job.planned.resolved, job.ranges, job.backend, schedule, job.learner
+    )
     table = None if recipe is None else recipe.find(TimeTable)
     relative = layout.folder(name, record.key)
     folder = staging / relative

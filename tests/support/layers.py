@@ -49,6 +49,7 @@ ROOMS = {
         "runtime",
         "sweep",
         "calibration",
+        "tune",
         "compile",
         "engines",
         "bench",

@@ -53,6 +53,11 @@ class CodeGrid:
         levels = self.levels[rows] if self.levels.dim() > 1 else self.levels
         return replace(self.select(lambda one: one[rows]), levels=levels)
 
+    def elements(self, rows: torch.Tensor, columns: torch.Tensor) -> CodeGrid:
+        """The grid of some elements of a matrix in one row, by their places."""
+        levels = self.levels[rows] if self.levels.dim() > 1 else self.levels
+        return replace(self.select(lambda one: one[rows, columns]), levels=levels)
+
     def nearest(self, values: torch.Tensor) -> torch.Tensor:
         """The nearest level of each value, as its place: int64 in the shape of the values.
 

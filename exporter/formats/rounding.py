@@ -134,6 +134,6 @@ class LearnedRounding(RoundingMethod):
 ROUNDINGS: Final[dict[str, RoundingMethod]] = {
     NEAREST: _Nearest(),
     "gptq": LearnedRounding("act_order", "damping"),
-    "adaround": LearnedRounding("steps"),
+    "adaround": LearnedRounding("steps", "unit"),
 }
 """Every method by the name that plans and recipes give it."""

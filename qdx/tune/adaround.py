@@ -3,7 +3,8 @@
 AdaRound: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020. An element is lower + h (upper - lower) between the two levels around it, h = clamp(1.2 sigmoid(v) - 0.1, 0, 1) (equation
 23), and a penalty 1 - |2h - 1|^b, whose b falls, drives every h to 0 or 1 (equation 24). The loss of a layer alone is
 quadratic in its weights: of a row's error e it is e H e^T with the second moments H of its inputs, so that no input need be
-kept. It is counted in parts of what the nearest levels lose, row by row.
+kept. It is counted in parts of what the nearest levels lose, row by row. What the optimizer leaves is taken further by single
+steps, see `descent`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import torch
+
+from qdx.tune.descent import descended
 
 if TYPE_CHECKING:
     from qdx.exporter.formats.code_grid import CodeGrid
@@ -35,7 +38,7 @@ def adaround(
 ) -> torch.Tensor:
     """Rounds the rows of a matrix.
 
-    A row for which the nearest levels lose no more than the learned ones keeps those.
+    No row loses more than with the nearest levels.
 
     Args:
         weight: float32 [rows, columns].
@@ -77,7 +80,8 @@ def adaround(
         variable.addcdiv_(first, unbiased, value=-_RATE / (1 - _BETAS[0] ** step))
     learned = below + (variable > 0).to(torch.int64)
     better = row_losses(weight, grid.values(learned), moments) < plain
-    return torch.where(better[:, None], learned, nearest)
+    start = torch.where(better[:, None], learned, nearest)
+    return descended(weight, start, moments, grid)
 
 
 def row_losses(weight: torch.Tensor, rounded: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:

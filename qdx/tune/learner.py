@@ -6,13 +6,12 @@ the same weights, learns nothing again. A work that is interrupted goes on with 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import torch
 
@@ -21,12 +20,13 @@ from qdx.cache.keys import key_of
 from qdx.exporter.errors import InvalidModel, StorageError
 from qdx.exporter.files import replace_file
 from qdx.exporter.formats.rounding import CODES, ROUNDINGS
-from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 from qdx.exporter.progress import SILENT
-from qdx.sweep.workers import Words, one_thread, run_parts
-from qdx.tune.moments import Patches, moments_bytes, patches_of, second_moments
+from qdx.sweep.workers import Tell, Words, one_thread, run_parts
+from qdx.tune.block_learning import BLOCK_CALLS, block_parts, learn_blocks
+from qdx.tune.moments import moments_bytes, second_moments
 from qdx.tune.solve import solved
+from qdx.tune.weights import LearnedWeight, learned_weights
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
     from qdx.exporter.progress import Progress
     from qdx.exporter.transforms.transform import Asked, Transform
+    from qdx.tune.moments import Patches
 
 __all__ = ["MOMENTS_BYTES", "CallLearner", "wanted_calls"]
 
@@ -59,28 +60,6 @@ def wanted_calls(resolved: ResolvedPlan) -> dict[str, int]:
         if calls:
             found[where] = max(calls)
     return found
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """One weight to be solved.
-
-    Attributes:
-        name: Under which it is stored.
-        keys: The sites that use it.
-        patches: What they multiply it with.
-        asked: How it is rounded.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    patches: tuple[Patches, ...]
-    asked: Asked
-
-    @property
-    def file(self) -> str:
-        """Name of the file of its codes."""
-        return f"{hashlib.sha256(self.name.encode()).hexdigest()}.safetensors"
 
 
 class CallLearner:
@@ -133,10 +112,10 @@ class CallLearner:
             graph = self._calls.graphs[where]
             for transform in prepared:
                 graph = transform.apply(graph)
-            weights = _weights(graph, asked)
+            weights = learned_weights(graph, asked)
             with self._place(key) as place:
-                self._solve(graph, weights, place)
-                codes = {one.name: _read(place / one.file) for one in weights}
+                codes = self._solve(graph, weights, place)
+                codes |= self._by_blocks(graph, weights, codes, place)
             found = {key: codes[one.name] for one in weights for key in one.keys}
             self._keep(key, found)
         return {key: {CODES: codes} for key, codes in found.items()}
@@ -210,27 +189,61 @@ class CallLearner:
                 place = Path(stack.enter_context(TemporaryDirectory(prefix="qdx-learning-")))
             yield place
 
-    def _solve(self, graph: Graph, weights: Sequence[_Weight], place: Path) -> None:
-        """Learns the codes of the weights whose files are not there yet."""
+    def _solve(
+        self, graph: Graph, weights: Sequence[LearnedWeight], place: Path
+    ) -> dict[str, torch.Tensor]:
+        """Learns every weight for itself, those whose files are not there yet; returns the codes by name."""
         left = [one for one in weights if not (place / one.file).exists()]
-        if not left:
-            return
-        calls = self._inputs()[graph.where]
+        calls = self._inputs()[graph.where] if left else ()
         parts = _parts_of(left, self._limit_bytes, self._calls.workers)
-        total = len(parts) * len(calls) + len(left)
 
-        def run(number: int, tell: Any) -> None:
+        def run(number: int, tell: Tell) -> None:
             wanted = [patches for one in parts[number] for patches in one.patches]
             moments = second_moments(graph, calls, wanted, told=lambda: tell({}))
             for one in parts[number]:
-                codes = _solved(graph, one, moments)
-                _write(place / one.file, codes)
+                _write(place / one.file, _solved(graph, one, moments))
                 tell({})
 
-        name = f"learning weights of {graph.component}"
+        total = len(parts) * len(calls) + len(left)
+        self._run(f"learning weights of {graph.component}", len(parts), total, run)
+        return {one.name: _read(place / one.file) for one in weights}
+
+    def _by_blocks(
+        self,
+        graph: Graph,
+        weights: Sequence[LearnedWeight],
+        codes: Mapping[str, torch.Tensor],
+        place: Path,
+    ) -> dict[str, torch.Tensor]:
+        """Learns weights block by block where the plan asks for that; returns the codes of these by name."""
+        wanted = [one for one in weights if one.asked.scheme.learned_how.unit == "block"]
+        if not wanted:
+            return {}
+        calls = self._inputs()[graph.where]
+        calls = calls[:: -(-len(calls) // BLOCK_CALLS)]
+        every = block_parts(graph, wanted, len(calls), self._limit_bytes)
+        files = {one.name: place / f"block-{one.file}" for one in wanted}
+        parts = [
+            [block for block in part if not all(files[name].exists() for name in block.weights)]
+            for part in every
+        ]
+        parts = [part for part in parts if part]
+
+        def run(number: int, tell: Tell) -> None:
+            learned = learn_blocks(graph, parts[number], weights, codes, calls, lambda: tell({}))
+            for one, found in learned:
+                _write(files[one.name], found)
+
+        total = sum(len(calls) + len(part) for part in parts)
+        self._run(f"learning blocks of {graph.component}", len(parts), total, run)
+        return {name: _read(file) for name, file in files.items() if file.exists()}
+
+    def _run(self, name: str, parts: int, total: int, run: Callable[[int, Tell], None]) -> None:
+        if not parts:
+            return
         with one_thread(), self._progress.task(name, total, unit="steps") as task:
             run_parts(
-                range(len(parts)), run, words=_WORDS, workers=self._calls.workers,
+                range(parts), run, words=_WORDS, workers=self._calls.workers,
                 tell=lambda _: task.advance(1), repeats=1,
             )  # fmt: skip
 
@@ -241,23 +254,9 @@ class CallLearner:
         return self._recorded
 
 
-def _weights(graph: Graph, asked: Mapping[str, Asked]) -> list[_Weight]:
-    """The weights of sites, each once, in the order of the graph."""
-    found: dict[str, list[str]] = {}
-    patches: dict[str, Patches] = {}
-    for site in find_sites(graph):
-        if site.key in asked:
-            assert site.weight is not None
-            name = graph.weights.aliases.get(site.weight, site.weight)
-            found.setdefault(name, []).append(site.key)
-            patches[site.key] = patches_of(graph, site)
-    return [
-        _Weight(name, tuple(keys), tuple(patches[key] for key in keys), asked[keys[0]])
-        for name, keys in found.items()
-    ]
-
-
-def _solved(graph: Graph, weight: _Weight, moments: Mapping[Patches, torch.Tensor]) -> torch.Tensor:
+def _solved(
+    graph: Graph, weight: LearnedWeight, moments: Mapping[Patches, torch.Tensor]
+) -> torch.Tensor:
     first, *others = (moments[one] for one in weight.patches)
     together = first if not others else sum(others, first) / len(weight.patches)
     try:
@@ -266,10 +265,12 @@ def _solved(graph: Graph, weight: _Weight, moments: Mapping[Patches, torch.Tenso
         raise InvalidModel(f"`{weight.name}`: {error.message}", hint=error.hint) from None
 
 
-def _parts_of(weights: Sequence[_Weight], limit_bytes: int, workers: int) -> list[list[_Weight]]:
+def _parts_of(
+    weights: Sequence[LearnedWeight], limit_bytes: int, workers: int
+) -> list[list[LearnedWeight]]:
     """Runs of weights whose moments fit into memory together, at least one for each worker."""
     most = max(1, -(-len(weights) // max(1, workers)))
-    parts: list[list[_Weight]] = []
+    parts: list[list[LearnedWeight]] = []
     for one in weights:
         last = parts[-1] if parts else []
         together = [patches for each in (*last, one) for patches in each.patches]

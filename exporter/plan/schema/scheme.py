@@ -55,12 +55,15 @@ class Learning(PlanModel):
         calls: Calls of a graph that it learns from, spread over the schedule and the samples of the calibration.
         act_order: `gptq`: columns in falling order of their inputs' power, not in the order in which they lie.
         damping: `gptq`: share of the mean power of inputs that is added to each, so that the system is well posed.
-        steps: `adaround`: steps of the optimizer for each weight, or block of weights.
+        unit: `adaround`: what is learned together: the weights of a `layer`, or those of a `block`, such as a residual
+            block, by the block's output.
+        steps: `adaround`: steps of the optimizer for each of these.
     """
 
     calls: Annotated[int, Field(ge=1, le=4096)] = 128
     act_order: bool = False
     damping: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.01
+    unit: Literal["layer", "block"] = "layer"
     steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
 

@@ -3,8 +3,11 @@
 AdaRound: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020. An element is lower + h (upper - lower) between the two levels around it, h = clamp(1.2 sigmoid(v) - 0.1, 0, 1) (equation
 23), and a penalty 1 - |2h - 1|^b, whose b falls, drives every h to 0 or 1 (equation 24). The loss of a layer alone is
 quadratic in its weights: of a row's error e it is e H e^T with the second moments H of its inputs, so that no input need be
-kept. It is counted in parts of what the nearest levels lose, row by row. What the optimizer leaves is taken further by single
-steps, see `descent`.
+kept. It is counted in parts of what the nearest levels lose, row by row.
+
+Inputs that go together make this loss long and narrow, and the optimizer slow: columns in falling order (`gptq`) lose less in
+a fraction of the time. So both are begun with, what they leave is taken further by single steps (`descent`), and each row has
+the better one.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from qdx.tune.descent import descended
+from qdx.tune.gptq import gptq
 
 if TYPE_CHECKING:
     from qdx.exporter.formats.code_grid import CodeGrid
@@ -38,22 +42,41 @@ def adaround(
 ) -> torch.Tensor:
     """Rounds the rows of a matrix.
 
-    No row loses more than with the nearest levels.
+    No row loses more than with the nearest levels, nor than with `gptq`.
 
     Args:
         weight: float32 [rows, columns].
         moments: E[x x^T] of what it multiplies, float32 [columns, columns].
         grid: What its elements may be.
-        steps: Of the optimizer (Adam: Kingma and Ba 2015).
+        steps: Of the optimizer (Adam: Kingma and Ba 2015); none leaves the better of `gptq` and the nearest levels.
 
     Returns:
         Places of levels of the grid, int64 [rows, columns].
+
+    Raises:
+        InvalidModel: As for `gptq`.
     """
-    nearest = grid.nearest(weight)
+    starts = [grid.nearest(weight), gptq(weight, moments, grid, act_order=True)]
+    if steps:
+        starts.append(_optimized(weight, moments, grid, steps))
+    best = starts[0]
+    least = torch.full((len(weight),), torch.inf)
+    for start in starts:
+        found = descended(weight, start, moments, grid)
+        lost = row_losses(weight, grid.values(found), moments)
+        better = lost < least
+        best = torch.where(better[:, None], found, best)
+        least = torch.where(better, lost, least)
+    return best
+
+
+def _optimized(
+    weight: torch.Tensor, moments: torch.Tensor, grid: CodeGrid, steps: int
+) -> torch.Tensor:
     below = grid.below(weight)
     lower = grid.values(below)
     gap = grid.values(below + 1) - lower
-    plain = row_losses(weight, grid.values(nearest), moments)
+    plain = row_losses(weight, grid.values(grid.nearest(weight)), moments)
     share = 1 / plain.clamp(min=_TINY)[:, None]
     shares = ((weight - lower) / gap).clamp(0.01, 0.99)
     variable = -torch.log((_HIGH - _LOW) / (shares - _LOW) - 1)
@@ -78,10 +101,7 @@ def adaround(
         second.lerp_(slope.square_(), 1 - _BETAS[1])
         unbiased = second.div(1 - _BETAS[1] ** step).sqrt_().add_(_TINY)
         variable.addcdiv_(first, unbiased, value=-_RATE / (1 - _BETAS[0] ** step))
-    learned = below + (variable > 0).to(torch.int64)
-    better = row_losses(weight, grid.values(learned), moments) < plain
-    start = torch.where(better[:, None], learned, nearest)
-    return descended(weight, start, moments, grid)
+    return below + (variable > 0).to(torch.int64)
 
 
 def row_losses(weight: torch.Tensor, rounded: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:

@@ -27,10 +27,11 @@ __all__ = ["Rounded", "Shown", "reconstructed"]
 _LOW: Final = -0.1
 _HIGH: Final = 1.1
 """The stretched sigmoid's ends, as in `adaround`."""
-_LEANING: Final = 0.1
+_LEANING: Final = 0.2
 """How far an element is from where it begins, in parts of the way to the other level."""
-_RATE: Final = 0.005
-_PENALTY: Final = 1.0
+_TRAVEL: Final = 10.0
+"""How far a variable can go in all steps; it begins about one away from the middle."""
+_PENALTY: Final = 10.0
 _SHARPEST: Final = 2.0
 _SOFTEST: Final = 20.0
 _TINY: Final = 1e-12
@@ -100,7 +101,7 @@ def reconstructed(
     before = _loss_of(run, shown, weights, started)
     if before <= _TINY:
         return started
-    optimizer = torch.optim.Adam([one.variable for one in soft.values()], lr=_RATE)
+    optimizer = torch.optim.Adam([one.variable for one in soft.values()], lr=_TRAVEL / steps)
     order = torch.Generator().manual_seed(0)
     elements = sum(one.variable.numel() for one in soft.values())
     for step in range(1, steps + 1):

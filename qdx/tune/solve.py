@@ -54,5 +54,7 @@ def _rows(
     if scheme.rounding == "gptq":
         return gptq(matrix, moments, grid, damping=learning.damping, act_order=learning.act_order)
     if scheme.rounding == "adaround":
-        return adaround(matrix, moments, grid, steps=learning.steps)
+        # Of a block the optimizer learns all weights together, from here on.
+        steps = learning.steps if learning.unit == "layer" else 0
+        return adaround(matrix, moments, grid, steps=steps)
     raise InternalError(f"rounding `{scheme.rounding}` learns from no moments")

@@ -77,13 +77,17 @@ def test_a_block_in_several_pieces_is_none():
     assert blocks_of(traced(Twice())) == ()
 
 
+def keeping(seen, name):
+    return lambda value: seen.update({name: value.clone()})
+
+
 def shown_by(graph, block, count=6):
     found = []
     for number in range(count):
         value = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(number))
         seen = {}
         names = {*block.inputs, *block.outputs}
-        observe = {name: lambda one, name=name: seen.update({name: one.clone()}) for name in names}
+        observe = {name: keeping(seen, name) for name in names}
         Executor(graph).run({graph.inputs[0].name: value}, observe=observe)
         found.append(Shown({n: seen[n] for n in block.inputs}, {n: seen[n] for n in block.outputs}))
     return found
@@ -112,7 +116,9 @@ def test_learned_together_the_blocks_output_loses_less():
     found = reconstructed(graph, block, shown, weights, {}, steps=300)
     again = reconstructed(graph, block, shown, weights, {}, steps=300)
 
-    assert lost(graph, block, shown, weights, found) < 0.7 * lost(graph, block, shown, weights, start)
+    assert lost(graph, block, shown, weights, found) < 0.7 * lost(
+        graph, block, shown, weights, start
+    )
     assert all(torch.equal(found[name], again[name]) for name in found)
 
 

@@ -31,7 +31,7 @@ _LEANING: Final = 0.2
 """How far an element is from where it begins, in parts of the way to the other level."""
 _TRAVEL: Final = 10.0
 """How far a variable can go in all steps; it begins about one away from the middle."""
-_PENALTY: Final = 10.0
+_PENALTY: Final = 1.0
 _SHARPEST: Final = 2.0
 _SOFTEST: Final = 20.0
 _TINY: Final = 1e-12

@@ -61,10 +61,10 @@ class Learning(PlanModel):
     """
 
     calls: Annotated[int, Field(ge=1, le=4096)] = 128
-    act_order: bool = False
+    act_order: bool = True
     damping: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.01
-    unit: Literal["layer", "block"] = "layer"
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    unit: Literal["layer", "block"] = "block"
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
 class AskedWeights(PlanModel):

@@ -76,6 +76,7 @@ def test_codes_take_no_more_bytes_than_the_artifact_has_for_them(exported):
     assert graph_bytes <= elements / 2 + len(rounding.learned)
 
 
+@pytest.mark.slow
 def test_workers_and_passes_change_no_byte(model, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(learner.CallLearner.__init__, "__kwdefaults__", {
         **learner.CallLearner.__init__.__kwdefaults__, "limit_bytes": 3 * 72 * 72 * 4,
@@ -85,6 +86,7 @@ def test_workers_and_passes_change_no_byte(model, exported, tmp_path, monkeypatc
     assert files(again / "unet") == files(exported / "unet")
 
 
+@pytest.mark.slow
 def test_what_was_learned_is_kept_for_other_targets(model, exported, tmp_path, monkeypatch):
     store = Store(tmp_path / "cache")
     first = export(model, tmp_path, asking(), cache=store).bundle
@@ -104,6 +106,7 @@ def test_what_was_learned_is_kept_for_other_targets(model, exported, tmp_path, m
         )
 
 
+@pytest.mark.slow
 def test_a_part_that_is_solved_is_not_solved_again(model, exported, tmp_path, monkeypatch):
     store, solved, count = Store(tmp_path / "cache"), learner.solved, 0
 
@@ -125,6 +128,7 @@ def test_a_part_that_is_solved_is_not_solved_again(model, exported, tmp_path, mo
     assert files(again / "unet") == files(exported / "unet")
 
 
+@pytest.mark.slow
 def test_biases_are_corrected_by_the_error_that_it_makes(model, exported, tmp_path):
     corrected = export(model, tmp_path, asking(bias_correction=True)).bundle
     floats = graphs_of(model, exported)[2].weights["conv_in.bias"].read()
@@ -135,6 +139,7 @@ def test_biases_are_corrected_by_the_error_that_it_makes(model, exported, tmp_pa
     assert verify(corrected, model=model).ok
 
 
+@pytest.mark.slow
 def test_smoothed_weights_learn_from_smoothed_inputs(model, tmp_path):
     value = asking(smoothing={"alpha": 0.5})
     value["rules"][0]["inputs"] = {"dtype": "int8"}

@@ -5,7 +5,7 @@
 
 Every layer of the denoiser has the asked type, but the first, the last and those of the timestep, which keep eight bits.
 Methods learn from four captions, 20 steps and guidance 4; figures are of four other captions and seeds, teacher-forced: on
-every call of the float model's own trajectory the quantized graph answers the same inputs. Noise is averaged over calls;
+`--calls` calls (all 80) of the float model's own trajectory the quantized graph answers the same inputs. Noise is averaged over calls;
 intervals are of paired differences, 95 % bootstrap over calls.
 """
 
@@ -27,6 +27,7 @@ import torch
 
 from benchmarks.search_yardstick import CAPTIONS, SAMPLES, UNSEEN, Sample
 from qdx.backends.registry import get_backend
+from qdx.cache.store import Store
 from qdx.calibration.learning_calls import learning_calls
 from qdx.calibration.record import needs_ranges, record_ranges
 from qdx.compile.recipe import choose_recipe
@@ -43,6 +44,7 @@ from qdx.tune.learner import CallLearner, wanted_calls
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from qdx.calibration.learning_calls import LearningCalls
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.schema.plan import Plan
     from qdx.source.pipeline import TracedPipeline
@@ -106,7 +108,9 @@ class Subject:
 
     sample: Sample
     workers: int
+    calls: int
     folder: Path = field(repr=False)
+    learned_from: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def source(self) -> TracedPipeline:
@@ -124,7 +128,7 @@ class Subject:
             self.source, plan, self.source.call, prompts=self._prompts(UNSEEN), planned=planned,
             workers=self.workers,
         )  # fmt: skip
-        return calls.record(dict.fromkeys(self.wheres, 4 * _STEPS), self.folder / "held-out")
+        return calls.record(dict.fromkeys(self.wheres, self.calls), self.folder / "held-out")
 
     @cached_property
     def wheres(self) -> tuple[str, ...]:
@@ -163,7 +167,11 @@ class Subject:
         )  # fmt: skip
         backend = get_backend(profile.runtime)
         answers: list[torch.Tensor] = []
-        with CallLearner(calls, wanted_calls(planned.resolved)) as learner:
+        store = Store(self.folder.parent / "cache")
+        wanted = wanted_calls(planned.resolved)
+        with CallLearner(
+            calls, wanted, store=store, recorded=self._recorded(calls, wanted)
+        ) as learner:
             for where in self.wheres:
                 graph = replace(planned.graphs[where], weights=self.source.mapped_weights[where.split(".")[0]])  # fmt: skip
                 base, recipe = choose_recipe(
@@ -177,6 +185,12 @@ class Subject:
             for one, exact in zip(answers, self.floats, strict=True)
         ]
         return np.asarray(found), taken
+
+    def _recorded(self, calls: LearningCalls, wanted: Mapping[str, int]) -> Any:
+        """The calls that variants learn from, recorded once."""
+        if wanted and not self.learned_from:
+            self.learned_from.update(calls.record(wanted, self.folder / "learned-from"))
+        return self.learned_from or None
 
     def _prompts(self, captions: Sequence[str]) -> list[str] | None:
         return list(captions) if self.sample.captioned else None
@@ -192,12 +206,15 @@ def main() -> None:
     parser.add_argument("--observer", default="minmax")
     parser.add_argument("--block", type=int)
     parser.add_argument("--learning", type=json.loads, default={})
+    parser.add_argument("--calls", type=int, default=80)
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
         with TemporaryDirectory(dir=arguments.work) as folder:
-            subject = Subject(SAMPLES[name], arguments.workers, Path(folder))
+            subject = Subject(
+                SAMPLES[name], arguments.workers, arguments.calls, Path(folder).resolve()
+            )
             known: dict[str, NDArray[np.float64]] = {}
             for variant in arguments.variants:
                 weights, options = VARIANTS[variant]

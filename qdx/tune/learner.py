@@ -72,6 +72,7 @@ class CallLearner:
         fresh: Learn anew, whatever is kept.
         progress: Told of calls and weights.
         limit_bytes: Memory for second moments, of each worker.
+        recorded: Calls of each graph that were recorded before by the same settings; None records them when they are wanted.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class CallLearner:
         fresh: bool = False,
         progress: Progress = SILENT,
         limit_bytes: int = MOMENTS_BYTES,
+        recorded: Mapping[str, Sequence[Mapping[str, torch.Tensor]]] | None = None,
     ) -> None:
         self._calls = calls
         self._wanted = wanted
@@ -91,7 +93,7 @@ class CallLearner:
         self._progress = progress
         self._limit_bytes = limit_bytes
         self._stack = ExitStack()
-        self._recorded: Mapping[str, Sequence[Mapping[str, torch.Tensor]]] | None = None
+        self._recorded = recorded
 
     def __enter__(self) -> Self:
         """Recorded calls are kept while the context lasts."""

@@ -26,8 +26,10 @@ import torch
 
 from benchmarks.pipelines import SHAPES, make_pipeline, unet_graph
 from qdx.exporter.formats.quantization import WeightQuantization
+from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.execute.interpreter import Executor
+from qdx.exporter.graph.ir.learned_codes import pack
 from qdx.exporter.plan.schema.scheme import Learning, Weights
 from qdx.exporter.transforms.transform import Asked
 from qdx.sweep.workers import one_thread
@@ -50,16 +52,20 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument(
+        "--every", type=int, default=1, help="Solve every so many weights, and count them for all."
+    )
     arguments = parser.parse_args()
     graph = unet_graph(make_pipeline(arguments.work / "model"))
     with one_thread():
-        for phase, value in measured(graph, arguments.calls, arguments.steps, arguments.blocks):
+        for phase, value in measured(graph, arguments):
             sys.stdout.write(json.dumps({"phase": phase, **value}) + "\n")
             sys.stdout.flush()
 
 
-def measured(graph: Graph, calls: int, steps: int, blocks: int) -> Any:
+def measured(graph: Graph, asked: argparse.Namespace) -> Any:
     """Yields phases and what each takes."""
+    calls, steps = asked.calls, asked.steps
     inputs = [_inputs(number) for number in range(calls)]
     executor = Executor(graph)
     executor.run(dict(inputs[0]))
@@ -80,12 +86,18 @@ def measured(graph: Graph, calls: int, steps: int, blocks: int) -> Any:
     codes: dict[str, torch.Tensor] = {}
     for method in ("gptq", "adaround"):
         start = time.process_time()
-        for weight in _weights(graph, method, steps):
+        for weight in _weights(graph, method, steps)[:: asked.every]:
             values = graph.weights[weight.name].read()
             codes[weight.name] = solved(values, moments[weight.patches[0]], weight.asked)
-        yield f"solving, {method}", {"s": time.process_time() - start, "weights": len(weights)}
+        taken = time.process_time() - start
+        yield f"solving, {method}", {"s": taken * asked.every, "weights": len(weights)}
     del moments
-    yield from _blocks(graph, inputs, codes, blocks, steps)
+    for weight in weights:
+        if weight.name not in codes:  # any values serve for the time of a block
+            values = graph.weights[weight.name].read()
+            grid = format_of("int4").grid(values, weight.asked.quantization)
+            codes[weight.name] = pack(grid.codes(grid.nearest(values)), grid.width)
+    yield from _blocks(graph, inputs, codes, asked.blocks, steps)
 
 
 def _blocks(

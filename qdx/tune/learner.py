@@ -22,6 +22,7 @@ from qdx.exporter.files import replace_file
 from qdx.exporter.formats.rounding import CODES, ROUNDINGS
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 from qdx.exporter.progress import SILENT
+from qdx.exporter.transforms.time_embedding import TimeTable
 from qdx.sweep.workers import Tell, Words, one_thread, run_parts
 from qdx.tune.block_learning import BLOCK_CALLS, block_parts, learn_blocks
 from qdx.tune.moments import moments_bytes, second_moments
@@ -113,7 +114,9 @@ class CallLearner:
         if found is None:
             graph = self._calls.graphs[where]
             for transform in prepared:
-                graph = transform.apply(graph)
+                # A table holds the timesteps of the export's schedule, and calls have those of the calibration's.
+                if not isinstance(transform, TimeTable):
+                    graph = transform.apply(graph)
             weights = learned_weights(graph, asked)
             with self._place(key) as place:
                 codes = self._solve(graph, weights, place)
@@ -218,7 +221,7 @@ class CallLearner:
         place: Path,
     ) -> dict[str, torch.Tensor]:
         """Learns weights block by block where the plan asks for that; returns the codes of these by name."""
-        wanted = [one for one in weights if one.asked.scheme.learned_how.unit == "block"]
+        wanted = [one for one in weights if one.asked.scheme.by_blocks]
         if not wanted:
             return {}
         calls = self._inputs()[graph.where]

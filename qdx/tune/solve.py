@@ -55,6 +55,6 @@ def _rows(
         return gptq(matrix, moments, grid, damping=learning.damping, act_order=learning.act_order)
     if scheme.rounding == "adaround":
         # Of a block the optimizer learns all weights together, from here on.
-        steps = learning.steps if learning.unit == "layer" else 0
+        steps = 0 if scheme.by_blocks else learning.steps
         return adaround(matrix, moments, grid, steps=steps)
     raise InternalError(f"rounding `{scheme.rounding}` learns from no moments")

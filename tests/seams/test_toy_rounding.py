@@ -91,7 +91,9 @@ def gate(report, name):
 
 
 def test_a_plan_names_it_only_where_it_is_registered(monkeypatch):
-    with pytest.raises(InvalidPlan, match="`error_feedback`, expected `nearest`, `gptq` or `adaround`"):
+    with pytest.raises(
+        InvalidPlan, match="`error_feedback`, expected `nearest`, `gptq` or `adaround`"
+    ):
         plan_from_json(asking("error_feedback"), source="p.json")
     monkeypatch.setitem(ROUNDINGS, "error_feedback", METHODS["error_feedback"])
     parsed = plan_from_json(asking("error_feedback"), source="p.json")

@@ -117,6 +117,11 @@ class AskedWeights(PlanModel):
         return self.dtype != FLOAT and self.dtype not in FLOAT_DTYPES
 
     @property
+    def by_blocks(self) -> bool:
+        """Whether weights are learned block by block."""
+        return self.rounding == "adaround" and self.learned_how.unit == "block"
+
+    @property
     def learned_how(self) -> Learning:
         """How a rounding learns that learns from calls."""
         return self.learning or Learning()

@@ -76,6 +76,16 @@ def test_codes_take_no_more_bytes_than_the_artifact_has_for_them(exported):
     assert graph_bytes <= elements / 2 + len(rounding.learned)
 
 
+def test_columns_are_not_learned_by_blocks():
+    def asked(rounding, **learning):
+        value = asking(rounding, {"learning": learning})
+        return plan_from_json(value, source="p.json").rules[0].asked_weights
+
+    assert asked("adaround").by_blocks
+    assert not asked("adaround", unit="layer").by_blocks
+    assert not asked("gptq").by_blocks
+
+
 @pytest.mark.slow
 def test_workers_and_passes_change_no_byte(model, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(learner.CallLearner.__init__, "__kwdefaults__", {
@@ -144,6 +154,22 @@ def test_smoothed_weights_learn_from_smoothed_inputs(model, tmp_path):
     value = asking(smoothing={"alpha": 0.5})
     value["rules"][0]["inputs"] = {"dtype": "int8"}
     bundle = export(model, tmp_path, value).bundle
+
+    assert verify(bundle, model=model).ok
+
+
+@pytest.mark.slow
+def test_layers_behind_a_table_of_the_time_embedding_learn_from_other_timesteps(model, tmp_path):
+    value = asking(time_embedding="precompute")
+    value["calibration"]["steps"] = 2
+    bundle = export(model, tmp_path, value, call={"num_inference_steps": 5}).bundle
+
+    assert verify(bundle, model=model).ok
+
+
+@pytest.mark.slow
+def test_sizes_that_stay_open_are_learned_at_the_calls_own(model, tmp_path):
+    bundle = export(model, tmp_path, asking(), shapes="dynamic").bundle
 
     assert verify(bundle, model=model).ok
 

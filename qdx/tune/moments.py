@@ -2,7 +2,7 @@
 
 A convolution is a product with patches of its input: x is then one patch, of each group of channels apart. Operations that
 read the same patches share their moments, and a weight that several operations use has those of all of them together.
-Of each call a fixed number of rows is taken, evenly spread: a moment wants many calls, and few rows of each.
+Of each call few rows are taken, evenly spread: a moment wants many calls, and as many rows as it has columns, some times over.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS", "Patches", "SecondMoments", "moments_bytes", "patches_of", "second_moments"]
 
-ROWS: Final = 512
-"""Rows of one call."""
+ROWS: Final = 64
+"""Rows of one call at least."""
+_ROWS_A_COLUMN: Final = 4
+"""Rows of all calls together at least, for each column: fewer leave moments without an inverse."""
 _GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
 _FLOAT_BYTES: Final = 4
 
@@ -178,7 +180,6 @@ def second_moments(
     calls: Sequence[Mapping[str, torch.Tensor]],
     wanted: Iterable[Patches],
     *,
-    most: int = ROWS,
     told: Callable[[], None] = lambda: None,
 ) -> dict[Patches, torch.Tensor]:
     """Streams the second moments of rows over calls.
@@ -189,7 +190,6 @@ def second_moments(
         graph: A float graph.
         calls: Inputs of each by name, read when the call is made.
         wanted: Which rows.
-        most: Rows of one call.
         told: Told of every call.
 
     Returns:
@@ -207,7 +207,7 @@ def second_moments(
         by_node.setdefault(moments.patches.node, []).append(moments)
     executor = Executor(graph)
     for number, call in enumerate(calls):
-        _one_call(executor, call, by_node, most, number * _GOLDEN_RATIO % 1.0)
+        _one_call(executor, call, by_node, len(calls), number * _GOLDEN_RATIO % 1.0)
         told()
     return {one: _mean(graph, moments) for one, moments in taken.items()}
 
@@ -216,7 +216,7 @@ def _one_call(
     executor: Executor,
     call: Mapping[str, torch.Tensor],
     by_node: Mapping[str, Sequence[SecondMoments]],
-    most: int,
+    calls: int,
     phase: float,
 ) -> None:
     left = set(by_node)
@@ -225,6 +225,7 @@ def _one_call(
         def observe(values: torch.Tensor) -> None:
             left.discard(name)
             for moments in by_node[name]:
+                most = max(ROWS, -(-_ROWS_A_COLUMN * moments.patches.columns // calls))
                 moments.add(moments.patches.rows(values, most, phase))
 
         return observe

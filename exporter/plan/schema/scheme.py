@@ -60,7 +60,7 @@ class Learning(PlanModel):
         steps: `adaround`: steps of the optimizer for each of these.
     """
 
-    calls: Annotated[int, Field(ge=1, le=4096)] = 128
+    calls: Annotated[int, Field(ge=1, le=4096)] = 64
     act_order: bool = True
     damping: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.01
     unit: Literal["layer", "block"] = "block"

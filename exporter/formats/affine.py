@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from qdx.exporter.dtypes import number_type
+from qdx.exporter.formats.code_grid import CodeGrid, float_levels
 from qdx.exporter.formats.derived import DerivedParts
 from qdx.exporter.formats.memory import remembered
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.formats.rows import RowLayout
 from qdx.exporter.formats.weight_scales import Grid, row_qparams, runs_of_rows
+from qdx.exporter.graph.ir.learned_codes import LearnedCodes
 from qdx.exporter.graph.ir.weights import LazyWeight
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QuantizedTensor",
+    "affine_grid",
     "derived_weights",
     "quantize_weight",
     "scaled_channels",
@@ -56,7 +59,10 @@ class QuantizedTensor:
 
 
 def quantize_weight(
-    weight: torch.Tensor, quantization: WeightQuantization, *, rounding: Rounding | None = None
+    weight: torch.Tensor,
+    quantization: WeightQuantization,
+    *,
+    rounding: Rounding | LearnedCodes | None = None,
 ) -> QuantizedTensor:
     """Quantizes a weight: q = clamp(rounding(w / scale) + zero_point).
 
@@ -71,7 +77,7 @@ def quantize_weight(
         weight: Any shape and float dtype.
         quantization: The dtype, the granularity and the observer.
         rounding: How scaled weights become whole numbers, None for the nearest, ties to even; float8 rounds to its
-            own values.
+            own values. Or the stored values themselves.
 
     Raises:
         InvalidModel: The weight holds NaN or infinity.
@@ -83,7 +89,8 @@ def quantize_weight(
     container: torch.dtype = getattr(torch, grid.kind.container)
     values = torch.empty(rows.shape, dtype=container)
     scale, zero_point = _chosen(rows, grid, quantization)
-    if grid.kind.is_float:
+    codes = layout.rows(rounding.read()) if isinstance(rounding, LearnedCodes) else None
+    if grid.kind.is_float or isinstance(rounding, LearnedCodes):
         rounding = None
     # A method goes by the weight's shape, so it takes all rows at once.
     for run in runs_of_rows(rows) if rounding is None else [slice(None)]:
@@ -92,6 +99,9 @@ def quantize_weight(
             scale[run], zero_point[run] = row_qparams(
                 part, grid, observer=_QUICK, factor=quantization.range_factor
             )
+        if codes is not None:
+            values[run] = _decoded(codes[run], grid)
+            continue
         scaled = part / scale[run]
         if rounding is not None:
             scaled = layout.rows(rounding(layout.restored(scaled)))
@@ -104,6 +114,37 @@ def quantize_weight(
         layout.parameter(zero_point).to(container),
         quantization,
     )
+
+
+def _decoded(codes: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Stored values, in the dtype's container, of what was learned; what no quantizer stores becomes the nearest that one does."""
+    container: torch.dtype = getattr(torch, grid.kind.container)
+    if grid.kind.is_float:
+        levels = float_levels(grid.kind.name)
+        return levels[codes.to(torch.int64).clamp_(max=len(levels) - 1)].to(container)
+    found = codes.to(torch.int16).add_(grid.kind.minimum)
+    return found.clamp_(grid.minimum, grid.maximum).to(container)
+
+
+def affine_grid(weight: torch.Tensor, quantization: WeightQuantization) -> CodeGrid:
+    """What the elements of a weight may be.
+
+    Raises:
+        InvalidModel, InternalError: As for `quantize_weight`.
+    """
+    found = quantize_weight(weight, quantization)
+    grid = Grid.of(quantization)
+    layout = RowLayout(tuple(weight.shape), quantization)
+    shape = layout.rows(weight).shape
+    scale = layout.restored(layout.column(found.scale).expand(shape))
+    zero = torch.zeros(())
+    if not grid.kind.is_float:
+        zero = layout.restored(layout.column(found.zero_point).to(torch.float32).expand(shape))
+    levels = torch.arange(grid.minimum, grid.maximum + 1, dtype=torch.float32)
+    if grid.kind.is_float:
+        levels = float_levels(grid.kind.name)
+    first = 0 if grid.kind.is_float else grid.minimum - grid.kind.minimum
+    return CodeGrid(scale, zero, levels, not grid.kind.is_float, first, grid.kind.bits)
 
 
 def _chosen(

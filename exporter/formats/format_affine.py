@@ -7,7 +7,7 @@ from math import ceil, prod
 from typing import TYPE_CHECKING, Final
 
 from qdx.exporter.dtypes import bits
-from qdx.exporter.formats.rounding import NEAREST
+from qdx.exporter.formats.rounding import ROUNDINGS
 from qdx.exporter.formats.weight_format import (
     PartSize,
     SchemeFault,
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
+    from qdx.exporter.formats.code_grid import CodeGrid
     from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
     from qdx.exporter.formats.weight_format import Insert
+    from qdx.exporter.graph.ir.learned_codes import LearnedCodes
     from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["Affine", "palette_keys"]
+__all__ = ["Affine", "palette_keys", "whole_numbers_alone"]
 
 _FLOAT8: Final = "float8_e4m3fn"
 _ZERO_POINT: Final = ".zero_point"
@@ -107,12 +109,21 @@ class Affine(WeightFormat):
         return insert(ops.qdx.dequantize.default, [*stored, *how])
 
     def values(
-        self, weight: torch.Tensor, quantization: WeightQuantization, rounding: Rounding | None
+        self,
+        weight: torch.Tensor,
+        quantization: WeightQuantization,
+        rounding: Rounding | LearnedCodes | None,
     ) -> torch.Tensor:
         """See `WeightFormat`."""
         from qdx.exporter.formats.affine import quantize_weight
 
         return quantize_weight(weight, quantization, rounding=rounding).dequantized()
+
+    def grid(self, weight: torch.Tensor, quantization: WeightQuantization) -> CodeGrid:
+        """See `WeightFormat`."""
+        from qdx.exporter.formats.affine import affine_grid
+
+        return affine_grid(weight, quantization)
 
 
 def _has_zero_points(dtype: str, *, symmetric: bool) -> bool:
@@ -136,6 +147,11 @@ def _float8_faults(scheme: AskedScheme) -> Iterator[SchemeFault]:
     if scheme.range_factor != 1:
         yield SchemeFault("range_factor", f"`range_factor` for {_FLOAT8}",
                           f"{_FLOAT8} takes the range of all values as it is")  # fmt: skip
-    if scheme.rounding != NEAREST:
-        yield SchemeFault("rounding", f"rounding `{scheme.rounding}` for {_FLOAT8}",
-                          f"it is one of whole numbers; {_FLOAT8} rounds to its own values")  # fmt: skip
+    yield from whole_numbers_alone(scheme)
+
+
+def whole_numbers_alone(scheme: AskedScheme) -> Iterator[SchemeFault]:
+    """Yields a rounding that knows whole numbers alone, of a type that has others."""
+    if not ROUNDINGS[scheme.rounding].any_format:
+        yield SchemeFault("rounding", f"rounding `{scheme.rounding}` for {scheme.dtype}",
+                          f"it is one of whole numbers; {scheme.dtype} rounds to its own values")  # fmt: skip

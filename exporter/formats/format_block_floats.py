@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from qdx.exporter.dtypes import bits, number_type
-from qdx.exporter.formats.format_affine import palette_keys
+from qdx.exporter.formats.format_affine import palette_keys, whole_numbers_alone
 from qdx.exporter.formats.weight_format import (
     PartSize,
     SchemeFault,
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
+    from qdx.exporter.formats.code_grid import CodeGrid
     from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
     from qdx.exporter.formats.weight_format import Insert
+    from qdx.exporter.graph.ir.learned_codes import LearnedCodes
     from qdx.exporter.graph.ir.weights import LazyWeight
 
 __all__ = ["BlockFloats"]
@@ -37,10 +39,11 @@ class BlockFloats(WeightFormat):
     def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""
         yield from palette_keys(scheme, given)
-        for key in ("observer", "range_factor", "reduce_range", "rounding", "symmetric"):
+        for key in ("observer", "range_factor", "reduce_range", "symmetric"):
             if key in given:
                 yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
                                   "a block's scale follows its largest magnitude, and zero is zero")  # fmt: skip
+        yield from whole_numbers_alone(scheme)
         block = number_type(scheme.dtype).block
         if scheme.granularity not in {None, "block"} or scheme.block not in {None, block}:
             key = next(k for k in ("block", "granularity") if k in given)
@@ -100,10 +103,18 @@ class BlockFloats(WeightFormat):
         )
 
     def values(
-        self, weight: torch.Tensor, quantization: WeightQuantization, rounding: Rounding | None
+        self,
+        weight: torch.Tensor,
+        quantization: WeightQuantization,
+        rounding: Rounding | LearnedCodes | None,
     ) -> torch.Tensor:
         """See `WeightFormat`."""
         from qdx.exporter.formats.block_weights import block_weight
 
-        del rounding
-        return block_weight(weight, quantization).dequantized()
+        return block_weight(weight, quantization, rounding).dequantized()
+
+    def grid(self, weight: torch.Tensor, quantization: WeightQuantization) -> CodeGrid:
+        """See `WeightFormat`."""
+        from qdx.exporter.formats.block_weights import block_grid
+
+        return block_grid(weight, quantization)

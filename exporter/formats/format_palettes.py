@@ -7,20 +7,23 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.dtypes import PALETTES, bits
+from qdx.exporter.formats.format_affine import whole_numbers_alone
 from qdx.exporter.formats.weight_format import PartSize, SchemeFault, StoredShape, WeightFormat
 
 if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
+    from qdx.exporter.formats.code_grid import CodeGrid
     from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
     from qdx.exporter.formats.weight_format import Insert
+    from qdx.exporter.graph.ir.learned_codes import LearnedCodes
     from qdx.exporter.graph.ir.weights import LazyWeight
 
 __all__ = ["Palettes"]
 
-_MEANINGLESS: Final = ("block", "observer", "range_factor", "reduce_range", "rounding", "symmetric")
+_MEANINGLESS: Final = ("block", "observer", "range_factor", "reduce_range", "symmetric")
 """Keys of scales; a table has none."""
 
 
@@ -35,6 +38,7 @@ class Palettes(WeightFormat):
             if key in given:
                 yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
                                   "a palette is a table of values, chosen for the least squared error")  # fmt: skip
+        yield from whole_numbers_alone(scheme)
         if scheme.granularity not in {None, "tensor", "grouped_channel"}:
             yield SchemeFault("granularity", f"granularity `{scheme.granularity}` for {scheme.dtype}",
                               'one table for the weight is `"granularity": "tensor"`, one for every 16 output channels '
@@ -106,10 +110,18 @@ class Palettes(WeightFormat):
         )
 
     def values(
-        self, weight: torch.Tensor, quantization: WeightQuantization, rounding: Rounding | None
+        self,
+        weight: torch.Tensor,
+        quantization: WeightQuantization,
+        rounding: Rounding | LearnedCodes | None,
     ) -> torch.Tensor:
         """See `WeightFormat`."""
         from qdx.exporter.formats.palettes import palettize
 
-        del rounding
-        return palettize(weight, quantization).dequantized()
+        return palettize(weight, quantization, rounding).dequantized()
+
+    def grid(self, weight: torch.Tensor, quantization: WeightQuantization) -> CodeGrid:
+        """See `WeightFormat`."""
+        from qdx.exporter.formats.palettes import palette_grid
+
+        return palette_grid(weight, quantization)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from qdx.exporter.dtypes import bits
 from qdx.exporter.errors import InvalidModel
+from qdx.exporter.formats.code_grid import CodeGrid
 from qdx.exporter.formats.memory import remembered
 from qdx.exporter.formats.palette_rows import nearest_entries, row_centres
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.formats.rows import RowLayout
+from qdx.exporter.graph.ir.learned_codes import LearnedCodes
 from qdx.exporter.graph.ir.operators import dequantize, lut
 from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["Palette", "derived_palette", "palettize"]
+if TYPE_CHECKING:
+    from qdx.exporter.formats.rounding import Rounding
+
+__all__ = ["Palette", "derived_palette", "palette_grid", "palettize"]
 
 _STEPS: Final = 127
 """Of tables of int8 on either side of zero."""
@@ -50,7 +55,11 @@ class Palette:
         return values
 
 
-def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette:
+def palettize(
+    weight: torch.Tensor,
+    quantization: WeightQuantization,
+    rounding: Rounding | LearnedCodes | None = None,
+) -> Palette:
     """Chooses tables with a small squared error, and the nearest entry for each element.
 
     The result depends on the weight alone, not on a seed or on the number of threads. A weight whose groups have
@@ -59,6 +68,7 @@ def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette
     Args:
         weight: Any shape and float dtype.
         quantization: A palette: granularity `tensor`, or `grouped_channel` with `group` channels along `axis`.
+        rounding: The indices themselves where they were learned; everything else takes the nearest entry.
 
     Raises:
         InvalidModel: The weight holds NaN or infinity, or values beyond the table's dtype.
@@ -66,7 +76,31 @@ def palettize(weight: torch.Tensor, quantization: WeightQuantization) -> Palette
     """
     layout = RowLayout(tuple(weight.shape), quantization)
     rows = layout.rows(weight.to(torch.float32))
-    return _palette(layout, _tables(rows, quantization), rows, quantization)
+    tables = _tables(rows, quantization)
+    found = _palette(layout, tables, rows, quantization)
+    return (
+        replace(found, indices=_learned(rounding, quantization))
+        if isinstance(rounding, LearnedCodes)
+        else found
+    )
+
+
+def palette_grid(weight: torch.Tensor, quantization: WeightQuantization) -> CodeGrid:
+    """What the elements of a weight may be.
+
+    Raises:
+        InvalidModel, InternalError: As for `palettize`.
+    """
+    shape = tuple(weight.shape)
+    layout = RowLayout(shape, quantization)
+    tables = _tables(layout.rows(weight.to(torch.float32)), quantization).values
+    levels = tables.repeat_interleave(shape[0] // len(tables), dim=0)
+    width = bits(quantization.dtype)
+    return CodeGrid(torch.ones(shape), torch.zeros(()), levels, False, 0, width)
+
+
+def _learned(codes: LearnedCodes, quantization: WeightQuantization) -> torch.Tensor:
+    return codes.read().clamp(max=2 ** bits(quantization.dtype) - 1)
 
 
 def derived_palette(weight: LazyWeight, quantization: WeightQuantization) -> dict[str, LazyWeight]:
@@ -126,6 +160,8 @@ class _Source:
         self._known: _Tables | None = None
 
     def read(self, suffix: str) -> torch.Tensor:
+        if not suffix and isinstance(self._weight.rounding, LearnedCodes):
+            return _learned(self._weight.rounding, self._quantization)
         rows = None
         if self._known is None or not suffix:
             rows = self._layout.rows(self._weight.read(torch.float32))

@@ -1,6 +1,7 @@
-"""How scaled weights become whole numbers: the methods that a plan may name. Imports no torch.
+"""How weights become stored values: the methods of rounding that a plan may name. Imports no torch.
 
 A method is a class of its own in a file of its own, which imports torch where it computes, and a line of `ROUNDINGS`.
+Some tell what to do with scaled values; others learn the stored values themselves, from calls of the model.
 """
 
 from __future__ import annotations
@@ -13,11 +14,22 @@ if TYPE_CHECKING:
     import torch
 
     from qdx.exporter.formats.quantization import WeightQuantization
+    from qdx.exporter.graph.ir.learned_codes import LearnedCodes
     from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["NEAREST", "ROUNDINGS", "Rounding", "RoundingMethod", "SiteStatistics"]
+__all__ = [
+    "CODES",
+    "NEAREST",
+    "ROUNDINGS",
+    "LearnedRounding",
+    "Rounding",
+    "RoundingMethod",
+    "SiteStatistics",
+]
 
 NEAREST: Final = "nearest"
+CODES: Final = "codes"
+"""Name of the tensor that methods store which learn from calls; see `learned_codes`."""
 
 
 class Rounding(Protocol):
@@ -49,7 +61,13 @@ class RoundingMethod(ABC):
     learns: Collection[str] = ()
     """Names of the tensors that it stores for each weight."""
     calibrated: bool = False
-    """Whether it learns from activations, so that a plan that names it is calibrated."""
+    """Whether it learns from statistics of activations, so that a plan that names it is calibrated."""
+    by_calls: bool = False
+    """Whether it learns from whole calls, whose inputs are recorded for it."""
+    operations: Collection[str] = ()
+    """The operations whose weights it rounds; empty for all."""
+    any_format: bool = False
+    """Whether it rounds to whatever values a format has; else to whole numbers alone."""
 
     def learned(
         self,
@@ -70,8 +88,8 @@ class RoundingMethod(ABC):
     @abstractmethod
     def rounding(
         self, shape: tuple[int, ...], learned: Mapping[str, torch.Tensor]
-    ) -> Rounding | None:
-        """How one weight is rounded; None for the nearest whole number.
+    ) -> Rounding | LearnedCodes | None:
+        """How one weight is rounded, or its stored values; None for the nearest value.
 
         Args:
             shape: The weight's.
@@ -83,13 +101,39 @@ class RoundingMethod(ABC):
 
 
 class _Nearest(RoundingMethod):
-    """The nearest whole number, ties to even, as ONNX rounds."""
+    """The nearest value, of whole numbers ties to even, as ONNX rounds."""
+
+    any_format = True
 
     def rounding(self, shape: tuple[int, ...], learned: Mapping[str, torch.Tensor]) -> None:
         del shape, learned
 
 
+class LearnedRounding(RoundingMethod):
+    """The stored values themselves, learned from calls by who exports; `qdx.tune` has the algorithms.
+
+    Attributes:
+        keys: What a plan's `learning` may say of it, beside what holds for all such methods.
+    """
+
+    learns = (CODES,)
+    by_calls = True
+    operations = ("conv1d", "conv2d", "conv3d", "linear")
+    any_format = True
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = frozenset(keys)
+
+    def rounding(self, shape: tuple[int, ...], learned: Mapping[str, torch.Tensor]) -> LearnedCodes:
+        """See `RoundingMethod`."""
+        from qdx.exporter.graph.ir.learned_codes import LearnedCodes
+
+        return LearnedCodes(learned[CODES], shape)
+
+
 ROUNDINGS: Final[dict[str, RoundingMethod]] = {
     NEAREST: _Nearest(),
+    "gptq": LearnedRounding("act_order", "damping"),
+    "adaround": LearnedRounding("steps", "unit"),
 }
 """Every method by the name that plans and recipes give it."""

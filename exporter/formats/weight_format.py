@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
+    from qdx.exporter.formats.code_grid import CodeGrid
     from qdx.exporter.formats.quantization import AskedScheme, Scheme, WeightQuantization
     from qdx.exporter.formats.rounding import Rounding
+    from qdx.exporter.graph.ir.learned_codes import LearnedCodes
     from qdx.exporter.graph.ir.weights import LazyWeight
 
     Insert = Callable[[Any, list[Any]], Node]
@@ -152,7 +154,10 @@ class WeightFormat(ABC):
 
     @abstractmethod
     def values(
-        self, weight: torch.Tensor, quantization: WeightQuantization, rounding: Rounding | None
+        self,
+        weight: torch.Tensor,
+        quantization: WeightQuantization,
+        rounding: Rounding | LearnedCodes | None,
     ) -> torch.Tensor:
         """The float32 values that a quantized weight stands for, of its shape.
 
@@ -160,6 +165,18 @@ class WeightFormat(ABC):
             weight: Any float dtype.
             quantization: The quantizer.
             rounding: As in `LazyWeight`.
+        """
+
+    @abstractmethod
+    def grid(self, weight: torch.Tensor, quantization: WeightQuantization) -> CodeGrid:
+        """What the elements of a weight may be, for methods that learn to round.
+
+        Args:
+            weight: Any float dtype.
+            quantization: The quantizer.
+
+        Raises:
+            InvalidModel: The weight cannot be quantized.
         """
 
 

@@ -112,6 +112,8 @@ def _weights(asked: AskedWeights) -> str:
         parts.append(f"times {asked.range_factor:g}")
     if asked.rounding != "nearest":
         parts.append(f"rounded by {asked.rounding}")
+    if asked.learning is not None:
+        parts.append(f"learned from {asked.learning.calls} calls")
     return ", ".join(parts)
 
 

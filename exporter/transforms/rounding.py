@@ -12,12 +12,19 @@ from qdx.exporter.errors import InternalError
 from qdx.exporter.formats.rounding import NEAREST, ROUNDINGS
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.editing import ProgramEditor
-from qdx.exporter.transforms.transform import Choice, Key, StoredRecord, Tensors, Transform
+from qdx.exporter.transforms.transform import (
+    Asked,
+    Choice,
+    Key,
+    StoredRecord,
+    Tensors,
+    Transform,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from qdx.exporter.formats.rounding import SiteStatistics
+    from qdx.exporter.formats.rounding import RoundingMethod, SiteStatistics
     from qdx.exporter.graph.ir.graph import Graph
 
 __all__ = ["RoundWeights"]
@@ -59,28 +66,29 @@ class RoundWeights(Transform):
     def choose(cls, graph: Graph, choice: Choice) -> Self | None:
         """Rounds as the plan says, and lets methods learn what they store."""
         assert choice.placement is not None
-        asked = {
-            one.key: one.quantized_weights.rounding
+        schemes = {
+            one.key: one.quantized_weights
             for one in choice.resolved.quantized(graph.where)
             if one.quantized_weights is not None
         }
-        chosen = {
-            placed.key: (asked[placed.key], placed.weight)
+        asked = {
+            placed.key: Asked(schemes[placed.key], placed.weight)
             for placed in choice.placement.sites
-            if placed.weight is not None and asked[placed.key] != NEAREST
+            if placed.weight is not None and schemes[placed.key].rounding != NEAREST
         }
-        if not chosen:
+        if not asked:
             return None
+        by_calls = {key: one for key, one in asked.items() if _method(one).by_calls}
+        learned = _learned_by_calls(graph, choice, by_calls)
         weights = {site.key: site.weight for site in find_sites(graph)}
-        learned: dict[str, torch.Tensor] = {}
-        for key, (method, quantization) in chosen.items():
+        for key, one in asked.items():
             weight = weights[key]
             assert weight is not None, key
-            found = ROUNDINGS[method].learned(
-                graph.weights[weight], quantization, _statistics(graph, choice, key)
-            )
-            learned |= {_name(key, part): tensor for part, tensor in found.items()}
-        return cls({key: method for key, (method, _) in chosen.items()}, learned)
+            if key not in by_calls:
+                statistics = _statistics(graph, choice, key)
+                found = _method(one).learned(graph.weights[weight], one.quantization, statistics)
+                learned |= {_name(key, part): tensor for part, tensor in found.items()}
+        return cls({key: one.scheme.rounding for key, one in asked.items()}, learned)
 
     def apply(self, graph: Graph) -> Graph:
         """See `Transform`; weights that several sites share are rounded alike, as the plan stores them alike."""
@@ -108,6 +116,23 @@ class RoundWeights(Transform):
     def from_stored(cls, stored: _Stored, tensors: Tensors) -> Self:
         """See `Transform`."""
         return cls(stored.sites, tensors)
+
+
+def _method(asked: Asked) -> RoundingMethod:
+    return ROUNDINGS[asked.scheme.rounding]
+
+
+def _learned_by_calls(
+    graph: Graph, choice: Choice, asked: Mapping[str, Asked]
+) -> dict[str, torch.Tensor]:
+    if not asked:
+        return {}
+    if choice.learner is None:
+        raise InternalError(f"`{graph.where}`: nothing that learns from calls was given")
+    found = choice.learner.learned(graph.where, choice.prepared, asked)
+    return {
+        _name(key, part): tensor for key, parts in found.items() for part, tensor in parts.items()
+    }
 
 
 def _statistics(graph: Graph, choice: Choice, key: str) -> SiteStatistics | None:

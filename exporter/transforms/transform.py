@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
@@ -13,11 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.formats.given import GivenWeight
+    from qdx.exporter.formats.quantization import WeightQuantization
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
+    from qdx.exporter.plan.schema.scheme import Weights
     from qdx.exporter.transforms.placement import Placement
 
-__all__ = ["Choice", "Given", "Key", "Schedule", "StoredRecord", "Tensors", "Transform", "vectors"]
+__all__ = [
+    "Asked",
+    "Choice",
+    "Given",
+    "Key",
+    "Learner",
+    "Schedule",
+    "StoredRecord",
+    "Tensors",
+    "Transform",
+    "vectors",
+]
 
 Key = Annotated[str, Field(min_length=1, max_length=512)]
 Tensors = Mapping[str, torch.Tensor]
@@ -48,6 +61,40 @@ class Given(Protocol):
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A weight whose rounding is to be learned.
+
+    Attributes:
+        scheme: What the plan makes of it, with the method and how it learns.
+        quantization: Its quantizer.
+    """
+
+    scheme: Weights
+    quantization: WeightQuantization
+
+
+class Learner(Protocol):
+    """Learns from calls of a graph."""
+
+    def learned(
+        self, where: str, prepared: Sequence[Transform], asked: Mapping[str, Asked]
+    ) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        """What methods of rounding store.
+
+        Args:
+            where: The graph.
+            prepared: The transforms that make it ready for quantizers.
+            asked: What is learned, by site key.
+
+        Returns:
+            By site key, the tensors of the method's `learns`, contiguous.
+
+        Raises:
+            InvalidModel: A weight cannot be quantized, or calls show nothing of its inputs.
+        """
+
+
+@dataclass(frozen=True)
 class Choice:
     """What the transforms of one graph are chosen by.
 
@@ -57,6 +104,8 @@ class Choice:
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
         given: Weights that another tool has quantized; None for none.
         placement: The quantizers; None while the float graph is being prepared for them.
+        prepared: The transforms that prepared it.
+        learner: Learns from calls; None where nothing is to be learned.
     """
 
     resolved: ResolvedPlan
@@ -64,6 +113,8 @@ class Choice:
     schedule: Schedule | None = None
     placement: Placement | None = None
     given: Given | None = None
+    prepared: tuple[Transform, ...] = ()
+    learner: Learner | None = None
 
 
 class StoredRecord(BaseModel):

@@ -13,6 +13,7 @@ from qdx.backends.layout import graph_in_layout
 from qdx.backends.limits import check_request
 from qdx.backends.registry import get_backend
 from qdx.compile.recipe import choose_recipe
+from qdx.exporter.formats.rounding import NEAREST, ROUNDINGS
 from qdx.exporter.transforms.recipe import quantized_graph
 from qdx.source.timesteps import with_exact_timesteps
 
@@ -135,12 +136,27 @@ class Lowering:
             StorageError: The disk refused.
             TargetRefusal: The target cannot do what is asked.
         """
-        floats, recipe = choose_recipe(self.graph, resolved, self.ranges, self.backend)
+        floats, recipe = choose_recipe(self.graph, _unlearned(resolved), self.ranges, self.backend)
         graph = floats if recipe is None else quantized_graph(floats, recipe)
         face = graph_in_layout(graph, self.profile.layout)
         types = resolved.float_types(self.component)
         check_request(face, types.storage, self.profile)
         self.backend.lower(face, types, self.profile, folder)
+
+
+def _unlearned(resolved: ResolvedPlan) -> ResolvedPlan:
+    """A resolution whose weights learn nothing from calls: other stored values take the same time."""
+
+    def nearest(site: SiteResolution) -> SiteResolution:
+        weights = site.weights
+        if weights is None or not ROUNDINGS[weights.rounding].by_calls:
+            return site
+        return replace(
+            site, weights=weights.model_copy(update={"rounding": NEAREST, "learning": None})
+        )
+
+    sites = {where: tuple(map(nearest, found)) for where, found in resolved.sites.items()}
+    return replace(resolved, sites=sites)
 
 
 def _alike(one: SiteResolution, other: SiteResolution) -> bool:

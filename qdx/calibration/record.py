@@ -12,6 +12,7 @@ import torch
 
 from qdx.cache.facts import computing_versions, images_digest
 from qdx.calibration.estimate import check_workers
+from qdx.calibration.graphs import calibrated_graphs
 from qdx.calibration.kept import Kept, kept_ranges
 from qdx.calibration.run import calibrate as calibrate_graphs
 from qdx.calibration.unasked import tell_prompts
@@ -172,29 +173,8 @@ def record_ranges(
         StorageError: The disk refused, or memory ran out in a worker.
     """
     given = source
-    own = plan.calibration.call
-    call = {**call, **(own or {})}
-    if source.captured.moving or own:  # captured at other sizes than the calibration's
-        components = sorted({record.component for record in source.chosen.values()})
-        source = (
-            _traced_as_planned(source, call, components)
-            if own
-            else trace_pipeline(source.folder, call, components=components)
-        )
-    traced = {
-        where: graph
-        for where, graph in (
-            planned.graphs if planned is not None and source is given else {}
-        ).items()
-        if not graph.float16  # its guards would hide how large values become
-    }
-    graphs = {
-        where: replace(
-            traced.get(where) or source.graph(where),
-            weights=source.mapped_weights[record.component],
-        )
-        for where, record in source.captured.calls.items()
-    }
+    found_graphs = calibrated_graphs(source, plan, call, planned)
+    source, call, graphs = found_graphs.source, found_graphs.call, found_graphs.graphs
     found = {where: find_sites(graphs[where]) for where in source.chosen}
     asked = _asked(source, plan, found, choices)
     wanted = _observed_graphs(asked)
@@ -285,19 +265,6 @@ class _Job:
             {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()},
             provenance,
         )
-
-
-def _traced_as_planned(
-    source: TracedPipeline, call: dict[str, Any], components: Sequence[str]
-) -> TracedPipeline:
-    """The pipeline with the call that the plan calibrates with."""
-    try:
-        return trace_pipeline(source.folder, call, components=components)
-    except UsageError as error:
-        raise UsageError(
-            f"plan: `calibration.call`: {error.message.removeprefix('--call: ')}",
-            hint="change `calibration.call` in the plan, or leave it out",
-        ) from error
 
 
 def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:

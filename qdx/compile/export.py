@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.calls import record_calls
 from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept
+from qdx.calibration.learning_calls import learning_calls
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.alone import alone_notes, why_not_alone
 from qdx.compile.application import check_layout, open_layout, write_resources
@@ -58,6 +60,7 @@ from qdx.source.planned import PlannedGraphs, plan_graphs
 from qdx.source.schedule import schedules
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets.profile import load_target
+from qdx.tune.learner import CallLearner, wanted_calls
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -224,6 +227,7 @@ def export(
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
         recorded_call = record_call(call)
+    learner = _learner(source, planned, intent, prompts, cache, workers=workers, fresh=fresh, progress=progress)  # fmt: skip
     job = Job(
         source,
         planned,
@@ -236,9 +240,10 @@ def export(
         calibrated.calls,
         adaptable,
         given,
+        learner,
     )
     memory = None if cache is None else StoredNumbers(cache)
-    with remembering(memory), BundleWriter(output, force=force) as writer:
+    with remembering(memory), learner or nullcontext(), BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
         helpers = _write_without_artifacts(source, writer.staging)
         needs_model = why_not_alone(source, entries, writer.staging)
@@ -405,6 +410,27 @@ def _ranges(
     return (
         record() if file is None else matching_ranges(file, source, planned.resolved, planned.sites)
     )
+
+
+def _learner(
+    source: TracedPipeline,
+    planned: PlannedGraphs,
+    intent: Plan,
+    prompts: Sequence[str] | None,
+    cache: Store | None,
+    *,
+    workers: int | None,
+    fresh: bool,
+    progress: Progress,
+) -> CallLearner | None:
+    """What learns to round; None where the plan asks for none."""
+    wanted = wanted_calls(planned.resolved)
+    if not wanted:
+        return None
+    calls = learning_calls(
+        source, intent, source.call, prompts=prompts, planned=planned, workers=workers, progress=progress
+    )  # fmt: skip
+    return CallLearner(calls, wanted, store=cache, fresh=fresh, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph, TensorSpec
     from qdx.exporter.plan.resolve.resolution import FloatTypes
     from qdx.exporter.progress import Progress
-    from qdx.exporter.transforms.transform import Given
+    from qdx.exporter.transforms.transform import Given, Learner
     from qdx.source.pipeline import TracedPipeline
     from qdx.source.planned import PlannedGraphs
     from qdx.source.schedule import MethodSchedule
@@ -67,6 +67,7 @@ class Job:
         calls: With which it calibrates, by `component.method`.
         lora: What takes adapters at run time; None for nothing.
         given: Weights that another tool has quantized; None for none.
+        learner: Learns to round, where the plan asks for that.
     """
 
     source: TracedPipeline
@@ -80,6 +81,7 @@ class Job:
     calls: Mapping[str, Sequence[Arrays]] = field(default_factory=dict)
     lora: LoraReady | None = None
     given: Given | None = None
+    learner: Learner | None = None
 
 
 def lower_all(
@@ -117,7 +119,7 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     )
     schedule = job.schedules.get(record.where)
     floats, recipe = choose_recipe(
-        graph, job.planned.resolved, job.ranges, job.backend, schedule, job.given
+        graph, job.planned.resolved, job.ranges, job.backend, schedule, job.given, job.learner
     )
     table = None if recipe is None else recipe.find(TimeTable)
     relative = layout.folder(name, record.key)

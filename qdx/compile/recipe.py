@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
+    from qdx.exporter.transforms.transform import Learner
     from qdx.source.schedule import MethodSchedule
 
 __all__ = ["choose_recipe"]
@@ -29,6 +30,7 @@ def choose_recipe(
     backend: Backend,
     schedule: MethodSchedule | None = None,
     given: Given | None = None,
+    learner: Learner | None = None,
 ) -> tuple[Graph, Recipe | None]:
     """How one graph is changed on a target.
 
@@ -39,6 +41,7 @@ def choose_recipe(
         backend: The target's.
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
         given: Weights that another tool has quantized; None for none.
+        learner: Learns to round, where the plan asks for that.
 
     Returns:
         The float graph in the form that is quantized, and the recipe; the given graph and None where the
@@ -60,7 +63,7 @@ def choose_recipe(
             transforms.append(chosen)
     if quantized:
         placement = backend.place(graph, find_sites(graph), resolved, ranges)
-        choice = replace(choice, placement=placement)
+        choice = replace(choice, placement=placement, prepared=tuple(transforms), learner=learner)
         found = (kind.choose(graph, choice) for kind in TRANSFORMS if not kind.prepares)
         transforms += [chosen for chosen in found if chosen is not None]
     else:

@@ -91,7 +91,9 @@ def gate(report, name):
 
 
 def test_a_plan_names_it_only_where_it_is_registered(monkeypatch):
-    with pytest.raises(InvalidPlan, match="`error_feedback`, expected `nearest`"):
+    with pytest.raises(
+        InvalidPlan, match="`error_feedback`, expected `nearest`, `gptq` or `adaround`"
+    ):
         plan_from_json(asking("error_feedback"), source="p.json")
     monkeypatch.setitem(ROUNDINGS, "error_feedback", METHODS["error_feedback"])
     parsed = plan_from_json(asking("error_feedback"), source="p.json")
@@ -99,6 +101,8 @@ def test_a_plan_names_it_only_where_it_is_registered(monkeypatch):
     assert parsed.rules[0].weights.rounding == "error_feedback"
     assert json_schema()["$defs"]["AskedWeights"]["properties"]["rounding"]["enum"] == [
         "nearest",
+        "gptq",
+        "adaround",
         "error_feedback",
     ]
 
@@ -157,5 +161,5 @@ def test_a_bundle_of_it_is_refused_where_it_is_not_registered(bundles):
     stored = json.loads((bundles["downwards"] / "unet" / "quantization.json").read_text())
 
     assert stored["transforms"][0]["sites"]["conv_in"] == "downwards"
-    with pytest.raises(InvalidBundle, match="expected one of nearest"):
+    with pytest.raises(InvalidBundle, match="expected one of nearest, gptq, adaround"):
         read_recipe(bundles["downwards"] / "unet")

@@ -51,6 +51,7 @@ ROOMS = {
         "sweep",
         "calibration",
         "importing",
+        "tune",
         "compile",
         "engines",
         "bench",

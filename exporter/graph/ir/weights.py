@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from qdx.exporter.errors import InvalidModel
+from qdx.exporter.graph.ir.learned_codes import LearnedCodes
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint, SafetensorsFile, check_finite
 from qdx.exporter.graph.ir.scaled_weights import StoredReader, scaled_reader
 from qdx.exporter.graph.ir.stored_names import renamed_by_transformers, stored_names
@@ -27,7 +28,8 @@ class LazyWeight:
         load: Reads it in the dtype in which it is stored; each call reads the file again.
         quantized: The dtype of a quantized weight's part, which no storage dtype changes: `int4` for
             integers in an int8 tensor, `float32` for their scales; None for all other weights.
-        rounding: What makes whole numbers of its scaled values when it is quantized; None for the nearest.
+        rounding: What makes whole numbers of its scaled values when it is quantized, or its stored values themselves; None
+            for the nearest.
         given: Its stored parts by suffix, where somebody else has quantized it; None where a format derives them.
     """
 
@@ -36,7 +38,9 @@ class LazyWeight:
     dtype: torch.dtype
     load: Callable[[], torch.Tensor] = field(repr=False)
     quantized: str | None = None
-    rounding: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
+    rounding: Callable[[torch.Tensor], torch.Tensor] | LearnedCodes | None = field(
+        default=None, repr=False
+    )
     given: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
 
     def read(self, dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
+from qdx.exporter.formats.rounding import ROUNDINGS
 from qdx.exporter.graph.ir.site import ATTENTION_PRODUCTS, Site
 from qdx.exporter.plan.resolve.faster import attention_of
 from qdx.exporter.plan.resolve.feasibility import PlanTarget
@@ -83,6 +84,7 @@ def resolve_site(
         outcome = _where_faster(wish, negotiation, outcome)
     stored, offer = outcome.weights, outcome.offer
     why = "; ".join([offer.why, *_unwanted(inputs)])
+    unlearned = None if stored is None or not stored.quantized else _unlearned(stored, site)
     return SiteResolution(
         where=request.where,
         site=site,
@@ -94,11 +96,19 @@ def resolve_site(
         inputs=outcome.inputs,
         stored_dtype="" if stored is None else offer.stored or stored.dtype,
         scale_dtype=request.storage if offer.scales == "storage" else offer.scales,
-        form=offer.form,
-        why=why,
+        form=offer.form if unlearned is None else "refused",
+        why=unlearned or why,
         chosen=tuple(dict.fromkeys(_chosen(weights, inputs))),
         inputs_rules=_rules_of(plan, decision.inputs),
     )
+
+
+def _unlearned(weights: Weights, site: Site) -> str | None:
+    """Why a rounding does not serve an operation; None where it does."""
+    operations = ROUNDINGS[weights.rounding].operations
+    if not operations or site.op in operations:
+        return None
+    return f"rounding {weights.rounding} learns weights of {', '.join(operations)} alone; ask `nearest` for {site.op}"
 
 
 def with_shared_weights(resolutions: Iterable[SiteResolution]) -> tuple[SiteResolution, ...]:

@@ -9,6 +9,7 @@ from typing import Final
 from qdx.exporter.dtypes import INPUT_DTYPES, bits, number_type
 from qdx.exporter.errors import quoted
 from qdx.exporter.formats.registry import format_of
+from qdx.exporter.formats.rounding import ROUNDINGS, LearnedRounding
 from qdx.exporter.model_faults import dotted
 from qdx.exporter.plan.schema.consistency_block_floats import block_inputs_faults
 from qdx.exporter.plan.schema.consistency_nncf import nncf_faults
@@ -69,6 +70,20 @@ def _weights(weights: AskedWeights, path: KeyPath) -> Iterator[Fault]:
         return
     for key, words, hint in format_of(weights.dtype).faults(weights, given):
         yield Fault((*path, key), words, hint)
+    yield from _learning(weights, path)
+
+
+def _learning(weights: AskedWeights, path: KeyPath) -> Iterator[Fault]:
+    if weights.learning is None:
+        return
+    here, method = (*path, "learning"), ROUNDINGS[weights.rounding]
+    if not isinstance(method, LearnedRounding):
+        yield Fault(here, f"`learning` with rounding `{weights.rounding}`, which learns from no calls",
+                    f"it belongs to {' and '.join(f'`{n}`' for n, m in ROUNDINGS.items() if isinstance(m, LearnedRounding))}")  # fmt: skip
+        return
+    for key in sorted(weights.learning.model_fields_set - {"calls"} - method.keys):
+        yield Fault((*here, key), f"`{key}` means nothing for rounding `{weights.rounding}`",
+                    f"it takes `calls`, {', '.join(f'`{one}`' for one in sorted(method.keys))}")  # fmt: skip
 
 
 def _inputs(inputs: AskedInputs, path: KeyPath) -> Iterator[Fault]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qdx.exporter.errors import UsageError, quoted
-from qdx.exporter.formats.rounding import NEAREST
+from qdx.exporter.formats.rounding import ROUNDINGS
 from qdx.exporter.plan.schema.plan import Plan
 
 __all__ = ["check_ranges_needed", "no_ranges_needed"]
@@ -25,7 +25,7 @@ def check_ranges_needed(plan: Plan) -> None:
             return
         if rule.quantizes and options.bias_correction:
             return
-        if weights is not None and weights.quantized and weights.rounding != NEAREST:
+        if weights is not None and weights.quantized and ROUNDINGS[weights.rounding].calibrated:
             return
     raise no_ranges_needed(plan)
 

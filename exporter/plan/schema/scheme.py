@@ -26,6 +26,7 @@ __all__ = [
     "Group",
     "Inputs",
     "InputsDtype",
+    "Learning",
     "TableDtype",
     "Weights",
     "WeightsDtype",
@@ -45,6 +46,25 @@ Group = Literal[1, 2, 4, 8, 16, 32, 64, 128]
 
 FLOAT: Final = "float"
 """What a plan calls the float type that the target chooses."""
+
+
+class Learning(PlanModel):
+    """How a rounding learns that learns from calls; what is left out is the method's own choice.
+
+    Attributes:
+        calls: Calls of a graph that it learns from, spread over the schedule and the samples of the calibration.
+        act_order: `gptq`: columns in falling order of their inputs' power, not in the order in which they lie.
+        damping: `gptq`: share of the mean power of inputs that is added to each, so that the system is well posed.
+        unit: `adaround`: what is learned together: the weights of a `layer`, or those of a `block`, such as a residual
+            block, by the block's output.
+        steps: `adaround`: steps of the optimizer for each of these.
+    """
+
+    calls: Annotated[int, Field(ge=1, le=4096)] = 64
+    act_order: bool = True
+    damping: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.01
+    unit: Literal["layer", "block"] = "block"
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
 class AskedWeights(PlanModel):
@@ -71,7 +91,10 @@ class AskedWeights(PlanModel):
             squared error.
         range_factor: What that range is multiplied by. Of few bits, the range of least error of the weight is often not
             the one of least error of the output.
-        rounding: How scaled values become integers: `nearest`, ties to even.
+        rounding: How values become stored ones: `nearest`, of integers ties to even. `gptq` rounds column by column and
+            lets those to come make up for each error, `adaround` learns for each value whether it goes up or down; both
+            learn from calls of the model, in any format.
+        learning: How these two learn; None for their own choice.
         reduce_range: Seven bits instead of eight, for processors without VNNI, whose sums of pairs
             saturate.
     """
@@ -85,12 +108,23 @@ class AskedWeights(PlanModel):
     observer: Literal["minmax", "mse"] = "minmax"
     range_factor: Annotated[float, Field(ge=0.25, le=4, allow_inf_nan=False)] = 1.0
     rounding: RoundingName = NEAREST
+    learning: Learning | None = None
     reduce_range: bool = False
 
     @property
     def quantized(self) -> bool:
         """Whether the stored values stand for others: multiples of a scale, or indices into a table."""
         return self.dtype != FLOAT and self.dtype not in FLOAT_DTYPES
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether weights are learned block by block."""
+        return self.rounding == "adaround" and self.learned_how.unit == "block"
+
+    @property
+    def learned_how(self) -> Learning:
+        """How a rounding learns that learns from calls."""
+        return self.learning or Learning()
 
 
 class Weights(AskedWeights):

@@ -13,6 +13,7 @@ from math import ceil, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qdx.exporter.dtypes import bits
+from qdx.exporter.errors import InternalError
 
 if TYPE_CHECKING:
     import torch
@@ -167,9 +168,10 @@ class WeightFormat(ABC):
             rounding: As in `LazyWeight`.
         """
 
-    @abstractmethod
     def grid(self, weight: torch.Tensor, quantization: WeightQuantization) -> CodeGrid:
         """What the elements of a weight may be, for methods that learn to round.
+
+        A format whose `faults` refuse these methods has none.
 
         Args:
             weight: Any float dtype.
@@ -178,6 +180,8 @@ class WeightFormat(ABC):
         Raises:
             InvalidModel: The weight cannot be quantized.
         """
+        del weight
+        raise InternalError(f"nothing learns to round to {quantization.dtype}")
 
 
 def scale_count(scheme: Scheme, stored: StoredShape) -> int:

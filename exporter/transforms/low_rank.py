@@ -132,7 +132,7 @@ def _matrix(
     """One matrix of a branch as a parameter, in the dtype in which the weight is computed."""
     stored = branch.up if part == "up" else branch.down
     values = stored.reshape(shape) if branch.fixed else stored.reshape(shape).to(weight.dtype)
-    name = f"{weight.name}.low_rank_{part}"
+    name = f"{weight.name}_low_rank_{part}"  # no parameter has attributes
     fixed = str(stored.dtype).removeprefix("torch.") if branch.fixed else None
     placeholder = editor.add_parameter(
         LazyWeight(name, shape, values.dtype, lambda: values, quantized=fixed)

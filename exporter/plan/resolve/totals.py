@@ -171,7 +171,7 @@ def branch_sizes(resolution: SiteResolution) -> dict[str, PartSize]:
         return {}
     rank, each = scheme.low_rank.rank, bits(scheme.low_rank.dtype or "float32") // 8
     counts = {"down": rank * prod(shape[1:]), "up": rank * shape[0]}
-    return {f".low_rank_{part}": PartSize(count, count * each) for part, count in counts.items()}
+    return {f"_low_rank_{part}": PartSize(count, count * each) for part, count in counts.items()}
 
 
 def branch_macs(resolution: SiteResolution) -> int:

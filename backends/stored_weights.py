@@ -8,6 +8,7 @@ from qdx.exporter.cost.weight_file import StoredTensor
 from qdx.exporter.dtypes import bits
 from qdx.exporter.formats.registry import format_of
 from qdx.exporter.formats.weight_format import PartSize, StoredShape
+from qdx.exporter.plan.resolve.totals import branch_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,8 @@ def part_sizes(resolution: SiteResolution, *, float32: bool = False) -> dict[str
     stored = StoredShape(site.weight_shape, site.output_axis, dtype, scales)
     if not scheme.quantized:
         return {"": PartSize(site.weight_elements, stored.value_bytes(bits(dtype)))}
-    return dict(format_of(scheme.dtype).part_sizes(scheme, stored))
+    branch = branch_sizes(resolution)
+    return {**format_of(scheme.dtype).part_sizes(scheme, stored), **branch}
 
 
 def stored_tensors(

@@ -104,18 +104,29 @@ def plan_of(
 
 @dataclass(frozen=True)
 class Subject:
-    """A sample and what its variants are measured on."""
+    """A sample and what its variants are measured on.
+
+    Attributes:
+        sample: It.
+        workers: Processes that record.
+        folder: For what is recorded.
+        model: Its pipeline folder, where that is another than the sample's own.
+        target: By which plans are resolved.
+    """
 
     sample: Sample
     workers: int
     calls: int
     folder: Path = field(repr=False)
+    model: Path | None = None
+    target: Path = TARGET
     learned_from: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def source(self) -> TracedPipeline:
         """The traced pipeline."""
-        return trace_pipeline(ROOT / "samples" / self.sample.name, dict(self.sample.call))
+        model = self.model or ROOT / "samples" / self.sample.name
+        return trace_pipeline(model, dict(self.sample.call))
 
     @cached_property
     def held_out(self) -> Mapping[str, Sequence[Mapping[str, torch.Tensor]]]:
@@ -123,9 +134,9 @@ class Subject:
         plan = plan_of(self.sample, {"dtype": "int4"}, {}, block=None)
         settings = plan.calibration.model_copy(update={"seed": _HELD_OUT_SEED})
         plan = plan.model_copy(update={"calibration": settings})
-        planned = plan_graphs(self.source, plan, load_target(TARGET))
+        planned = plan_graphs(self.source, plan, load_target(self.target))
         calls = learning_calls(
-            self.source, plan, self.source.call, prompts=self._prompts(UNSEEN), planned=planned,
+            self.source, plan, self.source.call, prompts=self.prompts(UNSEEN), planned=planned,
             workers=self.workers,
         )  # fmt: skip
         return calls.record(dict.fromkeys(self.wheres, self.calls), self.folder / "held-out")
@@ -146,15 +157,15 @@ class Subject:
     @cached_property
     def floats(self) -> list[torch.Tensor]:
         """The float model's predictions."""
-        profile = load_target(TARGET)
+        profile = load_target(self.target)
         planned = plan_graphs(self.source, plan_of(self.sample, {"dtype": "int4"}, {}, block=None), profile)  # fmt: skip
         return [one for where in self.wheres for one in self.outputs(planned.graphs[where])]
 
     def noise(self, plan: Plan) -> tuple[NDArray[np.float64], float]:
         """Relative squared error of every held-out call, and processor seconds that the recipe took."""
-        profile = load_target(TARGET)
+        profile = load_target(self.target)
         planned = plan_graphs(self.source, plan, profile)
-        prompts = self._prompts(CAPTIONS)
+        prompts = self.prompts(CAPTIONS)
         start = _processor_s()
         ranges = None
         if needs_ranges(planned.resolved):
@@ -192,7 +203,8 @@ class Subject:
             self.learned_from.update(calls.record(wanted, self.folder / "learned-from"))
         return self.learned_from or None
 
-    def _prompts(self, captions: Sequence[str]) -> list[str] | None:
+    def prompts(self, captions: Sequence[str]) -> list[str] | None:
+        """Captions where the sample takes them."""
         return list(captions) if self.sample.captioned else None
 
 

@@ -114,6 +114,9 @@ def _weights(asked: AskedWeights) -> str:
         parts.append(f"rounded by {asked.rounding}")
     if asked.learning is not None:
         parts.append(f"learned from {asked.learning.calls} calls")
+    if asked.low_rank is not None:
+        of = "" if asked.low_rank.dtype is None else f" in {asked.low_rank.dtype}"
+        parts.append(f"beside a float branch of rank {asked.low_rank.rank}{of}")
     return ", ".join(parts)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from qdx.exporter.transforms.bias_correction import CorrectBias
 from qdx.exporter.transforms.given import TakeGiven
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.low_rank import SplitLowRank
 from qdx.exporter.transforms.opened_attention import OpenAttention
 from qdx.exporter.transforms.rounding import RoundWeights
 from qdx.exporter.transforms.smoothing import Smooth
@@ -19,6 +20,7 @@ TRANSFORMS: Final[list[type[Transform]]] = [
     OpenAttention,  # its products are sites that can be smoothed and quantized
     Smooth,
     TimeTable,  # behind smoothing, so that smoothed layers can become part of the table
+    SplitLowRank,  # of smooth weights, and of no layer that is part of the table
     # From here on the graph is quantized.
     TakeGiven,  # what is given is not rounded
     RoundWeights,

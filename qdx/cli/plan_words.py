@@ -45,6 +45,7 @@ def weights_words(scheme: AskedWeights | None) -> str:
         "7 bits" * scheme.reduce_range,
         "" if scheme.range_factor == 1 else f"range times {scheme.range_factor:g}",
         "" if scheme.rounding == "nearest" else f"rounding {scheme.rounding}",
+        "" if scheme.low_rank is None else f"low rank {scheme.low_rank.rank}",
     ]
     return f"{scheme.dtype} {', '.join(filter(None, marks))}".strip()
 

@@ -347,6 +347,11 @@ def _given(path: Path, plan: Plan, lora: Sequence[Path | str]) -> Given:
                 f"{quoted(path)}: given weights, and the plan asks for `{name}`, which works with weights that qdx quantizes",
                 hint=f"take a plan without `options.{name}`",
             )
+    if any(rule.weights is not None and rule.weights.low_rank is not None for rule in plan.rules):
+        raise UsageError(
+            f"{quoted(path)}: given weights, and the plan takes a `low_rank` part out of weights before they are quantized",
+            hint="take a plan without `weights.low_rank`",
+        )
     return read_given(path)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from torch.fx import Node
 
 from qdx.exporter.graph.analysis.flow import KEEPS_WHOLE, Flow, Operation, name_of, shape
+from qdx.exporter.graph.ir.adapters import is_beside
 
 __all__ = ["Residual", "find_residuals"]
 
@@ -60,13 +61,20 @@ def find_residuals(flow: Flow, weighted: Sequence[Operation]) -> Iterator[Residu
 
 
 def _origin(node: Node) -> Node:
-    """The node that another is a mere move of, divisions by one left aside."""
-    while node.op == "call_function" and (name_of(node) in _PASSED or _is_neutral(node)):
+    """The node that another is a mere move of, divisions by one and what is added beside a layer left aside."""
+    while node.op == "call_function" and (
+        name_of(node) in _PASSED or _is_neutral(node) or _is_branch_sum(node)
+    ):
         source = node.args[0]
         if not isinstance(source, Node):
             break
         node = source
     return node
+
+
+def _is_branch_sum(node: Node) -> bool:
+    """Whether it adds to a layer what is computed beside it."""
+    return is_beside(node) and name_of(node) == _ADDITION
 
 
 def _is_neutral(node: Node) -> bool:

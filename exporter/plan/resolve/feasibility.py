@@ -83,6 +83,7 @@ def _detail(scheme: Weights) -> str:
         f"{scheme.lut_dtype} values" if scheme.lut_dtype else "",
         "" if scheme.symmetric else "asymmetric",
         "" if scheme.rounding == NEAREST else f"rounding {scheme.rounding}",
+        "" if scheme.low_rank is None else f"low rank {scheme.low_rank.rank}",
     )
     return ", ".join(filter(None, marks))
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
 from typing import Final
 
 from qdx.exporter.formats.rounding import ROUNDINGS
@@ -22,7 +23,13 @@ from qdx.exporter.plan.resolve.settle import (
     settled_weights,
 )
 from qdx.exporter.plan.schema.plan import Plan
-from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights, Inputs, Weights
+from qdx.exporter.plan.schema.scheme import (
+    LOW_RANK_OPERATIONS,
+    AskedInputs,
+    AskedWeights,
+    Inputs,
+    Weights,
+)
 from qdx.exporter.plan.schema.selection import Decision, name_of
 
 __all__ = [
@@ -84,7 +91,7 @@ def resolve_site(
         outcome = _where_faster(wish, negotiation, outcome)
     stored, offer = outcome.weights, outcome.offer
     why = "; ".join([offer.why, *_unwanted(inputs)])
-    unlearned = None if stored is None or not stored.quantized else _unlearned(stored, site)
+    unmet = None if stored is None or not stored.quantized else _unmet(stored, site)
     return SiteResolution(
         where=request.where,
         site=site,
@@ -96,11 +103,28 @@ def resolve_site(
         inputs=outcome.inputs,
         stored_dtype="" if stored is None else offer.stored or stored.dtype,
         scale_dtype=request.storage if offer.scales == "storage" else offer.scales,
-        form=offer.form if unlearned is None else "refused",
-        why=unlearned or why,
+        form=offer.form if unmet is None else "refused",
+        why=unmet or why,
         chosen=tuple(dict.fromkeys(_chosen(weights, inputs))),
         inputs_rules=_rules_of(plan, decision.inputs),
     )
+
+
+def _unmet(weights: Weights, site: Site) -> str | None:
+    """Why a rounding or a low-rank branch does not serve an operation; None where they do."""
+    return _unlearned(weights, site) or _without_branch(weights, site)
+
+
+def _without_branch(weights: Weights, site: Site) -> str | None:
+    """Why no low-rank branch can stand beside an operation; None where it can, or none is asked."""
+    if weights.low_rank is None:
+        return None
+    if site.op not in LOW_RANK_OPERATIONS:
+        return f"a low-rank branch stands beside {', '.join(LOW_RANK_OPERATIONS)} alone; leave `low_rank` out for {site.op}"
+    rows, columns = site.weight_shape[0], prod(site.weight_shape[1:])
+    if weights.low_rank.rank > min(rows, columns):
+        return f"a low-rank branch of rank {weights.low_rank.rank} beside a matrix of {rows} x {columns}; its rank is at most {min(rows, columns)}"
+    return None
 
 
 def _unlearned(weights: Weights, site: Site) -> str | None:

@@ -15,6 +15,7 @@ from qdx.exporter.plan.schema.scheme import (
     AskedInputs,
     AskedWeights,
     Inputs,
+    LowRank,
     Weights,
 )
 
@@ -123,6 +124,11 @@ def settled_weights(
         values.settle("group")
     values.settle("symmetric")
     scheme = Weights.model_validate(values.said)
+    if scheme.low_rank is not None and scheme.low_rank.dtype is None:
+        low_rank = LowRank.model_validate(
+            {"rank": scheme.low_rank.rank, "dtype": operation.storage}
+        )
+        scheme = scheme.model_copy(update={"low_rank": low_rank})
     return Settled(scheme, rule.when or "always", values.chosen, target.name)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from types import MappingProxyType
 from typing import Any, Final
 
 from qdx.exporter.dtypes import bits
 from qdx.exporter.formats.registry import format_of
-from qdx.exporter.formats.weight_format import StoredShape
+from qdx.exporter.formats.weight_format import PartSize, StoredShape
 from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
 
 __all__ = [
     "Totals",
+    "branch_macs",
+    "branch_sizes",
     "component_totals",
     "computed_floats",
     "precisions_of",
@@ -33,9 +36,9 @@ class Totals:
         operations: Number of sites.
         quantized: Number of those whose weight or inputs are quantized, without refused ones.
         elements: Number of weight elements.
-        weight_bytes: Their bytes in the artifact, with scales, zero points and tables.
+        weight_bytes: Their bytes in the artifact, with scales, zero points, tables and low-rank branches.
         float32_bytes: Their bytes in float32.
-        macs: Multiply-accumulates of one call of each graph.
+        macs: Multiply-accumulates of one call of each graph, with those of low-rank branches.
         macs_by_precision: The same by `precisions_of`: where a scheme depends on the timestep, each counts by the
             share of the steps at which it holds.
         low_precision_share: Share of the multiply-accumulates of convolutions, linear operations and
@@ -108,8 +111,12 @@ def totals_of(sites: Iterable[SiteResolution], computes: Mapping[str, str] = _FL
             ).items():
                 precisions[precision] = precisions.get(precision, Fraction(0)) + site.macs * share
             low += site.macs * _low_precision(resolution)
+        if beside := branch_macs(resolution):
+            floats = computes.get(resolution.where.partition(".")[0], "float32")
+            precision = f"{floats} x {floats}"
+            precisions[precision] = precisions.get(precision, Fraction(0)) + beside
     elements = sum(resolution.site.weight_elements for resolution in weights.values())
-    macs = sum(resolution.site.macs for resolution in every)
+    macs = sum(resolution.site.macs + branch_macs(resolution) for resolution in every)
     return Totals(
         operations=len(every),
         quantized=sum(
@@ -145,7 +152,7 @@ def precisions_of(resolution: SiteResolution, floats: str = "float32") -> dict[s
 
 
 def weight_bytes(resolution: SiteResolution) -> int:
-    """Returns the bytes of a site's weight in the artifact, with scales, zero points and tables; 0 without."""
+    """Returns the bytes of a site's weight in the artifact, with scales, zero points, tables and branch; 0 without."""
     scheme, site = resolution.weights, resolution.site
     if scheme is None or site.weight is None:
         return 0
@@ -153,7 +160,26 @@ def weight_bytes(resolution: SiteResolution) -> int:
     stored = StoredShape(site.weight_shape, site.output_axis, dtype, resolution.scale_dtype)
     if not scheme.quantized:
         return stored.value_bytes(bits(dtype))
-    return format_of(scheme.dtype).size_bytes(scheme, stored)
+    branch = sum(part.size_bytes for part in branch_sizes(resolution).values())
+    return format_of(scheme.dtype).size_bytes(scheme, stored) + branch
+
+
+def branch_sizes(resolution: SiteResolution) -> dict[str, PartSize]:
+    """Returns what a low-rank branch beside a site's weight stores, by the suffixes of its parameters; empty without one."""
+    scheme, shape = resolution.quantized_weights, resolution.site.weight_shape
+    if scheme is None or scheme.low_rank is None or not shape:
+        return {}
+    rank, each = scheme.low_rank.rank, bits(scheme.low_rank.dtype or "float32") // 8
+    counts = {"down": rank * prod(shape[1:]), "up": rank * shape[0]}
+    return {f"_low_rank_{part}": PartSize(count, count * each) for part, count in counts.items()}
+
+
+def branch_macs(resolution: SiteResolution) -> int:
+    """Returns the multiply-accumulates of a low-rank branch beside a site, in floats; 0 without one."""
+    sizes = branch_sizes(resolution)
+    elements = resolution.site.weight_elements
+    beside = sum(part.elements for part in sizes.values())
+    return resolution.site.macs * beside // elements if sizes else 0
 
 
 def _shares(resolution: SiteResolution) -> list[tuple[str, Fraction]]:

@@ -17,6 +17,7 @@ from qdx.exporter.plan.schema.model import OneOf, PlanModel
 
 __all__ = [
     "FLOAT",
+    "LOW_RANK_OPERATIONS",
     "AskedFloat",
     "AskedInputs",
     "AskedWeights",
@@ -27,6 +28,7 @@ __all__ = [
     "Inputs",
     "InputsDtype",
     "Learning",
+    "LowRank",
     "TableDtype",
     "Weights",
     "WeightsDtype",
@@ -67,6 +69,22 @@ class Learning(PlanModel):
     steps: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
+LOW_RANK_OPERATIONS: Final = ("linear", "conv1d", "conv2d", "conv3d")
+"""Operations beside which a low-rank branch can stand."""
+
+
+class LowRank(PlanModel):
+    """A branch beside a quantized weight: its leading singular part as two small float matrices.
+
+    Attributes:
+        rank: Columns of the one and rows of the other.
+        dtype: Float type in which they are stored; None takes that of the component's float weights.
+    """
+
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    dtype: FloatDtype | None = None
+
+
 class AskedWeights(PlanModel):
     """How a plan asks weights to be stored.
 
@@ -97,6 +115,8 @@ class AskedWeights(PlanModel):
         learning: How these two learn; None for their own choice.
         reduce_range: Seven bits instead of eight, for processors without VNNI, whose sums of pairs
             saturate.
+        low_rank: A float branch that takes the leading singular part of the weight, as smoothing leaves it; only the rest
+            is quantized. None for no branch.
     """
 
     dtype: AskedDtype
@@ -110,6 +130,7 @@ class AskedWeights(PlanModel):
     rounding: RoundingName = NEAREST
     learning: Learning | None = None
     reduce_range: bool = False
+    low_rank: LowRank | None = None
 
     @property
     def quantized(self) -> bool:

@@ -14,6 +14,7 @@ from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 from qdx.exporter.transforms.bias_correction import CorrectBias
 from qdx.exporter.transforms.given import TakeGiven
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.low_rank import Branch, SplitLowRank
 from qdx.exporter.transforms.opened_attention import OpenAttention
 from qdx.exporter.transforms.placement import (
     ActivationQuantization,
@@ -127,6 +128,13 @@ def test_every_transform_survives_being_stored(tmp_path) -> None:
             OpenAttention(("attn.qk",)),
             Smooth({"to_q": shared, "to_k": shared}),
             TimeTable("timestep", (0.0, 16.0)),
+            SplitLowRank(
+                {
+                    "to_q.weight": Branch(
+                        ("to_q", "to_q#2"), False, torch.ones(2, 1), torch.ones(1, 2)
+                    )
+                }
+            ),
             TakeGiven(
                 "torchao",
                 {"to_q.weight": WeightQuantization("int8")},

@@ -17,6 +17,7 @@ from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.plan import load_plan
 from qdx.exporter.transforms.bias_correction import CorrectBias
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.low_rank import SplitLowRank
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.exporter.transforms.time_embedding import TimeTable
 from qdx.runtime.pipeline import open_methods
@@ -91,6 +92,24 @@ def test_the_stored_recipe_rebuilds_what_the_artifact_computes(smallest, tmp_pat
     ):
         assert (recipe.find(kind) is not None) == (option in options)
     assert sqnr_db(reference, floats) > 90  # the same function, in another form
+    assert 10 < sqnr_db(reference, quantized) < 60
+    assert sqnr_db(quantized, artifact) > 25
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_low_rank_branch_stands_in_the_artifact(smallest, tmp_path, target):
+    protected = ["conv_in", "conv_out"]
+    value = plan(
+        {**STATIC, "weights": {**STATIC["weights"], "low_rank": {"rank": 4, "dtype": "float16"}}}
+    )
+    value["rules"].append({"select": {"component": "unet", "name": protected}, "keep": "float"})
+    export(smallest, tmp_path, value, target)
+    bundle = read_bundle(tmp_path / target)
+    recipe, reference, floats, quantized, artifact = unet_calls(smallest, bundle, target)
+    branches = recipe.find(SplitLowRank).branches
+    assert set(branches) == {f"{one.key}.weight" for one in recipe.placement.sites}
+    assert not {f"{name}.weight" for name in protected} & set(branches)
+    assert sqnr_db(reference, floats) > 90
     assert 10 < sqnr_db(reference, quantized) < 60
     assert sqnr_db(quantized, artifact) > 25
 

@@ -619,5 +619,19 @@ def test_resolving_reads_the_places_of_the_text():
         resolve(plan, ["unet", "vae"], Toaster(), SITES)
 
 
+@pytest.mark.parametrize(
+    ("select", "rank", "words"),
+    [
+        ({"op": "embedding"}, 1, "a low-rank branch stands beside linear, conv1d"),
+        ({"op": "linear"}, 1024, "its rank is at most"),
+    ],
+)
+def test_a_low_rank_branch_that_cannot_be_is_refused(select, rank, words):
+    rule = {"select": select, "weights": {"dtype": "int8", "low_rank": {"rank": rank}}}
+    wanted = SITES | {"unet.forward": (*SITES["unet.forward"], site("words", "embedding"))}
+    with pytest.raises(TargetRefusal, match=words):
+        resolve(plan_of(rule), ["unet", "vae"], Toaster(), wanted)
+
+
 def test_sites_keep_what_the_graph_says():
     assert unet(W8A8)["conv_in"].site == UNET[0] == replace(UNET[0])

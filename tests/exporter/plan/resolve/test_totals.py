@@ -42,6 +42,18 @@ def test_bytes_of_a_weight(weights, expected):
     assert expected == weight_bytes(one(weights))
 
 
+def test_a_low_rank_branch_counts_in_bytes_and_arithmetic():
+    plain = {"dtype": "int8"}
+    half = one({**plain, "low_rank": {"rank": 2, "dtype": "float16"}})
+    assert weight_bytes(half) == 256 + 4 * 4 + 2 * 2 * (4 + 64)
+    stored = one({**plain, "low_rank": {"rank": 2}})
+    assert weight_bytes(stored) == 256 + 4 * 4 + 4 * 2 * (4 + 64)
+    beside, alone = totals_of([half]), totals_of([one(plain)])
+    assert beside.macs - alone.macs == half.site.macs * 2 * (4 + 64) // (4 * 64)
+    assert beside.macs_by_precision["float32 x float32"] == beside.macs - alone.macs
+    assert beside.elements == alone.elements
+
+
 class Anything:
     """A target that stores whatever is asked, scales like float weights."""
 

@@ -394,6 +394,7 @@ def test_export_hands_everything_on(qdx, exported, tmp_path):
                 "setup": [],
                 "variant": None,
                 "ranges": None,
+                "weights": None,
                 "prompts": None,
                 "layout": None,
                 "halves": False,

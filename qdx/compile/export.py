@@ -379,7 +379,7 @@ def _artifact_quantizer(
 
 
 def _planned(
-    source: TracedPipeline, plan: Plan, profile: TargetProfile, given: Given | None
+    source: TracedPipeline, plan: Plan, profile: TargetProfile, given: Given | None = None
 ) -> PlannedGraphs:
     """The graphs and what becomes of their sites; graphs of a plan for whole components are traced one by one later.
 

@@ -149,6 +149,7 @@ def test_nothing_is_overwritten_unless_told(qdx, smallest, analyzed, tmp_path):
     assert load_plan(out).found is not None
 
 
+@pytest.mark.slow
 def test_without_an_analysis_one_is_made_beside_the_plan_and_serves_again(qdx, smallest, tmp_path):
     def search(*more):
         call = ("--call", json.dumps(CALL), "--options", "int8,int4:block32", "--calls", "1")

@@ -65,6 +65,7 @@ def test_the_file_runs_at_the_ends_of_the_profile(bundle, folder, which):
         assert np.isfinite(array).all()
 
 
+@pytest.mark.slow
 def test_an_engine_is_compiled_for_every_shape_of_the_profile(tiny_sd, tmp_path):
     pytest.importorskip("tensorrt_rtx")
     result = qdx.export(

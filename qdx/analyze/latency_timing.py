@@ -167,15 +167,16 @@ class Bench:
         They are opened a few times: where in memory a runtime lays out weights changes what it takes by some percent.
         """
         found: dict[str, list[float]] = {name: [] for name in folders}
-        number, openings = 0, self.openings or 1
-        while number < openings:
+        number, openings = 0, self.openings
+        while openings is None or number < openings:
             start = time.perf_counter()
             runners = {name: self._open(folder) for name, folder in folders.items()}
-            if not number and self.openings is None:
+            if openings is None:
                 openings = self._usual_openings(time.perf_counter() - start)
             rounds = None if self.rounds is None else len(range(number, self.rounds, openings))
             for name, each in self._turns(runners, rounds, openings).items():
                 found[name] += each
+            del runners  # closed before they are opened again: memory holds each once
             number += 1
         return found
 
@@ -231,9 +232,8 @@ class Bench:
                 "schema": _SCHEMA,
                 "floats_ms": tuple(floats_ms),
                 "ms": tuple(ms),
-                "sites_ms": dict(
-                    sorted(divided_ms[0].items())
-                ),  # as it is read again: sums are the same
+                # As it is read again: sums are the same.
+                "sites_ms": dict(sorted(divided_ms[0].items())),
                 "rest_ms": divided_ms[1],
                 "load": tuple(told),
             }

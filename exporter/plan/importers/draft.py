@@ -108,6 +108,13 @@ class Draft:
         """Notes that the plan says something near, and what differs."""
         self.say("approximate", place, words)
 
+    def noted(self, place: Foreign | str, words: str, differs: str) -> None:
+        """Notes what the plan says, exact unless something differs."""
+        if differs:
+            self.approximate(place, f"{words}; {differs}")
+        else:
+            self.exact(place, words)
+
     def refuse(self, place: Foreign | str, words: str) -> None:
         """Notes that the plan does not say it, and why."""
         self.say("refused", place, words)

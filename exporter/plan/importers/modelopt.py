@@ -226,7 +226,7 @@ class _Reader:
                 )  # fmt: skip
                 draft.rule("weights", op=operations, modules=matched["weight"], weights=weights)
                 self._on.add("weight")
-                draft.say("approximate" if note else "exact", cfg, _said("weights", weights, note))
+                draft.noted(cfg, f"weights {scheme_words(dict(weights))}", note)
             if "input" in matched:
                 inputs, note = inputs_of(cfg)
                 draft.rule(
@@ -234,7 +234,7 @@ class _Reader:
                 )
                 self._on.add("input")
                 note = "; ".join(filter(None, [note, self._norms(matched["input"])]))
-                draft.say("approximate" if note else "exact", cfg, _said("inputs", inputs, note))
+                draft.noted(cfg, f"inputs {scheme_words(dict(inputs))}", note)
             for kind in ("output", "bmm2_output"):
                 if kind in matched and matched[kind] != ("*",):
                     draft.refuse(cfg, f"`{kind}_quantizer`: rules quantize what an operation reads, not its result")  # fmt: skip
@@ -302,11 +302,6 @@ class _Reader:
 
     def _operations(self, entry: _Entry) -> tuple[str, ...]:
         return WEIGHTED if entry.parent is None else _CLASSES[entry.parent]
-
-
-def _said(part: str, scheme: Mapping[str, Any], note: str) -> str:
-    words = f"{part} {scheme_words(dict(scheme))}"
-    return f"{words}; {note}" if note else words
 
 
 def _algorithm(place: Foreign, draft: Draft) -> None:

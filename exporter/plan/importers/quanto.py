@@ -79,15 +79,12 @@ def _rule(
     except NoScheme as bad:
         draft.refuse(place, f"{subject}: {bad}")
         return
-    parts: dict[str, Any] = {"weights": scheme}
-    if inputs is not None:
-        parts["inputs"] = inputs
-    draft.rule("weights", op=("linear",) if names is None else WEIGHTED, modules=names, **parts)
+    operations = ("linear",) if names is None else WEIGHTED
+    draft.rule("weights", op=operations, modules=names, weights=scheme, inputs=inputs)
     words = f"{subject}: weights {scheme_words(scheme)}"
     if inputs is not None:
         words += f", inputs {scheme_words(inputs)}"
-    notes = "; ".join(filter(None, [note, moving]))
-    draft.say("approximate" if notes else "exact", place, f"{words}; {notes}" if notes else words)
+    draft.noted(place, words, "; ".join(filter(None, [note, moving])))
 
 
 def _weights(kind: str) -> tuple[Scheme, str]:

@@ -140,8 +140,7 @@ def _rule(
     except NoScheme as bad:
         draft.refuse(place, str(bad))
         return
-    parts: dict[str, Any] = {"weights": scheme} | ({} if inputs is None else {"inputs": inputs})
-    draft.rule("weights", op=operations, modules=modules, **parts)
+    draft.rule("weights", op=operations, modules=modules, weights=scheme, inputs=inputs)
     small = "layers of fewer than 16384 weights or 32 channels stay float there"
     draft.approximate(place, f"weights {scheme_words(scheme)}; {'; '.join(filter(None, [note, small]))}")  # fmt: skip
 

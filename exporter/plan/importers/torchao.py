@@ -120,14 +120,11 @@ def _rule(config: Foreign, draft: Draft, modules: tuple[str, ...] | None) -> Non
     except NoScheme as bad:
         draft.refuse(config, f"{kind}: {bad}")
         return
-    parts: dict[str, Any] = {"weights": weights}
-    if inputs is not None:
-        parts["inputs"] = inputs
-    draft.rule("weights", op=("linear",), modules=modules, **parts)
+    draft.rule("weights", op=("linear",), modules=modules, weights=weights, inputs=inputs)
     words = f"weights {scheme_words(weights)}"
     if inputs is not None:
         words += f", inputs {scheme_words(inputs)}"
-    draft.say("approximate" if note else "exact", config, f"{words}; {note}" if note else words)
+    draft.noted(config, words, note)
 
 
 def _halves(bits: int) -> tuple[Scheme, str]:

@@ -52,6 +52,7 @@ OPTIONS: Final = ("int8/int8", "/int8")
 CALLS: Final = 8
 _LOW_BITS: Final = 8
 _FLOAT_BITS: Final = 32
+_OPENINGS: Final = 9
 _TIMED: Final = frozenset({"openvino", "onnxruntime"})
 _CALL: Final = {
     "prompt": "a red circle left of a blue square",
@@ -233,7 +234,9 @@ def _gates(report: Report) -> dict[str, tuple[float | None, float, bool]]:
 
 def _timed(found: Path, other: Path, rounds: int) -> tuple[Interval, Interval]:
     """How many times as long the found one takes as the other, in turns: by the clock, and in processor time."""
-    report = bench([f"other={other}", f"found={found}"], rounds=rounds, threads=1)
+    report = bench(
+        [f"other={other}", f"found={found}"], rounds=rounds, openings=_OPENINGS, threads=1
+    )
     (timing,) = (
         one for one in report.timings
         if one.contender == "found" and one.where.startswith(("unet.", "transformer."))

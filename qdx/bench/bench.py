@@ -16,7 +16,7 @@ from qdx.backends.registry import get_backend
 from qdx.bench.calls import reference_calls, seeded_calls
 from qdx.bench.contenders import Contender, methods_of, read_contenders
 from qdx.bench.process import Worker, start_worker
-from qdx.bench.report import BenchReport, ContenderResult, timings_of
+from qdx.bench.report import BenchReport, ContenderResult, over_openings, timings_of
 from qdx.bench.rounds import WARM_UP_ROUNDS, Taken, take_turns
 from qdx.bundle.companions import write_file
 from qdx.exporter.errors import UsageError, quoted
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
+_AllTaken = dict[str, dict[str, list[Taken]]]
+"""By method and contender, one for each round."""
+
 
 def bench(
     contenders: Sequence[str],
@@ -38,6 +41,7 @@ def bench(
     call: dict[str, Any] | None = None,
     steps: int = 4,
     rounds: int = 15,
+    openings: int = 3,
     threads: int | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -45,7 +49,8 @@ def bench(
     """Measures bundles and others' artifacts, each in a process of its own, in turns.
 
     Only the one whose turn it is computes; the others wait. What is compared is the time of a call with that of the
-    first bundle in the same round, which a loaded machine disturbs far less than the times themselves.
+    first bundle in the same round, which a loaded machine disturbs far less than the times themselves. What a machine
+    disturbs once for as long as a process lives, such as where its memory lies, only opening anew tells.
 
     Args:
         contenders: `FOLDER`, `NAME=FOLDER` or `NAME=FOLDER:RUNTIME`; the first is a bundle, whose methods are measured.
@@ -53,10 +58,11 @@ def bench(
         calls: The inputs themselves, by method, instead of either.
         call: Arguments of the pipeline that replace those of the export.
         steps: Denoising steps of the run in PyTorch.
-        rounds: Calls of each method by each contender that count.
+        rounds: Calls of each method by each contender that count, at least; each opening has as many.
+        openings: How often everything is opened anew; at most as often as there are rounds.
         threads: Of each runtime; None for their own choice.
         seed: Of the noise, or of the seeded values.
-        progress: Told of every call.
+        progress: Told of every opening and call.
 
     Raises:
         InvalidBundle: A bundle is damaged or altered.
@@ -82,26 +88,53 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="qdx-bench-") as work:
         inputs = Path(work) / "inputs.safetensors"
         _write_inputs({where: given[where] for where in records}, inputs)
-        with ExitStack() as stack:
-            runs = [
-                _Run(one, records, stack.enter_context(start_worker(one.name))) for one in found
-            ]
-            with progress.task("opening", len(runs)) as task:
-                for run in runs:
-                    run.open(inputs, threads)
-                    task.advance(1)
-            taken = _measure(runs, records, given, rounds, progress)
-            results = tuple(run.result() for run in runs)
+        openings = min(openings, rounds)
+        each = -(-rounds // openings)
+        opened = [
+            _open_and_measure(found, records, given, inputs, each, threads, progress)
+            for _ in range(openings)
+        ]
     per_step = {where: given[where].calls_per_step for where in records}
     return BenchReport(
         machine=_machine(),
         threads=threads,
-        rounds=rounds,
+        rounds=each * openings,
+        openings=openings,
         inputs="seeded" if calls is None else "reference",
         calls_per_step={where: count for where, count in per_step.items() if count},
-        contenders=results,
-        timings=timings_of(taken, per_step, found[0].name),
+        contenders=tuple(map(over_openings, zip(*(results for results, _ in opened), strict=True))),
+        timings=timings_of(
+            _joined([taken for _, taken in opened]), per_step, found[0].name, openings
+        ),
     )
+
+
+def _open_and_measure(
+    found: Sequence[Contender],
+    records: Mapping[str, MethodRecord],
+    given: Mapping[str, MethodCalls],
+    inputs: Path,
+    rounds: int,
+    threads: int | None,
+    progress: Progress,
+) -> tuple[tuple[ContenderResult, ...], _AllTaken]:
+    """Starts a process for each contender, opens what it has there, and takes turns."""
+    with ExitStack() as stack:
+        runs = [_Run(one, records, stack.enter_context(start_worker(one.name))) for one in found]
+        with progress.task("opening", len(runs)) as task:
+            for run in runs:
+                run.open(inputs, threads)
+                task.advance(1)
+        taken = _measure(runs, records, given, rounds, progress)
+        return tuple(run.result() for run in runs), taken
+
+
+def _joined(opened: Sequence[_AllTaken]) -> _AllTaken:
+    """The calls of all openings, one opening after the other."""
+    return {
+        where: {name: [call for taken in opened for call in taken[where][name]] for name in names}
+        for where, names in opened[0].items()
+    }
 
 
 class _Run:
@@ -186,8 +219,8 @@ def _measure(
     calls: Mapping[str, MethodCalls],
     rounds: int,
     progress: Progress,
-) -> dict[str, dict[str, list[Taken]]]:
-    """By method and contender, one for each round."""
+) -> _AllTaken:
+    """Every method in turns."""
     taken = {}
     total = sum(run.has(where) for run in runs for where in records) * (rounds + WARM_UP_ROUNDS)
     with progress.task("measuring", total) as task:

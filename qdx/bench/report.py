@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from qdx.bench.ratios import Ratio, ratio_of
 from qdx.bench.rounds import Taken
 
-__all__ = ["SCHEMA", "STEP", "BenchReport", "ContenderResult", "Timing", "timings_of"]
+__all__ = [
+    "SCHEMA",
+    "STEP",
+    "BenchReport",
+    "ContenderResult",
+    "Timing",
+    "over_openings",
+    "timings_of",
+]
 
 SCHEMA: Final = "qdx.bench/1"
 STEP: Final = "step"
@@ -25,8 +33,8 @@ class ContenderResult:
         name: Its name.
         runtime: What ran it.
         artifact_bytes: All files of the methods that were measured.
-        opening_seconds: Reading and compiling, before the first call.
-        memory_bytes: The most resident memory of its process, less what Python and the libraries took before
+        opening_seconds: Reading and compiling, before the first call; the median over the openings.
+        memory_bytes: The most resident memory of its processes, less what Python and the libraries took before
             anything was opened; None where the system does not tell.
         versions: Of the packages that ran it.
         compiled: By method, what its engines were compiled for, where they do not run here; nothing of these was timed
@@ -76,7 +84,8 @@ class BenchReport:
     Attributes:
         machine: Processor, cores and system.
         threads: Of each runtime; None for their own choice.
-        rounds: That count.
+        rounds: That count, in all openings together.
+        openings: How often everything was opened anew, with as many rounds each.
         inputs: Where they came from: `seeded` or `reference`.
         calls_per_step: Of each method in the denoising loop.
         contenders: The first bundle first.
@@ -86,6 +95,7 @@ class BenchReport:
     machine: Mapping[str, str | int | None]
     threads: int | None
     rounds: int
+    openings: int
     inputs: str
     calls_per_step: Mapping[str, float]
     contenders: tuple[ContenderResult, ...]
@@ -98,6 +108,7 @@ class BenchReport:
             "machine": dict(self.machine),
             "threads": self.threads,
             "rounds": self.rounds,
+            "openings": self.openings,
             "inputs": self.inputs,
             "calls_per_step": dict(self.calls_per_step),
             "contenders": [
@@ -119,6 +130,7 @@ def timings_of(
     taken: Mapping[str, Mapping[str, list[Taken]]],
     calls_per_step: Mapping[str, float],
     first: str,
+    openings: int = 1,
 ) -> tuple[Timing, ...]:
     """Compares what calls took with the first bundle.
 
@@ -126,28 +138,41 @@ def timings_of(
         taken: By method and contender, one for each round.
         calls_per_step: Of each method; where several are in the loop, or one more than once, their sum is reported.
         first: The contender to compare with, which has every method.
+        openings: How often everything was opened anew; the rounds of each stand together, as many of one as of another.
     """
     every = {where: dict(times) for where, times in taken.items()}
     loop = {where: count for where, count in calls_per_step.items() if count and where in every}
     if loop and list(loop.values()) != [1.0]:
         every[STEP] = _steps(every, loop)
     return tuple(
-        _timing(where, name, calls, times[first])
+        _timing(where, name, calls, times[first], openings)
         for where, times in every.items()
         for name, calls in times.items()
     )
 
 
-def _timing(where: str, name: str, calls: list[Taken], others: list[Taken]) -> Timing:
+def over_openings(results: Sequence[ContenderResult]) -> ContenderResult:
+    """What is said of one contender, opened several times."""
+    memory = [one.memory_bytes for one in results if one.memory_bytes is not None]
+    return replace(
+        results[0],
+        opening_seconds=statistics.median(one.opening_seconds for one in results),
+        memory_bytes=max(memory, default=None),
+    )
+
+
+def _timing(
+    where: str, name: str, calls: list[Taken], others: list[Taken], openings: int
+) -> Timing:
     wall = [one.wall_s * 1e3 for one in calls]
     cpu = [one.cpu_s * 1e3 for one in calls]
     return Timing(
         where=where,
         contender=name,
         median_ms=statistics.median(wall),
-        ratio=ratio_of(wall, [one.wall_s * 1e3 for one in others]),
+        ratio=ratio_of(wall, [one.wall_s * 1e3 for one in others], openings),
         cpu_median_ms=statistics.median(cpu),
-        cpu_ratio=ratio_of(cpu, [one.cpu_s * 1e3 for one in others]),
+        cpu_ratio=ratio_of(cpu, [one.cpu_s * 1e3 for one in others], openings),
         times_ms=tuple(wall),
         cpu_times_ms=tuple(cpu),
     )

@@ -45,6 +45,16 @@ def command(
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=10_000, help="Counted calls of each method.")
     ] = 15,
+    openings: Annotated[
+        int,
+        typer.Option(
+            "--openings",
+            min=1,
+            max=1000,
+            help="How often everything is opened anew, with a part of the rounds each: one "
+            "artifact may differ from one opening to the next.",
+        ),
+    ] = 3,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Processor threads of the runtime.")
     ] = None,
@@ -77,6 +87,7 @@ def command(
             call=arguments,
             steps=steps,
             rounds=rounds,
+            openings=openings,
             threads=threads,
             seed=seed,
             progress=progress,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from qdx.bench.bench import bench
-from qdx.bench.report import BenchReport, ContenderResult, timings_of
+from qdx.bench.process import start_worker
+from qdx.bench.report import BenchReport, ContenderResult, over_openings, timings_of
 from qdx.bench.rounds import Taken
 from qdx.cli.bench import as_text
 from qdx.cli.main import run_command
@@ -31,7 +33,7 @@ def peer(onnx_bundle, tmp_path):
 def test_two_runtimes_and_another_tool(onnx_bundle, openvino_bundle, peer, smallest):
     report = bench(
         [str(onnx_bundle), str(openvino_bundle), f"theirs={peer}"],
-        model=smallest, steps=2, rounds=3, threads=1,
+        model=smallest, steps=2, rounds=3, openings=1, threads=1,
     )  # fmt: skip
 
     assert [(one.name, one.runtime) for one in report.contenders] == [
@@ -48,6 +50,38 @@ def test_two_runtimes_and_another_tool(onnx_bundle, openvino_bundle, peer, small
     assert all(one.memory_bytes is None or one.memory_bytes >= 0 for one in report.contenders)
     assert (report.inputs, report.calls_per_step) == ("reference", {"unet.forward": 1})
     assert report.to_json()["timings"][0]["times_ms"] == list(report.timings[0].times_ms)
+
+
+def test_everything_is_opened_anew_with_its_part_of_the_rounds(onnx_bundle, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        "qdx.bench.bench.start_worker", lambda name: started.append(name) or start_worker(name)
+    )
+    report = bench([str(onnx_bundle)], rounds=5, openings=3, threads=1)
+
+    assert started == ["onnx"] * 3
+    assert (report.rounds, report.openings) == (6, 3)
+    assert len(report.timings[0].times_ms) == 6
+
+
+def test_there_are_no_more_openings_than_rounds(onnx_bundle):
+    report = bench([str(onnx_bundle)], rounds=1, openings=3, threads=1)
+
+    assert (report.rounds, report.openings) == (1, 1)
+
+
+def test_of_several_openings_the_middle_time_and_the_most_memory_are_told():
+    one = ContenderResult("a", "onnxruntime", 10, 3.0, 100, {})
+    found = over_openings(
+        [
+            one,
+            replace(one, opening_seconds=1.0, memory_bytes=300),
+            replace(one, opening_seconds=2.0, memory_bytes=None),
+        ]
+    )
+
+    assert (found.opening_seconds, found.memory_bytes) == (2.0, 300)
+    assert over_openings([replace(one, memory_bytes=None)]).memory_bytes is None
 
 
 def test_a_contender_that_lacks_everything_is_refused(onnx_bundle, openvino_bundle, tmp_path):
@@ -126,7 +160,7 @@ def test_an_engine_that_was_not_run_is_told_and_no_time_is_its_own():
         "ONNX Runtime 1.32.0",
     )  # fmt: skip
     taken = {"unet.forward": {"gpu": [Taken(0.1, 0.1)] * 3}}
-    report = BenchReport({}, 1, 3, "seeded", {}, (result,), timings_of(taken, {}, "gpu"))
+    report = BenchReport({}, 1, 3, 1, "seeded", {}, (result,), timings_of(taken, {}, "gpu"))
     text = as_text(report)
 
     assert "gpu: no engine was timed; the times are of ONNX Runtime 1.32.0" in text

@@ -6,7 +6,8 @@
 Analyzes the denoiser with 8 bits in weights, in weights and inputs, and in products of attention; then searches
 
 * the fastest plan that loses no more than `w8a8` does on the same calls, measured whole, and that is not measured slower;
-* a front of the least noise at each time, by the analysis alone, each point of it measured.
+* a front of the least noise at each time, by the analysis alone, each point of it measured; what is no faster then than a point of
+  less noise is left out, and those that stay are timed once more.
 
 The first is exported as a user would, beside `w8a8` and float32, and the three are called in turns, and so are the points
 of the front. One thread, processor time. `unet-80m` is Stable Diffusion's topology with 80 million random weights.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import statistics
 import sys
@@ -42,12 +44,13 @@ from qdx.search.interactions import errors_from
 from qdx.search.job import find_plan
 from qdx.search.ledger import Measured
 from qdx.search.outcomes import pipeline_of
-from qdx.search.pareto import decibels, pareto
-from qdx.search.problem import Assignment, Problem
+from qdx.search.pareto import Front, Point, decibels, pareto
+from qdx.search.problem import Assignment
 from qdx.search.search import Settings
 from qdx.search.solve import Objective
+from qdx.search.timed_front import timed_front
 from qdx.search.tools import BASE as BEGUN
-from qdx.search.tools import FOUND, Tools
+from qdx.search.tools import Tools
 from qdx.search.write_plan import options_of_base
 from qdx.targets.profile import load_target
 
@@ -90,14 +93,16 @@ def main() -> int:
             name="fastest", analysis_sha256="0" * 64,
             tools=Tools(
                 measure=lambda batch: _measure(session, batch), errors_of=errors_from(analysis, errors),
-                take_ms=lambda one: _taken(session, one),
+                take_ms=lambda some: _taken(session, some, base=True),
             ),
         )  # fmt: skip
         problem = found.problem
         front = pareto(problem, Objective({"prediction": 1.0}), cost="latency_ms")
-        points = _spread(problem, [point.assignment for point in front.points], arguments.points)
-        noises = [_noise(session, one) for one in points]
-        plans = {str(n): assigned(session, one) for n, one in enumerate(points)}
+        spread = _spread(front.points, arguments.points)
+        noises = [_noise(session, point.assignment) for point in spread]
+        begun = Front("latency_ms", spread).measured([{"prediction": noise} for noise in noises])
+        points = timed_front(begun, lambda some: _taken(session, some)).points
+        plans = {str(n): assigned(session, one.assignment) for n, one in enumerate(points)}
         plans |= {"fastest": assigned(session, found.result.assignment), BASE: session.findings.planned.resolved}  # fmt: skip
         taken = whole_ms(session, plans, threads=1, rounds=_ROUNDS, openings=_OPENINGS)
         lowering = Lowering.of(session, analysis.wheres[0])
@@ -126,13 +131,14 @@ def main() -> int:
         "lowered_ms": taken,
         "front": [
             {
-                "predicted_speed": problem.float_ms / problem.cost(one, "latency_ms"),
+                "predicted_speed": problem.float_ms / one.cost,
                 "measured_speed": taken[FLOATS] / taken[str(n)],
-                "db": decibels(noise) if noise else None,
+                "db": one.sqnr_db() if math.isfinite(one.sqnr_db()) else None,
             }
-            for n, (one, noise) in enumerate(zip(points, noises, strict=True))
+            for n, one in enumerate(points)
         ],
         "table": [one.model_dump(mode="json") for one in _mixed(analysis)],
+        "left_out": len(spread) - len(points),
         "load": os.getloadavg(),
     }
     result["off"] = result["predicted_speed"] / result["measured_speed"] - 1
@@ -157,17 +163,23 @@ def _noise(session: Session, assignment: Assignment) -> float:
     return session.whole.measure([assignment])[0].noise["prediction"]
 
 
-def _taken(session: Session, assignment: Assignment) -> dict[str, float]:
-    plans = {FOUND: assigned(session, assignment), BEGUN: session.findings.planned.resolved}
+def _taken(
+    session: Session, assignments: Mapping[str, Assignment], *, base: bool = False
+) -> dict[str, float]:
+    plans = {name: assigned(session, one) for name, one in assignments.items()}
+    if base:
+        plans[BEGUN] = session.findings.planned.resolved
     return whole_ms(session, plans, threads=1)
 
 
-def _spread(problem: Problem, points: Sequence[Assignment], count: int) -> list[Assignment]:
+def _spread(points: Sequence[Point], count: int) -> tuple[Point, ...]:
     """Of the points of a front, so many as far from each other in time as may be, its ends among them."""
-    times = [problem.cost(one, "latency_ms") for one in points]
-    wanted = [times[0] + (times[-1] - times[0]) * n / (count - 1) for n in range(count)]
-    nearest = [min(range(len(points)), key=lambda k: (abs(times[k] - ms), k)) for ms in wanted]
-    return [points[k] for k in dict.fromkeys(nearest)]
+    first, last = points[0].cost, points[-1].cost
+    wanted = [first + (last - first) * n / (count - 1) for n in range(count)]
+    nearest = [
+        min(range(len(points)), key=lambda k: (abs(points[k].cost - ms), k)) for ms in wanted
+    ]
+    return tuple(points[k] for k in dict.fromkeys(nearest))
 
 
 def _bundles(
@@ -225,7 +237,7 @@ def _text(result: Mapping[str, Any]) -> str:
         f"{result['model']} on {result['target']}",
         f"w8a8: {result['preset_db']:.2f} dB, {preset}",
         f"found{' (w8a8 itself)' * result['is_preset']}: {result['fastest_db']:.2f} dB, {found}",
-        f"front, monotone: {result['monotone']}",
+        f"front, monotone: {result['monotone']}, {result['left_out']} points left out",
     ]
     for one in result["front"]:
         db = "exact" if one["db"] is None else f"{one['db']:.2f} dB"

@@ -109,6 +109,13 @@ def command(
             help="What goals make least, and the front is over: bytes, latency_ms or bit_operations.",
         ),
     ] = "bytes",
+    time_front: Annotated[
+        bool,
+        typer.Option(
+            "--time-front",
+            help="With --prefer latency_ms: time every point of the front in the target's runtime, and leave out what is not faster than a point of less noise.",
+        ),
+    ] = False,
     weigh: Annotated[
         str,
         typer.Option(
@@ -253,6 +260,7 @@ def command(
             cluster=cluster,
             fix=roles,
             no_float=no_float,
+            time_front=time_front,
             variant=variant,
             cache=cache,
             tools=NO_TOOLS if predicted else None,

@@ -19,7 +19,8 @@ from qdx.search.judging import expected_db, judge_of, with_gates
 from qdx.search.kept import kept
 from qdx.search.over_schedule import Searched, check_timestep_groups, over_schedule
 from qdx.search.search import Settings, search
-from qdx.search.tools import BASE, FOUND, NO_TOOLS, Tools
+from qdx.search.timed_front import check_time_front, timed_front
+from qdx.search.tools import BASE, FOUND, NO_TOOLS, TakeMs, Tools
 from qdx.search.wording import describe, found_section, reasons, told_latency
 from qdx.search.write_plan import assigned_of, options_of_base, write_plan
 from qdx.search.write_timesteps import timed_of, write_timesteps
@@ -50,6 +51,7 @@ def find_plan(
     fix: Sequence[str] = (),
     timestep_groups: int = 1,
     no_float: bool = False,
+    time_front: bool = False,
     tools: Tools = NO_TOOLS,
     progress: Progress = SILENT,
 ) -> PlanFound:
@@ -67,13 +69,15 @@ def find_plan(
         fix: Roles whose operations stay as the base has them.
         timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         no_float: Whether every other operation takes an option, and none stays float.
+        time_front: Whether every point of the front is timed in the target's runtime, and stays only where it is faster than those
+            of less noise.
         tools: What measures.
         progress: Told of the steps.
 
     Raises:
         TargetRefusal: The demands cannot be met.
         UsageError: The analysis does not know what they need, or is not of this model, or nothing comes to what the base asks of a
-            fixed role.
+            fixed role, or a front is to be timed that is over another cost or has nothing that times it.
     """
     if base.quantizes_artifacts:
         raise UsageError(
@@ -110,6 +114,7 @@ def find_plan(
         judge = judge_of(
             tools.gates_of, candidate, demand.judged, basis=analysis_sha256, folder=tools.kept
         )
+    check_time_front(tools, settings.prefer, time_front=time_front)
     take_ms = None if tools.take_ms is None else _timing(tools.take_ms, start)
     keeping = partial(_kept, folder=tools.kept, basis=analysis_sha256)
     result = search(
@@ -124,6 +129,8 @@ def find_plan(
         slower=None if take_ms is None else lambda found: _is_slower(take_ms(found)),
         progress=progress,
     )
+    if time_front and tools.take_ms is not None:
+        result = replace(result, front=timed_front(result.front, tools.take_ms))
     found = Searched(problem, result)
     if timestep_groups > 1 and tools.divide is not None:
         found = over_schedule(
@@ -176,13 +183,13 @@ def _written(
 
 
 def _timing(
-    take_ms: Callable[[Assignment], Mapping[str, float]], start: Assignment | None
+    take_ms: TakeMs, start: Assignment | None
 ) -> Callable[[Assignment], Mapping[str, float]]:
     """What times each assignment once; what the search began from is one plan, with one time."""
 
     @cache
     def timed(assignment: Assignment) -> Mapping[str, float]:
-        taken = take_ms(assignment)
+        taken = take_ms({FOUND: assignment})
         return {**taken, FOUND: taken.get(BASE, taken[FOUND])} if assignment == start else taken
 
     return timed

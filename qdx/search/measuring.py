@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,7 +12,7 @@ from qdx.exporter.errors import UsageError
 from qdx.exporter.strict_json import dump_json
 from qdx.search.by_call import noise_by_call
 from qdx.search.ledger import Measured
-from qdx.search.tools import BASE, FOUND, Tools
+from qdx.search.tools import BASE, Tools
 
 if TYPE_CHECKING:
     from qdx.analyze.analysis import Analysis
@@ -148,8 +148,8 @@ def measuring(
         def slopes_of(objective: Objective) -> Slopes:
             return lambda assignment: slopes(whole, assignment, objective.noises)
 
-        def take_ms(assignment: Assignment) -> dict[str, float]:
-            return _taken(session, analysis, assignment)
+        def take_ms(assignments: Mapping[str, Assignment]) -> dict[str, float]:
+            return _taken(session, analysis, assignments)
 
         timed = analysis.latency is not None and analysis.latency.source == "measured"
         yield Tools(
@@ -162,13 +162,15 @@ def measuring(
         )
 
 
-def _taken(session: Session, analysis: Analysis, assignment: Assignment) -> dict[str, float]:
-    """What a plan takes whole, beside float and the plan that it began from, with the threads of the analysis."""
+def _taken(
+    session: Session, analysis: Analysis, assignments: Mapping[str, Assignment]
+) -> dict[str, float]:
+    """What plans take whole, beside float and the plan that they began from, with the threads of the analysis."""
     from qdx.analyze.latency_whole import assigned, can_lower, whole_ms
 
     assert analysis.latency is not None
     machine = analysis.latency.graphs[0].machine
-    plans = {FOUND: assigned(session, assignment)}
+    plans = {name: assigned(session, one) for name, one in assignments.items()}
     base = session.findings.planned.resolved
     if can_lower(session, base):
         plans[BASE] = base

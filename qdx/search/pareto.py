@@ -36,6 +36,7 @@ class Point:
         average_bits: Bits of the file for each weight element.
         predicted: Noises of the model.
         measured: Noises measured; None where it was not.
+        taken_ms: What a call takes in the target's runtime, measured; None where it was not.
     """
 
     assignment: Assignment
@@ -43,6 +44,7 @@ class Point:
     average_bits: float
     predicted: Mapping[str, float]
     measured: Mapping[str, float] | None = None
+    taken_ms: float | None = None
 
     def sqnr_db(self, name: str = "prediction") -> float:
         """The signal-to-noise ratio: measured where it was, else predicted."""
@@ -83,12 +85,19 @@ class Front:
                 _db(decibels(point.predicted["prediction"])),
                 None if point.measured is None else _db(decibels(point.measured["prediction"])),
                 None if guidance is None else _db(point.sqnr_db("guidance")),
+                *(() if point.taken_ms is None else (f"{point.taken_ms:.4g}",)),
             )
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of `rows`."""
-        return (self.cost, "bits per weight", "predicted dB", "measured dB", "guidance dB")
+        names = (self.cost, "bits per weight", "predicted dB", "measured dB", "guidance dB")
+        return (*names, "measured ms") if self.is_timed else names
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its points were timed in the target's runtime."""
+        return any(point.taken_ms is not None for point in self.points)
 
     def to_json(self) -> dict[str, Any]:
         """The front as plain JSON data."""
@@ -101,6 +110,7 @@ class Front:
                     "predicted": dict(point.predicted),
                     "measured": None if point.measured is None else dict(point.measured),
                     "assignment": list(point.assignment),
+                    **({} if point.taken_ms is None else {"taken_ms": point.taken_ms}),
                 }
                 for point in self.points
             ],

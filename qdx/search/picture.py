@@ -61,7 +61,8 @@ def _points(points: Sequence[Point], unit: float, *, measured: bool) -> list[tup
     for point in points:
         noise = point.measured if measured else point.predicted
         if noise is not None and math.isfinite(value := decibels(noise["prediction"])):
-            found.append((point.cost / unit, value))
+            cost = point.taken_ms if measured and point.taken_ms is not None else point.cost
+            found.append((cost / unit, value))
     return found
 
 

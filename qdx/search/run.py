@@ -53,6 +53,7 @@ def run(
     cluster: str | None = None,
     fix: Sequence[str] = (),
     no_float: bool = False,
+    time_front: bool = False,
     variant: str | None = None,
     cache: Store | None = None,
     tools: Tools | None = None,
@@ -79,6 +80,8 @@ def run(
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         fix: Roles whose operations stay as the base has them.
         no_float: Whether every other operation takes an option, and none stays float.
+        time_front: Whether the front's points are timed in the target's runtime, and stay only where they are faster than those of
+            less noise.
         variant: Of the stored weights.
         cache: Where measurements are kept between runs; None keeps none.
         tools: What measures; None measures candidates as the analysis measured single options.
@@ -146,6 +149,7 @@ def run(
             fix=fix,
             timestep_groups=timestep_groups,
             no_float=no_float,
+            time_front=time_front,
             tools=ready,
             progress=progress,
         )

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from qdx.search.solve import Objective
     from qdx.verification.judge.gates import Gate
 
-__all__ = ["BASE", "FOUND", "NO_TOOLS", "Tools"]
+__all__ = ["BASE", "FOUND", "NO_TOOLS", "TakeMs", "Tools"]
 
+TakeMs = Callable[[Mapping[str, "Assignment"]], Mapping[str, float]]
 FOUND: Final = "this plan"
 BASE: Final = "what it began from"
 
@@ -36,8 +37,8 @@ class Tools:
         slopes: Returns what tells slopes of an objective; None where nothing does.
         divide: Divides the schedule; None where inputs are the same at all timesteps.
         kept: Folder that keeps what was measured; None keeps nothing.
-        take_ms: Measures what an assignment takes in the target's runtime, by name, beside `float` and what the search
-            began from; None where that does not run here.
+        take_ms: Measures in turns what assignments take in the target's runtime, by name; beside them it tells `float` and what
+            the search began from. None where that does not run here, or the analysis has no such times.
     """
 
     measure: Measure | None = None
@@ -47,7 +48,7 @@ class Tools:
     slopes: Callable[[Objective], Slopes] | None = None
     divide: Divide | None = None
     kept: Path | None = None
-    take_ms: Callable[[Assignment], Mapping[str, float]] | None = None
+    take_ms: TakeMs | None = None
 
 
 NO_TOOLS: Final = Tools()

@@ -93,15 +93,15 @@ def test_times_that_nobody_knows_are_wrong_usage():
 def test_what_is_found_is_timed_where_time_was_asked_for():
     taken = []
 
-    def take_ms(assignment):
-        taken.append(assignment)
+    def take_ms(assignments):
+        taken.append(dict(assignments))
         return {"float": 8.0, "this plan": 5.0}
 
     tools, one = Tools(take_ms=take_ms), timed_analysis(SENSITIVE)
     timed = found(one, Demand(budgets={"latency_ms": 14}), tools=tools)
     other = found(one, tools=tools)
 
-    assert taken == [timed.result.assignment]
+    assert taken == [{"this plan": timed.result.assignment}]
     assert timed.taken_ms == timed.to_json()["taken_ms"] == {"float": 8.0, "this plan": 5.0}
     assert other.taken_ms is None
     assert "taken_ms" not in other.to_json()
@@ -120,8 +120,8 @@ def test_what_is_measured_slower_than_what_it_began_from_is_not_returned():
         return [Measured({"prediction": 1e-6, "guidance": 1e-6}) for _ in batch]
 
     def begun(ms):
-        def take_ms(assignment):
-            asked.append(assignment)
+        def take_ms(assignments):
+            asked.extend(assignments.values())
             return {"float": 8.0, "this plan": 5.0, "what it began from": ms}
 
         return found(one, demand, settings, weights, tools=Tools(measure=measure, take_ms=take_ms))
@@ -132,6 +132,32 @@ def test_what_is_measured_slower_than_what_it_began_from_is_not_returned():
     assert faster.taken_ms["this plan"] == 5.0
     assert slower.taken_ms["this plan"] == slower.taken_ms["what it began from"] == 4.0
     assert len(asked) == 3  # each once in a search
+
+
+def test_a_front_is_timed_where_that_was_asked_for():
+    settings, demand = Settings(prefer="latency_ms"), Demand(bounds={"prediction": 20})
+
+    def take_ms(assignments):
+        return {"float": 8.0} | {name: 5.0 + n for n, name in enumerate(assignments)}
+
+    one, tools = timed_analysis(SENSITIVE), Tools(take_ms=take_ms)
+    plain = found(one, demand, settings, tools=tools).result.front
+    timed = found(one, demand, settings, tools=tools, time_front=True).result.front
+
+    assert not plain.is_timed
+    assert [p.taken_ms for p in timed.points] == [5.0 + n for n in range(len(plain.points))]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "tools", "words"),
+    [
+        ("bytes", Tools(take_ms=dict), "the front is over bytes"),
+        ("latency_ms", Tools(), "nothing times plans here"),
+    ],
+)
+def test_a_front_that_nothing_can_time_is_refused(prefer, tools, words):
+    with pytest.raises(UsageError, match=words):
+        found(timed_analysis(), settings=Settings(prefer=prefer), tools=tools, time_front=True)
 
 
 def test_the_cheapest_for_a_goal_is_the_fastest_where_that_is_preferred():

@@ -144,6 +144,10 @@ def find_plan(
         analysis=analysis_sha256,
         asked=demand.words,
         weigh=weigh,
+        prefer=settings.prefer,
+        guidance_weight=settings.objective.noises.get("guidance", 0.0),
+        fixed=fix,
+        no_float=no_float,
         seed=settings.seed,
     )
     told = section.model_dump(mode="json", by_alias=True, exclude_none=True)

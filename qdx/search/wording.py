@@ -127,6 +127,10 @@ def found_section(
     analysis: str,
     asked: str,
     weigh: Weighing,
+    prefer: str,
+    guidance_weight: float,
+    fixed: Sequence[str],
+    no_float: bool,
     seed: int,
 ) -> Found:
     """Returns what the plan says of its search.
@@ -138,6 +142,10 @@ def found_section(
         analysis: SHA-256 of it.
         asked: Budgets and goals as given.
         weigh: How steps of the schedule counted.
+        prefer: The cost that goals made least.
+        guidance_weight: Of the noise of what the prompt adds, beside 1 for the prediction.
+        fixed: Roles whose operations stayed as the base has them.
+        no_float: Whether every other operation had to take an option.
         seed: Of the controls.
     """
     known = problem.known_costs
@@ -149,6 +157,10 @@ def found_section(
         analysis=analysis,
         asked=asked,
         weigh=weigh,
+        prefer=prefer,
+        guidance_weight=guidance_weight or None,
+        fixed=tuple(fixed) or None,
+        no_float=no_float or None,
         seed=seed,
         bytes=round(problem.cost(result.assignment, "bytes")),
         average_bits=round(problem.average_bits(result.assignment), 4),

@@ -60,6 +60,10 @@ class Found(PlanModel):
         analysis: SHA-256 of the analysis.
         asked: Budgets and goals, as they were given.
         weigh: How steps of the schedule counted; null where that was not told.
+        prefer: The cost that goals made least; null where that was not told.
+        guidance_weight: Weight of the noise of what the prompt adds, beside 1 for the prediction; null for none.
+        fixed: Roles whose operations stayed as the base has them; null for none.
+        no_float: Whether every other operation had to take an option; null where it had not.
         seed: Of what was drawn at random for comparison.
         bytes: What the file holds for the weights of the groups that were searched.
         average_bits: Bits of the file for each of their weight elements.
@@ -77,6 +81,10 @@ class Found(PlanModel):
     analysis: Sha256
     asked: Words
     weigh: Weighing | None = None
+    prefer: Words | None = None
+    guidance_weight: NotNegative | None = None
+    fixed: tuple[Words, ...] | None = None
+    no_float: bool | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     bytes: Annotated[int, Field(ge=0)]
     average_bits: NotNegative

@@ -15,6 +15,7 @@ from qdx.search.job import find_plan
 from qdx.search.ledger import Measured
 from qdx.search.read import read_analysis
 from qdx.search.search import Settings
+from qdx.search.solve import Objective
 from qdx.search.tools import Tools
 from qdx.search.write_plan import options_of_base
 from tests.support.searching import DIGEST, analysis, pipeline, timed_analysis
@@ -43,12 +44,22 @@ def test_the_plan_says_how_it_was_found_and_what_it_is_held_against():
     assert plan.found.weigh == "steps"
     assert found(weigh="trajectory").plan.found.weigh == "trajectory"
     assert plan.found.analysis == "1" * 64
+    assert plan.found.prefer == "bytes"
+    assert (plan.found.guidance_weight, plan.found.fixed, plan.found.no_float) == (None, None, None)
     assert plan.found.average_bits <= 9
     assert plan.found.asked == "average_bits=9"
     assert plan.found.measured is None
     assert plan.found.permuted.sqnr_db < plan.found.predicted.sqnr_db
     assert "predicted, not measured" in plan.description
     assert all(rule.why for rule in plan.rules)
+
+
+def test_the_plan_tells_what_was_insisted_on():
+    settings = Settings(Objective({"prediction": 1.0, "guidance": 0.5}), prefer="bit_operations")
+    told = found(settings=settings, fix=("first",), no_float=True).plan.found
+
+    assert (told.prefer, told.guidance_weight) == ("bit_operations", 0.5)
+    assert (told.fixed, told.no_float) == (("first",), True)
 
 
 def test_a_budget_of_time_is_kept_and_told():

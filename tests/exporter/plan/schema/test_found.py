@@ -15,6 +15,10 @@ FOUND = {
     "analysis": "0" * 64,
     "asked": "average_bits=4",
     "weigh": "trajectory",
+    "prefer": "latency_ms",
+    "guidance_weight": 0.5,
+    "fixed": ["first", "last"],
+    "no_float": True,
     "seed": 0,
     "bytes": 1000,
     "average_bits": 4.0,
@@ -29,10 +33,12 @@ def test_it_comes_back_as_it_was_written():
     assert plan_of(RULE).found is None
 
 
-def test_one_that_was_written_before_steps_could_be_weighed_is_read():
-    before = {key: value for key, value in FOUND.items() if key != "weigh"}
+def test_one_that_was_written_before_these_were_told_is_read():
+    later = ("weigh", "prefer", "guidance_weight", "fixed", "no_float")
+    before = {key: value for key, value in FOUND.items() if key not in later}
 
-    assert plan_of(RULE, found=before).found.weigh is None
+    found = plan_of(RULE, found=before).found
+    assert [getattr(found, key) for key in later] == [None] * 5
 
 
 def test_it_changes_nothing_that_is_asked():
@@ -49,6 +55,7 @@ def test_it_changes_nothing_that_is_asked():
         ({"predicted": {"beauty": 3}}, "beauty"),
         ({"seed": None}, "found.seed"),
         ({"weigh": "luck"}, "found.weigh"),
+        ({"guidance_weight": -1}, "found.guidance_weight"),
     ],
 )
 def test_what_is_wrong_in_it_is_named(change, words):

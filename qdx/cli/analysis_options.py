@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AnalyzedModel", "AnalyzedTarget", "Calls", "Prompts", "Tried"]
+__all__ = ["AnalyzedModel", "AnalyzedTarget", "Calls", "Prompts", "Tried", "ValuesMemory"]
 
 AnalyzedModel = Annotated[
     Path, typer.Argument(metavar="MODEL", help="The diffusers pipeline folder.")
@@ -37,5 +37,13 @@ Calls = Annotated[
         max=100_000,
         help="Steps that an analysis measures, spread over the schedule and the runs, with all branches of guidance. "
         "Default: all steps, the last two in every run, up to 32.",
+    ),
+]
+ValuesMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Memory for values of float runs, such as 4GB; half of what is free by default. With less, more is computed again.",
     ),
 ]

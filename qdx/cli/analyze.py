@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from qdx.analyze.settings import read_parts
-from qdx.cli.analysis_options import AnalyzedModel, AnalyzedTarget, Calls, Prompts, Tried
+from qdx.cli.analysis_options import (
+    AnalyzedModel,
+    AnalyzedTarget,
+    Calls,
+    Prompts,
+    Tried,
+    ValuesMemory,
+)
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -95,14 +102,7 @@ def command(
     workers: Workers = None,
     engine: Engine = "local",
     address: Address = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            "--memory",
-            metavar="SIZE",
-            help="Memory for values of float runs, such as 4GB; half of what is free by default. With less, more is computed again.",
-        ),
-    ] = None,
+    memory: ValuesMemory = None,
     fresh: Fresh = False,
     no_cache: NoCache = False,
     force: Force = False,

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qdx.cli.analysis_options import AnalyzedModel, AnalyzedTarget, Calls, Prompts, Tried
+from qdx.cli.analysis_options import (
+    AnalyzedModel,
+    AnalyzedTarget,
+    Calls,
+    Prompts,
+    Tried,
+    ValuesMemory,
+)
 from qdx.cli.options import (
     Address,
     AsJson,
@@ -161,6 +168,7 @@ def command(
     workers: Workers = None,
     engine: Engine = "local",
     address: Address = None,
+    memory: ValuesMemory = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -180,29 +188,33 @@ def command(
 ) -> None:
     """Find the plan that loses least within a budget, or the cheapest that holds a goal."""
     from qdx.analyze.weighing import read_weighing
+    from qdx.cache.place import read_size
     from qdx.calibration.prompts import read_prompts
     from qdx.cli.early import check_model
     from qdx.exporter.plan import load_plan
-    from qdx.search.budgets import Demand, read_budgets, read_goals
+    from qdx.search.budgets import read_demand
     from qdx.search.from_base import read_roles
     from qdx.search.over_schedule import check_timestep_groups
     from qdx.search.problem import COSTS
+    from qdx.search.timed_front import check_time_front
     from qdx.search.tools import NO_TOOLS
     from qdx.targets import load_target
 
-    bounds, judged = read_goals(goal or ())
-    demand = Demand(read_budgets(budget or ()), bounds, judged)
+    demand = read_demand(budget or (), goal or ())
     demand.check(makes_pictures=not predicted)
     if prefer not in COSTS:
         raise UsageError(
             f"--prefer: {quoted(prefer)} is not a cost", hint=f"costs are {', '.join(COSTS)}"
         )
+    if time_front:
+        check_time_front(prefer, timed=not predicted)
     roles = read_roles(fix or ())
     base = load_plan(start)
-    check_timestep_groups(timestep_groups, base, predicted=predicted, judged=bool(judged))
+    check_timestep_groups(timestep_groups, base, predicted=predicted, judged=bool(demand.judged))
     weighing = read_weighing(weigh)
     arguments, methods = read_call(call), read_setup(setup)
     cluster = read_cluster(engine, address)
+    memory_bytes = None if memory is None else read_size(memory, source="--memory")
     place = output.with_name(f"{output.stem}-analysis") if analysis is None else analysis
     making = analysis is None and not place.exists()
     if not making:
@@ -235,6 +247,7 @@ def command(
                 calls=calls,
                 latency="auto",
                 workers=workers,
+                memory_bytes=memory_bytes,
                 cache=cache,
                 cluster=cluster,
                 parts=("noise", *(("trajectory",) if weighing == "trajectory" else ())),
@@ -257,6 +270,7 @@ def command(
             timestep_groups=timestep_groups,
             prompts=texts,
             workers=workers,
+            memory_bytes=memory_bytes,
             cluster=cluster,
             fix=roles,
             no_float=no_float,

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.model_faults import choices
 
-__all__ = ["BUDGETS", "GOALS", "Demand", "Judged", "read_budgets", "read_goals"]
+__all__ = ["BUDGETS", "GOALS", "Demand", "Judged", "read_budgets", "read_demand", "read_goals"]
 
 BUDGETS: Final = ("bytes", "average_bits", "latency_ms", "speedup", "bit_operations")
 GOALS: Final = ("sqnr_db", "guidance_db", "psnr_db", "gates")
@@ -103,6 +103,16 @@ class Demand:
 
 _NOISE_OF: Final = {"sqnr_db": "prediction", "guidance_db": "guidance"}
 _DB_NAMES: Final = {noise: goal for goal, noise in _NOISE_OF.items()}
+
+
+def read_demand(budgets: Iterable[str], goals: Iterable[str]) -> Demand:
+    """Returns what `--budget` and `--goal` ask for.
+
+    Raises:
+        UsageError: As `read_budgets` and `read_goals`.
+    """
+    bounds, judged = read_goals(goals)
+    return Demand(read_budgets(budgets), bounds, judged)
 
 
 def read_budgets(texts: Iterable[str]) -> dict[str, float]:

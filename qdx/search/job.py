@@ -114,7 +114,8 @@ def find_plan(
         judge = judge_of(
             tools.gates_of, candidate, demand.judged, basis=analysis_sha256, folder=tools.kept
         )
-    check_time_front(tools, settings.prefer, time_front=time_front)
+    if time_front:
+        check_time_front(settings.prefer, timed=tools.take_ms is not None)
     take_ms = None if tools.take_ms is None else _timing(tools.take_ms, start)
     keeping = partial(_kept, folder=tools.kept, basis=analysis_sha256)
     result = search(

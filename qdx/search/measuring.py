@@ -65,6 +65,7 @@ def measuring(
     *,
     prompts: Sequence[str] | None,
     workers: int | None,
+    memory_bytes: int | None = None,
     cluster: str | None = None,
     cache: Store | None,
     progress: Progress,
@@ -83,6 +84,7 @@ def measuring(
         base: The plan that it is upon.
         prompts: Those of the analysis; see `check_prompts`.
         workers: Parts at a time; None takes all cores.
+        memory_bytes: For values of float runs, all workers together; None takes a part of what is free.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         cache: Keeps recorded runs and results; None keeps nothing.
         progress: Told of every measurement.
@@ -118,6 +120,7 @@ def measuring(
         components=list(dict.fromkeys(where.partition(".")[0] for where in wheres)),
         prompts=prompts,
         workers=workers,
+        memory_bytes=memory_bytes,
         cache=cache,
         cluster=cluster,
         calls=calls,

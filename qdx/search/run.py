@@ -21,6 +21,7 @@ from qdx.search.outcomes import pipeline_of
 from qdx.search.read import ReadAnalysis
 from qdx.search.search import Settings
 from qdx.search.solve import Objective
+from qdx.search.timed_front import check_time_front
 from qdx.search.tools import Tools
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def run(
     timestep_groups: int = 1,
     prompts: Sequence[str] | None = None,
     workers: int | None = None,
+    memory_bytes: int | None = None,
     cluster: str | None = None,
     fix: Sequence[str] = (),
     no_float: bool = False,
@@ -77,6 +79,7 @@ def run(
         timestep_groups: Segments of the schedule in which inputs may have ranges and types of their own, at most.
         prompts: Those of the analysis, where candidates are measured.
         workers: Parts measured at a time; None takes all cores.
+        memory_bytes: For values of float runs, all workers together; None takes a part of what is free.
         cluster: `HOST:PORT` of a Ray cluster whose machines measure; None measures here.
         fix: Roles whose operations stay as the base has them.
         no_float: Whether every other operation takes an option, and none stays float.
@@ -99,6 +102,9 @@ def run(
     from qdx.source.pipeline import trace_pipeline
 
     analysis = read.analysis
+    if time_front:
+        times = None if analysis.latency is None else analysis.latency.source
+        check_time_front(prefer, timed=tools is None and times == "measured")
     if tools is None:
         check_prompts(analysis, prompts)
     folder = read_model(model, variant=variant).with_setup(check_setup(analysis.model.setup))
@@ -124,8 +130,8 @@ def run(
             tools = stack.enter_context(
                 measuring(
                     analysis, read.folder, source, profile, base,
-                    prompts=prompts, workers=workers, cluster=cluster, cache=cache,
-                    progress=progress, calls=calls, timestep_groups=timestep_groups,
+                    prompts=prompts, workers=workers, memory_bytes=memory_bytes, cluster=cluster,
+                    cache=cache, progress=progress, calls=calls, timestep_groups=timestep_groups,
                     arrays=arrays, weights=weights,
                 )
             )  # fmt: skip

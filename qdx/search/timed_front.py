@@ -10,26 +10,28 @@ from qdx.exporter.errors import UsageError
 from qdx.search.pareto import APART, Front, Point
 
 if TYPE_CHECKING:
-    from qdx.search.tools import TakeMs, Tools
+    from qdx.search.tools import TakeMs
 
 __all__ = ["check_time_front", "timed_front"]
 
 _COST: Final = "latency_ms"
 
 
-def check_time_front(tools: Tools, prefer: str, *, time_front: bool) -> None:
+def check_time_front(prefer: str, *, timed: bool) -> None:
     """Refuses to time a front that is over another cost, or that nothing can time.
 
+    Args:
+        prefer: The cost that the front is over.
+        timed: Whether something times plans.
+
     Raises:
-        UsageError: It is so.
+        UsageError: It cannot be timed.
     """
-    if not time_front:
-        return
     if prefer != _COST:
         raise UsageError(
             f"--time-front: the front is over {prefer}", hint=f"give --prefer {_COST} too"
         )
-    if tools.take_ms is None:
+    if not timed:
         raise UsageError(
             "--time-front: nothing times plans here",
             hint="it needs an analysis with measured times (`qdx analyze --latency measured`), and no --predicted",

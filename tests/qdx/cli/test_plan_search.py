@@ -109,6 +109,9 @@ def test_a_budget_that_cannot_be_met_is_a_refusal_of_the_target(qdx, smallest, a
         (("--budget", "average_bits=4,average_bits=5"), "is given twice"),
         ((*FEW, "--weigh", "luck"), "expected steps or trajectory"),
         ((*FEW, "--report", __file__), "is not a folder"),
+        ((*FEW, "--time-front"), "the front is over bytes"),
+        ((*FEW, "--prefer", "latency_ms", "--time-front"), "nothing times plans here"),
+        ((*FEW, "--memory", "much"), "--memory"),
     ],
 )
 def test_wrong_usage_is_told_at_once(qdx, smallest, analyzed, tmp_path, more, words):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from qdx.exporter.errors import UsageError
+from qdx.exporter.errors import TargetRefusal, UsageError
 from qdx.search.divided import Undivided
+from qdx.search.pareto import decibels
 from qdx.search.search import search
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from qdx.search.search import Settings
 
 __all__ = ["Searched", "check_timestep_groups", "over_schedule"]
+
+_NO_BETTER: Final = "ranges and types that change over the schedule are no better here"
 
 
 @dataclass(frozen=True)
@@ -121,29 +124,41 @@ def over_schedule(
     if divided is None:
         progress.say("no inputs have ranges from calibration here: the schedule is not divided")
         return found
-    name = "-".join(f"{start:.9g}" for start, _ in divided.steps)
-    result = search(
-        divided.problem,
-        demand,
-        # A change in one segment is measured on its calls alone.
-        replace(
-            settings,
-            fixed={},
-            measurements=settings.measurements * len(divided.steps),
-            starts=divided.like(found.result.assignment, found.problem),
-        ),
-        measure=keeping(divided.measure, name),
-        progress=progress,
-    )
     before = divided.undivided(found.result.assignment, found.problem)
     (same,) = divided.measure([before])
+    demand = _no_worse(demand, same.noise)
+    name = "-".join(f"{start:.9g}" for start, _ in divided.steps)
+    # A change in one segment is measured on its calls alone.
+    anew = replace(
+        settings,
+        fixed={},
+        measurements=settings.measurements * len(divided.steps),
+        starts=divided.like(found.result.assignment, found.problem),
+    )
+    try:
+        result = search(
+            divided.problem, demand, anew, measure=keeping(divided.measure, name), progress=progress
+        )
+    except TargetRefusal as refused:
+        progress.say(f"{_NO_BETTER}: {refused.message}")
+        return found
     other = Searched(divided.problem, result, divided)
     if _rank(other, result.measured or {}, demand, settings) < _rank(
         found, same.noise, demand, settings
     ):
         return other
-    progress.say("ranges and types that change over the schedule are no better here")
+    progress.say(_NO_BETTER)
     return found
+
+
+def _no_worse(demand: Demand, noise: Mapping[str, float]) -> Demand:
+    """The demand where errors of a run add up: a goal of single steps means what was found for it has there.
+
+    Args:
+        demand: As it was given.
+        noise: Of what was found, in sums over runs.
+    """
+    return replace(demand, bounds={name: decibels(noise[name]) for name in demand.bounds})
 
 
 def _rank(

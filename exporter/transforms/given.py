@@ -6,24 +6,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
+import torch
 from pydantic import Field
 
 from qdx.exporter.errors import InternalError, UsageError, quoted
-from qdx.exporter.formats.given import GivenWeight, check_parts, part_name
+from qdx.exporter.formats.given import GivenWeight, check_parts, part_name, values_of
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.formats.registry import format_of
 from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.ir.editing import ProgramEditor
+from qdx.exporter.measure.metrics import sqnr_db
 from qdx.exporter.transforms.stored_quantizers import StoredWeight
 from qdx.exporter.transforms.transform import Choice, Given, Key, StoredRecord, Tensors, Transform
 
 if TYPE_CHECKING:
-    import torch
-
     from qdx.exporter.graph.ir.graph import Graph
+    from qdx.exporter.graph.ir.weights import LazyWeight
 
-__all__ = ["TakeGiven", "check_taken"]
+__all__ = ["TakeGiven", "check_taken", "likeness_db"]
 
 _HOW = ("dtype", "granularity", "axis", "block", "symmetric", "group", "lut_dtype")
 """What must be the same in the plan and in what is given; how a range is chosen does not matter any more."""
@@ -63,7 +64,7 @@ class TakeGiven(Transform):
         """Takes what is given for the graph's weights.
 
         Raises:
-            UsageError: The plan stores such a weight otherwise, or the parts do not fit it.
+            UsageError: The plan stores such a weight otherwise, the parts do not fit it, or they are of another model.
         """
         given = None if choice.given is None else choice.given.weights.get(graph.component)
         if not given:
@@ -92,6 +93,7 @@ class TakeGiven(Transform):
                 check_parts(graph.weights[site.weight].shape, one.quantization, one.parts)
             except ValueError as bad:
                 raise UsageError(f"{quoted(where)}: given weights do not fit: {bad}") from None
+            _check_alike(where, likeness_db(one, graph.weights[site.weight]))
             found[site.weight] = one
         if not found:
             return None
@@ -135,6 +137,18 @@ class TakeGiven(Transform):
         return cls(stored.tool, weights, tensors)
 
 
+def likeness_db(one: GivenWeight, weight: LazyWeight) -> float:
+    """Signal to noise of a given weight against the model's, in decibels.
+
+    Zeros have 0 dB, and a weight of another model about -3: as much power again as the error of zeros.
+
+    Args:
+        one: The given weight.
+        weight: The model's, of the same shape.
+    """
+    return sqnr_db(weight.read(torch.float32), values_of(one))
+
+
 def check_taken(graph: Graph, given: Given | None) -> None:
     """Refuses weights that are given for a graph of which the plan quantizes nothing.
 
@@ -160,6 +174,14 @@ def _check_asked(where: str, asked: WeightQuantization | None, given: WeightQuan
                 f"{quoted(where)}: the plan says {key} {quoted(one)}, and it is given with {quoted(other)}",
                 hint="take the plan that was written with the file of weights",
             )
+
+
+def _check_alike(where: str, found_db: float) -> None:
+    if not found_db > 0:
+        raise UsageError(
+            f"{quoted(where)}: the given weight has {found_db:.1f} dB against the model's, and zeros would have 0",
+            hint="it was made of another model; give what was made of this one",
+        )
 
 
 def _suffixes(quantization: WeightQuantization) -> tuple[str, ...]:

@@ -13,10 +13,9 @@ import torch
 
 from qdx.exporter.errors import InvalidInput, UsageError, quoted
 from qdx.exporter.files import load_json
-from qdx.exporter.formats.given import GivenWeight, check_parts, values_of
+from qdx.exporter.formats.given import GivenWeight, check_parts
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.graph.ir.safetensors_file import Checkpoint, SafetensorsFile, open_checkpoint
-from qdx.exporter.measure.metrics import sqnr_db
 from qdx.exporter.model_faults import choices
 from qdx.exporter.plan.importers import Imported
 from qdx.exporter.plan.importers.draft import WEIGHTED, Draft
@@ -24,6 +23,7 @@ from qdx.exporter.plan.importers.foreign_names import modules_of
 from qdx.exporter.plan.importers.patterns import NoGlobError
 from qdx.exporter.plan.schema.load import parse_plan
 from qdx.exporter.strict_json import dump_json
+from qdx.exporter.transforms.given import likeness_db
 from qdx.exporter.transforms.given_file import Given
 from qdx.importing.gguf_file import GgufFile
 from qdx.importing.plans import Operations, fitted
@@ -164,6 +164,7 @@ def import_result(
         if site.weight is not None and site.op in WEIGHTED:
             modules.setdefault(site.weight, []).append(site.fqn)
     fitting: dict[str, GivenWeight] = {}
+    likeness: dict[str, float] = {}
     for place, parameter, one in _renamed(found, known, draft):
         if parameter not in modules:
             draft.refuse(place, _OTHER_LAYERS)
@@ -173,8 +174,16 @@ def import_result(
         except ValueError as bad:
             draft.refuse(place, f"does not fit {quoted(parameter)}: {bad}")
             continue
+        found_db = likeness_db(one, known[parameter])
+        if not found_db > 0:
+            draft.refuse(
+                place,
+                f"{found_db:.1f} dB against {quoted(parameter)}, and zeros would have 0: it is of another model",
+            )
+            continue
+        likeness[parameter] = found_db
         fitting[parameter] = one
-    _rules(fitting, modules, known, draft, str(path))
+    _rules(fitting, modules, likeness, draft, str(path))
     data = draft.to_plan(_plan_name(path), f"Weights that {tool} has quantized, as they are.")
     plan = parse_plan(dump_json(data).decode(), source="the imported plan")
     imported = fitted(Imported(tool, plan, tuple(draft.findings)), operations, profile)
@@ -238,7 +247,7 @@ def _divided(one: GivenWeight, rows: Sequence[int]) -> Iterator[GivenWeight]:
 def _rules(
     fitting: Mapping[str, GivenWeight],
     modules: Mapping[str, Sequence[str]],
-    known: Mapping[str, LazyWeight],
+    likeness: Mapping[str, float],
     draft: Draft,
     source: str,
 ) -> None:
@@ -250,7 +259,7 @@ def _rules(
         scheme = _scheme(quantization)
         keys = [module for name in names for module in modules[name]]
         draft.rule("given", op=WEIGHTED, modules=keys, weights=scheme)
-        ranked = sorted((_likeness(fitting[name], known[name]), name) for name in names)
+        ranked = sorted((likeness[name], name) for name in names)
         least, worst = ranked[0]
         draft.exact(source, f"{len(names)} weights {quantization.dtype} by {quantization.granularity}; the least like the model's is {quoted(worst)} with {least:.1f} dB")  # fmt: skip
 
@@ -262,11 +271,6 @@ def _scheme(quantization: WeightQuantization) -> dict[str, Any]:
     if quantization.dtype.startswith(("int", "uint")):
         scheme["symmetric"] = quantization.symmetric
     return scheme
-
-
-def _likeness(one: GivenWeight, weight: LazyWeight) -> float:
-    """Signal to noise of a given weight against the model's, in decibels."""
-    return sqnr_db(weight.read(torch.float32), values_of(one))
 
 
 def _kept(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,20 @@ GATES = {"component": {"sqnr_db_min": 5}, "lowering": {"sqnr_db_min": 60}, "pipe
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_smallest(tmp_path_factory.mktemp("results") / "model")
+def stranger(tmp_path_factory):
+    """A model that has the layer, with weights of its own."""
+    return build_smallest(tmp_path_factory.mktemp("results") / "stranger")
+
+
+@pytest.fixture(scope="module")
+def model(stranger, tmp_path_factory):
+    """One whose layer the tools have quantized."""
+    folder = tmp_path_factory.mktemp("results") / "model"
+    shutil.copytree(stranger, folder)
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    values = load_file(MADE / "torchao-int8-values.safetensors")[LAYER]
+    save_file(load_file(path) | {f"{LAYER}.weight": values}, path, {"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +203,20 @@ def test_an_export_checks_the_parts(model, imported, tmp_path):
     with pytest.raises(UsageError, match=r"linear_2`: given weights do not fit: scale"):
         qdx.export(model, target="onnxruntime", plan=imported / "plan.json", weights=path, call=dict(CALL), output=tmp_path / "b")  # fmt: skip
     assert not (tmp_path / "b").exists()
+
+
+def test_weights_of_another_model_are_refused_at_export(stranger, imported, tmp_path):
+    with pytest.raises(UsageError, match=r"dB against the model's, and zeros would have 0") as wrong:  # fmt: skip
+        qdx.export(stranger, target="onnxruntime", plan=imported / "plan.json", weights=imported / "weights.qdx", call=dict(CALL), output=tmp_path / "b")  # fmt: skip
+
+    assert "another model" in wrong.value.hint
+    assert not (tmp_path / "b").exists()
+
+
+def test_weights_of_another_model_are_refused_when_they_are_read(stranger, tmp_path, capsys):
+    assert run_import(cut("torchao-int8", tmp_path), stranger, tmp_path) == 3
+    assert "it is of another model" in capsys.readouterr().out
+    assert not (tmp_path / "weights.qdx").exists()
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,26 @@ def banned(path: str, source: str) -> list[str]:
     return found
 
 
+def calling_themselves(source: str) -> list[str]:
+    """Functions inside others that name themselves: cycles, which hold all that they see until Python looks for such."""
+    return [
+        inner.name
+        for outer in ast.walk(ast.parse(source))
+        if isinstance(outer, ast.FunctionDef)
+        for inner in ast.walk(outer)
+        if isinstance(inner, ast.FunctionDef) and inner is not outer
+        for node in ast.walk(inner)
+        if isinstance(node, ast.Name) and node.id == inner.name
+    ]
+
+
+def test_no_function_inside_another_calls_itself():
+    found = {path: calling_themselves((ROOT / path).read_text()) for path in _SOURCES}
+
+    assert {path: names for path, names in found.items() if names} == {}
+    assert calling_themselves("def f(x):\n    def g(y):\n        return g(y - x)\n    return g(3)")
+
+
 @pytest.mark.parametrize("path", _SOURCES)
 def test_no_module_runs_code_from_data_or_prints(path):
     assert banned(path, (ROOT / path).read_text()) == []

@@ -53,26 +53,17 @@ class Pair:
             key: The site.
             values: By name of the float graph's nodes: its inputs, and all that the site reads.
         """
-        made: dict[str, Any] = {}
-
-        def value(node: Node) -> Any:
-            if node.name in made:
-                return made[node.name]
-            stands_for = self.stands_for.get(node.name)
-            if node is not goal and stands_for is not None:
-                return values[stands_for]
-            if node.op == "placeholder":
-                return values[node.name] if node.name in values else self._reads(node)
-            inside = self.key_of.get(node.name) == key
-            if node.name in self.nodes and not inside and node.name in values:
-                return values[node.name]
-            made[node.name] = self._calls.evaluated(node, value)
-            return made[node.name]
-
-        goal = self.results[key]
-        found = value(goal)
+        found = _SiteRun(self, key, values)(self.results[key])
         assert isinstance(found, torch.Tensor)
         return found
+
+    def read(self, node: Node) -> torch.Tensor:
+        """A parameter, buffer or constant of the quantized graph."""
+        return self._reads(node)
+
+    def evaluated(self, node: Node, value: Callable[[Node], Any]) -> Any:
+        """What a node of the quantized graph computes from the values of those that it reads."""
+        return self._calls.evaluated(node, value)
 
     def _result(self, placed: SitePlacement) -> Node:
         """The quantized graph's node of a site's result, behind what scales it back and adds its bias."""
@@ -95,6 +86,36 @@ class Pair:
 
     def _inserted(self, node: Node) -> list[Node]:
         return [user for user in node.users if user.name not in self.nodes]
+
+
+class _SiteRun:
+    """Values of nodes of a quantized graph around one site, from those of the float graph.
+
+    It is no function that calls itself: that would be a cycle, which holds all values until Python looks for such.
+    """
+
+    def __init__(self, pair: Pair, key: str, values: Mapping[str, Any]) -> None:
+        self._pair = pair
+        self._key = key
+        self._values = values
+        self._goal = pair.results[key]
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, node: Node) -> Any:
+        """The value of a node."""
+        pair, name = self._pair, node.name
+        if name in self._made:
+            return self._made[name]
+        stands_for = pair.stands_for.get(name)
+        if node is not self._goal and stands_for is not None:
+            return self._values[stands_for]
+        if node.op == "placeholder":
+            return self._values[name] if name in self._values else pair.read(node)
+        inside = pair.key_of.get(name) == self._key
+        if name in pair.nodes and not inside and name in self._values:
+            return self._values[name]
+        self._made[name] = pair.evaluated(node, self)
+        return self._made[name]
 
 
 class Walk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,11 +50,10 @@ def _weight_argument(pair: Pair, key: str) -> int | None:
 
 def _computed(pair: Pair, node: Any) -> torch.Tensor:
     """A value of the quantized graph that depends on its parameters alone."""
-    read = Reader(pair.quantized)
-
-    def value(one: Node) -> Any:
-        return read(one) if one.op == "placeholder" else evaluated(one, value)
-
-    found = value(node)
+    found = _value(Reader(pair.quantized), node)
     assert isinstance(found, torch.Tensor)
     return found
+
+
+def _value(read: Reader, node: Node) -> Any:
+    return read(node) if node.op == "placeholder" else evaluated(node, partial(_value, read))

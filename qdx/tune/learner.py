@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Self
@@ -24,7 +25,7 @@ from qdx.sweep.workers import Tell, Words, one_thread, run_parts
 from qdx.tune.block_learning import BLOCK_CALLS, block_parts, learn_blocks
 from qdx.tune.lessons import Lesson, applied, described
 from qdx.tune.moments import moments_bytes, second_moments
-from qdx.tune.solve import solved
+from qdx.tune.solve import Factors, solved
 from qdx.tune.weights import LearnedWeight, learned_weights
 
 if TYPE_CHECKING:
@@ -244,9 +245,12 @@ class CallLearner:
         def run(number: int, tell: Tell) -> None:
             wanted = [patches for one in parts[number] for patches in one.patches]
             moments = second_moments(streamed, calls, wanted, told=lambda: tell({}))
-            for one in parts[number]:
-                _write(place / one.file, _solved(floats[one.lesson], one, moments))
-                tell({})
+            for _, ways in groupby(parts[number], key=lambda one: one.name):
+                factors: Factors = {}  # of one weight at a time
+                for one in ways:
+                    codes = _solved(floats[one.lesson], one, moments, factors)
+                    _write(place / one.file, codes)
+                    tell({})
 
         total = len(parts) * len(calls) + len(left)
         self._run(f"learning weights of {streamed.component}", len(parts), total, run)
@@ -299,12 +303,16 @@ class CallLearner:
 
 
 def _solved(
-    graph: Graph, weight: LearnedWeight, moments: Mapping[Patches, torch.Tensor]
+    graph: Graph,
+    weight: LearnedWeight,
+    moments: Mapping[Patches, torch.Tensor],
+    factors: Factors,
 ) -> torch.Tensor:
     first, *others = (moments[one] for one in weight.patches)
     together = first if not others else sum(others, first) / len(weight.patches)
     try:
-        return solved(graph.weights[weight.name].read(torch.float32), together, weight.asked)
+        values = graph.weights[weight.name].read(torch.float32)
+        return solved(values, together, weight.asked, factors)
     except InvalidModel as error:
         raise InvalidModel(f"`{weight.name}`: {error.message}", hint=error.hint) from None
 

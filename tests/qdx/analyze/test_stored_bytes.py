@@ -38,6 +38,7 @@ SCHEMES = {
     "tensor": {"dtype": "int8", "granularity": "tensor"},
     "unsigned": {"dtype": "uint8", "symmetric": False},
     "blocks": {"dtype": "int4", "granularity": "block", "block": 16},
+    "branch": {"dtype": "int4", "granularity": "channel", "low_rank": {"rank": 3}},
     "palette6": {"dtype": "palette6"},
     "palette4": {"dtype": "palette4", "granularity": "grouped_channel", "group": 16},
 }
@@ -55,6 +56,10 @@ WEIGHTS = [
     ("coreml", "palette6"),
     ("coreml", "palette4"),
     ("tensorrt", "channel"),
+    ("openvino", "branch"),
+    ("onnxruntime", "branch"),
+    ("coreml", "branch"),
+    ("tensorrt", "branch"),
 ]
 QUICK = {("openvino", "channel"), ("coreml", "palette4")}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qdx.calibration.learning_calls import learning_calls
 from qdx.exporter.errors import UsageError
@@ -78,13 +78,25 @@ def learner_of(
     source: TracedPipeline,
     planned: PlannedGraphs,
     offered: Sequence[Offering],
+    call: Mapping[str, Any],
     *,
     prompts: Sequence[str] | None,
     workers: int,
     kept: Kept | None,
     progress: Progress,
 ) -> CallLearner | None:
-    """What learns for the options of a session, from the calls that an export of its plan learns from; None where none does."""
+    """What learns for the options of a session, from the calls that an export of its plan learns from; None where none does.
+
+    Args:
+        source: The pipeline.
+        planned: Its graphs, with the plan.
+        offered: The options.
+        call: Of the session's runs, with all that was not given: by it a search knows what the analysis learned.
+        prompts: As for a calibration.
+        workers: Processes at a time.
+        kept: Keeps what is learned; None keeps nothing.
+        progress: Told of calls and weights.
+    """
     wanted: dict[str, int] = {}
     for one in offered:
         for where, most in wanted_calls(one.resolved).items():
@@ -92,7 +104,7 @@ def learner_of(
     if not wanted:
         return None
     calls = learning_calls(
-        source, planned.resolved.plan, source.call,
+        source, planned.resolved.plan, dict(call),
         prompts=prompts, planned=planned, workers=workers, progress=progress,
     )  # fmt: skip
     return CallLearner(

@@ -210,8 +210,9 @@ def open_session(
         )  # fmt: skip
         recorded = runs.record(moments, place / "runs", workers=count, progress=progress)
         learner = learner_of(
-            source, planned, offered, prompts=prompts, workers=count, kept=kept, progress=progress
-        )
+            source, planned, offered, runs.call,
+            prompts=prompts, workers=count, kept=kept, progress=progress,
+        )  # fmt: skip
         learned = Learned(None if learner is None else stack.enter_context(learner))
         with progress.task("placing quantizers"):
             backend = get_backend(profile.runtime)

@@ -100,6 +100,9 @@ class Work:
         options: Of the analysis.
         measurements: Candidates at most; None for as many as it takes.
         predicted: Whether plans are found by the analysis alone.
+        calls: Steps on which single options are measured.
+        measured_calls: Steps on which candidates are.
+        final_calls: Steps on which what was found is; None for all.
     """
 
     sample: Sample
@@ -109,6 +112,9 @@ class Work:
     options: str = OPTIONS
     measurements: int | None = None
     predicted: bool = False
+    calls: int = _ANALYZED
+    measured_calls: int = _SEARCHED
+    final_calls: int | None = None
 
     @property
     def model(self) -> Path:
@@ -149,7 +155,7 @@ class Work:
         if not (self.analysis / "analysis.json").exists():
             run_qdx(
                 "analyze", self.model, "--target", self.target, "--plan", self.plan, *self._prompts,
-                "--options", self.options, "--parts", "noise", "--latency", "none", "--calls", _ANALYZED, "--workers", self.workers,
+                "--options", self.options, "--parts", "noise", "--latency", "none", "--calls", self.calls, "--workers", self.workers,
                 "--call", json.dumps(dict(self.sample.call)), "-o", self.analysis,
             )  # fmt: skip
         return read_analysis(self.analysis)[0]
@@ -161,7 +167,7 @@ class Work:
             run_qdx(
                 "plan", "search", self.model, "--target", self.target, "--analysis", self.analysis,
                 "--from", self.plan, *self._prompts, "--budget", budget,
-                "--measured-calls", _SEARCHED, "--workers", self.workers, "--force",
+                "--measured-calls", self.measured_calls, "--workers", self.workers, "--force",
                 *(() if self.measurements is None else ("--measurements", self.measurements)),
                 *(("--no-float",) if self.target == str(TARGET) else ()),
                 *(("--predicted",) if self.predicted else ()),
@@ -184,6 +190,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--options", default=OPTIONS)
     parser.add_argument("--measurements", type=int)
+    parser.add_argument("--calls", type=int, default=_ANALYZED)
+    parser.add_argument("--measured-calls", type=int, default=_SEARCHED)
+    parser.add_argument("--final-calls", type=int)
     parser.add_argument("--held-out", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -191,6 +200,8 @@ def main() -> None:
         work = Work(
             SAMPLES[name], arguments.work, arguments.workers,
             options=arguments.options, measurements=arguments.measurements,
+            calls=arguments.calls, measured_calls=arguments.measured_calls,
+            final_calls=arguments.final_calls,
         )  # fmt: skip
         for row in compared(work, arguments.bits, held_out=arguments.held_out):
             sys.stdout.write(f"| {' | '.join(row)} |\n")
@@ -237,7 +248,7 @@ def compared(work: Work, averages: Sequence[float], *, held_out: bool) -> Iterat
 def measured(
     work: Work, analysis: Analysis, assignments: Sequence[Assignment], *, held_out: bool
 ) -> dict[Assignment, float]:
-    """Noise of the prediction of each assignment on every step of every run."""
+    """Noise of the prediction of each assignment on every step of every run, or on as many as are asked for."""
     prompts = UNSEEN if held_out else CAPTIONS
     plan = load_plan(work.plan)
     if held_out:
@@ -245,7 +256,7 @@ def measured(
         plan = plan.model_copy(update={"calibration": unseen})
     settings = AnalysisSettings(
         plan=plan, call=dict(work.sample.call), prompts=list(prompts) if work.sample.captioned else None,
-        calls=_STEPS * plan.calibration.samples, workers=work.workers, cache=user_store(),
+        calls=work.final_calls or _STEPS * plan.calibration.samples, workers=work.workers, cache=user_store(),
     )  # fmt: skip
     with open_session(work.model, target=TARGET, settings=settings, like=analysis) as session:
         unique = list(dict.fromkeys(assignments))

@@ -54,11 +54,12 @@ class CoreMlBackend:
     def stored_tensors(
         self, resolution: SiteResolution, *, bias_elements: int, float32: bool
     ) -> tuple[StoredTensor, ...]:
-        """The parts of the weight, each an entry of `weight.bin`."""
-        from qdx.backends.stored_weights import part_sizes, stored_tensors
+        """The parts of the weight, each an entry of `weight.bin`; of a linear low-rank branch biases of zeros too."""
+        from qdx.backends.coreml.stored_parts import part_sizes_with_biases
+        from qdx.backends.stored_weights import stored_tensors
 
         del bias_elements
-        return stored_tensors(resolution, part_sizes(resolution, float32=float32))
+        return stored_tensors(resolution, part_sizes_with_biases(resolution, float32=float32))
 
     def open(
         self, folder: Path, options: Mapping[str, str], *, threads: int | None = None

@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from qdx.exporter.errors import InternalError
 from qdx.exporter.graph.analysis.sites import sites as find_sites
+from qdx.exporter.graph.ir.adapters import is_beside
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.graph import Graph
@@ -26,8 +27,10 @@ _ATEN: Final = torch.ops.aten
 class Pair:
     """A float graph and its quantized one, site by site.
 
+    A site's result has what a low-rank branch adds to it, if the float graph computes it without one.
+
     Args:
-        base: The float graph in the form that was quantized.
+        base: The float graph in the form that was quantized, with low-rank branches or without.
         quantized: The quantized graph.
         recipe: What led from one to the other.
     """
@@ -35,6 +38,7 @@ class Pair:
     def __init__(self, base: Graph, quantized: Graph, recipe: Recipe) -> None:
         self.base = base
         self.quantized = quantized
+        self.recipe = recipe
         self.nodes: dict[str, Node] = {n.name: n for n in base.program.graph.nodes}
         self.twins: dict[str, Node] = {n.name: n for n in quantized.program.graph.nodes}
         keys = {site.key: site for site in find_sites(base)}
@@ -66,7 +70,7 @@ class Pair:
         return self._calls.evaluated(node, value)
 
     def _result(self, placed: SitePlacement) -> Node:
-        """The quantized graph's node of a site's result, behind what scales it back and adds its bias."""
+        """The quantized graph's node of a site's result, behind what scales it back, adds its bias, and adds its branch."""
         node = self.twins[self.sites[placed.key].node]
         if placed.output is not None:
             while node.target is not _QDX.dequantize_tensor.default:
@@ -75,8 +79,11 @@ class Pair:
         for _ in range(factors):
             node = self._inserted_user(node, _ATEN.mul.Tensor)
         if factors:  # the bias comes after the factors, where there is one
-            node = next((u for u in self._inserted(node) if u.target is _ATEN.add.Tensor), node)
-        return node
+            node = next((u for u in self._sums(node) if not is_beside(u)), node)
+        return next((u for u in self._sums(node) if is_beside(u)), node)
+
+    def _sums(self, node: Node) -> list[Node]:
+        return [user for user in self._inserted(node) if user.target is _ATEN.add.Tensor]
 
     def _inserted_user(self, node: Node, target: Any = None) -> Node:
         for user in self._inserted(node):

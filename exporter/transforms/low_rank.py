@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from qdx.exporter.graph.ir.site import Site
     from qdx.exporter.plan.schema.scheme import Weights
 
-__all__ = ["Branch", "SplitLowRank", "split_low_rank"]
+__all__ = ["Branch", "Branchable", "SplitLowRank", "split_low_rank"]
 
 aten = torch.ops.aten
 
@@ -184,11 +184,11 @@ class SplitLowRank(Transform):
                 asked.setdefault(site.weight, []).append((site, scheme))
         if not asked:
             return None
-        editor = ProgramEditor(graph)
-        branches = {}
+        can, branches = Branchable(graph), {}
         for name, pairs in asked.items():
             sites = [site for site, _ in pairs]
-            _check(graph, editor, sites)
+            if (unmet := can.why_not(sites)) is not None:
+                raise _refusal(graph, *unmet)
             low_rank = pairs[0][1].low_rank
             assert low_rank is not None
             branches[name] = _branch(
@@ -244,25 +244,41 @@ def _branch(graph: Graph, sites: Sequence[Site], rank: int, dtype: str, storage:
     return Branch(tuple(site.key for site in sites), dtype != storage, up, down)
 
 
-def _check(graph: Graph, editor: ProgramEditor, sites: Sequence[Site]) -> None:
-    """Refuses a weight that is no matrix by itself, or that others read too."""
-    nodes = [editor.node(site.node) for site in sites]
-    for site, node in zip(sites, nodes, strict=True):
+class Branchable:
+    """Tells which operations of a float graph a low-rank branch can stand beside.
+
+    Args:
+        graph: The graph.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._nodes = {node.name: node for node in graph.program.graph.nodes}
+        self._parameters = graph.parameters
+
+    def why_not(self, sites: Sequence[Site]) -> tuple[Site, str] | None:
+        """The first of some operations that can have none, and the reason; None where all take one together.
+
+        Args:
+            sites: Those that have the same weight, as far as a branch is asked for them.
+        """
+        nodes = [self._nodes[site.node] for site in sites]
+        for site, node in zip(sites, nodes, strict=True):
+            why = self._why_not_beside(site, node)
+            if why is None and not set(node.args[_WEIGHT].users) <= set(nodes):
+                why = "operations share its weight for which no low-rank branch is asked"
+            if why is not None:
+                return site, why
+        return None
+
+    def _why_not_beside(self, site: Site, node: Node) -> str | None:
         weight = node.args[_WEIGHT]
         if site.op not in LOW_RANK_OPERATIONS or node.kwargs or not isinstance(weight, Node):
-            raise _refusal(graph, site, f"no low-rank branch beside a {site.op} of this form")
-        if editor.name_of(weight) is None:
-            raise _refusal(
-                graph, site, "its weight is computed, and a low-rank branch needs a stored one"
-            )
+            return f"no low-rank branch beside a {site.op} of this form"
+        if weight.name not in self._parameters:
+            return "its weight is computed, and a low-rank branch needs a stored one"
         if len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
-            raise _refusal(
-                graph, site, "its groups are matrices of their own, without a low-rank branch"
-            )
-        if not set(weight.users) <= set(nodes):
-            raise _refusal(
-                graph, site, "operations share its weight for which no low-rank branch is asked"
-            )
+            return "its groups are matrices of their own, without a low-rank branch"
+        return None
 
 
 def _refusal(

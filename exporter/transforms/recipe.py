@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from qdx.exporter.strict_json import dump_json
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
+from qdx.exporter.transforms.low_rank import SplitLowRank
 from qdx.exporter.transforms.placement import Placement
 from qdx.exporter.transforms.registry import TRANSFORMS
 from qdx.exporter.transforms.transform import Key, StoredRecord, Tensors, Transform
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from qdx.exporter.graph.ir.graph import Graph
 
-__all__ = ["SCHEMA", "Recipe", "prepared", "quantized_graph"]
+__all__ = ["SCHEMA", "Recipe", "branched", "prepared", "quantized_graph", "unbranched"]
 
 SCHEMA: Final = "qdx.recipe/2"
 _KIND: Final = "transform"
@@ -117,6 +118,18 @@ def prepared(graph: Graph, recipe: Recipe) -> Graph:
         if transform.prepares:
             graph = transform.apply(graph)
     return graph
+
+
+def unbranched(recipe: Recipe) -> Recipe:
+    """The recipe without low-rank branches, whose float graph computes the same."""
+    transforms = (one for one in recipe.transforms if not isinstance(one, SplitLowRank))
+    return Recipe(recipe.where, tuple(transforms))
+
+
+def branched(graph: Graph, recipe: Recipe) -> Graph:
+    """The float graph in the form that is quantized, of one that is prepared but for low-rank branches."""
+    split = recipe.find(SplitLowRank)
+    return graph if split is None else split.apply(graph)
 
 
 def quantized_graph(graph: Graph, recipe: Recipe) -> Graph:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qdx.exporter.formats.rounding import RoundingMethod, SiteStatistics
     from qdx.exporter.graph.ir.graph import Graph
 
-__all__ = ["RoundWeights"]
+__all__ = ["RoundWeights", "asked_by_calls"]
 
 
 def _known(method: str) -> str:
@@ -65,20 +65,10 @@ class RoundWeights(Transform):
     @classmethod
     def choose(cls, graph: Graph, choice: Choice) -> Self | None:
         """Rounds as the plan says, and lets methods learn what they store."""
-        assert choice.placement is not None
-        schemes = {
-            one.key: one.quantized_weights
-            for one in choice.resolved.quantized(graph.where)
-            if one.quantized_weights is not None
-        }
-        asked = {
-            placed.key: Asked(schemes[placed.key], placed.weight)
-            for placed in choice.placement.sites
-            if placed.weight is not None and schemes[placed.key].rounding != NEAREST
-        }
+        asked = _asked(choice, graph.where)
         if not asked:
             return None
-        by_calls = {key: one for key, one in asked.items() if _method(one).by_calls}
+        by_calls = asked_by_calls(choice, graph.where)
         learned = _learned_by_calls(graph, choice, by_calls)
         weights = {site.key: site.weight for site in find_sites(graph)}
         for key, one in asked.items():
@@ -116,6 +106,32 @@ class RoundWeights(Transform):
     def from_stored(cls, stored: _Stored, tensors: Tensors) -> Self:
         """See `Transform`."""
         return cls(stored.sites, tensors)
+
+
+def asked_by_calls(choice: Choice, where: str) -> dict[str, Asked]:
+    """Returns the weights whose rounding learns from calls, by site key.
+
+    Args:
+        choice: With the quantizers.
+        where: The graph.
+    """
+    asked = _asked(choice, where)
+    return {key: one for key, one in asked.items() if _method(one).by_calls}
+
+
+def _asked(choice: Choice, where: str) -> dict[str, Asked]:
+    """The weights that are not rounded to the nearest value."""
+    assert choice.placement is not None
+    schemes = {
+        one.key: one.quantized_weights
+        for one in choice.resolved.quantized(where)
+        if one.quantized_weights is not None
+    }
+    return {
+        placed.key: Asked(schemes[placed.key], placed.weight)
+        for placed in choice.placement.sites
+        if placed.weight is not None and schemes[placed.key].rounding != NEAREST
+    }
 
 
 def _method(asked: Asked) -> RoundingMethod:

@@ -149,8 +149,9 @@ class Offered(StrictModel):
     Attributes:
         option: The option.
         form: What it makes of it; of several sites the least good.
-        bytes: What a file holds for the weights of the group, with scales, zero points and tables.
+        bytes: What a file holds for the weights of the group, with scales, zero points, tables and low-rank branches.
         macs_low: Multiply-accumulates of one call that run in low precision.
+        macs_beside: Those that low-rank branches add in floats.
         slower: Why it is no faster than float; null where it is, or where nobody says so.
         latency_ms: Of one call of the group's operations; null where it was not measured.
     """
@@ -159,6 +160,7 @@ class Offered(StrictModel):
     form: Support
     bytes: Index
     macs_low: Index
+    macs_beside: Index = 0
     slower: str | None = None
     latency_ms: NotNegative | None = None
 

@@ -143,6 +143,7 @@ class Schedule:
             session.ranges,
             get_backend(session.findings.profile.runtime),
             list(session.survey.bound),
+            session.learned,
         )
         both = {**session.prepared.graphs, **prepared.graphs}
         survey = replace(session.survey, prepared=replace(session.prepared, graphs=both))

@@ -17,7 +17,7 @@ from qdx.analyze.latency_table import FLOAT, SCHEMA, LatencyTable, OperationLate
 from qdx.exporter.dtypes import bits
 from qdx.exporter.errors import InternalError, UsageError, quoted
 from qdx.exporter.graph.analysis.flow import shape
-from qdx.exporter.plan.resolve.totals import precisions_of
+from qdx.exporter.plan.resolve.totals import branch_macs, precisions_of
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["declared_latency", "rate_of"]
 
 _MILLISECONDS: Final = 1e3
+_BRANCH_OPERATIONS: Final = 3
+"""Two products and a sum."""
 
 
 def declared_latency(
@@ -100,7 +102,26 @@ def _seconds(
     written = prod(map(int, shape(node))) * bits(floats)
     weights = sum(one.size_bytes for one in stored.tensors(resolution))
     traffic_bytes = weights + (inputs * bits(read) + written) / 8
-    return max(arithmetic, traffic_bytes / device.bytes_per_s) + device.operation_s
+    own = max(arithmetic, traffic_bytes / device.bytes_per_s) + device.operation_s
+    return own + _branch_seconds(resolution, inputs, prod(map(int, shape(node))), device, floats)
+
+
+def _branch_seconds(
+    resolution: SiteResolution, inputs: int, outputs: int, device: DeviceSpeed, floats: str
+) -> float:
+    """Of the two products and the sum of a low-rank branch; its weights are counted with the operation's."""
+    macs = branch_macs(resolution)
+    if not macs:
+        return 0.0
+    scheme, site = resolution.quantized_weights, resolution.site
+    assert scheme is not None
+    assert scheme.low_rank is not None
+    inner = scheme.low_rank.rank * site.macs // site.weight_elements
+    arithmetic = macs / _rate(device, floats)
+    passed = inputs + 2 * inner + outputs  # read, written, read again, written
+    added = 3 * outputs
+    each = bits(floats) / 8 / device.bytes_per_s
+    return max(arithmetic, passed * each) + added * each + _BRANCH_OPERATIONS * device.operation_s
 
 
 def rate_of(device: DeviceSpeed, dtype: str) -> float | None:

@@ -25,7 +25,7 @@ from qdx.analyze.latency import Timed, TimedDraw, latency_table
 from qdx.analyze.latency_kinds import kinds_of
 from qdx.analyze.latency_table import FLOAT, Latency
 from qdx.analyze.latency_timing import Bench, TimedArtifact
-from qdx.analyze.lowered import Lowering
+from qdx.analyze.lowered import Lowering, unlearned
 from qdx.analyze.stored_bytes import StoredBytes
 from qdx.backends.capabilities import TimesOperations
 from qdx.backends.registry import get_backend
@@ -312,7 +312,10 @@ class _Artifacts:
     def timed(self, chosen: Mapping[str, int], *, operations: bool) -> TimedArtifact:
         """What an artifact takes whose sites have some options; all others are float."""
         executed = self._lowering.executed
-        asked: dict[str, JsonValue] = {k: executed[o][k].to_json() for k, o in chosen.items()}
+        # Rounding takes no time: options that differ in that alone have one measurement.
+        asked: dict[str, JsonValue] = {
+            k: unlearned(executed[o][k]).to_json() for k, o in chosen.items()
+        }
         path = (
             self._place
             / f"{key_of({**self._facts, 'sites': asked, 'operations': operations})}.json"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.targets.profile import TargetProfile
 
-__all__ = ["Lowering"]
+__all__ = ["Lowering", "unlearned"]
 
 _EXECUTED: Final = frozenset({"native", "decomposed", "stored"})
 
@@ -146,17 +146,21 @@ class Lowering:
 
 def _unlearned(resolved: ResolvedPlan) -> ResolvedPlan:
     """A resolution whose weights learn nothing from calls: other stored values take the same time."""
-
-    def nearest(site: SiteResolution) -> SiteResolution:
-        weights = site.weights
-        if weights is None or not ROUNDINGS[weights.rounding].by_calls:
-            return site
-        return replace(
-            site, weights=weights.model_copy(update={"rounding": NEAREST, "learning": None})
-        )
-
-    sites = {where: tuple(map(nearest, found)) for where, found in resolved.sites.items()}
+    sites = {where: tuple(map(unlearned, found)) for where, found in resolved.sites.items()}
     return replace(resolved, sites=sites)
+
+
+def unlearned(site: SiteResolution) -> SiteResolution:
+    """Returns what becomes of an operation where its weight learns nothing from calls."""
+    weights, asked = site.weights, site.asked_weights
+    if weights is None or asked is None or not ROUNDINGS[weights.rounding].by_calls:
+        return site
+    plain = {"rounding": NEAREST, "learning": None}
+    return replace(
+        site,
+        weights=weights.model_copy(update=plain),
+        asked_weights=asked.model_copy(update=plain),
+    )
 
 
 def _alike(one: SiteResolution, other: SiteResolution) -> bool:

@@ -16,6 +16,7 @@ from qdx.exporter.plan.resolve.resolve import examine
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import Rule, Select
 from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.transforms.low_rank import Branchable
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.ir.site import Site
@@ -209,8 +210,28 @@ def offering(
         for one in resolved.sites[where]
         if (where, one.key) in able and one.form in forms and _is_taken(one, option)
     }
+    for place in _without_branch(planned, offers):
+        del offers[place]
     floats = _only(resolved, {}).sites
     return Offering(option, plan, _only(resolved, offers), offers, floats)
+
+
+def _without_branch(
+    planned: PlannedGraphs, offers: Mapping[tuple[str, str], SiteOffer]
+) -> list[tuple[str, str]]:
+    """Operations for which a low-rank branch is asked and beside which their graph has no place for one."""
+    asked: dict[tuple[str, str], list[Site]] = {}
+    for (where, _), offer in offers.items():
+        site, scheme = offer.resolution.site, offer.resolution.quantized_weights
+        if scheme is not None and scheme.low_rank is not None and site.weight is not None:
+            asked.setdefault((where, site.weight), []).append(site)
+    can = {where: Branchable(planned.graphs[where]) for where, _ in asked}
+    return [
+        (where, site.key)
+        for (where, _), sites in asked.items()
+        if can[where].why_not(sites) is not None
+        for site in sites
+    ]
 
 
 def _can_take(site: Site, option: Option) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from pydantic import ValidationError
@@ -12,6 +12,7 @@ from qdx.analyze.analysis import Option
 from qdx.exporter.dtypes import INPUT_DTYPES, number_type
 from qdx.exporter.errors import UsageError, quoted
 from qdx.exporter.formats.registry import format_of, quantized_dtypes
+from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.model_faults import choices
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 
@@ -43,10 +44,10 @@ _CANDIDATES: Final = (
 )
 """What is asked of every operation; a target takes what it has kernels for."""
 _PART: Final = re.compile(r"([a-z0-9_]+)(?::([a-z]+)([0-9]{0,9}))?", re.ASCII)
+_RANK: Final = re.compile(r"rank([0-9]{1,4})", re.ASCII)
+_GPTQ: Final = "gptq"
 _FACTOR: Final = re.compile(r"([^*]*)\*([0-9]{1,2}(?:\.[0-9]{1,4})?)", re.ASCII)
-_WRITTEN: Final = (
-    "WEIGHTS[:SHARED][*FACTOR][/INPUTS[:SHARED]], such as int4:block32, int3*1.2 or int8/int8:token"
-)
+_WRITTEN: Final = "WEIGHTS[:SHARED][*FACTOR][/INPUTS[:SHARED]][~rankN][~gptq], such as int4:block32, int3*1.2, int8/int8:token or int4~rank16~gptq"
 
 
 def parse_option(text: str, *, simulated: bool = True) -> Option:
@@ -58,20 +59,25 @@ def parse_option(text: str, *, simulated: bool = True) -> Option:
     Args:
         text: Types of weights and of inputs, and what shares a scale or a table: `int3`, `int4:block32`, `palette4:group16`,
             `int8/int8:token`; `/int8` for operations without weights. `int3*1.2` has the range that int3 chooses for each
-            channel, times 1.2.
+            channel, times 1.2. `int4~gptq` has weights that are rounded by `gptq`, `int4/int8~rank16` those that are left
+            beside a float branch of rank 16.
         simulated: See `Option`.
 
     Raises:
         UsageError: It is none.
     """
-    weights_text, _, inputs_text = text.partition("/")
-    weights = _weights(text, weights_text) if weights_text else None
+    types, *methods = text.split("~")
+    weights_text, _, inputs_text = types.partition("/")
+    weights = _weights(text, weights_text, _methods(text, methods)) if weights_text else None
     inputs = _inputs(text, inputs_text) if inputs_text else None
     if weights is None and inputs is None:
         raise _unreadable(text, "names no type")
+    if weights is None and methods:
+        raise _unreadable(text, f"{quoted(methods[0])} is a method for weights, and it has none")
     parts = [] if weights is None else [_weights_label(weights)]
     parts += [] if inputs is None else [_inputs_label(inputs)]
     label = " / ".join(parts) if weights is not None else f"inputs {parts[0]}"
+    label = " + ".join([label, *_method_labels(weights)])
     return Option(id=0, label=label, weights=weights, inputs=inputs, simulated=simulated)
 
 
@@ -92,7 +98,29 @@ def candidates(asked: Sequence[str] | None) -> tuple[Option, ...]:
     return tuple(found.values())
 
 
-def _weights(text: str, part: str) -> AskedWeights:
+def _methods(text: str, methods: Sequence[str]) -> dict[str, object]:
+    """What methods ask of weights, by key of the plan; each comes once, in any order."""
+    found: dict[str, object] = {}
+    for method in methods:
+        rank = _RANK.fullmatch(method)
+        if method == _GPTQ:
+            own: dict[str, object] = {"rounding": method}
+        elif rank is not None:
+            own = {"low_rank": {"rank": int(rank[1])}}
+        elif method == "adaround":
+            why = (
+                "learns the weights of a block together, and options are chosen for each by itself"
+            )
+            raise _unreadable(text, f"{quoted(method)} {why}")
+        else:
+            raise _unreadable(text, f"{quoted(method)} is not a method", (_GPTQ, "rankN"))
+        if own.keys() & found.keys():
+            raise _unreadable(text, f"{quoted(method)} comes after another of its kind")
+        found |= own
+    return found
+
+
+def _weights(text: str, part: str, methods: Mapping[str, object]) -> AskedWeights:
     factor = _FACTOR.fullmatch(part)
     dtype, shared, number = _read(text, part if factor is None else factor[1])
     if dtype not in quantized_dtypes():
@@ -117,6 +145,7 @@ def _weights(text: str, part: str) -> AskedWeights:
         found |= {"symmetric": True, "observer": "mse" if few else "minmax"}
     if factor is not None:
         found["range_factor"] = float(factor[2])
+    found |= methods
     try:
         asked = AskedWeights.model_validate(found)
     except ValidationError as bad:
@@ -159,7 +188,7 @@ def _read(text: str, part: str) -> tuple[str, str, str]:
 
 
 def _unreadable(text: str, why: str, known: Sequence[str] = ()) -> UsageError:
-    hint = f"the types are {choices(known)}" if known else f"write {_WRITTEN}"
+    hint = f"there are {choices(known)}" if known else f"write {_WRITTEN}"
     return UsageError(f"--options: {quoted(text)}: {why}", hint=hint)
 
 
@@ -182,3 +211,10 @@ def _label_parts(asked: AskedWeights) -> Iterator[str]:
         yield str(asked.block)
     if asked.range_factor != 1:
         yield f"x{asked.range_factor:g}"
+
+
+def _method_labels(asked: AskedWeights | None) -> Iterator[str]:
+    if asked is not None and asked.low_rank is not None:
+        yield f"rank {asked.low_rank.rank}"
+    if asked is not None and asked.rounding != NEAREST:
+        yield asked.rounding

@@ -11,16 +11,17 @@ from qdx.analyze.noise import Quantized
 from qdx.analyze.offerings import plan_asking
 from qdx.cache.facts import tensor_digest
 from qdx.calibration.record import record_ranges
-from qdx.compile.recipe import choose_recipe
+from qdx.compile.recipe import begin_recipe
 from qdx.exporter.calibrate.ranges import Ranges
 from qdx.exporter.calibrate.weight_cache import WeightCache
 from qdx.exporter.graph.ir.weights import LazyWeights
 from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph
 from qdx.exporter.strict_json import dump_json
-from qdx.exporter.transforms.recipe import quantized_graph
+from qdx.exporter.transforms.recipe import prepared, quantized_graph, unbranched
 
 if TYPE_CHECKING:
+    from qdx.analyze.learned import Learned
     from qdx.analyze.offerings import Offering
     from qdx.backends.contract import Backend
     from qdx.calibration.kept import Kept
@@ -124,8 +125,21 @@ def prepare(
     ranges: Ranges | None,
     backend: Backend,
     wheres: Sequence[str],
+    learned: Learned,
 ) -> Prepared:
-    """Makes the quantized graph of every option of every graph that has operations which take it."""
+    """Makes the quantized graph of every option of every graph that has operations which take it.
+
+    Low-rank branches are part of what quantizes: options with other branches, or none, have the same float graph.
+
+    Args:
+        source: The pipeline.
+        planned: Its graphs.
+        offered: The options.
+        ranges: Of activations; None where no option needs any.
+        backend: The target's.
+        wheres: The graphs.
+        learned: What options learn from calls.
+    """
     cache = WeightCache(CACHE_BYTES)
     floats: dict[tuple[str, str], FloatGraph] = {}
     found: dict[tuple[str, int], Quantized] = {}
@@ -135,20 +149,24 @@ def prepare(
         # Pages of files: they are read again and again, and processes share them.
         graph = replace(planned.graphs[where], weights=source.mapped_weights[component])
         traced[where] = graph
+        begun = {}
         for one in offered:
-            if not any(place == where for place, _ in one.sites):
-                continue
-            # A plan smooths where it quantizes inputs.
-            known = ranges if one.option.inputs is not None else _unsmoothed(ranges)
-            base, recipe = choose_recipe(graph, one.resolved, known, backend)
+            if any(place == where for place, _ in one.sites):
+                # A plan smooths where it quantizes inputs.
+                known = ranges if one.option.inputs is not None else _unsmoothed(ranges)
+                begun[one.option.id] = begin_recipe(graph, one.resolved, known, backend)
+        learned.learn(where, list(begun.values()))
+        for option, begin in begun.items():
+            recipe = begin.finish(learned)
             assert recipe is not None, "an option quantizes something"
             family = _family(where, recipe)
             if (where, family) not in floats:
+                base = prepared(graph, unbranched(recipe))
                 floats[where, family] = FloatGraph(cache.attach(base))
             shared = floats[where, family]
-            quantized = cache.attach(quantized_graph(base, recipe))
+            quantized = cache.attach(quantized_graph(begin.graph, recipe))
             pair = Pair(shared.graph, quantized, recipe)
-            found[where, one.option.id] = Quantized(shared, pair, recipe, family)
+            found[where, option] = Quantized(shared, pair, recipe, family)
     return Prepared(found, traced, cache)
 
 
@@ -163,7 +181,7 @@ def _unsmoothed(ranges: Ranges | None) -> Ranges | None:
 def _family(where: str, recipe: Recipe) -> str:
     """Tells the float graphs that recipes prepare from each other."""
     digest = hashlib.sha256(where.encode())
-    for one in recipe.transforms:
+    for one in unbranched(recipe).transforms:
         if one.prepares:
             digest.update(dump_json({"kind": one.kind, "to": one.to_json()}))
             for name, tensor in sorted(one.tensors().items()):

@@ -1,7 +1,8 @@
 """The measurements of a session on other machines: what is sent there, and what makes them ready there.
 
 A machine needs qdx and the model's folder at the same path. Traced graphs and quantized weights it makes itself; the
-recorded inputs and ranges of activations come with the parcel, since their last bits depend on what computed them. Each
+recorded inputs, ranges of activations and learned rounding come with the parcel, since their last bits depend on what
+computed them. Each
 job has the digest of all that its result depends on: a machine that would compute from anything else does not know it.
 """
 
@@ -18,6 +19,7 @@ import torch
 from qdx.analyze.analysis import Option
 from qdx.analyze.calls import Moment, RecordedInputs
 from qdx.analyze.ground import ground_of
+from qdx.analyze.learned import Learned
 from qdx.analyze.prepared import prepare
 from qdx.analyze.survey import SINGLE, Survey, memory_for_values
 from qdx.analyze.whole import Whole
@@ -48,11 +50,18 @@ if TYPE_CHECKING:
 __all__ = ["open_parcel", "parcel_of", "probe_of"]
 
 _ASKED, _RANGES, _TENSORS = "asked.json", "ranges.safetensors", "inputs.safetensors"
+_LEARNED: Final = "learned.safetensors"
 _PAIRS: Final = "pairs:"
 """Complex numbers, as pairs of real ones."""
 
 
-def parcel_of(ground: Ground, survey: Survey, ranges: Ranges | None, workers: int | None) -> Parcel:
+def parcel_of(
+    ground: Ground,
+    survey: Survey,
+    ranges: Ranges | None,
+    workers: int | None,
+    learned: Learned | None = None,
+) -> Parcel:
     """What another machine needs beside the model's files.
 
     Args:
@@ -60,6 +69,7 @@ def parcel_of(ground: Ground, survey: Survey, ranges: Ranges | None, workers: in
         survey: Its measurements.
         ranges: Of activations; None where no option needs any.
         workers: Processes of all machines together; None for one for each processor.
+        learned: What options learned from calls; None where none does.
 
     Raises:
         UsageError: The pipeline is not in a folder.
@@ -100,6 +110,8 @@ def parcel_of(ground: Ground, survey: Survey, ranges: Ranges | None, workers: in
     parcel = {_ASKED: dump_json(asked, indent=None), _TENSORS: save(tensors)}
     if ranges is not None:
         parcel[_RANGES] = dump_ranges(ranges)
+    if learned is not None and learned.codes:
+        parcel[_LEARNED] = save({key: one.clone() for key, one in sorted(learned.codes.items())})
     return parcel
 
 
@@ -154,7 +166,10 @@ def open_parcel(parcel: Parcel) -> Answer:
     ]
     backend = get_backend(ground.profile.runtime)
     ranges = _ranges(parcel.get(_RANGES))
-    prepared = prepare(source, ground.planned, ground.offered, ranges, backend, ground.wheres)
+    learned = Learned(codes=load(parcel[_LEARNED]) if _LEARNED in parcel else {})
+    prepared = prepare(
+        source, ground.planned, ground.offered, ranges, backend, ground.wheres, learned
+    )
     here = min(asked["workers"] or available_cores(), available_cores())
     limit = memory_for_values(prepared, recorded, here, None)
     survey = Survey(prepared, ground.bound, recorded, key_of(dict(ground.facts)), limit)

@@ -34,6 +34,7 @@ from qdx.backends.registry import get_backend
 from qdx.cache.facts import computing_versions, images_digest
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.plan.resolve.resolution import SiteResolution
+from qdx.exporter.plan.resolve.totals import branch_macs
 from qdx.exporter.strict_json import dump_json
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def _offered(
         macs_low=sum(
             one.site.macs for one in resolutions if one.segments and one.form in _CARRIED_OUT
         ),
+        macs_beside=sum(map(branch_macs, resolutions)),
         slower=None if not reasons or None in reasons else "; ".join(map(str, reasons)),
     )
 

@@ -6,7 +6,7 @@ A search measures whole assignments with the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from qdx.analyze.follow import Follow
 from qdx.analyze.gradient_survey import GradientSurvey
 from qdx.analyze.ground import ground_of
 from qdx.analyze.groups import Bound
+from qdx.analyze.learned import Learned, learner_of
 from qdx.analyze.offerings import Offering
 from qdx.analyze.option_text import candidates
 from qdx.analyze.prepared import Prepared, prepare, ranges_of
@@ -87,6 +88,7 @@ class Session:
         progress: Shows the steps.
         settings: What was asked for.
         elsewhere: Other machines that measure; None for processes here.
+        learned: What options learned from calls.
     """
 
     findings: Findings = field(repr=False)
@@ -99,6 +101,7 @@ class Session:
     progress: Progress = field(repr=False)
     settings: AnalysisSettings = field(default=USUAL, repr=False)
     elsewhere: Elsewhere | None = field(default=None, repr=False)
+    learned: Learned = field(default_factory=Learned, repr=False)
 
     def analysis(self) -> tuple[Analysis, NoiseByCall]:
         """Measures what is not known yet, and returns the data of the analysis and its numbers by call."""
@@ -200,15 +203,20 @@ def open_session(
         },
     }
     key = key_of({**facts, "runs": sampling})
-    with one_thread(), remembering(stored), _place(key, kept) as place:
+    with one_thread(), remembering(stored), _place(key, kept) as place, ExitStack() as stack:
         ranges = ranges_of(
             source, planned, profile, offered,
             prompts=prompts, workers=count, kept=kept, progress=progress,
         )  # fmt: skip
         recorded = runs.record(moments, place / "runs", workers=count, progress=progress)
+        learner = learner_of(
+            source, planned, offered, runs.call,
+            prompts=prompts, workers=count, kept=kept, progress=progress,
+        )  # fmt: skip
+        learned = Learned(None if learner is None else stack.enter_context(learner))
         with progress.task("placing quantizers"):
             backend = get_backend(profile.runtime)
-            prepared = prepare(source, planned, offered, ranges, backend, wheres)
+            prepared = prepare(source, planned, offered, ranges, backend, wheres, learned)
         prepared.warm(progress)
         limit = memory_for_values(prepared, recorded, count, settings.memory_bytes)
         survey = Survey(prepared, bound, recorded, key_of(facts), limit)
@@ -219,7 +227,7 @@ def open_session(
         findings = Findings(
             source, ground.given, planned, base, offered, bound, recorded, runs, prompts
         )
-        with _elsewhere(settings, ground, survey, ranges, progress) as elsewhere:
+        with _elsewhere(settings, ground, survey, ranges, learned, progress) as elsewhere:
             yield Session(
                 findings,
                 ground,
@@ -231,6 +239,7 @@ def open_session(
                 progress,
                 settings,
                 elsewhere,
+                learned,
             )
 
 
@@ -240,6 +249,7 @@ def _elsewhere(
     ground: Ground,
     survey: Survey,
     ranges: Ranges | None,
+    learned: Learned,
     progress: Progress,
 ) -> Iterator[Elsewhere | None]:
     """The machines of a cluster, where one is asked for."""
@@ -250,7 +260,7 @@ def _elsewhere(
 
     with progress.task("measuring what every machine must come to"):
         probe = probe_of(survey)
-    parcel = parcel_of(ground, survey, ranges, settings.workers)
+    parcel = parcel_of(ground, survey, ranges, settings.workers, learned)
     with RayCluster(
         settings.cluster,
         workers=settings.workers,

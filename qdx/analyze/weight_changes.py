@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from qdx.exporter.measure.mixed_run import Reader, evaluated
+from qdx.exporter.transforms.low_rank import SplitLowRank
 
 if TYPE_CHECKING:
     from qdx.exporter.measure.mixed_run import Pair
@@ -22,7 +23,7 @@ def changes_weight(pair: Pair, key: str) -> bool:
 
 
 def weight_change(pair: Pair, key: str) -> torch.Tensor:
-    """The quantized weight of a site less the float one, in the weight's shape.
+    """The quantized weight of a site, with its low-rank branch, less the float one, in the weight's shape.
 
     Args:
         pair: The float graph in the form that is quantized, and the quantized one.
@@ -33,7 +34,12 @@ def weight_change(pair: Pair, key: str) -> torch.Tensor:
     assert place is not None, "its weight is not quantized"
     assert site.weight is not None
     node = pair.twins[site.node].args[place]
-    return _computed(pair, node).float() - pair.base.weights[site.weight].read().float()
+    found = _computed(pair, node).float()
+    split = pair.recipe.find(SplitLowRank)
+    branch = None if split is None else split.branches.get(site.weight)
+    if branch is not None:
+        found = found + (branch.up.float() @ branch.down.float()).reshape(found.shape)
+    return found - pair.base.weights[site.weight].read().float()
 
 
 def _weight_argument(pair: Pair, key: str) -> int | None:

@@ -18,7 +18,8 @@ from qdx.cache.keys import key_of
 from qdx.exporter.errors import UsageError
 from qdx.exporter.measure.mixed_run import Pair
 from qdx.exporter.measure.reruns import FloatGraph, Reruns
-from qdx.exporter.transforms.recipe import Recipe, quantized_graph
+from qdx.exporter.transforms.recipe import Recipe, branched, quantized_graph, unbranched
+from qdx.exporter.transforms.registry import TRANSFORMS
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.sweep.elsewhere import Request
 from qdx.sweep.jobs import Sent, Shown, run_shown
@@ -330,22 +331,26 @@ def errors_of_outcome(
 
 
 def _preparing(options: Sequence[Quantized]) -> list[Transform]:
-    """What makes one float graph of those of several options: attentions are opened before activations are smoothed."""
-    every = [kind for one in options for kind in one.recipe.transforms if kind.prepares]
+    """What makes one float graph of those of several options, in the order in which recipes have it.
+
+    Without low-rank branches: these belong to options, of which each group has another.
+    """
+    every = [k for one in options for k in unbranched(one.recipe).transforms if k.prepares]
     smoothing = [kind for kind in every if isinstance(kind, Smooth)]
     if smoothing and len(smoothing) < len(options):
         raise UsageError(
             "the plan smooths activations, and options of weights alone are not measured beside smooth ones",
             hint="analyze without options of weights alone, or search upon a plan without `smoothing`",
         )
-    return [*(kind for kind in every if not isinstance(kind, Smooth)), *smoothing[:1]]
+    others = [kind for kind in every if not isinstance(kind, Smooth)]
+    return sorted([*others, *smoothing[:1]], key=lambda kind: TRANSFORMS.index(type(kind)))
 
 
 def _upon(floats: FloatGraph, one: Quantized, survey: Survey) -> Pair:
     """The quantized graph of an option upon another form of its float graph."""
-    transforms = tuple(kind for kind in one.recipe.transforms if not kind.prepares)
-    recipe = Recipe(one.recipe.where, transforms)
-    graph = quantized_graph(floats.graph, recipe)
+    kept = unbranched(one.recipe).transforms
+    recipe = Recipe(one.recipe.where, tuple(kind for kind in kept if not kind.prepares))
+    graph = quantized_graph(branched(floats.graph, one.recipe), recipe)
     known: dict[str, LazyWeight] = {}
     if one.recipe.find(Smooth) is None:
         # The same weights, which are quantized already. Smooth ones differ where an attention is open.

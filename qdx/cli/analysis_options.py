@@ -24,7 +24,7 @@ Tried = Annotated[
     typer.Option(
         "--options",
         metavar="LIST",
-        help="What an analysis tries, such as int8,int4:block32,int8/int8; what the target lacks is simulated. "
+        help="What an analysis tries, such as int8,int4:block32,int8/int8,int4~gptq; what the target lacks is simulated. "
         "All that the target has by default.",
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from qdx.exporter.graph.analysis.sites import sites as find_sites
@@ -10,17 +10,20 @@ from qdx.exporter.plan.resolve.timestep_groups import check_groups
 from qdx.exporter.transforms.given import check_taken
 from qdx.exporter.transforms.recipe import Recipe
 from qdx.exporter.transforms.registry import TRANSFORMS
+from qdx.exporter.transforms.rounding import asked_by_calls
 from qdx.exporter.transforms.transform import Choice, Given, Transform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qdx.backends.contract import Backend
     from qdx.exporter.calibrate.ranges import Ranges
     from qdx.exporter.graph.ir.graph import Graph
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
-    from qdx.exporter.transforms.transform import Learner
+    from qdx.exporter.transforms.transform import Asked, Learner
     from qdx.source.schedule import MethodSchedule
 
-__all__ = ["choose_recipe"]
+__all__ = ["Begun", "begin_recipe", "choose_recipe"]
 
 
 def choose_recipe(
@@ -52,6 +55,54 @@ def choose_recipe(
         UsageError: Not all groups of timesteps were recorded that the plan has.
         TargetRefusal: The time embedding cannot become a table.
     """
+    begun = begin_recipe(graph, resolved, ranges, backend, schedule, given)
+    return begun.graph, begun.finish(learner)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A recipe of which all that prepares the float graph is chosen, and nothing that quantizes.
+
+    Attributes:
+        graph: The float graph in the form that is quantized.
+        choice: What the rest is chosen by, with the quantizers where anything is quantized.
+    """
+
+    graph: Graph = field(repr=False)
+    choice: Choice = field(repr=False)
+
+    @property
+    def learns(self) -> Mapping[str, Asked]:
+        """The weights whose rounding is learned from calls, by site key."""
+        return (
+            {} if self.choice.placement is None else asked_by_calls(self.choice, self.graph.where)
+        )
+
+    def finish(self, learner: Learner | None = None) -> Recipe | None:
+        """The whole recipe; None where the plan leaves the graph as it is.
+
+        Raises:
+            InvalidModel: A weight cannot be learned.
+        """
+        choice, transforms = self.choice, [*self.choice.prepared]
+        if choice.placement is None:
+            check_taken(self.graph, choice.given)
+        else:
+            choice = replace(choice, learner=learner)
+            found = (kind.choose(self.graph, choice) for kind in TRANSFORMS if not kind.prepares)
+            transforms += [chosen for chosen in found if chosen is not None]
+        return Recipe(self.graph.where, tuple(transforms)) if transforms else None
+
+
+def begin_recipe(
+    graph: Graph,
+    resolved: ResolvedPlan,
+    ranges: Ranges | None,
+    backend: Backend,
+    schedule: MethodSchedule | None = None,
+    given: Given | None = None,
+) -> Begun:
+    """Makes one graph ready for quantizers, and places them; see `choose_recipe`."""
     quantized = resolved.quantized(graph.where)
     if quantized:
         check_groups(resolved, ranges, graph.where)
@@ -61,11 +112,5 @@ def choose_recipe(
         if kind.prepares and (chosen := kind.choose(graph, choice)) is not None:
             graph = chosen.apply(graph)
             transforms.append(chosen)
-    if quantized:
-        placement = backend.place(graph, find_sites(graph), resolved, ranges)
-        choice = replace(choice, placement=placement, prepared=tuple(transforms), learner=learner)
-        found = (kind.choose(graph, choice) for kind in TRANSFORMS if not kind.prepares)
-        transforms += [chosen for chosen in found if chosen is not None]
-    else:
-        check_taken(graph, given)
-    return graph, Recipe(graph.where, tuple(transforms)) if transforms else None
+    placement = backend.place(graph, find_sites(graph), resolved, ranges) if quantized else None
+    return Begun(graph, replace(choice, placement=placement, prepared=tuple(transforms)))

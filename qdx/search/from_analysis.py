@@ -96,7 +96,8 @@ def _choice(analysis: Analysis, group: Group, offer: Offered) -> Choice:
     option = analysis.options[offer.option]
     costs: dict[str, float] = {
         "bytes": float(offer.bytes),
-        "bit_operations": float(group.macs) * _bit_product(option),
+        "bit_operations": float(group.macs) * _bit_product(option)
+        + float(offer.macs_beside) * _FLOAT_BITS**2,
     }
     if offer.latency_ms is not None:
         costs["latency_ms"] = offer.latency_ms

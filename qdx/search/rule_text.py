@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qdx.exporter.dtypes import FLOAT_DTYPES
+from qdx.exporter.formats.rounding import NEAREST
 from qdx.exporter.plan.schema.rule import matches
 from qdx.exporter.plan.schema.scheme import FLOAT, AskedInputs, AskedWeights
 
@@ -60,7 +61,7 @@ def ids_of(selections: Sequence[Selection], options: Sequence[Option]) -> list[s
     for one in selections:
         option = options[one.option]
         asked = [scheme.dtype for scheme in (option.weights, option.inputs) if scheme is not None]
-        words = ["-".join(asked) or "float"]
+        words = ["-".join([*asked, *_methods(option)]) or "float"]
         words += [_word(key, values) for key, values in one.values if key != "name"]
         words += ["named" for key, _ in one.values if key == "name"]
         base = "-".join(words)[:56]
@@ -70,6 +71,15 @@ def ids_of(selections: Sequence[Selection], options: Sequence[Option]) -> list[s
             identity, number = f"{base}-{number}", number + 1
         found.append(identity)
     return found
+
+
+def _methods(option: Option) -> list[str]:
+    """What makes the weights of an option, beside rounding to the nearest value."""
+    weights = option.weights
+    if weights is None:
+        return []
+    branch = [] if weights.low_rank is None else [f"rank{weights.low_rank.rank}"]
+    return branch + ([] if weights.rounding == NEAREST else [weights.rounding])
 
 
 def _word(key: str, values: Sequence[str]) -> str:

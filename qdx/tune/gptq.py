@@ -17,7 +17,7 @@ from qdx.exporter.errors import InvalidModel
 if TYPE_CHECKING:
     from qdx.exporter.formats.code_grid import CodeGrid
 
-__all__ = ["gptq"]
+__all__ = ["gptq", "ordered_factor", "rounded"]
 
 _BLOCK: Final = 128
 """Columns whose errors reach those behind the block in one product."""
@@ -46,10 +46,36 @@ def gptq(
     Raises:
         InvalidModel: The moments are not those of numbers, even with the damping.
     """
-    order = torch.arange(weight.shape[1])
-    if act_order:
-        order = torch.argsort(moments.diagonal(), descending=True, stable=True)
-    factor = _factor(moments[order][:, order] if act_order else moments.clone(), damping)
+    return rounded(weight, grid, *ordered_factor(moments, damping=damping, act_order=act_order))
+
+
+def ordered_factor(
+    moments: torch.Tensor, *, damping: float, act_order: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What of `gptq` depends on the inputs alone, for all weights and grids that meet them.
+
+    Args:
+        moments: As for `gptq`.
+        damping: Likewise.
+        act_order: Likewise.
+
+    Returns:
+        The order of the columns, int64 [columns], and in that order the upper Cholesky factor of the inverse moments, float32
+        [columns, columns].
+
+    Raises:
+        InvalidModel: The moments are not those of numbers, even with the damping.
+    """
+    if not act_order:
+        return torch.arange(len(moments)), _factor(moments.clone(), damping)
+    order = torch.argsort(moments.diagonal(), descending=True, stable=True)
+    return order, _factor(moments[order][:, order], damping)
+
+
+def rounded(
+    weight: torch.Tensor, grid: CodeGrid, order: torch.Tensor, factor: torch.Tensor
+) -> torch.Tensor:
+    """Rounds the rows of a matrix by what `ordered_factor` returned; see `gptq`."""
     left = weight[:, order].clone()  # what is still to be rounded, made up for what was
     grid = grid.select(lambda one: one[:, order])
     places = torch.empty(weight.shape, dtype=torch.int64)

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Self
 
 import torch
 
-from qdx.cache.facts import tensor_digest
 from qdx.cache.keys import key_of
 from qdx.exporter.errors import InvalidModel, StorageError
 from qdx.exporter.files import replace_file
 from qdx.exporter.formats.rounding import CODES, ROUNDINGS
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 from qdx.exporter.progress import SILENT
-from qdx.exporter.transforms.time_embedding import TimeTable
 from qdx.sweep.workers import Tell, Words, one_thread, run_parts
 from qdx.tune.block_learning import BLOCK_CALLS, block_parts, learn_blocks
+from qdx.tune.lessons import Lesson, applied, described
 from qdx.tune.moments import moments_bytes, second_moments
-from qdx.tune.solve import solved
+from qdx.tune.solve import Factors, solved
 from qdx.tune.weights import LearnedWeight, learned_weights
 
 if TYPE_CHECKING:
@@ -109,42 +108,70 @@ class CallLearner:
         self, where: str, prepared: Sequence[Transform], asked: Mapping[str, Asked]
     ) -> dict[str, dict[str, torch.Tensor]]:
         """See `qdx.exporter.transforms.transform.Learner`."""
-        key = key_of(self._parts(where, prepared, asked))
-        found = None if self._store is None or self._fresh else self._known(self._store, key)
-        if found is None:
-            graph = self._calls.graphs[where]
-            for transform in prepared:
-                # A table holds the timesteps of the export's schedule, and calls have those of the calibration's.
-                if not isinstance(transform, TimeTable):
-                    graph = transform.apply(graph)
-            weights = learned_weights(graph, asked)
-            with self._place(key) as place:
-                codes = self._solve(graph, weights, place)
-                codes |= self._by_blocks(graph, weights, codes, place)
-            found = {key: codes[one.name] for one in weights for key in one.keys}
-            self._keep(key, found)
-        return {key: {CODES: codes} for key, codes in found.items()}
+        return self.learned_together(where, [Lesson(tuple(prepared), asked)])[0]
 
-    def _parts(
-        self, where: str, prepared: Sequence[Transform], asked: Mapping[str, Asked]
-    ) -> dict[str, JsonValue]:
+    def learned_together(
+        self, where: str, lessons: Sequence[Lesson]
+    ) -> list[dict[str, dict[str, torch.Tensor]]]:
+        """Learns the weights of one graph in several ways, each as it would be learned alone.
+
+        Second moments are streamed once for all of them, as far as smoothing leaves them the same inputs.
+
+        Args:
+            where: The graph.
+            lessons: The ways.
+
+        Returns:
+            Of each what `learned` returns.
+
+        Raises:
+            InvalidModel: A weight cannot be quantized, or calls show nothing of its inputs.
+        """
+        keys = [key_of(self._parts(where, one)) for one in lessons]
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        left: dict[str, dict[str, Lesson]] = {}
+        for key, lesson in zip(keys, lessons, strict=True):
+            known = None if self._store is None or self._fresh else self._known(self._store, key)
+            if known is not None:
+                found[key] = known
+            else:
+                streamed = key_of({"streamed": described(lesson.streamed)})
+                left.setdefault(streamed, {})[key] = lesson
+        for group in left.values():
+            found |= self._learn(where, group)
+        return [{key: {CODES: codes} for key, codes in found[one].items()} for one in keys]
+
+    def _learn(
+        self, where: str, lessons: Mapping[str, Lesson]
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """Learns lessons with the same inputs of weights; returns the codes of sites by the key of each."""
+        traced = self._calls.graphs[where]
+        each = list(lessons.values())
+        streamed = applied(traced, each[0].streamed)
+        floats = [one.floats(traced) for one in each]
+        weights = [learned_weights(streamed, one.asked, n) for n, one in enumerate(each)]
+        first, *others = lessons
+        key = first if not others else key_of({"together": list(lessons)})
+        with self._place(key) as place:
+            codes = self._solve(streamed, floats, weights, place)
+            for graph, own, alone in zip(floats, weights, codes, strict=True):
+                alone.update(self._by_blocks(graph, own, alone, place))
+        found = {
+            lesson: {key: by_name[one.name] for one in own for key in one.keys}
+            for lesson, own, by_name in zip(lessons, weights, codes, strict=True)
+        }
+        for lesson, by_site in found.items():
+            self._keep(lesson, by_site)
+        self._forget(key)
+        return found
+
+    def _parts(self, where: str, lesson: Lesson) -> dict[str, JsonValue]:
         """All that what is learned depends on."""
         return {
             **self._calls.identity,
             "where": where,
             "wanted": self._wanted[where],
-            "prepared": [
-                {
-                    "kind": one.kind,
-                    "to": one.to_json(),
-                    "tensors": {n: tensor_digest(t) for n, t in sorted(one.tensors().items())},
-                }
-                for one in prepared
-            ],
-            "asked": {
-                key: [one.scheme.model_dump(mode="json"), asdict(one.quantization)]
-                for key, one in sorted(asked.items())
-            },
+            **lesson.parts(),
         }
 
     def _known(self, store: Store, key: str) -> dict[str, torch.Tensor] | None:
@@ -173,6 +200,11 @@ class CallLearner:
         data = save({_tensor(name): codes.clone() for name, codes in found.items()})
         with self._store.adding(_KIND, key) as folder:
             (folder / _FILE).write_bytes(data)
+
+    def _forget(self, key: str) -> None:
+        """Removes what was kept for a work that is done."""
+        if self._store is None:
+            return
         try:
             self._store.remove_working(_KIND, key)
         except StorageError as bad:  # nothing is lost but room
@@ -195,23 +227,34 @@ class CallLearner:
             yield place
 
     def _solve(
-        self, graph: Graph, weights: Sequence[LearnedWeight], place: Path
-    ) -> dict[str, torch.Tensor]:
-        """Learns every weight for itself, those whose files are not there yet; returns the codes by name."""
-        left = [one for one in weights if not (place / one.file).exists()]
-        calls = self._inputs()[graph.where] if left else ()
+        self,
+        streamed: Graph,
+        floats: Sequence[Graph],
+        weights: Sequence[Sequence[LearnedWeight]],
+        place: Path,
+    ) -> list[dict[str, torch.Tensor]]:
+        """Learns every weight for itself, those whose files are not there yet; returns the codes of each lesson by name."""
+        every = [one for own in weights for one in own]
+        order = {one.name: number for number, one in reversed(list(enumerate(every)))}
+        # One behind the other what the same weight learns: it needs the same moments.
+        every.sort(key=lambda one: (order[one.name], one.lesson))
+        left = [one for one in every if not (place / one.file).exists()]
+        calls = self._inputs()[streamed.where] if left else ()
         parts = _parts_of(left, self._limit_bytes, self._calls.workers)
 
         def run(number: int, tell: Tell) -> None:
             wanted = [patches for one in parts[number] for patches in one.patches]
-            moments = second_moments(graph, calls, wanted, told=lambda: tell({}))
-            for one in parts[number]:
-                _write(place / one.file, _solved(graph, one, moments))
-                tell({})
+            moments = second_moments(streamed, calls, wanted, told=lambda: tell({}))
+            for _, ways in groupby(parts[number], key=lambda one: one.name):
+                factors: Factors = {}  # of one weight at a time
+                for one in ways:
+                    codes = _solved(floats[one.lesson], one, moments, factors)
+                    _write(place / one.file, codes)
+                    tell({})
 
         total = len(parts) * len(calls) + len(left)
-        self._run(f"learning weights of {graph.component}", len(parts), total, run)
-        return {one.name: _read(place / one.file) for one in weights}
+        self._run(f"learning weights of {streamed.component}", len(parts), total, run)
+        return [{one.name: _read(place / one.file) for one in own} for own in weights]
 
     def _by_blocks(
         self,
@@ -260,12 +303,16 @@ class CallLearner:
 
 
 def _solved(
-    graph: Graph, weight: LearnedWeight, moments: Mapping[Patches, torch.Tensor]
+    graph: Graph,
+    weight: LearnedWeight,
+    moments: Mapping[Patches, torch.Tensor],
+    factors: Factors,
 ) -> torch.Tensor:
     first, *others = (moments[one] for one in weight.patches)
     together = first if not others else sum(others, first) / len(weight.patches)
     try:
-        return solved(graph.weights[weight.name].read(torch.float32), together, weight.asked)
+        values = graph.weights[weight.name].read(torch.float32)
+        return solved(values, together, weight.asked, factors)
     except InvalidModel as error:
         raise InvalidModel(f"`{weight.name}`: {error.message}", hint=error.hint) from None
 

@@ -10,23 +10,29 @@ from qdx.exporter.errors import InternalError
 from qdx.exporter.formats.registry import format_of
 from qdx.exporter.graph.ir.learned_codes import pack
 from qdx.tune.adaround import adaround
-from qdx.tune.gptq import gptq
+from qdx.tune.gptq import ordered_factor, rounded
 
 if TYPE_CHECKING:
     from qdx.exporter.formats.code_grid import CodeGrid
     from qdx.exporter.plan.schema.scheme import Weights
     from qdx.exporter.transforms.transform import Asked
 
-__all__ = ["solved"]
+__all__ = ["Factors", "solved"]
+
+Factors = dict[tuple[int, float, bool], tuple[torch.Tensor, torch.Tensor]]
+"""Of the moments of a weight, what `ordered_factor` made of each group, damping and order."""
 
 
-def solved(weight: torch.Tensor, moments: torch.Tensor, asked: Asked) -> torch.Tensor:
+def solved(
+    weight: torch.Tensor, moments: torch.Tensor, asked: Asked, factors: Factors | None = None
+) -> torch.Tensor:
     """The codes of a weight.
 
     Args:
         weight: [out, in / groups, ...].
         moments: E[x x^T] of the patches of each group, float32 [groups, columns, columns].
         asked: The method, how it learns, and the quantizer.
+        factors: What other ways to learn from the same moments have computed already, to which this one adds.
 
     Returns:
         As `LearnedCodes.packed`.
@@ -39,8 +45,9 @@ def solved(weight: torch.Tensor, moments: torch.Tensor, asked: Asked) -> torch.T
     matrix = values.reshape(len(values), -1)
     flat = grid.select(lambda one: one.reshape(matrix.shape))
     height = len(matrix) // len(moments)
+    factors = {} if factors is None else factors
     places = torch.cat([
-        _rows(matrix[rows], one, flat.rows(rows), asked.scheme)
+        _rows(matrix[rows], one, flat.rows(rows), asked.scheme, number, factors)
         for number, one in enumerate(moments)
         for rows in (slice(number * height, (number + 1) * height),)
     ])  # fmt: skip
@@ -48,11 +55,21 @@ def solved(weight: torch.Tensor, moments: torch.Tensor, asked: Asked) -> torch.T
 
 
 def _rows(
-    matrix: torch.Tensor, moments: torch.Tensor, grid: CodeGrid, scheme: Weights
+    matrix: torch.Tensor,
+    moments: torch.Tensor,
+    grid: CodeGrid,
+    scheme: Weights,
+    group: int,
+    factors: Factors,
 ) -> torch.Tensor:
     learning = scheme.learned_how
     if scheme.rounding == "gptq":
-        return gptq(matrix, moments, grid, damping=learning.damping, act_order=learning.act_order)
+        key = group, learning.damping, learning.act_order
+        if key not in factors:
+            factors[key] = ordered_factor(
+                moments, damping=learning.damping, act_order=learning.act_order
+            )
+        return rounded(matrix, grid, *factors[key])
     if scheme.rounding == "adaround":
         # Of a block the optimizer learns all weights together, from here on.
         steps = 0 if scheme.by_blocks else learning.steps

@@ -35,6 +35,7 @@ class LearnedWeight:
         module: Of the first of them.
         patches: What each multiplies it with.
         asked: How it is rounded.
+        lesson: Number of the lesson that it is learned in, of those that are learned together.
     """
 
     name: str
@@ -42,14 +43,18 @@ class LearnedWeight:
     module: str
     patches: tuple[Patches, ...]
     asked: Asked = field(repr=False)
+    lesson: int = 0
 
     @property
     def file(self) -> str:
         """Name of a file for it."""
-        return f"{hashlib.sha256(self.name.encode()).hexdigest()}.safetensors"
+        name = f"{self.lesson}/{self.name}"
+        return f"{hashlib.sha256(name.encode()).hexdigest()}.safetensors"
 
 
-def learned_weights(graph: Graph, asked: Mapping[str, Asked]) -> list[LearnedWeight]:
+def learned_weights(
+    graph: Graph, asked: Mapping[str, Asked], lesson: int = 0
+) -> list[LearnedWeight]:
     """The weights of some sites, in the order of the graph."""
     found: dict[str, list[str]] = {}
     sites = {site.key: site for site in find_sites(graph) if site.key in asked}
@@ -63,6 +68,7 @@ def learned_weights(graph: Graph, asked: Mapping[str, Asked]) -> list[LearnedWei
             sites[keys[0]].fqn,
             tuple(patches_of(graph, sites[key]) for key in keys),
             asked[keys[0]],
+            lesson,
         )
         for name, keys in found.items()
     ]

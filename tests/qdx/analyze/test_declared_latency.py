@@ -13,7 +13,7 @@ from qdx.backends.registry import get_backend
 from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.plan.resolve.resolution import FloatTypes, SiteResolution
-from qdx.exporter.plan.schema.scheme import Inputs, Weights
+from qdx.exporter.plan.schema.scheme import Inputs, LowRank, Weights
 from qdx.targets.model import DeviceSpeed
 from tests.support.tracing import graph_of
 
@@ -22,6 +22,13 @@ INPUTS = Inputs(dtype="int8", symmetric=True)
 FLOAT = Weights(dtype="float16", granularity="channel", symmetric=True)
 TOKENS, CHANNELS, OUTPUTS = 64, 32, 128
 MACS = TOKENS * CHANNELS * OUTPUTS
+
+
+RANK = 4
+BRANCHED = Weights(
+    dtype="int8", granularity="channel", symmetric=True,
+    low_rank=LowRank(rank=RANK, dtype="float16"),
+)  # fmt: skip
 
 
 def table(device: DeviceSpeed) -> LatencyTable:
@@ -37,7 +44,12 @@ def table(device: DeviceSpeed) -> LatencyTable:
     )
     stored = StoredBytes(graph, FloatTypes("float16"), "float32", get_backend("coreml"))
     return declared_latency(
-        graph, [site], {0: [floats], 1: [both]}, stored, device, floats="float16"
+        graph,
+        [site],
+        {0: [floats], 1: [both], 2: [replace(both, weights=BRANCHED)]},
+        stored,
+        device,
+        floats="float16",
     )
 
 
@@ -68,6 +80,30 @@ def test_it_takes_its_bytes_where_arithmetic_is_fast_and_what_an_operation_costs
     )
     assert found.site_ms(key, 1) == pytest.approx(
         500 + 1e3 * (weights + 2 * OUTPUTS + inputs + 2 * outputs) / 1e6, rel=0.01
+    )
+
+
+def test_a_low_rank_branch_adds_its_products_its_weights_and_its_sum():
+    arithmetic = table(
+        DeviceSpeed(device="A device", macs_per_s={"float16": 1e9, "int8": 4e9}, bytes_per_s=1e15)
+    )
+    memory = table(
+        DeviceSpeed(
+            device="A device",
+            macs_per_s={"float16": 1e15, "int8": 1e15},
+            bytes_per_s=1e6,
+            operation_s=0.5,
+        )
+    )
+    (key,) = memory.kind_of
+    weights = RANK * (CHANNELS + OUTPUTS)
+    passed = TOKENS * (CHANNELS + 2 * RANK + OUTPUTS) + 3 * TOKENS * OUTPUTS
+
+    assert arithmetic.site_ms(key, 2) - arithmetic.site_ms(key, 1) == pytest.approx(
+        1e3 * TOKENS * weights / 1e9, rel=1e-3
+    )
+    assert memory.site_ms(key, 2) - memory.site_ms(key, 1) == pytest.approx(
+        1500 + 1e3 * 2 * (weights + passed) / 1e6, rel=0.01
     )
 
 

@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 
 from qdx.analyze.analysis import MEASURES
 from qdx.analyze.calls import Moment, RecordedInputs
+from qdx.analyze.learned import Learned
 from qdx.analyze.noise import Bench, Change
 from qdx.analyze.offerings import offerings
 from qdx.analyze.option_text import candidates
@@ -38,7 +39,9 @@ def made(tiny_sd):
     asked = candidates(["int8", "int3", "int8/int8:token"])
     offered = offerings(source, planned, profile, asked, [WHERE])
     backend = get_backend("openvino")
-    return prepare(source, planned, offered, None, backend, [WHERE]), planned.graphs[WHERE]
+    return prepare(source, planned, offered, None, backend, [WHERE], Learned()), planned.graphs[
+        WHERE
+    ]
 
 
 @pytest.fixture

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from qdx.analyze.offerings import offerings
 from qdx.analyze.option_text import candidates
 from qdx.exporter.plan.schema.load import load_plan
+from qdx.exporter.transforms.low_rank import Branchable
 from qdx.source.pipeline import trace_pipeline
 from qdx.source.planned import plan_graphs
 from qdx.targets.profile import load_target
@@ -63,6 +66,27 @@ def test_what_a_target_refuses_is_simulated_where_it_is_asked_for(source):
     assert {offer.resolution.form for offer in one.sites.values()} == {"simulated"}
     assert {offer.resolution.site.op for offer in one.sites.values()} == {"conv2d", "linear"}
     assert "simulated" not in {offer.resolution.form for offer in eight.sites.values()}
+
+
+def test_branches_are_offered_where_they_can_stand(source, monkeypatch):
+    (plain, branched) = offered(source, "openvino", ["int4", "int4~rank6"])
+    small = {key for (_, key), offer in plain.sites.items() if min(matrix(offer)) < 6}
+    assert small
+    assert {key for _, key in plain.sites} - {key for _, key in branched.sites} == small
+
+    possible = Branchable.why_not
+    monkeypatch.setattr(
+        Branchable, "why_not",
+        lambda self, sites: (sites[0], "groups") if sites[0].key == "conv_in" else possible(self, sites),
+    )  # fmt: skip
+    (without,) = offered(source, "openvino", ["int4~rank6"])
+    assert branched.sites.keys() - without.sites.keys() == {(WHERE, "conv_in")}
+    assert "conv_in" not in {one.key for one in without.resolved.quantized(WHERE)}
+
+
+def matrix(offer):
+    shape = offer.resolution.site.weight_shape
+    return shape[0], math.prod(shape[1:])
 
 
 def test_a_palette_target_offers_palettes(source):

@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from qdx.analyze.remote import open_parcel, parcel_of, probe_of
 from qdx.analyze.session import open_session
@@ -14,7 +14,7 @@ from qdx.analyze.settings import AnalysisSettings
 from qdx.exporter.errors import UsageError
 from qdx.sweep.results import packed
 
-OPTIONS = ["int8", "int8/int8"]
+OPTIONS = ["int8", "int8/int8", "int4~rank2~gptq"]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -53,7 +53,7 @@ def opened(model):
         workers=1,
     )
     with open_session(model, target="openvino", settings=settings) as found:
-        parcel = parcel_of(found.ground, found.survey, found.ranges, 1)
+        parcel = parcel_of(found.ground, found.survey, found.ranges, 1, found.learned)
         yield found, Machine(parcel, probe_of(found.survey))
 
 
@@ -119,6 +119,16 @@ def test_a_machine_with_another_model_is_refused(opened, model, tmp_path):
 
     with pytest.raises(UsageError, match=r"diffusion_pytorch_model\.safetensors"):
         open_parcel({**machine.parcel, "asked.json": json.dumps(asked).encode()})
+
+
+def test_a_machine_that_would_learn_other_rounding_is_refused(opened):
+    session, machine = opened
+    learned = "learned.safetensors"
+
+    assert set(load(machine.parcel[learned])) == set(session.learned.codes)
+    without = {name: data for name, data in machine.parcel.items() if name != learned}
+    with pytest.raises(UsageError, match="learn from something else"):
+        open_parcel(without)
 
 
 def test_a_machine_with_other_versions_is_refused(opened):

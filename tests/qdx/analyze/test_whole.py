@@ -11,13 +11,16 @@ from qdx.analyze.noise import relative_noise
 from qdx.analyze.report import groups_of
 from qdx.analyze.session import open_session
 from qdx.analyze.settings import AnalysisSettings
+from qdx.analyze.whole import _preparing
 from qdx.backends.registry import get_backend
 from qdx.calibration.record import record_ranges
 from qdx.compile.recipe import choose_recipe
 from qdx.exporter.errors import UsageError
 from qdx.exporter.graph.execute.interpreter import run
 from qdx.exporter.plan.schema.load import plan_from_json
+from qdx.exporter.transforms.low_rank import SplitLowRank
 from qdx.exporter.transforms.recipe import quantized_graph
+from qdx.exporter.transforms.registry import TRANSFORMS
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.source.planned import plan_graphs
 
@@ -122,7 +125,11 @@ def smooth_plan(plan_file, tmp_path_factory):
 @pytest.fixture(scope="module")
 def smooth(tiny_sd, smooth_plan):
     asked = AnalysisSettings(
-        parts=("noise",), plan=smooth_plan, options=["int8/int8", "/int8"], calls=2, workers=1
+        parts=("noise",),
+        plan=smooth_plan,
+        options=["int8/int8", "/int8", "int4/int8~rank4"],
+        calls=2,
+        workers=1,
     )
     with open_session(tiny_sd, target="openvino", settings=asked) as found:
         yield found
@@ -184,6 +191,16 @@ def test_weights_alone_beside_smooth_activations_are_refused(tiny_sd, smooth_pla
         pytest.raises(UsageError, match="weights alone are not measured beside smooth ones"),
     ):  # fmt: skip
         found.whole.measure([])
+
+
+def test_what_prepares_the_float_graph_is_applied_in_the_order_of_recipes(smooth):
+    every = [one for (_, _), one in smooth.prepared.graphs.items()]
+    assert any(one.recipe.find(SplitLowRank) for one in every)
+    for options in (every, every[::-1]):
+        kinds = [TRANSFORMS.index(type(one)) for one in _preparing(options)]
+        assert kinds == sorted(kinds)
+        assert TRANSFORMS.index(Smooth) in kinds
+        assert TRANSFORMS.index(SplitLowRank) not in kinds
 
 
 def test_many_are_measured_in_several_parts_with_the_same_bits(session, analysis, tmp_path):

@@ -1,4 +1,4 @@
-"""Low-rank branches and smoothing in four bits: SQNR of the denoiser's prediction, of samples and of their outlier twins.
+"""Low-rank branches, rotations and smoothing in four bits: SQNR of the denoiser's prediction, of samples and of their outlier twins.
 
     python -m benchmarks.low_rank --work build/low-rank
     python -m benchmarks.low_rank --work build/low-rank --models digits --ranks 8 32
@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -45,12 +45,40 @@ TARGET: Final = ROOT / "benchmarks" / "four_bits.toml"
 _ALPHA: Final = 0.5
 
 
-def plan_of(name: str, *, rank: int | None, smooth: bool, steps: int) -> Plan:
+@dataclass(frozen=True)
+class Variant:
+    """One form of the plan.
+
+    Attributes:
+        rank: Of the branch beside each weight; None for none.
+        smooth: Whether activations are smoothed.
+        rotate: Whether what layers read is rotated, in the largest block of up to 128 channels.
+    """
+
+    rank: int | None = None
+    smooth: bool = False
+    rotate: bool = False
+
+    @property
+    def calibrated_as(self) -> tuple[bool, bool]:
+        """What changes the activations."""
+        return self.smooth, self.rotate
+
+    def __str__(self) -> str:
+        """`smooth, rotate, rank 32`."""
+        rank = "" if self.rank is None else f"rank {self.rank}"
+        marks = ("smooth" * self.smooth, "rotate" * self.rotate, rank)
+        return ", ".join(filter(None, marks)) or "plain"
+
+
+def plan_of(name: str, variant: Variant, *, steps: int) -> Plan:
     """A plan in four bits for the denoiser alone."""
     layers = {"kind": "denoiser", "op": ["conv2d", "linear"]}
     weights: dict[str, Any] = {"dtype": "int4", "granularity": "channel", "observer": "mse"}
-    if rank is not None:
-        weights["low_rank"] = {"rank": rank}
+    if variant.rank is not None:
+        weights["low_rank"] = {"rank": variant.rank}
+    if variant.rotate:
+        weights["rotate"] = {}
     inputs = {"dtype": "int4", "observer": "mse"}
     others = {**layers, "role": ["first", "last", "time_embed"]}
     return plan_from_json(
@@ -66,7 +94,7 @@ def plan_of(name: str, *, rank: int | None, smooth: bool, steps: int) -> Plan:
                     "inputs": {"dtype": "float32"},
                 },
             ],
-            "options": {"smoothing": {"alpha": _ALPHA}} if smooth else {},
+            "options": {"smoothing": {"alpha": _ALPHA}} if variant.smooth else {},
             "calibration": {"samples": 4, "steps": steps, "seed": 0},
             "gates": {},
         },
@@ -80,16 +108,16 @@ class Measured:
     def __init__(self, subject: Subject, steps: int) -> None:
         self._subject = subject
         self._steps = steps
-        self._ranges: dict[bool, Ranges] = {}
+        self._ranges: dict[tuple[bool, bool], Ranges] = {}
 
-    def noise(self, rank: int | None, *, smooth: bool) -> tuple[NDArray[np.float64], float]:
+    def noise(self, variant: Variant) -> tuple[NDArray[np.float64], float]:
         """Relative squared error of every held-out call, and the denoiser's megabytes of weights."""
         subject = self._subject
         profile = load_target(TARGET)
-        plan = plan_of(subject.sample.name, rank=rank, smooth=smooth, steps=self._steps)
+        plan, form = plan_of(subject.sample.name, variant, steps=self._steps), variant.calibrated_as
         planned = plan_graphs(subject.source, plan, profile)
-        if smooth not in self._ranges:
-            self._ranges[smooth] = record_ranges(
+        if form not in self._ranges:
+            self._ranges[form] = record_ranges(
                 subject.source, plan, subject.source.call, prompts=subject.prompts(CAPTIONS),
                 planned=planned, choices=profile.choices, workers=subject.workers,
             )  # fmt: skip
@@ -98,7 +126,7 @@ class Measured:
         for where in subject.wheres:
             weights = subject.source.mapped_weights[where.split(".")[0]]
             graph = replace(planned.graphs[where], weights=weights)
-            base, recipe = choose_recipe(graph, planned.resolved, self._ranges[smooth], backend)
+            base, recipe = choose_recipe(graph, planned.resolved, self._ranges[form], backend)
             assert recipe is not None
             answers += subject.outputs(quantized_graph(base, recipe))
         found = [
@@ -110,13 +138,12 @@ class Measured:
         return np.asarray(found), size / 1e6
 
 
-def variants(ranks: list[int]) -> Iterator[tuple[str, int | None, bool]]:
-    """Name, rank and smoothing of each."""
-    yield "plain", None, False
-    yield "smooth", None, True
+def variants(ranks: list[int]) -> Iterator[Variant]:
+    """Those that are measured."""
+    yield from (Variant(smooth=smooth) for smooth in (False, True))
+    yield from (Variant(smooth=smooth, rotate=True) for smooth in (False, True))
     for rank in ranks:
-        yield f"rank {rank}", rank, False
-        yield f"smooth, rank {rank}", rank, True
+        yield from (Variant(rank, smooth=smooth) for smooth in (False, True))
 
 
 def main() -> None:
@@ -145,12 +172,12 @@ def main() -> None:
                 measured = Measured(subject, arguments.steps)
                 known: dict[str, NDArray[np.float64]] = {}
                 label = f"{name}, twin" if twin else name
-                for variant, rank, smooth in variants(arguments.ranks):
-                    known[variant], size_mb = measured.noise(rank, smooth=smooth)
-                    *row, _ = row_of(label, variant, known, 0.0)
+                for variant in variants(arguments.ranks):
+                    known[str(variant)], size_mb = measured.noise(variant)
+                    *row, _ = row_of(label, str(variant), known, 0.0)
                     sys.stdout.write(f"| {' | '.join([*row, f'{size_mb:.2f} MB'])} |\n")
                     sys.stdout.flush()
-                data = {variant: noise.tolist() for variant, noise in known.items()}
+                data = {name: noise.tolist() for name, noise in known.items()}
                 file = arguments.work / f"{name}{'-twin' if twin else ''}.json"
                 file.write_text(json.dumps(data))
 

@@ -126,7 +126,7 @@ def test_results_stay_and_sites_keep_their_names(hadamard, batch) -> None:
 
 
 def test_layers_in_front_take_the_rotation_in() -> None:
-    graph, inputs = layers()
+    graph, _ = layers()
     transform = chosen(graph, ALL)
     assert transform is not None
     # Behind activations and groups stand products, and before `both`, which reads a layer whose weight has another call.

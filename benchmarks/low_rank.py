@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 TARGET: Final = ROOT / "benchmarks" / "four_bits.toml"
 _ALPHA: Final = 0.5
+_LINEAR: Final = ("linear",)
+_ALL: Final = ("linear", "conv2d")
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,23 @@ class Variant:
     Attributes:
         rank: Of the branch beside each weight; None for none.
         smooth: Whether activations are smoothed.
-        rotate: Whether what layers read is rotated, in the largest block of up to 128 channels.
+        rotate: Operations whose inputs are rotated, in the largest block of up to 128 channels.
     """
 
     rank: int | None = None
     smooth: bool = False
-    rotate: bool = False
+    rotate: tuple[str, ...] = ()
 
     @property
-    def calibrated_as(self) -> tuple[bool, bool]:
+    def calibrated_as(self) -> tuple[bool, tuple[str, ...]]:
         """What changes the activations."""
         return self.smooth, self.rotate
 
     def __str__(self) -> str:
         """`smooth, rotate, rank 32`."""
         rank = "" if self.rank is None else f"rank {self.rank}"
-        marks = ("smooth" * self.smooth, "rotate" * self.rotate, rank)
+        rotate = "rotate linear" if self.rotate == _LINEAR else "rotate" if self.rotate else ""
+        marks = ("smooth" * self.smooth, rotate, rank)
         return ", ".join(filter(None, marks)) or "plain"
 
 
@@ -77,9 +80,16 @@ def plan_of(name: str, variant: Variant, *, steps: int) -> Plan:
     weights: dict[str, Any] = {"dtype": "int4", "granularity": "channel", "observer": "mse"}
     if variant.rank is not None:
         weights["low_rank"] = {"rank": variant.rank}
-    if variant.rotate:
-        weights["rotate"] = {}
     inputs = {"dtype": "int4", "observer": "mse"}
+    rotated = [
+        {
+            "select": {**layers, "op": [op]},
+            "weights": {**weights, "rotate": {}},
+            "inputs": inputs,
+            "when": "always",
+        }
+        for op in variant.rotate
+    ]
     others = {**layers, "role": ["first", "last", "time_embed"]}
     return plan_from_json(
         {
@@ -88,6 +98,7 @@ def plan_of(name: str, variant: Variant, *, steps: int) -> Plan:
             "rules": [
                 {"select": {"component": "*"}, "weights": {"dtype": "float32"}},
                 {"select": layers, "weights": weights, "inputs": inputs, "when": "always"},
+                *rotated,
                 {
                     "select": others,
                     "weights": {"dtype": "int8", "granularity": "channel"},
@@ -108,7 +119,7 @@ class Measured:
     def __init__(self, subject: Subject, steps: int) -> None:
         self._subject = subject
         self._steps = steps
-        self._ranges: dict[tuple[bool, bool], Ranges] = {}
+        self._ranges: dict[tuple[bool, tuple[str, ...]], Ranges] = {}
 
     def noise(self, variant: Variant) -> tuple[NDArray[np.float64], float]:
         """Relative squared error of every held-out call, and the denoiser's megabytes of weights."""
@@ -141,7 +152,8 @@ class Measured:
 def variants(ranks: list[int]) -> Iterator[Variant]:
     """Those that are measured."""
     yield from (Variant(smooth=smooth) for smooth in (False, True))
-    yield from (Variant(smooth=smooth, rotate=True) for smooth in (False, True))
+    for rotate in (_LINEAR, _ALL):
+        yield from (Variant(smooth=smooth, rotate=rotate) for smooth in (False, True))
     for rank in ranks:
         yield from (Variant(rank, smooth=smooth) for smooth in (False, True))
 
@@ -152,6 +164,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", nargs="*", default=list(SAMPLES), choices=list(SAMPLES))
     parser.add_argument("--ranks", nargs="*", type=int, default=[32])
+    parser.add_argument(
+        "--variants", nargs="*", help="By name, such as plain and rotate; all by default."
+    )
     parser.add_argument("--steps", type=int, default=20, help="of a calibration")
     parser.add_argument(
         "--calls", type=int, default=80, help="On which variants are held against each other."
@@ -173,6 +188,8 @@ def main() -> None:
                 known: dict[str, NDArray[np.float64]] = {}
                 label = f"{name}, twin" if twin else name
                 for variant in variants(arguments.ranks):
+                    if arguments.variants and str(variant) not in arguments.variants:
+                        continue
                     known[str(variant)], size_mb = measured.noise(variant)
                     *row, _ = row_of(label, str(variant), known, 0.0)
                     sys.stdout.write(f"| {' | '.join([*row, f'{size_mb:.2f} MB'])} |\n")

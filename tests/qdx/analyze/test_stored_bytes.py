@@ -197,11 +197,13 @@ def test_rotations_cost_what_is_said(source, tmp_path, target):
     after, turned = lowered(source, tmp_path / "turned", target, rules[1:], floats)
 
     added = predicted(turned, target) - predicted(plain, target)
-    assert (
-        added == (2 if floats == "float16" else 4) * 16 * 16 * 2
-    )  # of linear layers, of convolutions
+    matrix_bytes = (
+        (2 if floats == "float16" else 4) * 16 * 16
+    )  # one of linear layers, one of convolutions
+    assert 2 * matrix_bytes <= added <= 2 * (matrix_bytes + ENTRY_BYTES)
     difference = held_bytes(after) - held_bytes(before) - added
-    assert 0 <= difference <= 0.01 * predicted(turned, target)  # shapes of blocks
+    # Shapes of blocks come on top; OpenVINO's files hold equal bytes once.
+    assert -matrix_bytes <= difference <= 0.01 * predicted(turned, target)
 
 
 @pytest.mark.slow

@@ -81,15 +81,11 @@ def plan_of(name: str, variant: Variant, *, steps: int) -> Plan:
     if variant.rank is not None:
         weights["low_rank"] = {"rank": variant.rank}
     inputs = {"dtype": "int4", "observer": "mse"}
-    rotated = [
-        {
-            "select": {**layers, "op": [op]},
-            "weights": {**weights, "rotate": {}},
-            "inputs": inputs,
-            "when": "always",
-        }
-        for op in variant.rotate
-    ]
+    turned: dict[str, Any] = {**weights, "rotate": {}}
+    only = {"select": {**layers, "op": ["linear"]}, "inputs": inputs, "when": "always"}
+    rotated = [{**only, "weights": turned}] if variant.rotate == _LINEAR else []
+    if variant.rotate == _ALL:
+        weights = turned
     others = {**layers, "role": ["first", "last", "time_embed"]}
     return plan_from_json(
         {

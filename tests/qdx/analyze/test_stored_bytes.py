@@ -202,8 +202,10 @@ def test_rotations_cost_what_is_said(source, tmp_path, target):
     )  # one of linear layers, one of convolutions
     assert 2 * matrix_bytes <= added <= 2 * (matrix_bytes + ENTRY_BYTES)
     difference = held_bytes(after) - held_bytes(before) - added
-    # Shapes of blocks come on top; OpenVINO's files hold equal bytes once.
-    assert -matrix_bytes <= difference <= 0.01 * predicted(turned, target)
+    # Shapes of blocks come on top, and in Core ML an entry of each product for its absent bias; OpenVINO's files hold
+    # equal bytes once.
+    products = len(turned.resolved.quantized(WHERE)) if target == "coreml" else 0
+    assert -matrix_bytes <= difference <= 0.01 * predicted(turned, target) + ENTRY_BYTES * products
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from qdx.exporter.cost.weight_file import StoredTensor
 from qdx.exporter.dtypes import bits
 from qdx.exporter.formats.registry import format_of
 from qdx.exporter.formats.weight_format import PartSize, StoredShape
-from qdx.exporter.plan.resolve.totals import branch_sizes
+from qdx.exporter.plan.resolve.totals import branch_sizes, rotation_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,9 @@ def part_sizes(resolution: SiteResolution, *, float32: bool = False) -> dict[str
 def stored_tensors(
     resolution: SiteResolution, parts: Mapping[str, PartSize]
 ) -> tuple[StoredTensor, ...]:
-    """Parts of a site's weight as tensors under its name."""
+    """Parts of a site's weight as tensors under its name, and what rotates its inputs, which other sites have too."""
     name = resolution.site.weight or ""
-    return tuple(StoredTensor(name + suffix, *part) for suffix, part in parts.items())
+    found = [StoredTensor(name + suffix, *part) for suffix, part in parts.items()]
+    if (rotation := rotation_size(resolution)) is not None:
+        found.append(StoredTensor(rotation[0], *rotation[1]))
+    return tuple(found)

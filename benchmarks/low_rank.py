@@ -1,4 +1,4 @@
-"""Low-rank branches and smoothing in four bits: SQNR of the denoiser's prediction, of samples and of their outlier twins.
+"""Low-rank branches, rotations and smoothing in four bits: SQNR of the denoiser's prediction, of samples and of their outlier twins.
 
     python -m benchmarks.low_rank --work build/low-rank
     python -m benchmarks.low_rank --work build/low-rank --models digits --ranks 8 32
@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -43,15 +43,49 @@ if TYPE_CHECKING:
 
 TARGET: Final = ROOT / "benchmarks" / "four_bits.toml"
 _ALPHA: Final = 0.5
+_LINEAR: Final = ("linear",)
+_ALL: Final = ("linear", "conv2d")
 
 
-def plan_of(name: str, *, rank: int | None, smooth: bool, steps: int) -> Plan:
+@dataclass(frozen=True)
+class Variant:
+    """One form of the plan.
+
+    Attributes:
+        rank: Of the branch beside each weight; None for none.
+        smooth: Whether activations are smoothed.
+        rotate: Operations whose inputs are rotated, in the largest block of up to 128 channels.
+    """
+
+    rank: int | None = None
+    smooth: bool = False
+    rotate: tuple[str, ...] = ()
+
+    @property
+    def calibrated_as(self) -> tuple[bool, tuple[str, ...]]:
+        """What changes the activations."""
+        return self.smooth, self.rotate
+
+    def __str__(self) -> str:
+        """`smooth, rotate, rank 32`."""
+        rank = "" if self.rank is None else f"rank {self.rank}"
+        rotate = "rotate linear" if self.rotate == _LINEAR else "rotate" if self.rotate else ""
+        marks = ("smooth" * self.smooth, rotate, rank)
+        return ", ".join(filter(None, marks)) or "plain"
+
+
+def plan_of(name: str, variant: Variant, *, steps: int) -> Plan:
     """A plan in four bits for the denoiser alone."""
     layers = {"kind": "denoiser", "op": ["conv2d", "linear"]}
     weights: dict[str, Any] = {"dtype": "int4", "granularity": "channel", "observer": "mse"}
-    if rank is not None:
-        weights["low_rank"] = {"rank": rank}
+    if variant.rank is not None:
+        weights["low_rank"] = {"rank": variant.rank}
     inputs = {"dtype": "int4", "observer": "mse"}
+    turned: dict[str, Any] = {**weights, "rotate": {}}
+    only = {"select": {**layers, "op": ["linear"]}, "inputs": inputs, "when": "always"}
+    rotated = [{**only, "weights": turned}] if variant.rotate == _LINEAR else []
+    if variant.rotate == _ALL:
+        weights = turned
     others = {**layers, "role": ["first", "last", "time_embed"]}
     return plan_from_json(
         {
@@ -60,13 +94,14 @@ def plan_of(name: str, *, rank: int | None, smooth: bool, steps: int) -> Plan:
             "rules": [
                 {"select": {"component": "*"}, "weights": {"dtype": "float32"}},
                 {"select": layers, "weights": weights, "inputs": inputs, "when": "always"},
+                *rotated,
                 {
                     "select": others,
                     "weights": {"dtype": "int8", "granularity": "channel"},
                     "inputs": {"dtype": "float32"},
                 },
             ],
-            "options": {"smoothing": {"alpha": _ALPHA}} if smooth else {},
+            "options": {"smoothing": {"alpha": _ALPHA}} if variant.smooth else {},
             "calibration": {"samples": 4, "steps": steps, "seed": 0},
             "gates": {},
         },
@@ -80,16 +115,16 @@ class Measured:
     def __init__(self, subject: Subject, steps: int) -> None:
         self._subject = subject
         self._steps = steps
-        self._ranges: dict[bool, Ranges] = {}
+        self._ranges: dict[tuple[bool, tuple[str, ...]], Ranges] = {}
 
-    def noise(self, rank: int | None, *, smooth: bool) -> tuple[NDArray[np.float64], float]:
+    def noise(self, variant: Variant) -> tuple[NDArray[np.float64], float]:
         """Relative squared error of every held-out call, and the denoiser's megabytes of weights."""
         subject = self._subject
         profile = load_target(TARGET)
-        plan = plan_of(subject.sample.name, rank=rank, smooth=smooth, steps=self._steps)
+        plan, form = plan_of(subject.sample.name, variant, steps=self._steps), variant.calibrated_as
         planned = plan_graphs(subject.source, plan, profile)
-        if smooth not in self._ranges:
-            self._ranges[smooth] = record_ranges(
+        if form not in self._ranges:
+            self._ranges[form] = record_ranges(
                 subject.source, plan, subject.source.call, prompts=subject.prompts(CAPTIONS),
                 planned=planned, choices=profile.choices, workers=subject.workers,
             )  # fmt: skip
@@ -98,7 +133,7 @@ class Measured:
         for where in subject.wheres:
             weights = subject.source.mapped_weights[where.split(".")[0]]
             graph = replace(planned.graphs[where], weights=weights)
-            base, recipe = choose_recipe(graph, planned.resolved, self._ranges[smooth], backend)
+            base, recipe = choose_recipe(graph, planned.resolved, self._ranges[form], backend)
             assert recipe is not None
             answers += subject.outputs(quantized_graph(base, recipe))
         found = [
@@ -110,13 +145,13 @@ class Measured:
         return np.asarray(found), size / 1e6
 
 
-def variants(ranks: list[int]) -> Iterator[tuple[str, int | None, bool]]:
-    """Name, rank and smoothing of each."""
-    yield "plain", None, False
-    yield "smooth", None, True
+def variants(ranks: list[int]) -> Iterator[Variant]:
+    """Those that are measured."""
+    yield from (Variant(smooth=smooth) for smooth in (False, True))
+    for rotate in (_LINEAR, _ALL):
+        yield from (Variant(smooth=smooth, rotate=rotate) for smooth in (False, True))
     for rank in ranks:
-        yield f"rank {rank}", rank, False
-        yield f"smooth, rank {rank}", rank, True
+        yield from (Variant(rank, smooth=smooth) for smooth in (False, True))
 
 
 def main() -> None:
@@ -125,6 +160,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", nargs="*", default=list(SAMPLES), choices=list(SAMPLES))
     parser.add_argument("--ranks", nargs="*", type=int, default=[32])
+    parser.add_argument(
+        "--variants", nargs="*", help="By name, such as plain and rotate; all by default."
+    )
     parser.add_argument("--steps", type=int, default=20, help="of a calibration")
     parser.add_argument(
         "--calls", type=int, default=80, help="On which variants are held against each other."
@@ -145,12 +183,14 @@ def main() -> None:
                 measured = Measured(subject, arguments.steps)
                 known: dict[str, NDArray[np.float64]] = {}
                 label = f"{name}, twin" if twin else name
-                for variant, rank, smooth in variants(arguments.ranks):
-                    known[variant], size_mb = measured.noise(rank, smooth=smooth)
-                    *row, _ = row_of(label, variant, known, 0.0)
+                for variant in variants(arguments.ranks):
+                    if arguments.variants and str(variant) not in arguments.variants:
+                        continue
+                    known[str(variant)], size_mb = measured.noise(variant)
+                    *row, _ = row_of(label, str(variant), known, 0.0)
                     sys.stdout.write(f"| {' | '.join([*row, f'{size_mb:.2f} MB'])} |\n")
                     sys.stdout.flush()
-                data = {variant: noise.tolist() for variant, noise in known.items()}
+                data = {name: noise.tolist() for name, noise in known.items()}
                 file = arguments.work / f"{name}{'-twin' if twin else ''}.json"
                 file.write_text(json.dumps(data))
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.files import dump_json, parse_json
 from qdx.exporter.limits import RANGES_TENSORS_LIMIT, RANGES_TIMESTEPS_LIMIT
+from qdx.exporter.plan.schema.scheme import Rotate
 
 __all__ = ["SCHEMA", "Contents", "GraphRecord", "Guidance", "Prompts", "Provenance"]
 
@@ -106,6 +107,7 @@ class GraphRecord(_Record):
         ports: Which activation it is, by port, by key of the site.
         smoothed: Number of factors by key of the sites to smooth; 0 for those that cannot be.
         timestep_input: Name of the graph's input that tells the timestep; null without one.
+        rotated: How inputs of sites were rotated, by key of the site; each with its block.
     """
 
     timesteps: Timesteps
@@ -117,6 +119,7 @@ class GraphRecord(_Record):
     ports: dict[Key, dict[Key, Annotated[int, Field(ge=0)]]]
     smoothed: dict[Key, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     timestep_input: Key | None
+    rotated: dict[Key, Rotate] = Field(default_factory=dict)
 
     @property
     def groups(self) -> int:
@@ -137,6 +140,8 @@ class GraphRecord(_Record):
             raise ValueError("boundaries do not fall")
         if self.boundaries and self.timestep_input is None:
             raise ValueError("groups of timesteps without an input that tells the timestep")
+        if any(one.block is None for one in self.rotated.values()):
+            raise ValueError("a rotation without its block")
         largest = max((i for ports in self.ports.values() for i in ports.values()), default=-1)
         if largest >= len(self.channels):
             raise ValueError(f"a port names activation {largest} of {len(self.channels)}")

@@ -12,6 +12,7 @@ from qdx.exporter.calibrate.statistics import TensorStatistics, merged
 from qdx.exporter.calibrate.timesteps import boundaries_for, group_of
 from qdx.exporter.errors import InvalidInput, quoted
 from qdx.exporter.graph.ir.site import Site
+from qdx.exporter.plan.schema.scheme import Rotate
 
 __all__ = ["GraphRanges", "Ranges", "merged_ranges"]
 
@@ -31,6 +32,7 @@ class GraphRanges:
         factors: By which the inputs of sites were divided, float32 [input channels] by key of the site;
             empty tensors for sites that cannot be smoothed, and none at all without smoothing.
         timestep_input: Name of the graph's input that tells the timestep; None for a component without one.
+        rotated: How the inputs of sites were rotated, by key of the site.
     """
 
     timesteps: tuple[float, ...]
@@ -39,6 +41,7 @@ class GraphRanges:
     ports: Mapping[str, Mapping[str, int]] = field(repr=False)
     factors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     timestep_input: str | None = None
+    rotated: Mapping[str, Rotate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def dump_ranges(ranges: Ranges) -> bytes:
             ports={key: dict(ports) for key, ports in graph.ports.items()},
             smoothed={key: len(factors) for key, factors in sorted(graph.factors.items())},
             timestep_input=graph.timestep_input,
+            rotated=dict(sorted(graph.rotated.items())),
         )
         tensors |= {f"{where}.{name}": value for name, value in _stacked(graph).items()}
         if graph.factors:
@@ -137,7 +138,13 @@ def _graph(file: SafetensorsFile, where: str, record: GraphRecord) -> GraphRange
     )
     factors = _factors(file, where, record) if record.smoothed else {}
     return GraphRanges(
-        record.timesteps, record.boundaries, tensors, record.ports, factors, record.timestep_input
+        record.timesteps,
+        record.boundaries,
+        tensors,
+        record.ports,
+        factors,
+        record.timestep_input,
+        record.rotated,
     )
 
 

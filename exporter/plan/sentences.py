@@ -117,6 +117,9 @@ def _weights(asked: AskedWeights) -> str:
     if asked.low_rank is not None:
         of = "" if asked.low_rank.dtype is None else f" in {asked.low_rank.dtype}"
         parts.append(f"beside a float branch of rank {asked.low_rank.rank}{of}")
+    if asked.rotate is not None:
+        size = "" if asked.rotate.block is None else f" of {asked.rotate.block}"
+        parts.append(f"rotated in blocks{size} by a {asked.rotate.hadamard} Hadamard matrix")
     return ", ".join(parts)
 
 

@@ -34,6 +34,7 @@ from qdx.exporter.plan.schema.choices import Choices
 from qdx.exporter.plan.schema.load import load_plan
 from qdx.exporter.plan.schema.ranges_needed import check_ranges_needed, no_ranges_needed
 from qdx.exporter.progress import SILENT
+from qdx.exporter.transforms.rotation import RotateInputs, asked_rotations
 from qdx.exporter.transforms.smoothing import choose_factors, smoothed
 from qdx.source.pipeline import trace_pipeline
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan, SiteResolution
     from qdx.exporter.plan.resolve.timestep_groups import RecordedGroups
     from qdx.exporter.plan.schema.plan import Plan
+    from qdx.exporter.plan.schema.scheme import Rotate
     from qdx.exporter.progress import Progress
     from qdx.source.pipeline import TracedPipeline
     from qdx.source.planned import PlannedGraphs
@@ -219,6 +221,11 @@ class _Job:
     run: Callable[..., Ranges] = field(repr=False)
 
     @property
+    def rotated(self) -> dict[str, dict[str, Rotate]]:
+        """How the inputs of sites are rotated, by graph and by key of the site."""
+        return {where: asked_rotations(self.asked.quantized(where)) for where in self.wanted}
+
+    @property
     def alpha(self) -> float | None:
         """The share with which activations are smoothed; None without."""
         smoothing = self.plan.options.smoothing
@@ -234,6 +241,10 @@ class _Job:
             where: {
                 "opened": sorted(self.asked.quantized_products(where)),
                 "smoothed": sorted(site.key for site in self.to_smooth(where)),
+                "rotated": {
+                    key: one.model_dump(mode="json")
+                    for key, one in sorted(self.rotated[where].items())
+                },
             }
             for where in self.wanted
         }
@@ -252,19 +263,28 @@ class _Job:
                 forms[where] = smoothed(self.graphs[where], chosen, _filled(factors[where]))
         opened = {where: self.asked.quantized_products(where) for where in self.wanted}
         forms = {where: open_attention(form, opened[where]) for where, form in forms.items()}
+        forms = {where: _rotated(form, self.rotated[where]) for where, form in forms.items()}
         ranges = self.run(
             {where: _observed(form, opened[where]) for where, form in forms.items()},
             observed_graphs=forms,
             work=place / "ranges",
             trajectories=first,
         )
-        if self.alpha is None:
-            return ranges
         provenance = ranges.provenance.model_copy(update={"smoothing": self.alpha})
         return Ranges(
-            {w: replace(g, factors=factors.get(w, {})) for w, g in ranges.graphs.items()},
+            {
+                where: replace(
+                    graph, factors=factors.get(where, {}), rotated=self.rotated.get(where, {})
+                )
+                for where, graph in ranges.graphs.items()
+            },
             provenance,
         )
+
+
+def _rotated(graph: Graph, asked: Mapping[str, Rotate]) -> Graph:
+    rotation = RotateInputs.of(graph, asked)
+    return graph if rotation is None else rotation.apply(graph)
 
 
 def _observed(graph: Graph, opened: Collection[str]) -> tuple[Site, ...]:

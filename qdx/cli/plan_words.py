@@ -46,6 +46,7 @@ def weights_words(scheme: AskedWeights | None) -> str:
         "" if scheme.range_factor == 1 else f"range times {scheme.range_factor:g}",
         "" if scheme.rounding == "nearest" else f"rounding {scheme.rounding}",
         "" if scheme.low_rank is None else f"low rank {scheme.low_rank.rank}",
+        "" if scheme.rotate is None else f"rotated by {scheme.rotate.block or 'a power of two'}",
     ]
     return f"{scheme.dtype} {', '.join(filter(None, marks))}".strip()
 

@@ -347,11 +347,15 @@ def _given(path: Path, plan: Plan, lora: Sequence[Path | str]) -> Given:
                 f"{quoted(path)}: given weights, and the plan asks for `{name}`, which works with weights that qdx quantizes",
                 hint=f"take a plan without `options.{name}`",
             )
-    if any(rule.weights is not None and rule.weights.low_rank is not None for rule in plan.rules):
-        raise UsageError(
-            f"{quoted(path)}: given weights, and the plan takes a `low_rank` part out of weights before they are quantized",
-            hint="take a plan without `weights.low_rank`",
-        )
+    for name, does in (
+        ("low_rank", "takes a `low_rank` part out of"),
+        ("rotate", "rotates (`rotate`)"),
+    ):
+        if any(rule.weights and getattr(rule.weights, name) for rule in plan.rules):
+            raise UsageError(
+                f"{quoted(path)}: given weights, and the plan {does} weights before they are quantized",
+                hint=f"take a plan without `weights.{name}`",
+            )
     return read_given(path)
 
 

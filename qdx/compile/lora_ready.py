@@ -57,6 +57,10 @@ def check_lora_ready(rank: int | None, plan: Plan, layout: str | None) -> None:
         raise _refusal(
             "the plan's `smoothing` divides what layers are given, and adapters are made for what it was before"
         )
+    if any(rule.weights is not None and rule.weights.rotate is not None for rule in plan.rules):
+        raise _refusal(
+            "the plan's `rotate` turns what layers are given, and adapters are made for what it was before"
+        )
     if plan.quantizes_artifacts:
         raise _refusal(f"quantizer `{plan.quantizer}` calibrates artifacts without such inputs")
 

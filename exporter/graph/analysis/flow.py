@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch.fx import Node
 
+from qdx.exporter.graph.ir.adapters import is_rotation
 from qdx.exporter.graph.ir.graph import Graph, fqn
 
 __all__ = [
@@ -95,6 +96,13 @@ def tensor_inputs(node: Node) -> Iterator[Node]:
     for source in sources:
         if isinstance(source, Node) and not isinstance(source.meta.get("val"), torch.SymInt | int):
             yield source
+
+
+def _moved(node: Node) -> list[Node]:
+    """The nodes that a node is a mere move of."""
+    if is_rotation(node):
+        return list(tensor_inputs(node))[:1]
+    return list(tensor_inputs(node)) if name_of(node) in MOVES else []
 
 
 def _size(size: Any) -> int:
@@ -208,9 +216,9 @@ class Flow:
         return [user for user in node.users if not name_of(user).startswith("_assert")]
 
     def unmoved(self, node: Node) -> list[Node]:
-        """A node and those that it is a mere move or cast of, nearest first."""
+        """A node and those that it is a mere move, cast or rotation of, nearest first."""
         found = [node]
-        while name_of(node) in MOVES and len(sources := list(tensor_inputs(node))) == 1:
+        while len(sources := _moved(node)) == 1:
             node = sources[0]
             found.append(node)
         return found

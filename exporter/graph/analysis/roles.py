@@ -40,6 +40,7 @@ from qdx.exporter.graph.analysis.flow import (
     shape,
     words,
 )
+from qdx.exporter.graph.ir.adapters import is_rotation
 
 if TYPE_CHECKING:
     from qdx.exporter.graph.analysis.attention import Attention, LinearAttention
@@ -132,7 +133,7 @@ class _Roles:
                 if current in self.weighted:
                     nearest.add(current)
                 continue
-            if _passes(name_of(current)):
+            if _passes(current):
                 fresh = [source for source in self.flow.sources(current) if source not in seen]
                 seen.update(fresh)
                 pending += fresh
@@ -164,7 +165,7 @@ class _Roles:
             elif name in _ADDITIONS:
                 if all(s in results or not self.flow.depends[s] for s in sources):
                     results.add(node)
-            elif _passes(name):
+            elif _passes(node):
                 results.add(node)
         return outputs
 
@@ -241,7 +242,7 @@ class _Roles:
                 origins[node] = frozenset([node]), False
                 continue
             name = name_of(node)
-            if node in self._stops or name in _ADDITIONS or not _passes(name):
+            if node in self._stops or name in _ADDITIONS or not _passes(node):
                 continue
             before = [origins[s] for s in self.flow.sources(node) if s in origins]
             if before:
@@ -284,6 +285,9 @@ class _Roles:
         return count if meets else 0
 
 
-def _passes(name: str) -> bool:
-    """Whether an operator leaves its input what it is to the next weighted operation."""
+def _passes(node: Node) -> bool:
+    """Whether a node leaves its input what it is to the next weighted operation."""
+    if is_rotation(node):
+        return True
+    name = name_of(node)
     return name in MOVES or name in ARITHMETIC or name in _NORMS or name in _ACTIVATIONS

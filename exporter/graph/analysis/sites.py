@@ -100,6 +100,8 @@ def sites(graph: Graph) -> tuple[Site, ...]:
                 head=draft.head,
                 keys=draft.keys,
                 product=draft.product,
+                source=draft.source,
+                input_elements=draft.input_elements,
             )
         )
     return tuple(found_sites)
@@ -122,6 +124,8 @@ class _Draft:
     head: int = 0
     keys: int = 0
     product: str = ""
+    source: str = ""
+    input_elements: int = 0
 
 
 def _operation(flow: Flow, node: Node) -> Operation | None:
@@ -170,6 +174,8 @@ def _draft(flow: Flow, operation: Operation) -> _Draft:
         weight=weight,
         weight_shape=flow.parameter_shape(holder) if weight is not None else (),
         channel_axis=operation.axis,
+        source=operation.input.name if "input" in ports else "",
+        input_elements=numel(operation.input) if "input" in ports else 0,
     )
 
 

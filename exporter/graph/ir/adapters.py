@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from torch.fx import Node
 
-__all__ = ["AdaptedLayer", "is_beside", "mark_beside"]
+__all__ = ["AdaptedLayer", "is_beside", "is_rotation", "mark_beside", "mark_rotation"]
 
 _MARK: Final = "beside_a_layer"
+_ROTATION: Final = "rotation"
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,14 @@ def mark_beside(node: Node) -> Node:
 def is_beside(node: Node) -> bool:
     """Whether a node is part of an adapter."""
     return _MARK in node.meta
+
+
+def mark_rotation(node: Node) -> Node:
+    """Marks a node as part of a rotation in front of a layer: no plan addresses it, and it leaves what it takes what it is."""
+    node.meta[_ROTATION] = True
+    return mark_beside(node)
+
+
+def is_rotation(node: Node) -> bool:
+    """Whether a node is part of a rotation."""
+    return _ROTATION in node.meta

@@ -93,6 +93,8 @@ class Site:
         head: Channels of a head of attention, for its two products; 0 for other operations.
         keys: Keys that each of its queries meets, in the traced call; 0 for other operations.
         product: For residual additions, `node` of the weighted operation that its skip meets; empty for others.
+        source: For operations with a weight, name of the node that makes their input; empty for others.
+        input_elements: Of that input, in the traced call.
     """
 
     key: str
@@ -109,6 +111,8 @@ class Site:
     head: int = 0
     keys: int = 0
     product: str = ""
+    source: str = ""
+    input_elements: int = 0
 
     @property
     def weight_elements(self) -> int:

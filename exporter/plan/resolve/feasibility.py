@@ -84,6 +84,7 @@ def _detail(scheme: Weights) -> str:
         "" if scheme.symmetric else "asymmetric",
         "" if scheme.rounding == NEAREST else f"rounding {scheme.rounding}",
         "" if scheme.low_rank is None else f"low rank {scheme.low_rank.rank}",
+        "" if scheme.rotate is None else f"rotated by {scheme.rotate.block}",
     )
     return ", ".join(filter(None, marks))
 

@@ -77,6 +77,7 @@ class SiteResolution:
         chosen: The values of the schemes that a plan may leave unsaid, and who chose them.
         inputs_rules: The rules that decided the inputs in the plan's order, each with the groups of timesteps at which
             it did; empty without inputs, and where the resolution was read out of a bundle.
+        float_dtype: Type in which the component stores what is not quantized.
     """
 
     where: str
@@ -93,6 +94,7 @@ class SiteResolution:
     scale_dtype: str = "float32"
     chosen: tuple[Chosen, ...] = ()
     inputs_rules: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), compare=False)
+    float_dtype: str = "float32"
 
     @property
     def key(self) -> str:

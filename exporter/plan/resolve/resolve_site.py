@@ -25,6 +25,7 @@ from qdx.exporter.plan.resolve.settle import (
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.scheme import (
     LOW_RANK_OPERATIONS,
+    ROTATED_OPERATIONS,
     AskedInputs,
     AskedWeights,
     Inputs,
@@ -77,7 +78,7 @@ def resolve_site(
     plan, target = request.plan, request.target
     asked_inputs = _asked_inputs(plan, decision.inputs[0]) if decision.inputs else None
     fed = "float32" if asked_inputs is None else asked_inputs.dtype
-    operation = Operation(site.op, request.storage, fed)
+    operation = Operation(site.op, request.storage, fed, _channels(site))
     weights = _settled_weights(request, site, decision, operation)
     by_timestep = any(_depends_on_timestep(plan, index) for index in decision.inputs)
     inputs = tuple(
@@ -107,12 +108,13 @@ def resolve_site(
         why=unmet or why,
         chosen=tuple(dict.fromkeys(_chosen(weights, inputs))),
         inputs_rules=_rules_of(plan, decision.inputs),
+        float_dtype=request.storage,
     )
 
 
 def _unmet(weights: Weights, site: Site) -> str | None:
-    """Why a rounding or a low-rank branch does not serve an operation; None where they do."""
-    return _unlearned(weights, site) or _without_branch(weights, site)
+    """Why a rounding, a low-rank branch or a rotation does not serve an operation; None where they do."""
+    return _unlearned(weights, site) or _without_branch(weights, site) or _unrotated(weights, site)
 
 
 def _without_branch(weights: Weights, site: Site) -> str | None:
@@ -125,6 +127,26 @@ def _without_branch(weights: Weights, site: Site) -> str | None:
     if weights.low_rank.rank > min(rows, columns):
         return f"a low-rank branch of rank {weights.low_rank.rank} beside a matrix of {rows} x {columns}; its rank is at most {min(rows, columns)}"
     return None
+
+
+def _unrotated(weights: Weights, site: Site) -> str | None:
+    """Why what an operation reads cannot be rotated; None where it can, or no rotation is asked."""
+    if weights.rotate is None:
+        return None
+    if site.op not in ROTATED_OPERATIONS:
+        return f"a rotation stands in front of {', '.join(ROTATED_OPERATIONS)} alone; leave `rotate` out for {site.op}"
+    channels, block = _channels(site), weights.rotate.block
+    largest = channels & -channels
+    if block is None:
+        return f"a rotation of {channels} channels: the largest power of two that divides them is {largest}; leave `rotate` out"
+    if channels % block:
+        return f"a rotation in blocks of {block} does not divide {channels} channels; the largest block that does is {largest}"
+    return None
+
+
+def _channels(site: Site) -> int:
+    """Channels that each output reads: of a convolution those of a group."""
+    return site.weight_shape[1] if len(site.weight_shape) > 1 else 0
 
 
 def _unlearned(weights: Weights, site: Site) -> str | None:

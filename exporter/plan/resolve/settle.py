@@ -12,6 +12,7 @@ from qdx.exporter.plan.schema.choices import Row, first_saying
 from qdx.exporter.plan.schema.gates import Gates
 from qdx.exporter.plan.schema.scheme import (
     FLOAT,
+    ROTATED_OPERATIONS,
     AskedInputs,
     AskedWeights,
     Inputs,
@@ -87,11 +88,13 @@ class Operation:
         op: The operation.
         storage: Type of the component's float weights, which `float` means.
         inputs: Type that is asked for its inputs; `float32` where they stay float.
+        channels: That each of its outputs reads; 0 without a weight.
     """
 
     op: str
     storage: str
     inputs: str
+    channels: int = 0
 
 
 def settled_weights(
@@ -129,6 +132,9 @@ def settled_weights(
             {"rank": scheme.low_rank.rank, "dtype": operation.storage}
         )
         scheme = scheme.model_copy(update={"low_rank": low_rank})
+    if scheme.rotate is not None and operation.op in ROTATED_OPERATIONS:
+        rotate = scheme.rotate.with_block(operation.channels)
+        scheme = scheme.model_copy(update={"rotate": rotate})
     return Settled(scheme, rule.when or "always", values.chosen, target.name)
 
 

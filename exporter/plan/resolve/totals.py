@@ -21,6 +21,8 @@ __all__ = [
     "component_totals",
     "computed_floats",
     "precisions_of",
+    "rotation_macs",
+    "rotation_size",
     "totals_of",
     "weight_bytes",
 ]
@@ -36,9 +38,11 @@ class Totals:
         operations: Number of sites.
         quantized: Number of those whose weight or inputs are quantized, without refused ones.
         elements: Number of weight elements.
-        weight_bytes: Their bytes in the artifact, with scales, zero points, tables and low-rank branches.
+        weight_bytes: Their bytes in the artifact, with scales, zero points, tables, low-rank branches and the matrices of
+            rotations.
         float32_bytes: Their bytes in float32.
-        macs: Multiply-accumulates of one call of each graph, with those of low-rank branches.
+        macs: Multiply-accumulates of one call of each graph, with those of low-rank branches and of rotations: as many as
+            if no layer in front took one in.
         macs_by_precision: The same by `precisions_of`: where a scheme depends on the timestep, each counts by the
             share of the steps at which it holds.
         low_precision_share: Share of the multiply-accumulates of convolutions, linear operations and
@@ -101,6 +105,7 @@ def totals_of(sites: Iterable[SiteResolution], computes: Mapping[str, str] = _FL
     weights: dict[tuple[str, str], SiteResolution] = {}
     precisions: dict[str, Fraction] = {}
     low = Fraction(0)
+    beside = _floats_beside(every)
     for resolution in every:
         site = resolution.site
         if site.weight is not None:
@@ -111,24 +116,47 @@ def totals_of(sites: Iterable[SiteResolution], computes: Mapping[str, str] = _FL
             ).items():
                 precisions[precision] = precisions.get(precision, Fraction(0)) + site.macs * share
             low += site.macs * _low_precision(resolution)
-        if beside := branch_macs(resolution):
-            floats = computes.get(resolution.where.partition(".")[0], "float32")
-            precision = f"{floats} x {floats}"
-            precisions[precision] = precisions.get(precision, Fraction(0)) + beside
+    for where, count in beside.items():
+        floats = computes.get(where.partition(".")[0], "float32")
+        precision = f"{floats} x {floats}"
+        precisions[precision] = precisions.get(precision, Fraction(0)) + count
     elements = sum(resolution.site.weight_elements for resolution in weights.values())
-    macs = sum(resolution.site.macs + branch_macs(resolution) for resolution in every)
+    macs = sum(resolution.site.macs for resolution in every) + sum(beside.values())
     return Totals(
         operations=len(every),
         quantized=sum(
             bool(r.quantized_weights or r.segments) and r.form != "refused" for r in every
         ),
         elements=elements,
-        weight_bytes=sum(weight_bytes(resolution) for resolution in weights.values()),
+        weight_bytes=sum(map(weight_bytes, weights.values())) + _matrix_bytes(every),
         float32_bytes=4 * elements,
         macs=macs,
         macs_by_precision={name: round(part) for name, part in sorted(precisions.items())},
         low_precision_share=float(low / macs) if macs else 0.0,
     )
+
+
+def _floats_beside(resolutions: Iterable[SiteResolution]) -> dict[str, int]:
+    """Multiply-accumulates of what stands beside sites and in front of them, by graph."""
+    found: dict[str, int] = {}
+    rotated: set[tuple[str, str, str]] = set()
+    for one in resolutions:
+        count = branch_macs(one)
+        matrix = rotation_size(one)
+        # What reads the same and turns it alike has one product.
+        product = (one.where, one.site.source or one.key, matrix[0] if matrix else "")
+        if matrix is not None and product not in rotated:
+            rotated.add(product)
+            count += rotation_macs(one)
+        if count:
+            found[one.where] = found.get(one.where, 0) + count
+    return found
+
+
+def _matrix_bytes(resolutions: Iterable[SiteResolution]) -> int:
+    """Bytes of the matrices of rotations, each once in a graph."""
+    matrices = [(one.where, rotation_size(one)) for one in resolutions]
+    return sum(size.size_bytes for _, (_, size) in {(w, m) for w, m in matrices if m is not None})
 
 
 def precisions_of(resolution: SiteResolution, floats: str = "float32") -> dict[str, Fraction]:
@@ -180,6 +208,29 @@ def branch_macs(resolution: SiteResolution) -> int:
     elements = resolution.site.weight_elements
     beside = sum(part.elements for part in sizes.values())
     return resolution.site.macs * beside // elements if sizes else 0
+
+
+def rotation_size(resolution: SiteResolution) -> tuple[str, PartSize] | None:
+    """Returns name and size of the matrix that rotates what a site reads; None without one.
+
+    Operations of a kind in a graph share it. Where the layer in front takes the rotation in, nothing is stored.
+    """
+    scheme = resolution.quantized_weights
+    if scheme is None or scheme.rotate is None or scheme.rotate.block is None:
+        return None
+    count = scheme.rotate.block**2
+    size_bytes = count * bits(resolution.float_dtype) // 8
+    return scheme.rotate.matrix_name(resolution.site.op), PartSize(count, size_bytes)
+
+
+def rotation_macs(resolution: SiteResolution) -> int:
+    """Returns the multiply-accumulates of the product that rotates what a site reads, in floats; 0 without one."""
+    if rotation_size(resolution) is None:
+        return 0
+    scheme = resolution.quantized_weights
+    assert scheme is not None
+    assert scheme.rotate is not None
+    return resolution.site.input_elements * (scheme.rotate.block or 0)
 
 
 def _shares(resolution: SiteResolution) -> list[tuple[str, Fraction]]:

@@ -6,7 +6,7 @@ carried out says all of them.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from qdx.exporter.plan.schema.model import OneOf, PlanModel
 __all__ = [
     "FLOAT",
     "LOW_RANK_OPERATIONS",
+    "ROTATED_OPERATIONS",
     "AskedFloat",
     "AskedInputs",
     "AskedWeights",
@@ -29,6 +30,8 @@ __all__ = [
     "InputsDtype",
     "Learning",
     "LowRank",
+    "Rotate",
+    "RotationBlock",
     "TableDtype",
     "Weights",
     "WeightsDtype",
@@ -85,6 +88,40 @@ class LowRank(PlanModel):
     dtype: FloatDtype | None = None
 
 
+RotationBlock = Literal[4, 8, 16, 32, 64, 128, 256, 512, 1024]
+
+ROTATED_OPERATIONS: Final = LOW_RANK_OPERATIONS
+"""Operations whose input channels can be rotated."""
+_BLOCK_UNSAID: Final = 128
+"""The largest block where a plan says none: work grows with it, and outliers shrink with its root."""
+
+
+class Rotate(PlanModel):
+    """A rotation of what an operation reads, taken back by its weight: outliers are spread over blocks of channels.
+
+    Attributes:
+        hadamard: The matrix: `plain` is Sylvester's, which gathers what all channels of a block have in common in the first
+            one; `signed` turns the signs of some channels before, the same in every export.
+        block: Consecutive channels that are rotated together; None takes the largest power of two, up to 128, that divides
+            the channels.
+    """
+
+    hadamard: Literal["signed", "plain"] = "signed"
+    block: RotationBlock | None = None
+
+    def with_block(self, channels: int) -> Rotate:
+        """It with the block that it has for some channels; without one where no block divides them."""
+        largest = min(channels & -channels, _BLOCK_UNSAID)
+        if self.block is not None or largest < get_args(RotationBlock)[0]:
+            return self
+        return Rotate.model_validate({"hadamard": self.hadamard, "block": largest})
+
+    def matrix_name(self, op: str) -> str:
+        """Name of the parameter that holds the matrix, which all operations of a kind in a graph share."""
+        kind = "" if op == "linear" else f"_{op}"
+        return f"rotation_{self.hadamard}_{self.block}{kind}"
+
+
 class AskedWeights(PlanModel):
     """How a plan asks weights to be stored.
 
@@ -117,6 +154,8 @@ class AskedWeights(PlanModel):
             saturate.
         low_rank: A float branch that takes the leading singular part of the weight, as smoothing leaves it; only the rest
             is quantized. None for no branch.
+        rotate: A rotation of the operation's input channels and of the weight's, behind smoothing and before a branch is
+            taken out. None for none.
     """
 
     dtype: AskedDtype
@@ -131,6 +170,7 @@ class AskedWeights(PlanModel):
     learning: Learning | None = None
     reduce_range: bool = False
     low_rank: LowRank | None = None
+    rotate: Rotate | None = None
 
     @property
     def quantized(self) -> bool:

@@ -15,6 +15,7 @@ from qdx.exporter.calibrate.ranges import GraphRanges, Ranges
 from qdx.exporter.calibrate.ranges_file import dump_ranges, load_ranges, save_ranges
 from qdx.exporter.errors import InvalidInput, StorageError
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
+from qdx.exporter.plan.schema.scheme import Rotate
 from tests.support.recording import BOUNDARIES, provenance, recorded
 
 
@@ -52,6 +53,18 @@ def test_graphs_without_sites_are_kept(ranges, tmp_path):
     graphs = {**ranges.graphs, "vae.decode": GraphRanges((), (), (), {})}
     save_ranges(replace(ranges, graphs=graphs), path)
     assert load_ranges(path).groups("vae.decode") == ()
+
+
+def test_how_inputs_were_rotated_is_kept_with_its_block(ranges, tmp_path):
+    path = tmp_path / "ranges.safetensors"
+    turned = {"layers.one": Rotate(hadamard="plain", block=4), "layers.two": Rotate(block=8)}
+    graphs = {w: replace(one, rotated=turned) for w, one in ranges.graphs.items()}
+    save_ranges(replace(ranges, graphs=graphs), path)
+    assert load_ranges(path).graphs["unet.forward"].rotated == turned
+    with pytest.raises(ValueError, match="a rotation without its block"):
+        dump_ranges(
+            Ranges({"unet.forward": replace(ranges.graphs["unet.forward"], rotated={"layers.one": Rotate()})}, provenance())
+        )  # fmt: skip
 
 
 def test_saving_replaces_and_leaves_nothing_else(ranges, saved):

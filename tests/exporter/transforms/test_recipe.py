@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from qdx.exporter.files import dump_json
 from qdx.exporter.formats.quantization import WeightQuantization
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
+from qdx.exporter.plan.schema.scheme import Rotate
 from qdx.exporter.transforms.bias_correction import CorrectBias
 from qdx.exporter.transforms.given import TakeGiven
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
@@ -23,6 +24,7 @@ from qdx.exporter.transforms.placement import (
 )
 from qdx.exporter.transforms.recipe import Recipe
 from qdx.exporter.transforms.registry import TRANSFORMS
+from qdx.exporter.transforms.rotation import RotateInputs
 from qdx.exporter.transforms.rounding import RoundWeights
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.exporter.transforms.time_embedding import TimeTable
@@ -128,6 +130,9 @@ def test_every_transform_survives_being_stored(tmp_path) -> None:
             OpenAttention(("attn.qk",)),
             Smooth({"to_q": shared, "to_k": shared}),
             TimeTable("timestep", (0.0, 16.0)),
+            RotateInputs(
+                {"to_q": Rotate(block=4)}, frozenset(["to_q"]), {4: torch.tensor([1.0, -1, 1, 1])}
+            ),
             SplitLowRank(
                 {
                     "to_q.weight": Branch(

@@ -203,6 +203,30 @@ def test_what_quantizing_weights_saves_is_what_the_files_are_smaller(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", ["openvino", "onnxruntime", "coreml", "tensorrt"])
+def test_rotations_cost_what_is_said(source, tmp_path, target):
+    op, floats = ["conv2d", "linear"], "float16" if target == "coreml" else "float32"
+    select = {"role": ["conv", "attn.*", "ff.*", "shortcut"]}
+    rules = [
+        {**rule(op, weights={"dtype": "int8", **more}), "select": {"component": "unet", **select}}
+        for more in ({}, {"rotate": {"block": 16}})
+    ]
+    before, plain = lowered(source, tmp_path / "plain", target, rules[:1], floats)
+    after, turned = lowered(source, tmp_path / "turned", target, rules[1:], floats)
+
+    added = predicted(turned, target) - predicted(plain, target)
+    matrix_bytes = (
+        (2 if floats == "float16" else 4) * 16 * 16
+    )  # one of linear layers, one of convolutions
+    assert 2 * matrix_bytes <= added <= 2 * (matrix_bytes + ENTRY_BYTES)
+    difference = held_bytes(after) - held_bytes(before) - added
+    # Shapes of blocks come on top, and in Core ML an entry of each product for its absent bias; OpenVINO's files hold
+    # equal bytes once.
+    products = len(turned.resolved.quantized(WHERE)) if target == "coreml" else 0
+    assert -matrix_bytes <= difference <= 0.01 * predicted(turned, target) + ENTRY_BYTES * products
+
+
+@pytest.mark.slow
 def test_the_files_of_onnx_runtime_hold_for_each_quantized_weight_what_is_said(model, tmp_path):
     folder, planned = exported(
         model, tmp_path, "onnxruntime",

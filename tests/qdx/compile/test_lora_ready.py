@@ -87,6 +87,9 @@ def test_plans_and_layouts_that_cannot_are_refused(tmp_path):
     smooth = load_plan(write_plan(tmp_path, plan(smoothing={"alpha": 0.5})))
     with pytest.raises(TargetRefusal, match="the plan's `smoothing` divides"):
         check_lora_ready(8, smooth, None)
+    turned = load_plan(write_plan(tmp_path, plan({"weights": {"dtype": "int8", "rotate": {}}})))
+    with pytest.raises(TargetRefusal, match="the plan's `rotate` turns"):
+        check_lora_ready(8, turned, None)
     with pytest.raises(UsageError, match="--layout `swift` gives its packages no adapters"):
         check_lora_ready(8, load_plan("float32"), "swift")
     check_lora_ready(None, smooth, "swift")

@@ -18,6 +18,7 @@ from qdx.exporter.plan import load_plan
 from qdx.exporter.transforms.bias_correction import CorrectBias
 from qdx.exporter.transforms.insert_quantizers import InsertQuantizers
 from qdx.exporter.transforms.low_rank import SplitLowRank
+from qdx.exporter.transforms.rotation import RotateInputs
 from qdx.exporter.transforms.smoothing import Smooth
 from qdx.exporter.transforms.time_embedding import TimeTable
 from qdx.runtime.pipeline import open_methods
@@ -109,6 +110,21 @@ def test_a_low_rank_branch_stands_in_the_artifact(smallest, tmp_path, target):
     branches = recipe.find(SplitLowRank).branches
     assert set(branches) == {f"{one.key}.weight" for one in recipe.placement.sites}
     assert not {f"{name}.weight" for name in protected} & set(branches)
+    assert sqnr_db(reference, floats) > 90
+    assert 10 < sqnr_db(reference, quantized) < 60
+    assert sqnr_db(quantized, artifact) > 25
+
+
+@pytest.mark.parametrize("target", [TARGETS[0], pytest.param(TARGETS[1], marks=pytest.mark.slow)])
+def test_rotated_inputs_are_calibrated_and_stored(smallest, tmp_path, target):
+    value = plan({**STATIC, "weights": {**STATIC["weights"], "rotate": {"block": 4}}})
+    protected = ["conv_in", "conv_out"]
+    value["rules"].append({"select": {"component": "unet", "name": protected}, "keep": "float"})
+    export(smallest, tmp_path, value, target)
+    bundle = read_bundle(tmp_path / target)
+    recipe, reference, floats, quantized, artifact = unet_calls(smallest, bundle, target)
+    rotations = recipe.find(RotateInputs).rotations
+    assert set(rotations) == {one.key for one in recipe.placement.sites}
     assert sqnr_db(reference, floats) > 90
     assert 10 < sqnr_db(reference, quantized) < 60
     assert sqnr_db(quantized, artifact) > 25

@@ -234,10 +234,14 @@ def test_what_changes_weights_before_they_are_stored_is_refused(model, imported,
         qdx.export(model, target="onnxruntime", plan=tmp_path / "p.json", weights=imported / "weights.qdx", lora=lora, output=tmp_path / "b")  # fmt: skip
 
 
-def test_a_branch_of_given_weights_is_refused(model, imported, tmp_path):
-    rule = {"weights": {"dtype": "int8", "low_rank": {"rank": 2}}, "select": {"op": "linear"}}
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"low_rank": {"rank": 2}}, "`low_rank` part"), ({"rotate": {}}, "rotates")],
+)
+def test_a_branch_or_rotation_of_given_weights_is_refused(model, imported, tmp_path, change, words):
+    rule = {"weights": {"dtype": "int8", **change}, "select": {"op": "linear"}}
     (tmp_path / "p.json").write_text(json.dumps({"schema": "qdx.plan/1", "rules": [rule], "gates": {}}))  # fmt: skip
-    with pytest.raises(UsageError, match="`low_rank` part"):
+    with pytest.raises(UsageError, match=words):
         qdx.export(model, target="onnxruntime", plan=tmp_path / "p.json", weights=imported / "weights.qdx", output=tmp_path / "b")  # fmt: skip
 
 

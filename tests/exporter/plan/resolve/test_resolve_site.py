@@ -633,5 +633,21 @@ def test_a_low_rank_branch_that_cannot_be_is_refused(select, rank, words):
         resolve(plan_of(rule), ["unet", "vae"], Toaster(), wanted)
 
 
+@pytest.mark.parametrize(
+    ("select", "rotate", "words"),
+    [
+        ({"op": "embedding"}, {}, "a rotation stands in front of linear, conv1d"),
+        ({"op": "linear"}, {"block": 128}, "the largest block that does is 64"),
+        ({"name": "odd"}, {}, "the largest power of two that divides them is 2"),
+    ],
+)
+def test_a_rotation_that_cannot_be_is_refused(select, rotate, words):
+    rule = {"select": select, "weights": {"dtype": "int8", "rotate": rotate}}
+    more = (site("words", "embedding"), site("odd", shape=(64, 6)))
+    wanted = SITES | {"unet.forward": (*SITES["unet.forward"], *more)}
+    with pytest.raises(TargetRefusal, match=words):
+        resolve(plan_of(rule), ["unet", "vae"], Toaster(), wanted)
+
+
 def test_sites_keep_what_the_graph_says():
     assert unet(W8A8)["conv_in"].site == UNET[0] == replace(UNET[0])

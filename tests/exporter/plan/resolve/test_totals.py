@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -52,6 +53,23 @@ def test_a_low_rank_branch_counts_in_bytes_and_arithmetic():
     assert beside.macs - alone.macs == half.site.macs * 2 * (4 + 64) // (4 * 64)
     assert beside.macs_by_precision["float32 x float32"] == beside.macs - alone.macs
     assert beside.elements == alone.elements
+
+
+def test_a_rotation_counts_once_where_operations_read_the_same():
+    plain = {"dtype": "int8"}
+    turned = one({**plain, "rotate": {}})
+    assert turned.weights.rotate.block == 64
+    reads = replace(turned.site, source="norm", input_elements=640)
+    q, k = (replace(turned, site=replace(reads, key=key, weight=f"{key}.weight")) for key in "qk")
+    other = replace(q, site=replace(q.site, key="v", weight="v.weight", source="words"))
+    alone = totals_of([one(plain)])
+    two, three = totals_of([q, k]), totals_of([q, k, other])
+    assert two.macs - 2 * alone.macs == 640 * 64
+    assert three.macs - 3 * alone.macs == 2 * 640 * 64
+    assert three.macs_by_precision["float32 x float32"] == 2 * 640 * 64
+    assert three.weight_bytes - 3 * alone.weight_bytes == 4 * 64 * 64
+    half = totals_of([replace(q, float_dtype="float16")])
+    assert half.weight_bytes - alone.weight_bytes == 2 * 64 * 64
 
 
 class Anything:

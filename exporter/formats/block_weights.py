@@ -18,6 +18,7 @@ from qdx.exporter.formats.block_floats import (
     nvfp4_scale,
     quantize_mxfp8,
     quantize_nvfp4,
+    search_nvfp4,
 )
 from qdx.exporter.formats.code_grid import CodeGrid, float_levels
 from qdx.exporter.formats.derived import DerivedParts
@@ -58,8 +59,10 @@ def block_weight(
         )
     runs = list(runs_of_rows(weight))
     if quantization.dtype == "nvfp4":
-        scale = nvfp4_scale(weight)
-        fours = [quantize_nvfp4(weight[run], scale) for run in runs]
+        searched = quantization.observer == "mse"
+        scale = nvfp4_scale(weight, searched=searched)
+        quantize = search_nvfp4 if searched else quantize_nvfp4
+        fours = [quantize(weight[run], scale) for run in runs]
         elements = _elements([each.elements for each in fours], "float4_e2m1fn", rounding)
         return Nvfp4(elements, torch.cat([each.block_scales for each in fours]), scale)
     eights = [quantize_mxfp8(weight[run]) for run in runs]

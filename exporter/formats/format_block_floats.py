@@ -39,7 +39,11 @@ class BlockFloats(WeightFormat):
     def faults(self, scheme: AskedScheme, given: Collection[str]) -> Iterator[SchemeFault]:
         """See `WeightFormat`."""
         yield from palette_keys(scheme, given)
-        for key in ("observer", "range_factor", "reduce_range", "symmetric"):
+        meaningless = {"range_factor", "reduce_range", "symmetric"}
+        if scheme.dtype == "mxfp8":
+            # Floats are as exact under one power of two as under another, but for those at the ends.
+            meaningless.add("observer")
+        for key in sorted(meaningless):
             if key in given:
                 yield SchemeFault(key, f"`{key}` means nothing for {scheme.dtype}",
                                   "a block's scale follows its largest magnitude, and zero is zero")  # fmt: skip

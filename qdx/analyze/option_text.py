@@ -143,6 +143,8 @@ def _weights(text: str, part: str, methods: Mapping[str, object]) -> AskedWeight
     if not fixed and not is_table and not number_type(dtype).is_float:
         few = number_type(dtype).bits < _FEW_BITS
         found |= {"symmetric": True, "observer": "mse" if few else "minmax"}
+    if dtype == "nvfp4":
+        found["observer"] = "mse"
     if factor is not None:
         found["range_factor"] = float(factor[2])
     found |= methods

@@ -142,8 +142,8 @@ class AskedWeights(PlanModel):
             type in which the component stores its float weights.
         symmetric: Zero is stored as zero (the middle for unsigned types); otherwise each scale has a
             zero point.
-        observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least
-            squared error.
+        observer: How the range is chosen: `minmax` covers every value, `mse` is the range of least squared
+            error, in `nvfp4` of each block.
         range_factor: What that range is multiplied by. Of few bits, the range of least error of the weight is often not
             the one of least error of the output.
         rounding: How values become stored ones: `nearest`, of integers ties to even. `gptq` rounds column by column and

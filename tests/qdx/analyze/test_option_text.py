@@ -20,7 +20,7 @@ from qdx.search.rule_text import said
         ("int8/int8", "int8 channel / int8 tensor", ("int8", "channel", "minmax"), ("int8", "tensor", "static")),
         ("int8/int8:token", "int8 channel / int8 token", ("int8", "channel", "minmax"), ("int8", "token", "dynamic")),
         ("/int8", "inputs int8 tensor", None, ("int8", "tensor", "static")),
-        ("nvfp4/nvfp4", "nvfp4 / nvfp4 block", ("nvfp4", None, "minmax"), ("nvfp4", "block", "dynamic")),
+        ("nvfp4/nvfp4", "nvfp4 / nvfp4 block", ("nvfp4", None, "mse"), ("nvfp4", "block", "dynamic")),
     ],
 )  # fmt: skip
 def test_an_option_is_read_as_it_is_written(text, label, weights, inputs):

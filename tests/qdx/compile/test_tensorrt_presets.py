@@ -9,6 +9,7 @@ import qdx
 from qdx.bundle import read_bundle
 from qdx.engines.lint import lint_bundle
 from tests.support import tiny
+from tests.support.layers import ROOT
 from tests.support.tiny.families import FAMILIES
 
 CALL = {"num_inference_steps": 2, "height": 16, "width": 16}
@@ -55,3 +56,26 @@ def test_blocks_of_floats_on_a_transformer(tmp_path, preset):
     decisive = [gate for gate in report.gates if "lowering" in gate.name or "audit" in gate.name]
     assert len(decisive) >= 2
     assert [gate for gate in decisive if not gate.ok] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shapes", "shapes-mmdit"])
+def test_nvfp4_holds_every_gate_on_a_trained_model(tmp_path, name):
+    """Four bits of inputs make guidance twice as strong as it is, where nothing stands beside them."""
+    model, output = ROOT / "samples" / name, tmp_path / "bundle"
+    captions = (ROOT / "samples" / "captions.txt").read_text(encoding="utf-8").splitlines()
+    call = {"prompt": "a red circle left of a blue square", "guidance_scale": 4, "num_inference_steps": 20}  # fmt: skip
+    if name == "shapes-mmdit":
+        call["max_sequence_length"] = 16
+    qdx.export(
+        model,
+        target="tensorrt-blackwell",
+        plan="nvfp4",
+        output=output,
+        call=call,
+        prompts=captions[:4],
+    )
+
+    report = qdx.verify(output, model=model)
+    assert any("conditioning" in gate.name for gate in report.gates)
+    assert [gate for gate in report.gates if not gate.ok] == []

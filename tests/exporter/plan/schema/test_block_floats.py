@@ -55,6 +55,7 @@ def test_contradictions_name_the_key_and_the_next_step(rule, words):
 def test_what_is_consistent_is_a_plan(name):
     plan_of({"weights": weights(name), "inputs": inputs(name)})
     plan_of({"weights": weights(name)})
+    plan_of({"weights": weights("nvfp4", observer="mse")})
     plan_of({"inputs": inputs("nvfp4", observer="percentile", percentile=0.999)})
 
 

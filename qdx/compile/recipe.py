@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
     from qdx.exporter.transforms.transform import Learner
     from qdx.source.schedule import MethodSchedule
+    from qdx.tune.tuner import Tuner
 
 __all__ = ["choose_recipe"]
 
@@ -31,6 +32,7 @@ def choose_recipe(
     schedule: MethodSchedule | None = None,
     given: Given | None = None,
     learner: Learner | None = None,
+    tuner: Tuner | None = None,
 ) -> tuple[Graph, Recipe | None]:
     """How one graph is changed on a target.
 
@@ -42,6 +44,7 @@ def choose_recipe(
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
         given: Weights that another tool has quantized; None for none.
         learner: Learns to round, where the plan asks for that.
+        tuner: Lets the quantized graph learn, where the plan asks for that; None leaves it as it is.
 
     Returns:
         The float graph in the form that is quantized, and the recipe; the given graph and None where the
@@ -68,4 +71,7 @@ def choose_recipe(
         transforms += [chosen for chosen in found if chosen is not None]
     else:
         check_taken(graph, given)
-    return graph, Recipe(graph.where, tuple(transforms)) if transforms else None
+    if not transforms:
+        return graph, None
+    recipe = Recipe(graph.where, tuple(transforms))
+    return graph, recipe if tuner is None or not quantized else tuner.tuned(graph, recipe)

@@ -220,7 +220,8 @@ def _answering(executor: Executor, graph: Graph) -> Any:
         inputs = {}
         for name, spec in specs.items():
             value = torch.as_tensor(given[name]).to(getattr(torch, spec.dtype))
-            inputs[name] = value.expand(spec.shape) if value.dim() < len(spec.shape) else value
+            sizes = [int(size) for size in spec.shape]
+            inputs[name] = value.expand(sizes) if value.dim() < len(sizes) else value
         (answer,) = executor.run(inputs).values()
         return SimpleNamespace(sample=answer) if return_dict else (answer,)
 

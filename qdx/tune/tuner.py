@@ -26,6 +26,7 @@ from qdx.exporter.errors import TargetRefusal, quoted
 from qdx.exporter.graph.analysis.sites import sites as find_sites
 from qdx.exporter.graph.execute.interpreter import Executor, mutates
 from qdx.exporter.progress import SILENT
+from qdx.exporter.text.words import memory
 from qdx.exporter.transforms.recipe import Recipe, quantized_graph
 from qdx.exporter.transforms.time_embedding import TimeTable
 from qdx.runtime.tensor_folder import TensorFolder
@@ -201,6 +202,9 @@ class Tuner:
             available_memory_bytes() if is_cpu(self._device) else free_device_bytes(self._device)
         )
         check_memory(needed, there, f"tuning {base.where}", _SMALLER)
+        self._progress.say(
+            f"tuning: {base.where}: {len(tuned)} operations learn, with about {memory(needed)} of memory"
+        )
 
     def _answers(self, graph: Graph, calls: Sequence[Inputs]) -> list[Inputs]:
         """What the float graph answers, on disk."""

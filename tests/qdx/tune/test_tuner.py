@@ -194,7 +194,7 @@ def test_a_selection_alone_is_touched(source, known, learned):
 
 def test_low_rank_updates_learn_too(source, known, tmp_path):
     store = Store(tmp_path)
-    tuned(source, known, asking(rank=2), store)
+    tuned(source, known, asking(rank=2, steps=6), store)
     before, after = losses(store)
 
     assert after < before
@@ -223,7 +223,7 @@ def test_steps_that_gain_nothing_leave_all_as_it_was(source, known, monkeypatch)
 
 def test_a_memory_that_does_not_do_is_refused(source, known, monkeypatch):
     monkeypatch.setattr(tuner, "available_memory_bytes", lambda: 1000)
-    with pytest.raises(InsufficientMemory, match="tuning unet.forward needs about"):
+    with pytest.raises(InsufficientMemory, match=r"tuning unet\.forward needs about"):
         tuned(source, known, asking())
 
 

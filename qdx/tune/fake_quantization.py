@@ -28,18 +28,26 @@ class Levels:
     Attributes:
         low: The least, zero point included.
         high: The greatest, likewise.
+        steps: How far the greatest is above zero.
         is_float: Numbers of an 8-bit float instead of whole ones.
     """
 
     low: float
     high: float
+    steps: float
     is_float: bool = False
 
     @classmethod
-    def of(cls, kind: NumberType, bounds: tuple[float, float] | None = None) -> Levels:
-        """Those of a type, or fewer of them."""
+    def of(cls, kind: NumberType, bounds: tuple[float, float] | None, zero: float) -> Levels:
+        """Those of a type, or fewer of them.
+
+        Args:
+            kind: The type.
+            bounds: The least and the greatest, where these are not the type's.
+            zero: The least zero point that they are used with.
+        """
         low, high = bounds or (kind.minimum, kind.maximum)
-        return cls(float(low), float(high), kind.is_float)
+        return cls(float(low), float(high), max(1.0, high - zero), kind.is_float)
 
     def rounded(self, scaled: torch.Tensor) -> torch.Tensor:
         """The nearest level of each value within the ends, ties to even, float32."""
@@ -93,8 +101,7 @@ def fake_quantized(
         levels: What there is.
     """
     sharing = values.numel() / max(1, scale.numel())
-    steps = levels.high - float(zero.min())
-    factor = 1 / math.sqrt(max(1.0, sharing * steps))
+    factor = 1 / math.sqrt(max(1.0, sharing * levels.steps))
     found: torch.Tensor = _FakeQuantized.apply(values, scale, zero, levels, factor)  # type: ignore[no-untyped-call]
     return found
 

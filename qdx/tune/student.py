@@ -202,7 +202,7 @@ class Student:
                 self._inputs[node.name] = leaf.requires_grad_()
             else:
                 self._train_ratios(node, source, quantization)
-        levels = Levels.of(kind, bounds)
+        levels = Levels.of(kind, bounds, float(zero_point))  # type: ignore[arg-type]
 
         def made(value: Value) -> torch.Tensor:
             return fake_quantized(value(source), leaf, zero, levels)

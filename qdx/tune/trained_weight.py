@@ -112,7 +112,7 @@ def trained_weight(
     layout = RowLayout(tuple(values.shape), quantization)
     start = quantize_weight(values, quantization)
     scale = layout.column(start.scale).to(device).clone()
-    zero = layout.column(start.zero_point).to(torch.float32).to(device)
+    zero = layout.column(start.zero_point).to(torch.float32)
     grid = Grid.of(quantization)
     unit = float(scale.mean())
     leaves = {"scale": scale.requires_grad_()}
@@ -131,5 +131,6 @@ def trained_weight(
         leaves["up"] = torch.zeros(outputs, low, device=device).requires_grad_()
         leaves["down"] = down.to(device).requires_grad_()
         units |= {"up": unit, "down": 1 / math.sqrt(low)}
-    levels = Levels.of(grid.kind, (grid.minimum, grid.maximum))
-    return TrainedWeight(quantization, leaves, units, frozen, zero, levels, tuple(values.shape))
+    levels = Levels.of(grid.kind, (grid.minimum, grid.maximum), float(zero.min()))
+    shape = tuple(values.shape)
+    return TrainedWeight(quantization, leaves, units, frozen, zero.to(device), levels, shape)

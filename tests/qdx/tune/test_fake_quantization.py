@@ -38,7 +38,9 @@ def test_the_gradient_of_a_scale_is_that_of_the_paper(zero, low, high):
     values = torch.randn(40, generator=generator) * 2
     upstream = torch.randn(40, generator=generator)
     scale = torch.tensor(0.31, requires_grad=True)
-    fake_quantized(values, scale, torch.tensor(float(zero)), Levels(low, high)).backward(upstream)
+    fake_quantized(
+        values, scale, torch.tensor(float(zero)), Levels(low, high, high - zero)
+    ).backward(upstream)
 
     wanted = direct(values.tolist(), scale.item(), zero, low, high, upstream.tolist())
     assert scale.grad.item() == pytest.approx(wanted, rel=1e-4)
@@ -47,7 +49,7 @@ def test_the_gradient_of_a_scale_is_that_of_the_paper(zero, low, high):
 def test_scales_of_rows_have_gradients_of_their_own():
     values = torch.tensor([[0.2, 0.9, -3.0], [1.4, 0.1, 0.6]])
     scale = torch.tensor([[0.5], [0.25]], requires_grad=True)
-    fake_quantized(values, scale, torch.zeros(2, 1), Levels(-4, 3)).sum().backward()
+    fake_quantized(values, scale, torch.zeros(2, 1), Levels(-4, 3, 3)).sum().backward()
 
     for row in range(2):
         wanted = direct(values[row].tolist(), scale[row].item(), 0, -4, 3, [1.0] * 3)
@@ -56,7 +58,7 @@ def test_scales_of_rows_have_gradients_of_their_own():
 
 def test_values_pass_gradients_within_the_ends_alone():
     values = torch.tensor([-2.1, -1.9, 0.2, 1.4, 1.6], requires_grad=True)
-    fake_quantized(values, torch.tensor(0.5), torch.tensor(0.0), Levels(-4, 3)).sum().backward()
+    fake_quantized(values, torch.tensor(0.5), torch.tensor(0.0), Levels(-4, 3, 3)).sum().backward()
 
     assert values.grad.tolist() == [0, 1, 1, 1, 0]
 

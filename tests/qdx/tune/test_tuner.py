@@ -7,14 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from qdx.analyze.session import open_session
+from qdx.analyze.settings import AnalysisSettings
 from qdx.backends.registry import get_backend
 from qdx.bundle.recipes import read_recipe
 from qdx.cache.store import Store
 from qdx.calibration.learning_calls import learning_calls
 from qdx.calibration.record import record_ranges
 from qdx.compile.recipe import choose_recipe
-from qdx.exporter.errors import InsufficientMemory, InvalidPlan, TargetRefusal
+from qdx.exporter.errors import InsufficientMemory, InvalidPlan, TargetRefusal, UsageError
 from qdx.exporter.formats.affine import quantize_weight
+from qdx.exporter.graph.execute.interpreter import run
+from qdx.exporter.plan.resolve.tuned import with_tuning
 from qdx.exporter.plan.schema.load import plan_from_json
 from qdx.exporter.progress import SILENT
 from qdx.exporter.transforms.given import TakeGiven
@@ -131,17 +135,58 @@ def test_weights_and_scales_have_moved(source, known, learned):
     assert all(one / 2 < other < 2 * one for one, other in scales)
 
 
-def test_the_quantized_graph_is_the_student_that_learned(source, known, learned):
-    """What tuning measured at its end is what the recipe's graph makes of the same calls."""
-    from qdx.exporter.graph.execute.interpreter import run
-
-    quantized = quantized_graph(learned.base, learned.recipe)
+def mean_error(known, base, recipe):
+    """Of the recipe's graph against the float one, on the calls that were recorded."""
+    quantized = quantized_graph(base, recipe)
     errors = [
-        float(distil.loss_of(run(quantized, dict(call)), run(learned.base, dict(call))))
+        float(distil.loss_of(run(quantized, dict(call)), run(base, dict(call))))
         for call in known.recorded[WHERE]
     ]
+    return sum(errors) / len(errors)
 
-    assert sum(errors) / len(errors) == pytest.approx(losses(learned.store)[1], rel=1e-3)
+
+def test_the_quantized_graph_is_the_student_that_learned(known, learned):
+    wanted = losses(learned.store)[1]
+
+    assert mean_error(known, learned.base, learned.recipe) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "learns"),
+    [
+        ({**SCHEME, "inputs": {"dtype": "int8", "timestep_groups": 2}}, True),
+        pytest.param({**SCHEME, "inputs": {"dtype": "int4"}}, True, marks=pytest.mark.slow),
+        ({**SCHEME, "inputs": {"dtype": "int4", "timestep_groups": 2}}, True),
+        pytest.param(
+            {**SCHEME, "inputs": {"dtype": "uint8", "symmetric": False}}, True, marks=pytest.mark.slow
+        ),
+        ({**SCHEME, "inputs": {"dtype": "int8", "mode": "dynamic", "granularity": "token"}}, False),
+    ],
+    ids=["groups", "few-bits", "few-bits-groups", "zero-points", "tokens"],
+)  # fmt: skip
+def test_every_form_of_inputs_learns_what_its_graph_then_computes(
+    source, known, tmp_path, scheme, learns
+):
+    store, value = Store(tmp_path), asking(scheme, steps=6)
+    value["rules"][0]["select"]["op"] = ["conv2d", "linear"] if learns else ["linear"]
+    base, recipe = tuned(source, known, value, store)
+    before, after = losses(store)
+    plain = {**value}
+    del plain["tune"]
+    intent = plan_from_json(plain, source="p.json")
+    planned = plan_graphs(source, intent, load_target("openvino"))
+    _, started = choose_recipe(
+        planned.graphs[WHERE], planned.resolved, known.ranges, get_backend("openvino")
+    )
+    moved = [
+        one.inputs != other.inputs
+        for one, other in zip(started.placement.sites, recipe.placement.sites, strict=True)
+    ]
+
+    assert after < before
+    assert mean_error(known, base, started) == pytest.approx(before, rel=1e-3)
+    assert mean_error(known, base, recipe) == pytest.approx(after, rel=1e-3)
+    assert all(moved) if learns else not any(moved)
 
 
 def test_the_same_again_and_an_interrupted_one_have_the_same_bytes(
@@ -242,6 +287,27 @@ def test_what_contradicts_itself_is_refused(value, words):
         plan_from_json(value, source="p.json")
 
 
+def test_given_weights_do_not_learn(model, tmp_path):
+    with pytest.raises(UsageError, match="the plan asks for `tune`"):
+        export(model, tmp_path, asking(), weights=tmp_path / "weights.safetensors")
+
+
+def test_a_pipeline_without_a_denoiser_is_refused():
+    intent = plan_from_json(asking(), source="p.json")
+    with pytest.raises(InvalidPlan, match="none of what is exported is a denoiser"):
+        with_tuning(intent, {"vae.decode": ()}, {"vae": "decoder"})
+
+
+def test_an_analysis_of_such_a_plan_is_refused(model):
+    intent = plan_from_json(asking(), source="p.json")
+    settings = AnalysisSettings(plan=intent)
+    with (
+        pytest.raises(UsageError, match="of which none has learned"),
+        open_session(model, target="openvino", settings=settings),
+    ):
+        pass
+
+
 def test_a_selection_of_nothing_is_refused(source):
     intent = plan_from_json(asking(select={"name": "nowhere"}), source="p.json")
     with pytest.raises(InvalidPlan, match="no quantized operation of a denoiser is selected"):
@@ -270,3 +336,40 @@ def test_the_artifact_computes_with_what_was_learned(model, tmp_path):
     assert recipe.find(TakeGiven).tool == "qdx"
     report = verify(bundle, model=model)
     assert report.ok, str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["openvino", "coreml", "tensorrt"])
+def test_on_every_target(model, tmp_path, target):
+    value = asking({"weights": {"dtype": "int8"}, "inputs": {"dtype": "int8"}})
+    value["gates"]["lowering"] = {}  # the target's own: some store all else in sixteen bits
+    bundle = export(model, tmp_path, value, target, workers=1).bundle
+    (path,) = bundle.rglob("quantization.json")
+
+    assert read_recipe(path.parent).find(TakeGiven) is not None
+    assert verify(bundle, model=model).ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({"smoothing": {"alpha": 0.5}}, {}),
+        ({"time_embedding": "precompute"}, {}),
+        ({}, {"low_rank": {"rank": 2}}),
+        ({}, {"dtype": "uint4", "symmetric": False}),
+    ],
+    ids=["smooth", "table", "branch", "zero-points"],
+)
+def test_beside_what_else_changes_a_graph(model, tmp_path, options, weights):
+    value = asking({**SCHEME, "weights": {"dtype": "int4", **weights}}, options)
+    bundle = export(model, tmp_path, value, "openvino", workers=1).bundle
+
+    assert verify(bundle, model=model).ok
+
+
+@pytest.mark.slow
+def test_sizes_that_stay_open_learn_at_the_calls_own(model, tmp_path):
+    bundle = export(model, tmp_path, asking(), workers=1, shapes="dynamic").bundle
+
+    assert verify(bundle, model=model).ok

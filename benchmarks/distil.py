@@ -87,7 +87,6 @@ class Subject:
         self._pictures = pictures
         self._workers = workers
         self._profile = load_target(TARGET)
-        self._recorded: Any = None
 
     def plan(self, tune: Mapping[str, Any] | None) -> Plan:
         """The plan, which tunes or not."""
@@ -133,6 +132,17 @@ class Subject:
             choices=self._profile.choices, workers=self._workers,
         )  # fmt: skip
 
+    @cached_property
+    def recorded(self) -> Mapping[str, Sequence[Mapping[str, torch.Tensor]]]:
+        """Calls to learn from."""
+        plan = self.plan(None)
+        planned = plan_graphs(self.source, plan, self._profile)
+        calls = learning_calls(
+            self.source, plan, self.source.call, prompts=self.prompts(CAPTIONS), planned=planned,
+            workers=self._workers,
+        )  # fmt: skip
+        return calls.record({self.where: int(self._tune["calls"])}, self._work / "calls")
+
     def quantized(
         self, tune: Mapping[str, Any] | None
     ) -> tuple[Graph, Graph, Sequence[SitePlacement]]:
@@ -149,10 +159,7 @@ class Subject:
                 self.source, plan, self.source.call, prompts=self.prompts(CAPTIONS), planned=planned,
                 workers=self._workers,
             )  # fmt: skip
-            if self._recorded is None:
-                wanted = {self.where: int(tune["calls"])}
-                self._recorded = calls.record(wanted, self._work / "calls")
-            tuner = Tuner(calls, planned.resolved, progress=_Words(), recorded=self._recorded)
+            tuner = Tuner(calls, planned.resolved, progress=_Words(), recorded=self.recorded)
         backend = get_backend(self._profile.runtime)
         base, recipe = choose_recipe(graph, planned.resolved, self.ranges, backend, tuner=tuner)
         assert recipe is not None
@@ -169,12 +176,9 @@ class Subject:
     def worst(self) -> list[str]:
         """A quarter of the layers, those that are told to make the most noise."""
         base, _, placed = self.quantized(None)
-        # Recorded by the tuned plan, whose calls these are.
-        if self._recorded is None:
-            self.quantized({**self._tune, "steps": 1})
         names = {site.key: site for site in _sites(base)}
         weights = {one.key: names[one.key].weight for one in placed if one.weight is not None}
-        calls = [dict(one) for one in self._recorded[self.where][:_WEIGHED]]
+        calls = [dict(one) for one in self.recorded[self.where][:_WEIGHED]]
         found = weight_gradients(base, calls, [name for name in weights.values() if name])
         noise = {}
         for one in placed:

@@ -42,7 +42,6 @@ class Student:
 
     Attributes:
         weights: What is trained of weights, by the name under which they are stored.
-        leaves: Every trained tensor by name, with the size of what one level of it is.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import Rule, Select, matches
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights
 from qdx.exporter.plan.schema.settings import Options
+from qdx.exporter.plan.schema.tuning import Tune
 
 __all__ = ["afterwards", "asked_sentences", "option_sentences", "selected_sentence"]
 
@@ -74,8 +75,20 @@ def option_sentences(plan: Plan) -> Iterator[str]:
         yield f"Products of what is stored in sixteen bits are {wanted}."
     if options.smoothing is not None:
         yield f"The spread of activations moves into weights (smoothing, alpha {options.smoothing.alpha:g})."
+    if plan.tune is not None:
+        yield _tuned(plan.tune)
     if plan.nncf is not None:
         yield f"NNCF quantizes {plan.nncf.components} in mode {plan.nncf.mode}."
+
+
+def _tuned(tune: Tune) -> str:
+    what = (
+        "Quantized operations of denoisers"
+        if tune.select is None
+        else selected_sentence(tune.select)
+    )
+    how = "" if tune.rank is None else f", in updates of rank {tune.rank}"
+    return f"{what} learn the float model's predictions in {tune.steps} steps from {tune.calls} calls{how}."
 
 
 def afterwards(plan: Mapping[str, Any], component: str) -> str:

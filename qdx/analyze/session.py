@@ -38,6 +38,7 @@ from qdx.calibration.kept import Kept
 from qdx.exporter.capture.model import read_model
 from qdx.exporter.capture.recorded_call import record_call
 from qdx.exporter.capture.setup import check_setup
+from qdx.exporter.errors import UsageError
 from qdx.exporter.formats.memory import remembering
 from qdx.exporter.plan.schema.load import load_plan, parse_plan
 from qdx.exporter.plan.schema.plan import Plan
@@ -275,7 +276,13 @@ def _elsewhere(
 def _base(plan: str | Path | Plan | None) -> Plan:
     if plan is None:
         return parse_plan(_FLOATS, source="float")
-    return plan if isinstance(plan, Plan) else load_plan(plan)
+    found = plan if isinstance(plan, Plan) else load_plan(plan)
+    if found.tune is not None:
+        raise UsageError(
+            "plan: `tune`: an analysis measures single operations quantized, of which none has learned with the others",
+            hint="leave `tune` out of the plan, and add it to the one that a search finds",
+        )
+    return found
 
 
 def _spread(

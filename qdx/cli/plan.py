@@ -170,9 +170,11 @@ def _resolved_text(
 
 
 def _options_and_gates(plan: Plan, gates: AskedGates) -> Iterator[str]:
-    from qdx.cli.plan_words import gate_words, labelled, options_words
+    from qdx.cli.plan_words import gate_words, labelled, options_words, tune_words
 
     options = options_words(plan)
     if options:
         yield labelled("options", options, 12)
+    if learns := tune_words(plan):
+        yield labelled("tune", learns, 12)
     yield table(("gate", "expected"), [*gate_words(gates)])

@@ -15,6 +15,7 @@ from qdx.cli.plan_words import (
     labelled,
     segments_words,
     span_words,
+    tune_words,
     weights_words,
 )
 from qdx.cli.progress import progress_bars
@@ -132,6 +133,11 @@ def _as_data(examination: Examination, kept: Kept, groups: Groups) -> dict[str, 
         "sites": resolved.sites_to_json(),
         "float32": kept,
         "timestep_groups": groups,
+        **(
+            {"tuned": {w: sorted(keys) for w, keys in resolved.tuned.items()}}
+            if resolved.tuned
+            else {}
+        ),
         "components": component_totals(resolved),
         "total": _total(resolved),
         "refusals": [
@@ -152,6 +158,9 @@ def _as_text(examination: Examination, kept: Kept, groups: Groups, *, every_site
     sites = [site for graph in resolved.sites.values() for site in graph]
     parts.append(_reasons(sites))
     parts.append(_choices(resolved))
+    if learns := tune_words(resolved.plan):
+        counts = ", ".join(f"{len(keys)} operations of {w}" for w, keys in resolved.tuned.items())
+        parts.append(labelled("tune", f"{learns}; {counts}", len("tune")))
     if kept:
         stays = [(where, n, why) for where, counts in kept.items() for why, n in counts.items()]
         parts.append(table(("stays float32 in", "nodes", "why"), stays))

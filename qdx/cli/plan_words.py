@@ -25,6 +25,7 @@ __all__ = [
     "rules_words",
     "segments_words",
     "span_words",
+    "tune_words",
     "weights_words",
 ]
 
@@ -136,6 +137,23 @@ def quantizing_words(rules: Sequence[Quantizing]) -> str:
 def options_words(plan: Plan) -> str:
     """Returns the options that a plan sets, such as `mixed_precision, smoothing (alpha 0.5)`; empty for none."""
     return ", ".join(_option(name, getattr(plan.options, name)) for name in plan.options.changed)
+
+
+def tune_words(plan: Plan) -> str:
+    """Returns what a plan lets learn, such as `distil, role attn.*: 1000 steps of 4 calls out of 128`; empty for nothing."""
+    from qdx.exporter.plan.schema.rule import SITE_KEYS
+
+    tune = plan.tune
+    if tune is None:
+        return ""
+    select = tune.select
+    globs = {key: getattr(select, key) for key in SITE_KEYS} if select is not None else {}
+    chosen = [f"{key} {' or '.join(found)}" for key, found in globs.items() if found is not None]
+    if select is not None and "*" not in select.component:
+        chosen.insert(0, f"components {', '.join(select.component)}")
+    how = f"{tune.steps} steps of {tune.batch} calls out of {tune.calls}"
+    rank = "" if tune.rank is None else f", updates of rank {tune.rank}"
+    return f"{', '.join([tune.method, *chosen])}: {how}{rank}"
 
 
 def _option(name: str, value: bool | str | Smoothing) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,11 @@ from qdx.cache.numbers import StoredNumbers
 from qdx.calibration.calls import record_calls
 from qdx.calibration.estimate import check_workers
 from qdx.calibration.kept import Kept
-from qdx.calibration.learning_calls import learning_calls
 from qdx.calibration.record import matching_ranges, needs_ranges, record_ranges
 from qdx.compile.alone import alone_notes, why_not_alone
 from qdx.compile.application import check_layout, open_layout, write_resources
 from qdx.compile.engines import built_engines, check_engines, engine_notes
+from qdx.compile.learning import learning_of
 from qdx.compile.lora_ready import check_lora_ready, lora_ready_components
 from qdx.compile.lowering import Job, lower_all
 from qdx.compile.notes import (
@@ -60,7 +59,6 @@ from qdx.source.planned import PlannedGraphs, plan_graphs
 from qdx.source.schedule import schedules
 from qdx.source.timesteps import with_exact_timesteps
 from qdx.targets.profile import load_target
-from qdx.tune.learner import CallLearner, wanted_calls
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -227,7 +225,9 @@ def export(
     if intent.options.time_embedding == "precompute":
         call, timed = schedules(source, call)
         recorded_call = record_call(call)
-    learner = _learner(source, planned, intent, prompts, cache, workers=workers, fresh=fresh, progress=progress)  # fmt: skip
+    learning = learning_of(
+        source, planned, intent, prompts, cache, workers=workers, device=chosen, fresh=fresh, progress=progress
+    )  # fmt: skip
     job = Job(
         source,
         planned,
@@ -240,10 +240,11 @@ def export(
         calibrated.calls,
         adaptable,
         given,
-        learner,
+        learning.learner,
+        learning.tuner,
     )
     memory = None if cache is None else StoredNumbers(cache)
-    with remembering(memory), learner or nullcontext(), BundleWriter(output, force=force) as writer:
+    with remembering(memory), learning, BundleWriter(output, force=force) as writer:
         entries, notes = lower_all(job, writer.staging, progress)
         helpers = _write_without_artifacts(source, writer.staging)
         needs_model = why_not_alone(source, entries, writer.staging)
@@ -341,6 +342,11 @@ def _given(path: Path, plan: Plan, lora: Sequence[Path | str]) -> Given:
             f"{quoted(path)}: given weights, and adapters to merge into the weights",
             hint="quantize the model with the adapters merged, or give them at run time with `lora_ready`",
         )
+    if plan.tune is not None:
+        raise UsageError(
+            f"{quoted(path)}: given weights, and the plan asks for `tune`, which learns weights of its own",
+            hint="take a plan without `tune`",
+        )
     for name in ("smoothing", "bias_correction"):
         if getattr(plan.options, name):
             raise UsageError(
@@ -419,27 +425,6 @@ def _ranges(
     return (
         record() if file is None else matching_ranges(file, source, planned.resolved, planned.sites)
     )
-
-
-def _learner(
-    source: TracedPipeline,
-    planned: PlannedGraphs,
-    intent: Plan,
-    prompts: Sequence[str] | None,
-    cache: Store | None,
-    *,
-    workers: int | None,
-    fresh: bool,
-    progress: Progress,
-) -> CallLearner | None:
-    """What learns to round; None where the plan asks for none."""
-    wanted = wanted_calls(planned.resolved)
-    if not wanted:
-        return None
-    calls = learning_calls(
-        source, intent, source.call, prompts=prompts, planned=planned, workers=workers, progress=progress
-    )  # fmt: skip
-    return CallLearner(calls, wanted, store=cache, fresh=fresh, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from qdx.source.planned import PlannedGraphs
     from qdx.source.schedule import MethodSchedule
     from qdx.targets.profile import TargetProfile
+    from qdx.tune.tuner import Tuner
 
 __all__ = ["Job", "lower_all"]
 
@@ -68,6 +69,7 @@ class Job:
         lora: What takes adapters at run time; None for nothing.
         given: Weights that another tool has quantized; None for none.
         learner: Learns to round, where the plan asks for that.
+        tuner: Lets quantized graphs learn, likewise.
     """
 
     source: TracedPipeline
@@ -82,6 +84,7 @@ class Job:
     lora: LoraReady | None = None
     given: Given | None = None
     learner: Learner | None = None
+    tuner: Tuner | None = None
 
 
 def lower_all(
@@ -119,8 +122,9 @@ def _lower(job: Job, record: CallRecord, staging: Path) -> tuple[dict[str, Any],
     )
     schedule = job.schedules.get(record.where)
     floats, recipe = choose_recipe(
-        graph, job.planned.resolved, job.ranges, job.backend, schedule, job.given, job.learner
-    )
+        graph, job.planned.resolved, job.ranges, job.backend, schedule, job.given, job.learner,
+        job.tuner,
+    )  # fmt: skip
     table = None if recipe is None else recipe.find(TimeTable)
     relative = layout.folder(name, record.key)
     folder = staging / relative

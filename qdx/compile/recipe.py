@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qdx.exporter.plan.resolve.resolution import ResolvedPlan
     from qdx.exporter.transforms.transform import Asked, Learner
     from qdx.source.schedule import MethodSchedule
+    from qdx.tune.tuner import Tuner
 
 __all__ = ["Begun", "begin_recipe", "choose_recipe"]
 
@@ -34,6 +35,7 @@ def choose_recipe(
     schedule: MethodSchedule | None = None,
     given: Given | None = None,
     learner: Learner | None = None,
+    tuner: Tuner | None = None,
 ) -> tuple[Graph, Recipe | None]:
     """How one graph is changed on a target.
 
@@ -45,6 +47,7 @@ def choose_recipe(
         schedule: When the pipeline calls the graph, where a table of its time embedding is wanted.
         given: Weights that another tool has quantized; None for none.
         learner: Learns to round, where the plan asks for that.
+        tuner: Lets the quantized graph learn, where the plan asks for that; None leaves it as it is.
 
     Returns:
         The float graph in the form that is quantized, and the recipe; the given graph and None where the
@@ -56,7 +59,10 @@ def choose_recipe(
         TargetRefusal: The time embedding cannot become a table.
     """
     begun = begin_recipe(graph, resolved, ranges, backend, schedule, given)
-    return begun.graph, begun.finish(learner)
+    recipe = begun.finish(learner)
+    if tuner is not None and recipe is not None and begun.choice.placement is not None:
+        recipe = tuner.tuned(begun.graph, recipe)
+    return begun.graph, recipe
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ class ResolvedPlan:
         mixed_precision: Whether of what is stored and computed in sixteen bits only products are computed so.
         chosen: The values of the whole plan that it may leave unsaid, and who chose them.
         sites: Resolutions of the sites of each graph by `component.method`, in the graph's order.
+        tuned: Keys of the sites of each graph that learn once they are quantized, likewise; none where nothing learns.
     """
 
     plan: Plan
@@ -164,6 +165,7 @@ class ResolvedPlan:
     sites: Mapping[str, tuple[SiteResolution, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    tuned: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def storage_dtype(self, component: str) -> str:
         """Returns the torch name of the type in which a component's float weights are stored.

@@ -22,6 +22,7 @@ from qdx.exporter.plan.resolve.resolve_site import (
     with_whole_attention,
 )
 from qdx.exporter.plan.resolve.settle import Chosen, settled_gates, settled_mixed_precision
+from qdx.exporter.plan.resolve.tuned import with_tuning
 from qdx.exporter.plan.schema.load import list_presets, load_plan
 from qdx.exporter.plan.schema.plan import Plan
 from qdx.exporter.plan.schema.rule import matches
@@ -191,7 +192,7 @@ def _examined(plan: Plan, request: _Request) -> Examination:
         for name, index in storage.items()
     )
     becomes = {resolution.component: resolution.becomes for resolution in resolutions}
-    resolved_sites = {
+    resolved_sites: Mapping[str, tuple[SiteResolution, ...]] = {
         where: _graph(
             GraphRequest(plan, where, becomes[traced[where]], bool(mixed.value), target),
             graph,
@@ -199,9 +200,10 @@ def _examined(plan: Plan, request: _Request) -> Examination:
         )
         for where, graph in (sites or {}).items()
     }
+    resolved_sites, tuned = with_tuning(plan, resolved_sites, components)
     chosen = (*_chosen_floats(resolutions, target), mixed, *bounds)
     resolved = ResolvedPlan(
-        plan, target.name, resolutions, gates, bool(mixed.value), chosen, resolved_sites
+        plan, target.name, resolutions, gates, bool(mixed.value), chosen, resolved_sites, tuned
     )
     return _examination(resolved, target)
 

@@ -45,6 +45,7 @@ def _all(plan: Plan) -> Iterator[Fault]:
         yield from _timesteps(rule, path, plan.calibration.timestep_groups)
     yield from _calibration(plan)
     yield from _options(plan)
+    yield from _tune(plan)
     yield from _gates(plan)
 
 
@@ -224,6 +225,23 @@ def _options(plan: Plan) -> Iterator[Fault]:
     if plan.options.bias_correction and not (asked.weights or asked.inputs):
         yield Fault(("options", "bias_correction"), "`bias_correction`, and no rule quantizes",
                     "it corrects the mean error of quantized operations")  # fmt: skip
+
+
+def _tune(plan: Plan) -> Iterator[Fault]:
+    if plan.tune is None:
+        return
+    if not any(rule.quantizes for rule in plan.rules):
+        yield Fault(("tune",), "`tune`, and no rule quantizes",
+                    "weights and scales learn that rules quantize; leave `tune` out")  # fmt: skip
+    if plan.options.bias_correction:
+        yield Fault(("options", "bias_correction"), "`bias_correction` beside `tune`",
+                    "weights that learn make up for the mean error; leave one of the two out")  # fmt: skip
+    if plan.tune.select is not None and plan.tune.select.timesteps is not None:
+        yield Fault(("tune", "select", "timesteps"), "`timesteps` in what is tuned",
+                    "weights are the same at all timesteps; `tune.timesteps` says what each part of them counts")  # fmt: skip
+    if plan.tune.timesteps is not None and not any(plan.tune.timesteps):
+        yield Fault(("tune", "timesteps"), "`timesteps` of which none counts",
+                    "give at least one part of the schedule a weight above 0")  # fmt: skip
 
 
 def _stores_float32_alone(plan: Plan) -> bool:

@@ -17,6 +17,7 @@ from qdx.exporter.plan.schema.model import Name, PlanModel, Words
 from qdx.exporter.plan.schema.rule import Rule, Select
 from qdx.exporter.plan.schema.scheme import AskedInputs, AskedWeights, Inputs, Weights
 from qdx.exporter.plan.schema.settings import Calibration, Nncf, Options, Smoothing
+from qdx.exporter.plan.schema.tuning import Tune
 from qdx.exporter.strict_json import position_of
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Rule",
     "Select",
     "Smoothing",
+    "Tune",
     "Weights",
     "json_schema",
 ]
@@ -55,6 +57,7 @@ class Plan(PlanModel):
         rules: Ordered rules; later ones win.
         options: Changes of the graph beside quantization.
         calibration: The pipeline calls from which static ranges are taken.
+        tune: What learns once it is quantized; null for nothing.
         gates: The acceptance test.
         found: Where a plan comes from that a search wrote; null for one that a person wrote.
     """
@@ -69,6 +72,7 @@ class Plan(PlanModel):
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=RULES_LIMIT)]
     options: Options = Options()
     calibration: Calibration = Calibration()
+    tune: Tune | None = None
     gates: AskedGates
     found: Found | None = None
 

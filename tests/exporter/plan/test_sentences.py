@@ -5,6 +5,7 @@ import pytest
 from qdx.exporter.plan import load_plan
 from qdx.exporter.plan.schema.rule import Rule
 from qdx.exporter.plan.schema.settings import Options
+from qdx.exporter.plan.schema.tuning import Tune
 from qdx.exporter.plan.sentences import (
     asked_sentences,
     option_sentences,
@@ -77,3 +78,23 @@ def test_options_that_a_plan_changes_are_said():
         "The spread of activations moves into weights (smoothing, alpha 0.5).",
     ]
     assert not list(option_sentences(load_plan("float32")))
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (
+            {"steps": 50},
+            "Quantized operations of denoisers learn the float model's predictions in 50 steps from 128 calls.",
+        ),
+        (
+            {"select": {"role": "attn.*"}, "rank": 8},
+            "Operations of every component with the role attn.* learn the float model's predictions in 1000 steps from 128 calls, in updates of rank 8.",
+        ),
+    ],
+)
+def test_what_learns_is_said(keys, sentence):
+    tune = Tune.model_validate({"method": "distil", **keys})
+    plan = load_plan("w8").model_copy(update={"tune": tune})
+
+    assert list(option_sentences(plan)) == [sentence]

@@ -10,7 +10,7 @@ import pytest
 from qdx.cli import plan_show, plan_words
 from qdx.exporter.plan import examine, list_presets, parse_plan
 from tests.qdx.cli.conftest import write
-from tests.support.plans import SITES, plan_of
+from tests.support.plans import KINDS, SITES, plan_of
 from tests.support.tiny.factory import build
 
 CALL = '{"prompt": "a fox", "num_inference_steps": 2, "height": 64, "width": 64}'
@@ -141,7 +141,7 @@ def shown(monkeypatch, qdx):
             plan_show,
             "_examine",
             lambda loaded, profile, *_: (
-                examine(loaded, ["unet", "vae"], profile, SITES),
+                examine(loaded, ["unet", "vae"], profile, SITES, KINDS),
                 {},
                 {"unet.forward": [(999 - 100 * n, 900 - 100 * n) for n in range(10)]},
             ),
@@ -289,6 +289,19 @@ def test_the_same_as_json(shown, tmp_path):
     assert [site["form"] for site in data["sites"]].count("native") == 3
     assert data["components"]["unet"]["macs_by_precision"]["int4 x float32"] == 2001
     assert data["refusals"] == []
+
+
+def test_what_learns_is_told_with_its_number(shown, tmp_path):
+    rule = {"select": {"component": "unet"}, "weights": {"dtype": "int8"}}
+    tune = {"method": "distil", "select": {"op": "conv2d"}, "steps": 50, "rank": 4}
+    plan = plan_of(rule, tune=tune)
+    text = shown(plan, path=tmp_path / "p.json").out
+    data = json.loads(shown(plan, "--json", path=tmp_path / "p.json").out)
+
+    assert "tune  distil, op conv2d: 50 steps of 4 calls out of 128, updates of rank 4; " in text
+    assert "conv_in" in data["tuned"]["unet.forward"]
+    keys = {site["site"]["key"] for site in data["sites"] if site["site"]["op"] == "conv2d"}
+    assert set(data["tuned"]["unet.forward"]) <= keys
 
 
 def test_refusals_come_after_the_table(shown, tmp_path):

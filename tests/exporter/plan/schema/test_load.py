@@ -36,7 +36,7 @@ FAULTS = [
     ('"rules"', '"rulez"',
      ("`w.json:1:1`: key `rules` is missing in the plan\n"
      "`w.json:3:3`: unknown key `rulez`, expected `schema`, `name`, `description`, `quantizer`, "
-     "`nncf`, `rules`, `options`, `calibration`, `gates` or `found`\n\n"
+     "`nncf`, `rules`, `options`, `calibration`, `tune`, `gates` or `found`\n\n"
      "hint: did you mean `rules`?")),
     ('"weights": { "dtype": "float32" }', '"weights": { "dtype": "float32" }, "outputs": { "dtype": "int8" }',
      ("`w.json:6:42`: unknown key `outputs`, expected `id`, `why`, `select`, `weights`, `inputs`, `keep` or `when`\n\n"

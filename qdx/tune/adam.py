@@ -1,4 +1,4 @@
-"""Adam with a falling rate, whose whole state can be stored and taken up again: Kingma and Ba, "Adam", 2015, algorithm 1."""
+"""PyTorch's Adam with a falling rate for each tensor and least values, whose whole state can be stored and taken up again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 __all__ = ["Adam"]
 
-_FIRST: Final = 0.9
-_SECOND: Final = 0.999
 _EPSILON: Final = 1e-12
 """Beside the root of mean squared gradients, which are small where a loss is an average."""
+_KEPT: Final = ("step", "exp_avg", "exp_avg_sq")
+"""What the optimizer knows of a tensor."""
 
 
 class Adam:
@@ -22,7 +22,7 @@ class Adam:
     Args:
         leaves: The tensors, by name; they are changed in place.
         rates: Of each, the length of the first steps.
-        least: Of each, what its elements never fall below; None for no bound.
+        least: Of some, what their elements never fall below.
         steps: In all; rates fall to zero as half a cosine does (Loshchilov and Hutter, "SGDR", 2017).
 
     Attributes:
@@ -38,47 +38,42 @@ class Adam:
         steps: int,
     ) -> None:
         self._leaves = dict(leaves)
-        self._rates = dict(rates)
+        self._rates = [rates[name] for name in leaves]
         self._least = dict(least)
         self._steps = steps
-        self._means = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-        self._squares = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        self._adam = torch.optim.Adam([{"params": [leaf]} for leaf in leaves.values()], eps=_EPSILON)  # fmt: skip
         self.done = 0
 
     def step(self) -> None:
         """Takes a step by the gradients that the tensors have, and drops these."""
-        self.done += 1
-        falling = (1 + math.cos(math.pi * (self.done - 1) / self._steps)) / 2
-        first, second = 1 - _FIRST**self.done, 1 - _SECOND**self.done
+        falling = (1 + math.cos(math.pi * self.done / self._steps)) / 2
+        for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
+            group["lr"] = rate * falling
+        self._adam.step()
+        self._adam.zero_grad()
         with torch.no_grad():
-            for name, leaf in self._leaves.items():
-                gradient = leaf.grad
-                if gradient is None:
-                    continue
-                mean, square = self._means[name], self._squares[name]
-                mean.lerp_(gradient, 1 - _FIRST)
-                square.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
-                spread = (square / second).sqrt_().add_(_EPSILON)
-                leaf.addcdiv_(mean, spread, value=-self._rates[name] * falling / first)
-                if name in self._least:
-                    leaf.clamp_(min=self._least[name])
-                leaf.grad = None
+            for name, least in self._least.items():
+                self._leaves[name].clamp_(min=least)
+        self.done += 1
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the steps to come depend on, on the processor."""
         found = {"done": torch.tensor([self.done])}
-        for kind, tensors in self._parts.items():
-            found |= {f"{kind}.{name}": one.detach().cpu() for name, one in tensors.items()}
+        for name, leaf in self._leaves.items():
+            found[f"leaf.{name}"] = leaf.detach().cpu()
+            known = self._adam.state.get(leaf, {})
+            found |= {f"{part}.{name}": known[part].detach().cpu() for part in known}
         return found
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Goes on from where a state was taken, of the same tensors."""
         self.done = int(state["done"])
         with torch.no_grad():
-            for kind, tensors in self._parts.items():
-                for name, one in tensors.items():
-                    one.copy_(state[f"{kind}.{name}"])
-
-    @property
-    def _parts(self) -> dict[str, dict[str, torch.Tensor]]:
-        return {"leaf": self._leaves, "mean": self._means, "square": self._squares}
+            for name, leaf in self._leaves.items():
+                leaf.copy_(state[f"leaf.{name}"])
+                known = {part: state.get(f"{part}.{name}") for part in _KEPT}
+                self._adam.state[leaf] = {
+                    part: one.clone() if part == "step" else one.to(leaf.device, copy=True)
+                    for part, one in known.items()
+                    if one is not None
+                }

@@ -74,17 +74,19 @@ class Subject:
         work: Folder for what is recorded.
         tune: What a plan's `tune` says, without what is selected.
         pictures: Runs of the pipeline that are held against each other.
+        samples: Runs of the calibration, from which calls to learn from come.
         workers: Processes that record.
     """
 
     def __init__(
-        self, sample: Sample, bits: int, work: Path, tune: Mapping[str, Any], pictures: int, workers: int
+        self, sample: Sample, bits: int, work: Path, tune: Mapping[str, Any], pictures: int, samples: int, workers: int
     ) -> None:  # fmt: skip
         self.sample = sample
         self._bits = bits
         self._work = work
         self._tune = tune
         self._pictures = pictures
+        self._samples = samples
         self._workers = workers
         self._profile = load_target(TARGET)
 
@@ -105,7 +107,7 @@ class Subject:
                         "weights": {"dtype": "int8", "granularity": "channel"},
                     },
                 ],
-                "calibration": {"samples": 4, "steps": _STEPS, "seed": 0},
+                "calibration": {"samples": self._samples, "steps": _STEPS, "seed": 0},
                 "gates": {},
                 **({} if tune is None else {"tune": tune}),
             },
@@ -256,16 +258,18 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--tune", type=json.loads, default={}, help="more of the plan's `tune`")
     parser.add_argument("--pictures", type=int, default=8, help="runs, of as many pictures as each makes")  # fmt: skip
+    parser.add_argument("--samples", type=int, default=16, help="runs of the calibration")
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
-    tune = {"method": "distil", "calls": 128, **arguments.tune}
+    tune = {"method": "distil", "calls": 320, **arguments.tune}
     for name in arguments.models:
         for bits in arguments.bits:
             folder = (arguments.work / f"{name}-{bits}").resolve()
             folder.mkdir(parents=True, exist_ok=True)
             subject = Subject(
-                SAMPLES[name], bits, folder, tune, arguments.pictures, arguments.workers
-            )
+                SAMPLES[name], bits, folder, tune,
+                arguments.pictures, arguments.samples, arguments.workers,
+            )  # fmt: skip
             with one_thread():
                 rows(subject, arguments.variants, f"{name}, W{bits}A8", folder)
 

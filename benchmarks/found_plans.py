@@ -48,7 +48,7 @@ MARGIN_DB: Final = 2.0
 """How far inside gates in decibels are held: other processors and captions differ by less."""
 ATTENTION: Final = ("attn.qk", "attn.pv")
 """What stays as the preset has it: in low precision where the target is faster so."""
-OPTIONS: Final = ("int8/int8", "/int8")
+OPTIONS: Final = ("int8", "int8/int8", "/int8")
 CALLS: Final = 8
 _LOW_BITS: Final = 8
 _FLOAT_BITS: Final = 32

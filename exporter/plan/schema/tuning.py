@@ -36,7 +36,7 @@ class Tune(PlanModel):
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     batch: Annotated[int, Field(ge=1, le=1024)] = 4
     calls: Annotated[int, Field(ge=1, le=65_536)] = 128
-    learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.02
+    learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.007
     rank: Annotated[int, Field(ge=1, le=1024)] | None = None
     timesteps: Annotated[tuple[Share, ...], Field(min_length=1, max_length=PARTS_MOST)] | None = (
         None

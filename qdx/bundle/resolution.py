@@ -7,7 +7,7 @@ held against.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -155,14 +155,22 @@ def restored(
         InvalidBundle: A site is not recorded.
     """
     chosen = [Chosen(one.name, one.value, one.by, one.why) for one in record.chosen]
+    components = tuple(components)
+    stored = {one.component: one.becomes for one in components}
     found = {
-        where: tuple(_resolution(record, chosen, where, site) for site in graph)
+        where: tuple(
+            replace(
+                _resolution(record, chosen, where, site),
+                float_dtype=stored[where.partition(".")[0]],
+            )
+            for site in graph
+        )
         for where, graph in sites.items()
     }
     return ResolvedPlan(
         plan,
         target,
-        tuple(components),
+        components,
         record.gates,
         record.mixed_precision,
         tuple(chosen[index] for index in record.plan),

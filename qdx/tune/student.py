@@ -146,22 +146,8 @@ class Student:
 
     def _computed(self, node: Node) -> torch.Tensor:
         """What a weight that stays stands for."""
-        known: dict[Node, Any] = {}
-
-        def value(one: Node) -> Any:
-            if one not in known:
-                if one.name in self._graph.parameters:
-                    known[one] = self._graph.weights[self._graph.parameters[one.name]].read()
-                elif one.op == "placeholder":
-                    known[one] = self._graph.buffers[one.name]
-                else:
-                    args, kwargs = torch.fx.map_arg((one.args, one.kwargs), value)
-                    assert callable(one.target)
-                    known[one] = one.target(*args, **kwargs)
-            return known[one]
-
         with torch.no_grad():
-            found: torch.Tensor = value(node)
+            found: torch.Tensor = _Computed(self._graph, {}, CPU)(node)
         return found.to(self._device)
 
     def _quantizers(self, placed: Collection[SitePlacement], tuned: frozenset[str]) -> None:
@@ -248,19 +234,38 @@ class Student:
 
     def _rounded(self, last: Node, first: Node, values: torch.Tensor) -> torch.Tensor:
         known: dict[Node, Any] = {first.args[0]: values}  # type: ignore[dict-item]
-
-        def value(node: Node) -> Any:
-            if node not in known:
-                if node.op == "placeholder":
-                    known[node] = self._graph.buffers[node.name].to(values.device)
-                else:
-                    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), value)
-                    assert callable(node.target)
-                    known[node] = node.target(*args, **kwargs)
-            return known[node]
-
-        found: torch.Tensor = value(last)
+        found: torch.Tensor = _Computed(self._graph, known, values.device)(last)
         return found
+
+
+class _Computed:
+    """Values of nodes by what they read, each computed once; no function that calls itself, which would hold them all.
+
+    Args:
+        graph: Whose parameters and constants are read.
+        known: Values that are there.
+        device: Where constants are wanted.
+    """
+
+    def __init__(self, graph: Graph, known: dict[Node, Any], device: torch.device) -> None:
+        self._graph = graph
+        self._known = known
+        self._device = device
+
+    def __call__(self, node: Node) -> Any:
+        """The value of a node."""
+        if node not in self._known:
+            self._known[node] = self._value(node)
+        return self._known[node]
+
+    def _value(self, node: Node) -> Any:
+        if node.name in self._graph.parameters:
+            return self._graph.weights[self._graph.parameters[node.name]].read()
+        if node.op == "placeholder":
+            return self._graph.buffers[node.name].to(self._device)
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
 
 
 def _constant(tensor: torch.Tensor, value: Value) -> torch.Tensor:

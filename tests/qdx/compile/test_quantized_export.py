@@ -97,7 +97,7 @@ def test_the_stored_recipe_rebuilds_what_the_artifact_computes(smallest, tmp_pat
     assert sqnr_db(quantized, artifact) > 25
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [TARGETS[0], pytest.param(TARGETS[1], marks=pytest.mark.slow)])
 def test_a_low_rank_branch_stands_in_the_artifact(smallest, tmp_path, target):
     protected = ["conv_in", "conv_out"]
     value = plan(

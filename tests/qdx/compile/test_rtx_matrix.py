@@ -11,7 +11,7 @@ pytest.importorskip("tensorrt_rtx")
 
 TINY = ("sdxl", "sd3", "flux", "wan", "sd", "pixart")
 """In such an order that each takes plans in blocks only where blocks divide its inputs."""
-LONG = {"sd3", "wan", "pixart"}
+LONG = {"sdxl", "sd3", "wan", "pixart"}
 """Those whose engines take most of the time."""
 
 

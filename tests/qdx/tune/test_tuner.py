@@ -357,7 +357,7 @@ def test_on_every_target(model, tmp_path, target):
         ({"smoothing": {"alpha": 0.5}}, {}),
         ({"time_embedding": "precompute"}, {}),
         ({}, {"low_rank": {"rank": 2}}),
-        ({}, {"dtype": "uint4", "symmetric": False}),
+        ({}, {"dtype": "uint8", "symmetric": False}),
     ],
     ids=["smooth", "table", "branch", "zero-points"],
 )

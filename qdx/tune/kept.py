@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from qdx.exporter.errors import StorageError
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KeptTensors"]
 
-_FILE: Final = "tensors.safetensors"
-
 
 @dataclass(frozen=True)
 class KeptTensors:
@@ -29,12 +27,16 @@ class KeptTensors:
 
     Attributes:
         kind: Theirs, in the store.
+        name: What is learned so, in messages and names of folders.
+        file: Of an entry.
         store: Keeps them; None keeps nothing.
         fresh: Find nothing, whatever is kept.
         progress: Told where nothing can be kept.
     """
 
     kind: str
+    name: str
+    file: str
     store: Store | None
     fresh: bool
     progress: Progress
@@ -47,7 +49,7 @@ class KeptTensors:
         if folder is None:
             return None
         try:
-            file = SafetensorsFile(folder / _FILE)
+            file = SafetensorsFile(folder / self.file)
             try:
                 return {_meant(name): file.read(name) for name in file.tensors}
             finally:
@@ -56,7 +58,7 @@ class KeptTensors:
             self.store.release(self.kind, key)
 
     def keep(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Keeps tensors, and removes the folder of their work."""
+        """Keeps tensors."""
         if self.store is None:
             return
         from safetensors.torch import save
@@ -64,11 +66,16 @@ class KeptTensors:
         # Files of tensors hold no memory twice.
         data = save({_stored(name): one.clone().contiguous() for name, one in tensors.items()})
         with self.store.adding(self.kind, key) as folder:
-            (folder / _FILE).write_bytes(data)
+            (folder / self.file).write_bytes(data)
+
+    def forget(self, key: str) -> None:
+        """Removes the folder of a work that is done."""
+        if self.store is None:
+            return
         try:
             self.store.remove_working(self.kind, key)
         except StorageError as bad:  # nothing is lost but room
-            self.progress.say(f"{self.kind}: {bad.message}")
+            self.progress.say(f"{self.name}: {bad.message}")
 
     @contextmanager
     def place(self, key: str) -> Iterator[Path]:
@@ -81,9 +88,9 @@ class KeptTensors:
                         self.store.remove_working(self.kind, key)
                     place = stack.enter_context(self.store.working(self.kind, key))
                 except StorageError as full:
-                    self.progress.say(f"{self.kind}: continues without the cache: {full.message}")
+                    self.progress.say(f"{self.name}: continues without the cache: {full.message}")
             if place is None:
-                place = Path(stack.enter_context(TemporaryDirectory(prefix=f"qdx-{self.kind}-")))
+                place = Path(stack.enter_context(TemporaryDirectory(prefix=f"qdx-{self.name}-")))
             yield place
 
 

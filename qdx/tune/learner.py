@@ -6,8 +6,8 @@ the same weights, learns nothing again. A work that is interrupted goes on with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final, Self
 import torch
 
 from qdx.cache.keys import key_of
-from qdx.exporter.errors import InvalidModel, StorageError
+from qdx.exporter.errors import InvalidModel
 from qdx.exporter.files import replace_file
 from qdx.exporter.formats.rounding import CODES, ROUNDINGS
 from qdx.exporter.graph.ir.safetensors_file import SafetensorsFile
 from qdx.exporter.progress import SILENT
 from qdx.sweep.workers import Tell, Words, one_thread, run_parts
 from qdx.tune.block_learning import BLOCK_CALLS, block_parts, learn_blocks
+from qdx.tune.kept import KeptTensors
 from qdx.tune.lessons import Lesson, applied, described
 from qdx.tune.moments import moments_bytes, second_moments
 from qdx.tune.solve import Factors, solved
@@ -88,8 +89,7 @@ class CallLearner:
     ) -> None:
         self._calls = calls
         self._wanted = wanted
-        self._store = store
-        self._fresh = fresh
+        self._kept = KeptTensors(_KIND, "learning", _FILE, store, fresh, progress)
         self._progress = progress
         self._limit_bytes = limit_bytes
         self._stack = ExitStack()
@@ -131,8 +131,11 @@ class CallLearner:
         found: dict[str, dict[str, torch.Tensor]] = {}
         left: dict[str, dict[str, Lesson]] = {}
         for key, lesson in zip(keys, lessons, strict=True):
-            known = None if self._store is None or self._fresh else self._known(self._store, key)
+            known = self._kept.find(key)
             if known is not None:
+                self._progress.say(
+                    "learning: these weights were learned before, and are taken from the cache"
+                )
                 found[key] = known
             else:
                 streamed = key_of({"streamed": described(lesson.streamed)})
@@ -152,7 +155,7 @@ class CallLearner:
         weights = [learned_weights(streamed, one.asked, n) for n, one in enumerate(each)]
         first, *others = lessons
         key = first if not others else key_of({"together": list(lessons)})
-        with self._place(key) as place:
+        with self._kept.place(key) as place:
             codes = self._solve(streamed, floats, weights, place)
             for graph, own, alone in zip(floats, weights, codes, strict=True):
                 alone.update(self._by_blocks(graph, own, alone, place))
@@ -161,8 +164,8 @@ class CallLearner:
             for lesson, own, by_name in zip(lessons, weights, codes, strict=True)
         }
         for lesson, by_site in found.items():
-            self._keep(lesson, by_site)
-        self._forget(key)
+            self._kept.keep(lesson, by_site)
+        self._kept.forget(key)
         return found
 
     def _parts(self, where: str, lesson: Lesson) -> dict[str, JsonValue]:
@@ -173,58 +176,6 @@ class CallLearner:
             "wanted": self._wanted[where],
             **lesson.parts(),
         }
-
-    def _known(self, store: Store, key: str) -> dict[str, torch.Tensor] | None:
-        folder = store.find(_KIND, key)
-        if folder is None:
-            return None
-        try:
-            file = SafetensorsFile(folder / _FILE)
-            try:
-                found = {_site(name): file.read(name) for name in file.tensors}
-            finally:
-                file.close()
-        finally:
-            store.release(_KIND, key)
-        self._progress.say(
-            "learning: these weights were learned before, and are taken from the cache"
-        )
-        return found
-
-    def _keep(self, key: str, found: Mapping[str, torch.Tensor]) -> None:
-        if self._store is None:
-            return
-        from safetensors.torch import save
-
-        # Sites that share a weight share its codes, and files of tensors hold no memory twice.
-        data = save({_tensor(name): codes.clone() for name, codes in found.items()})
-        with self._store.adding(_KIND, key) as folder:
-            (folder / _FILE).write_bytes(data)
-
-    def _forget(self, key: str) -> None:
-        """Removes what was kept for a work that is done."""
-        if self._store is None:
-            return
-        try:
-            self._store.remove_working(_KIND, key)
-        except StorageError as bad:  # nothing is lost but room
-            self._progress.say(f"learning: {bad.message}")
-
-    @contextmanager
-    def _place(self, key: str) -> Iterator[Path]:
-        """Where codes of weights are kept until all are there."""
-        with ExitStack() as stack:
-            place = None
-            if self._store is not None:
-                try:
-                    if self._fresh:
-                        self._store.remove_working(_KIND, key)
-                    place = stack.enter_context(self._store.working(_KIND, key))
-                except StorageError as full:
-                    self._progress.say(f"learning: continues without the cache: {full.message}")
-            if place is None:
-                place = Path(stack.enter_context(TemporaryDirectory(prefix="qdx-learning-")))
-            yield place
 
     def _solve(
         self,
@@ -345,11 +296,3 @@ def _read(path: Path) -> torch.Tensor:
         return file.read(CODES)
     finally:
         file.close()
-
-
-def _tensor(key: str) -> str:
-    return key.replace("#", "+")  # as recipes write it
-
-
-def _site(name: str) -> str:
-    return name.replace("+", "#")

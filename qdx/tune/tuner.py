@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Tuner", "tuning_bytes"]
 
 _KIND: Final = "tuned"
+_FILE: Final = "tensors.safetensors"
 _STATE: Final = "state.safetensors"
 _LOSSES: Final = "losses"
 _VERSION: Final = 1
@@ -90,7 +91,7 @@ class Tuner:
         self._tune: Tune = resolved.plan.tune
         self._calls = calls
         self._resolved = resolved
-        self._kept = KeptTensors(_KIND, store, fresh, progress)
+        self._kept = KeptTensors(_KIND, _KIND, _FILE, store, fresh, progress)
         self._device = device
         self._progress = progress
         self._stack = ExitStack()
@@ -132,6 +133,7 @@ class Tuner:
         if learned is None:
             learned = self._learned(recipe, tuned, key)
             self._kept.keep(key, learned)
+            self._kept.forget(key)
         before, after = learned[_LOSSES].tolist()
         self._progress.say(
             f"tuning: {graph.where}: error of {_decibels(before)} becomes {_decibels(after)} on the calls it learned from"
